@@ -1,0 +1,1 @@
+"""Everything that touches Ray: sessions, step tasks, gangs, Serve and job submission."""

@@ -1,0 +1,1 @@
+"""The work: data and models. Knows neither Ray, nor MLflow, nor Hydra."""

@@ -1,0 +1,255 @@
+"""What a stage is, and all that it sees of the world.
+
+A stage is a frozen, typed config with one method, `run`. Its fields are of three kinds, told apart by their types:
+an `Artifact` subclass is an edge (in YAML: the name of the step that makes it), an `External` is content that lies
+outside the store (identified by its digest, never by its path), and everything else is a plain value. Plain values
+are part of what the result is, unless wrapped in `Runtime`: those say how the work is done, not what comes out.
+
+`Context` is the stage's whole window on the world; `Rank` is the same window for one process of a gang. The engine
+(`pipelines/`) supplies both, on Ray or in process; nothing here knows which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+T = TypeVar("T")
+
+
+class StageError(Exception):
+    """A stage's refusal: what was wrong, where, what was expected and what to do. Shown without a traceback."""
+
+
+class ArtifactError(StageError):
+    """An artifact's files are not what its type promises."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and the stage did so after saving what it had in `scratch`."""
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Field kinds
+
+
+class RuntimeMarker:
+    """Marks a field that says how a step runs, not what it makes: never part of the fingerprint."""
+
+
+Runtime = Annotated[T, RuntimeMarker()]
+
+
+class Config(BaseModel):
+    """Base of every config value: frozen, unknown fields refused, defaults validated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+
+
+class External(Config):
+    """Content outside the store that a stage reads. Its fingerprint is what `digest` returns, not its fields."""
+
+    def digest(self, digest_file: Callable[[Path], str]) -> str:
+        """The digest of the content. `digest_file` hashes one file and remembers the result by the file's stat.
+
+        Raises StageError if there is nothing to read.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An artifact field before its step has run: the name of the step, and the type that the field expects."""
+
+    step: str
+    expects: type[Artifact]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a step leaves: a typed, immutable directory. Subclasses open their own files and know their own checks."""
+
+    path: Path
+    is_model: ClassVar[bool] = False  # tracked as a model (MLflow LoggedModel), linked from step to step
+    is_dataset: ClassVar[bool] = False  # tracked as an input dataset of the steps that read it
+
+    def check(self) -> None:
+        """Raise ArtifactError if the files do not fit the type. Called before the artifact is committed."""
+
+    def describe(self) -> Mapping[str, object]:
+        """A few facts for people: what `bloomline artifacts show` prints. JSON values."""
+        return {}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: object) -> object:
+            if isinstance(value, cls) or (isinstance(value, Edge) and issubclass(value.expects, cls)):
+                return value
+            if isinstance(value, str) and value:
+                return Edge(value, cls)
+            raise ValueError(f"expected the name of a step that makes a {cls.__name__}")
+
+        return core_schema.no_info_plain_validator_function(validate)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Resources
+
+
+class Resources(Config):
+    """What one process needs. `memory_bytes` is a prediction that `plan` holds against a node's memory."""
+
+    cpus: float = 1
+    gpus: float = 0
+    memory_bytes: int = 0
+    custom: Mapping[str, float] = {}
+
+
+class Demand(Config):
+    """What a step asks of the cluster: its own process, and its gang if it has one (`ranks` processes)."""
+
+    task: Resources = Resources()
+    ranks: int = 0
+    rank: Resources = Resources()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The window
+
+
+class Reporter(Protocol):
+    """How work in progress speaks: to the terminal, the tracking and the report."""
+
+    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+        """Show live progress: `done` of `total` `unit`s, and a few named values beside it. Cheap; throttled."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record metrics. With `step`: a point of a curve. The last value of each name stays in the record."""
+
+    def note(self, message: str) -> None:
+        """One line for the log."""
+
+    def stopping(self) -> bool:
+        """True once the run was asked to stop: save what is worth saving into `scratch` and raise `Stopped`."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of a gang, as the function that it runs sees it."""
+
+    index: int
+    size: int
+    rendezvous: str  # "tcp://host:port" for torch.distributed's init_process_group
+    reporter: Reporter
+    local_index: int = 0  # among the ranks on this node: the device to use
+    uses_gpu: bool = False
+
+
+class Served(Protocol):
+    """An application that answers HTTP."""
+
+    url: str  # http://host:port, without a trailing slash
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Application:
+    """An ASGI application to serve: `factory` ("module:function") is called in the replica with `arguments`.
+
+    The factory returns an ASGI 3 application (say, a FastAPI app). It runs in a process of its own, once per replica.
+    """
+
+    name: str
+    factory: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # JSON values only
+    replicas: int = 1
+    max_ongoing_requests: int = 64
+    resources: Resources = Resources()
+
+
+class Context(Reporter, Protocol):
+    """All that a stage sees of the world while it runs."""
+
+    out: Path  # an empty directory: what is written here becomes the artifact
+    scratch: Path  # durable, keyed by the fingerprint: where a killed step finds its own progress
+    step: str  # the step's name in the pipeline
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Keep a matplotlib figure: with the artifact (figures/NAME.png), in MLflow and in the report."""
+
+    def highlight(self, title: str, text: str) -> None:
+        """A short text worth showing at the end of a run (a sample completion, say)."""
+
+    def gang(
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        ranks: int,
+        rank: Resources = Resources(),
+        max_restarts: int = 0,
+    ) -> list[T]:
+        """Run `function(rank, *arguments)` on `ranks` processes at once; their results in rank order.
+
+        A lost process ends the whole gang; it then starts again whole, at most `max_restarts` times, so `function`
+        must go on from what it saved. An exception raised by `function` is not retried. In process (no cluster) the
+        gang has one rank whatever was asked. Raises StageError when the gang could not be placed or was lost.
+        """
+
+    def serve(self, application: Application) -> Served:
+        """Serve an application on a free port of this machine until `stop()`; returns once it answers."""
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The stage
+
+
+class Stage(Config):
+    """A kind of work. Subclasses declare fields and `run`; the return annotation of `run` is what the step leaves."""
+
+    version: ClassVar[str] = "1"  # bump it when the code changes what comes out
+    headline: ClassVar[str | None] = None  # the metric shown in the table of a run
+
+    def demand(self) -> Demand:
+        """What this step asks of the cluster. Pure, cheap: `plan` calls it. Overridden by the step's `resources`."""
+        return Demand()
+
+    def run(self, ctx: Context) -> Artifact:
+        raise NotImplementedError
+
+    def bind(self, artifacts: Mapping[str, Artifact]) -> Self:
+        """This stage with every edge replaced by the artifact of its step. `artifacts` maps step name to artifact."""
+        return self.model_copy(update={name: _bind(getattr(self, name), artifacts) for name in type(self).model_fields})
+
+
+def _bind(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
+    if isinstance(value, Edge):
+        return artifacts[value.step]
+    if isinstance(value, Mapping):
+        return {key: _bind(item, artifacts) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return type(value)(_bind(item, artifacts) for item in value)  # type: ignore[call-arg]
+    return value
+
+
+def edges(stage: Stage) -> list[tuple[str, Edge]]:
+    """Every edge of a stage with the dotted key of the field that holds it, in the order of the fields."""
+
+    def walk(key: str, value: Any) -> list[tuple[str, Edge]]:
+        if isinstance(value, Edge):
+            return [(key, value)]
+        if isinstance(value, Mapping):
+            return [found for name, item in value.items() for found in walk(f"{key}.{name}", item)]
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            return [found for index, item in enumerate(value) for found in walk(f"{key}.{index}", item)]
+        return []
+
+    return [found for name in type(stage).model_fields for found in walk(name, getattr(stage, name))]

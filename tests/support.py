@@ -1,0 +1,90 @@
+"""What the stage tests share: a context that runs a stage in process, and where the test data is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.base import Application, Artifact, Rank, Resources, Served, Stage
+
+TEST_DATA = Path(os.environ.get("BLOOMLINE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def test_data(*parts: str) -> Path:
+    """A path below the test data; skips the test where it is absent."""
+    path = TEST_DATA.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"no test data at {path}: set BLOOMLINE_TEST_DATA to the folder that holds it")
+    return path
+
+
+test_data.__test__ = False  # type: ignore[attr-defined]  # a helper, not a test
+
+
+@dataclass
+class RecordingContext:
+    """A Context for stage tests: one process, everything reported is kept."""
+
+    out: Path
+    scratch: Path
+    step: str = "step"
+    recorded: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
+    progressed: list[tuple[float, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    highlights: dict[str, str] = field(default_factory=dict)
+    figures: list[str] = field(default_factory=list)
+    stop: bool = False
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last value of each metric."""
+        return {name: value for _, values in self.recorded for name, value in values.items()}
+
+    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+        self.progressed.append((done, total))
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.recorded.append((step, dict(values)))
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def stopping(self) -> bool:
+        return self.stop
+
+    def figure(self, name: str, figure: Any) -> None:
+        path = self.out / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path)
+        self.figures.append(name)
+
+    def highlight(self, title: str, text: str) -> None:
+        self.highlights[title] = text
+
+    def gang(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        ranks: int,
+        rank: Resources = Resources(),
+        max_restarts: int = 0,
+    ) -> list[Any]:
+        return [function(Rank(0, 1, "", self), *arguments)]
+
+    def serve(self, application: Application) -> Served:
+        raise RuntimeError("this context serves nothing")
+
+
+def run_stage(stage: Stage, artifacts: Mapping[str, Artifact], directory: Path) -> tuple[Any, RecordingContext]:
+    """Run a stage in process below `directory`; its artifact (checked) and what it reported."""
+    context = RecordingContext(directory / "out", directory / "scratch")
+    context.out.mkdir(parents=True, exist_ok=True)
+    context.scratch.mkdir(parents=True, exist_ok=True)
+    artifact = stage.bind(artifacts).run(context)
+    artifact.check()
+    return artifact, context
