@@ -1,0 +1,98 @@
+"""Where steps run, without saying how: nodes, executors, and what passes between a step and the driver.
+
+An `Executor` starts pieces of work side by side and tells what became of them. Work is a picklable function of a
+`Launcher` (what a step may start: a gang, a served application) and a `Send` (how it speaks to the driver). Executors:
+`cluster/inline.py` (in this process, no Ray) and `cluster/session.py` (Ray, local or joined). No module outside
+`cluster/` imports ray, and this module does not either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from stages.base import Application, Demand, Resources, Served
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of a cluster: what steps can be given there."""
+
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    custom: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something that a step says while it runs. `body` holds plain Python values only."""
+
+    step: str
+    kind: Literal["progress", "metrics", "note", "figure", "highlight", "started"]
+    body: Mapping[str, Any]
+
+
+class Send(Protocol):
+    """Passes messages to the driver. Never blocks for long, never raises for a slow driver."""
+
+    def __call__(self, message: Message) -> None: ...
+
+    def stopping(self) -> bool:
+        """True once the driver asked this work to stop. Cheap: may be called every training step."""
+
+
+class Launcher(Protocol):
+    """What a step may start beside itself."""
+
+    def gang(
+        self,
+        step: str,
+        function: Callable[..., T],
+        arguments: tuple[Any, ...],
+        *,
+        ranks: int,
+        rank: Resources,
+        max_restarts: int,
+        send: Send,
+    ) -> list[T]: ...
+
+    def serve(self, application: Application) -> Served: ...
+
+
+Work = Callable[[Launcher, Send], Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a piece of work ended."""
+
+    step: str
+    state: Literal["done", "failed", "stopped", "lost"]  # lost: its process or node died
+    result: Any = None  # what the work returned, if done
+    error: str = ""  # one clear message, if failed or lost
+    trace: str = ""  # the traceback, empty for a StageError
+
+
+class Executor(Protocol):
+    """Starts work within the cluster's resources and tells what became of it. A context manager."""
+
+    nodes: list[Node]
+    concurrent: bool  # False: `start` runs the work to its end
+
+    def start(self, step: str, work: Work, demand: Demand) -> None: ...
+
+    def wait(self, timeout_s: float) -> list[Message | Outcome]:
+        """What has arrived; returns as soon as there is something, or after the timeout with an empty list."""
+
+    def stop(self, step: str) -> None:
+        """Ask the work to stop: its `stopping()` turns true."""
+
+    def kill(self, step: str) -> None:
+        """End the work now, with its gang and placement group. Its outcome is `stopped`."""
+
+    def close(self) -> None:
+        """End everything that is still running and leave the cluster."""

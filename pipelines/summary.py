@@ -1,0 +1,49 @@
+"""One run of a pipeline as plain values: what the terminal, MLflow and the report show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped"]
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """One step of a run: what it is, and what became of it so far."""
+
+    name: str
+    stage: str
+    state: State
+    reason: str  # why it ran, or which run it is cached from, or why it was skipped
+    inputs: tuple[str, ...]  # names of the steps that feed it
+    fingerprint: str
+    config: Mapping[str, object]  # the stage's fields, JSON values
+    seconds: float | None = None
+    headline: tuple[str, float] | None = None  # the metric shown in tables
+    metrics: Mapping[str, float] = field(default_factory=dict)  # last value of each
+    highlights: Mapping[str, str] = field(default_factory=dict)
+    artifact: str | None = None  # URI
+    size_bytes: int | None = None
+    figures: Mapping[str, Path] = field(default_factory=dict)  # name -> PNG
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run of a pipeline."""
+
+    run_id: str
+    pipeline: str
+    command: str  # the command line that repeats it
+    started: float  # seconds since the epoch
+    seconds: float
+    state: Literal["running", "done", "failed", "stopped"]
+    steps: tuple[StepSummary, ...]  # in an order in which they can run
+    config_yaml: str
+    git_commit: str | None
+    git_dirty: bool
+    versions: Mapping[str, str]  # of Python and the main libraries
+    notes: tuple[str, ...] = ()  # said by the engine: spooled metrics, say
