@@ -1,7 +1,7 @@
 """Documents for training and validation, each with where it came from and under which licence.
 
-    documents/SPLIT-NNNNN.parquet   the documents of a split (train, validation), ordered by id over all its shards
-    manifest.json                   what came in, what was kept, what was dropped and why, in documents and bytes
+documents/SPLIT-NNNNN.parquet   the documents of a split (train, validation), ordered by id over all its shards
+manifest.json                   what came in, what was kept, what was dropped and why, in documents and bytes
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A byte-level BPE tokenizer, as the `tokenizers` library stores it.
 
-    tokenizer.json   vocabulary, merges, pre-tokenizer and special tokens
+tokenizer.json   vocabulary, merges, pre-tokenizer and special tokens
 """
 
 from __future__ import annotations

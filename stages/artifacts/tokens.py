@@ -1,9 +1,10 @@
 """Tokenized documents in memory-mapped shards, with an index from every token back to its document.
 
-    SPLIT-NNNNN.tokens     token ids, little endian, uint16 (uint32 past a vocabulary of 65,536), documents end to end,
-                           an end-of-text token after each; no document straddles two shards
-    SPLIT.documents.arrow  Arrow IPC file, one row a document in token order: where it starts, and what it is
-    dataset.json           token type, vocabulary size, end-of-text id, tokens of each shard
+SPLIT-NNNNN.tokens     token ids, little endian, uint16 (uint32 past a vocabulary of 65,536), documents end to end,
+                       an end-of-text token after each; no document straddles two shards
+SPLIT.documents.arrow  Arrow IPC file, one row a document in token order: where it starts, and what it is
+dataset.json           token type, vocabulary size, end-of-text id, tokens of each shard
+tokenizer.json         the tokenizer that made them
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from stages.artifacts.corpus import Split
+from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
 from stages.base import Artifact, ArtifactError, Config
 
 if TYPE_CHECKING:
@@ -177,6 +179,11 @@ class TokenDataset(Artifact):
         """The id of the token after every document."""
         return self.facts.end_of_text
 
+    @property
+    def tokenizer_path(self) -> Path:
+        """The `tokenizer.json` that the tokens were made with: a checkpoint keeps a copy of it."""
+        return self.path / TOKENIZER
+
     def split(self, name: Split) -> TokenSplit:
         """A split, opened: shards are mapped, not read.
 
@@ -217,6 +224,8 @@ class TokenDataset(Artifact):
         """Every token is in the vocabulary, and end-of-text tokens are where documents end and nowhere else."""
         import numpy as np
 
+        if (found := Tokenizer(self.path).vocab_size) != self.vocab_size:
+            raise ArtifactError(f"{self.tokenizer_path} has {found} tokens, {FACTS} says {self.vocab_size}")
         for name in self.facts.splits:
             split = self.split(name)
             ends = np.append(split.starts[1:], split.length) - 1
