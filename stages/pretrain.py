@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.artifacts.tokenizer import Tokenizer
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage
 from stages.model.config import DecoderConfig
@@ -23,12 +22,11 @@ from stages.training.task import Task, TrainingSpec
 
 
 class Pretrain(Stage, Recipe, Execution):
-    """A decoder trained from its initialisation. Reads TokenDataset and Tokenizer, leaves Checkpoint."""
+    """A decoder trained from its initialisation. Reads TokenDataset, leaves Checkpoint."""
 
     headline: ClassVar[str] = "validation_loss"
 
     tokens: TokenDataset
-    tokenizer: Tokenizer
     model: DecoderConfig
     separate_documents: bool = Field(True, description="packed documents do not see each other")
 
@@ -66,7 +64,7 @@ class Pretrain(Stage, Recipe, Execution):
         result = ctx.gang(train, spec, ranks=demand.ranks, rank=demand.rank, max_restarts=self.max_restarts)[0]
         ctx.figure("loss", report.loss_figure(result))
         weights = checkpoints.weights(Path(result.checkpoint))
-        return Checkpoint.save(ctx.out, weights, self.model, self.tokenizer.file, report.facts(result))
+        return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))
 
 
 def build(recipe: Recipe, tokens: str, model: Mapping[str, Any], separate_documents: bool) -> Task:

@@ -57,11 +57,15 @@ def language_modelling(
     """The task of predicting every next token of the dataset's train split, validated on its validation split.
 
     `loss(model, batch, separate_documents)` replaces `next_token_loss` where a model has more to its loss.
-    Raises StageError if the train split has no whole sample.
+    Raises StageError if the train split has no whole sample, or tokens that the model has no embedding for.
     """
-    end_of_text = model.config.eos_token_id
+    if dataset.vocab_size > model.config.vocab_size:
+        raise StageError(
+            f"the tokens have a vocabulary of {dataset.vocab_size}, but the model's vocab_size is "
+            f"{model.config.vocab_size}: make it at least as large"
+        )
     train, validation = (
-        Windows(split.tokens, split.length, recipe.sequence_length, end_of_text)
+        Windows(split.tokens, split.length, recipe.sequence_length, dataset.end_of_text)
         for split in (dataset.split("train"), dataset.split("validation"))
     )
     if not train.count:
