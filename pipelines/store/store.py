@@ -114,6 +114,20 @@ class Store:
             )
         return path
 
+    def figures(self, record: Record) -> dict[str, Path]:
+        """The artifact's figures, name -> PNG on this machine."""
+        found = {}
+        for file in record.files:
+            if file.path.startswith("figures/") and file.path.endswith(".png"):
+                if isinstance(self.files, RemoteFiles):
+                    path = self.config.state / "cache" / "figures" / file.sha256
+                    if not path.exists():
+                        self.files.get(f"{record.location}/{file.path}", path)
+                else:
+                    path = self.config.local_root / record.location / file.path
+                found[file.path.removeprefix("figures/").removesuffix(".png")] = path
+        return found
+
     def uri(self, record: Record) -> str:
         return self.files.uri(record.location)
 
