@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -16,7 +16,7 @@ from pipelines.provenance import Provenance
 from pipelines.store import Record, Store
 from pipelines.store.record import InputEntry
 from pipelines.summary import State, StepSummary
-from stages.base import Edge, Stage
+from stages.base import Artifact, Edge, Stage
 
 
 @dataclass
@@ -63,7 +63,11 @@ class StepProgress:
             metrics=dict(self.metrics),
             highlights=dict(self.highlights),
             artifact=store.uri(record) if record else None,
+            artifact_type=step.produces.__name__,
+            artifact_role=_role(step.produces),
+            facts=dict(record.describe) if record else {},
             size_bytes=record.size_bytes if record else None,
+            cached_from=record.run_id if record and self.state == "cached" else None,
             figures=dict(self.figures),
             error=self.error if self.state == "failed" else None,
         )
@@ -99,6 +103,10 @@ class StepProgress:
             git_dirty=provenance.git_dirty,
             versions=provenance.versions,
         )
+
+
+def _role(artifact: type[Artifact]) -> Literal["model", "dataset"] | None:
+    return "model" if artifact.is_model else "dataset" if artifact.is_dataset else None
 
 
 def cached(plan: StepPlan, store: Store) -> StepSummary:
