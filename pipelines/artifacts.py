@@ -16,6 +16,7 @@ from typing import Any
 
 from pipelines import config
 from pipelines.errors import BloomlineError, nearest
+from pipelines.legible import size
 from pipelines.process import is_gone
 from pipelines.session import Session
 from pipelines.store import Record, Store
@@ -54,8 +55,8 @@ def show_list(store: Store, names: Sequence[str]) -> int:
         table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True)
     for record in records:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
-        size = size_text(record.size_bytes)
-        table.add_row(record.step, record.stage, record.artifact, record.fingerprint[:12], size, made, record.run_id)
+        fingerprint, bytes_ = record.fingerprint[:12], size(record.size_bytes)
+        table.add_row(record.step, record.stage, record.artifact, fingerprint, bytes_, made, record.run_id)
     _print(table)
     return 0
 
@@ -66,7 +67,7 @@ def show(store: Store, names: Sequence[str]) -> int:
         raise BloomlineError("artifacts show: expected one step, fingerprint or directory. `artifacts list` names them.")
     record = find(store, names[0])
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-    print(f"{record.step}: {record.artifact} by stage {record.stage}, {size_text(record.size_bytes)}")
+    print(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
     print(f"  at           {store.uri(record)}")
     print(f"  fingerprint  {record.fingerprint}")
     print(f"  made         {made} in {record.seconds:.1f} s by run {record.run_id} of pipeline {record.pipeline}")
@@ -75,7 +76,7 @@ def show(store: Store, names: Sequence[str]) -> int:
     for title, values in (("about", record.describe), ("config", record.config), ("metrics", record.metrics)):
         _print_values(title, values)
     _print_values("inputs", {name: entry.fingerprint[:12] for name, entry in record.inputs.items()})
-    _print_values("files", {file.path: size_text(file.size) for file in record.files})
+    _print_values("files", {file.path: size(file.size) for file in record.files})
     for title, text in record.highlights.items():
         print(f"{title}\n  {text}")
     damages = store.inspect(record)
@@ -104,12 +105,12 @@ def collect(store: Store, words: Sequence[str]) -> int:
         raise BloomlineError(f"artifacts gc: {', '.join(sorted(unknown))}; expected `unused` or `dry-run`, or nothing.")
     dry = "dry-run" in words
     total = 0
-    for what, size, remove in _leftovers(store, "unused" in words):
-        print(f"{'would remove' if dry else 'removed'}  {size_text(size):>10}  {what}")
-        total += size
+    for what, bytes_, remove in _leftovers(store, "unused" in words):
+        print(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
+        total += bytes_
         if not dry:
             remove()
-    print(f"{size_text(total)} {'would be' if dry else 'were'} freed.")
+    print(f"{size(total)} {'would be' if dry else 'were'} freed.")
     return 0
 
 
@@ -125,25 +126,16 @@ def find(store: Store, name: str) -> Record:
     raise BloomlineError(f"No artifact of a step {name!r}. {nearest(name, {record.step for record in records})}")
 
 
-def size_text(size_bytes: float) -> str:
-    """A size as people read it: 1.5 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
-
-
 def _leftovers(store: Store, unused: bool) -> list[tuple[str, int, Callable[[], None]]]:
     found: list[tuple[str, int, Callable[[], None]]] = []
     for location in store.orphans(SETTLED_S):
-        size = sum(size for size, _ in store.files.tokens(location).values())
-        found.append((store.files.uri(location), size, lambda location=location: store.remove_files(location)))  # type: ignore[misc]
+        bytes_ = sum(of_file for of_file, _ in store.files.tokens(location).values())
+        found.append((store.files.uri(location), bytes_, lambda location=location: store.remove_files(location)))  # type: ignore[misc]
     busy = {name.removesuffix(".json")[:16] for name in store.files.names("leases") if not is_gone(holder(store.files, name))}
     for directory in store.work_directories():
         if directory.name.split("-")[0] not in busy and time.time() - directory.stat().st_mtime > SETTLED_S:
-            size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-            found.append((str(directory), size, lambda directory=directory: shutil.rmtree(directory)))  # type: ignore[misc]
+            bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+            found.append((str(directory), bytes_, lambda directory=directory: shutil.rmtree(directory)))  # type: ignore[misc]
     if unused:
         kept = store.latest_fingerprints()
         for record in store.records():

@@ -10,11 +10,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines.errors import BloomlineError, ConfigError
+from pipelines.errors import BloomlineError, ConfigError, nearest
+from pipelines.session import Session
+from stages.base import StageError
 
 USAGE = """\
 usage: bloomline VERB [OVERRIDE ...] [HYDRA FLAG ...]
@@ -42,10 +45,6 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
-    from pipelines import hydra_flags
-
-    if hydra_flags.completes(arguments):
-        return hydra_flags.complete(arguments, VERBS)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if arguments else 2
@@ -54,46 +53,51 @@ def run(arguments: Sequence[str]) -> int:
 
         print(f"bloomline {version('bloomline')}")
         return 0
+    from pipelines import hydra_flags
+
+    if hydra_flags.completes(arguments):
+        return hydra_flags.complete(arguments, VERBS)
     verb, rest = arguments[0], list(arguments[1:])
     try:
         if verb not in VERBS:
-            from pipelines.errors import nearest
-
             raise BloomlineError(f"No verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
-        if hydra_flags.present(rest):
-            return hydra_flags.run(verb, rest, _action(verb))
-        return _action(verb)(rest, None)
+        action = _action(verb)
+        with Session() as session:
+            if hydra_flags.present(rest):
+                return hydra_flags.run(rest, lambda overrides, composed: action(overrides, composed, session))
+            return action(rest, None, session)
     except ConfigError as error:
-        return _refuse("The configuration is refused; nothing was started.", error)
-    except BloomlineError as error:
-        return _refuse("", error)
+        print("The configuration is refused; nothing was started.", file=sys.stderr)
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except StageError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code if isinstance(error, BloomlineError) else 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 128 + signal.SIGPIPE
 
 
-Action = Callable[[list[str], Any], int]  # overrides, and the DictConfig where Hydra itself composed one
+Action = Callable[[list[str], Any, Session], int]
 
 
 def _action(verb: str) -> Action:
-    if verb in ("run", "plan"):
-        from pipelines import verbs
-
-        return verbs.run if verb == "run" else verbs.plan
     if verb == "artifacts":
         from pipelines import artifacts
 
         return artifacts.command
     from pipelines import verbs
 
-    return {"submit": verbs.submit, "serve": verbs.serve, "ui": verbs.ui}[verb]
-
-
-def _refuse(headline: str, error: BloomlineError) -> int:
-    if headline:
-        print(headline, file=sys.stderr)
-    print(error, file=sys.stderr)
-    return error.exit_code
+    actions: dict[str, Action] = {
+        "run": verbs.run,
+        "plan": verbs.show_plan,
+        "submit": verbs.submit,
+        "serve": verbs.serve,
+        "ui": verbs.ui,
+    }
+    return actions[verb]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,11 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
         if codes[-1] > SIGNALLED:
             sys.exit(codes[-1])
 
-    _call_hydra(task, prepare(arguments), hydra)
+    try:
+        # Hydra's parser takes overrides in one row only: they go behind the flags.
+        _call_hydra(task, sorted(prepare(arguments), key=_is_override), hydra)
+    except SystemExit as end:  # how Hydra ends after --help, --cfg, --info, and after an error that it has printed
+        codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
     return max(codes, default=0)
 
 
@@ -68,6 +72,10 @@ def complete(arguments: Sequence[str], verbs: Sequence[str]) -> int:
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     _call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], hydra)
     return 0
+
+
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
 def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], hydra: Any) -> None:

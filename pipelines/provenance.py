@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import secrets
 import shlex
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +34,26 @@ def collect(verb: str, overrides: Sequence[str]) -> Provenance:
     commit, dirty = git_state(Path(__file__).parent)
     return Provenance(
         run_id=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}",
-        command=shlex.join(["bloomline", verb, *overrides]),
+        command=command(verb, overrides),
         git_commit=commit,
         git_dirty=dirty,
         versions={"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
     )
+
+
+def command(verb: str, overrides: Sequence[str]) -> str:
+    """The command line that does the same again."""
+    return f"{program()} {shlex.join([verb, *overrides])}"
+
+
+def program() -> str:
+    """How bloomline is called from here: by name where it is on the PATH, else by its path."""
+    called = Path(sys.argv[0])
+    if shutil.which("bloomline") or called.name != "bloomline":
+        return "bloomline"
+    with contextlib.suppress(ValueError):
+        return str(called.absolute().relative_to(Path.cwd()))
+    return str(called)
 
 
 def git_state(directory: Path) -> tuple[str | None, bool]:

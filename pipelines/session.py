@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.base import Executor, Node
-from cluster.config import ClusterConfig, nodes
+from cluster.config import ClusterConfig, executor, nodes
 
 
 class Session(AbstractContextManager["Session"]):
@@ -23,13 +23,11 @@ class Session(AbstractContextManager["Session"]):
         return self.executor(config).nodes if config.kind == "remote" else nodes(config)
 
     def executor(self, config: ClusterConfig) -> Executor:
-        """The executor of a cluster, opened now if it is not open yet. Raises StageError if it can't be."""
+        """The executor of a cluster, opened now if it is not open yet. Raises ClusterError if it can't be."""
         if self._executor is not None and self._config != config:
             self.close()
         if self._executor is None:
-            from cluster.executors import open_executor
-
-            self._executor, self._config = open_executor(config), config
+            self._executor, self._config = executor(config), config
         return self._executor
 
     def close(self) -> None:
