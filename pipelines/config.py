@@ -1,0 +1,162 @@
+"""From Hydra to typed values. The DictConfig stops here: what leaves is `Settings` and a `Graph`, or one ConfigError.
+
+Composition is Hydra's (defaults list, groups, overrides, `hydra.searchpath`); validation is ours. Overrides of
+`steps.` are made add-or-override, so that every field of a stage can be set whether or not a YAML mentions it; a name
+that no stage has is then refused by the stage's own type, with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from cluster.config import ClusterConfig
+from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
+from pipelines.graph import Graph, build, check_names
+from pipelines.store import StoreConfig
+from pipelines.tracking_config import TrackingConfig
+from stages.base import Config
+
+CONFIG_MODULE = "conf"
+CONFIG_NAME = "config"
+VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
+
+
+def _names(value: Any) -> Any:
+    """`a`, `a,b`, `[a,b]` or null: a tuple of step names."""
+    if value is None:
+        return ()
+    return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+
+StepNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
+class Settings(Config):
+    """Everything of a configuration but the steps."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")  # of the pipeline
+    cluster: ClusterConfig
+    store: StoreConfig
+    tracking: TrackingConfig
+    from_: StepNames = Field((), alias="from")
+    until: StepNames = ()
+    only: StepNames = ()
+    force: StepNames = ()
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A configuration as composed and checked."""
+
+    settings: Settings
+    graph: Graph
+    values: Mapping[str, Any]  # plain and resolved: what is shown and kept as YAML
+
+    def yaml(self) -> str:
+        """The whole configuration as YAML, resolved, as it would be written in one file."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.values)))
+
+
+def compose(overrides: Sequence[str]) -> Composition:
+    """Compose the configuration from Hydra overrides and check it. Raises ConfigError."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
+            composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([_composition_problem(error, overrides)]) from error
+    return check(composed)
+
+
+def check(composed: Any) -> Composition:
+    """Turn a composed DictConfig into checked values. Raises ConfigError with every problem."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        message = str(error).split("\n", 1)[0]
+        raise ConfigError([Problem(error.full_key or "config", message, "a value")]) from error
+    return check_values(values)
+
+
+def check_values(values: Mapping[str, Any]) -> Composition:
+    """Check plain values: the settings, the steps and the edges. Raises ConfigError with every problem."""
+    problems: list[Problem] = []
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate({key: value for key, value in values.items() if key not in ("steps", "hydra")})
+    except ValidationError as error:
+        problems += [_settings_problem(detail) for detail in error.errors(include_url=False)]
+    name = str(values.get("name"))
+    graph: Graph | None = None
+    try:
+        graph = build(name, values.get("steps") or {})
+    except ConfigError as error:
+        problems += error.problems
+    if problems or settings is None or graph is None:
+        raise ConfigError(problems)
+    for key in ("from_", "until", "only", "force"):
+        check_names(graph, key.rstrip("_"), getattr(settings, key))
+    return Composition(settings, graph, values)
+
+
+def prepare(overrides: Iterable[str]) -> list[str]:
+    """Overrides as Hydra wants them: `steps.` ones add or override, whichever is needed."""
+    return [f"++{override}" if override.startswith("steps.") else override for override in overrides]
+
+
+def pipelines_available() -> list[str]:
+    """The names under conf/pipeline/."""
+    return sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pipeline").glob("*.yaml"))
+
+
+def _settings_problem(detail: Any) -> Problem:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        valid = [field.alias or name for name, field in Settings.model_fields.items()]
+        if len(detail["loc"]) == 1:
+            return Problem(key, "unknown key", "a key of the configuration", nearest(key, [*valid, "steps"]))
+        return Problem(key, f"unknown field {detail['loc'][-1]!r}", "a field of this group")
+    if detail["type"] == "missing":
+        return Problem(key, "missing", "a value", "Choose one in conf/, or on the command line.")
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+    return Problem(key, repr(detail["input"]), message)
+
+
+def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
+    """Say in our words what Hydra could not compose."""
+    message = str(error)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        key = found[1]
+        top = key.split(".", 1)[0]
+        keys = [field.alias or name for name, field in Settings.model_fields.items()]
+        return Problem(key, "no such key", "a key of the configuration", nearest(top, [*keys, "steps", "pipeline"]))
+    if found := re.search(r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S):
+        group, option, options = found[1], found[2], found[3].split()
+        return Problem(group, repr(option), f"a file of conf/{group}/", nearest(option, options))
+    if found := re.search(r"In '[^']+': Could not find '([^']+)'", message):
+        return Problem("defaults", f"no config {found[1]!r}", "a file below conf/")
+    if found := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", message, re.S):
+        return Problem(found[1], "no such group", "a config group")
+    bad = next((override for override in overrides if override.split("=", 1)[-1] and override in message), "overrides")
+    first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
+    return Problem(bad, first.strip().rstrip("."), "a Hydra override such as steps.pretrain.learning_rate=1e-3")
+
+
+
