@@ -19,7 +19,7 @@ from cluster.config import ClusterConfig
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.store import StoreConfig
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
 from stages.base import Config
 
 CONFIG_MODULE = "conf"
