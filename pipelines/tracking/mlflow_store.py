@@ -26,6 +26,7 @@ from pipelines.tracking.spool import Operation, Spool
 BATCH_POINTS = 1000  # MLflow's limits for one request
 BATCH_PARAMETERS = 100
 STALE_HEARTBEAT_S = 3600.0  # a driver on another machine that was silent for so long is taken for dead
+KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -35,7 +36,7 @@ REFUSALS = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """MLflow understood the operation and will never take it."""
 
 
@@ -84,7 +85,8 @@ class Connection:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    return str(self.client.create_experiment(name, self.config.artifact_location(self.root, name)))
+                    location = self.config.artifact_location(self.root, name)
+                    return str(self.client.create_experiment(name, location, {"mlflow.experimentKind": KIND}))
                 except Exception:
                     found = self.client.get_experiment_by_name(name)  # another driver was first
                     if found is None:
@@ -121,6 +123,7 @@ class Connection:
                     self.client.set_terminated(child.info.run_id, "FAILED", milliseconds(heartbeat))
             self.client.set_tag(run.info.run_id, "bloomline.state", "abandoned: its driver is gone")
             self.client.set_terminated(run.info.run_id, "FAILED", milliseconds(heartbeat))
+            self.client.delete_tag(run.info.run_id, "bloomline.driver")
             closed += 1
         return closed
 
@@ -143,7 +146,7 @@ class Writer:
         self._models: dict[str, str] = spool.ids.setdefault("models", {})
 
     def apply(self, operation: Operation) -> None:
-        """Carry out one operation. Raises Refused, or whatever the client raises when MLflow can't be reached."""
+        """Carry out one operation. Raises RefusedError, or whatever the client raises when MLflow can't be reached."""
         does: dict[str, Callable[[Operation], None]] = {
             "run": self._run,
             "params": self._params,
@@ -159,12 +162,12 @@ class Writer:
         }
         kind = operation.get("op", "")
         if kind not in does:
-            raise Refused(f"not an operation: {kind!r}")
+            raise RefusedError(f"not an operation: {kind!r}")
         with refusals():
             try:
                 does[kind](operation)
             except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
-                raise Refused(f"{type(error).__name__}: {error}") from error
+                raise RefusedError(f"{type(error).__name__}: {error}") from error
 
     def heartbeat(self) -> None:
         """Say that the driver lives."""
@@ -237,10 +240,13 @@ class Writer:
             for item in operation["datasets"]
         ]
         run_id = self._id(operation)
-        there = {model.model_id for model in self._client.get_run(run_id).inputs.model_inputs}
+        known = self._client.get_run(run_id).inputs
+        there = {model.model_id for model in known.model_inputs} if known else set()
         models = {self._model_id(fingerprint) for fingerprint in operation["models"]} - there - {None}
         if datasets or models:
-            self._client.log_inputs(run_id, datasets, [LoggedModelInput(model) for model in sorted(filter(None, models))])
+            self._client.log_inputs(
+                run_id, datasets, [LoggedModelInput(model) for model in sorted(filter(None, models))]
+            )
 
     def _model(self, operation: Operation) -> None:
         """A LoggedModel whose weights stay in our store: MLflow gets the facts and the address."""
@@ -277,7 +283,7 @@ class Writer:
         name, fingerprint = operation["name"], operation["fingerprint"]
         model = self._connection.find_model(fingerprint)
         if model is None:
-            raise Refused(f"no model of fingerprint {fingerprint} to register as {name}")
+            raise RefusedError(f"no model of fingerprint {fingerprint} to register as {name}")
         if not self._client.search_registered_models(f"name = {_quoted(name)}", max_results=1):
             self._client.create_registered_model(name)
         versions = self._client.search_model_versions(f"name = {_quoted(name)}")
@@ -289,6 +295,8 @@ class Writer:
             version = self._client.create_model_version(
                 name, source, model.source_run_id, operation["tags"], model_id=model.model_id
             ).version
+            link = json.dumps([{"name": name, "version": version}])
+            self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
         if operation["alias"]:
             self._client.set_registered_model_alias(name, operation["alias"], version)
 
@@ -301,6 +309,8 @@ class Writer:
             if child.info.status == "RUNNING":
                 self._client.set_terminated(child.info.run_id, operation["status"], operation["at"])
         self._client.set_terminated(parent, operation["status"], operation["at"])
+        for tag in self._client.get_run(parent).data.tags.keys() & {"bloomline.driver", "bloomline.heartbeat"}:
+            self._client.delete_tag(parent, tag)  # they tell of a process that works on the run: none does any more
 
     def _id(self, operation: Mapping[str, Any]) -> str:
         return self._runs[operation["key"]]
@@ -318,7 +328,7 @@ class Writer:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn MLflow's final answers into Refused; let everything that may pass (no server, 5xx, locked) through."""
+    """Turn MLflow's final answers into RefusedError; let everything that may pass (no server, 5xx, locked) through."""
     from mlflow.exceptions import MlflowException, RestException
 
     try:
@@ -327,7 +337,7 @@ def refusals() -> Iterator[None]:
         # Only an answer that is MLflow's own is final: a proxy's 404 page is a server that is not there.
         foreign = not isinstance(error, RestException) and str(error).startswith("API request")
         if error.error_code in REFUSALS and not foreign:
-            raise Refused(str(error).splitlines()[0]) from error
+            raise RefusedError(str(error).splitlines()[0]) from error
         raise
 
 

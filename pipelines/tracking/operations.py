@@ -6,10 +6,11 @@ answer was lost can be sent again. Limits of MLflow (lengths, characters) are me
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.tracking.spool import Operation
@@ -62,7 +63,7 @@ def tags(values: Mapping[str, object]) -> dict[str, str]:
 
 def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Operation]:
     """The parent run with all that is known before anything ran. `driver` identifies the process that owns it."""
-    source = {"mlflow.source.name": cut(run.command, MAX_TAG), "mlflow.source.type": "LOCAL"}
+    source = {"mlflow.source.name": cut(run.command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": user()}
     if run.git_commit:
         source["mlflow.source.git.commit"] = run.git_commit
     own = {"run": run.run_id, "pipeline": run.pipeline, "driver": json.dumps(driver), "git_dirty": run.git_dirty}
@@ -131,7 +132,7 @@ def plan_text(steps: Sequence[StepSummary]) -> str:
 
 def step_started(step: StepSummary, label: str, run_id: str, at: int) -> Iterable[Operation]:
     """A child run. `label`: its name in MLflow, say "02-pretrain"."""
-    own = {"run": run_id, "step": step.name, "stage": step.stage, "fingerprint": step.fingerprint}
+    own: dict[str, object] = {"run": run_id, "step": step.name, "stage": step.stage, "fingerprint": step.fingerprint}
     own |= {"reason": step.reason, "cached_from": step.cached_from}
     yield {"op": "run", "key": step.name, "name": label, "at": at, "tags": tags(own)}
     yield {"op": "params", "key": step.name, "params": flat(step.config)}
@@ -163,7 +164,7 @@ def step_finished(
     step: StepSummary, points: Sequence[Point], made: Mapping[str, StepSummary], at: int
 ) -> Iterable[Operation]:
     """What a step left. `points`: the last point of each metric, which its model is shown with as well."""
-    own = {"state": step.state, "artifact": step.artifact, "artifact_type": step.artifact_type}
+    own: dict[str, object] = {"state": step.state, "artifact": step.artifact, "artifact_type": step.artifact_type}
     own |= {"size_bytes": step.size_bytes, "error": step.error}
     note_text = step.error or "\n\n".join(f"**{title}**\n\n{text}" for title, text in step.highlights.items())
     yield {
@@ -233,6 +234,14 @@ def metric_points(values: Mapping[str, float], at_step: int | None, at_time: flo
         except (TypeError, ValueError):
             continue
     return points
+
+
+def user() -> str:
+    """Who runs this; in a container without a user database, the number."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
 
 
 def file(key: str, kept: str, folder: str | None = None) -> Operation:

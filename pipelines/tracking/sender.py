@@ -103,14 +103,14 @@ class Sender:
         return writers[spool.directory]
 
     def _send(self, spool: Spool, connection: Any, writers: dict[Path, Any]) -> int:
-        from pipelines.tracking.mlflow_store import Refused
+        from pipelines.tracking.mlflow_store import RefusedError
 
         writer, count = self._writer(spool, connection, writers), 0
         while unsent := spool.unsent():
             for operation, offset in _batched(unsent):
                 try:
                     writer.apply(operation)
-                except Refused as error:
+                except RefusedError as error:
                     self._refuse(spool, operation, error)
                 except Exception as error:
                     if not self._given_up(operation, offset, connection):

@@ -58,7 +58,19 @@ def free_port(preferred: int) -> int:
 def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
     uri = config.tracking_uri(root)
     store = ["--backend-store-uri", uri, "--default-artifact-root", (root.absolute() / "mlartifacts").as_uri()]
-    return [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
 
 
 def _environment() -> dict[str, str]:
