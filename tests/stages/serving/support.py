@@ -1,0 +1,76 @@
+"""What the serving tests share: a tokenizer, and a batch without a model whose next token depends on all before it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+END = 2
+SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
+
+
+def byte_level_tokenizer(
+    text: Sequence[str] = ("hello world, héllo wörld " * 20, "日本語のテキスト " * 9),
+) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    return tokenizer
+
+
+class ScriptedBatch:
+    """Logits are a hash of the whole sequence. `gate`, when cleared, holds every step up; `ending` ends sequences."""
+
+    def __init__(self, vocabulary: int, slots: int = 4, ending: bool = False) -> None:
+        self.slots = slots
+        self.vocabulary = vocabulary
+        self.ending = ending
+        self.gate = threading.Event()
+        self.gate.set()
+        self.sequences: dict[int, list[int]] = {}
+        self.widths: list[int] = []  # how many sequences each step held
+        self.reads: list[int] = []  # how many tokens each piece of a prompt held
+        self.fail = False
+
+    def read(self, slot: int, tokens: Sequence[int], *, every: bool) -> Tensor:
+        self._wait()
+        self.reads.append(len(tokens))
+        rows = []
+        for token in tokens:
+            self.sequences.setdefault(slot, []).append(token)
+            rows.append(self._logits(slot))
+        return torch.stack(rows if every else rows[-1:])
+
+    def step(self, tokens: dict[int, int]) -> Tensor:
+        self._wait()
+        self.widths.append(len(tokens))
+        for slot, token in tokens.items():
+            self.sequences[slot].append(token)
+        return torch.stack([self._logits(slot) for slot in tokens])
+
+    def release(self, slot: int) -> None:
+        self.sequences.pop(slot, None)
+
+    def _wait(self) -> None:
+        self.gate.wait(20)
+        if self.fail:
+            raise RuntimeError("scripted failure")
+
+    def _logits(self, slot: int) -> Tensor:
+        seed = hashlib.sha256(str(self.sequences[slot]).encode()).digest()
+        logits = torch.randn(self.vocabulary, generator=torch.Generator().manual_seed(int.from_bytes(seed[:7])))
+        if not self.ending:
+            logits[END] = -1e9
+        return logits
