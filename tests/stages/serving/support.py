@@ -1,14 +1,24 @@
-"""What the serving tests share: a tokenizer, and a batch without a model whose next token depends on all before it."""
+"""What the serving tests share: a tokenizer, a batch without a model, and an application on a real server."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+import uvicorn
+from fastapi import FastAPI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+
+from stages.serving.engine import Engine
+from stages.serving.http import Arguments, Service
+from stages.serving.metrics import Metrics
+from stages.serving.text import Vocabulary
 
 END = 2
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
@@ -74,3 +84,34 @@ class ScriptedBatch:
         if not self.ending:
             logits[END] = -1e9
         return logits
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The application on a real server in a thread of this process; its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert thread.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    try:
+        yield "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def scripted_service(
+    slots: int = 4, *, ending: bool = False, context_length: int = 64, **settings: Any
+) -> tuple[Service, ScriptedBatch]:
+    vocabulary = Vocabulary(byte_level_tokenizer())
+    arguments = Arguments(model="unused", model_name="tiny", **settings)
+    batch, metrics = ScriptedBatch(len(vocabulary), slots, ending), Metrics("tiny")
+    engine = Engine(
+        batch, vocabulary.table, end_of_sequence=END, metrics=metrics, max_waiting=arguments.max_waiting
+    )
+    return Service(arguments, engine, vocabulary, metrics, context_length, beginning=1), batch
