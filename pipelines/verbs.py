@@ -15,7 +15,6 @@ from pipelines.config import Composition
 from pipelines.errors import BloomlineError
 from pipelines.graph import select
 from pipelines.plan import Plan
-from pipelines.provenance import Provenance
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
@@ -54,7 +53,7 @@ def run(overrides: list[str], composed: Any, session: Session) -> int:
         _show_cached(prepared, overrides)
         return 0
     _show_plan(prepared)
-    return _execute(prepared, provenance.collect("run", overrides), session)
+    return _execute(prepared, overrides, session)
 
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
@@ -106,12 +105,13 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     return Prepared(composition, store, made)
 
 
-def _execute(prepared: Prepared, made_by: Provenance, session: Session) -> int:
+def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
     from pipelines.report.page import write
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
 
     settings, store = prepared.composition.settings, prepared.store
+    made_by = provenance.collect("run", overrides)
     out = terminal.console()
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
@@ -129,7 +129,7 @@ def _execute(prepared: Prepared, made_by: Provenance, session: Session) -> int:
         display.close()
         notes = tracking.close(state)
     shown = replace(summary, notes=(*summary.notes, *notes))
-    terminal.show_result(out, shown, report, _next_commands(shown, made_by.command))
+    terminal.show_result(out, shown, report, _next_commands(shown, overrides))
     return runner.exit_code
 
 
@@ -169,17 +169,19 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
         notes=("Everything is cached: nothing was started.",),
     )
     found = report if report and report.exists() else None
-    terminal.show_result(terminal.console(), summary, found, _next_commands(summary, summary.command))
+    terminal.show_result(terminal.console(), summary, found, _next_commands(summary, overrides))
 
 
-def _next_commands(run: RunSummary, command: str) -> list[str]:
+def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
     """Three commands worth trying after a run; after one that did not end well, first the one that goes on."""
-    program = provenance.program()
-    pipeline = f"pipeline={run.pipeline}"
     if run.state != "done":
-        return [command, f"{program} plan {pipeline}", f"{program} ui"]
+        return [provenance.command(verb, overrides) for verb in ("run", "plan", "ui")]
+    kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
     trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
-    changed = f" steps.{trained}.learning_rate=1e-3" if trained else ""
     served = any(step.stage == "deploy" for step in run.steps)
-    first = f"{program} serve {pipeline}" if served else f"{program} artifacts list"
-    return [first, f"{program} plan {pipeline}{changed}", f"{program} ui"]
+    changed = [*kept, f"steps.{trained}.learning_rate=1e-3"] if trained else kept
+    return [
+        provenance.command("serve", kept) if served else provenance.command("artifacts", ["list"]),
+        provenance.command("plan", changed),
+        provenance.command("ui", []),
+    ]
