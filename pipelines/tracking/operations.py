@@ -32,8 +32,9 @@ def milliseconds(seconds: float) -> int:
 
 
 def key_of(name: str) -> str:
-    """A name that MLflow takes for a parameter, metric or tag."""
-    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_KEY] or "_"
+    """A name that MLflow takes for a parameter or metric: a few characters, and no way out of a folder."""
+    text = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_KEY]
+    return "/".join(part for part in text.split("/") if part not in ("", ".", "..")) or "_"
 
 
 def cut(text: str, limit: int) -> str:

@@ -20,7 +20,8 @@ HEARTBEAT_S = 60.0
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 IN_TROUBLE_S = 3.0  # how long the end of a run waits for an MLflow that failed last time
-ARTIFACT_TRIES = 4
+ARTIFACT_TRIES = 3
+ARTIFACT_WAIT_S = 1.0
 BATCH_POINTS = 1000
 
 
@@ -37,7 +38,6 @@ class Sender:
         self._spool = spool
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._stuck = (0, 0)  # offset of an artifact that could not be sent, and how often it was tried
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     def start(self) -> None:
@@ -109,28 +109,31 @@ class Sender:
         while unsent := spool.unsent():
             for operation, offset in _batched(unsent):
                 try:
-                    writer.apply(operation)
+                    self._apply(writer, operation, connection)
                 except RefusedError as error:
-                    self._refuse(spool, operation, error)
-                except Exception as error:
-                    if not self._given_up(operation, offset, connection):
-                        raise
-                    self._refuse(spool, operation, error)
+                    self.refused += 1
+                    spool.refuse(operation, str(error))
                 spool.acknowledge(offset)
                 count += 1
         return count
 
-    def _refuse(self, spool: Spool, operation: Operation, error: Exception) -> None:
-        self.refused += 1
-        spool.refuse(operation, _first_line(error))
+    def _apply(self, writer: Any, operation: Operation, connection: Any) -> None:
+        """Carry out an operation. An artifact is given up when its storage fails again and again while MLflow itself
+        answers: a folder without permission must not hold up every curve behind it."""
+        from pipelines.tracking.mlflow_store import RefusedError
 
-    def _given_up(self, operation: Operation, offset: int, connection: Any) -> bool:
-        """Whether an artifact is to be left out: its storage fails again and again while MLflow itself answers."""
-        if operation.get("op") not in ("text", "file"):
-            return False
-        tries = self._stuck[1] + 1 if self._stuck[0] == offset else 1
-        self._stuck = (offset, tries)
-        return tries >= ARTIFACT_TRIES and connection.answers()
+        for tries in range(1, ARTIFACT_TRIES + 1):
+            try:
+                return writer.apply(operation)
+            except RefusedError:
+                raise
+            except Exception as error:
+                if operation.get("op") not in ("text", "file", "model") or not connection.answers():
+                    raise
+                if tries == ARTIFACT_TRIES:
+                    raise RefusedError(_first_line(error)) from error
+                self._stopping.wait(ARTIFACT_WAIT_S)
+        return None
 
     def _send_earlier(self, connection: Any) -> None:
         for spool in leftovers(self._root):
