@@ -63,9 +63,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def save(
-    scratch: Path, step: int, model: ShardedModel, digest: str, progress: Mapping[str, Any], *, kept: int
-) -> None:
+def save(scratch: Path, step: int, model: ShardedModel, digest: str, progress: Mapping[str, Any], *, kept: int) -> None:
     """Save a checkpoint after `step` steps and remove all but the last `kept`. Every rank must call it.
 
     `digest` names the recipe: only a run of the same recipe goes on from it.
