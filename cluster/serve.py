@@ -7,6 +7,7 @@ that `serve run` and `serve deploy` bring up the same thing. Any number of repli
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from cluster.application import LOOPBACK, free_port, make, wait_until_answers
 from stages.base import Application, Config, StageError
 
 DRAIN_TIMEOUT_S = 30.0
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 180.0  # until all replicas run
+ANSWER_TIMEOUT_S = 30.0  # and then until HTTP requests reach them
 
 
 class BuildArguments(Config):
@@ -34,6 +36,7 @@ class BuildArguments(Config):
 @serve.deployment(
     graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=0.1,
+    max_constructor_retry_count=2,  # a model that cannot be loaded does not get better
     # The application refuses what is too much with a 429; this is the answer when a whole replica is full.
     backpressure_config={"status_code": 429, "retry_after_s": 1},
 )
@@ -66,10 +69,8 @@ class ServedOnRay:
         return found is not None and found.status != ApplicationStatus.DEPLOY_FAILED
 
     def stop(self) -> None:
-        """Finish the requests that are being answered and end; ends Serve too when nothing else is served."""
+        """Finish the requests that are being answered and end. Serve itself stays, idle, until the session ends."""
         serve.delete(self.name)
-        if not serve.status().applications:
-            serve.shutdown()
 
 
 def start(application: Application) -> ServedOnRay:
@@ -87,45 +88,45 @@ def start(application: Application) -> ServedOnRay:
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
             "memory": resources.memory_bytes or None,
-            "resources": dict(resources.custom),
+            # Here and not elsewhere in the cluster: the files that the application reads may be this machine's own.
+            "resources": {**resources.custom, f"node:{ray.util.get_node_ip_address()}": 0.001},
         },
     )
     served = ServedOnRay(f"{address}{prefix}".rstrip("/"), name)
+    target = serve.RunTarget(
+        deployment.bind(application.factory, dict(application.arguments)),
+        name=name,
+        route_prefix=prefix,
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
     try:
-        serve._run(
-            deployment.bind(application.factory, dict(application.arguments)),
-            _blocking=False,
-            name=name,
-            route_prefix=prefix,
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
-        )
-        if wait_until_answers(served.url, served.running, START_TIMEOUT_S):
+        serve.run_many([target], wait_for_applications_running=False)
+        _wait_until_running(application, name)
+        if wait_until_answers(served.url, served.running, ANSWER_TIMEOUT_S):
             return served
-        raise StageError(f"{application.name!r} could not be served on Ray: {_reason(name)}")
+        raise StageError(f"{application.name!r} runs on Ray, but does not answer at {served.url}")
     except BaseException:
         served.stop()
         raise
 
 
-def _reason(name: str) -> str:
-    """Why an application does not run, in Serve's words."""
-    found = serve.status().applications.get(name)
-    if found is None:
-        return "Serve does not know it any more"
-    messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
-    return "\n".join(message for message in messages if message)[-2000:] or f"it is {found.status.value}"
+def _wait_until_running(application: Application, name: str) -> None:
+    """Wait until every replica is there. Raises StageError, with Serve's words, if that fails or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        found = serve.status().applications[name]
+        if found.status == ApplicationStatus.RUNNING:
+            return
+        if found.status == ApplicationStatus.DEPLOY_FAILED or time.monotonic() > deadline:
+            messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
+            words = "\n".join(message for message in messages if message)[-2000:]
+            raise StageError(f"{application.name!r} could not be served on Ray: {words or found.status.value}")
+        time.sleep(0.05)
 
 
 def _ingress() -> str:
-    """The address of Serve's HTTP proxy; starts Serve, on a free port, where it does not run yet.
-
-    On one machine it listens on the loopback interface alone, in a cluster on the head node's address.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    host = LOOPBACK if len(nodes) == 1 else "0.0.0.0"
-    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": free_port()})
+    """The address of this machine's HTTP proxy; starts Serve, on a free port, where it does not run yet."""
+    serve.start(proxy_location="EveryNode", http_options={"host": LOOPBACK, "port": free_port()})
     options = _get_global_client().http_config  # what is in force: an earlier start may have decided otherwise
-    if options.host in (LOOPBACK, "localhost"):
-        return f"http://{LOOPBACK}:{options.port}"
-    head = next(node for node in nodes if "node:__internal_head__" in node["Resources"])
-    return f"http://{head['NodeManagerAddress']}:{options.port}"
+    host = LOOPBACK if options.host in ("0.0.0.0", "localhost") else options.host
+    return f"http://{host}:{options.port}"

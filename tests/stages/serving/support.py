@@ -98,7 +98,8 @@ def serving(app: FastAPI) -> Iterator[str]:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     try:
-        yield "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
     finally:
         server.should_exit = True
         thread.join(20)
@@ -111,7 +112,5 @@ def scripted_service(
     vocabulary = Vocabulary(byte_level_tokenizer())
     arguments = Arguments(model="unused", model_name="tiny", **settings)
     batch, metrics = ScriptedBatch(len(vocabulary), slots, ending), Metrics("tiny")
-    engine = Engine(
-        batch, vocabulary.table, end_of_sequence=END, metrics=metrics, max_waiting=arguments.max_waiting
-    )
+    engine = Engine(batch, vocabulary.table, end_of_sequence=END, metrics=metrics, max_waiting=arguments.max_waiting)
     return Service(arguments, engine, vocabulary, metrics, context_length, beginning=1), batch

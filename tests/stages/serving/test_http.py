@@ -73,7 +73,15 @@ def test_prompts_may_be_tokens_and_an_empty_prompt_is_the_beginning(served):
 
 
 def test_a_stream_put_together_is_the_whole_answer(client):
-    body = {"prompt": ["hello", "world"], "n": 2, "seed": 1, "temperature": 1, "max_tokens": 20, "logprobs": 2, "echo": True}
+    body = {
+        "prompt": ["hello", "world"],
+        "n": 2,
+        "seed": 1,
+        "temperature": 1,
+        "max_tokens": 20,
+        "logprobs": 2,
+        "echo": True,
+    }
     whole = complete(client, **body).json()
     streamed = complete(client, **body, stream=True, stream_options={"include_usage": True})
     assert streamed.headers["content-type"].startswith("text/event-stream")
@@ -91,7 +99,9 @@ def test_a_stream_put_together_is_the_whole_answer(client):
 
 def test_a_stream_comes_token_by_token(served):
     client, _, batch = served
-    with client.stream("POST", "/v1/completions", json={"prompt": "hello", "stream": True, "max_tokens": 40}) as response:
+    with client.stream(
+        "POST", "/v1/completions", json={"prompt": "hello", "stream": True, "max_tokens": 40}
+    ) as response:
         lines = response.iter_lines()
         first = next(line for line in lines if line)
         batch.gate.clear()
@@ -127,9 +137,12 @@ def test_models_health_and_metrics(client):
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "bloomline:time_to_first_token_seconds_bucket" in metrics.text
-    assert "prompt" in client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["requestBody"]["content"][
-        "application/json"
-    ]["schema"]["properties"]
+    assert (
+        "prompt"
+        in client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["requestBody"]["content"][
+            "application/json"
+        ]["schema"]["properties"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,8 +237,8 @@ def connect(client: httpx.Client) -> socket.socket:
 
 def request_bytes(body: dict, length: int | None = None) -> bytes:
     content = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length or len(content)}"
-    return head.encode() + b"\r\n\r\n" + content
+    head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {length or len(content)}\r\n\r\n".encode() + content
 
 
 def test_a_body_that_never_comes_is_given_up(client):

@@ -19,11 +19,15 @@ FIELDS = [
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.integers(0, 30)
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
 )
 # Likely values beside wild ones, so that many requests get through to the engine.
 likely = {
-    "prompt": st.text(max_size=40) | st.lists(st.integers(0, 400), max_size=80) | st.lists(st.text(max_size=9), max_size=5),
+    "prompt": st.text(max_size=40)
+    | st.lists(st.integers(0, 400), max_size=80)
+    | st.lists(st.text(max_size=9), max_size=5),
     "model": st.sampled_from(["tiny", "other", None]),
     "max_tokens": st.integers(0, 70),
     "n": st.integers(1, 9),
@@ -34,7 +38,8 @@ likely = {
     "logprobs": st.integers(0, 20),
 }
 bodies = st.fixed_dictionaries(
-    {"prompt": likely["prompt"] | values}, optional={name: likely.get(name, st.none()) | values for name in FIELDS if name != "prompt"}
+    {"prompt": likely["prompt"] | values},
+    optional={name: likely.get(name, st.none()) | values for name in FIELDS if name != "prompt"},
 )
 
 
@@ -60,9 +65,7 @@ def alive(client: httpx.Client) -> bool:
 @settings(max_examples=150, deadline=None)
 @given(body=bodies)
 def test_any_json(client, body):
-    response = client.post(
-        "/v1/completions", content=json.dumps(body), headers={"content-type": "application/json"}
-    )
+    response = client.post("/v1/completions", content=json.dumps(body), headers={"content-type": "application/json"})
     assert response.status_code < 500, (body, response.text)
     if response.status_code != 200:
         assert response.json()["error"]["message"]
@@ -88,7 +91,9 @@ whole = HEAD + b"content-length: %d\r\n\r\n" % len(STREAM) + STREAM
 raw = st.one_of(
     st.binary(max_size=200),
     st.integers(0, len(whole)).map(lambda cut: whole[:cut]),
-    st.tuples(st.integers(0, len(whole) - 1), st.binary(max_size=5)).map(lambda at: whole[: at[0]] + at[1] + whole[at[0] :]),
+    st.tuples(st.integers(0, len(whole) - 1), st.binary(max_size=5)).map(
+        lambda at: whole[: at[0]] + at[1] + whole[at[0] :]
+    ),
     st.binary(max_size=60).map(lambda junk: HEAD + b"transfer-encoding: chunked\r\n\r\n" + junk),
     st.sampled_from([b"-1", b"abc", b"9" * 30, b"0x10", b"\xb2"]).map(
         lambda length: HEAD + b"content-length: " + length + b"\r\n\r\n" + STREAM
