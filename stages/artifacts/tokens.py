@@ -233,7 +233,7 @@ class TokenDataset(Artifact):
                 tokens = np.asarray(split.tokens[start : start + CHECK_TOKENS])
                 if int(tokens.max()) >= self.vocab_size:
                     raise ArtifactError(
-                        f"{self.path}: split {name} holds the token {tokens.max()}, the vocabulary has {self.vocab_size}"
+                        f"{self.path}: split {name} holds token {tokens.max()}, the vocabulary has {self.vocab_size}"
                     )
                 expected = ends[(ends >= start) & (ends < start + len(tokens))] - start
                 if not np.array_equal(np.flatnonzero(tokens == self.end_of_text), expected):
