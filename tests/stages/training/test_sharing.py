@@ -11,8 +11,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from stages.base import Rank, StageError
-from stages.training.collectives import Collectives, joined
+from stages.base import Rank
+from stages.training.collectives import CollectiveError, Collectives, joined
 from stages.training.loop import train
 from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
@@ -214,5 +214,5 @@ def hang_on_rank_1(rank: Rank, timeout_s: float) -> None:
 
 def test_a_stalled_collective_names_rank_and_operation(workers: Workers) -> None:
     [(error, _), *_] = workers.gang(hang_on_rank_1, 1.0, ranks=2)
-    assert isinstance(error, StageError)
+    assert isinstance(error, CollectiveError)
     assert "rank 0 of 2: gather of parameters failed or stalled" in str(error)
