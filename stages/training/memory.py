@@ -55,7 +55,7 @@ class Needed:
     parameters: int
     gradients: int  # sums over micro-batches: one, or several levels of the tree
     optimizer: int
-    communication: int  # a gathered block (stage 3), the gradient of a block and its exchange
+    communication: int  # gathered blocks (stage 3), the gradient of a block and its exchange
     activations: int  # of one micro-batch, with its logits
     runtime: int = RUNTIME_BYTES
 
@@ -82,7 +82,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution) -> Neede
     # A block's gradient as autograd leaves it and in its buffer; with several ranks also what is sent and received.
     communication = 2 * 4 * largest if ranks == 1 else 4 * 4 * largest
     if zero_stage == 3:
-        communication += element * (groups[0].padded(ranks) + max(one.padded(ranks) for one in groups[1:] or groups))
+        communication += element * (groups[0].padded(ranks) + 2 * max(one.padded(ranks) for one in groups[1:]))
     return Needed(
         parameters=element * (shard if zero_stage == 3 else padded),
         gradients=4 * held * (padded if zero_stage < 2 else shard),
