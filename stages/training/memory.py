@@ -78,7 +78,7 @@ def predict(model: DecoderConfig, recipe: Recipe, ranks: int, zero_stage: int) -
     largest = max(one.padded(ranks) for one in groups)
     owned = shard if zero_stage else padded
     held = gradient_sums(recipe.micro_batches, ranks, zero_stage)
-    # A block's gradient as autograd leaves it and in its buffer, and where several ranks meet what is sent and received.
+    # A block's gradient as autograd leaves it and in its buffer; with several ranks also what is sent and received.
     communication = 2 * 4 * largest if ranks == 1 else 4 * 4 * largest
     if zero_stage == 3:
         communication += element * (groups[0].padded(ranks) + max(one.padded(ranks) for one in groups[1:] or groups))

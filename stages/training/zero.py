@@ -220,6 +220,7 @@ class ShardedModel:
                 number = self._turn * ranks + source
                 if number < self.leaves:
                     buffers.pieces.add(number, 1, shard)
+            buffers.pieces.settle()
         self._open = first
 
     def reduce(self) -> float:
@@ -237,6 +238,7 @@ class ShardedModel:
                 received = self.collectives.exchange(rows, [len(of_rank) for of_rank in spans])
                 for (start, length), value in zip((s for of_rank in spans for s in of_rank), received, strict=True):
                     buffers.pieces.add(start, length, value)
+                buffers.pieces.settle()
             shard = buffers.pieces.total()
             buffers.gradient = shard
             if self.zero_stage == 0 and ranks > 1:
