@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from stages.training.collectives import Collectives, sum_of_squares
-from stages.training.layout import ALIGNMENT, Group, Slot, group
+from stages.training.layout import ALIGNMENT, Group, Slot, group, is_decayed
 from stages.training.recipe import Precision, Recipe
 from stages.training.tree import Pieces, leaf_range, piece_spans
 
@@ -47,7 +47,7 @@ def groups_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[Group]:
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
     titles = ["rest", *(f"block-{index:03d}" for index in range(len(blocks)))]
     return [
-        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: len(shapes[name]) < 2)})
+        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: not is_decayed(name, shapes[name]))})
         for title, members in zip(titles, [rest, *of_blocks], strict=True)
         if members
     ]
