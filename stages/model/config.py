@@ -18,9 +18,8 @@ class ExpertsConfig(Config):
 
     per_layer: tuple[NonNegativeInt, ...] = Field(min_length=1)  # experts of each layer, bottom first; 0: dense layer
     top_k: PositiveInt = 1  # experts that each token passes through; their gate values are renormalised to sum to 1
-    residual: bool = (
-        False  # PR-MoE (arXiv 2201.05596): a dense feed-forward beside the experts, mixed by a learned gate
-    )
+    feed_forward_size: PositiveInt | None = None  # neurons of one expert; null: as many as a dense layer's
+    residual: bool = False  # PR-MoE (arXiv 2201.05596): a dense network beside the experts, mixed by a learned gate
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -70,6 +69,11 @@ class DecoderConfig(Config):
         """Neurons between the two matrices of a feed-forward network."""
         return self.feed_forward_size or 4 * self.hidden_size
 
+    @property
+    def expert_inner_size(self) -> int:
+        """Neurons between the two matrices of one expert."""
+        return (self.experts.feed_forward_size if self.experts else None) or self.inner_size
+
     def experts_of(self, layer: int) -> int:
         """How many experts a layer has; 0 for a dense one."""
         return self.experts.per_layer[layer] if self.experts else 0
@@ -89,16 +93,18 @@ class DecoderConfig(Config):
         return self._count(active=True)
 
     def _count(self, active: bool) -> int:
-        h, f = self.hidden_size, self.inner_size
-        network = 2 * h * f + f + h
+        def network(inner: int) -> int:
+            return 2 * h * inner + inner + h
+
+        h = self.hidden_size
         attention = 4 * h * h + 4 * h
         total = self.vocab_size * h + 2 * h + 2 * h
         for layer in range(self.layers):
             total += attention + 2 * 2 * h
             experts = self.experts_of(layer)
             if self.experts is None or not experts:
-                total += network
+                total += network(self.inner_size)
                 continue
-            total += (self.experts.top_k if active else experts) * network + experts * h
-            total += network + 2 * h + 2 if self.experts.residual else 0
+            total += (self.experts.top_k if active else experts) * network(self.expert_inner_size) + experts * h
+            total += network(self.inner_size) + 2 * h + 2 if self.experts.residual else 0
         return total

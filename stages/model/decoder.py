@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stages.model import alibi
 from stages.model.cache import KeyValueCache, Placement
 from stages.model.config import DecoderConfig
+from stages.model.feed_forward import FeedForward, MixtureOfExperts, Routing
 
 
 class TiedEmbedding(nn.Embedding):
@@ -42,19 +43,8 @@ class Attention(nn.Module):
         if cache is not None and placement is not None:
             key, value = cache.append(self.layer, placement, key, value)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.dense(mixed.transpose(1, 2).reshape(batch, length, hidden))
-
-
-class FeedForward(nn.Module):
-    """Two matrices with BLOOM's GELU between: the tanh form, whose constant 0.79788456 is sqrt(2/pi) in fp32."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_size)
-        self.dense_4h_to_h = nn.Linear(config.inner_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x), approximate="tanh"))
+        output: Tensor = self.dense(mixed.transpose(1, 2).reshape(batch, length, hidden))
+        return output
 
 
 class Block(nn.Module):
@@ -65,13 +55,19 @@ class Block(nn.Module):
         self.input_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.self_attention = Attention(config, layer)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.mlp = FeedForward(config)
+        self.mlp = MixtureOfExperts(config, layer) if config.experts_of(layer) else FeedForward(config)
 
     def forward(
-        self, x: Tensor, bias: Tensor, cache: KeyValueCache | None = None, placement: Placement | None = None
+        self,
+        x: Tensor,
+        bias: Tensor,
+        cache: KeyValueCache | None = None,
+        placement: Placement | None = None,
+        routings: list[Routing] | None = None,
     ) -> Tensor:
         x = x + self.self_attention(self.input_layernorm(x), bias, cache, placement)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixed: Tensor = self.mlp(self.post_attention_layernorm(x), routings)
+        return x + mixed
 
 
 class Decoder(nn.Module):
@@ -99,7 +95,8 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head: [..., hidden] -> [..., vocabulary]. Apart from `hidden_states` so that losses can be chunked."""
-        return self.word_embeddings.logits(hidden)
+        logits: Tensor = self.word_embeddings.logits(hidden)
+        return logits
 
     def hidden_states(
         self,
@@ -108,12 +105,14 @@ class Decoder(nn.Module):
         documents: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        routings: list[Routing] | None = None,
     ) -> Tensor:
         """The last layer's normalised output [batch, length, hidden].
 
         documents: [batch, length] integers; tokens see only tokens of the same document before them (packing).
         attention_mask: [batch, length], 0 at padding, on either side; padding is never seen (nor cached).
         cache: the tokens go on from the cached ones, row by row, and are then cached themselves. Excludes `documents`.
+        routings: an empty list that is filled with where each layer of experts sent the tokens, bottom first.
         """
         if cache is not None and documents is not None:
             raise ValueError("a cache holds one document a row: `documents` and `cache` exclude each other")
@@ -121,10 +120,11 @@ class Decoder(nn.Module):
         x = self.word_embeddings_layernorm(self.word_embeddings(tokens))
         bias = self._bias(tokens, documents, attention_mask, placement).to(x.dtype)
         for block in self.blocks:
-            x = block(x, bias, cache, placement)
+            x = block(x, bias, cache, placement, routings)
         if cache is not None:
             cache.advance(tokens.shape[1], attention_mask)
-        return self.ln_f(x)
+        hidden: Tensor = self.ln_f(x)
+        return hidden
 
     def _bias(
         self, tokens: Tensor, documents: Tensor | None, attention_mask: Tensor | None, placement: Placement | None
