@@ -36,7 +36,7 @@ class BuildArguments(Config):
 @serve.deployment(
     graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=0.1,
-    max_constructor_retry_count=2,  # a model that cannot be loaded does not get better
+    max_constructor_retry_count=1,  # a model that cannot be loaded does not get better
     # The application refuses what is too much with a 429; this is the answer when a whole replica is full.
     backpressure_config={"status_code": 429, "retry_after_s": 1},
 )
