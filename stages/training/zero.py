@@ -21,14 +21,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+from torch.utils.checkpoint import checkpoint
 
 from stages.training.collectives import Collectives, sum_of_squares
-from stages.training.layout import ALIGNMENT, Group, Slot, group, is_decayed
-from stages.training.recipe import Precision, Recipe
+from stages.training.layout import ALIGNMENT, Group, Slot, group
+from stages.training.recipe import Execution, Precision, Recipe
 from stages.training.tree import Pieces, leaf_range, piece_spans
 
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -47,7 +49,7 @@ def groups_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[Group]:
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
     titles = ["rest", *(f"block-{index:03d}" for index in range(len(blocks)))]
     return [
-        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: not is_decayed(name, shapes[name]))})
+        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: len(shapes[name]) < 2)})
         for title, members in zip(titles, [rest, *of_blocks], strict=True)
         if members
     ]
@@ -84,11 +86,16 @@ class ShardedModel:
     """
 
     def __init__(
-        self, model: nn.Module, blocks: Sequence[nn.Module], recipe: Recipe, zero_stage: int, collectives: Collectives
+        self,
+        model: nn.Module,
+        blocks: Sequence[nn.Module],
+        recipe: Recipe,
+        execution: Execution,
+        collectives: Collectives,
     ) -> None:
         self.model = model
         self.recipe = recipe
-        self.zero_stage = zero_stage
+        self.zero_stage = execution.zero_stage
         self.collectives = collectives
         self.leaves = recipe.micro_batches
         self._turn = 0  # micro-batches that this rank has done of the batch
@@ -102,6 +109,8 @@ class ShardedModel:
                 parameter.register_post_accumulate_grad_hook(_collector(buffers, slot))
         for index, block in enumerate(blocks):
             self._watch(self._first_block + index, block)
+            if execution.recompute_every and index % execution.recompute_every == 0:
+                _recompute(block)
 
     # -- construction
 
@@ -329,6 +338,16 @@ class ShardedModel:
     def restored(self) -> None:
         """All groups were restored: bring the parameters up to date."""
         self._publish()
+
+
+def _recompute(block: nn.Module) -> None:
+    """Keep no activations of a block but its inputs (Chen et al., arXiv 1604.06174); gives the same bits."""
+    forward = block.forward
+
+    def checkpointed(*arguments: Any, **named: Any) -> Any:
+        return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
+
+    block.forward = checkpointed  # hooks stay outside: the block is gathered once for both computations
 
 
 def _collector(buffers: Buffers, slot: Slot):  # type: ignore[no-untyped-def]

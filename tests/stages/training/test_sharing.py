@@ -38,7 +38,7 @@ def held_bytes(rank: Rank, spec: TrainingSpec) -> dict[str, int]:
     recipe = spec.recipe
     with joined(rank, 30) as collectives:
         task = build(recipe, WIDTH, BLOCKS)
-        model = ShardedModel(task.model, task.blocks, recipe, spec.execution.zero_stage, collectives)
+        model = ShardedModel(task.model, task.blocks, recipe, spec.execution, collectives)
         for turn in model.turns():
             with model.micro_batch(turn):
                 start = min(turn, model.leaves - 1) * recipe.micro_batch_size
@@ -87,7 +87,7 @@ def freed_between_blocks(rank: Rank, spec: TrainingSpec) -> int:
     """The most blocks that were whole at once at stage 3, in forward and backward passes."""
     with joined(rank, 30) as collectives:
         task = build(spec.recipe, WIDTH, blocks=4)
-        model = ShardedModel(task.model, task.blocks, spec.recipe, 3, collectives)
+        model = ShardedModel(task.model, task.blocks, spec.recipe, Execution(zero_stage=3), collectives)
         most = 0
 
         def count(*_: Any) -> None:
