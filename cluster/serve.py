@@ -33,16 +33,9 @@ class BuildArguments(Config):
     arguments: Mapping[str, Any] = {}
 
 
-@serve.deployment(
-    graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
-    graceful_shutdown_wait_loop_s=0.1,
-    max_constructor_retry_count=2,  # a model that cannot be loaded does not get better
-    # The application refuses what is too much with a 429; this is the answer when a whole replica is full.
-    backpressure_config={"status_code": 429, "retry_after_s": 1},
-)
 @serve.ingress()
-class Asgi:
-    """A replica of an ASGI application."""
+class _Replica:
+    """A replica of an ASGI application, which it makes itself."""
 
     def __init__(self, factory: str, arguments: Mapping[str, Any]) -> None:
         self._factory, self._arguments = factory, arguments
@@ -51,10 +44,20 @@ class Asgi:
         return make(self._factory, self._arguments)
 
 
+ASGI: serve.Deployment = serve.deployment(
+    name="Asgi",
+    graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
+    graceful_shutdown_wait_loop_s=0.1,
+    max_constructor_retry_count=1,  # a model that cannot be loaded does not get better
+    # The application refuses what is too much with a 429; this is the answer when a whole replica is full.
+    backpressure_config={"status_code": 429, "retry_after_s": 1},
+)(_Replica)
+
+
 def build(args: dict[str, Any]) -> serve.Application:
     """The Serve application of a Serve config's `args` (see `BuildArguments`)."""
     wanted = BuildArguments.model_validate(args)
-    return Asgi.bind(wanted.factory, dict(wanted.arguments))
+    return ASGI.bind(wanted.factory, dict(wanted.arguments))
 
 
 @dataclass
@@ -80,7 +83,8 @@ def start(application: Application) -> ServedOnRay:
     name = f"{application.name}-{uuid.uuid4().hex[:8]}"
     prefix = f"/{name}" if serve.status().applications else "/"
     resources = application.resources
-    deployment = Asgi.options(
+    this_node = ray.get_runtime_context().get_node_id()
+    deployment = ASGI.options(
         num_replicas=application.replicas,
         max_ongoing_requests=application.max_ongoing_requests,
         max_queued_requests=application.max_ongoing_requests,
@@ -89,7 +93,8 @@ def start(application: Application) -> ServedOnRay:
             "num_gpus": resources.gpus,
             "memory": resources.memory_bytes or None,
             # Here and not elsewhere in the cluster: the files that the application reads may be this machine's own.
-            "resources": {**resources.custom, f"node:{ray.util.get_node_ip_address()}": 0.001},
+            "resources": dict(resources.custom),
+            "label_selector": {"ray.io/node-id": this_node},
         },
     )
     served = ServedOnRay(f"{address}{prefix}".rstrip("/"), name)
@@ -127,6 +132,8 @@ def _wait_until_running(application: Application, name: str) -> None:
 def _ingress() -> str:
     """The address of this machine's HTTP proxy; starts Serve, on a free port, where it does not run yet."""
     serve.start(proxy_location="EveryNode", http_options={"host": LOOPBACK, "port": free_port()})
-    options = _get_global_client().http_config  # what is in force: an earlier start may have decided otherwise
+    client = _get_global_client()
+    assert client is not None
+    options = client.http_config  # what is in force: an earlier start may have decided otherwise
     host = LOOPBACK if options.host in ("0.0.0.0", "localhost") else options.host
     return f"http://{host}:{options.port}"

@@ -1,4 +1,4 @@
-"""From pydantic's errors to ours: the key as written on the command line, the value, what was expected, the nearest name."""
+"""From pydantic's errors to ours: the key as on the command line, the value, what was expected, the nearest name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
     key = ".".join(str(part) for part in ([prefix] if prefix else []) + location)
     last = str(location[-1]) if location else ""
     if detail["type"] == "extra_forbidden":
-        return Problem(key, f"unknown field {last!r}", "a field that exists", nearest(last, field_names(owner) if owner else []))
+        return Problem(
+            key, f"unknown field {last!r}", "a field that exists", nearest(last, field_names(owner) if owner else [])
+        )
     if detail["type"] == "missing":
         return Problem(key, "missing", _expected(owner, last))
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.base import Application, Artifact, ArtifactError, Config, Resources
+from stages.base import Application, ArtifactError, Config, Resources, Servable
 
 DEPLOYMENT, MODEL, SERVE_CONFIG, TRIAL = "deployment.json", "model", "serve.yaml", "trial.json"
 FACTORY = "stages.serving.http:create"
@@ -102,7 +102,7 @@ class Serving(Config):
 
 
 @dataclass(frozen=True)
-class Deployment(Artifact):
+class Deployment(Servable):
     """A model with how it is served, tried once over HTTP."""
 
     @property

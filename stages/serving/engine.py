@@ -45,11 +45,11 @@ class Batch(Protocol):
         """Forget a slot's sequence."""
 
 
-class Overloaded(Exception):
+class OverloadedError(Exception):
     """As many sequences are running and waiting as may be."""
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     """The engine takes no more work."""
 
 
@@ -131,16 +131,16 @@ class Engine:
         return self._worker.is_alive()
 
     def submit(self, requests: Sequence[tuple[Sequence[int], Sampling, Deliver]]) -> list[Generation]:
-        """Queue all of the requests (prompt, sampling, deliver), or none. Raises Overloaded, Closed."""
+        """Queue all of the requests (prompt, sampling, deliver), or none. Raises OverloadedError, ClosedError."""
         generations = [
             Generation(tuple(prompt), sampling, deliver, TextStream(self._table, sampling.stop))
             for prompt, sampling, deliver in requests
         ]
         with self._changed:
             if self._closing:
-                raise Closed
+                raise ClosedError
             if len(self._waiting) + len(self._running) + len(generations) > self.capacity:
-                raise Overloaded
+                raise OverloadedError
             self._waiting.extend(generations)
             self._count()
             self._changed.notify()

@@ -21,9 +21,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from stages.base import Config
-from stages.serving.engine import Closed, Engine, Event, Overloaded
+from stages.serving.engine import ClosedError, Engine, Event, OverloadedError
 from stages.serving.metrics import CONTENT_TYPE, Metrics
-from stages.serving.protocol import BadRequest, Choice, CompletionRequest, envelope, error_body, parse, usage
+from stages.serving.protocol import BadRequestError, Choice, CompletionRequest, envelope, error_body, parse, usage
 from stages.serving.text import Vocabulary
 
 # Texts longer than this are tokenized beside the event loop, so that they do not hold up the streams of others.
@@ -91,11 +91,11 @@ class Service:
         self.beginning = beginning
 
     async def body(self, request: Request) -> bytes:
-        """The body of a request, bounded in size and time. Raises BadRequest."""
+        """The body of a request, bounded in size and time. Raises BadRequestError."""
         limit = self.settings.max_body_bytes
-        too_large = BadRequest(f"the body is larger than {limit} bytes", status=413)
+        too_large = BadRequestError(f"the body is larger than {limit} bytes", status=413)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise BadRequest("expected a body of content-type application/json", status=415)
+            raise BadRequestError("expected a body of content-type application/json", status=415)
         announced = request.headers.get("content-length", "0")
         if announced.isdecimal() and int(announced[:20]) > limit:
             raise too_large
@@ -107,13 +107,13 @@ class Service:
                     if len(body) > limit:
                         raise too_large
         except TimeoutError:
-            raise BadRequest("the body did not arrive in time", status=408) from None
+            raise BadRequestError("the body did not arrive in time", status=408) from None
         return bytes(body)
 
     async def choices(self, request: CompletionRequest) -> list[Choice]:
-        """The choices to generate for a request, in the order of the answer. Raises BadRequest."""
+        """The choices to generate for a request, in the order of the answer. Raises BadRequestError."""
         if request.model not in (None, self.settings.model_name):
-            raise BadRequest(
+            raise BadRequestError(
                 f"the model {request.model[:200]!r} does not exist; this server has {self.settings.model_name!r}",
                 status=404,
                 parameter="model",
@@ -121,7 +121,7 @@ class Service:
             )
         n, prompts = request.n, request.prompts
         if len(prompts) * n > self.engine.capacity:
-            raise BadRequest(
+            raise BadRequestError(
                 f"{len(prompts)} prompts times n={n} are more than the {self.engine.capacity} sequences "
                 "that this server runs and queues together: send fewer",
                 parameter="prompt",
@@ -138,8 +138,8 @@ class Service:
     async def _tokens(self, prompt: str | list[int], request: CompletionRequest) -> list[int]:
         longest = self.context_length - request.max_tokens
 
-        def too_long(size: str) -> BadRequest:
-            return BadRequest(
+        def too_long(size: str) -> BadRequestError:
+            return BadRequestError(
                 f"the prompt ({size}) and max_tokens ({request.max_tokens}) go beyond the model's context "
                 f"of {self.context_length} tokens",
                 parameter="prompt",
@@ -149,7 +149,7 @@ class Service:
         if isinstance(prompt, list):
             tokens = prompt
             if max(tokens) >= len(self.vocabulary):
-                raise BadRequest(
+                raise BadRequestError(
                     f"token {max(tokens)} does not exist: the vocabulary has {len(self.vocabulary)}", parameter="prompt"
                 )
         else:
@@ -180,7 +180,7 @@ class Run:
         self.service.engine.cancel(self._generations)
 
     async def batches(self) -> AsyncIterator[list[tuple[Choice, Event]]]:
-        """Events, as many at a time as have come, until every choice has ended. Raises GenerationFailed."""
+        """Events, as many at a time as have come, until every choice has ended. Raises GenerationFailedError."""
         left = len(self.choices)
         while left:
             batch = [await self._events.get()]
@@ -189,7 +189,7 @@ class Run:
             for _, event in batch:
                 left -= event.finish_reason is not None
                 if event.finish_reason in ("error", "cancelled"):
-                    raise GenerationFailed(event.finish_reason)
+                    raise GenerationFailedError(event.finish_reason)
             yield batch
 
     def usage(self) -> Mapping[str, int]:
@@ -205,7 +205,7 @@ class Run:
         return deliver
 
 
-class GenerationFailed(Exception):
+class GenerationFailedError(Exception):
     """A generation ended without a result: `error` or `cancelled`."""
 
 
@@ -245,24 +245,24 @@ def application(service: Service) -> FastAPI:
         headers = {"retry-after": "1"} if status in (429, 503) else None
         return JSONResponse(error_body(message, status, parameter, code), status, headers)
 
-    @app.exception_handler(BadRequest)
-    async def bad_request(_: Request, error: BadRequest) -> Response:
+    @app.exception_handler(BadRequestError)
+    async def bad_request(_: Request, error: BadRequestError) -> Response:
         return refuse(error.message, error.status, error.parameter, error.code)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         return refuse(f"{request.method} {request.url.path}: {error.detail}"[:500], error.status_code)
 
-    @app.exception_handler(Overloaded)
-    async def overloaded(_: Request, __: Overloaded) -> Response:
+    @app.exception_handler(OverloadedError)
+    async def overloaded(_: Request, __: OverloadedError) -> Response:
         return refuse(f"{service.engine.capacity} sequences are running and waiting: try again soon", 429)
 
-    @app.exception_handler(Closed)
-    async def closed(_: Request, __: Closed) -> Response:
+    @app.exception_handler(ClosedError)
+    async def closed(_: Request, __: ClosedError) -> Response:
         return refuse("the server is shutting down", 503)
 
-    @app.exception_handler(GenerationFailed)
-    async def failed(_: Request, __: GenerationFailed) -> Response:
+    @app.exception_handler(GenerationFailedError)
+    async def failed(_: Request, __: GenerationFailedError) -> Response:
         return refuse("the generation failed; the server's log says why", 500)
 
     @app.exception_handler(ClientDisconnect)
@@ -291,7 +291,7 @@ def application(service: Service) -> FastAPI:
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
         if name != model["id"]:
-            raise BadRequest(f"the model {name[:200]!r} does not exist", status=404, code="model_not_found")
+            raise BadRequestError(f"the model {name[:200]!r} does not exist", status=404, code="model_not_found")
         return model
 
     @app.get("/health")
@@ -323,7 +323,7 @@ async def _stream(run: Run, head: Mapping[str, Any]) -> AsyncIterator[str]:
             yield "".join(data({**head, "choices": [choice.take(event)]}) for choice, event in batch)
         if run.request.stream_options.include_usage:
             yield data({**head, "choices": [], "usage": run.usage()})
-    except GenerationFailed:
+    except GenerationFailedError:
         yield data(error_body("the generation failed; the server's log says why", 500))
     yield "data: [DONE]\n\n"
 

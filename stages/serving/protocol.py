@@ -1,6 +1,6 @@
 """The shape of completion requests and answers: OpenAI's, and nothing that we would ignore.
 
-A request is refused (`BadRequest`) with the field, what is wrong with it and what was expected. A parameter of OpenAI's
+A request is refused (`BadRequestError`) with the field, what is wrong with it and what was expected. A parameter of OpenAI's
 API that this engine does not have is accepted only at the value that means "off".
 """
 
@@ -30,7 +30,7 @@ _Text = Annotated[str, Field(strict=True)]
 _Switch = Annotated[bool, Field(strict=True)]
 
 
-class BadRequest(Exception):
+class BadRequestError(Exception):
     """A request that is refused: an HTTP status, a reason for people, the parameter, and OpenAI's code if any."""
 
     def __init__(self, message: str, *, status: int = 400, parameter: str | None = None, code: str | None = None):
@@ -120,34 +120,34 @@ class CompletionRequest(Config):
 
 
 def parse(body: bytes) -> CompletionRequest:
-    """A request from its body. Raises BadRequest."""
+    """A request from its body. Raises BadRequestError."""
 
     def refuse(constant: str) -> float:
-        raise BadRequest(f"the body is not valid JSON: {constant} is not a JSON number")
+        raise BadRequestError(f"the body is not valid JSON: {constant} is not a JSON number")
 
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=refuse)
     except UnicodeDecodeError as error:
-        raise BadRequest(f"the body is not valid UTF-8 (byte {error.start})") from None
+        raise BadRequestError(f"the body is not valid UTF-8 (byte {error.start})") from None
     except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
+        raise BadRequestError("the body is nested too deeply") from None
     except ValueError as error:  # JSONDecodeError, and integers of more digits than Python converts
-        raise BadRequest(f"the body is not valid JSON: {error}") from None
+        raise BadRequestError(f"the body is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise BadRequest("the body must be a JSON object")
+        raise BadRequestError("the body must be a JSON object")
     try:
         request = CompletionRequest.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         parameter = str(first["loc"][0]) if first["loc"] else None
         where = f"{parameter}: " if parameter else ""
-        raise BadRequest(f"{where}{first['msg']}"[:500], parameter=parameter) from None
+        raise BadRequestError(f"{where}{first['msg']}"[:500], parameter=parameter) from None
     except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
+        raise BadRequestError("the body is nested too deeply") from None
     texts = [request.model, request.prompt, request.stop]
     for text in (one for item in texts for one in (item if isinstance(item, list | tuple) else [item])):
         if isinstance(text, str) and not _is_unicode(text):
-            raise BadRequest("the body holds a lone surrogate, which is not a character")
+            raise BadRequestError("the body holds a lone surrogate, which is not a character")
     return request
 
 

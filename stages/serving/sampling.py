@@ -56,14 +56,25 @@ def _draw(logits: Tensor, sampling: Sampling, uniform: float) -> int:
         scaled, tokens = scaled.topk(sampling.top_k)
     probabilities = scaled.softmax(dim=-1)
     if sampling.top_p < 1:
-        probabilities, order = probabilities.sort(descending=True, stable=True)
+        probabilities, order = _nucleus(probabilities, sampling.top_p)
         tokens = order if tokens is None else tokens[order]
-        before = probabilities.cumsum(0) - probabilities
-        probabilities = probabilities[before < sampling.top_p]  # at least the most likely one
     cumulative = probabilities.cumsum(0)
     index = int(torch.searchsorted(cumulative, uniform * cumulative[-1].item(), right=True))
     index = min(index, len(cumulative) - 1)
     return index if tokens is None else int(tokens[index])
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The most likely tokens (at least one) whose probabilities reach `top_p`: probabilities, tokens."""
+    count = 0
+    while True:
+        # A nucleus is small as a rule, and finding the few largest much cheaper than sorting a vocabulary.
+        count = min(max(64, 16 * count), len(probabilities))
+        largest, order = probabilities.topk(count)
+        before = largest.cumsum(0) - largest
+        if count == len(probabilities) or before[-1] + largest[-1] >= top_p:
+            kept = before < top_p
+            return largest[kept], order[kept]
 
 
 def logprobs(logits: Tensor, tokens: list[int], count: int) -> list[TokenLogprobs]:

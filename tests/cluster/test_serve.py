@@ -85,7 +85,7 @@ def head(tmp_path):
 
 
 def test_serve_deploy_takes_the_config_of_a_deployment(head, tmp_path):
-    config = small_config(vocab_size=260)
+    config = small_config(vocab_size=260, context_length=20_000)
     model = Checkpoint.save(tmp_path / "model", small_model(config), config, byte_tokenizer(tmp_path / "t.json"), {})
     serving = Serving(model_name="tiny", registered_name="tiny", alias="champion", max_running=2)
     parsed = yaml.safe_load(serving.serve_config(model.path))
@@ -107,8 +107,8 @@ def test_serve_deploy_takes_the_config_of_a_deployment(head, tmp_path):
     assert "".join(yaml.safe_load(line[6:])["choices"][0]["text"] for line in lines[:-1]) == text
     assert httpx.post(f"{url}/v1/completions", json=body | {"temperature": -1}, timeout=20).status_code == 400
     left_in_mid_stream(url)
-    idle = 'num_requests_running{model_name="tiny"} 0.0'
-    wait_for(lambda: idle in httpx.get(f"{url}/metrics", timeout=20).text, 20, tmp_path / "ray.log")
+    cancelled = 'request_success_total{finished_reason="cancelled",model_name="tiny"} 1.0'
+    wait_for(lambda: cancelled in httpx.get(f"{url}/metrics", timeout=20).text, 20, tmp_path / "ray.log")
 
 
 def models(url: str) -> list[str]:
@@ -120,6 +120,6 @@ def models(url: str) -> list[str]:
 
 
 def left_in_mid_stream(url: str) -> None:
-    body = {"prompt": "hello", "max_tokens": 120, "stream": True}
+    body = {"prompt": "hello", "max_tokens": 19_000, "temperature": 0, "stream": True}
     with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=20) as response:
         next(response.iter_lines())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.serving.engine import Closed, Engine, Event, Overloaded
+from stages.serving.engine import ClosedError, Engine, Event, OverloadedError
 from stages.serving.metrics import Metrics
 from stages.serving.sampling import Sampling
 from stages.serving.text import Vocabulary
@@ -156,13 +156,13 @@ def test_more_than_may_run_and_wait_is_refused_whole():
         batch.gate.clear()
         events = queue.Queue()
         one = ([5], Sampling(max_tokens=1), events.put)
-        with pytest.raises(Overloaded):
+        with pytest.raises(OverloadedError):
             engine.submit([one] * 4)
         engine.submit([one] * 2)
-        with pytest.raises(Overloaded):
+        with pytest.raises(OverloadedError):
             engine.submit([one] * 2)
         engine.submit([one])
-        with pytest.raises(Overloaded):
+        with pytest.raises(OverloadedError):
             engine.submit([one])
         batch.gate.set()
         assert [events.get(timeout=20).finish_reason for _ in range(3)] == ["length"] * 3
@@ -199,7 +199,7 @@ def test_closing_cancels_what_runs_and_refuses_more():
         closer.start()
         assert [drain(events)[-1].finish_reason for events in queues] == ["cancelled", "cancelled"]
         closer.join(20)
-        with pytest.raises(Closed):
+        with pytest.raises(ClosedError):
             engine.submit([([5], Sampling(), queues[0].put)])
 
 

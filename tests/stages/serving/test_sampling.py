@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.serving.sampling import Sampling, logprobs, sample
+from stages.serving.sampling import Sampling, _nucleus, logprobs, sample
 
 
 def draws(logits: list[float], sampling: Sampling, count: int = 4000) -> torch.Tensor:
@@ -44,6 +44,18 @@ def test_a_draw_is_always_a_token_and_tiny_temperatures_are_greedy(logits, tempe
     assert 0 <= token < len(logits)
     coldest = sample(rows, [Sampling(temperature=1e-300)], [random.Random(1)])[0]
     assert logits[coldest] == max(logits)
+
+
+@pytest.mark.parametrize("top_p", [0.001, 0.5, 0.9, 0.999, 1 - 1e-9])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 5.0])
+def test_the_nucleus_is_what_sorting_everything_gives(top_p, spread):
+    probabilities = (spread * torch.randn(3000, generator=torch.Generator().manual_seed(1))).double().softmax(0)
+    ordered = probabilities.sort(descending=True).values
+    expected = int((ordered.cumsum(0) - ordered < top_p).sum())
+    found, tokens = _nucleus(probabilities, top_p)
+    assert len(found) == len(set(tokens.tolist())) == expected
+    assert torch.equal(found, ordered[:expected])
+    assert torch.equal(probabilities[tokens], found)
 
 
 def test_a_seed_gives_the_same_tokens_whatever_the_batch():
