@@ -17,7 +17,7 @@ from stages.training.recipe import Execution, Recipe
 from stages.training.tree import leaf_range, piece_spans
 
 HEAD_ROWS = 128  # stages.training.head.ROWS, which can't be had without torch
-RUNTIME_BYTES = 400 << 20  # a process with torch and Ray in it, before the first tensor
+RUNTIME_BYTES = 430 << 20  # a process with torch and Ray in it, before the first tensor
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _activations(model: DecoderConfig, recipe: Recipe, element: int, recompute_e
     networks = model.experts.top_k + model.experts.residual if model.experts else 1
     block = tokens * element * (9 * model.hidden_size + 2 * networks * model.inner_size)
     recomputed = -(-model.layers // recompute_every) if recompute_every else 0
-    blocks = (model.layers - recomputed + min(recomputed, 1)) * block
+    blocks = (model.layers - recomputed + min(recomputed, 1) + 1) * block  # one more: gradients on their way back
     inputs = recomputed * tokens * element * model.hidden_size
     attention_bias = recipe.micro_batch_size * model.heads * recipe.sequence_length**2 * element
     head = (
