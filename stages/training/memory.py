@@ -78,7 +78,7 @@ def predict(model: DecoderConfig, recipe: Recipe, ranks: int, zero_stage: int) -
     largest = max(one.padded(ranks) for one in groups)
     owned = shard if zero_stage else padded
     held = gradient_sums(recipe.micro_batches, ranks, zero_stage)
-    # A block's gradient as autograd leaves it and in its buffer, and where several ranks meet what is sent and received.
+    # A block's gradient as autograd leaves it and in its buffer; with several ranks also what is sent and received.
     communication = 2 * 4 * largest if ranks == 1 else 4 * 4 * largest
     if zero_stage == 3:
         communication += element * (groups[0].padded(ranks) + max(one.padded(ranks) for one in groups[1:] or groups))
@@ -110,7 +110,7 @@ def groups_of(model: DecoderConfig) -> list[Group]:
     """The groups that a decoder's parameters will lie in, by size: what lies outside the blocks, then each block."""
     h, f = model.hidden_size, model.inner_size
     norm = {"weight": (h,), "bias": (h,)}
-    network = {"up": (f, h), "up_bias": (f,), "down": (h, f), "down_bias": (h,)}
+    network = _network(h, f)
     attention = {"qkv": (3 * h, h), "qkv_bias": (3 * h,), "dense": (h, h), "dense_bias": (h,)}
     groups = [group("rest", {"embedding": (model.vocab_size, h)} | _named(norm, "embedding_norm") | _named(norm, "ln"))]
     for layer in range(model.layers):
@@ -118,13 +118,17 @@ def groups_of(model: DecoderConfig) -> list[Group]:
         experts = model.experts_of(layer)
         if model.experts and experts:
             shapes |= {"gate": (experts, h)}
-            shapes |= {name: (experts, *shape) for name, shape in network.items()}
+            shapes |= {name: (experts, *shape) for name, shape in _network(h, model.expert_inner_size).items()}
             if model.experts.residual:
                 shapes |= _named(network, "residual") | {"mix": (2, h), "mix_bias": (2,)}
         else:
             shapes |= network
         groups.append(group(f"block-{layer:03d}", shapes))
     return groups
+
+
+def _network(hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
+    return {"up": (inner, hidden), "up_bias": (inner,), "down": (hidden, inner), "down_bias": (hidden,)}
 
 
 def _named(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from stages.artifacts.tokens import TokenDataset
 from stages.base import StageError
 from stages.model.decoder import Decoder
+from stages.model.feed_forward import Routing
 from stages.training.order import shuffled
 from stages.training.recipe import Recipe
 from stages.training.task import Loss, Task
@@ -84,9 +85,11 @@ def language_modelling(
     return Task(model, list(model.blocks), train_loss, validation_loss, validation.count)
 
 
-def next_token_loss(model: Decoder, batch: Batch, separate_documents: bool) -> Loss:
-    """The summed cross-entropy (nats, float32) of a batch's targets."""
+def next_token_loss(
+    model: Decoder, batch: Batch, separate_documents: bool, routings: list[Routing] | None = None
+) -> Loss:
+    """The summed cross-entropy (nats, float32) of a batch's targets. `routings` as in `Decoder.hidden_states`."""
     inputs, targets, documents = (part.to(model.word_embeddings.weight.device) for part in batch)
-    hidden = model.hidden_states(inputs, documents=documents if separate_documents else None)
+    hidden = model.hidden_states(inputs, documents=documents if separate_documents else None, routings=routings)
     logits = model.logits(hidden).float().flatten(0, 1)
     return Loss(functional.cross_entropy(logits, targets.flatten(), reduction="sum"), targets.numel())
