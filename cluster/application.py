@@ -11,24 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
-from stages.base import Application, StageError
+from stages.base import Application, Served, StageError
 
 LOOPBACK = "127.0.0.1"
-
-
-class Server(Protocol):
-    """A running server; satisfies `stages.base.Served`."""
-
-    url: str
-
-    def running(self) -> bool:
-        """False once the server is gone for good."""
-
-    def stop(self) -> None:
-        """Take no more requests, finish those that are being answered, and end."""
 
 
 def make(factory: str, arguments: Any) -> Any:
@@ -59,7 +47,7 @@ def answers(url: str, timeout_s: float = 5.0) -> bool:
 
 
 def serve_foreground(
-    start: Callable[[Application], Server], application: Application, announce: Callable[[str], None]
+    start: Callable[[Application], Served], application: Application, announce: Callable[[str], None]
 ) -> int:
     """Serve until SIGINT or SIGTERM, finish the requests that are being answered, and return the exit code 0.
 

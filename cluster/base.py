@@ -101,6 +101,9 @@ class Executor(Protocol):
     def kill(self, step: str) -> None:
         """End the work now, with its gang and placement group. Its outcome is `stopped`."""
 
+    def serve(self, application: Application) -> Served:
+        """Serve an application from the driver itself, beside any step. Returns once it answers."""
+
     def close(self) -> None:
         """End everything that is still running and leave the cluster."""
 

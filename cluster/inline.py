@@ -44,6 +44,9 @@ class InlineExecutor:
         """As `stop`: nothing but the work itself can end what runs in this thread."""
         self._stopping.add(step)
 
+    def serve(self, application: Application) -> Served:
+        return InlineLauncher().serve(application)
+
     def close(self) -> None:
         """Nothing outlives `start`."""
 
