@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeVar
 
-from stages.base import Application, Demand, Resources, Served
+from stages.base import Application, Demand, Resources, Served, StageError
 
 T = TypeVar("T")
+
+
+class ClusterError(StageError):
+    """The cluster can't be reached, refuses us, or can't do what was asked. Shown without a traceback."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,10 @@ class Outcome:
 class Executor(Protocol):
     """Starts work within the cluster's resources and tells what became of it. A context manager."""
 
-    nodes: list[Node]
     concurrent: bool  # False: `start` runs the work to its end
+
+    @property
+    def nodes(self) -> list[Node]: ...
 
     def start(self, step: str, work: Work, demand: Demand) -> None: ...
 
@@ -96,3 +103,9 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End everything that is still running and leave the cluster."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,7 +1,7 @@
 """From Hydra to typed values. The DictConfig stops here: what leaves is `Settings` and a `Graph`, or one ConfigError.
 
-Composition is Hydra's (defaults list, groups, overrides, `hydra.searchpath`); validation is ours. Overrides of
-`steps.` are made add-or-override, so that every field of a stage can be set whether or not a YAML mentions it; a name
+Composition is Hydra's (defaults list, groups, overrides, `hydra.searchpath`); validation is ours. Overrides of fields
+are made add-or-override, so that every field of a stage can be set whether or not a YAML mentions it; a name
 that no stage has is then refused by the stage's own type, with the nearest valid one.
 """
 
@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
+from pipelines import composition_cache, validation
+from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.store import StoreConfig
 from pipelines.tracking.config import TrackingConfig
@@ -24,6 +25,7 @@ from stages.base import Config
 
 CONFIG_MODULE = "conf"
 CONFIG_NAME = "config"
+TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
 VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
 
 
@@ -67,6 +69,22 @@ class Composition:
 
 def compose(overrides: Sequence[str]) -> Composition:
     """Compose the configuration from Hydra overrides and check it. Raises ConfigError."""
+    values = composition_cache.load(overrides)
+    if values is None:
+        values, directories = _compose(overrides)
+        composition = check_values(values)
+        composition_cache.save(overrides, directories, values)
+        return composition
+    return check_values(values)
+
+
+def check(composed: Any) -> Composition:
+    """Turn a DictConfig that Hydra composed into checked values. Raises ConfigError with every problem."""
+    return check_values(_plain(composed))
+
+
+def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path] | None]:
+    """The plain values, and the directories in which Hydra searched for them (None: not only in directories)."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
@@ -76,23 +94,38 @@ def compose(overrides: Sequence[str]) -> Composition:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
-            composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides))
+            composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error
-    return check(composed)
+    sources = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
+    return _plain(composed), _directories(sources)
 
 
-def check(composed: Any) -> Composition:
-    """Turn a composed DictConfig into checked values. Raises ConfigError with every problem."""
-    from omegaconf import OmegaConf
+def _plain(composed: Any) -> dict[str, Any]:
+    """A DictConfig, without Hydra's own part, as plain resolved values."""
+    from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
+    with open_dict(composed):
+        composed.pop("hydra", None)
     try:
-        values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         message = str(error).split("\n", 1)[0]
         raise ConfigError([Problem(error.full_key or "config", message, "a value")]) from error
-    return check_values(values)
+    return dict(found)
+
+
+def _directories(sources: Iterable[tuple[str, str]]) -> list[Path] | None:
+    found = []
+    for schema, path in sources:
+        if schema == "file":
+            found.append(Path(path).absolute())
+        elif (schema, path) == ("pkg", CONFIG_MODULE):
+            found.append(Path(__file__).parent.parent / CONFIG_MODULE)
+        elif path and (schema, path) != ("pkg", "hydra.conf") and schema != "structured":
+            return None
+    return found
 
 
 def check_values(values: Mapping[str, Any]) -> Composition:
@@ -100,9 +133,9 @@ def check_values(values: Mapping[str, Any]) -> Composition:
     problems: list[Problem] = []
     settings: Settings | None = None
     try:
-        settings = Settings.model_validate({key: value for key, value in values.items() if key not in ("steps", "hydra")})
+        settings = Settings.model_validate({key: value for key, value in values.items() if key != "steps"})
     except ValidationError as error:
-        problems += [_settings_problem(detail) for detail in error.errors(include_url=False)]
+        problems += validation.problems("", Settings, error)
     name = str(values.get("name"))
     graph: Graph | None = None
     try:
@@ -117,26 +150,13 @@ def check_values(values: Mapping[str, Any]) -> Composition:
 
 
 def prepare(overrides: Iterable[str]) -> list[str]:
-    """Overrides as Hydra wants them: `steps.` ones add or override, whichever is needed."""
-    return [f"++{override}" if override.startswith("steps.") else override for override in overrides]
+    """Overrides as Hydra wants them: those of fields add or override, whichever is needed."""
+    return [f"++{override}" if override.startswith(TYPED) else override for override in overrides]
 
 
 def pipelines_available() -> list[str]:
     """The names under conf/pipeline/."""
     return sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pipeline").glob("*.yaml"))
-
-
-def _settings_problem(detail: Any) -> Problem:
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        valid = [field.alias or name for name, field in Settings.model_fields.items()]
-        if len(detail["loc"]) == 1:
-            return Problem(key, "unknown key", "a key of the configuration", nearest(key, [*valid, "steps"]))
-        return Problem(key, f"unknown field {detail['loc'][-1]!r}", "a field of this group")
-    if detail["type"] == "missing":
-        return Problem(key, "missing", "a value", "Choose one in conf/, or on the command line.")
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
-    return Problem(key, repr(detail["input"]), message)
 
 
 def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
@@ -145,18 +165,23 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found[1]
         top = key.split(".", 1)[0]
-        keys = [field.alias or name for name, field in Settings.model_fields.items()]
-        return Problem(key, "no such key", "a key of the configuration", nearest(top, [*keys, "steps", "pipeline"]))
-    if found := re.search(r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S):
+        return Problem(
+            key,
+            "no such key",
+            "a key of the configuration",
+            nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
+        )
+    if found := re.search(
+        r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S
+    ):
         group, option, options = found[1], found[2], found[3].split()
         return Problem(group, repr(option), f"a file of conf/{group}/", nearest(option, options))
     if found := re.search(r"In '[^']+': Could not find '([^']+)'", message):
         return Problem("defaults", f"no config {found[1]!r}", "a file below conf/")
     if found := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", message, re.S):
         return Problem(found[1], "no such group", "a config group")
-    bad = next((override for override in overrides if override.split("=", 1)[-1] and override in message), "overrides")
+    bad = str(getattr(error, "override", None) or next((given for given in overrides if given in message), "overrides"))
     first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
-    return Problem(bad, first.strip().rstrip("."), "a Hydra override such as steps.pretrain.learning_rate=1e-3")
-
-
-
+    return Problem(
+        bad.removeprefix("++"), first.strip().rstrip("."), "a Hydra override such as steps.pretrain.learning_rate=1e-3"
+    )

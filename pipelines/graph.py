@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
+from pipelines import validation
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
 from stages.base import Artifact, Demand, Edge, Resources, Stage, StageError, edges
 from stages.registry import STAGES, load
@@ -71,7 +72,7 @@ class Graph:
     def upstream(self, names: Iterable[str]) -> set[str]:
         """The named steps and every step that they depend on."""
         found = set(names)
-        for step in reversed(self.steps.values()):
+        for step in reversed(list(self.steps.values())):
             if step.name in found:
                 found.update(step.inputs)
         return found
@@ -123,7 +124,9 @@ def check_names(graph: Graph, key: str, names: Collection[str]) -> None:
     """Raises ConfigError if one of `names` is no step of the graph."""
     unknown = [name for name in names if name not in graph.steps]
     if unknown:
-        raise ConfigError(Problem(key, repr(name), "the name of a step", nearest(name, graph.steps)) for name in unknown)
+        raise ConfigError(
+            Problem(key, repr(name), "the name of a step", nearest(name, graph.steps)) for name in unknown
+        )
 
 
 @cache
@@ -153,11 +156,11 @@ def _step(name: str, fields: Any) -> Step:
     try:
         checked = StepOptions.model_validate(options)
     except ValidationError as error:
-        problems += _validation_problems(key, StepOptions, options, error)
+        problems += validation.problems(key, StepOptions, error)
     try:
         stage = stage_type.model_validate(fields)
     except ValidationError as error:
-        problems += _validation_problems(key, stage_type, fields, error)
+        problems += validation.problems(key, stage_type, error)
     if problems:
         raise ConfigError(problems)
     try:
@@ -174,58 +177,11 @@ def _edge_problems(step: Step, made: Mapping[str, Step], declared: Mapping[str, 
         if edge.step in made:
             source = made[edge.step]
             if not issubclass(source.produces, edge.expects):
-                fit = [name for name, other in made.items() if issubclass(other.produces, edge.expects) and other != step]
+                fit = [
+                    name for name, other in made.items() if issubclass(other.produces, edge.expects) and other != step
+                ]
                 found = f"step {edge.step!r} makes a {source.produces.__name__}"
                 remedy = f"Steps that do: {', '.join(fit)}." if fit else "No step of this pipeline does."
                 yield Problem(key, found, expected, remedy)
         elif edge.step not in declared:
             yield Problem(key, f"no step {edge.step!r}", expected, nearest(edge.step, declared))
-
-
-def _validation_problems(
-    key: str, model: type[BaseModel], fields: Mapping[str, Any], error: ValidationError
-) -> list[Problem]:
-    return [_problem(key, model, detail) for detail in error.errors(include_url=False)]
-
-
-def _problem(key: str, model: type[BaseModel], detail: Any) -> Problem:
-    location = [part for part in detail["loc"] if isinstance(part, int) or not part.startswith("function-")]
-    owner = _model_at(model, location[:-1])
-    where = ".".join([key, *map(str, location)])
-    if detail["type"] == "extra_forbidden":
-        valid = owner.model_fields if owner else {}
-        return Problem(where, f"unknown field {location[-1]!r}", "a field of the stage", nearest(str(location[-1]), valid))
-    if detail["type"] == "missing":
-        return Problem(where, "missing", _type_name(owner, location[-1]))
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
-    value = detail["input"]
-    if not location or isinstance(value, Mapping):
-        return Problem(where, message, "values that fit together")
-    return Problem(where, f"{value!r}", message.removeprefix("expected "))
-
-
-def _model_at(model: type[BaseModel], location: Iterable[str | int]) -> type[BaseModel] | None:
-    """The nested model at a location of a validation error, as far as annotations tell."""
-    found: type[BaseModel] | None = model
-    for part in location:
-        if found is None:
-            return None
-        if part in found.model_fields:
-            candidates = _models_in(found.model_fields[str(part)].annotation)
-        else:
-            continue  # an index, a key or the tag of a union
-        found = candidates[0] if candidates else None
-    return found
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [found for argument in get_args(annotation) for found in _models_in(argument)]
-
-
-def _type_name(owner: type[BaseModel] | None, field: str | int) -> str:
-    annotation = owner.model_fields[str(field)].annotation if owner and field in owner.model_fields else None
-    if isinstance(annotation, type) and issubclass(annotation, Artifact):
-        return f"the name of a step that makes a {annotation.__name__}"
-    return f"a value of type {getattr(annotation, '__name__', annotation)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped"]
+State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped", "unselected"]
 
 
 @dataclass(frozen=True)

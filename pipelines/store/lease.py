@@ -88,6 +88,11 @@ class Leases:
                         self._files.write(_path(fingerprint), self._content())
 
 
+def holder(files: Files, name: str) -> dict[str, Any]:
+    """Who holds the lease of that file name; empty if it can't be told."""
+    return _parse(files.read(f"leases/{name}") or b"{}")
+
+
 def _path(fingerprint: str) -> str:
     return f"leases/{fingerprint}.json"
 
@@ -102,4 +107,6 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 def _describe(content: bytes) -> str:
     found = _parse(content)
-    return f"run {found.get('run', '?')} (process {found.get('pid', '?')} on {str(found.get('host', '?')).split('/')[0]})"
+    return (
+        f"run {found.get('run', '?')} (process {found.get('pid', '?')} on {str(found.get('host', '?')).split('/')[0]})"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -91,7 +92,9 @@ class Store:
                     seen.append((key, token, file.sha256))
                 else:
                     damages.append(Damage(file.path, "has other content than what was written"))
-        damages += [Damage(path, "does not belong there") for path in found.keys() - {file.path for file in record.files}]
+        damages += [
+            Damage(path, "does not belong there") for path in found.keys() - {file.path for file in record.files}
+        ]
         self.digests.remember(seen)
         return damages
 
@@ -100,19 +103,35 @@ class Store:
 
         Raises BloomlineError naming the damaged files.
         """
-        if isinstance(self.files, RemoteFiles):
-            path = self._fetch(record)
-        else:
-            path = self.config.local_root / record.location
+        remote = isinstance(self.files, RemoteFiles)
+        path = self._fetch(record) if remote else self.config.local_root / record.location
         damages = [damage for file in record.files for damage in _check(path / file.path, file)]
         if damages:
-            if isinstance(self.files, RemoteFiles):
+            if remote:
                 shutil.rmtree(path, ignore_errors=True)
             raise BloomlineError(
                 f"The artifact of step {record.step} at {self.uri(record)} is damaged: "
                 f"{'; '.join(map(str, damages))}. Run the same command again: the step will be computed anew."
             )
         return path
+
+    def figures(self, record: Record) -> dict[str, Path]:
+        """The artifact's figures, name -> PNG on this machine."""
+        found = {}
+        for file in record.files:
+            if file.path.startswith("figures/") and file.path.endswith(".png"):
+                if isinstance(self.files, RemoteFiles):
+                    path = self.config.state / "cache" / "figures" / file.sha256
+                    if not path.exists():
+                        self.files.get(f"{record.location}/{file.path}", path)
+                else:
+                    path = self.config.local_root / record.location / file.path
+                found[file.path.removeprefix("figures/").removesuffix(".png")] = path
+        return found
+
+    @property
+    def uri_of_root(self) -> str:
+        return self.files.uri("").rstrip("/")
 
     def uri(self, record: Record) -> str:
         return self.files.uri(record.location)
@@ -127,7 +146,7 @@ class Store:
 
     def stage(self, fingerprint: str) -> Path:
         """A new empty directory to write an artifact into. What earlier, killed attempts left there is removed."""
-        staging = (self.config.local_root if self.config.is_local else self.config.state) / "staging"
+        staging = self._staging
         staging.mkdir(parents=True, exist_ok=True)
         for left in staging.glob(f"{fingerprint[:16]}-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -187,17 +206,44 @@ class Store:
         self.files.remove(location)
         self.digests.forget(self.files.key(location))
 
-    def orphans(self) -> list[str]:
-        """Places under artifacts/ that no record names: left by a run that was killed between move and record."""
+    def orphans(self, older_than_s: float = 0.0) -> list[str]:
+        """Places under artifacts/ that no record names: left by a run that was killed between move and record.
+
+        Places whose age can't be told (on an object store) count as old.
+        """
         named = {record.location for record in self.records()}
-        return [
+        found = [
             location
             for stage in self.files.names("artifacts")
             for name in self.files.names(f"artifacts/{stage}")
             if (location := f"artifacts/{stage}/{name}") not in named
         ]
+        if isinstance(self.files, LocalFiles):
+            now = time.time()
+            found = [place for place in found if now - (self.files.root / place).stat().st_mtime >= older_than_s]
+        return found
+
+    def work_directories(self) -> list[Path]:
+        """The local directories of steps that are not done: staging and scratch, named by fingerprint."""
+        staging = self._staging
+        return [
+            path for parent in (staging, self.config.state / "scratch") if parent.exists() for path in parent.iterdir()
+        ]
+
+    def latest_fingerprints(self) -> set[str]:
+        """The fingerprints that are the latest of some step of some pipeline."""
+        return {
+            (self.files.read(f"latest/{pipeline}/{name}") or b"").decode(errors="replace")
+            for pipeline in self.files.names("latest")
+            for name in self.files.names(f"latest/{pipeline}")
+        }
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    @property
+    def _staging(self) -> Path:
+        """On the same file system as the artifacts, so that a rename moves them."""
+        return (self.config.local_root if self.config.is_local else self.config.state) / "staging"
 
     def _digest(self, record: Record, file: FileEntry) -> str:
         if isinstance(self.files, LocalFiles):
@@ -233,5 +279,3 @@ def _check(path: Path, file: FileEntry) -> list[Damage]:
         return [] if sha256_of(path) == file.sha256 else [Damage(file.path, "has other content than what was written")]
     except OSError as error:
         return [Damage(file.path, f"can't be read ({error.strerror})")]
-
-

@@ -1,0 +1,213 @@
+"""Starts or joins a Ray cluster, and leaves it.
+
+A local cluster starts in the background, so that the driver can do other things for the seconds that it takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cluster.base import ClusterError, Node
+from cluster.config import LocalCluster, RemoteCluster, this_machine
+from stages.base import Resources
+
+LONGEST_TEMPORARY_DIRECTORY = 40  # characters: Ray makes Unix sockets below it, whose paths end at 107
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job
+QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+
+
+class Connection:
+    """This process's tie to a Ray cluster. One at a time in a process; one that is there already is shared."""
+
+    def __init__(self, config: LocalCluster | RemoteCluster) -> None:
+        self._config = config
+        self._error: Exception | None = None
+        self._connected = threading.Event()
+        self._closing = threading.Event()
+        self._owned = not ray.is_initialized()
+        self._directory: Path | None = None
+        if not self._owned:
+            self._connected.set()
+        elif isinstance(config, LocalCluster):
+            self._directory = _temporary_directory()
+            # Ray asks the kernel to end its processes with the thread that started them (PR_SET_PDEATHSIG): so that a
+            # killed driver leaves none behind, and the thread must stay. As it is not the main thread, Ray leaves the
+            # handler of SIGTERM to us.
+            threading.Thread(target=self._live, args=(config, self._directory), name="ray", daemon=True).start()
+        else:
+            _join(config)
+            self._connected.set()
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The machines of the cluster. Does not wait for one that is being started."""
+        if self._owned and isinstance(self._config, LocalCluster):
+            return [this_machine(self._config)]
+        return nodes()
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether nodes may join, so that it makes sense to wait for room that is not there."""
+        return isinstance(self._config, RemoteCluster)
+
+    def wait(self) -> None:
+        """Return once the cluster is up. Raises ClusterError if it did not come up."""
+        self._connected.wait()
+        if self._error:
+            raise ClusterError(f"Ray could not be started on this machine: {self._error}") from self._error
+
+    def close(self, keep_logs: bool = False) -> None:
+        """Leave the cluster, and end it if it was started here. Its logs stay if they are worth a look."""
+        if self._closing.is_set():
+            return
+        self._connected.wait()
+        if self._owned:
+            ray.shutdown(wait_for_processes=True)
+        self._closing.set()
+        if self._directory and not keep_logs:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def logs(self) -> Path | None:
+        """Where the processes of a cluster that was started here write their logs."""
+        return self._directory / "session_latest" / "logs" if self._directory else None
+
+    def _live(self, config: LocalCluster, directory: Path) -> None:
+        try:
+            with _environment(_local_environment()):
+                node = this_machine(config)
+                ray.init(
+                    address="local",
+                    num_cpus=int(node.cpus),
+                    num_gpus=int(node.gpus),
+                    resources=dict(node.custom) or None,
+                    _memory=node.memory_bytes,
+                    object_store_memory=config.object_store_bytes,
+                    include_dashboard=False,
+                    _temp_dir=str(directory),
+                    **QUIET,
+                )
+        except Exception as error:
+            self._error = error
+        self._connected.set()
+        self._closing.wait()
+
+
+def nodes() -> list[Node]:
+    """The machines of the cluster that this process is in, with all that they have."""
+    return [_node(entry["Resources"]) for entry in ray.nodes() if entry["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def free() -> Resources:
+    """What nobody uses in the cluster that this process is in, all nodes together."""
+    node = _node(ray.available_resources())  # type: ignore[no-untyped-call]
+    return Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom)
+
+
+def _join(config: RemoteCluster) -> None:
+    if config.address.startswith("http"):
+        raise ClusterError(
+            f"cluster.address={config.address} is that of a dashboard, which takes jobs: use `bloomline submit` with "
+            "it, or run on a node of the cluster with cluster.address=auto."
+        )
+    if config.address != "auto":
+        _probe(config.address, config.connect_timeout_s)
+    try:
+        ray.init(address=config.address, runtime_env=_code(), **QUIET)
+    except ray.exceptions.AuthenticationError as error:
+        raise ClusterError(f"The Ray cluster at {config.address} refused our token. {error}") from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = "on this machine" if config.address == "auto" else f"at {config.address}"
+        raise ClusterError(f"No Ray cluster could be joined {where}: {error}") from error
+
+
+def _probe(address: str, timeout_s: float) -> None:
+    """Ray itself would try for a minute, then end the process."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"Nothing answers at cluster.address={address} ({error}). Expected the address of a Ray head, "
+            "usually HOST:6379, reachable from here."
+        ) from error
+
+
+def _code() -> dict[str, Any] | None:
+    """The runtime environment that brings our packages to the workers. A submitted job has them already."""
+    if JOB_CONFIG in os.environ:
+        return None
+    root = Path(__file__).parents[1]
+    return {"py_modules": [str(root / name) for name in ("cluster", "stages", "pipelines")]}
+
+
+def _local_environment() -> dict[str, str | None]:
+    """What the processes of a local cluster inherit."""
+    here = [path or os.getcwd() for path in sys.path]
+    ours = [path for path in here if not Path(path).is_relative_to(sys.base_prefix)]
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(ours)),
+        # A token of this process alone: nobody else on the machine can run code here, and no file in HOME is needed.
+        # Without a mode, Ray turns token authentication on, and reads its own settings anew; with one it does not.
+        "RAY_AUTH_MODE": None,
+        "RAY_AUTH_TOKEN": _token(),
+    }
+
+
+@functools.cache
+def _token() -> str:
+    return secrets.token_hex(32)  # one a process: Ray reads it once
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set, or unset, environment variables for a while. Other threads see it too."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _temporary_directory() -> Path:
+    base = tempfile.gettempdir()
+    return Path(
+        tempfile.mkdtemp(prefix="bloomline-", dir=base if len(base) <= LONGEST_TEMPORARY_DIRECTORY - 18 else "/tmp")
+    )
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    known = {"CPU", "GPU", "memory", "object_store_memory"}
+    custom = {
+        name: amount
+        for name, amount in resources.items()
+        if name not in known and not name.startswith(("node:", "accelerator_type:", "bundle_"))
+    }
+    return Node(
+        cpus=resources.get("CPU", 0),
+        gpus=resources.get("GPU", 0),
+        memory_bytes=int(resources.get("memory", 0)),
+        custom=custom,
+    )

@@ -1,0 +1,23 @@
+"""Why a process on Ray is gone, in a few words for people."""
+
+from __future__ import annotations
+
+import re
+
+from ray.exceptions import RayActorError
+
+
+def cause_of_death(error: RayActorError) -> str:
+    """The cause that Ray gives, without its ids and advice."""
+    text = str(error)
+    if "memory" in text and "running low" in text:
+        return "it was ended because its node ran out of memory"
+    if "node has died" in text or "node was terminated" in text or "preempted" in text:
+        return "its node was lost"
+    if code := re.search(r"exit code (-?\d+)", text):
+        return f"it ended by itself, with exit code {code[1]}"
+    if "creation task" in text:
+        return f"it could not start: {text.strip().splitlines()[-1]}"
+    if "unavailable" in text:
+        return "it does not answer"
+    return "it was killed (by the system if memory ran out) or it crashed"

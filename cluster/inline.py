@@ -1,0 +1,92 @@
+"""The executor without Ray: work runs in this process, in the thread that starts it, so that a debugger sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import sleep
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from cluster.attempt import attempt
+from cluster.base import Message, Node, Outcome, Send, Work
+from cluster.reporter import StepReporter
+from stages.base import Application, Demand, Rank, Resources, Served
+
+T = TypeVar("T")
+
+
+class InlineExecutor:
+    """Runs each piece of work to its end when it is started."""
+
+    concurrent = False
+
+    def __init__(self, node: Node) -> None:
+        self.nodes = [node]
+        self._events: list[Message | Outcome] = []
+        self._stopping: set[str] = set()
+
+    def start(self, step: str, work: Work, demand: Demand) -> None:
+        self._stopping.discard(step)
+        outcome = attempt(step, work, InlineLauncher(), _InlineSend(step, self._events, self._stopping))
+        self._events.append(outcome)
+
+    def wait(self, timeout_s: float) -> list[Message | Outcome]:
+        if not self._events:
+            sleep(timeout_s)
+        arrived = list(self._events)
+        self._events.clear()
+        return arrived
+
+    def stop(self, step: str) -> None:
+        self._stopping.add(step)
+
+    def kill(self, step: str) -> None:
+        """As `stop`: nothing but the work itself can end what runs in this thread."""
+        self._stopping.add(step)
+
+    def close(self) -> None:
+        """Nothing outlives `start`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _InlineSend:
+    def __init__(self, step: str, events: list[Message | Outcome], stopping: set[str]) -> None:
+        self._step = step
+        self._events = events
+        self._stopping = stopping
+
+    def __call__(self, message: Message) -> None:
+        self._events.append(message)
+
+    def stopping(self) -> bool:
+        return self._step in self._stopping
+
+
+class InlineLauncher:
+    """A gang is one rank, called; an application is served by a subprocess."""
+
+    def gang(
+        self,
+        step: str,
+        function: Callable[..., T],
+        arguments: tuple[Any, ...],
+        *,
+        ranks: int,
+        rank: Resources,
+        max_restarts: int,
+        send: Send,
+    ) -> list[T]:
+        alone = Rank(index=0, size=1, rendezvous="", reporter=StepReporter(step, send), uses_gpu=rank.gpus > 0)
+        return [function(alone, *arguments)]
+
+    def serve(self, application: Application) -> Served:
+        from cluster import inline_serve
+
+        return inline_serve.start(application)

@@ -1,0 +1,32 @@
+"""How work speaks to the driver: the stages' `Reporter`, made of the cluster's `Send`.
+
+It defines the bodies of the three kinds of message that a rank can send too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from cluster.base import Message, Send
+
+
+class StepReporter:
+    """A `Reporter` for one step, in the step's own process or in one of its ranks."""
+
+    def __init__(self, step: str, send: Send) -> None:
+        self.step = step
+        self._send = send
+
+    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+        self._send(Message(self.step, "progress", {"done": done, "total": total, "unit": unit, "info": info}))
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        body = {"values": {name: float(value) for name, value in values.items()}, "at": step, "time": time.time()}
+        self._send(Message(self.step, "metrics", body))
+
+    def note(self, message: str) -> None:
+        self._send(Message(self.step, "note", {"text": message}))
+
+    def stopping(self) -> bool:
+        return self._send.stopping()

@@ -1,0 +1,92 @@
+"""The process of a step on Ray: an actor that runs the work, holds its messages, and starts its gang.
+
+Each step has a process of its own: what one step imports, sets or leaks ends with it. The driver owns the process, the
+process owns the ranks of its gang, so that whatever dies takes with it what it started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+
+from cluster import process
+from cluster.attempt import attempt
+from cluster.base import Message, Outcome, Send, Work
+from cluster.gang import GangSpec, run_gang
+from cluster.mail import Mailbox
+from stages.base import Application, Resources, Served
+
+T = TypeVar("T")
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"take": 1, "deliver": 1, "control": 1})  # type: ignore[call-overload]
+class StepProcess:
+    """One step's process. `run` has a thread to itself; the other methods answer while it runs."""
+
+    def __init__(self, resources: Resources, group_name: str, can_grow: bool, placement_timeout_s: float) -> None:
+        process.prepare(resources)
+        self._launcher = RayLauncher(group_name, can_grow, placement_timeout_s)
+        self._mailbox = Mailbox()
+
+    def run(self, step: str, work: Work) -> None:
+        self._mailbox.end(attempt(step, work, self._launcher, self._mailbox))
+
+    @ray.method(concurrency_group="control")
+    def ready(self) -> int:
+        """Answers once the process is there, with its id."""
+        return os.getpid()
+
+    @ray.method(concurrency_group="control")
+    def stop(self) -> None:
+        self._mailbox.stop()
+
+    @ray.method(concurrency_group="take")
+    def take(self, timeout_s: float) -> list[Message | Outcome]:
+        return self._mailbox.take(timeout_s)
+
+    @ray.method(concurrency_group="deliver")
+    def deliver(self, messages: list[Message]) -> None:
+        """Called by the ranks."""
+        self._mailbox.put(messages)
+
+
+class RayLauncher:
+    """Starts gangs and applications from the process of a step."""
+
+    def __init__(self, group_name: str, can_grow: bool, placement_timeout_s: float) -> None:
+        self._group_name = group_name
+        self._gangs = 0
+        self._can_grow = can_grow
+        self._placement_timeout_s = placement_timeout_s
+
+    def gang(
+        self,
+        step: str,
+        function: Callable[..., T],
+        arguments: tuple[Any, ...],
+        *,
+        ranks: int,
+        rank: Resources,
+        max_restarts: int,
+        send: Send,
+    ) -> list[T]:
+        self._gangs += 1
+        spec = GangSpec(
+            step=step,
+            function=function,
+            arguments=arguments,
+            ranks=ranks,
+            resources=rank,
+            group_name=f"{self._group_name}.{self._gangs}",
+            can_grow=self._can_grow,
+            placement_timeout_s=self._placement_timeout_s,
+        )
+        return run_gang(spec, max_restarts, send)
+
+    def serve(self, application: Application) -> Served:
+        from cluster import serve
+
+        return serve.start(application)

@@ -1,0 +1,69 @@
+"""Helpers of the executors' tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from cluster.base import Executor, Message, Outcome, Work
+from stages.base import Demand, Resources
+
+LIMIT_S = 60.0
+SUPERVISOR = Demand(task=Resources(cpus=0), ranks=2)
+
+
+def run(executor: Executor, work: Work, demand: Demand = SUPERVISOR) -> tuple[Outcome, list[Message]]:
+    """Run work to its end."""
+    executor.start("step", work, demand)
+    return outcome(executor)
+
+
+def outcome(executor: Executor) -> tuple[Outcome, list[Message]]:
+    """The next outcome, and what was said before it."""
+    said: list[Message] = []
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        for event in executor.wait(0.5):
+            if isinstance(event, Outcome):
+                return event, said
+            said.append(event)
+    raise TimeoutError(f"no outcome; said: {said}")
+
+
+def until(executor: Executor, enough: Callable[[list[Message]], bool]) -> list[Message]:
+    """What the running work says, until it is enough."""
+    said: list[Message] = []
+    end = time.monotonic() + LIMIT_S
+    while not enough(said):
+        assert time.monotonic() < end, f"said only {said}"
+        for event in executor.wait(0.5):
+            assert isinstance(event, Message), event
+            said.append(event)
+    return said
+
+
+def gone(pids: list[int], within_s: float = 10.0) -> bool:
+    """Whether these processes end in time. One that has ended and is not yet reaped counts as gone."""
+    end = time.monotonic() + within_s
+    while any(map(_lives, pids)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,102 @@
+"""Gangs on Ray: placement, rendezvous, restarts, and ends."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cluster.base import Executor
+from tests.cluster import work
+from tests.cluster.support import SUPERVISOR, gone, outcome, run, until
+
+pytestmark = pytest.mark.ray
+
+
+def gang(function: object, *arguments: object, ranks: int = 2, restarts: int = 0) -> partial[object]:
+    return partial(work.gang, function, arguments, ranks, restarts)
+
+
+def test_ranks_know_their_seats(ray_session: Executor) -> None:
+    ended, _ = run(ray_session, gang(work.seat))
+    first, second = ended.result
+    assert [first["index"], second["index"]] == [0, 1]
+    assert [first["local_index"], second["local_index"]] == [0, 1]
+    assert first["size"] == second["size"] == 2
+    assert first["rendezvous"] == second["rendezvous"]
+    assert first["rendezvous"].startswith("tcp://127.0.0.1:")
+    assert first["pid"] != second["pid"]
+    assert (first["visible"], first["uses_gpu"], first["threads"]) == ("", False, "1")
+
+
+def test_ranks_meet(ray_session: Executor) -> None:
+    ended, _ = run(ray_session, gang(work.all_reduce))
+    assert ended.result == [3.0, 3.0]
+
+
+def test_every_message_of_every_rank_arrives_in_order(ray_session: Executor) -> None:
+    ended, said = run(ray_session, gang(work.report, 10_000))
+    assert ended.state == "done"
+    for rank in ("rank0", "rank1"):
+        values = [message.body["values"] for message in said if message.kind == "metrics"]
+        assert [value[rank] for value in values if rank in value] == list(range(10_000))
+    assert {message.body["text"] for message in said if message.kind == "note"} == {"rank 0 ends", "rank 1 ends"}
+    progress = [message for message in said if message.kind == "progress"]
+    assert 0 < len(progress) < 2_000  # what a later one overtook was left out
+
+
+def test_a_lost_rank_restarts_the_gang_whole_and_once(ray_session: Executor, tmp_path: Path) -> None:
+    ended, said = run(ray_session, gang(work.die_once, str(tmp_path), restarts=3))
+    assert ended.result == [(0, 1), (1, 1)]
+    notes = [message.body["text"] for message in said if message.kind == "note"]
+    assert len(notes) == 1
+    assert "rank 1 was lost" in notes[0]
+    assert "1 of 3" in notes[0]
+
+
+def test_a_rank_lost_too_often_fails_the_step(ray_session: Executor) -> None:
+    ended, said = run(ray_session, gang(work.die, ranks=1, restarts=1))
+    assert (ended.state, ended.trace) == ("failed", "")
+    assert "lost after 1 restart: rank 0 was lost" in ended.error
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("refusal", [True, False])
+def test_an_exception_ends_the_gang_without_restart(ray_session: Executor, refusal: bool) -> None:
+    ended, said = run(ray_session, gang(work.fail_on, 1, refusal, restarts=3))
+    assert ended.state == "failed"
+    assert said == []
+    if refusal:
+        assert (ended.error, ended.trace) == ("a clear refusal", "")
+    else:
+        assert ended.error == "rank 1 of 2: ValueError: a fault"
+        assert "in fail_on" in ended.trace
+
+
+def test_stop_reaches_every_rank_at_once(ray_session: Executor) -> None:
+    ray_session.start("step", gang(work.stop_when_asked), SUPERVISOR)
+    until(ray_session, lambda messages: len(messages) == 2)
+    asked = time.monotonic()
+    ray_session.stop("step")
+    ended, _ = outcome(ray_session)
+    assert ended.state == "stopped"
+    assert time.monotonic() - asked < 5
+
+
+def test_kill_ends_the_ranks_and_the_next_gang_finds_room(ray_session: Executor) -> None:
+    ray_session.start("step", gang(work.hang), SUPERVISOR)
+    pids = [int(message.body["text"]) for message in until(ray_session, lambda messages: len(messages) == 2)]
+    ray_session.kill("step")
+    assert outcome(ray_session)[0].state == "stopped"
+    assert gone(pids)
+    assert len(run(ray_session, gang(work.seat))[0].result) == 2
+
+
+def test_a_gang_larger_than_the_cluster_is_refused_with_the_numbers(ray_session: Executor) -> None:
+    ended, _ = run(ray_session, gang(work.seat, ranks=3))
+    assert (ended.state, ended.trace) == ("failed", "")
+    assert "3 ranks with 1 CPU each" in ended.error
+    assert "1 node (2 CPUs" in ended.error
+    assert len(run(ray_session, gang(work.seat))[0].result) == 2  # it left no placement group behind

@@ -1,0 +1,135 @@
+"""Pieces of work for the executors' tests: module-level, so that they travel to other processes by name."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.base import Launcher, Message, Send
+from stages.base import Rank, Resources, StageError, Stopped
+
+DEADLINE_S = 60.0
+
+
+def say(count: int, launcher: Launcher, send: Send) -> int:
+    """Send `count` metrics."""
+    for index in range(count):
+        send(Message("step", "metrics", {"at": index}))
+    return count
+
+
+def process(launcher: Launcher, send: Send) -> dict[str, Any]:
+    """Facts about the process that the work runs in."""
+    return {"pid": os.getpid(), **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}}
+
+
+def fail(error: BaseException, launcher: Launcher, send: Send) -> None:
+    raise error
+
+
+def refuse(text: str, launcher: Launcher, send: Send) -> None:
+    raise StageError(text)
+
+
+def unreadable(launcher: Launcher, send: Send) -> Any:
+    """A result that can't leave its process."""
+    return (item for item in ())
+
+
+def tell_pid_and_wait(launcher: Launcher, send: Send) -> None:
+    """Say the process's id, then wait to be stopped."""
+    send(Message("step", "note", {"pid": os.getpid()}))
+    wait_for_stop(send)
+
+
+def wait_for_stop(send: Any) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not send.stopping():
+        if time.monotonic() > end:
+            raise TimeoutError("nobody stopped this work")
+        time.sleep(0.01)
+    raise Stopped
+
+
+def gang(function: Any, arguments: tuple[Any, ...], ranks: int, restarts: int, launcher: Launcher, send: Send) -> Any:
+    """Run a gang of one CPU a rank."""
+    return launcher.gang(
+        "step", function, arguments, ranks=ranks, rank=Resources(cpus=1), max_restarts=restarts, send=send
+    )
+
+
+# -- functions of ranks ---------------------------------------------------------------------------------------------
+
+
+def seat(rank: Rank) -> dict[str, Any]:
+    return {
+        "index": rank.index,
+        "size": rank.size,
+        "local_index": rank.local_index,
+        "rendezvous": rank.rendezvous,
+        "uses_gpu": rank.uses_gpu,
+        "pid": os.getpid(),
+        "visible": os.environ["CUDA_VISIBLE_DEVICES"],
+        "threads": os.environ["OMP_NUM_THREADS"],
+    }
+
+
+def report(rank: Rank, count: int) -> None:
+    for index in range(count):
+        rank.reporter.progress(index, count, "steps")
+        rank.reporter.metrics({f"rank{rank.index}": index}, step=index)
+    rank.reporter.note(f"rank {rank.index} ends")
+
+
+def die_once(rank: Rank, directory: str) -> tuple[int, int]:
+    """Rank 1 of the first gang is killed in mid-work; the second gang's ranks tell how far the first had come."""
+    progress = Path(directory) / f"rank{rank.index}"
+    began = int(progress.read_text()) if progress.exists() else 0
+    progress.write_text(str(began + 1))
+    if began == 0:
+        end = time.monotonic() + DEADLINE_S
+        while len(list(Path(directory).iterdir())) < rank.size and time.monotonic() < end:
+            time.sleep(0.01)
+        if rank.index == 1:
+            os.kill(os.getpid(), 9)
+        time.sleep(0.3)
+        raise ConnectionError("connection closed by peer")  # what a collective says before the death is known
+    return rank.index, began
+
+
+def die(rank: Rank) -> None:
+    os.kill(os.getpid(), 9)
+
+
+def fail_on(rank: Rank, index: int, refusal: bool) -> None:
+    """One rank fails; the others wait for it for ever, as in a collective."""
+    if rank.index == index:
+        raise StageError("a clear refusal") if refusal else ValueError("a fault")
+    time.sleep(DEADLINE_S)
+
+
+def stop_when_asked(rank: Rank) -> None:
+    rank.reporter.note(str(os.getpid()))
+    wait_for_stop(rank.reporter)
+
+
+def hang(rank: Rank) -> None:
+    """A rank that never looks whether it should stop."""
+    rank.reporter.note(str(os.getpid()))
+    time.sleep(DEADLINE_S)
+
+
+def all_reduce(rank: Rank) -> float:
+    """The sum of all ranks' numbers, by torch.distributed."""
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo", init_method=rank.rendezvous, rank=rank.index, world_size=rank.size)
+    try:
+        number = torch.tensor(float(rank.index + 1))
+        distributed.all_reduce(number)
+        return float(number)
+    finally:
+        distributed.destroy_process_group()
