@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email import message_from_string
 from email.message import Message
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -131,11 +132,11 @@ class Installed(Source[InstalledFile]):
         return [
             installed[name]
             for name in sorted(installed)
-            if any(fnmatchcase(name, pattern) for pattern in asked.values())
+            if any(fnmatchcase(name, pattern) for pattern in asked.values()) and not installed[name].editable()
         ]
 
     def _wanted(self, path: str) -> bool:
-        return not any(fnmatchcase(path, pattern) for pattern in self.exclude)
+        return not (self.exclude and _any_of(self.exclude).match(path))
 
     def _files(self, distribution: _Distribution) -> Iterator[InstalledFile]:
         root, metadata = distribution.folder.parent, f"{distribution.folder.name}/METADATA"
@@ -209,10 +210,15 @@ def _installed() -> dict[str, _Distribution]:
     for folder in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
         for entry in sorted(Path(folder).glob("*.dist-info")):
             name = _normal(entry.name.partition("-")[0])
-            distribution = _Distribution(name, entry)
-            if name != OWN_NAME and not distribution.editable():
-                found.setdefault(name, distribution)
+            if name != OWN_NAME:
+                found.setdefault(name, _Distribution(name, entry))
     return found
+
+
+@cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches what one of the patterns matches (those of `fnmatch`, case counts)."""
+    return re.compile("|".join(map(translate, patterns)))
 
 
 def _normal(name: str) -> str:
