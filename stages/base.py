@@ -176,6 +176,14 @@ class Application:
     resources: Resources = Resources()
 
 
+@dataclass(frozen=True)
+class Servable(Artifact):
+    """An artifact that can be served as it lies there."""
+
+    def application(self) -> Application:
+        raise NotImplementedError
+
+
 class Context(Reporter, Protocol):
     """All that a stage sees of the world while it runs."""
 

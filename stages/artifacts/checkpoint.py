@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
+from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
 from stages.base import Artifact, ArtifactError
 from stages.model.config import DecoderConfig
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from stages.model.decoder import Decoder
 
-CONFIG, WEIGHTS, TOKENIZER, FACTS = "config.json", "model.safetensors", "tokenizer.json", "facts.json"
+CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "facts.json"
 JSON_LIMIT_BYTES = 1 << 20
 
 
@@ -65,14 +66,7 @@ class Checkpoint(Artifact):
 
     def tokenizer(self) -> LoadedTokenizer:
         """The tokenizer that the model was trained with."""
-        from tokenizers import Tokenizer as LoadedTokenizer
-
-        if not self.tokenizer_path.is_file():
-            raise ArtifactError(f"{self.tokenizer_path} is missing")
-        try:
-            return LoadedTokenizer.from_file(str(self.tokenizer_path))
-        except Exception as error:  # the library raises plain Exception
-            raise ArtifactError(f"{self.tokenizer_path} is not a tokenizer: {error}") from None
+        return Tokenizer(self.path).load()
 
     def load(self, device: str = "cpu", dtype: torch.dtype | None = None) -> Decoder:
         """The model in evaluation mode. `dtype`: of its floating point parameters (None: fp32, as stored).
@@ -83,12 +77,13 @@ class Checkpoint(Artifact):
         import torch
 
         from stages.model.decoder import Decoder
+        from stages.model.weights import converted
 
         config = self.config
         with torch.device("meta"):
             model = Decoder(config)
-        model.load_state_dict(self.state_dict(), strict=True, assign=True)
-        return model.to(device=device, dtype=dtype).eval()
+        model.load_state_dict(converted(self.state_dict(), dtype or torch.float32), strict=True, assign=True)
+        return model.to(device=device).eval()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Every tensor by its name, checked against the config by name, shape and type."""

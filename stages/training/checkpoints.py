@@ -100,8 +100,8 @@ def save(scratch: Path, step: int, model: ShardedModel, digest: str, progress: M
     model.collectives.from_first(step)
 
 
-def inspect(path: Path, digest: str) -> Saved:
-    """The checkpoint at `path`. Raises StageError if it is damaged or belongs to another recipe."""
+def inspect(path: Path, digest: str | None = None) -> Saved:
+    """The checkpoint at `path`, its digests checked. Raises StageError if it is damaged or of another recipe."""
     try:
         if (path / STATE).stat().st_size > STATE_LIMIT_BYTES:
             raise ValueError(f"larger than {STATE_LIMIT_BYTES} bytes")
@@ -115,7 +115,7 @@ def inspect(path: Path, digest: str) -> Saved:
         raise StageError(f"checkpoint {path}: {STATE} cannot be read ({error})") from error
     if found != FORMAT:
         raise StageError(f"checkpoint {path} has format {found}; this version reads format {FORMAT}")
-    if recipe != digest:
+    if digest not in (None, recipe):
         raise StageError(f"checkpoint {path} belongs to another recipe, model or data set")
     for index, (file, (size, sha256)) in enumerate(expected.items()):
         if file != _file(index):
@@ -159,11 +159,11 @@ def restore(scratch: Path, model: ShardedModel, digest: str, note: Callable[[str
     return saved or Saved(path, step, _progress(path), ())
 
 
-def weights(saved: Saved) -> dict[str, Tensor]:
-    """The master weights of a checkpoint: parameter name -> float32 tensor."""
+def weights(path: Path) -> dict[str, Tensor]:
+    """The master weights of the checkpoint at `path`: parameter name -> float32 tensor. Digests are checked."""
     tensors: dict[str, Tensor] = {}
-    for file in saved.files:
-        tensors |= _read(saved.path / file, prefix="master/")
+    for file in inspect(path).files:
+        tensors |= _read(path / file, prefix="master/")
     return {name.removeprefix("master/"): tensor for name, tensor in tensors.items()}
 
 

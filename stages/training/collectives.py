@@ -3,7 +3,7 @@
 gloo's own reduce-scatter is an all-reduce underneath (twice the traffic, a full-size copy), and the order in which
 NCCL adds depends on the number of ranks. So gradients are exchanged (`exchange`, one all-to-all) and each owner adds
 what it received itself, in an order that training defines (`stages/training/tree.py`). ReduceOp.AVG is never used.
-A stalled or broken collective ends with a StageError that names the rank and the operation.
+A stalled or broken collective ends with a CollectiveError that names the rank and the operation.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stages.base import Rank, StageError
+from stages.base import Rank
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class CollectiveError(RuntimeError):
+    """Ranks could not talk to each other. No StageError: when a rank was lost, its gang starts anew."""
 
 
 class Collectives:
@@ -44,7 +48,7 @@ class Collectives:
             yield
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise StageError(
+            raise CollectiveError(
                 f"rank {self.rank} of {self.ranks}: {operation} failed or stalled: another rank died, hangs, or "
                 f"cannot be reached ({reason}). Run again to go on from the last checkpoint; if ranks are only slow, "
                 "raise collective_timeout_s"
@@ -168,7 +172,7 @@ def joined(rank: Rank, timeout_s: float) -> Iterator[Collectives]:
             timeout=datetime.timedelta(seconds=timeout_s),
         )
     except (RuntimeError, ValueError) as error:
-        raise StageError(
+        raise CollectiveError(
             f"rank {rank.index} of {rank.size} could not meet the others at {rank.rendezvous} within {timeout_s:g} s: "
             f"{error}. Check that the ranks' nodes reach each other, or raise collective_timeout_s"
         ) from error

@@ -18,6 +18,11 @@ def _aligned(count: int, multiple: int = ALIGNMENT) -> int:
     return -(-count // multiple) * multiple
 
 
+def is_decayed(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is a matrix (or a stack of them, one an expert) and not a norm's or a bias."""
+    return len(shape) > 1 and not name.endswith("bias")
+
+
 @dataclass(frozen=True)
 class Slot:
     """Where one parameter lies in its group."""
@@ -37,7 +42,7 @@ class Slot:
     @property
     def decayed(self) -> bool:
         """Whether weight decay applies: to matrices and embeddings, not to norms and biases."""
-        return len(self.shape) > 1
+        return is_decayed(self.name, self.shape)
 
 
 @dataclass(frozen=True)

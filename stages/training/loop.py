@@ -211,6 +211,7 @@ class _Run:
             curve=_thinned(progress.curve),
             validation_curve=tuple((int(step), value) for step, value in progress.validation_curve),
             validation_metrics=progress.validation_metrics,
+            sent_bytes=dict(self.collectives.sent_bytes),
         )
 
 

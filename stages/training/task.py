@@ -69,7 +69,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a rank returns when training is done. The same on every rank."""
+    """What a rank returns when training is done. The same on every rank, but for `sent_bytes`."""
 
     checkpoint: str  # path of the last checkpoint: `stages.training.checkpoints.weights` reads it
     steps: int
@@ -81,3 +81,4 @@ class TrainingResult:
     curve: tuple[tuple[int, float], ...]  # (step, training loss); thinned to a few hundred points
     validation_curve: tuple[tuple[int, float], ...]  # (step, validation loss); step 0 is before training
     validation_metrics: Mapping[str, float] = field(default_factory=dict)
+    sent_bytes: Mapping[str, int] = field(default_factory=dict)  # by this rank since its start, by purpose

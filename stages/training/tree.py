@@ -8,7 +8,7 @@ the tree allows (`Pieces`), sent elsewhere, and finished there: the result is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ class Pieces:
             if not _siblings((left.start, left.length), (right.start, right.length)):
                 return
             self.held[-2:] = [Piece(left.start, 2 * left.length, left.value.add_(right.value))]
+
+    def settle(self) -> None:
+        """Give what is held storage of its own: a sum that grew inside a larger buffer would keep all of it alive."""
+        for index, piece in enumerate(self.held):
+            if piece.value.untyped_storage().nbytes() > piece.value.nbytes:
+                self.held[index] = replace(piece, value=piece.value.clone())
 
     def take(self) -> list[Piece]:
         """What was summed so far, from left to right; starts anew."""

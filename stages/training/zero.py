@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from stages.training.collectives import Collectives, sum_of_squares
-from stages.training.layout import ALIGNMENT, Group, Slot, group
+from stages.training.layout import ALIGNMENT, Group, Slot, group, is_decayed
 from stages.training.recipe import Precision, Recipe
 from stages.training.tree import Pieces, leaf_range, piece_spans
 
@@ -47,7 +47,7 @@ def groups_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[Group]:
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
     titles = ["rest", *(f"block-{index:03d}" for index in range(len(blocks)))]
     return [
-        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: len(shapes[name]) < 2)})
+        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: not is_decayed(name, shapes[name]))})
         for title, members in zip(titles, [rest, *of_blocks], strict=True)
         if members
     ]
@@ -220,6 +220,7 @@ class ShardedModel:
                 number = self._turn * ranks + source
                 if number < self.leaves:
                     buffers.pieces.add(number, 1, shard)
+            buffers.pieces.settle()
         self._open = first
 
     def reduce(self) -> float:
@@ -237,6 +238,7 @@ class ShardedModel:
                 received = self.collectives.exchange(rows, [len(of_rank) for of_rank in spans])
                 for (start, length), value in zip((s for of_rank in spans for s in of_rank), received, strict=True):
                     buffers.pieces.add(start, length, value)
+                buffers.pieces.settle()
             shard = buffers.pieces.total()
             buffers.gradient = shard
             if self.zero_stage == 0 and ranks > 1:

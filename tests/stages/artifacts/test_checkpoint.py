@@ -64,7 +64,7 @@ def alter(path: Path, **changes: object) -> None:
         (lambda p: alter(p / "config.json", layers=3), "missing: blocks.2."),
         (lambda p: alter(p / "config.json", layers=1), "unknown: blocks.1."),
         (lambda p: alter(p / "config.json", vocab_size=301), r"shape \[300, 48\], not \[301, 48\]"),
-        (lambda p: (p / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (lambda p: (p / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
         (lambda p: (p / "tokenizer.json").write_text("[1]"), "is not a tokenizer"),
         (lambda p: (p / "facts.json").write_text("[" * 100_000), "facts.json is not JSON"),
         (lambda p: (p / "facts.json").write_text("[]"), "JSON object"),

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.base import Rank
-from stages.training import checkpoints, loop
+from stages.training import checkpoints
 from stages.training.loop import train
-from stages.training.recipe import Execution, Recipe
+from stages.training.recipe import Execution
 from stages.training.task import TrainingResult
 from tests.stages.training.toy import RECIPE, Heard, Workers, alone, spec
 

@@ -78,6 +78,7 @@ def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int,
     return Task(model, list(model.blocks), loss, validation_loss, validation_samples=10, metric_names=("zeros",))
 
 
+WHOLE = Execution(zero_stage=0)
 RECIPE = Recipe(
     steps=4,
     global_batch_size=16,
@@ -90,7 +91,7 @@ RECIPE = Recipe(
 )
 
 
-def spec(scratch: Path, recipe: Recipe = RECIPE, execution: Execution = Execution(), **arguments: Any) -> TrainingSpec:
+def spec(scratch: Path, recipe: Recipe = RECIPE, execution: Execution = WHOLE, **arguments: Any) -> TrainingSpec:
     return TrainingSpec("tests.stages.training.toy:build", arguments, "toy", recipe, execution, str(scratch))
 
 
