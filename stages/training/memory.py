@@ -16,6 +16,7 @@ from stages.training.layout import Group, group
 from stages.training.recipe import Execution, Recipe
 from stages.training.tree import leaf_range, piece_spans
 
+HEAD_ROWS = 128  # stages.training.head.ROWS, which can't be had without torch
 RUNTIME_BYTES = 400 << 20  # a process with torch and Ray in it, before the first tensor
 
 
@@ -55,8 +56,8 @@ class Needed:
     parameters: int
     gradients: int  # sums over micro-batches: one, or several levels of the tree
     optimizer: int
-    communication: int  # a gathered block (stage 3), the gradient of a block and its exchange
-    activations: int  # of one micro-batch, with its logits
+    communication: int  # gathered blocks (stage 3), the gradient of a block and its exchange
+    activations: int  # of one micro-batch, with what the head needs
     runtime: int = RUNTIME_BYTES
 
     @cached_property
@@ -82,7 +83,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution) -> Neede
     # A block's gradient as autograd leaves it and in its buffer; with several ranks also what is sent and received.
     communication = 2 * 4 * largest if ranks == 1 else 4 * 4 * largest
     if zero_stage == 3:
-        communication += element * (groups[0].padded(ranks) + max(one.padded(ranks) for one in groups[1:] or groups))
+        communication += element * (groups[0].padded(ranks) + 2 * max(one.padded(ranks) for one in groups[1:]))
     return Needed(
         parameters=element * (shard if zero_stage == 3 else padded),
         gradients=4 * held * (padded if zero_stage < 2 else shard),
@@ -131,7 +132,7 @@ def _named(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tupl
 
 
 def _activations(model: DecoderConfig, recipe: Recipe, element: int, recompute_every: int) -> int:
-    """What one micro-batch's forward pass keeps for its backward pass, with the logits and their gradient.
+    """What one micro-batch's forward pass keeps for its backward pass, with what the head needs.
 
     Per token and block: nine vectors of the hidden size (two norm inputs and outputs, queries, keys, values, the
     attention's output twice) and two of the feed-forward size for each network that a token passes through. Of a block
@@ -144,5 +145,7 @@ def _activations(model: DecoderConfig, recipe: Recipe, element: int, recompute_e
     blocks = (model.layers - recomputed + min(recomputed, 1)) * block
     inputs = recomputed * tokens * element * model.hidden_size
     attention_bias = recipe.micro_batch_size * model.heads * recipe.sequence_length**2 * element
-    logits = 3 * 4 * tokens * model.vocab_size
-    return blocks + inputs + 2 * attention_bias + logits
+    head = (
+        4 * model.vocab_size * (3 * HEAD_ROWS + 2 * model.hidden_size)
+    )  # a chunk of logits; the head's gradient, twice
+    return blocks + inputs + 2 * attention_bias + head

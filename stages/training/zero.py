@@ -13,12 +13,12 @@ turn and exchange after each, so that only shards are kept; a rank left without 
 whose gradient is dropped.
 
 Parameters live in flat buffers (`stages/training/layout.py`), one a block and one for the rest. At stage 3 a block is
-gathered when the forward or the backward pass reaches it and freed when that has passed.
+gathered while the forward or the backward pass works on the one before it, and freed when it has passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,7 +100,8 @@ class ShardedModel:
         self.leaves = recipe.micro_batches
         self._turn = 0  # micro-batches that this rank has done of the batch
         self._open = 0  # groups, from the first, whose gradients of the micro-batch at work are not taken up
-        self._gathered: set[int] = set()
+        # Stage 3: the groups that are whole (None) or on their way (what waits for them).
+        self._gathering: dict[int, Callable[[], None] | None] = {}
         by_name = dict(model.named_parameters())
         self.groups = [self._shard(layout, by_name) for layout in groups_of(model, blocks)]
         self._first_block = len(self.groups) - len(blocks)
@@ -148,11 +149,10 @@ class ShardedModel:
         """Gather and free a block around its passes, and close the blocks after it when backward reaches it."""
 
         def before(module: nn.Module, inputs: object) -> None:
-            self._gather(index)
+            self._gather(index, ahead=1)
 
         def after(module: nn.Module, inputs: object, output: object) -> None:
-            if self.zero_stage == 3:
-                self._release(index)
+            self._release(index)
             for tensor in output if isinstance(output, tuple) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
                     tensor.register_hook(reached)
@@ -160,24 +160,34 @@ class ShardedModel:
         def reached(gradient: Tensor) -> None:
             if self._open > index:
                 self._close(index + 1)
-                self._gather(index)
+                self._gather(index, ahead=-1)
 
         block.register_forward_pre_hook(before)
         block.register_forward_hook(after)
 
     # -- parameters
 
-    def _gather(self, index: int) -> None:
-        if self.zero_stage == 3 and index not in self._gathered:
+    def _gather(self, index: int, ahead: int = 0) -> None:
+        """Stage 3: make a group whole, and begin to gather the block `ahead` of it (+1, -1) while this one works."""
+        if self.zero_stage == 3:
+            self._begin(index)
+            if self._first_block <= index + ahead < len(self.groups):
+                self._begin(index + ahead)
+            wait = self._gathering[index]
+            if wait is not None:
+                wait()
+                self._gathering[index] = None
+
+    def _begin(self, index: int) -> None:
+        if index not in self._gathering:
             buffers = self.groups[index]
             buffers.full.untyped_storage().resize_(buffers.full.numel() * buffers.full.element_size())
-            self.collectives.gather(buffers.full, shard=buffers.shard)
-            self._gathered.add(index)
+            self._gathering[index] = self.collectives.gather_later(buffers.full, shard=buffers.shard)
 
     def _release(self, index: int) -> None:
-        if self.zero_stage == 3 and index in self._gathered:
+        if index in self._gathering:
+            del self._gathering[index]
             _free(self.groups[index].full)
-            self._gathered.discard(index)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
