@@ -73,16 +73,7 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
         )
     record, kind = made[-1]
     served = kind(prepared.store.open(record))
-    from cluster.application import serve_foreground
-
-    executor = session.executor(prepared.composition.settings.cluster)
-    return serve_foreground(executor.serve, served.application(), _announce)
-
-
-def _announce(url: str) -> None:
-    body = '{"prompt": "def ", "max_tokens": 40}'
-    print(f"\nServing at {url}\nCtrl-C ends it, after the requests that are being answered. Try:")
-    print(f"  curl {url}/v1/completions -H 'content-type: application/json' -d '{body}'", flush=True)
+    return session.executor(prepared.composition.settings.cluster).serve_foreground(served.application())
 
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:

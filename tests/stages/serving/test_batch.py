@@ -3,6 +3,7 @@ import queue
 import pytest
 import torch
 
+from stages.model.config import ExpertsConfig
 from stages.serving.batch import DecoderBatch
 from stages.serving.engine import Engine
 from stages.serving.metrics import Metrics
@@ -12,9 +13,12 @@ from tests.stages.model.models import random_tokens, small_config, small_model
 TABLE = [bytes([index % 256]) for index in range(300)]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
+EXPERTS = ExpertsConfig(per_layer=(0, 4), top_k=2, residual=True)
+
+
+@pytest.fixture(scope="module", params=[None, EXPERTS], ids=["dense", "experts"])
+def model(request):
+    return small_model(small_config(experts=request.param))
 
 
 def greedy(model, prompt: list[int], count: int) -> list[int]:
