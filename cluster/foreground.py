@@ -34,7 +34,10 @@ def serve(start: Callable[[Application], Served], application: Application) -> i
             return 0
         ready = True
         try:
-            print(f"\n{application.name} is served at {server.url} (Ctrl-C ends it). Try:\n  {EXAMPLE.format(server.url)}", flush=True)
+            print(
+                f"\n{application.name} is served at {server.url} (Ctrl-C ends it). Try:\n  {EXAMPLE.format(server.url)}",
+                flush=True,
+            )
             while not asked.wait(1.0):
                 if not server.running():
                     raise StageError(f"the server of {application.name!r} at {server.url} ended by itself: see its log")
