@@ -24,8 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.engine_peers import PEERS, STEPS, Bloomline, Peer, environment  # noqa: E402
-from stages.base import Artifact, Context, Runtime, Stage  # noqa: E402
+from benchmarks.engine_peers import PEERS, STEPS, Bloomline, Peer, environment
+from stages.base import Artifact, Context, Runtime, Stage
 
 Row = dict[str, float | str | None]
 
@@ -69,7 +69,10 @@ def main() -> None:
         results = six_steps([kind(Path(directory) / kind.name) for kind in installed], rounds=2 if quick else 5)
         large = thousand_steps(Path(directory) / "large", 300 if quick else 1000, rounds=2 if quick else 5)
     print_table(results)
-    print(f"\n{large['steps']:.0f} steps: " + ", ".join(f"{name} {value:.2f} s" for name, value in large.items() if name != "steps"))
+    print(
+        f"\n{large['steps']:.0f} steps: "
+        + ", ".join(f"{name} {value:.2f} s" for name, value in large.items() if name != "steps")
+    )
     print(json.dumps({"six_steps": results, "large": large}))
 
 
@@ -120,7 +123,9 @@ def thousand_steps(directory: Path, count: int, rounds: int) -> dict[str, float]
             found["run of all"] = [timed(peer, command)]
         found.setdefault("plan", []).append(timed(peer, plan))
         found.setdefault("no-op", []).append(timed(peer, command))
-        found.setdefault("no-op after an edit", []).append(timed(peer, [*command, f"tracking.close_timeout_s={number + 1}"]))
+        found.setdefault("no-op after an edit", []).append(
+            timed(peer, [*command, f"tracking.close_timeout_s={number + 1}"])
+        )
     return {"steps": count, **{name: round(statistics.median(seconds), 3) for name, seconds in found.items()}}
 
 
@@ -138,7 +143,8 @@ def timed(peer: Peer, command: Sequence[str]) -> float:
     )
     took = time.perf_counter() - began
     if done.returncode:
-        sys.exit(f"{peer.name}: {' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        said = f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        sys.exit(f"{peer.name}: {' '.join(command)} ended with {done.returncode}:\n{said}")
     return took
 
 

@@ -84,14 +84,24 @@ class Bloomline(Peer):
 
     def outputs(self) -> dict[str, Path]:
         found = {}
-        for path in sorted(self.directory.glob("store/artifacts/text/*/text.txt"), key=lambda path: path.stat().st_mtime):
+        for path in sorted(
+            self.directory.glob("store/artifacts/text/*/text.txt"), key=lambda path: path.stat().st_mtime
+        ):
             found[path.parent.name.split("-")[0]] = path
         return found
 
     def _command(self, verb: str, *overrides: str) -> Sequence[str]:
         searched = f"hydra.searchpath=[file://{self.directory}/conf]"
         store = f"store.root={self.directory}/store"
-        return [sys.executable, str(ROOT / "benchmarks" / "engine.py"), verb, searched, "pipeline=six", store, *overrides]
+        return [
+            sys.executable,
+            str(ROOT / "benchmarks" / "engine.py"),
+            verb,
+            searched,
+            "pipeline=six",
+            store,
+            *overrides,
+        ]
 
 
 class Kedro(Peer):
@@ -161,7 +171,8 @@ class Dvc(Peer):
         takes = {"a": "", "b": "", "c": "ab", "d": "c", "e": "d", "f": "d"}
         stages = ["stages:"]
         for step in STEPS:
-            stages.append(f"  {step}:\n    cmd: {sys.executable} step.py {' '.join([step, *takes[step]])}\n    deps:\n    - step.py")
+            command = " ".join([sys.executable, "step.py", step, *takes[step]])
+            stages.append(f"  {step}:\n    cmd: {command}\n    deps:\n    - step.py")
             stages += [f"    - out/{source}.txt" for source in takes[step]]
             stages += ["    params: [d_letter]"] if step == "d" else []
             stages.append(f"    outs:\n    - out/{step}.txt")

@@ -6,24 +6,13 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
 
-from stages.base import Application, StageError
+from stages.base import Application, Served, StageError
 
-
-class Server(Protocol):
-    """A running server; satisfies `stages.base.Served`."""
-
-    url: str
-
-    def running(self) -> bool:
-        """False once the server is gone for good."""
-
-    def stop(self) -> None:
-        """Take no more requests, finish those that are being answered, and end."""
+EXAMPLE = """curl {}/v1/completions -H 'content-type: application/json' -d '{{"prompt": "def ", "max_tokens": 40}}'"""
 
 
-def serve(start: Callable[[Application], Server], application: Application) -> int:
+def serve(start: Callable[[Application], Served], application: Application) -> int:
     """Serve until SIGINT or SIGTERM, finish the requests that are being answered, and return the exit code 0.
 
     Prints the address once it answers. A second signal ends at once (KeyboardInterrupt). Raises StageError if the
@@ -45,7 +34,10 @@ def serve(start: Callable[[Application], Server], application: Application) -> i
             return 0
         ready = True
         try:
-            print(f"{application.name} is served at {server.url} (Ctrl-C ends it)", flush=True)
+            print(
+                f"\n{application.name} is served at {server.url} (Ctrl-C ends it). Try:\n  {EXAMPLE.format(server.url)}",
+                flush=True,
+            )
             while not asked.wait(1.0):
                 if not server.running():
                     raise StageError(f"the server of {application.name!r} at {server.url} ended by itself: see its log")

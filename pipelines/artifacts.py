@@ -1,9 +1,9 @@
 """`bloomline artifacts`: what is in the store, whether it is whole, and what can go.
 
-    bloomline artifacts list
-    bloomline artifacts show pretrain          a step, the beginning of a fingerprint, or an artifact's directory
-    bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if something is damaged
-    bloomline artifacts gc [unused] [dry-run]  what killed runs left; with `unused`, also what no step has as its latest
+bloomline artifacts list
+bloomline artifacts show pretrain          a step, the beginning of a fingerprint, or an artifact's directory
+bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if something is damaged
+bloomline artifacts gc [unused] [dry-run]  what killed runs left; with `unused`, also what no step has as its latest
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def command(arguments: list[str], composed: Any, session: Session) -> int:
     }
     word = words[0] if words else "list"
     if word not in actions:
-        raise BloomlineError(f"artifacts: no {word!r}; expected one of list, show, verify, gc. {nearest(word, actions)}")
+        raise BloomlineError(
+            f"artifacts: no {word!r}; expected one of list, show, verify, gc. {nearest(word, actions)}"
+        )
     composition = config.compose(overrides) if composed is None else config.check(composed)
     return actions[word](Store(composition.settings.store), words[1:])
 
@@ -64,7 +66,9 @@ def show_list(store: Store, names: Sequence[str]) -> int:
 def show(store: Store, names: Sequence[str]) -> int:
     """One artifact, with everything that its record tells."""
     if len(names) != 1:
-        raise BloomlineError("artifacts show: expected one step, fingerprint or directory. `artifacts list` names them.")
+        raise BloomlineError(
+            "artifacts show: expected one step, fingerprint or directory. `artifacts list` names them."
+        )
     record = find(store, names[0])
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
     print(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
@@ -94,7 +98,9 @@ def verify(store: Store, names: Sequence[str]) -> int:
         print(f"{'DAMAGED' if damages else 'whole  '}  {record.step}  {record.fingerprint[:12]}  {store.uri(record)}")
         for damage in damages:
             print(f"         {damage}")
-    print(f"{len(records)} artifacts, {damaged} damaged" + ("; `bloomline run` computes those anew." if damaged else "."))
+    print(
+        f"{len(records)} artifacts, {damaged} damaged" + ("; `bloomline run` computes those anew." if damaged else ".")
+    )
     return 1 if damaged else 0
 
 
@@ -131,7 +137,11 @@ def _leftovers(store: Store, unused: bool) -> list[tuple[str, int, Callable[[], 
     for location in store.orphans(SETTLED_S):
         bytes_ = sum(of_file for of_file, _ in store.files.tokens(location).values())
         found.append((store.files.uri(location), bytes_, lambda location=location: store.remove_files(location)))  # type: ignore[misc]
-    busy = {name.removesuffix(".json")[:16] for name in store.files.names("leases") if not is_gone(holder(store.files, name))}
+    busy = {
+        name.removesuffix(".json")[:16]
+        for name in store.files.names("leases")
+        if not is_gone(holder(store.files, name))
+    }
     for directory in store.work_directories():
         if directory.name.split("-")[0] not in busy and time.time() - directory.stat().st_mtime > SETTLED_S:
             bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -72,11 +72,11 @@ def _path(overrides: Sequence[str]) -> Path:
 
 def _texts(directories: Sequence[str]) -> list[str]:
     """Name and content of every YAML file below the directories, in a fixed order."""
-    found = []
-    for directory in directories:
-        for path in sorted(Path(directory).rglob("*.yaml")):
-            found.append(f"{path.relative_to(directory)}\n{path.read_text()}")
-    return found
+    return [
+        f"{path.relative_to(directory)}\n{path.read_text()}"
+        for directory in directories
+        for path in sorted(Path(directory).rglob("*.yaml"))
+    ]
 
 
 def _digest(texts: Sequence[str], overrides: Sequence[str]) -> str:

@@ -165,8 +165,15 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found[1]
         top = key.split(".", 1)[0]
-        return Problem(key, "no such key", "a key of the configuration", nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]))
-    if found := re.search(r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S):
+        return Problem(
+            key,
+            "no such key",
+            "a key of the configuration",
+            nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
+        )
+    if found := re.search(
+        r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S
+    ):
         group, option, options = found[1], found[2], found[3].split()
         return Problem(group, repr(option), f"a file of conf/{group}/", nearest(option, options))
     if found := re.search(r"In '[^']+': Could not find '([^']+)'", message):
@@ -175,7 +182,6 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         return Problem(found[1], "no such group", "a config group")
     bad = str(getattr(error, "override", None) or next((given for given in overrides if given in message), "overrides"))
     first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
-    return Problem(bad.removeprefix("++"), first.strip().rstrip("."), "a Hydra override such as steps.pretrain.learning_rate=1e-3")
-
-
-
+    return Problem(
+        bad.removeprefix("++"), first.strip().rstrip("."), "a Hydra override such as steps.pretrain.learning_rate=1e-3"
+    )

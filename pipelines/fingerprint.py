@@ -64,10 +64,9 @@ def changes(old: Payload, new: Payload, step: Step) -> list[str]:
             else:
                 found.append(f"{key} {_shown(before, key, step)} -> {_shown(after, key, step)}")
     producers = dict(step.edges)
-    for key in sorted(old["inputs"].keys() | new["inputs"].keys()):
-        if old["inputs"].get(key) != new["inputs"].get(key):
-            found.append(f"input {producers[key].step if key in producers else key} changed")
-    return found
+    inputs = sorted(old["inputs"].keys() | new["inputs"].keys())
+    differ = [key for key in inputs if old["inputs"].get(key) != new["inputs"].get(key)]
+    return found + [f"input {producers[key].step if key in producers else key} changed" for key in differ]
 
 
 def _fields(model: BaseModel, where: str, digest_file: DigestFile) -> dict[str, Any]:
@@ -136,7 +135,9 @@ def _no_file(path: Path) -> str:
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping) and value:
         return {
-            name: leaf for part, item in value.items() for name, leaf in _flat(item, f"{key}.{part}".lstrip(".")).items()
+            name: leaf
+            for part, item in value.items()
+            for name, leaf in _flat(item, f"{key}.{part}".lstrip(".")).items()
         }
     return {key: value} if key else {}
 

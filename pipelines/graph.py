@@ -72,7 +72,7 @@ class Graph:
     def upstream(self, names: Iterable[str]) -> set[str]:
         """The named steps and every step that they depend on."""
         found = set(names)
-        for step in reversed(self.steps.values()):
+        for step in reversed(list(self.steps.values())):
             if step.name in found:
                 found.update(step.inputs)
         return found
@@ -124,7 +124,9 @@ def check_names(graph: Graph, key: str, names: Collection[str]) -> None:
     """Raises ConfigError if one of `names` is no step of the graph."""
     unknown = [name for name in names if name not in graph.steps]
     if unknown:
-        raise ConfigError(Problem(key, repr(name), "the name of a step", nearest(name, graph.steps)) for name in unknown)
+        raise ConfigError(
+            Problem(key, repr(name), "the name of a step", nearest(name, graph.steps)) for name in unknown
+        )
 
 
 @cache
@@ -175,7 +177,9 @@ def _edge_problems(step: Step, made: Mapping[str, Step], declared: Mapping[str, 
         if edge.step in made:
             source = made[edge.step]
             if not issubclass(source.produces, edge.expects):
-                fit = [name for name, other in made.items() if issubclass(other.produces, edge.expects) and other != step]
+                fit = [
+                    name for name, other in made.items() if issubclass(other.produces, edge.expects) and other != step
+                ]
                 found = f"step {edge.step!r} makes a {source.produces.__name__}"
                 remedy = f"Steps that do: {', '.join(fit)}." if fit else "No step of this pipeline does."
                 yield Problem(key, found, expected, remedy)

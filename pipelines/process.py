@@ -26,7 +26,7 @@ def is_gone(identity: Mapping[str, Any]) -> bool:
         process = psutil.Process(int(identity["pid"]))
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
-        return abs(process.create_time() - float(identity["started"])) > 1
+        return bool(abs(process.create_time() - float(identity["started"])) > 1)
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, KeyError, TypeError, ValueError):

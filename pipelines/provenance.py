@@ -57,7 +57,7 @@ def program() -> str:
 
 
 def git_state(directory: Path) -> tuple[str | None, bool]:
-    """The commit of the checkout that a directory is in, and whether tracked files differ from it; (None, False) outside."""
+    """The commit that is checked out, and whether tracked files differ from it; (None, False) outside a checkout."""
     try:
         commit = _git(directory, "rev-parse", "HEAD")
         return commit, bool(_git(directory, "status", "--porcelain", "--untracked-files=no"))

@@ -199,7 +199,7 @@ class Runner:
     def _on_outcome(self, outcome: Outcome) -> None:
         step = self._steps[outcome.step]
         if step.finished:
-            return
+            return None
         if outcome.state == "done":
             inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
             record = step.to_record(self._plan.graph.name, outcome.result, inputs, self._provenance)
@@ -218,7 +218,9 @@ class Runner:
             backoff = min(2.0**step.attempts, LONGEST_BACKOFF_S)
             step.state, step.not_before = "waiting", time.monotonic() + backoff
             of = step.plan.step.options.retries
-            return self._note(outcome.step, f"{outcome.error} Tries again in {backoff:.0f} s ({step.attempts} of {of}).")
+            return self._note(
+                outcome.step, f"{outcome.error} Tries again in {backoff:.0f} s ({step.attempts} of {of})."
+            )
         return self._finish(step, "failed")
 
     def _take(self, step: StepProgress, record: Record, reason: str) -> None:

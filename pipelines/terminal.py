@@ -266,7 +266,8 @@ class Display:
         self._said[step] = time.monotonic()
         line = Text(f"{time.strftime('%H:%M:%S')} ", "dim") + Text(f"{clean(step):<{self._width}}  ", "bold")
         first, _, rest = clean(text).partition("  ")
-        self._out.print(line + Text(first, style or "default") + Text(f"  {rest}" if rest else "", "default"))
+        said = line + Text(first, style or "default") + Text(f"  {rest}" if rest else "", "default")
+        self._out.print(said, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
         from rich.progress_bar import ProgressBar

@@ -1,7 +1,8 @@
-"""From pydantic's errors to ours: the key as written on the command line, the value, what was expected, the nearest name."""
+"""From pydantic's errors to ours: the key as on the command line, the value, what was expected, the nearest name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
@@ -27,7 +28,9 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
     key = ".".join(str(part) for part in ([prefix] if prefix else []) + location)
     last = str(location[-1]) if location else ""
     if detail["type"] == "extra_forbidden":
-        return Problem(key, f"unknown field {last!r}", "a field that exists", nearest(last, field_names(owner) if owner else []))
+        return Problem(
+            key, f"unknown field {last!r}", "a field that exists", nearest(last, field_names(owner) if owner else [])
+        )
     if detail["type"] == "missing":
         return Problem(key, "missing", _expected(owner, last))
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -35,7 +38,7 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
         kind = detail["ctx"]["discriminator"].strip("'")
         expected = detail["ctx"].get("expected_tags", "a known kind")
         return Problem(f"{key}.{kind}", repr(tag) if tag is not None else "missing", f"one of {expected}")
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+    message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"]).rstrip(".")
     value = detail["input"]
     if not location or isinstance(value, dict):
         return Problem(key, message, "values that fit together")

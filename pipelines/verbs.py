@@ -78,8 +78,9 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:
     """`submit`: the same run as a Ray job. The configuration is checked here first; the job plans it there."""
-    from cluster.config import RemoteCluster
     from cluster.jobs import submit as submit_job
+
+    from cluster.config import RemoteCluster
 
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = composition.settings.cluster
@@ -118,9 +119,7 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
     state = "failed"
     try:
         executor = session.executor(settings.cluster)
-        runner = Runner(
-            prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display]
-        )
+        runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
         summary = runner.run()
         state = summary.state
         report = write(summary, store.config.state / "runs" / made_by.run_id / "report.html")

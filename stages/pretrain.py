@@ -40,7 +40,7 @@ class Pretrain(Stage, Recipe, Execution):
         return self
 
     def demand(self) -> Demand:
-        needed = memory.predict(self.model, Recipe(**part(Recipe, self)), self.ranks, self.zero_stage)
+        needed = memory.predict(self.model, self, self)
         cpus = float(self.threads_per_rank)
         return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=Resources(cpus=cpus, memory_bytes=needed.total))
 

@@ -72,7 +72,9 @@ class DigestMemory:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._connection() as connection:
-                connection.execute("CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, token TEXT, sha256 TEXT)")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, token TEXT, sha256 TEXT)"
+                )
                 connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", entries)
         except sqlite3.Error:
             pass  # a full disk or a locked file: it will be hashed again

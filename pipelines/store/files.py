@@ -102,7 +102,10 @@ class LocalFiles:
         pending = [""]
         while pending:
             prefix = pending.pop()
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / directory / prefix) as entries:
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self.root / directory / prefix) as entries,
+            ):
                 for entry in entries:
                     path = prefix + entry.name
                     if entry.is_dir(follow_symlinks=False):

@@ -107,4 +107,6 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 def _describe(content: bytes) -> str:
     found = _parse(content)
-    return f"run {found.get('run', '?')} (process {found.get('pid', '?')} on {str(found.get('host', '?')).split('/')[0]})"
+    return (
+        f"run {found.get('run', '?')} (process {found.get('pid', '?')} on {str(found.get('host', '?')).split('/')[0]})"
+    )

@@ -92,7 +92,9 @@ class Store:
                     seen.append((key, token, file.sha256))
                 else:
                     damages.append(Damage(file.path, "has other content than what was written"))
-        damages += [Damage(path, "does not belong there") for path in found.keys() - {file.path for file in record.files}]
+        damages += [
+            Damage(path, "does not belong there") for path in found.keys() - {file.path for file in record.files}
+        ]
         self.digests.remember(seen)
         return damages
 
@@ -101,13 +103,11 @@ class Store:
 
         Raises BloomlineError naming the damaged files.
         """
-        if isinstance(self.files, RemoteFiles):
-            path = self._fetch(record)
-        else:
-            path = self.config.local_root / record.location
+        remote = isinstance(self.files, RemoteFiles)
+        path = self._fetch(record) if remote else self.config.local_root / record.location
         damages = [damage for file in record.files for damage in _check(path / file.path, file)]
         if damages:
-            if isinstance(self.files, RemoteFiles):
+            if remote:
                 shutil.rmtree(path, ignore_errors=True)
             raise BloomlineError(
                 f"The artifact of step {record.step} at {self.uri(record)} is damaged: "
@@ -226,7 +226,9 @@ class Store:
     def work_directories(self) -> list[Path]:
         """The local directories of steps that are not done: staging and scratch, named by fingerprint."""
         staging = self._staging
-        return [path for parent in (staging, self.config.state / "scratch") if parent.exists() for path in parent.iterdir()]
+        return [
+            path for parent in (staging, self.config.state / "scratch") if parent.exists() for path in parent.iterdir()
+        ]
 
     def latest_fingerprints(self) -> set[str]:
         """The fingerprints that are the latest of some step of some pipeline."""
@@ -277,5 +279,3 @@ def _check(path: Path, file: FileEntry) -> list[Damage]:
         return [] if sha256_of(path) == file.sha256 else [Damage(file.path, "has other content than what was written")]
     except OSError as error:
         return [Damage(file.path, f"can't be read ({error.strerror})")]
-
-

@@ -74,8 +74,15 @@ def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    defaults = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "UVICORN_LOG_LEVEL": "warning"}
-    return defaults | dict(os.environ)
+    """Quiet, and without the processes for background jobs, of which we have none: it starts sooner."""
+    ours = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+        "UVICORN_LOG_LEVEL": "warning",
+    }
+    return ours | dict(os.environ)
 
 
 def _stop(number: int, frame: object) -> None:

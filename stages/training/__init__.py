@@ -9,5 +9,6 @@ reads the trained weights. `stages/pretrain.py` is the example.
     windows     samples of a token set     zero         sharded parameters, gradients, optimizer state
     order       which sample comes when    collectives  what ranks send, counted
     schedule    the learning rate          layout, tree flat groups; sums in a fixed order
-    memory      bytes before they are used report       figures and facts afterwards
+    memory      bytes before they are used head         cross-entropy without all logits at once
+    flops       operations of a step       report       figures and facts afterwards
 """

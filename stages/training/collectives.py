@@ -13,7 +13,7 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -80,26 +80,40 @@ class Collectives:
     def gather(self, full: Tensor, purpose: str = "parameters", shard: Tensor | None = None) -> None:
         """Fill `full` (1-D, a multiple of ranks) with the shards of all ranks, in place.
 
-        This rank's own shard is taken from `shard`, or is in its place already. gloo's all-gather would copy the
-        whole through a second buffer; direct sends into place need none and send the same number of bytes.
+        This rank's own shard is taken from `shard`, or is in its place already.
+        """
+        self.gather_later(full, purpose, shard)()
+
+    def gather_later(
+        self, full: Tensor, purpose: str = "parameters", shard: Tensor | None = None
+    ) -> Callable[[], None]:
+        """Begin to gather as `gather` does; what is returned waits for its end. All ranks must begin in one order.
+
+        gloo's all-gather would copy the whole through a second buffer; direct sends into place need none and send the
+        same number of bytes.
         """
         parts = full.chunk(self.ranks)
-        if shard is not None:
-            parts[self.rank].copy_(shard)
-        if self.ranks == 1:
-            return
         mine = parts[self.rank]
+        if shard is not None:
+            mine.copy_(shard)
+        if self.ranks == 1:
+            return _nothing
+        self.sent_bytes[purpose] += mine.numel() * mine.element_size() * (self.ranks - 1)
         with self._named(f"gather of {purpose}"):
             if self.device.type == "cuda":
-                dist.all_gather_into_tensor(full, mine.clone())
+                work = [dist.all_gather_into_tensor(full, mine.clone(), async_op=True)]
             else:
                 others = [(self.rank + shift) % self.ranks for shift in range(1, self.ranks)]
                 work = [dist.irecv(parts[other], other) for other in others]
                 work += [dist.isend(mine, other) for other in others]
+
+        def wait() -> None:
+            with self._named(f"gather of {purpose}"):
                 for pending in work:
-                    assert pending is not None
-                    pending.wait()
-        self.sent_bytes[purpose] += mine.numel() * mine.element_size() * (self.ranks - 1)
+                    if pending is not None:
+                        pending.wait()
+
+        return wait
 
     def gather_to_first(self, shard: Tensor) -> Tensor | None:
         """The shards of all ranks end to end, on rank 0; None elsewhere."""
@@ -128,6 +142,10 @@ class Collectives:
         """Rank 0's value, on every rank."""
         told = torch.tensor([value if self.rank == 0 else 0], dtype=torch.int64, device=self.device)
         return int(self.agree(told).item())
+
+
+def _nothing() -> None:
+    pass
 
 
 def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives) -> float:

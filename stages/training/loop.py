@@ -54,7 +54,7 @@ def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
     with _threads(spec.recipe.threads_per_rank), joined(rank, spec.execution.collective_timeout_s) as collectives:
         task = spec.build()
         task.model.to(collectives.device)
-        model = ShardedModel(task.model, task.blocks, spec.recipe, spec.execution.zero_stage, collectives)
+        model = ShardedModel(task.model, task.blocks, spec.recipe, spec.execution, collectives)
         return _Run(rank, spec, task, model, collectives).finish()
 
 

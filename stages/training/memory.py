@@ -13,9 +13,10 @@ from functools import cached_property
 
 from stages.model.config import DecoderConfig
 from stages.training.layout import Group, group
-from stages.training.recipe import Recipe
+from stages.training.recipe import Execution, Recipe
 from stages.training.tree import leaf_range, piece_spans
 
+HEAD_ROWS = 128  # stages.training.head.ROWS, which can't be had without torch
 RUNTIME_BYTES = 400 << 20  # a process with torch and Ray in it, before the first tensor
 
 
@@ -55,8 +56,8 @@ class Needed:
     parameters: int
     gradients: int  # sums over micro-batches: one, or several levels of the tree
     optimizer: int
-    communication: int  # a gathered block (stage 3), the gradient of a block and its exchange
-    activations: int  # of one micro-batch, with its logits
+    communication: int  # gathered blocks (stage 3), the gradient of a block and its exchange
+    activations: int  # of one micro-batch, with what the head needs
     runtime: int = RUNTIME_BYTES
 
     @cached_property
@@ -69,8 +70,9 @@ class Needed:
         return {name: getattr(self, name) for name in names}
 
 
-def predict(model: DecoderConfig, recipe: Recipe, ranks: int, zero_stage: int) -> Needed:
+def predict(model: DecoderConfig, recipe: Recipe, execution: Execution) -> Needed:
     """Bytes that the rank with the most needs to train `model` by `recipe`."""
+    ranks, zero_stage = execution.ranks, execution.zero_stage
     groups = groups_of(model)
     element = 4 if recipe.precision == "float32" else 2
     padded = sum(one.padded(ranks) for one in groups)
@@ -81,13 +83,13 @@ def predict(model: DecoderConfig, recipe: Recipe, ranks: int, zero_stage: int) -
     # A block's gradient as autograd leaves it and in its buffer; with several ranks also what is sent and received.
     communication = 2 * 4 * largest if ranks == 1 else 4 * 4 * largest
     if zero_stage == 3:
-        communication += element * (groups[0].padded(ranks) + max(one.padded(ranks) for one in groups[1:] or groups))
+        communication += element * (groups[0].padded(ranks) + 2 * max(one.padded(ranks) for one in groups[1:]))
     return Needed(
         parameters=element * (shard if zero_stage == 3 else padded),
         gradients=4 * held * (padded if zero_stage < 2 else shard),
         optimizer=(8 if element == 4 else 12) * owned,
         communication=communication,
-        activations=_activations(model, recipe, element),
+        activations=_activations(model, recipe, element, execution.recompute_every),
     )
 
 
@@ -98,12 +100,6 @@ def gradient_sums(leaves: int, ranks: int, zero_stage: int) -> int:
         return max(len(piece_spans(run[:count])) for run in runs for count in range(1, len(run) + 1))
     turns = [min(count, leaves) for count in range(ranks, leaves + ranks, ranks)]
     return max(len(piece_spans(range(count))) for count in turns)
-
-
-def smallest_stage(model: DecoderConfig, recipe: Recipe, ranks: int, memory_bytes: int) -> int | None:
-    """The lowest ZeRO stage with which a rank's need fits into `memory_bytes`; None if none does."""
-    fitting = (stage for stage in range(4) if predict(model, recipe, ranks, stage).total <= memory_bytes)
-    return next(fitting, None)
 
 
 def groups_of(model: DecoderConfig) -> list[Group]:
@@ -135,17 +131,21 @@ def _named(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tupl
     return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
 
-def _activations(model: DecoderConfig, recipe: Recipe, element: int) -> int:
-    """What one micro-batch's forward pass keeps for its backward pass, with the logits and their gradient.
+def _activations(model: DecoderConfig, recipe: Recipe, element: int, recompute_every: int) -> int:
+    """What one micro-batch's forward pass keeps for its backward pass, with what the head needs.
 
     Per token and block: nine vectors of the hidden size (two norm inputs and outputs, queries, keys, values, the
-    attention's output twice) and two of the feed-forward size for each network that a token passes through.
+    attention's output twice) and two of the feed-forward size for each network that a token passes through. Of a block
+    that is computed again only its input is kept, and one such block is whole at a time.
     """
     tokens = recipe.micro_batch_size * recipe.sequence_length
-    networks = 1
-    if model.experts:
-        networks = model.experts.top_k + model.experts.residual
+    networks = model.experts.top_k + model.experts.residual if model.experts else 1
     block = tokens * element * (9 * model.hidden_size + 2 * networks * model.inner_size)
+    recomputed = -(-model.layers // recompute_every) if recompute_every else 0
+    blocks = (model.layers - recomputed + min(recomputed, 1)) * block
+    inputs = recomputed * tokens * element * model.hidden_size
     attention_bias = recipe.micro_batch_size * model.heads * recipe.sequence_length**2 * element
-    logits = 3 * 4 * tokens * model.vocab_size
-    return model.layers * block + 2 * attention_bias + logits
+    head = (
+        4 * model.vocab_size * (3 * HEAD_ROWS + 2 * model.hidden_size)
+    )  # a chunk of logits; the head's gradient, twice
+    return blocks + inputs + 2 * attention_bias + head

@@ -73,6 +73,9 @@ class Execution(Config):
     zero_stage: Runtime[Literal[0, 1, 2, 3]] = Field(
         1, description="what ranks share out: 1 optimizer states, 2 gradients as well, 3 parameters as well"
     )
+    recompute_every: Runtime[NonNegativeInt] = Field(
+        0, description="every how many blocks one is computed again in the backward pass, for less memory; 0: none"
+    )
     checkpoint_every_s: Runtime[NonNegativeFloat] = Field(60.0, description="seconds between two checkpoints")
     checkpoint_every_steps: Runtime[PositiveInt | None] = Field(None, description="a checkpoint at these steps as well")
     checkpoints_kept: Runtime[PositiveInt] = Field(2, description="older ones are removed")

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from stages.artifacts.tokens import TokenDataset
 from stages.base import StageError
 from stages.model.decoder import Decoder
 from stages.model.feed_forward import Routing
+from stages.training.head import cross_entropy
 from stages.training.order import shuffled
 from stages.training.recipe import Recipe
 from stages.training.task import Loss, Task
@@ -91,5 +91,4 @@ def next_token_loss(
     """The summed cross-entropy (nats, float32) of a batch's targets. `routings` as in `Decoder.hidden_states`."""
     inputs, targets, documents = (part.to(model.word_embeddings.weight.device) for part in batch)
     hidden = model.hidden_states(inputs, documents=documents if separate_documents else None, routings=routings)
-    logits = model.logits(hidden).float().flatten(0, 1)
-    return Loss(functional.cross_entropy(logits, targets.flatten(), reduction="sum"), targets.numel())
+    return Loss(cross_entropy(model, hidden, targets), targets.numel())

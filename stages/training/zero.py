@@ -13,22 +13,24 @@ turn and exchange after each, so that only shards are kept; a rank left without 
 whose gradient is dropped.
 
 Parameters live in flat buffers (`stages/training/layout.py`), one a block and one for the rest. At stage 3 a block is
-gathered when the forward or the backward pass reaches it and freed when that has passed.
+gathered while the forward or the backward pass works on the one before it, and freed when it has passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+from torch.utils.checkpoint import checkpoint
 
 from stages.training.collectives import Collectives, sum_of_squares
-from stages.training.layout import ALIGNMENT, Group, Slot, group, is_decayed
-from stages.training.recipe import Precision, Recipe
+from stages.training.layout import ALIGNMENT, Group, Slot, group
+from stages.training.recipe import Execution, Precision, Recipe
 from stages.training.tree import Pieces, leaf_range, piece_spans
 
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -47,7 +49,7 @@ def groups_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[Group]:
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
     titles = ["rest", *(f"block-{index:03d}" for index in range(len(blocks)))]
     return [
-        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: not is_decayed(name, shapes[name]))})
+        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: len(shapes[name]) < 2)})
         for title, members in zip(titles, [rest, *of_blocks], strict=True)
         if members
     ]
@@ -84,16 +86,22 @@ class ShardedModel:
     """
 
     def __init__(
-        self, model: nn.Module, blocks: Sequence[nn.Module], recipe: Recipe, zero_stage: int, collectives: Collectives
+        self,
+        model: nn.Module,
+        blocks: Sequence[nn.Module],
+        recipe: Recipe,
+        execution: Execution,
+        collectives: Collectives,
     ) -> None:
         self.model = model
         self.recipe = recipe
-        self.zero_stage = zero_stage
+        self.zero_stage = execution.zero_stage
         self.collectives = collectives
         self.leaves = recipe.micro_batches
         self._turn = 0  # micro-batches that this rank has done of the batch
         self._open = 0  # groups, from the first, whose gradients of the micro-batch at work are not taken up
-        self._gathered: set[int] = set()
+        # Stage 3: the groups that are whole (None) or on their way (what waits for them).
+        self._gathering: dict[int, Callable[[], None] | None] = {}
         by_name = dict(model.named_parameters())
         self.groups = [self._shard(layout, by_name) for layout in groups_of(model, blocks)]
         self._first_block = len(self.groups) - len(blocks)
@@ -102,6 +110,8 @@ class ShardedModel:
                 parameter.register_post_accumulate_grad_hook(_collector(buffers, slot))
         for index, block in enumerate(blocks):
             self._watch(self._first_block + index, block)
+            if execution.recompute_every and index % execution.recompute_every == 0:
+                _recompute(block)
 
     # -- construction
 
@@ -139,11 +149,10 @@ class ShardedModel:
         """Gather and free a block around its passes, and close the blocks after it when backward reaches it."""
 
         def before(module: nn.Module, inputs: object) -> None:
-            self._gather(index)
+            self._gather(index, ahead=1)
 
         def after(module: nn.Module, inputs: object, output: object) -> None:
-            if self.zero_stage == 3:
-                self._release(index)
+            self._release(index)
             for tensor in output if isinstance(output, tuple) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
                     tensor.register_hook(reached)
@@ -151,24 +160,34 @@ class ShardedModel:
         def reached(gradient: Tensor) -> None:
             if self._open > index:
                 self._close(index + 1)
-                self._gather(index)
+                self._gather(index, ahead=-1)
 
         block.register_forward_pre_hook(before)
         block.register_forward_hook(after)
 
     # -- parameters
 
-    def _gather(self, index: int) -> None:
-        if self.zero_stage == 3 and index not in self._gathered:
+    def _gather(self, index: int, ahead: int = 0) -> None:
+        """Stage 3: make a group whole, and begin to gather the block `ahead` of it (+1, -1) while this one works."""
+        if self.zero_stage == 3:
+            self._begin(index)
+            if self._first_block <= index + ahead < len(self.groups):
+                self._begin(index + ahead)
+            wait = self._gathering[index]
+            if wait is not None:
+                wait()
+                self._gathering[index] = None
+
+    def _begin(self, index: int) -> None:
+        if index not in self._gathering:
             buffers = self.groups[index]
             buffers.full.untyped_storage().resize_(buffers.full.numel() * buffers.full.element_size())
-            self.collectives.gather(buffers.full, shard=buffers.shard)
-            self._gathered.add(index)
+            self._gathering[index] = self.collectives.gather_later(buffers.full, shard=buffers.shard)
 
     def _release(self, index: int) -> None:
-        if self.zero_stage == 3 and index in self._gathered:
+        if index in self._gathering:
+            del self._gathering[index]
             _free(self.groups[index].full)
-            self._gathered.discard(index)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -329,6 +348,16 @@ class ShardedModel:
     def restored(self) -> None:
         """All groups were restored: bring the parameters up to date."""
         self._publish()
+
+
+def _recompute(block: nn.Module) -> None:
+    """Keep no activations of a block but its inputs (Chen et al., arXiv 1604.06174); gives the same bits."""
+    forward = block.forward
+
+    def checkpointed(*arguments: Any, **named: Any) -> Any:
+        return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
+
+    block.forward = checkpointed  # hooks stay outside: the block is gathered once for both computations
 
 
 def _collector(buffers: Buffers, slot: Slot):  # type: ignore[no-untyped-def]

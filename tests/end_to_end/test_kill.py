@@ -124,4 +124,4 @@ def is_rank(process: psutil.Process) -> bool:
         title = " ".join(process.cmdline())
     except psutil.Error:
         return False
-    return title.startswith("ray::") and "RankActor" in title
+    return title.startswith("ray::") and "RankProcess" in title

@@ -11,7 +11,19 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from stages.base import Artifact, ArtifactError, Config, Context, Demand, External, Resources, Runtime, Stage, StageError, Stopped
+from stages.base import (
+    Artifact,
+    ArtifactError,
+    Config,
+    Context,
+    Demand,
+    External,
+    Resources,
+    Runtime,
+    Stage,
+    StageError,
+    Stopped,
+)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,9 @@ class Told:
         self.events.append(f"run {run.state}")
 
 
-def run(store: Store, steps: dict[str, Any], executor: Executor | None = None, **selection: Any) -> tuple[RunSummary, Runner, Told]:
+def run(
+    store: Store, steps: dict[str, Any], executor: Executor | None = None, **selection: Any
+) -> tuple[RunSummary, Runner, Told]:
     """Plan and run steps as the command line would."""
     graph = build("demo", steps)
     chosen = select(graph, selection.get("from_", ()), selection.get("until", ()), selection.get("only", ()))

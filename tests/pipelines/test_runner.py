@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.plan import make
 from pipelines.graph import build
+from pipelines.plan import make
 from pipelines.store import Store
 from pipelines.store.lease import Leases
 from tests.pipelines.demo import six_steps
@@ -134,7 +134,7 @@ def test_damage_after_planning_is_noticed_when_the_input_is_read(store: Store) -
                 file.write_text("bad")
             super().start(step, work, demand)
 
-    summary, runner, _ = run(store, six_steps(), Late())
+    summary, _, _ = run(store, six_steps(), Late())
     found = {step.name: step for step in summary.steps}
     assert found["d"].state == "failed"
     assert "step c" in found["d"].error

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,28 +25,10 @@ from pipelines.tracking.spool import Spool, leftovers
 from pipelines.tracking.tracker import Tracking, flush
 from tests.pipelines import samples
 
+pytestmark = pytest.mark.usefixtures("eager_tracking")
+
 LOCAL = TrackingConfig(kind="local", close_timeout_s=60)
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, seconds in (("FIRST_BACKOFF_S", 0.05), ("LONGEST_BACKOFF_S", 0.2), ("LINGER_S", 0.05)):
-            patch.setattr(f"pipelines.tracking.sender.{name}", seconds)
-        patch.setattr("pipelines.tracking.sender.ARTIFACT_WAIT_S", 0.01)
-        patch.setattr("pipelines.tracking.tracker.FIRST_SAMPLE_S", 0.05)
-        yield
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, copying them none."""
-    from pipelines.tracking.mlflow_store import Connection
-
-    root = tmp_path_factory.mktemp("mlflow")
-    Connection(LOCAL, root)
-    return root / "mlflow.db"
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     task = language_modelling(model, tokens, Recipe(sequence_length=64, seed=42), separate_documents=True)
     samples = [index * task.validation_samples // 8 for index in range(8)]
     loss = task.validation_loss(model, samples)
-    assert float(loss.total) / loss.targets == pytest.approx(facts["validation_loss"], rel=1e-5)
+    assert loss.total.item() / loss.targets == pytest.approx(facts["validation_loss"], rel=1e-5)
     # Run again, it only writes the artifact anew.
     _, again = run_stage(stage, {"tokens": tokens}, tmp_path)
     assert "goes on from the checkpoint of step 30" in again.notes

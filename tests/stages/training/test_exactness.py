@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from stages.training import checkpoints
+from stages.training.collectives import Collectives
 from stages.training.loop import train
 from stages.training.recipe import Execution
 from stages.training.task import TrainingResult
-from tests.stages.training.toy import RECIPE, Heard, Workers, alone, spec
+from stages.training.zero import ShardedModel
+from tests.stages.training.toy import RECIPE, Heard, Workers, alone, build, spec
 
 
 def state(result: TrainingResult) -> dict[str, torch.Tensor]:
@@ -61,6 +63,36 @@ def test_ranks_and_stages(
         assert result.validation_metrics == expected.validation_metrics
     assert_same(state(answers[0][0]), state(expected))
     assert answers[0][1].curve("gradient_norm") == expected_heard.curve("gradient_norm")
+
+
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_recomputed_activations(
+    zero_stage: int, workers: Workers, reference: dict[str, tuple[TrainingResult, Heard]], tmp_path: Path
+) -> None:
+    execution = Execution(zero_stage=zero_stage, recompute_every=1)
+    [(result, _), _] = workers.gang(train, spec(tmp_path, execution=execution), ranks=2)
+    assert_same(state(result), state(reference["float32"][0]))
+
+
+def test_recomputing_keeps_less(tmp_path: Path) -> None:
+    """Bytes that autograd saves for the backward pass, with and without."""
+    saved = []
+    for every in (0, 1):
+        task = build(RECIPE)
+        model = ShardedModel(task.model, task.blocks, RECIPE, Execution(recompute_every=every), Collectives())
+        total = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.nbytes
+            return tensor
+
+        with model.micro_batch(0):
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                loss = task.loss(task.model, range(2)).total
+            loss.backward()
+        saved.append(total)
+    assert saved[1] < 0.6 * saved[0]
 
 
 def test_it_learns(reference: dict[str, tuple[TrainingResult, Heard]], tmp_path: Path) -> None:

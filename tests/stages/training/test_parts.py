@@ -14,7 +14,7 @@ from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
 from stages.training import flops, layout, memory, order, zero
 from stages.training.collectives import Collectives, sum_of_squares
-from stages.training.recipe import Recipe
+from stages.training.recipe import Execution, Recipe
 from stages.training.schedule import learning_rate
 from stages.training.tree import Pieces, leaf_range, piece_spans
 
@@ -203,14 +203,15 @@ def test_the_planner_counts_every_expert() -> None:
     assert sum(group.numel for group in memory.groups_of(config)) == config.parameters
 
 
-def test_higher_stages_need_less_and_the_smallest_that_fits_is_found() -> None:
+def test_higher_stages_and_recomputing_need_less() -> None:
     config = DecoderConfig(vocab_size=50_000, hidden_size=1024, layers=24, heads=16)
     recipe = Recipe(global_batch_size=8, micro_batch_size=1, precision="bfloat16")
-    needed = [memory.predict(config, recipe, 8, stage).total for stage in range(4)]
+    needed = [memory.predict(config, recipe, Execution(ranks=8, zero_stage=stage)).total for stage in range(4)]
     assert needed == sorted(needed, reverse=True)
     assert len(set(needed)) == 4
-    assert [memory.smallest_stage(config, recipe, 8, total) for total in needed] == [0, 1, 2, 3]
-    assert memory.smallest_stage(config, recipe, 8, needed[3] - 1) is None
+    every = [memory.predict(config, recipe, Execution(recompute_every=every)).activations for every in (0, 4, 2, 1)]
+    assert every == sorted(every, reverse=True)
+    assert len(set(every)) == 4
 
 
 @pytest.mark.parametrize(
