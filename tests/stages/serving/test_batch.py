@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from stages.model.config import ExpertsConfig
+from stages.model.decoder import Decoder
+from stages.model.quantize_state import quantize_state
 from stages.serving.batch import DecoderBatch
 from stages.serving.engine import Engine
 from stages.serving.metrics import Metrics
@@ -16,9 +18,15 @@ TABLE = [bytes([index % 256]) for index in range(300)]
 EXPERTS = ExpertsConfig(per_layer=(0, 4), top_k=2, residual=True)
 
 
-@pytest.fixture(scope="module", params=[None, EXPERTS], ids=["dense", "experts"])
+@pytest.fixture(scope="module", params=["dense", "experts", "quantized"])
 def model(request):
-    return small_model(small_config(experts=request.param))
+    plain = small_model(small_config(experts=None if request.param == "dense" else EXPERTS))
+    if request.param != "quantized":
+        return plain
+    state, config = quantize_state(plain.state_dict(), plain.config)
+    model = Decoder(config)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
 
 
 def greedy(model, prompt: list[int], count: int) -> list[int]:
