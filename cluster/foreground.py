@@ -35,7 +35,8 @@ def serve(start: Callable[[Application], Served], application: Application) -> i
         ready = True
         try:
             print(
-                f"\n{application.name} is served at {server.url} (Ctrl-C ends it). Try:\n  {EXAMPLE.format(server.url)}",
+                f"\n{application.name} is served at {server.url} (Ctrl-C ends it). Try:\n"
+                f"  {EXAMPLE.format(server.url)}",
                 flush=True,
             )
             while not asked.wait(1.0):

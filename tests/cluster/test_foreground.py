@@ -9,7 +9,7 @@ import pytest
 from cluster import foreground, inline_serve
 from cluster.application import python_path
 from stages.base import Application, StageError
-from tests.cluster.support import gone
+from tests.cluster.support import address, gone
 
 APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
 
@@ -27,7 +27,7 @@ def in_foreground():
     environment = os.environ | {"PYTHONPATH": python_path()}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, env=environment)
     try:
-        yield process, process.stdout.readline().split()[4]
+        yield process, address(process.stdout)
     finally:
         process.kill()
         process.wait()

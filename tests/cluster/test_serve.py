@@ -17,6 +17,7 @@ from cluster.application import answers, free_port, python_path
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.deployment import Serving
 from stages.base import Application, StageError
+from tests.cluster.support import address
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -61,7 +62,7 @@ def test_on_ray_in_the_foreground_a_ctrl_c_drains_and_ends_with_0():
         [sys.executable, "-c", FOREGROUND], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
     try:
-        url = process.stdout.readline().split()[4]
+        url = address(process.stdout)
         with httpx.stream("GET", f"{url}/slow", timeout=20) as response:
             lines = response.iter_lines()
             assert next(lines) == "0"
