@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped"]
+State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped", "unselected"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,11 @@ class StepSummary:
     metrics: Mapping[str, float] = field(default_factory=dict)  # last value of each
     highlights: Mapping[str, str] = field(default_factory=dict)
     artifact: str | None = None  # URI
+    artifact_type: str | None = None  # name of the artifact's class
+    artifact_role: Literal["model", "dataset"] | None = None  # from the class: is_model, is_dataset
+    facts: Mapping[str, object] = field(default_factory=dict)  # Artifact.describe(), JSON values
     size_bytes: int | None = None
+    cached_from: str | None = None  # id of the run that made the artifact, if this run did not
     figures: Mapping[str, Path] = field(default_factory=dict)  # name -> PNG
     error: str | None = None
 

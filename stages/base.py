@@ -158,7 +158,11 @@ class Served(Protocol):
 
     url: str  # http://host:port, without a trailing slash
 
-    def stop(self) -> None: ...
+    def running(self) -> bool:
+        """False once the server is gone for good."""
+
+    def stop(self) -> None:
+        """Take no more requests, finish those that are being answered, and end."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,14 @@ class Application:
     replicas: int = 1
     max_ongoing_requests: int = 64
     resources: Resources = Resources()
+
+
+@dataclass(frozen=True)
+class Servable(Artifact):
+    """An artifact that can be served as it lies there."""
+
+    def application(self) -> Application:
+        raise NotImplementedError
 
 
 class Context(Reporter, Protocol):

@@ -1,0 +1,43 @@
+# Setup with pip and a plain .venv. `uv run bloomline ...` works as well.
+PYTHON ?= python3
+BIN := .venv/bin
+export RAY_USAGE_STATS_ENABLED ?= 0
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.PHONY: help install quickstart test test-fast lint format clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+install: .venv/.installed  ## .venv with bloomline and what it needs to run
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bloomline needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=.")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml .venv/.installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+quickstart: .venv/.installed  ## the whole life of a small model on this machine, in a few minutes
+	@$(BIN)/bloomline run pipeline=quickstart
+
+test: .venv/.installed-dev  ## the whole test suite
+	@$(BIN)/python -m pytest
+
+test-fast: .venv/.installed-dev  ## without the slow tests
+	@$(BIN)/python -m pytest -m 'not slow'
+
+lint: .venv/.installed-dev  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/.installed-dev  ## what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:  ## everything that was made, the store included
+	rm -rf .venv .bloomline outputs multirun .pytest_cache .ruff_cache .mypy_cache .hypothesis

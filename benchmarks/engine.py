@@ -1,0 +1,226 @@
+"""The engine beside its peers: a six-step graph in bloomline, Kedro, DVC and Prefect, and a pipeline of 1,000 steps.
+
+    python benchmarks/engine.py [--quick]          peers: pip install -e '.[bench]'; those not installed are left out
+
+Times whole commands, the tools in turn within every round, and prints the median and the ratio to bloomline's. Then it
+damages an output behind each tool's back and looks whether a wrong result is handed on. The last line is JSON.
+The file is also bloomline's own command line with one more stage, `text`, which is what the graph is made of.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.engine_peers import PEERS, STEPS, Bloomline, Peer, environment
+from stages.base import Artifact, Context, Runtime, Stage
+
+Row = dict[str, float | str | None]
+
+
+@dataclass(frozen=True)
+class Text(Artifact):
+    """A text."""
+
+
+class Write(Stage):
+    """Writes its inputs' texts and a letter."""
+
+    letter: str = ""
+    inputs: tuple[Text, ...] = ()
+    trace: Runtime[str] = ""
+
+    def run(self, ctx: Context) -> Text:
+        if self.trace:
+            with open(self.trace, "a") as trace:
+                trace.write(ctx.step[0])
+        texts = [(text.path / "text.txt").read_text() for text in self.inputs]
+        (ctx.out / "text.txt").write_text("".join(texts) + self.letter)
+        return Text(ctx.out)
+
+
+def main() -> None:
+    if sys.argv[1:2] and sys.argv[1] in ("run", "plan"):
+        from pipelines import cli, graph
+        from stages import registry
+
+        graph.STAGES = registry.STAGES = {"text": "benchmarks.engine:Write"}
+        sys.exit(cli.run(sys.argv[1:]))
+    quick = "--quick" in sys.argv
+    with tempfile.TemporaryDirectory(prefix="bloomline-bench-") as directory:
+        installed = [kind for kind in PEERS if importlib.util.find_spec(kind.module)]
+        if quick:
+            installed = [kind for kind in installed if kind.name != "prefect"]  # a server for every command: too slow
+        for kind in PEERS:
+            if kind not in installed:
+                print(f"{kind.name}: not installed, or too slow for --quick; left out")
+        results = six_steps([kind(Path(directory) / kind.name) for kind in installed], rounds=2 if quick else 5)
+        large = thousand_steps(Path(directory) / "large", 300 if quick else 1000, rounds=2 if quick else 5)
+    print_table(results)
+    print(
+        f"\n{large['steps']:.0f} steps: "
+        + ", ".join(f"{name} {value:.2f} s" for name, value in large.items() if name != "steps")
+    )
+    print(json.dumps({"six_steps": results, "large": large}))
+
+
+def six_steps(peers: Sequence[Peer], rounds: int) -> dict[str, Row]:
+    """Median seconds of every question to every tool, and what came of damage."""
+    times: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in peers}
+    results: dict[str, Row] = {peer.name: {} for peer in peers}
+    for _ in range(rounds):
+        for peer in peers:
+            prepare(peer)
+            took = times[peer.name]
+            took.setdefault("cold", []).append(timed(peer, peer.run()))
+            expect(peer, STEPS, "cold run")
+        for question in ("no-op", "plan"):
+            for peer in peers:
+                command = peer.run() if question == "no-op" else peer.plan()
+                if command:
+                    times[peer.name].setdefault(question, []).append(timed(peer, command))
+                    ran = traced(peer)
+                    if ran:
+                        results[peer.name][f"{question} ran"] = ran
+        for peer in peers:
+            times[peer.name].setdefault("d changed", []).append(timed(peer, peer.run("D")))
+            results[peer.name]["d changed ran"] = traced(peer) or "nothing"
+    for peer in peers:
+        for question, seconds in times[peer.name].items():
+            results[peer.name][f"{question} s"] = round(statistics.median(seconds), 3)
+        for damage, do in DAMAGES.items():
+            results[peer.name][damage] = hurt(peer, do)
+    return results
+
+
+def thousand_steps(directory: Path, count: int, rounds: int) -> dict[str, float]:
+    """Seconds for a generated pipeline of bloomline's: a run of everything once, then plan and no-op."""
+    peer = Bloomline(directory)
+    lines = "".join(
+        f"  s{n}: {{stage: text, letter: '{n}'" + (f", inputs: [s{n - 1}, s{n // 2}]" if n % 10 else "") + "}\n"
+        for n in range(count)
+    )
+    peer.write("conf/pipeline/six.yaml", "# @package _global_\nname: large\nsteps:\n" + lines)
+    overrides = [f"hydra.searchpath=[file://{directory}/conf]", "pipeline=six", f"store.root={directory}/store"]
+    command = [sys.executable, __file__, "run", *overrides, "cluster=inline"]
+    found: dict[str, list[float]] = {}
+    for number in range(rounds):
+        plan = [sys.executable, __file__, "plan", *overrides, "cluster=inline"]
+        if number == 0:
+            found["plan of all"] = [timed(peer, plan)]
+            found["run of all"] = [timed(peer, command)]
+        found.setdefault("plan", []).append(timed(peer, plan))
+        found.setdefault("no-op", []).append(timed(peer, command))
+        found.setdefault("no-op after an edit", []).append(
+            timed(peer, [*command, f"tracking.close_timeout_s={number + 1}"])
+        )
+    return {"steps": count, **{name: round(statistics.median(seconds), 3) for name, seconds in found.items()}}
+
+
+def prepare(peer: Peer) -> None:
+    shutil.rmtree(peer.directory, ignore_errors=True)
+    peer.directory.mkdir(parents=True)
+    for command in peer.set_up():
+        timed(peer, command)
+
+
+def timed(peer: Peer, command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=peer.directory, env=environment(peer), capture_output=True, text=True, timeout=600
+    )
+    took = time.perf_counter() - began
+    if done.returncode:
+        said = f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        sys.exit(f"{peer.name}: {' '.join(command)} ended with {done.returncode}:\n{said}")
+    return took
+
+
+def traced(peer: Peer) -> str:
+    """Which steps have run since this was asked last, in order of their names."""
+    ran = "".join(sorted(peer.trace.read_text())) if peer.trace.exists() else ""
+    peer.trace.unlink(missing_ok=True)
+    return ran
+
+
+def expect(peer: Peer, steps: str, what: str) -> None:
+    ran = traced(peer)
+    if ran != steps:
+        sys.exit(f"{peer.name}: {what} ran {ran!r}, not {steps!r}")
+
+
+def hurt(peer: Peer, damage: Callable[[Path], None]) -> str:
+    """Damage what step a left, then make the steps after it run by a new parameter: what do they hand on?
+
+    "right" or "error" are fine; "WRONG" is a result made of the damaged file, or a damaged file left in place.
+    """
+    prepare(peer)
+    timed(peer, peer.run())
+    target = peer.outputs()["a"]
+    time.sleep(0.1)
+    damage(target)
+    done = subprocess.run(peer.run("X"), cwd=peer.directory, env=environment(peer), capture_output=True, text=True)
+    if done.returncode:
+        return "error"
+    outputs = peer.outputs()
+    intact = "a" in outputs and outputs["a"].read_bytes() != b"" and "#" not in outputs["a"].read_text(errors="replace")
+    followed = "e" in outputs and "ab" in outputs["e"].read_text(errors="replace")
+    return "right" if intact and followed else "WRONG"
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"a")] = ord("#")
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def _flip_quietly(path: Path) -> None:
+    before = path.stat()
+    _flip(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _garbage(path: Path) -> None:
+    path.chmod(0o644)
+    path.write_bytes(b"#" * 1000)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "deleted": Path.unlink,
+    "garbage": _garbage,
+    "one byte": _flip,
+    "one byte, old time": _flip_quietly,
+}
+
+
+def print_table(results: dict[str, Row]) -> None:
+    base = results["bloomline"]
+    columns = list(dict.fromkeys(column for row in results.values() for column in row))
+    print(f"\n{'':22}" + "".join(f"{name:>22}" for name in results))
+    for column in columns:
+        cells = []
+        for row in results.values():
+            value = row.get(column)
+            own = base.get(column)
+            if isinstance(value, float) and isinstance(own, float):
+                cells.append(f"{value:.2f} s ({value / own:.1f}x)")
+            else:
+                cells.append("-" if value is None else str(value))
+        print(f"{column.removesuffix(' s'):22}" + "".join(f"{cell:>22}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()

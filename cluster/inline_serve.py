@@ -1,0 +1,99 @@
+"""Serving without Ray: the application in a process of its own under uvicorn, on a free port of this machine.
+
+The child reads its application from standard input and serves until that is closed: when its parent asks it to stop,
+and also when its parent dies. It then finishes the requests that are being answered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from typing import IO
+
+from cluster.application import LOOPBACK, free_port, make, python_path, wait_until_answers
+from stages.base import Application, StageError
+
+START_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 30
+
+
+@dataclass
+class ServedProcess:
+    """An application served by a child process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(DRAIN_TIMEOUT_S + 10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+    def last_words(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")[-2000:].strip()
+
+
+def start(application: Application) -> ServedProcess:
+    """Serve an application; returns once it answers. One replica, whatever was asked. Raises StageError."""
+    port = free_port()
+    log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster.inline_serve", str(port)],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=os.environ | {"PYTHONPATH": python_path()},
+        start_new_session=True,  # a Ctrl-C in the terminal is its parent's to answer
+    )
+    served = ServedProcess(f"http://{LOOPBACK}:{port}", process, log)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(asdict(application), default=dict).encode() + b"\n")
+        process.stdin.flush()
+        if wait_until_answers(served.url, served.running, START_TIMEOUT_S):
+            return served
+        raise StageError(
+            f"the server of {application.name!r} did not answer at {served.url}; its last words:\n{served.last_words()}"
+        )
+    except BaseException:
+        process.kill()
+        served.stop()
+        raise
+
+
+def main(port: int) -> None:
+    """Serve the application that standard input names, until standard input ends."""
+    import uvicorn
+
+    application = json.loads(sys.stdin.buffer.readline())
+    app = make(application["factory"], application["arguments"])
+    config = uvicorn.Config(
+        app, host=LOOPBACK, port=port, log_level="warning", timeout_graceful_shutdown=DRAIN_TIMEOUT_S
+    )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

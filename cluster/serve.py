@@ -1,0 +1,139 @@
+"""Serving on Ray: an ASGI application as a Ray Serve deployment, for a step's own trial and for production alike.
+
+`start` serves on the current Ray session. `build` is what a Serve config names (`import_path: cluster.serve:build`), so
+that `serve run` and `serve deploy` bring up the same thing. Any number of replicas; each makes its own application.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus
+
+from cluster.application import LOOPBACK, free_port, make, wait_until_answers
+from stages.base import Application, Config, StageError
+
+DRAIN_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 180.0  # until all replicas run
+ANSWER_TIMEOUT_S = 30.0  # and then until HTTP requests reach them
+
+
+class BuildArguments(Config):
+    """`args` of an application in a Serve config."""
+
+    factory: str  # "module:function", called in each replica with `arguments`
+    arguments: Mapping[str, Any] = {}
+
+
+@serve.ingress()
+class _Replica:
+    """A replica of an ASGI application, which it makes itself."""
+
+    def __init__(self, factory: str, arguments: Mapping[str, Any]) -> None:
+        self._factory, self._arguments = factory, arguments
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return make(self._factory, self._arguments)
+
+
+ASGI: serve.Deployment = serve.deployment(
+    name="Asgi",
+    graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
+    graceful_shutdown_wait_loop_s=0.1,
+    max_constructor_retry_count=1,  # a model that cannot be loaded does not get better
+    # The application refuses what is too much with a 429; this is the answer when a whole replica is full.
+    backpressure_config={"status_code": 429, "retry_after_s": 1},
+)(_Replica)
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The Serve application of a Serve config's `args` (see `BuildArguments`)."""
+    wanted = BuildArguments.model_validate(args)
+    return ASGI.bind(wanted.factory, dict(wanted.arguments))
+
+
+@dataclass
+class ServedOnRay:
+    """An application on Ray Serve."""
+
+    url: str
+    name: str
+
+    def running(self) -> bool:
+        found = serve.status().applications.get(self.name)
+        return found is not None and found.status != ApplicationStatus.DEPLOY_FAILED
+
+    def stop(self) -> None:
+        """Finish the requests that are being answered and end. Serve itself stays, idle, until the session ends."""
+        serve.delete(self.name)
+
+
+def start(application: Application) -> ServedOnRay:
+    """Serve an application on the current Ray session; returns once it answers. Raises StageError."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    address = _ingress()
+    name = f"{application.name}-{uuid.uuid4().hex[:8]}"
+    prefix = f"/{name}" if serve.status().applications else "/"
+    resources = application.resources
+    this_node = ray.get_runtime_context().get_node_id()
+    deployment = ASGI.options(
+        num_replicas=application.replicas,
+        max_ongoing_requests=application.max_ongoing_requests,
+        max_queued_requests=application.max_ongoing_requests,
+        ray_actor_options={
+            "num_cpus": resources.cpus,
+            "num_gpus": resources.gpus,
+            "memory": resources.memory_bytes or None,
+            # Here and not elsewhere in the cluster: the files that the application reads may be this machine's own.
+            "resources": dict(resources.custom),
+            "label_selector": {"ray.io/node-id": this_node},
+        },
+    )
+    served = ServedOnRay(f"{address}{prefix}".rstrip("/"), name)
+    target = serve.RunTarget(
+        deployment.bind(application.factory, dict(application.arguments)),
+        name=name,
+        route_prefix=prefix,
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+        _wait_until_running(application, name)
+        if wait_until_answers(served.url, served.running, ANSWER_TIMEOUT_S):
+            return served
+        raise StageError(f"{application.name!r} runs on Ray, but does not answer at {served.url}")
+    except BaseException:
+        served.stop()
+        raise
+
+
+def _wait_until_running(application: Application, name: str) -> None:
+    """Wait until every replica is there. Raises StageError, with Serve's words, if that fails or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        found = serve.status().applications[name]
+        if found.status == ApplicationStatus.RUNNING:
+            return
+        if found.status == ApplicationStatus.DEPLOY_FAILED or time.monotonic() > deadline:
+            messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
+            words = "\n".join(message for message in messages if message)[-2000:]
+            raise StageError(f"{application.name!r} could not be served on Ray: {words or found.status.value}")
+        time.sleep(0.05)
+
+
+def _ingress() -> str:
+    """The address of this machine's HTTP proxy; starts Serve, on a free port, where it does not run yet."""
+    serve.start(proxy_location="EveryNode", http_options={"host": LOOPBACK, "port": free_port()})
+    client = _get_global_client()
+    assert client is not None
+    options = client.http_config  # what is in force: an earlier start may have decided otherwise
+    host = LOOPBACK if options.host in ("0.0.0.0", "localhost") else options.host
+    return f"http://{host}:{options.port}"

@@ -1,0 +1,170 @@
+"""`bloomline artifacts`: what is in the store, whether it is whole, and what can go.
+
+bloomline artifacts list
+bloomline artifacts show pretrain          a step, the beginning of a fingerprint, or an artifact's directory
+bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if something is damaged
+bloomline artifacts gc [unused] [dry-run]  what killed runs left; with `unused`, also what no step has as its latest
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import config
+from pipelines.errors import BloomlineError, nearest
+from pipelines.legible import size
+from pipelines.process import is_gone
+from pipelines.session import Session
+from pipelines.store import Record, Store
+from pipelines.store.lease import holder
+
+SETTLED_S = 3600.0  # younger leftovers may belong to a run that goes on
+
+
+def command(arguments: list[str], composed: Any, session: Session) -> int:
+    """`bloomline artifacts WORD [NAME ...] [OVERRIDE ...]`."""
+    words = [argument for argument in arguments if "=" not in argument]
+    overrides = [argument for argument in arguments if "=" in argument]
+    actions: dict[str, Callable[[Store, Sequence[str]], int]] = {
+        "list": show_list,
+        "show": show,
+        "verify": verify,
+        "gc": collect,
+    }
+    word = words[0] if words else "list"
+    if word not in actions:
+        raise BloomlineError(
+            f"artifacts: no {word!r}; expected one of list, show, verify, gc. {nearest(word, actions)}"
+        )
+    composition = config.compose(overrides) if composed is None else config.check(composed)
+    return actions[word](Store(composition.settings.store), words[1:])
+
+
+def show_list(store: Store, names: Sequence[str]) -> int:
+    """Every artifact, the latest first."""
+    records = sorted(store.records(), key=lambda record: -record.created)
+    if not records:
+        print(f"Nothing in {store.uri_of_root} yet.")
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("step", "stage", "makes", "fingerprint", "size", "made", "by run"):
+        table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True)
+    for record in records:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
+        fingerprint, bytes_ = record.fingerprint[:12], size(record.size_bytes)
+        table.add_row(record.step, record.stage, record.artifact, fingerprint, bytes_, made, record.run_id)
+    _print(table)
+    return 0
+
+
+def show(store: Store, names: Sequence[str]) -> int:
+    """One artifact, with everything that its record tells."""
+    if len(names) != 1:
+        raise BloomlineError(
+            "artifacts show: expected one step, fingerprint or directory. `artifacts list` names them."
+        )
+    record = find(store, names[0])
+    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+    print(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
+    print(f"  at           {store.uri(record)}")
+    print(f"  fingerprint  {record.fingerprint}")
+    print(f"  made         {made} in {record.seconds:.1f} s by run {record.run_id} of pipeline {record.pipeline}")
+    commit = f"{record.git_commit}{' with uncommitted changes' if record.git_dirty else ''}"
+    print(f"  code         {commit if record.git_commit else 'not in a git checkout'}")
+    for title, values in (("about", record.describe), ("config", record.config), ("metrics", record.metrics)):
+        _print_values(title, values)
+    _print_values("inputs", {name: entry.fingerprint[:12] for name, entry in record.inputs.items()})
+    _print_values("files", {file.path: size(file.size) for file in record.files})
+    for title, text in record.highlights.items():
+        print(f"{title}\n  {text}")
+    damages = store.inspect(record)
+    print("whole" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
+    return 1 if damages else 0
+
+
+def verify(store: Store, names: Sequence[str]) -> int:
+    """Read every byte of every artifact, or of the named ones."""
+    records = [find(store, name) for name in names] or list(store.records())
+    damaged = 0
+    for record in sorted(records, key=lambda record: record.created):
+        damages = store.inspect(record, thorough=True)
+        damaged += bool(damages)
+        print(f"{'DAMAGED' if damages else 'whole  '}  {record.step}  {record.fingerprint[:12]}  {store.uri(record)}")
+        for damage in damages:
+            print(f"         {damage}")
+    print(
+        f"{len(records)} artifacts, {damaged} damaged" + ("; `bloomline run` computes those anew." if damaged else ".")
+    )
+    return 1 if damaged else 0
+
+
+def collect(store: Store, words: Sequence[str]) -> int:
+    """Remove what killed runs left behind, and with `unused` the artifacts that are no step's latest."""
+    unknown = set(words) - {"unused", "dry-run"}
+    if unknown:
+        raise BloomlineError(f"artifacts gc: {', '.join(sorted(unknown))}; expected `unused` or `dry-run`, or nothing.")
+    dry = "dry-run" in words
+    total = 0
+    for what, bytes_, remove in _leftovers(store, "unused" in words):
+        print(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
+        total += bytes_
+        if not dry:
+            remove()
+    print(f"{size(total)} {'would be' if dry else 'were'} freed.")
+    return 0
+
+
+def find(store: Store, name: str) -> Record:
+    """The record of a step (its newest), of the beginning of a fingerprint, or of an artifact's directory."""
+    records = sorted(store.records(), key=lambda record: -record.created)
+    place = Path(name).name
+    for record in records:
+        if record.step == name or (len(name) >= 6 and record.fingerprint.startswith(name)):
+            return record
+        if Path(record.location).name == place:
+            return record
+    raise BloomlineError(f"No artifact of a step {name!r}. {nearest(name, {record.step for record in records})}")
+
+
+def _leftovers(store: Store, unused: bool) -> list[tuple[str, int, Callable[[], None]]]:
+    found: list[tuple[str, int, Callable[[], None]]] = []
+    for location in store.orphans(SETTLED_S):
+        bytes_ = sum(of_file for of_file, _ in store.files.tokens(location).values())
+        found.append((store.files.uri(location), bytes_, lambda location=location: store.remove_files(location)))  # type: ignore[misc]
+    busy = {
+        name.removesuffix(".json")[:16]
+        for name in store.files.names("leases")
+        if not is_gone(holder(store.files, name))
+    }
+    for directory in store.work_directories():
+        if directory.name.split("-")[0] not in busy and time.time() - directory.stat().st_mtime > SETTLED_S:
+            bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+            found.append((str(directory), bytes_, lambda directory=directory: shutil.rmtree(directory)))  # type: ignore[misc]
+    if unused:
+        kept = store.latest_fingerprints()
+        for record in store.records():
+            if record.fingerprint not in kept:
+                remove = lambda record=record: store.remove(record)  # noqa: E731
+                found.append((store.uri(record), record.size_bytes, remove))
+    return found
+
+
+def _print_values(title: str, values: Any) -> None:
+    if values:
+        print(title)
+        width = min(32, max(len(str(name)) for name in values))
+        for name, value in values.items():
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            print(f"  {name!s:<{width}}  {shown}")
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(renderable)

@@ -1,0 +1,187 @@
+"""From Hydra to typed values. The DictConfig stops here: what leaves is `Settings` and a `Graph`, or one ConfigError.
+
+Composition is Hydra's (defaults list, groups, overrides, `hydra.searchpath`); validation is ours. Overrides of fields
+are made add-or-override, so that every field of a stage can be set whether or not a YAML mentions it; a name
+that no stage has is then refused by the stage's own type, with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from cluster.config import ClusterConfig
+from pipelines import composition_cache, validation
+from pipelines.errors import ConfigError, Problem, nearest
+from pipelines.graph import Graph, build, check_names
+from pipelines.store import StoreConfig
+from pipelines.tracking.config import TrackingConfig
+from stages.base import Config
+
+CONFIG_MODULE = "conf"
+CONFIG_NAME = "config"
+TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
+VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
+
+
+def _names(value: Any) -> Any:
+    """`a`, `a,b`, `[a,b]` or null: a tuple of step names."""
+    if value is None:
+        return ()
+    return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+
+StepNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
+class Settings(Config):
+    """Everything of a configuration but the steps."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")  # of the pipeline
+    cluster: ClusterConfig
+    store: StoreConfig
+    tracking: TrackingConfig
+    from_: StepNames = Field((), alias="from")
+    until: StepNames = ()
+    only: StepNames = ()
+    force: StepNames = ()
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A configuration as composed and checked."""
+
+    settings: Settings
+    graph: Graph
+    values: Mapping[str, Any]  # plain and resolved: what is shown and kept as YAML
+
+    def yaml(self) -> str:
+        """The whole configuration as YAML, resolved, as it would be written in one file."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.values)))
+
+
+def compose(overrides: Sequence[str]) -> Composition:
+    """Compose the configuration from Hydra overrides and check it. Raises ConfigError."""
+    values = composition_cache.load(overrides)
+    if values is None:
+        values, directories = _compose(overrides)
+        composition = check_values(values)
+        composition_cache.save(overrides, directories, values)
+        return composition
+    return check_values(values)
+
+
+def check(composed: Any) -> Composition:
+    """Turn a DictConfig that Hydra composed into checked values. Raises ConfigError with every problem."""
+    return check_values(_plain(composed))
+
+
+def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path] | None]:
+    """The plain values, and the directories in which Hydra searched for them (None: not only in directories)."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
+            composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([_composition_problem(error, overrides)]) from error
+    sources = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
+    return _plain(composed), _directories(sources)
+
+
+def _plain(composed: Any) -> dict[str, Any]:
+    """A DictConfig, without Hydra's own part, as plain resolved values."""
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    with open_dict(composed):
+        composed.pop("hydra", None)
+    try:
+        found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        message = str(error).split("\n", 1)[0]
+        raise ConfigError([Problem(error.full_key or "config", message, "a value")]) from error
+    return dict(found)
+
+
+def _directories(sources: Iterable[tuple[str, str]]) -> list[Path] | None:
+    found = []
+    for schema, path in sources:
+        if schema == "file":
+            found.append(Path(path).absolute())
+        elif (schema, path) == ("pkg", CONFIG_MODULE):
+            found.append(Path(__file__).parent.parent / CONFIG_MODULE)
+        elif path and (schema, path) != ("pkg", "hydra.conf") and schema != "structured":
+            return None
+    return found
+
+
+def check_values(values: Mapping[str, Any]) -> Composition:
+    """Check plain values: the settings, the steps and the edges. Raises ConfigError with every problem."""
+    problems: list[Problem] = []
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate({key: value for key, value in values.items() if key != "steps"})
+    except ValidationError as error:
+        problems += validation.problems("", Settings, error)
+    name = str(values.get("name"))
+    graph: Graph | None = None
+    try:
+        graph = build(name, values.get("steps") or {})
+    except ConfigError as error:
+        problems += error.problems
+    if problems or settings is None or graph is None:
+        raise ConfigError(problems)
+    for key in ("from_", "until", "only", "force"):
+        check_names(graph, key.rstrip("_"), getattr(settings, key))
+    return Composition(settings, graph, values)
+
+
+def prepare(overrides: Iterable[str]) -> list[str]:
+    """Overrides as Hydra wants them: those of fields add or override, whichever is needed."""
+    return [f"++{override}" if override.startswith(TYPED) else override for override in overrides]
+
+
+def pipelines_available() -> list[str]:
+    """The names under conf/pipeline/."""
+    return sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pipeline").glob("*.yaml"))
+
+
+def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
+    """Say in our words what Hydra could not compose."""
+    message = str(error)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        key = found[1]
+        top = key.split(".", 1)[0]
+        return Problem(
+            key,
+            "no such key",
+            "a key of the configuration",
+            nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
+        )
+    if found := re.search(
+        r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S
+    ):
+        group, option, options = found[1], found[2], found[3].split()
+        return Problem(group, repr(option), f"a file of conf/{group}/", nearest(option, options))
+    if found := re.search(r"In '[^']+': Could not find '([^']+)'", message):
+        return Problem("defaults", f"no config {found[1]!r}", "a file below conf/")
+    if found := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", message, re.S):
+        return Problem(found[1], "no such group", "a config group")
+    bad = str(getattr(error, "override", None) or next((given for given in overrides if given in message), "overrides"))
+    first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
+    return Problem(
+        bad.removeprefix("++"), first.strip().rstrip("."), "a Hydra override such as steps.pretrain.learning_rate=1e-3"
+    )

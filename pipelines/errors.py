@@ -1,0 +1,48 @@
+"""Refusals of the engine. Each message says what is wrong, where, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stages.base import StageError
+
+
+class BloomlineError(StageError):
+    """Shown as one clear message, without a traceback. The command's exit code is `exit_code`."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration."""
+
+    key: str  # where: the dotted key, as it would be written on the command line
+    found: str  # the value, or what is there instead
+    expected: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f" {self.remedy}" if self.remedy else ""
+        return f"{self.key}: {self.found}; expected {self.expected}.{remedy}"
+
+
+class ConfigError(BloomlineError):
+    """The configuration can't be what was meant: every problem found, together."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """ "Did you mean …?" for the closest valid name, or the list of valid names when nothing is close."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Valid: {', '.join(names)}." if names else ""

@@ -1,0 +1,119 @@
+"""What happens where a step runs: open its inputs, run its stage, check, hash and move what it left.
+
+`execute` is the one function that the driver hands to the cluster. It knows the store and the stage; how it came to
+run here, and how its gang is started, is the cluster's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.base import Launcher, Message, Send
+from pipelines.store import FileEntry, Record, Store, StoreConfig
+from stages.base import Application, Artifact, Resources, Served, Stage, StageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step ready to run: plain values, sent to wherever it runs."""
+
+    step: str
+    stage_name: str
+    stage: Stage
+    produces: type[Artifact]
+    fingerprint: str
+    inputs: Mapping[str, tuple[Record, type[Artifact]]]  # by step name
+    store: StoreConfig
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step left, moved to its place but not yet recorded."""
+
+    location: str
+    files: tuple[FileEntry, ...]
+    describe: Mapping[str, Any]
+    seconds: float
+
+
+def execute(job: Job, launcher: Launcher, send: Send) -> Made:
+    """Run one step. Raises StageError (one clear message) or whatever the stage raises."""
+    store = Store(job.store)
+    send(Message(job.step, "started", {}))
+    started = time.monotonic()
+    artifacts = {name: kind(store.open(record)) for name, (record, kind) in job.inputs.items()}
+    staged = store.stage(job.fingerprint)
+    context = StepContext(job.step, staged, store.scratch(job.fingerprint), launcher, send)
+    try:
+        artifact = job.stage.bind(artifacts).run(context)
+        if not isinstance(artifact, job.produces) or artifact.path != staged:
+            raise StageError(
+                f"Stage {job.stage_name} returned {artifact!r}; expected a {job.produces.__name__} at ctx.out. "
+                "This is a fault of the stage."
+            )
+        artifact.check()
+        describe = dict(artifact.describe())
+        files = store.list_files(staged)
+        if not files:
+            raise StageError(f"Stage {job.stage_name} left no file in ctx.out. This is a fault of the stage.")
+        location = store.location(job.stage_name, job.step, job.fingerprint)
+        store.put(staged, location, files)
+    except OSError as error:
+        raise StageError(f"{error.strerror or error}: {error.filename or staged}") from error
+    finally:
+        store.discard(staged)
+    return Made(location, files, describe, time.monotonic() - started)
+
+
+class StepContext:
+    """The `Context` of a stage: paths in the store, messages to the driver, gangs and servers from the cluster."""
+
+    def __init__(self, step: str, out: Path, scratch: Path, launcher: Launcher, send: Send) -> None:
+        self.step = step
+        self.out = out
+        self.scratch = scratch
+        self._launcher = launcher
+        self._send = send
+
+    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+        self._send(Message(self.step, "progress", {"done": done, "total": total, "unit": unit, "info": info}))
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        body = {"values": {name: float(value) for name, value in values.items()}, "at": step, "time": time.time()}
+        self._send(Message(self.step, "metrics", body))
+
+    def note(self, message: str) -> None:
+        self._send(Message(self.step, "note", {"text": message}))
+
+    def stopping(self) -> bool:
+        return self._send.stopping()
+
+    def figure(self, name: str, figure: Any) -> None:
+        path = self.out / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=144, bbox_inches="tight")
+        self._send(Message(self.step, "figure", {"name": name, "png": path.read_bytes()}))
+
+    def highlight(self, title: str, text: str) -> None:
+        self._send(Message(self.step, "highlight", {"title": title, "text": text}))
+
+    def gang(
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        ranks: int,
+        rank: Resources = Resources(),
+        max_restarts: int = 0,
+    ) -> list[T]:
+        return self._launcher.gang(
+            self.step, function, arguments, ranks=ranks, rank=rank, max_restarts=max_restarts, send=self._send
+        )
+
+    def serve(self, application: Application) -> Served:
+        return self._launcher.serve(application)

@@ -1,0 +1,160 @@
+"""What a step's result depends on, in canonical form, and its hash.
+
+In: the stage's name and version, its identity fields that differ from their defaults, the digests of external
+content, the fingerprints of its inputs. Out: paths, hosts, worker counts, anything marked `Runtime`. A value without
+a canonical form is an error, never a `repr`. Fields at their default are left out, so that adding a field with a
+default to a stage does not disturb what was made before; the tag of a union is always kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipelines.graph import Step
+from stages.base import Artifact, Edge, External, RuntimeMarker
+
+DigestFile = Callable[[Path], str]
+Payload = dict[str, Any]
+
+
+def payload(step: Step, inputs: Mapping[str, str], digest_file: DigestFile) -> Payload:
+    """What the step's result depends on. `inputs`: step name -> fingerprint, of every step that feeds it.
+
+    Raises TypeError for a field value that has no canonical form, StageError for external content that is not there.
+    """
+    return {
+        "stage": step.stage_name,
+        "version": step.stage.version,
+        "fields": _fields(step.stage, f"steps.{step.name}", digest_file),
+        "inputs": {key: inputs[edge.step] for key, edge in step.edges},
+    }
+
+
+def fingerprint(content: Payload) -> str:
+    """The SHA-256 of the canonical JSON of a payload, in hexadecimal."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no white space: equal values have equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def changes(old: Payload, new: Payload, step: Step) -> list[str]:
+    """What differs between two payloads of one step, one short phrase a difference; inputs come last."""
+    found = []
+    if old["stage"] != new["stage"]:
+        return [f"stage {old['stage']} -> {new['stage']}"]
+    if old["version"] != new["version"]:
+        found.append(f"version of stage {step.stage_name} {old['version']} -> {new['version']}")
+    before, after = _flat(old["fields"]), _flat(new["fields"])
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            if key.endswith(".external"):
+                found.append(f"the content of {key.removesuffix('.external')} changed")
+            else:
+                found.append(f"{key} {_shown(before, key, step)} -> {_shown(after, key, step)}")
+    producers = dict(step.edges)
+    inputs = sorted(old["inputs"].keys() | new["inputs"].keys())
+    differ = [key for key in inputs if old["inputs"].get(key) != new["inputs"].get(key)]
+    return found + [f"input {producers[key].step if key in producers else key} changed" for key in differ]
+
+
+def _fields(model: BaseModel, where: str, digest_file: DigestFile) -> dict[str, Any]:
+    kept = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if any(isinstance(mark, RuntimeMarker) for mark in field.metadata) or _is_edge(value):
+            continue
+        canonical = _canonical(value, f"{where}.{name}", digest_file)
+        if _is_tag(field) or not _is_default(field, value, canonical):
+            kept[name] = canonical
+    return kept
+
+
+def _canonical(value: Any, where: str, digest_file: DigestFile) -> Any:
+    if isinstance(value, External):
+        return {"external": value.digest(digest_file)}
+    if isinstance(value, BaseModel):
+        return _fields(value, where, digest_file)
+    if isinstance(value, Enum):
+        return _canonical(value.value, where, digest_file)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _canonical(item, f"{where}.{key}", digest_file) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_canonical(item, f"{where}.{index}", digest_file) for index, item in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return sorted((_canonical(item, where, digest_file) for item in value), key=canonical_json)
+    raise TypeError(
+        f"{where}: a {type(value).__name__} ({value!r}) has no canonical form, so it can't be part of a fingerprint; "
+        "make the field Runtime if it does not change the result, or External if it names content"
+    )
+
+
+def _is_edge(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(_is_edge(item) for item in value.values())
+    if isinstance(value, tuple | list):
+        return bool(value) and all(_is_edge(item) for item in value)
+    return isinstance(value, Edge | Artifact)
+
+
+def _is_tag(field: FieldInfo) -> bool:
+    """Whether the field tells the members of a union apart: a Literal of one value."""
+    return get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+
+
+def _is_default(field: FieldInfo, value: Any, canonical: Any) -> bool:
+    if field.is_required() or isinstance(value, External):
+        return False  # external content counts even where its fields are at their defaults
+    default = field.get_default(call_default_factory=True)
+    if value == default:
+        return True
+    # Equal but for Runtime fields, or a list where validation makes a tuple: the same in canonical form. Defaults
+    # hold no External, so there is nothing to digest.
+    return bool(_canonical(default, "", _no_file) == canonical)
+
+
+def _no_file(path: Path) -> str:
+    raise TypeError(f"a default refers to a file: {path}")
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {
+            name: leaf
+            for part, item in value.items()
+            for name, leaf in _flat(item, f"{key}.{part}".lstrip(".")).items()
+        }
+    return {key: value} if key else {}
+
+
+def _shown(fields: Mapping[str, Any], key: str, step: Step) -> str:
+    """The value of a flattened field as people write it; a field that was left out is at its default."""
+    value: Any
+    if key in fields:
+        value = fields[key]
+    else:
+        model: Any = type(step.stage)
+        *path, last = key.split(".")
+        for part in path:
+            field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+            model = field.annotation if field else None
+        field = model.model_fields.get(last) if model is not None and hasattr(model, "model_fields") else None
+        if field is None or field.is_required():
+            return "(none)"
+        value = field.get_default(call_default_factory=True)
+    return f"{value:g}" if isinstance(value, float) else repr(value)

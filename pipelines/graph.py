@@ -1,0 +1,187 @@
+"""Steps and edges: from plain values to a checked graph, its order, and the selection of a part of it.
+
+`build` is where typed wiring happens: every stage name, field, value and edge is checked, and all problems are
+reported together, before anything starts.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from pipelines import validation
+from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
+from stages.base import Artifact, Demand, Edge, Resources, Stage, StageError, edges
+from stages.registry import STAGES, load
+
+STEP_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class StepOptions(BaseModel):
+    """What a step in YAML may say beside its stage's own fields. How it runs: never part of the fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resources: Resources | None = None  # of the step's own process, instead of what its stage asks
+    retries: NonNegativeInt = 0  # how often a step that failed or was lost is started again
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of a pipeline: a stage with its values, and the steps that feed it."""
+
+    name: str
+    stage_name: str
+    stage: Stage
+    edges: tuple[tuple[str, Edge], ...]  # dotted field key -> edge
+    produces: type[Artifact]
+    options: StepOptions = StepOptions()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The steps that feed this one, each once, in the order of the fields."""
+        return tuple(dict.fromkeys(edge.step for _, edge in self.edges))
+
+    def demand(self) -> Demand:
+        demand = self.stage.demand()
+        return demand.model_copy(update={"task": self.options.resources}) if self.options.resources else demand
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A pipeline: its steps by name, in an order in which they can run."""
+
+    name: str
+    steps: Mapping[str, Step]
+
+    def downstream(self, names: Iterable[str]) -> set[str]:
+        """The named steps and every step that depends on them."""
+        found = set(names)
+        for step in self.steps.values():
+            if found.intersection(step.inputs):
+                found.add(step.name)
+        return found
+
+    def upstream(self, names: Iterable[str]) -> set[str]:
+        """The named steps and every step that they depend on."""
+        found = set(names)
+        for step in reversed(list(self.steps.values())):
+            if step.name in found:
+                found.update(step.inputs)
+        return found
+
+
+def build(name: str, steps: Mapping[str, Any]) -> Graph:
+    """Check plain values (step name -> fields) and make the graph of them. Raises ConfigError with every problem."""
+    problems: list[Problem] = []
+    made: dict[str, Step] = {}
+    if not steps:
+        problems.append(Problem("steps", "no step", "at least one", "Declare steps in conf/pipeline/*.yaml."))
+    for step_name, fields in steps.items():
+        try:
+            made[step_name] = _step(step_name, fields)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    for step in made.values():
+        problems.extend(_edge_problems(step, made, steps))
+    if problems:
+        raise ConfigError(problems)
+    try:
+        order = list(TopologicalSorter({step.name: step.inputs for step in made.values()}).static_order())
+    except CycleError as error:
+        loop = " -> ".join(reversed(error.args[1]))
+        raise ConfigError([Problem("steps", f"a cycle: {loop}", "steps that can be put in an order")]) from None
+    return Graph(name, {step_name: made[step_name] for step_name in order})
+
+
+def select(graph: Graph, from_: Collection[str], until: Collection[str], only: Collection[str]) -> set[str]:
+    """The steps to bring up to date: `from_` and all after it, `until` and all before it, or `only` the named ones.
+
+    Raises ConfigError for a name that is no step.
+    """
+    for key, names in (("from", from_), ("until", until), ("only", only)):
+        check_names(graph, key, names)
+    chosen = set(graph.steps)
+    if from_:
+        chosen &= graph.downstream(from_)
+    if until:
+        chosen &= graph.upstream(until)
+    if only:
+        chosen &= set(only)
+    if not chosen:
+        raise BloomlineError("The selection is empty: no step is both after `from` and before `until`.")
+    return chosen
+
+
+def check_names(graph: Graph, key: str, names: Collection[str]) -> None:
+    """Raises ConfigError if one of `names` is no step of the graph."""
+    unknown = [name for name in names if name not in graph.steps]
+    if unknown:
+        raise ConfigError(
+            Problem(key, repr(name), "the name of a step", nearest(name, graph.steps)) for name in unknown
+        )
+
+
+@cache
+def produces(stage: type[Stage]) -> type[Artifact]:
+    """The artifact type that a stage's `run` is annotated to return."""
+    found = typing.get_type_hints(stage.run).get("return")
+    if not (isinstance(found, type) and issubclass(found, Artifact) and found is not Artifact):
+        raise TypeError(f"{stage.__name__}.run must be annotated to return an Artifact type, not {found!r}")
+    return found
+
+
+def _step(name: str, fields: Any) -> Step:
+    key = f"steps.{name}"
+    if not STEP_NAME.fullmatch(name):
+        expected = "a name of small letters, digits and underscores that begins with a letter"
+        raise ConfigError([Problem(key, repr(name), expected)])
+    if not isinstance(fields, Mapping):
+        raise ConfigError([Problem(key, repr(fields), "a mapping with `stage` and its fields")])
+    fields = dict(fields)
+    stage_name = fields.pop("stage", None)
+    if not isinstance(stage_name, str) or stage_name not in STAGES:
+        found = "missing" if stage_name is None else repr(stage_name)
+        raise ConfigError([Problem(f"{key}.stage", found, "the name of a stage", nearest(str(stage_name), STAGES))])
+    options = {option: fields.pop(option) for option in StepOptions.model_fields if option in fields}
+    stage_type = load(stage_name)
+    problems: list[Problem] = []
+    try:
+        checked = StepOptions.model_validate(options)
+    except ValidationError as error:
+        problems += validation.problems(key, StepOptions, error)
+    try:
+        stage = stage_type.model_validate(fields)
+    except ValidationError as error:
+        problems += validation.problems(key, stage_type, error)
+    if problems:
+        raise ConfigError(problems)
+    try:
+        stage.demand()
+    except StageError as error:
+        raise ConfigError([Problem(key, str(error), "a stage whose demand can be told")]) from None
+    return Step(name, stage_name, stage, tuple(edges(stage)), produces(stage_type), checked)
+
+
+def _edge_problems(step: Step, made: Mapping[str, Step], declared: Mapping[str, Any]) -> Iterable[Problem]:
+    for field, edge in step.edges:
+        key = f"steps.{step.name}.{field}"
+        expected = f"a step that makes a {edge.expects.__name__}"
+        if edge.step in made:
+            source = made[edge.step]
+            if not issubclass(source.produces, edge.expects):
+                fit = [
+                    name for name, other in made.items() if issubclass(other.produces, edge.expects) and other != step
+                ]
+                found = f"step {edge.step!r} makes a {source.produces.__name__}"
+                remedy = f"Steps that do: {', '.join(fit)}." if fit else "No step of this pipeline does."
+                yield Problem(key, found, expected, remedy)
+        elif edge.step not in declared:
+            yield Problem(key, f"no step {edge.step!r}", expected, nearest(edge.step, declared))

@@ -1,0 +1,42 @@
+"""Numbers, times and sizes as people read them: in tables, the report and the notes."""
+
+from __future__ import annotations
+
+import math
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 0.4 s, 12.3 s, 2 min 05 s, 1 h 02 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    seconds = round(seconds)
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def number(value: float) -> str:
+    """A number with four significant digits, without an exponent where that is legible."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def brief(value: float) -> str:
+    """A number in at most six characters or so: 950, 45.2k, 14.1M."""
+    for least, unit, letter in ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if least <= abs(value) < math.inf:
+            return f"{value / unit:.1f}{letter}"
+    return number(value)
+
+
+def size(count: int) -> str:
+    """Bytes with a binary unit: 512 B, 3.4 KiB, 1.2 GiB."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

@@ -1,0 +1,136 @@
+"""What is known of one step while a run goes on, and what it becomes: a summary for people, a record for the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from pipelines.execute import Made
+from pipelines.plan import StepPlan
+from pipelines.provenance import Provenance
+from pipelines.store import Record, Store
+from pipelines.store.record import InputEntry
+from pipelines.summary import State, StepSummary
+from stages.base import Artifact, Edge, Stage
+
+
+@dataclass
+class StepProgress:
+    """One step of a run that goes on. The runner alone changes it."""
+
+    plan: StepPlan
+    state: State = "waiting"
+    reason: str = ""
+    record: Record | None = None
+    started: float = 0.0  # seconds since the epoch
+    attempts: int = 0
+    not_before: float = 0.0  # monotonic seconds: the next time to try
+    metrics: dict[str, float] = field(default_factory=dict)
+    highlights: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Path] = field(default_factory=dict)
+    error: str | None = None
+    tracking_run_id: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.state not in ("waiting", "running")
+
+    @property
+    def became(self) -> str:
+        """What to say of a finished step that others miss."""
+        known = {"failed": "failed", "skipped": "was skipped", "stopped": "was stopped"}
+        return known.get(self.state, "has no artifact")
+
+    def summary(self, store: Store) -> StepSummary:
+        step, record = self.plan.step, self.record
+        headline = step.stage.headline
+        seconds = record.seconds if record else time.time() - self.started if self.started else None
+        return StepSummary(
+            name=step.name,
+            stage=step.stage_name,
+            state=self.state,
+            reason=self.reason,
+            inputs=step.inputs,
+            fingerprint=self.plan.fingerprint,
+            config=stage_values(step.stage),
+            seconds=seconds,
+            headline=(headline, self.metrics[headline]) if headline and headline in self.metrics else None,
+            metrics=dict(self.metrics),
+            highlights=dict(self.highlights),
+            artifact=store.uri(record) if record else None,
+            artifact_type=step.produces.__name__,
+            artifact_role=_role(step.produces),
+            facts=dict(record.describe) if record else {},
+            size_bytes=record.size_bytes if record else None,
+            cached_from=record.run_id if record and self.state == "cached" else None,
+            figures=dict(self.figures),
+            error=self.error if self.state == "failed" else None,
+        )
+
+    def to_record(
+        self, pipeline: str, made: Made, inputs: Mapping[str, Record | None], provenance: Provenance
+    ) -> Record:
+        step = self.plan.step
+        return Record(
+            fingerprint=self.plan.fingerprint,
+            payload=self.plan.payload,
+            pipeline=pipeline,
+            step=step.name,
+            stage=step.stage_name,
+            artifact=step.produces.__name__,
+            location=made.location,
+            files=made.files,
+            config=stage_values(step.stage),
+            inputs={
+                source: InputEntry(fingerprint=record.fingerprint, content=record.content)
+                for source, record in inputs.items()
+                if record
+            },
+            metrics=self.metrics,
+            headline=step.stage.headline,
+            highlights=self.highlights,
+            describe=made.describe,
+            created=time.time(),
+            seconds=made.seconds,
+            run_id=provenance.run_id,
+            tracking_run_id=self.tracking_run_id,
+            git_commit=provenance.git_commit,
+            git_dirty=provenance.git_dirty,
+            versions=provenance.versions,
+        )
+
+
+def _role(artifact: type[Artifact]) -> Literal["model", "dataset"] | None:
+    return "model" if artifact.is_model else "dataset" if artifact.is_dataset else None
+
+
+def cached(plan: StepPlan, store: Store) -> StepSummary:
+    """The summary of a step of which nothing has to be done."""
+    record = plan.record
+    known = StepProgress(plan, "cached", plan.reason, record)
+    if record:
+        known.metrics, known.highlights = dict(record.metrics), dict(record.highlights)
+    return known.summary(store)
+
+
+def stage_values(stage: Stage) -> dict[str, Any]:
+    """Every field of a stage as JSON values; an edge as the name of its step."""
+    found: dict[str, Any] = _plain(stage)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Edge):
+        return value.step
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,79 @@
+"""Where a run comes from: its id, the command, the commit, the versions of what it runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+LIBRARIES = ("bloomline", "torch", "ray", "mlflow", "hydra-core", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who made the artifacts of a run, and from which code."""
+
+    run_id: str
+    command: str
+    git_commit: str | None
+    git_dirty: bool
+    versions: Mapping[str, str]
+
+
+def collect(verb: str, overrides: Sequence[str]) -> Provenance:
+    """The provenance of a run that begins now. Reads package metadata and asks git; imports no library."""
+    commit, dirty = git_state(Path(__file__).parent)
+    return Provenance(
+        run_id=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}",
+        command=command(verb, overrides),
+        git_commit=commit,
+        git_dirty=dirty,
+        versions={"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+    )
+
+
+def command(verb: str, overrides: Sequence[str]) -> str:
+    """The command line that does the same again."""
+    return f"{program()} {shlex.join([verb, *overrides])}"
+
+
+def program() -> str:
+    """How bloomline is called from here: by name where it is on the PATH, else by its path."""
+    called = Path(sys.argv[0])
+    if shutil.which("bloomline") or called.name != "bloomline":
+        return "bloomline"
+    with contextlib.suppress(ValueError):
+        return str(called.absolute().relative_to(Path.cwd()))
+    return str(called)
+
+
+def git_state(directory: Path) -> tuple[str | None, bool]:
+    """The commit that is checked out, and whether tracked files differ from it; (None, False) outside a checkout."""
+    try:
+        commit = _git(directory, "rev-parse", "HEAD")
+        return commit, bool(_git(directory, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, False
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,236 @@
+"""Renders a run as one self-contained HTML page: no request leaves it, no script runs in it."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from markupsafe import Markup
+
+from pipelines.legible import duration, number, size
+from pipelines.report.graph import graph_svg
+from pipelines.summary import RunSummary, StepSummary
+
+LARGEST_FIGURE_BYTES = 8 << 20
+WORDS = {
+    "done": "done",
+    "cached": "cached",
+    "failed": "failed",
+    "skipped": "skipped",
+    "stopped": "stopped",
+    "running": "running",
+    "waiting": "waiting",
+    "unselected": "not selected",
+}
+
+
+def render(run: RunSummary) -> str:
+    """The page. Everything that comes from the run is escaped; figures that can't be read are named, not shown."""
+    style = files("pipelines.report").joinpath("page.css").read_text()
+    body = Markup("\n").join(
+        part
+        for part in (
+            _header(run),
+            _notes(run),
+            _section(
+                "graph", "Graph", Markup('<div class="scroll">{}</div>').format(Markup(graph_svg(run.steps, True)))
+            ),
+            _highlights(run.steps),
+            _section("steps", "Steps", _table(run.steps)),
+            *(_step(step) for step in run.steps),
+            _again(run),
+            _section("config", "Configuration", _folded("The whole pipeline as it was composed", run.config_yaml)),
+        )
+        if part
+    )
+    return str(
+        Markup(
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="color-scheme" content="light dark">\n'
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+            "style-src 'unsafe-inline'\">\n"
+            '<link rel="icon" href="data:,">\n'
+            "<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        ).format(title=f"{run.pipeline}: {run.state}", style=Markup(style), body=body)
+    )
+
+
+def write(run: RunSummary, path: Path) -> Path:
+    """Write the page to `path`, whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(render(run), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The parts
+
+
+def _header(run: RunSummary) -> Markup:
+    when = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(run.started))
+    commit = "not in a git checkout"
+    if run.git_commit:
+        commit = run.git_commit[:12] + (" with uncommitted changes" if run.git_dirty else "")
+    counts = {state: sum(step.state == state for step in run.steps) for state in WORDS}
+    told = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count)
+    facts = {"Began": when, "Took": duration(run.seconds), "Steps": told, "Commit": commit, "Run": run.run_id}
+    return Markup('<header>\n<p class="kind">Pipeline run</p>\n<h1>{name} {badge}</h1>\n{facts}\n</header>').format(
+        name=run.pipeline, badge=_badge(run.state), facts=_facts(facts)
+    )
+
+
+def _notes(run: RunSummary) -> Markup:
+    notes = Markup("").join(Markup("<p>{}</p>").format(note) for note in run.notes)
+    return Markup('<aside class="notes" aria-label="Notes">{}</aside>').format(notes) if run.notes else Markup("")
+
+
+def _highlights(steps: Iterable[StepSummary]) -> Markup:
+    shown = Markup("\n").join(
+        Markup("<figure class=highlight><figcaption>{} <span>{}</span></figcaption><pre>{}</pre></figure>").format(
+            title, step.name, text
+        )
+        for step in steps
+        for title, text in step.highlights.items()
+    )
+    return _section("highlights", "Highlights", shown) if shown else Markup("")
+
+
+def _table(steps: Iterable[StepSummary]) -> Markup:
+    rows = Markup("\n").join(
+        Markup(
+            '<tr><th scope="row"><a href="#step-{name}">{name}</a></th><td>{stage}</td><td>{badge}</td>'
+            '<td class="n">{time}</td><td>{metric}</td><td class="n">{size}</td><td class="why">{reason}</td></tr>'
+        ).format(
+            name=step.name,
+            stage=step.stage,
+            badge=_badge(step.state),
+            time=duration(step.seconds) if step.seconds is not None else "",
+            metric=_headline(step),
+            size=size(step.size_bytes) if step.size_bytes is not None else "",
+            reason=step.reason,
+        )
+        for step in steps
+    )
+    heads = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(Markup(' class="n"') if name in ("Time", "Size") else "", name)
+        for name in ("Step", "Stage", "State", "Time", "Headline", "Size", "Why")
+    )
+    return Markup(
+        '<div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>'
+    ).format(heads, rows)
+
+
+def _step(step: StepSummary) -> Markup:
+    facts: dict[str, object] = {"Why": step.reason}
+    if step.inputs:
+        links = (Markup('<a href="#step-{0}">{0}</a>').format(name) for name in step.inputs)
+        facts["Reads"] = Markup(", ").join(links)
+    if step.seconds is not None:
+        facts["Took"] = duration(step.seconds)
+    if step.artifact:
+        kind = f"{step.artifact_type}, " if step.artifact_type else ""
+        facts["Artifact"] = Markup("{}{}<br><code>{}</code>").format(
+            kind, size(step.size_bytes) if step.size_bytes is not None else "size unknown", step.artifact
+        )
+    facts["Fingerprint"] = Markup("<code>{}</code>").format(step.fingerprint)
+    error = Markup('<div class="error" role="alert"><pre>{}</pre></div>').format(step.error) if step.error else ""
+    figures = Markup("\n").join(_figure(name, path) for name, path in step.figures.items())
+    return Markup(
+        '<section class="step" id="step-{name}" aria-labelledby="step-{name}-head">\n'
+        '<h3 id="step-{name}-head">{name} <span class="stage">{stage}</span> {badge}</h3>\n'
+        "{error}\n{facts}\n{metrics}\n"
+        '<div class="figures">{figures}</div>\n{config}\n</section>'
+    ).format(
+        name=step.name,
+        stage=step.stage,
+        badge=_badge(step.state),
+        error=error,
+        facts=_facts(facts),
+        metrics=_metrics(step.metrics),
+        figures=figures,
+        config=_folded("Configuration", _yaml_like(step.config)) if step.config else "",
+    )
+
+
+def _metrics(metrics: Mapping[str, float]) -> Markup:
+    cells = Markup("").join(
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name.replace("_", " "), number(value))
+        for name, value in metrics.items()
+    )
+    return Markup('<dl class="metrics">{}</dl>').format(cells) if metrics else Markup("")
+
+
+def _figure(name: str, path: Path) -> Markup:
+    title = name.replace("_", " ")
+    try:
+        too_large = path.stat().st_size > LARGEST_FIGURE_BYTES
+        content = b"" if too_large else path.read_bytes()
+    except OSError:
+        content = b""
+    if not content.startswith(b"\x89PNG"):
+        return Markup("<p>The figure <em>{}</em> can't be shown: {}</p>").format(title, str(path))
+    data = base64.b64encode(content).decode()
+    return Markup(
+        '<figure><img alt="Plot: {0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
+    ).format(title, data)
+
+
+def _again(run: RunSummary) -> Markup:
+    checkout = f"git checkout {run.git_commit}\n" if run.git_commit else ""
+    dirty = (
+        Markup("<p>The working tree had changes that are in no commit: the same commit may not give the same run.</p>")
+        if run.git_dirty
+        else ""
+    )
+    versions = _facts(run.versions)
+    return _section(
+        "again", "How to repeat it", Markup("<pre>{}{}</pre>\n{}{}").format(checkout, run.command, dirty, versions)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Small pieces
+
+
+def _section(identifier: str, title: str, body: Markup) -> Markup:
+    return Markup('<section id="{0}" aria-labelledby="{0}-head">\n<h2 id="{0}-head">{1}</h2>\n{2}\n</section>').format(
+        identifier, title, body
+    )
+
+
+def _badge(state: str) -> Markup:
+    return Markup('<span class="badge {}">{}</span>').format(state, WORDS.get(state, state))
+
+
+def _headline(step: StepSummary) -> Markup | str:
+    if step.headline is None:
+        return ""
+    return Markup("{} <strong>{}</strong>").format(step.headline[0].replace("_", " "), number(step.headline[1]))
+
+
+def _facts(facts: Mapping[str, object]) -> Markup:
+    rows = Markup("").join(
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, what) for name, what in facts.items()
+    )
+    return Markup('<dl class="facts">{}</dl>').format(rows)
+
+
+def _folded(title: str, text: str) -> Markup:
+    return Markup("<details><summary>{}</summary><pre>{}</pre></details>").format(title, text)
+
+
+def _yaml_like(config: Mapping[str, object], indent: str = "") -> str:
+    """Nested values as indented lines, for eyes: not meant to be read back."""
+    lines = []
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{name}:", _yaml_like(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {value}")
+    return "\n".join(lines)

@@ -1,0 +1,309 @@
+"""Runs a plan: starts every step whose inputs are there, within the cluster's resources, until nothing is left to do.
+
+The runner knows the executor only by its protocol and the world only by its observers (terminal, tracking, report).
+It holds the lease of a step while the step runs, writes the record when it is done, and decides again for a step that
+was planned as cached on condition. A failed step lets its siblings finish; what depends on it is skipped.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+from cluster.base import Executor, Message, Outcome
+from pipelines.execute import Job, execute
+from pipelines.plan import Plan, StepPlan, is_current
+from pipelines.progress import StepProgress
+from pipelines.provenance import Provenance
+from pipelines.store import Record, Store
+from pipelines.store.lease import Leases
+from pipelines.summary import RunSummary, State, StepSummary
+
+POLL_S = 0.25
+LEASE_POLL_S = 1.0
+STOP_GRACE_S = 20.0  # for a step to save what it has, before it is ended
+LONGEST_BACKOFF_S = 30.0
+
+
+class Observer(Protocol):
+    """Is told what happens in a run, from the thread of the runner. Must be quick, must not raise."""
+
+    def run_started(self, run: RunSummary) -> None: ...
+
+    def step_started(self, step: StepSummary) -> str | None:
+        """May return the id under which it tracks the step: it goes into the record."""
+
+    def step_message(self, message: Message) -> None: ...
+
+    def step_finished(self, step: StepSummary, record: Record | None) -> None:
+        """The step is done, cached, failed, skipped or stopped. `record`: of its artifact, if it has one."""
+
+    def run_finished(self, run: RunSummary) -> None: ...
+
+
+class Runner:
+    """One execution of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        executor: Executor,
+        provenance: Provenance,
+        config_yaml: str,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._executor = executor
+        self._provenance = provenance
+        self._config_yaml = config_yaml
+        self._observers = observers
+        self._directory = store.config.state / "runs" / provenance.run_id
+        self._leases = Leases(store.files, store.config.lease_timeout_s, provenance.run_id)
+        self._steps = {name: StepProgress(step, reason=step.reason) for name, step in plan.steps.items()}
+        self._began = time.time()
+        self._signal = 0
+        self._stop_deadline: float | None = None
+
+    def run(self) -> RunSummary:
+        """Bring every planned step up to date. Returns when all that can be done is done, or was stopped."""
+        self._tell(lambda observer: observer.run_started(self.summary("running")))
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self._advance():
+                for event in self._executor.wait(POLL_S):
+                    if isinstance(event, Message):
+                        self._on_message(event)
+                    else:
+                        self._on_outcome(event)
+        finally:
+            self._leases.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        states = {step.state for step in self._steps.values()}
+        state: Literal["done", "failed", "stopped"] = "done"
+        if self._signal:
+            state = "stopped"
+        elif states & {"failed", "skipped", "stopped"}:
+            state = "failed"
+        summary = self.summary(state)
+        self._tell(lambda observer: observer.run_finished(summary))
+        return summary
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 after a failure, or 128 + the number of the signal that stopped the run."""
+        if self._signal:
+            return 128 + self._signal
+        return int(any(step.state in ("failed", "skipped") for step in self._steps.values()))
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def _advance(self) -> bool:
+        """Start what can be started. False when nothing runs and nothing more will."""
+        if self._signal:
+            self._wind_down()
+        else:
+            for step in self._steps.values():
+                if step.state == "waiting":
+                    self._consider(step)
+        return any(not step.finished for step in self._steps.values())
+
+    def _consider(self, step: StepProgress) -> None:
+        name = step.plan.step.name
+        if step.plan.state == "unselected":
+            return self._finish(step, "unselected")
+        inputs = {source: self._steps[source] for source in step.plan.step.inputs}
+        broken = [source for source, other in inputs.items() if other.finished and other.record is None]
+        if broken:
+            cause = ", ".join(f"{source}, which {self._steps[source].became}" for source in broken)
+            step.reason = f"needs {cause}"
+            return self._finish(step, "skipped")
+        if not all(other.finished for other in inputs.values()):
+            return None
+        records = {source: other.record for source, other in inputs.items() if other.record}
+        if step.plan.state == "cached" and step.plan.record:
+            stale = is_current(step.plan.record, records)
+            if stale is None:
+                return self._take(step, step.plan.record, step.reason.split(", if ")[0])
+            step.reason = stale
+        if time.monotonic() < step.not_before or not self._fits(step):
+            return None
+        holder = self._leases.acquire(step.plan.fingerprint)
+        if holder:
+            step.not_before = time.monotonic() + LEASE_POLL_S
+            self._note(name, f"waits for {holder}, which is computing it")
+            return None
+        made = self._store.record(step.plan.fingerprint)
+        if made and made != step.plan.record and not is_current(made, records) and not self._store.inspect(made):
+            self._leases.release(step.plan.fingerprint)
+            return self._take(step, made, f"by run {made.run_id}, meanwhile")
+        return self._start(step, records)
+
+    def _start(self, step: StepProgress, records: dict[str, Record]) -> None:
+        name = step.plan.step.name
+        step.state = "running"
+        step.attempts += 1
+        step.started = time.time()
+        if step.tracking_run_id is None:
+            for observer in self._observers:
+                step.tracking_run_id = observer.step_started(step.summary(self._store)) or step.tracking_run_id
+        kinds = {source: self._plan.graph.steps[source].produces for source in step.plan.step.inputs}
+        job = Job(
+            step=name,
+            stage_name=step.plan.step.stage_name,
+            stage=step.plan.step.stage,
+            produces=step.plan.step.produces,
+            fingerprint=step.plan.fingerprint,
+            inputs={source: (record, kinds[source]) for source, record in records.items()},
+            store=_shared(self._store),
+        )
+        self._executor.start(name, partial(execute, job), step.plan.demand)
+
+    def _fits(self, step: StepProgress) -> bool:
+        """Whether the step's demand fits beside those of the steps that run now."""
+        running = [other for other in self._steps.values() if other.state == "running"]
+        if not running:
+            return True
+        if not self._executor.concurrent:
+            return False
+        for what in ("cpus", "gpus", "memory_bytes"):
+            has = sum(getattr(node, what) for node in self._executor.nodes)
+            asked = sum(_total(other.plan, what) for other in [*running, step])
+            if asked > has:
+                return False
+        return True
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        step = self._steps[message.step]
+        if message.kind == "metrics":
+            step.metrics.update(message.body["values"])
+        elif message.kind == "highlight":
+            step.highlights[message.body["title"]] = message.body["text"]
+        elif message.kind == "figure":
+            path = self._directory / "figures" / message.step / f"{message.body['name']}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(message.body["png"])
+            step.figures[message.body["name"]] = path
+            message = replace(message, body={"name": message.body["name"], "path": path})
+        self._tell(lambda observer: observer.step_message(message))
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        step = self._steps[outcome.step]
+        if step.finished:
+            return None
+        if outcome.state == "done":
+            inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
+            record = step.to_record(self._plan.graph.name, outcome.result, inputs, self._provenance)
+            self._store.commit(record)
+            self._store.set_latest(record.pipeline, record.step, record.fingerprint)
+            self._leases.release(step.plan.fingerprint)
+            step.record = record
+            return self._finish(step, "done")
+        self._leases.release(step.plan.fingerprint)
+        if outcome.state == "stopped":
+            return self._finish(step, "stopped")
+        step.error = outcome.error
+        if outcome.trace:
+            self._keep_trace(outcome)
+        if step.attempts <= step.plan.step.options.retries and not self._signal:
+            backoff = min(2.0**step.attempts, LONGEST_BACKOFF_S)
+            step.state, step.not_before = "waiting", time.monotonic() + backoff
+            of = step.plan.step.options.retries
+            return self._note(
+                outcome.step, f"{outcome.error} Tries again in {backoff:.0f} s ({step.attempts} of {of})."
+            )
+        return self._finish(step, "failed")
+
+    def _take(self, step: StepProgress, record: Record, reason: str) -> None:
+        """The artifact is there already."""
+        step.record, step.reason = record, reason
+        step.metrics, step.highlights = dict(record.metrics), dict(record.highlights)
+        step.figures = self._store.figures(record)
+        self._store.set_latest(self._plan.graph.name, step.plan.step.name, record.fingerprint)
+        self._finish(step, "cached")
+
+    def _finish(self, step: StepProgress, state: State) -> None:
+        step.state = state
+        if step.record is None and state == "unselected":
+            step.record = step.plan.record
+        if state != "unselected":
+            self._tell(lambda observer: observer.step_finished(step.summary(self._store), step.record))
+
+    def _wind_down(self) -> None:
+        """After a signal: nothing new starts, what runs gets a while to save itself and is then ended."""
+        now = time.monotonic()
+        running = [step for step in self._steps.values() if step.state == "running"]
+        if self._stop_deadline is None:
+            self._stop_deadline = now + STOP_GRACE_S
+            for step in running:
+                self._executor.stop(step.plan.step.name)
+        elif now > self._stop_deadline:
+            for step in running:
+                self._executor.kill(step.plan.step.name)
+            self._stop_deadline = now + STOP_GRACE_S
+        for step in self._steps.values():
+            if step.state == "waiting":
+                self._finish(step, "unselected" if step.plan.state == "unselected" else "stopped")
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            self._stop_deadline = 0.0  # asked twice: at once
+            if not self._executor.concurrent:
+                raise KeyboardInterrupt
+            return
+        self._signal = number
+        if not self._executor.concurrent:
+            for step in self._steps.values():
+                if step.state == "running":
+                    self._executor.stop(step.plan.step.name)
+
+    # -- values -------------------------------------------------------------------------------------------------
+
+    def summary(self, state: Literal["running", "done", "failed", "stopped"]) -> RunSummary:
+        return RunSummary(
+            run_id=self._provenance.run_id,
+            pipeline=self._plan.graph.name,
+            command=self._provenance.command,
+            started=self._began,
+            seconds=time.time() - self._began,
+            state=state,
+            steps=tuple(step.summary(self._store) for step in self._steps.values()),
+            config_yaml=self._config_yaml,
+            git_commit=self._provenance.git_commit,
+            git_dirty=self._provenance.git_dirty,
+            versions=self._provenance.versions,
+        )
+
+    def _keep_trace(self, outcome: Outcome) -> None:
+        path = self._directory / f"{outcome.step}.traceback.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(outcome.trace)
+        self._note(outcome.step, f"the whole traceback is in {path}")
+
+    def _note(self, step: str, text: str) -> None:
+        self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": text})))
+
+    def _tell(self, what: Callable[[Observer], Any]) -> None:
+        for observer in self._observers:
+            what(observer)
+
+
+def _total(plan: StepPlan, what: str) -> float:
+    demand = plan.demand
+    return float(getattr(demand.task, what) + demand.ranks * getattr(demand.rank, what))
+
+
+def _shared(store: Store) -> Any:
+    """The store's config as another process must see it: no path relative to this one's working directory."""
+    config = store.config
+    root = str(config.local_root) if config.is_local else config.root
+    return config.model_copy(update={"root": root, "state_directory": str(config.state)})

@@ -1,0 +1,90 @@
+"""SHA-256 of files, remembered by the file's stat, so that a file that nobody touched is not read again.
+
+A file is taken for unchanged only if size, modification time, inode change time and inode are all as they were when
+it was read. Programs can set the modification time back but not the change time, so a byte flipped behind our back
+is noticed. A file changed within the resolution of the clock of its hashing is not remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+SETTLED_NS = 50_000_000  # coarser than any file system's time stamps that we know
+
+Token = str
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stat_token(found: os.stat_result) -> Token:
+    """What the file system says of a file that changes whenever its content does."""
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
+
+
+class DigestMemory:
+    """Path -> (token, digest), in sqlite: several processes may use it at once. Losing it costs time only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, tuple[Token, str]] | None = None
+
+    def digest(self, path: Path) -> str:
+        """The SHA-256 of a local file, from memory if its stat is unchanged. Raises OSError."""
+        key, before = str(path.absolute()), os.stat(path)
+        known = self.known().get(key)
+        if known and known[0] == stat_token(before):
+            return known[1]
+        found = sha256_of(path)
+        after = os.stat(path)
+        if stat_token(after) == stat_token(before) and time.time_ns() - after.st_ctime_ns > SETTLED_NS:
+            self.remember([(key, stat_token(after), found)])
+        return found
+
+    def known(self) -> dict[str, tuple[Token, str]]:
+        """Everything remembered. Read once: what other processes add meanwhile is only not yet known here."""
+        if self._known is None:
+            self._known = {}
+            if self._path.exists():
+                try:
+                    with self._connection() as connection:
+                        rows = connection.execute("SELECT path, token, sha256 FROM digests")
+                        self._known = {path: (token, digest) for path, token, digest in rows}
+                except sqlite3.DatabaseError:
+                    self._path.unlink(missing_ok=True)  # a damaged memory is no memory
+        return self._known
+
+    def remember(self, entries: Iterable[tuple[str, Token, str]]) -> None:
+        """Remember (path, token, digest) triples."""
+        entries = list(entries)
+        if not entries:
+            return
+        self.known().update({path: (token, digest) for path, token, digest in entries})
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._connection() as connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, token TEXT, sha256 TEXT)"
+                )
+                connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", entries)
+        except sqlite3.Error:
+            pass  # a full disk or a locked file: it will be hashed again
+
+    def forget(self, prefix: str) -> None:
+        """Forget every path that begins with `prefix`."""
+        self._known = {path: entry for path, entry in self.known().items() if not path.startswith(prefix)}
+        if self._path.exists():
+            with self._connection() as connection:
+                connection.execute("DELETE FROM digests WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
+
+    def _connection(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=10)

@@ -1,0 +1,233 @@
+"""The few things that the store asks of a file system, on a local disk and on any other that fsspec knows.
+
+A local disk gives durability and atomicity by fsync and rename. An object store has neither a rename nor directories,
+but its single puts are atomic: attempts have names of their own, so a half-uploaded one is never mistaken for whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.store.digests import Token, stat_token
+
+
+class Files(Protocol):
+    """Paths are relative to the store's root, with forward slashes."""
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a small file, or None if there is none."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """Replace a small file atomically and durably."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a small file that must not exist yet; False if it does."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all in it; nothing happens if it is not there."""
+
+    def names(self, directory: str) -> list[str]:
+        """The names in a directory; empty if there is none."""
+
+    def tokens(self, directory: str) -> dict[str, tuple[int, Token]]:
+        """Every file below a directory: relative path -> (size in bytes, a token that changes with the content)."""
+
+    def put(self, source: Path, directory: str) -> None:
+        """Move a local directory, already synced, to its place. The place did not exist before."""
+
+    def key(self, path: str) -> str:
+        """A name for the file that is unique in this machine's digest memory."""
+
+    def uri(self, path: str) -> str: ...
+
+
+class LocalFiles:
+    """A directory on a disk of this machine, or on one that all nodes of the cluster mount."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return (self.root / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, path: str, content: bytes) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            _write_synced(part, content, os.O_CREAT | os.O_EXCL)
+            os.replace(part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        sync_directory(target.parent)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Written aside and linked into place: whoever reads the file finds it whole."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            _write_synced(part, content, os.O_CREAT | os.O_EXCL)
+            os.link(part, target)
+        except FileExistsError:
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+        return True
+
+    def remove(self, path: str) -> None:
+        target = self.root / path
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    def names(self, directory: str) -> list[str]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(name for name in os.listdir(self.root / directory) if not name.startswith("."))
+        return []
+
+    def tokens(self, directory: str) -> dict[str, tuple[int, Token]]:
+        found: dict[str, tuple[int, Token]] = {}
+        pending = [""]
+        while pending:
+            prefix = pending.pop()
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self.root / directory / prefix) as entries,
+            ):
+                for entry in entries:
+                    path = prefix + entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(path + "/")
+                    else:
+                        stat = entry.stat(follow_symlinks=False)
+                        found[path] = (stat.st_size, stat_token(stat))
+        return found
+
+    def put(self, source: Path, directory: str) -> None:
+        target = self.root / directory
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
+        sync_directory(target.parent)
+
+    def key(self, path: str) -> str:
+        return str(self.root / path)
+
+    def uri(self, path: str) -> str:
+        return str(self.root / path)
+
+
+class RemoteFiles:
+    """Any file system of fsspec: s3://, gs://, memory://, ..."""
+
+    def __init__(self, root: str, options: Mapping[str, Any]) -> None:
+        import fsspec
+
+        self._fs, self._root = fsspec.core.url_to_fs(root, **options, use_listings_cache=False)
+        self._root = self._root.rstrip("/")
+        self._uri = root.rstrip("/")
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            content: bytes = self._fs.cat_file(f"{self._root}/{path}")
+        except FileNotFoundError:
+            return None
+        return content
+
+    def write(self, path: str, content: bytes) -> None:
+        self._fs.pipe_file(f"{self._root}/{path}", content)
+
+    def create(self, path: str, content: bytes) -> bool:
+        try:
+            self._fs.pipe_file(f"{self._root}/{path}", content, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
+                return False
+            raise
+        return True
+
+    def remove(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(f"{self._root}/{path}", recursive=True)
+
+    def names(self, directory: str) -> list[str]:
+        try:
+            found: Iterable[str] = self._fs.ls(f"{self._root}/{directory}", detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+    def tokens(self, directory: str) -> dict[str, tuple[int, Token]]:
+        base = f"{self._root}/{directory}"
+        try:
+            found: Mapping[str, Mapping[str, Any]] = self._fs.find(base, detail=True)
+        except FileNotFoundError:
+            return {}
+        telling = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "created", "mtime")
+        return {
+            name.removeprefix(base).lstrip("/"): (
+                int(info["size"]),
+                ":".join(str(info[key]) for key in ("size", *telling) if key in info),
+            )
+            for name, info in found.items()
+        }
+
+    def put(self, source: Path, directory: str) -> None:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                self._fs.put_file(str(path), f"{self._root}/{directory}/{path.relative_to(source).as_posix()}")
+        shutil.rmtree(source)
+
+    def get(self, path: str, target: Path) -> None:
+        """Fetch one file to a local path."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._fs.get_file(f"{self._root}/{path}", str(target))
+
+    def key(self, path: str) -> str:
+        return f"{self._uri}/{path}"
+
+    def uri(self, path: str) -> str:
+        return f"{self._uri}/{path}"
+
+
+def sync_tree(directory: Path) -> None:
+    """Make every file and directory below (and with) `directory` durable."""
+    for parent, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            _sync(Path(parent, name))
+        sync_directory(Path(parent))
+
+
+def sync_directory(directory: Path) -> None:
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_synced(path: Path, content: bytes, flags: int) -> None:
+    handle = os.open(path, os.O_WRONLY | flags, 0o644)
+    try:
+        with open(handle, "wb", closefd=False) as file:
+            file.write(content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,112 @@
+"""Leases: of two runs that want the same artifact, one computes it and the other waits.
+
+A lease is a small file with its holder and a heartbeat. It ends by release, or when its holder is seen to be gone: at
+once if that was a process of this machine, else when the heartbeat has not moved for the timeout, by the waiter's own
+clock. Should two runs hold one by a rare race on an object store, both compute the same thing and the later record
+stands: leases save work, correctness does not rest on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+import uuid
+from typing import Any
+
+from pipelines.process import is_gone, this_process
+from pipelines.store.files import Files
+
+
+class Leases:
+    """The leases of one run, kept alive by a thread while any is held."""
+
+    def __init__(self, files: Files, timeout_s: float, run_id: str) -> None:
+        self._files = files
+        self._timeout_s = timeout_s
+        self._holder = {"holder": uuid.uuid4().hex, "run": run_id, **this_process()}
+        self._held: set[str] = set()
+        self._seen: dict[str, tuple[bytes, float]] = {}  # of others': content, when it was first seen so
+        self._beat = 0
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, fingerprint: str) -> str | None:
+        """Take the lease. None if it is ours now, else who holds it, for people."""
+        if fingerprint in self._held:
+            return None
+        content = self._files.read(_path(fingerprint))
+        if content is not None:
+            if not self._is_dead(fingerprint, content):
+                return _describe(content)
+            self._files.remove(_path(fingerprint))
+        if not self._files.create(_path(fingerprint), self._content()):
+            return _describe(self._files.read(_path(fingerprint)) or b"{}")
+        with self._lock:
+            self._held.add(fingerprint)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
+                self._thread.start()
+        return None
+
+    def release(self, fingerprint: str) -> None:
+        with self._lock:
+            if fingerprint not in self._held:
+                return
+            self._held.discard(fingerprint)
+            content = _parse(self._files.read(_path(fingerprint)) or b"{}")
+            if content.get("holder") == self._holder["holder"]:
+                self._files.remove(_path(fingerprint))
+
+    def close(self) -> None:
+        """Release every lease that is held."""
+        self._closed.set()
+        for fingerprint in list(self._held):
+            self.release(fingerprint)
+
+    def _is_dead(self, fingerprint: str, content: bytes) -> bool:
+        if is_gone(_parse(content)):
+            return True
+        seen, since = self._seen.get(fingerprint, (b"", 0.0))
+        if seen != content:
+            self._seen[fingerprint] = (content, time.monotonic())
+            return False
+        return time.monotonic() - since > self._timeout_s
+
+    def _content(self) -> bytes:
+        return json.dumps({**self._holder, "beat": self._beat}).encode()
+
+    def _keep(self) -> None:
+        while not self._closed.wait(self._timeout_s / 5):
+            with self._lock:
+                self._beat += 1
+                for fingerprint in self._held:
+                    # A store that is out of reach for a moment must not end the run.
+                    with contextlib.suppress(OSError):
+                        self._files.write(_path(fingerprint), self._content())
+
+
+def holder(files: Files, name: str) -> dict[str, Any]:
+    """Who holds the lease of that file name; empty if it can't be told."""
+    return _parse(files.read(f"leases/{name}") or b"{}")
+
+
+def _path(fingerprint: str) -> str:
+    return f"leases/{fingerprint}.json"
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _describe(content: bytes) -> str:
+    found = _parse(content)
+    return (
+        f"run {found.get('run', '?')} (process {found.get('pid', '?')} on {str(found.get('host', '?')).split('/')[0]})"
+    )

@@ -1,0 +1,281 @@
+"""The store itself: find, verify, open, stage, commit and collect artifacts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipelines.errors import BloomlineError
+from pipelines.store.config import StoreConfig
+from pipelines.store.digests import DigestMemory, sha256_of
+from pipelines.store.files import Files, LocalFiles, RemoteFiles, sync_tree
+from pipelines.store.record import FileEntry, Record
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing wrong with an artifact in the store."""
+
+    path: str  # of the file, relative to the artifact
+    what: str  # "missing", "truncated: ...", "content changed", ...
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+class Store:
+    """Artifacts by fingerprint. Cheap to make; picklable by its config."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self.config = config
+        self.digests = DigestMemory(config.state / "digests.sqlite")
+        self.files: Files
+        if config.is_local:
+            self.files = LocalFiles(config.local_root)
+        else:
+            self.files = RemoteFiles(config.root, config.options)
+
+    # -- records ------------------------------------------------------------------------------------------------
+
+    def record(self, fingerprint: str) -> Record | None:
+        """The record of a fingerprint, or None if there is none that can be read."""
+        content = self.files.read(f"records/{fingerprint}.json")
+        if content is None:
+            return None
+        try:
+            record = Record.model_validate_json(content)
+        except ValidationError:
+            return None  # a damaged record is no record: the step runs again
+        return record if record.fingerprint == fingerprint else None
+
+    def records(self) -> Iterator[Record]:
+        """Every readable record."""
+        for name in self.files.names("records"):
+            record = self.record(name.removesuffix(".json"))
+            if record:
+                yield record
+
+    def latest(self, pipeline: str, step: str) -> Record | None:
+        """The record that a step of a pipeline had last: what it is compared with when it has to run again."""
+        content = self.files.read(f"latest/{pipeline}/{step}.json")
+        return self.record(content.decode(errors="replace").strip()) if content else None
+
+    def set_latest(self, pipeline: str, step: str, fingerprint: str) -> None:
+        path = f"latest/{pipeline}/{step}.json"
+        if self.files.read(path) != fingerprint.encode():
+            self.files.write(path, fingerprint.encode())
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def inspect(self, record: Record, thorough: bool = False) -> list[Damage]:
+        """What is wrong with an artifact's files. Reads only files whose stat changed, or all of them if `thorough`."""
+        found = self.files.tokens(record.location)
+        known = self.digests.known()
+        damages, seen = [], []
+        for file in record.files:
+            if file.path not in found:
+                damages.append(Damage(file.path, "is missing"))
+                continue
+            size, token = found[file.path]
+            key = self.files.key(f"{record.location}/{file.path}")
+            if size != file.size:
+                damages.append(Damage(file.path, f"has {size:,} bytes instead of {file.size:,}"))
+            elif thorough or known.get(key) != (token, file.sha256):
+                if self._digest(record, file) == file.sha256:
+                    seen.append((key, token, file.sha256))
+                else:
+                    damages.append(Damage(file.path, "has other content than what was written"))
+        damages += [
+            Damage(path, "does not belong there") for path in found.keys() - {file.path for file in record.files}
+        ]
+        self.digests.remember(seen)
+        return damages
+
+    def open(self, record: Record) -> Path:
+        """A local directory with the artifact's files, every digest checked just now.
+
+        Raises BloomlineError naming the damaged files.
+        """
+        remote = isinstance(self.files, RemoteFiles)
+        path = self._fetch(record) if remote else self.config.local_root / record.location
+        damages = [damage for file in record.files for damage in _check(path / file.path, file)]
+        if damages:
+            if remote:
+                shutil.rmtree(path, ignore_errors=True)
+            raise BloomlineError(
+                f"The artifact of step {record.step} at {self.uri(record)} is damaged: "
+                f"{'; '.join(map(str, damages))}. Run the same command again: the step will be computed anew."
+            )
+        return path
+
+    def figures(self, record: Record) -> dict[str, Path]:
+        """The artifact's figures, name -> PNG on this machine."""
+        found = {}
+        for file in record.files:
+            if file.path.startswith("figures/") and file.path.endswith(".png"):
+                if isinstance(self.files, RemoteFiles):
+                    path = self.config.state / "cache" / "figures" / file.sha256
+                    if not path.exists():
+                        self.files.get(f"{record.location}/{file.path}", path)
+                else:
+                    path = self.config.local_root / record.location / file.path
+                found[file.path.removeprefix("figures/").removesuffix(".png")] = path
+        return found
+
+    @property
+    def uri_of_root(self) -> str:
+        return self.files.uri("").rstrip("/")
+
+    def uri(self, record: Record) -> str:
+        return self.files.uri(record.location)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def scratch(self, fingerprint: str) -> Path:
+        """The durable directory where a step keeps its own progress until it is done."""
+        path = self.config.state / "scratch" / fingerprint[:16]
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def stage(self, fingerprint: str) -> Path:
+        """A new empty directory to write an artifact into. What earlier, killed attempts left there is removed."""
+        staging = self._staging
+        staging.mkdir(parents=True, exist_ok=True)
+        for left in staging.glob(f"{fingerprint[:16]}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        path = staging / f"{fingerprint[:16]}-{uuid.uuid4().hex[:8]}"
+        path.mkdir()
+        return path
+
+    def discard(self, staged: Path) -> None:
+        """Remove a staged directory that did not become an artifact."""
+        shutil.rmtree(staged, ignore_errors=True)
+
+    def list_files(self, staged: Path) -> tuple[FileEntry, ...]:
+        """Every file below a staged directory with size and digest. Raises BloomlineError for links and the like."""
+        entries = []
+        for path in sorted(staged.rglob("*")):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise BloomlineError(f"{path.relative_to(staged)} is no regular file; an artifact holds nothing else.")
+            if path.is_file():
+                name = path.relative_to(staged).as_posix()
+                entries.append(FileEntry(path=name, size=path.stat().st_size, sha256=sha256_of(path)))
+        return tuple(entries)
+
+    def location(self, stage: str, step: str, fingerprint: str) -> str:
+        """A place for a new artifact, relative to the root, that no artifact has had before."""
+        return f"artifacts/{stage}/{step}-{fingerprint[:16]}-{uuid.uuid4().hex[:8]}"
+
+    def put(self, staged: Path, location: str, files: Iterable[FileEntry]) -> None:
+        """Make a staged directory durable and move it to its place. It is no artifact before its record is there."""
+        sync_tree(staged)
+        for file in files:
+            os.chmod(staged / file.path, 0o444)
+        self.files.put(staged, location)
+        tokens = self.files.tokens(location)
+        self.digests.remember(
+            (self.files.key(f"{location}/{file.path}"), tokens[file.path][1], file.sha256)
+            for file in files
+            if file.path in tokens
+        )
+
+    def commit(self, record: Record) -> None:
+        """Write the record, last and atomically: from here on the fingerprint is a hit. Its scratch is done with.
+
+        Files of an earlier attempt stay until `gc`: somebody may be reading them.
+        """
+        self.files.write(f"records/{record.fingerprint}.json", record.model_dump_json(indent=1).encode())
+        shutil.rmtree(self.config.state / "scratch" / record.fingerprint[:16], ignore_errors=True)
+
+    # -- collection ---------------------------------------------------------------------------------------------
+
+    def remove(self, record: Record) -> None:
+        """Forget an artifact: the record first, so that nobody finds it half removed."""
+        self.files.remove(f"records/{record.fingerprint}.json")
+        self.remove_files(record.location)
+
+    def remove_files(self, location: str) -> None:
+        """Remove what lies at a place under artifacts/."""
+        self.files.remove(location)
+        self.digests.forget(self.files.key(location))
+
+    def orphans(self, older_than_s: float = 0.0) -> list[str]:
+        """Places under artifacts/ that no record names: left by a run that was killed between move and record.
+
+        Places whose age can't be told (on an object store) count as old.
+        """
+        named = {record.location for record in self.records()}
+        found = [
+            location
+            for stage in self.files.names("artifacts")
+            for name in self.files.names(f"artifacts/{stage}")
+            if (location := f"artifacts/{stage}/{name}") not in named
+        ]
+        if isinstance(self.files, LocalFiles):
+            now = time.time()
+            found = [place for place in found if now - (self.files.root / place).stat().st_mtime >= older_than_s]
+        return found
+
+    def work_directories(self) -> list[Path]:
+        """The local directories of steps that are not done: staging and scratch, named by fingerprint."""
+        staging = self._staging
+        return [
+            path for parent in (staging, self.config.state / "scratch") if parent.exists() for path in parent.iterdir()
+        ]
+
+    def latest_fingerprints(self) -> set[str]:
+        """The fingerprints that are the latest of some step of some pipeline."""
+        return {
+            (self.files.read(f"latest/{pipeline}/{name}") or b"").decode(errors="replace")
+            for pipeline in self.files.names("latest")
+            for name in self.files.names(f"latest/{pipeline}")
+        }
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    @property
+    def _staging(self) -> Path:
+        """On the same file system as the artifacts, so that a rename moves them."""
+        return (self.config.local_root if self.config.is_local else self.config.state) / "staging"
+
+    def _digest(self, record: Record, file: FileEntry) -> str:
+        if isinstance(self.files, LocalFiles):
+            return sha256_of(self.config.local_root / record.location / file.path)
+        fetched = self.config.state / "cache" / f"check-{uuid.uuid4().hex[:8]}"
+        try:
+            self.files.get(f"{record.location}/{file.path}", fetched)  # type: ignore[attr-defined]
+            return sha256_of(fetched)
+        finally:
+            fetched.unlink(missing_ok=True)
+
+    def _fetch(self, record: Record) -> Path:
+        """Bring a remote artifact to this machine, once."""
+        assert isinstance(self.files, RemoteFiles)
+        path = self.config.state / "cache" / record.location
+        if not path.exists():
+            part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex[:8]}")
+            for file in record.files:
+                self.files.get(f"{record.location}/{file.path}", part / file.path)
+            part.mkdir(parents=True, exist_ok=True)
+            try:
+                part.rename(path)
+            except OSError:  # another process was faster
+                shutil.rmtree(part, ignore_errors=True)
+        return path
+
+
+def _check(path: Path, file: FileEntry) -> list[Damage]:
+    try:
+        size = path.stat().st_size
+        if size != file.size:
+            return [Damage(file.path, f"has {size:,} bytes instead of {file.size:,}")]
+        return [] if sha256_of(path) == file.sha256 else [Damage(file.path, "has other content than what was written")]
+    except OSError as error:
+        return [Damage(file.path, f"can't be read ({error.strerror})")]

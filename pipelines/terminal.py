@@ -1,0 +1,301 @@
+"""What a person at a terminal sees: the plan, live progress, and the table at the end.
+
+On a terminal, progress is redrawn in place; elsewhere (a log, CI) it is a plain line now and then. Made for 80 columns.
+`rich` is imported by what draws with it, not with this module: a command that has nothing to show stays quick.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pipelines.legible import brief, duration, number, size
+from pipelines.summary import RunSummary, StepSummary
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from cluster.base import Message
+
+REFRESH_PER_S = 4
+RATE_WINDOW_S = 30.0  # the time left follows the speed of the last half minute
+PLAIN_INTERVAL_S = 10.0
+BAR_WIDTH = 12
+WIDE = 120  # columns from which on the table has room for addresses
+COLOURS = {
+    "done": "green",
+    "cached": "blue",
+    "run": "yellow",
+    "running": "yellow",
+    "stopped": "yellow",
+    "failed": "bold red",
+    "blocked": "bold red",
+}
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One line of the plan."""
+
+    name: str
+    stage: str
+    state: str  # cached | run | blocked | unselected
+    reason: str
+    where: str = ""  # the artifact's address, if there is one
+
+
+def console(file: TextIO | None = None, width: int | None = None) -> Console:
+    """The console to draw on: no colour where NO_COLOR is set or nobody looks."""
+    from rich.console import Console
+
+    return Console(file=file, width=width, highlight=False, soft_wrap=False)
+
+
+def clean(text: str) -> str:
+    """A text without control characters: what a model or a file name says must not steer the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text.replace("\r\n", "\n"))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
+    """The plan: what is cached, what would run and why, what can't."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Step", no_wrap=True, max_width=20)
+    table.add_column("Stage", no_wrap=True, max_width=14)
+    table.add_column("Plan", no_wrap=True)
+    table.add_column("Why", ratio=1, overflow="fold")
+    if out.width >= WIDE and any(row.where for row in rows):
+        table.add_column("Where", overflow="fold", max_width=48)
+    for row in rows:
+        cells = [Text(clean(row.name)), Text(clean(row.stage)), _state(row.state), Text(clean(row.reason))]
+        table.add_row(*cells, *([Text(clean(_short_path(row.where)))] if len(table.columns) > 4 else []))
+    out.print(table)
+
+
+def show_result(out: Console, run: RunSummary, report: Path | None, commands: Sequence[str]) -> None:
+    """How a run ended: its table, highlights, errors, notes, the report and what one may do next."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Step", no_wrap=True, max_width=18)
+    table.add_column("State", no_wrap=True)
+    table.add_column("Time", justify="right", no_wrap=True)
+    table.add_column("Headline", overflow="ellipsis", no_wrap=True)
+    table.add_column("Artifact", no_wrap=True)
+    if out.width >= WIDE:
+        table.add_column("Where", overflow="fold")
+    for step in run.steps:
+        seconds = duration(step.seconds) if step.seconds is not None else ""
+        cells = [Text(clean(step.name)), _state(step.state), Text(seconds), Text(headline(step)), Text(_artifact(step))]
+        table.add_row(*cells, *([Text(clean(_short_path(step.artifact or "")))] if out.width >= WIDE else []))
+    out.print()
+    out.print(table)
+    for step in run.steps:
+        if step.error:
+            out.print(Text(f"\n{clean(step.name)}: ", "bold red") + Text(clean(step.error), "default"))
+        for title, text in step.highlights.items():
+            out.print(Text(f"\n{clean(title)} ({clean(step.name)})", "bold"))
+            out.print(Text(_indented(clean(text))))
+    for note in run.notes:
+        out.print(Text(f"\nNote: {clean(note)}", "yellow"))
+    out.print(Text(f"\n{clean(run.pipeline)}: {run.state} in {duration(run.seconds)}", COLOURS.get(run.state, "")))
+    if report is not None:
+        out.print(Text(f"Report: {report}"), soft_wrap=True)
+    if commands:
+        out.print(Text("Next:"))
+        for command in commands:
+            out.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def headline(step: StepSummary) -> str:
+    if step.headline is None:
+        return ""
+    return f"{clean(step.headline[0]).replace('_', ' ')} {number(step.headline[1])}"
+
+
+def _state(state: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text("not selected" if state == "unselected" else state, COLOURS.get(state, "dim"))
+
+
+def _artifact(step: StepSummary) -> str:
+    parts = [step.artifact_type or "", size(step.size_bytes) if step.artifact and step.size_bytes is not None else ""]
+    return ", ".join(part for part in parts if part) if step.artifact else ""
+
+
+def _short_path(address: str) -> str:
+    """An address below the working directory as a relative path."""
+    try:
+        return str(Path(address).relative_to(Path.cwd())) if address else ""
+    except ValueError:
+        return address
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.strip("\n").splitlines())
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Progress
+
+
+@dataclass
+class Gauge:
+    """How far one running step is."""
+
+    began: float
+    done: float = 0.0
+    total: float = 0.0
+    unit: str = ""
+    info: Mapping[str, float | str] = field(default_factory=dict)
+    seen: deque[tuple[float, float]] = field(default_factory=deque)  # (time, done) within the window
+
+    def update(self, now: float, done: float, total: float, unit: str, info: Mapping[str, float | str]) -> None:
+        if total != self.total or unit != self.unit or done < self.done:
+            self.seen.clear()  # another phase
+        self.done, self.total, self.unit, self.info = done, total, unit, dict(info)
+        self.seen.append((now, done))
+        while len(self.seen) > 2 and now - self.seen[0][0] > RATE_WINDOW_S:
+            self.seen.popleft()
+
+    @property
+    def fraction(self) -> float | None:
+        return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else None
+
+    def seconds_left(self, now: float) -> float | None:
+        """The time left at the speed of the last while; None before there is a speed."""
+        if len(self.seen) < 2 or self.total <= 0:
+            return None
+        (began, first), (_, last) = self.seen[0], self.seen[-1]
+        if last <= first:
+            return None
+        left = (self.total - last) * (self.seen[-1][0] - began) / (last - first)
+        return max(left - (now - self.seen[-1][0]), 0.0)
+
+    def count(self) -> str:
+        if not self.seen:
+            return ""
+        if self.unit == "bytes":
+            return size(round(self.done)) + (f" of {size(round(self.total))}" if self.total > 0 else "")
+        return f"{brief(self.done)}{f'/{brief(self.total)}' if self.total > 0 else ''} {clean(self.unit)}".strip()
+
+    def time(self, now: float) -> str:
+        """The time left, or the time taken so far where none can be told."""
+        left = self.seconds_left(now)
+        return f"{duration(now - self.began)}" if left is None else f"{duration(left)} left"
+
+    def values(self) -> str:
+        shown = (f"{name} {brief(v) if isinstance(v, int | float) else v}" for name, v in self.info.items())
+        return clean(", ".join(shown))
+
+
+class Display:
+    """Shows a run while it goes on: an observer of the runner."""
+
+    def __init__(self, out: Console, plain_interval_s: float = PLAIN_INTERVAL_S) -> None:
+        self._out = out
+        self._live: Live | None = None
+        self._gauges: dict[str, Gauge] = {}
+        self._said: dict[str, float] = {}  # plain lines: when each step last had one
+        self._interval_s = plain_interval_s
+        self._width = 8
+
+    def run_started(self, run: RunSummary) -> None:
+        self._width = min(max((len(step.name) for step in run.steps), default=8), 18)
+        if self._out.is_terminal and not self._out.is_dumb_terminal:
+            from rich.live import Live
+
+            self._live = Live(
+                console=self._out, get_renderable=self._draw, refresh_per_second=REFRESH_PER_S, transient=True
+            )
+            self._live.start()
+
+    def step_started(self, step: StepSummary) -> str | None:
+        self._gauges[step.name] = Gauge(time.monotonic())
+        if self._live is None:
+            self._say(step.name, f"starts: {step.reason}")
+        return None
+
+    def step_message(self, message: Message) -> None:
+        if message.kind == "note":
+            self._say(message.step, str(message.body["text"]))
+        elif message.kind == "progress" and message.step in self._gauges:
+            body, now = message.body, time.monotonic()
+            gauge = self._gauges[message.step]
+            gauge.update(now, body["done"], body["total"], body.get("unit", ""), body.get("info", {}))
+            if self._live is None and now - self._said.get(message.step, 0.0) >= self._interval_s:
+                self._say(message.step, plain_line(gauge, now))
+
+    def step_finished(self, step: StepSummary, record: object = None) -> None:
+        self._gauges.pop(step.name, None)
+        parts: list[str] = [step.state]
+        if step.seconds is not None and step.state != "cached":
+            parts.append(duration(step.seconds))
+        parts += [step.error.splitlines()[0]] if step.error else [headline(step)]
+        if step.state in ("cached", "skipped"):
+            parts.append(step.reason)
+        self._say(step.name, "  ".join(part for part in parts if part), COLOURS.get(step.state, "dim"))
+
+    def run_finished(self, run: RunSummary) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the progress off the screen. Safe to call again."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _say(self, step: str, text: str, style: str = "") -> None:
+        """One line that stays, above what is redrawn."""
+        from rich.text import Text
+
+        self._said[step] = time.monotonic()
+        line = Text(f"{time.strftime('%H:%M:%S')} ", "dim") + Text(f"{clean(step):<{self._width}}  ", "bold")
+        first, _, rest = clean(text).partition("  ")
+        said = line + Text(first, style or "default") + Text(f"  {rest}" if rest else "", "default")
+        self._out.print(said, soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        now = time.monotonic()
+        gauges = [(clean(name)[: self._width], gauge) for name, gauge in list(self._gauges.items())]
+        counts = [gauge.count() for _, gauge in gauges]
+        times = [gauge.time(now) for _, gauge in gauges]
+        fixed = [self._width, BAR_WIDTH, max(map(len, counts), default=0), max(map(len, times), default=0)]
+        room = self._out.width - sum(fixed) - 2 * len(fixed)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for index, width in enumerate(fixed):
+            table.add_column(no_wrap=True, width=width, justify="right" if index >= 2 else "left")
+        table.add_column(no_wrap=True, overflow="ellipsis", width=max(room, 1))
+        for (name, gauge), count, left in zip(gauges, counts, times, strict=True):
+            fraction = gauge.fraction
+            bar = ProgressBar(total=1.0, completed=fraction or 0.0, pulse=fraction is None)
+            table.add_row(Text(name, "bold"), bar, Text(count), Text(left), Text(gauge.values(), "dim"))
+        return table
+
+
+def plain_line(gauge: Gauge, now: float) -> str:
+    """A gauge as one line of a log."""
+    parts = [gauge.count()]
+    if gauge.fraction is not None:
+        parts[0] += f" ({gauge.fraction:.0%})"
+    if gauge.info:
+        parts.append(gauge.values())
+    return ", ".join([*parts, gauge.time(now)])

@@ -1,0 +1,46 @@
+"""Where MLflow is, and how patient we are with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from stages.base import Config
+
+
+class TrackingConfig(Config):
+    """The tracking. Nothing here is ever part of a fingerprint."""
+
+    kind: Literal["local", "server"] = "local"  # local: a sqlite database under the root
+    uri: str | None = None  # of the server: http(s)://host[:port][/path]
+    experiment: str | None = Field(None, min_length=1, max_length=500)  # default: the pipeline's name
+    system_metrics_interval_s: PositiveFloat = 10.0
+    request_timeout_s: PositiveInt = 10  # whole seconds: MLflow's client takes no fractions
+    close_timeout_s: PositiveFloat = 60.0  # how long the end of a run waits for a server that answers
+
+    @model_validator(mode="after")
+    def _uri_fits_kind(self) -> Self:
+        if self.kind == "local":
+            if self.uri is not None:
+                raise ValueError("uri is for `kind: server`; a local tracking lies under the root")
+            return self
+        parts = urlsplit(self.uri or "")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"kind: server needs uri: http(s)://host[:port], not {self.uri!r}")
+        if parts.username or parts.password:
+            raise ValueError("uri must hold no credentials: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return self
+
+    def tracking_uri(self, root: Path) -> str:
+        """The address to give to MLflow."""
+        return self.uri if self.uri is not None else f"sqlite:///{root.absolute() / 'mlflow.db'}"
+
+    def artifact_location(self, root: Path, experiment: str) -> str | None:
+        """Where a new experiment's artifacts go; None leaves it to the server."""
+        if self.kind == "server":
+            return None
+        folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in experiment)
+        return (root.absolute() / "mlartifacts" / folder).as_uri()

@@ -1,0 +1,349 @@
+"""The one module that imports mlflow: carries operations out with an explicit client, never the fluent interface.
+
+Importing it takes seconds, so only the sending thread does. Every operation looks before it makes something that
+MLflow would make twice (runs, models, versions), so that one whose answer was lost can be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from filelock import FileLock
+
+from pipelines.process import is_gone
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.operations import PARENT, milliseconds
+from pipelines.tracking.spool import Operation, Spool
+
+BATCH_POINTS = 1000  # MLflow's limits for one request
+BATCH_PARAMETERS = 100
+STALE_HEARTBEAT_S = 3600.0  # a driver on another machine that was silent for so long is taken for dead
+KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
+REFUSALS = {
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "BAD_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+
+
+class RefusedError(Exception):
+    """MLflow understood the operation and will never take it."""
+
+
+def prepare_environment(config: TrackingConfig) -> None:
+    """What MLflow's client reads from the environment only. What the user has set stays. Before the import."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(config.request_timeout_s))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the spool retries
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it would tear the live display
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+class Connection:
+    """A client for one MLflow, its schema in place."""
+
+    def __init__(self, config: TrackingConfig, root: Path) -> None:
+        prepare_environment(config)
+        from mlflow.tracking import MlflowClient
+
+        for noisy in ("mlflow", "alembic"):  # importing mlflow sets these levels, so after it
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        self.config = config
+        self.root = root
+        uri = config.tracking_uri(root)
+        if config.kind == "local":
+            root.mkdir(parents=True, exist_ok=True)
+            # Two drivers that create the schema at once would trip over each other's tables.
+            with FileLock(root / "mlflow.db.lock"):
+                self.client = MlflowClient(uri, uri)
+                self.client.search_experiments(max_results=1)
+                self.client.search_registered_models(max_results=1)
+        else:
+            self.client = MlflowClient(uri, uri)
+            self.client.search_experiments(max_results=1)
+
+    def answers(self) -> bool:
+        """Whether MLflow can be asked anything just now."""
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, made if need be; one that was deleted is restored."""
+        with refusals():
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    location = self.config.artifact_location(self.root, name)
+                    return str(self.client.create_experiment(name, location, {"mlflow.experimentKind": KIND}))
+                except Exception:
+                    found = self.client.get_experiment_by_name(name)  # another driver was first
+                    if found is None:
+                        raise
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+
+    def find_runs(self, **wanted: str) -> list[Any]:
+        """Runs, in any experiment, whose tags `bloomline.NAME` have these values."""
+        conditions = " AND ".join(f"tags.`bloomline.{name}` = {_quoted(value)}" for name, value in wanted.items())
+        return list(self.client.search_runs(self._experiments(), conditions, max_results=1000))
+
+    def find_model(self, fingerprint: str) -> Any | None:
+        """The LoggedModel of a fingerprint."""
+        condition = f"tags.`bloomline.fingerprint` = {_quoted(fingerprint)}"
+        found = self.client.search_logged_models(self._experiments(), condition, max_results=1)
+        return found[0] if found else None
+
+    def close_abandoned(self) -> int:
+        """End the runs of ours that are still RUNNING and whose driver is gone; how many pipeline runs that were."""
+        closed = 0
+        condition = "attributes.status = 'RUNNING' AND tags.`bloomline.driver` LIKE '%'"
+        for run in self.client.search_runs(self._experiments(), condition, max_results=1000):
+            try:
+                driver = json.loads(run.data.tags["bloomline.driver"])
+            except ValueError:
+                driver = {}
+            heartbeat = float(run.data.tags.get("bloomline.heartbeat", run.info.start_time / 1000))
+            if not is_gone(driver) and time.time() - heartbeat < STALE_HEARTBEAT_S:
+                continue
+            for child in self.children(run.info.run_id, run.info.experiment_id):
+                if child.info.status == "RUNNING":
+                    self.client.set_terminated(child.info.run_id, "FAILED", milliseconds(heartbeat))
+            self.client.set_tag(run.info.run_id, "bloomline.state", "abandoned: its driver is gone")
+            self.client.set_terminated(run.info.run_id, "FAILED", milliseconds(heartbeat))
+            self.client.delete_tag(run.info.run_id, "bloomline.driver")
+            closed += 1
+        return closed
+
+    def children(self, parent: str, experiment: str) -> list[Any]:
+        condition = f"tags.`mlflow.parentRunId` = {_quoted(parent)}"
+        return list(self.client.search_runs([experiment], condition, max_results=1000))
+
+    def _experiments(self) -> list[str]:
+        return [experiment.experiment_id for experiment in self.client.search_experiments()]
+
+
+class Writer:
+    """Carries out the operations of one spool. `spool.ids` remembers what MLflow called things."""
+
+    def __init__(self, connection: Connection, spool: Spool) -> None:
+        self._connection = connection
+        self._client = connection.client
+        self._spool = spool
+        self._runs: dict[str, str] = spool.ids.setdefault("runs", {})
+        self._models: dict[str, str] = spool.ids.setdefault("models", {})
+
+    def apply(self, operation: Operation) -> None:
+        """Carry out one operation. Raises RefusedError, or whatever the client raises when MLflow can't be reached."""
+        does: dict[str, Callable[[Operation], None]] = {
+            "run": self._run,
+            "params": self._params,
+            "tags": self._tags,
+            "metrics": self._metrics,
+            "text": self._text,
+            "file": self._file,
+            "inputs": self._inputs,
+            "model": self._model,
+            "register": self._register,
+            "end": self._end,
+            "close": self._close,
+        }
+        kind = operation.get("op", "")
+        if kind not in does:
+            raise RefusedError(f"not an operation: {kind!r}")
+        with refusals():
+            try:
+                does[kind](operation)
+            except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+                raise RefusedError(f"{type(error).__name__}: {error}") from error
+
+    def heartbeat(self) -> None:
+        """Say that the driver lives."""
+        if PARENT in self._runs:
+            self._client.set_tag(self._runs[PARENT], "bloomline.heartbeat", str(time.time()))
+
+    # The operations ------------------------------------------------------------------------------------------------
+
+    def _run(self, operation: Operation) -> None:
+        key, tags = operation["key"], dict(operation["tags"])
+        experiment = self._spool.ids.get("experiment")
+        if experiment is None:
+            experiment = self._connection.experiment(operation["experiment"])
+            self._spool.ids["experiment"] = experiment
+        wanted = {"run": tags["bloomline.run"]} | ({"step": key} if key else {"pipeline": tags["bloomline.pipeline"]})
+        found = self._connection.find_runs(**wanted)
+        if found:
+            self._runs[key] = found[0].info.run_id
+            return
+        if key:
+            tags["mlflow.parentRunId"] = self._runs[PARENT]
+        if "bloomline.cached_from" in tags:
+            tags |= self._link(tags["bloomline.cached_from"], key)
+        run = self._client.create_run(experiment, operation["at"], tags, operation["name"])
+        self._runs[key] = run.info.run_id
+
+    def _link(self, run_id: str, step: str) -> dict[str, str]:
+        """Tags of a cached step that lead to the run that made its artifact, as far as this MLflow knows it."""
+        for run in self._connection.find_runs(run=run_id, step=step):
+            if "bloomline.cached_from" not in run.data.tags:
+                path = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+                note = f"Cached: made by [{run.info.run_name} of run {run_id}]({path})."
+                return {"bloomline.cached_from_run_id": run.info.run_id, "mlflow.note.content": note}
+        return {"mlflow.note.content": f"Cached: made by run {run_id}, which this MLflow does not know."}
+
+    def _params(self, operation: Operation) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(name, value) for name, value in operation["params"].items()]
+        for start in range(0, len(params), BATCH_PARAMETERS):
+            self._client.log_batch(self._id(operation), params=params[start : start + BATCH_PARAMETERS])
+
+    def _tags(self, operation: Operation) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self._id(operation), tags=[RunTag(*item) for item in operation["tags"].items()])
+
+    def _metrics(self, operation: Operation) -> None:
+        from mlflow.entities import Metric
+
+        model = self._model_id(operation.get("model"))
+        points = [Metric(name, value, at, step, model_id=model) for name, value, at, step in operation["points"]]
+        for start in range(0, len(points), BATCH_POINTS):
+            self._client.log_batch(self._id(operation), metrics=points[start : start + BATCH_POINTS])
+
+    def _text(self, operation: Operation) -> None:
+        self._client.log_text(self._id(operation), operation["text"], operation["path"])
+
+    def _file(self, operation: Operation) -> None:
+        self._client.log_artifact(self._id(operation), self._spool.file(operation["file"]), operation["folder"])
+
+    def _inputs(self, operation: Operation) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+
+        datasets = [
+            DatasetInput(
+                Dataset(item["name"], item["digest"], item["type"], _source(item["source"]), profile=item["profile"]),
+                [InputTag("mlflow.data.context", item["context"])],
+            )
+            for item in operation["datasets"]
+        ]
+        run_id = self._id(operation)
+        known = self._client.get_run(run_id).inputs
+        there = {model.model_id for model in known.model_inputs} if known else set()
+        models = {self._model_id(fingerprint) for fingerprint in operation["models"]} - there - {None}
+        if datasets or models:
+            self._client.log_inputs(
+                run_id, datasets, [LoggedModelInput(model) for model in sorted(filter(None, models))]
+            )
+
+    def _model(self, operation: Operation) -> None:
+        """A LoggedModel whose weights stay in our store: MLflow gets the facts and the address."""
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models.utils import get_external_mlflow_model_spec
+
+        run_id = self._id(operation)
+        model = self._connection.find_model(operation["fingerprint"])
+        if model is None:
+            model = self._client.create_logged_model(
+                self._spool.ids["experiment"],
+                name=operation["name"],
+                source_run_id=run_id,
+                tags=operation["tags"] | {"mlflow.model.isExternal": "true"},
+                params=operation["params"],
+                model_type=operation["type"],
+            )
+        else:
+            self._client.set_logged_model_tags(model.model_id, operation["tags"])
+        if str(model.status) != "READY":
+            with TemporaryDirectory() as directory:  # without this file the registry takes no model
+                get_external_mlflow_model_spec(model).save(os.path.join(directory, "MLmodel"))
+                self._client.log_model_artifacts(model.model_id, directory)
+            self._client.finalize_logged_model(model.model_id, "READY")
+        self._models[operation["fingerprint"]] = model.model_id
+        if operation["made"]:
+            outputs = self._client.get_run(run_id).outputs
+            there = {output.model_id for output in outputs.model_outputs} if outputs else set()
+            if model.model_id not in there:
+                self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+
+    def _register(self, operation: Operation) -> None:
+        """A version of a registered model for a fingerprint, once; the alias moves to it."""
+        name, fingerprint = operation["name"], operation["fingerprint"]
+        model = self._connection.find_model(fingerprint)
+        if model is None:
+            raise RefusedError(f"no model of fingerprint {fingerprint} to register as {name}")
+        if not self._client.search_registered_models(f"name = {_quoted(name)}", max_results=1):
+            self._client.create_registered_model(name)
+        versions = self._client.search_model_versions(f"name = {_quoted(name)}")
+        version = next((v.version for v in versions if v.tags.get("bloomline.fingerprint") == fingerprint), None)
+        if version is None:
+            # The sqlite store would resolve models:/ID by the process-wide tracking URI, which is not ours to set.
+            local = self._connection.config.kind == "local"
+            source = model.artifact_location if local else f"models:/{model.model_id}"
+            version = self._client.create_model_version(
+                name, source, model.source_run_id, operation["tags"], model_id=model.model_id
+            ).version
+            link = json.dumps([{"name": name, "version": version}])
+            self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
+        if operation["alias"]:
+            self._client.set_registered_model_alias(name, operation["alias"], version)
+
+    def _end(self, operation: Operation) -> None:
+        self._client.set_terminated(self._id(operation), operation["status"], operation["at"])
+
+    def _close(self, operation: Operation) -> None:
+        parent = self._runs[PARENT]
+        for child in self._connection.children(parent, self._spool.ids["experiment"]):
+            if child.info.status == "RUNNING":
+                self._client.set_terminated(child.info.run_id, operation["status"], operation["at"])
+        self._client.set_terminated(parent, operation["status"], operation["at"])
+        for tag in self._client.get_run(parent).data.tags.keys() & {"bloomline.driver", "bloomline.heartbeat"}:
+            self._client.delete_tag(parent, tag)  # they tell of a process that works on the run: none does any more
+
+    def _id(self, operation: Mapping[str, Any]) -> str:
+        return self._runs[operation["key"]]
+
+    def _model_id(self, fingerprint: str | None) -> str | None:
+        if fingerprint is None:
+            return None
+        if fingerprint not in self._models:
+            model = self._connection.find_model(fingerprint)
+            if model is None:
+                return None
+            self._models[fingerprint] = model.model_id
+        return self._models[fingerprint]
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn MLflow's final answers into RefusedError; let everything that may pass (no server, 5xx, locked) through."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    try:
+        yield
+    except MlflowException as error:
+        # Only an answer that is MLflow's own is final: a proxy's 404 page is a server that is not there.
+        foreign = not isinstance(error, RestException) and str(error).startswith("API request")
+        if error.error_code in REFUSALS and not foreign:
+            raise RefusedError(str(error).splitlines()[0]) from error
+        raise
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "").replace("\\", "") + "'"
+
+
+def _source(uri: str) -> str:
+    return json.dumps({"uri": uri})

@@ -1,0 +1,250 @@
+"""A run in MLflow's terms, as plain operations: what the spool holds and `mlflow_store` carries out.
+
+Every operation names its run by `key`: a step's name, or "" for the parent. Each is idempotent, so that one whose
+answer was lost can be sent again. Limits of MLflow (lengths, characters) are met here, once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipelines.summary import RunSummary, StepSummary
+from pipelines.tracking.spool import Operation
+
+PARENT = ""
+MAX_PARAMETER = 6000  # characters; MLflow 3 refuses more
+MAX_TAG = 8000
+MAX_KEY = 250
+MAX_DIGEST = 36
+CUT = " … (cut; whole in config.json)"
+
+STATUS = {"done": "FINISHED", "cached": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "running": "RUNNING"}
+
+Point = tuple[str, float, int, int]  # name, value, milliseconds since the epoch, step
+
+
+def milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def key_of(name: str) -> str:
+    """A name that MLflow takes for a parameter or metric: a few characters, and no way out of a folder."""
+    text = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_KEY]
+    return "/".join(part for part in text.split("/") if part not in ("", ".", "..")) or "_"
+
+
+def cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
+
+
+def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested config as dotted keys and texts: the parameters of a step. Lists stay whole."""
+    found: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            found[key_of(f"{prefix}{name}")] = cut(text, MAX_PARAMETER)
+    return found
+
+
+def tags(values: Mapping[str, object]) -> dict[str, str]:
+    """Tags under our own prefix; empty values are left out."""
+    return {f"bloomline.{name}": cut(str(value), MAX_TAG) for name, value in values.items() if value not in (None, "")}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The parent
+
+
+def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Operation]:
+    """The parent run with all that is known before anything ran. `driver` identifies the process that owns it."""
+    source = {"mlflow.source.name": cut(run.command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": user()}
+    if run.git_commit:
+        source["mlflow.source.git.commit"] = run.git_commit
+    own = {"run": run.run_id, "pipeline": run.pipeline, "driver": json.dumps(driver), "git_dirty": run.git_dirty}
+    versions = {f"version.{name}": version for name, version in run.versions.items()}
+    yield {
+        "op": "run",
+        "key": PARENT,
+        "name": run.run_id,
+        "at": milliseconds(run.started),
+        "tags": source | tags(own) | tags(versions) | {"mlflow.note.content": note(run)},
+    }
+    yield {"op": "text", "key": PARENT, "path": "config.yaml", "text": run.config_yaml}
+    yield {"op": "text", "key": PARENT, "path": "plan.txt", "text": plan_text(run.steps)}
+
+
+def run_finished(run: RunSummary, graph_svg: str) -> Iterable[Operation]:
+    """The parent's end: summary, graph with states, headline metrics. Runs of steps still open end as the run did."""
+    yield {"op": "text", "key": PARENT, "path": "graph.svg", "text": graph_svg}
+    yield {"op": "tags", "key": PARENT, "tags": {"mlflow.note.content": note(run)} | tags({"state": run.state})}
+    at = milliseconds(run.started + run.seconds)
+    points = [(key_of(f"{s.name}/{s.headline[0]}"), s.headline[1], at, 0) for s in run.steps if s.headline]
+    points += [(key_of(f"{s.name}/seconds"), s.seconds, at, 0) for s in run.steps if s.seconds is not None]
+    yield {"op": "metrics", "key": PARENT, "points": points}
+    yield closed(run.state, at)
+
+
+def closed(state: str, at: int) -> Operation:
+    """End the parent, and with it every run of a step that has not ended."""
+    return {"op": "close", "status": STATUS[state], "at": at}
+
+
+def note(run: RunSummary) -> str:
+    """The parent's description (Markdown): what one wants to read first."""
+    lines = [
+        f"**{run.pipeline}**: {run.state} after {run.seconds:.0f} s"
+        if run.state != "running"
+        else f"**{run.pipeline}**: running",
+        "",
+        "| step | stage | state | time | headline | why |",
+        "|---|---|---|---|---|---|",
+    ]
+    for step in run.steps:
+        seconds = "" if step.seconds is None else f"{step.seconds:.1f} s"
+        headline = "" if step.headline is None else f"{step.headline[0]} {step.headline[1]:.4g}"
+        cells = (step.name, step.stage, step.state, seconds, headline, step.error or step.reason)
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    lines += ["", *(f"> {text}" for text in run.notes), "", f"Again: `{run.command}`"]
+    return cut("\n".join(lines), MAX_TAG)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")[:200]
+
+
+def plan_text(steps: Sequence[StepSummary]) -> str:
+    """The plan as plain text, one step a line."""
+    rows = [(step.name, step.stage, step.state, step.reason) for step in steps]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows)
+    return "".join(f"{line}  {row[3]}\n" for line, row in zip(padded, rows, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# A step
+
+
+def step_started(step: StepSummary, label: str, run_id: str, at: int) -> Iterable[Operation]:
+    """A child run. `label`: its name in MLflow, say "02-pretrain"."""
+    own: dict[str, object] = {"run": run_id, "step": step.name, "stage": step.stage, "fingerprint": step.fingerprint}
+    own |= {"reason": step.reason, "cached_from": step.cached_from}
+    yield {"op": "run", "key": step.name, "name": label, "at": at, "tags": tags(own)}
+    yield {"op": "params", "key": step.name, "params": flat(step.config)}
+    whole = json.dumps(step.config, indent=2, ensure_ascii=False, default=str)
+    yield {"op": "text", "key": step.name, "path": "config.json", "text": whole}
+
+
+def inputs(step: StepSummary, made: Mapping[str, StepSummary]) -> Iterable[Operation]:
+    """The datasets and models that a step reads. `made`: the steps before it that are done, by name."""
+    read = [made[name] for name in step.inputs if name in made]
+    datasets = [
+        {
+            "name": source.name,
+            "digest": source.fingerprint[:MAX_DIGEST],
+            "source": source.artifact or "",
+            "type": source.artifact_type or "",
+            "profile": json.dumps(source.facts, default=str),
+            "context": step.name,
+        }
+        for source in read
+        if source.artifact_role == "dataset"
+    ]
+    models = [source.fingerprint for source in read if source.artifact_role == "model"]
+    if datasets or models:
+        yield {"op": "inputs", "key": step.name, "datasets": datasets, "models": models}
+
+
+def step_finished(
+    step: StepSummary, points: Sequence[Point], made: Mapping[str, StepSummary], at: int
+) -> Iterable[Operation]:
+    """What a step left. `points`: the last point of each metric, which its model is shown with as well."""
+    own: dict[str, object] = {"state": step.state, "artifact": step.artifact, "artifact_type": step.artifact_type}
+    own |= {"size_bytes": step.size_bytes, "error": step.error}
+    note_text = step.error or "\n\n".join(f"**{title}**\n\n{text}" for title, text in step.highlights.items())
+    yield {
+        "op": "tags",
+        "key": step.name,
+        "tags": tags(own) | ({"mlflow.note.content": cut(note_text, MAX_TAG)} if note_text else {}),
+    }
+    if step.facts:
+        facts = json.dumps(step.facts, indent=2, ensure_ascii=False, default=str)
+        yield {"op": "text", "key": step.name, "path": "artifact.json", "text": facts}
+    if step.artifact_role == "model" and step.artifact:
+        yield {
+            "op": "model",
+            "key": step.name,
+            "name": step.name,
+            "fingerprint": step.fingerprint,
+            "type": step.artifact_type or "model",
+            "params": flat(step.config),
+            "tags": tags({"artifact": step.artifact, "size_bytes": step.size_bytes, "fingerprint": step.fingerprint}),
+            "made": step.state == "done",
+        }
+    model = step if step.artifact_role == "model" else _only_model(step, made)
+    about = model.fingerprint if model is not None else None
+    yield {"op": "metrics", "key": step.name, "points": list(points), "model": about}
+    yield from _registration(step, made)
+    yield {"op": "end", "key": step.name, "status": STATUS[step.state], "at": at}
+
+
+def _only_model(step: StepSummary, made: Mapping[str, StepSummary]) -> StepSummary | None:
+    """The model that a step which makes none speaks of: the one it reads, if it is one."""
+    read = [made[name] for name in step.inputs if name in made and made[name].artifact_role == "model"]
+    return read[0] if len(read) == 1 else None
+
+
+def _registration(step: StepSummary, made: Mapping[str, StepSummary]) -> Iterable[Operation]:
+    """A step whose artifact states `registered_name` has put the nearest model upstream to use: register it."""
+    name = step.facts.get("registered_name")
+    model = _nearest_model(step, made)
+    if isinstance(name, str) and name and model is not None and step.state in ("done", "cached"):
+        alias = step.facts.get("alias")
+        alias = re.sub(r"[^\w-]", "-", alias, flags=re.ASCII) if isinstance(alias, str) else ""
+        yield {
+            "op": "register",
+            "name": re.sub(r"[/:]", "-", name),
+            "alias": alias,
+            "fingerprint": model.fingerprint,
+            "tags": tags({"artifact": model.artifact, "deployment": step.artifact, "fingerprint": model.fingerprint}),
+        }
+
+
+def _nearest_model(step: StepSummary, made: Mapping[str, StepSummary]) -> StepSummary | None:
+    waiting = list(step.inputs)
+    while waiting:
+        source = made.get(waiting.pop(0))
+        if source is not None and source.artifact_role == "model":
+            return source
+        waiting += source.inputs if source else ()
+    return None
+
+
+def metric_points(values: Mapping[str, float], at_step: int | None, at_time: float) -> list[Point]:
+    """Points of curves. Values that are no numbers are left out: a tracking must not stop a run."""
+    points: list[Point] = []
+    for name, value in values.items():
+        try:
+            points.append((key_of(name), float(value), milliseconds(at_time), at_step or 0))
+        except (TypeError, ValueError):
+            continue
+    return points
+
+
+def user() -> str:
+    """Who runs this; in a container without a user database, the number."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
+def file(key: str, kept: str, folder: str | None = None) -> Operation:
+    """An artifact file that the spool keeps as `kept`."""
+    return {"op": "file", "key": key, "file": kept, "folder": folder}

@@ -1,0 +1,203 @@
+"""What a run shows to MLflow while it goes on: an observer of the runner that writes operations into the spool.
+
+Nothing here imports mlflow, waits for it, or raises for its sake. One parent run for the pipeline, one child run a
+step (named "02-pretrain" by its place), a light child for a cached step with a link to the run that made it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from cluster.base import Message
+from pipelines.process import this_process
+from pipelines.report.graph import graph_svg
+from pipelines.summary import RunSummary, StepSummary
+from pipelines.tracking import operations
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.operations import PARENT, Point, milliseconds
+from pipelines.tracking.sender import Sender
+from pipelines.tracking.spool import Operation, Spool
+
+FIRST_SAMPLE_S = 1.0  # so that a short step has one
+
+
+class Tracking:
+    """The tracking of one run. Called from the runner's thread."""
+
+    def __init__(self, config: TrackingConfig, root: Path, spool: Spool) -> None:
+        self._config = config
+        self._root = root
+        self._spool = spool
+        self._sender = Sender(config, root, spool)
+        self._labels: dict[str, str] = {}
+        self._run_id = ""
+        self._open: dict[str, StepSummary] = {}  # started, not finished
+        self._made: dict[str, StepSummary] = {}
+        self._last: dict[str, dict[str, Point]] = {}  # step -> metric -> last point
+        self._parent_open = False
+        self._samples = 0
+        self._done = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, name="system-metrics", daemon=True)
+        self._broken: str | None = None  # the spool itself can't be written
+
+    @classmethod
+    def open(cls, config: TrackingConfig, root: Path, run_id: str) -> Self:
+        """The tracking of the run `run_id`, its spool under `root`/runs/`run_id`. Raises OSError if that can't be."""
+        spool = Spool.open(root / "runs" / run_id / "spool")
+        if spool is None:
+            raise FileExistsError(f"run {run_id} is tracked by another process")
+        tracking = cls(config, root, spool)
+        tracking._sender.start()
+        tracking._sampler.start()
+        return tracking
+
+    # -- an observer of the runner ------------------------------------------------------------------------------
+
+    def run_started(self, run: RunSummary) -> None:
+        width = max(2, len(str(len(run.steps))))
+        self._run_id = run.run_id
+        self._labels = {step.name: f"{index:0{width}d}-{step.name}" for index, step in enumerate(run.steps, 1)}
+        self._parent_open = True
+        experiment = self._config.experiment or run.pipeline
+        started = operations.run_started(run, this_process())
+        self._put({**operation, "experiment": experiment} for operation in started)
+
+    def step_started(self, step: StepSummary) -> str | None:
+        """Open the step's run. Its id in MLflow if that is known by now: see `mlflow_run_id`."""
+        if step.name not in self._open:
+            self._open[step.name] = step
+            label = self._labels.get(step.name, step.name)
+            self._put(operations.step_started(step, label, self._run_id, milliseconds(time.time())))
+            self._put(operations.inputs(step, self._made))
+        return self.mlflow_run_id(step.name)
+
+    def step_message(self, message: Message) -> None:
+        body = message.body
+        if message.kind == "metrics":
+            points = operations.metric_points(body["values"], body.get("at"), body.get("time") or time.time())
+            self._last.setdefault(message.step, {}).update({point[0]: point for point in points})
+            self._put([{"op": "metrics", "key": message.step, "points": points}])
+        elif message.kind == "figure":
+            self._put_file(message.step, Path(body["path"]), "figures")
+
+    def step_finished(self, step: StepSummary, record: object = None) -> None:
+        """The step is done, cached, failed or stopped. One that never began has no run."""
+        if step.state == "cached":
+            self.step_started(step)
+        if step.state in ("done", "cached"):
+            self._made[step.name] = step
+        if self._open.pop(step.name, None) is None:
+            return
+        now = time.time()
+        last = self._last.pop(step.name, {})
+        final = {point[0]: point for point in operations.metric_points(step.metrics, None, now)}
+        points = [last.get(name, point) for name, point in final.items()]
+        if step.state == "cached":
+            for figure in step.figures.values():
+                self._put_file(step.name, figure, "figures")
+        self._put(operations.step_finished(step, points, self._made, milliseconds(now)))
+
+    def run_finished(self, run: RunSummary) -> None:
+        self._parent_open = False
+        self._put(operations.run_finished(run, graph_svg(run.steps)))
+
+    # -- beside the protocol ------------------------------------------------------------------------------------
+
+    def attach(self, path: Path) -> None:
+        """Keep a file (the report, say) with the pipeline's run. May be called after `run_finished`."""
+        self._put_file(PARENT, path, None)
+
+    def mlflow_run_id(self, step: str) -> str | None:
+        """MLflow's id for the run of a step, once MLflow has given one."""
+        found = self._spool.ids.get("runs", {}).get(step)
+        return found if isinstance(found, str) else None
+
+    def notes(self) -> tuple[str, ...]:
+        """What the run should say about its tracking: nothing if all is well."""
+        found = []
+        if self._broken:
+            found.append(f"The tracking is incomplete: {self._broken}.")
+        if self._sender.trouble:
+            where = self._config.tracking_uri(self._root)
+            found.append(
+                f"MLflow at {where} could not be told everything ({self._sender.trouble}). "
+                f"What is missing is kept in {self._spool.directory} and sent by the next run."
+            )
+        if self._sender.refused:
+            refused = self._spool.directory / "refused.jsonl"
+            found.append(f"MLflow refused {self._sender.refused} entries: see {refused}.")
+        if self._sender.recovered:
+            found.append(f"Sent to MLflow what earlier runs had left: {self._sender.recovered} entries.")
+        if self._sender.abandoned:
+            found.append(f"Closed {self._sender.abandoned} runs in MLflow whose process is gone.")
+        return tuple(found)
+
+    def close(self, state: str = "failed") -> tuple[str, ...]:
+        """End the tracking; `state` is for a run that never finished. Returns the last notes."""
+        self._done.set()
+        self._sampler.join()
+        if self._parent_open:
+            self._parent_open = False
+            self._put([operations.closed(state, milliseconds(time.time()))])
+        ended = self._sender.stop()
+        notes = self.notes()
+        if ended:
+            self._spool.close()
+        return notes
+
+    # -- the spool ----------------------------------------------------------------------------------------------
+
+    def _put(self, entries: Iterable[Operation]) -> None:
+        try:
+            for operation in entries:
+                self._spool.append(operation)
+        except OSError as error:  # a full disk must not end a run
+            self._broken = f"{error.strerror}: {error.filename or self._spool.directory}"
+        self._sender.wake()
+
+    def _put_file(self, key: str, path: Path, folder: str | None) -> None:
+        try:
+            kept = self._spool.keep(path)
+        except OSError as error:
+            self._broken = f"{error.strerror}: {path}"
+            return
+        self._put([operations.file(key, kept, folder)])
+
+    def _sample(self) -> None:
+        """CPU and memory of the driver's machine, as curves of every step that runs."""
+        psutil.cpu_percent()  # the first call only starts the measurement
+        wait_s = FIRST_SAMPLE_S
+        while not self._done.wait(wait_s):
+            wait_s = self._config.system_metrics_interval_s
+            points = operations.metric_points(system_metrics(), self._samples, time.time())
+            self._samples += 1
+            running = [name for name, step in list(self._open.items()) if step.state != "cached"]
+            self._put({"op": "metrics", "key": name, "points": points} for name in running)
+
+
+def system_metrics() -> dict[str, float]:
+    """The machine's load under the names that MLflow's system metrics page knows."""
+    memory: Any = psutil.virtual_memory()
+    return {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+    }
+
+
+def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
+    """Send what earlier runs left behind. Returns what there is to say about it."""
+    if not any(root.glob("runs/*/spool/operations.jsonl")):
+        return ()
+    sender = Sender(config, root, None)
+    sender.start()
+    sender.stop()
+    if sender.trouble:
+        return (f"What earlier runs left could not be sent to {config.tracking_uri(root)}: {sender.trouble}",)
+    return (f"Sent to MLflow what earlier runs had left: {sender.recovered} entries.",) if sender.recovered else ()

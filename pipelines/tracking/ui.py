@@ -1,0 +1,101 @@
+"""`bloomline ui`: MLflow's own web interface on the right store, on this machine only, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracker import flush
+
+PORT = 5000
+STOP_TIMEOUT_S = 10.0
+
+
+def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[str], None] = print) -> int:
+    """Serve the interface on loopback until SIGINT or SIGTERM; the exit code. `port` 0: 5000, or any that is free.
+
+    For `kind: server` there is nothing to serve: its address is said. What earlier runs left behind is sent first.
+    """
+    for note in flush(config, root):
+        say(note)
+    if config.kind == "server":
+        say(f"MLflow: {config.uri}")
+        return 0
+    port = port or free_port(PORT)
+    root.mkdir(parents=True, exist_ok=True)
+    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    # A process group of its own: Ctrl-C comes to us alone, and the server's workers end with their parent.
+    server = subprocess.Popen(_command(config, root, port), env=_environment(), start_new_session=True)
+    previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _end(server)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def free_port(preferred: int) -> int:
+    """`preferred` if nothing on this machine listens there, else a port that the system gives."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")
+
+
+def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
+    uri = config.tracking_uri(root)
+    store = ["--backend-store-uri", uri, "--default-artifact-root", (root.absolute() / "mlartifacts").as_uri()]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """Quiet, and without the processes for background jobs, of which we have none: it starts sooner."""
+    ours = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+        "UVICORN_LOG_LEVEL": "warning",
+    }
+    return ours | dict(os.environ)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server and every worker of its group."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, number)
+            server.wait(STOP_TIMEOUT_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue

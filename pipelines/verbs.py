@@ -1,0 +1,186 @@
+"""What the verbs do, but for `artifacts`: compose, plan, run, report, serve, submit.
+
+Every verb takes the overrides, the DictConfig if Hydra itself composed one (else None), and the session that holds
+the cluster; it returns the exit code and raises StageError for what a person has to mend.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipelines import config, plan, progress, provenance, terminal
+from pipelines.config import Composition
+from pipelines.errors import BloomlineError
+from pipelines.graph import select
+from pipelines.plan import Plan
+from pipelines.session import Session
+from pipelines.store import Store
+from pipelines.summary import RunSummary
+from stages.base import Servable
+
+BLOCKED = 3  # exit code of a plan that could not be run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration, checked and planned."""
+
+    composition: Composition
+    store: Store
+    plan: Plan
+
+
+def show_plan(overrides: list[str], composed: Any, session: Session) -> int:
+    """`plan`: show what a run would do, and why."""
+    prepared = _prepare(overrides, composed, session)
+    _show_plan(prepared)
+    if prepared.plan.blocked:
+        print("\nBlocked: nothing would be started.")
+        return BLOCKED
+    return 0
+
+
+def run(overrides: list[str], composed: Any, session: Session) -> int:
+    """`run`: bring a pipeline up to date. Starts nothing if anything is blocked, or if all is cached."""
+    prepared = _prepare(overrides, composed, session)
+    if prepared.plan.blocked:
+        _show_plan(prepared)
+        print("\nBlocked: nothing was started.")
+        return BLOCKED
+    if not prepared.plan.to_run:
+        _show_cached(prepared, overrides)
+        return 0
+    _show_plan(prepared)
+    return _execute(prepared, overrides, session)
+
+
+def serve(overrides: list[str], composed: Any, session: Session) -> int:
+    """`serve`: bring a pipeline up to date, then serve its deployment in the foreground until Ctrl-C."""
+    code = run(overrides, composed, session)
+    if code:
+        return code
+    prepared = _prepare(overrides, composed, session)
+    made = [
+        (step.record, step.step.produces)
+        for step in prepared.plan.steps.values()
+        if step.record and issubclass(step.step.produces, Servable)
+    ]
+    if not made:
+        raise BloomlineError(
+            f"Pipeline {prepared.plan.graph.name} has no step that leaves something to serve: add a `deploy` step."
+        )
+    record, kind = made[-1]
+    served = kind(prepared.store.open(record))
+    return session.executor(prepared.composition.settings.cluster).serve_foreground(served.application())
+
+
+def submit(overrides: list[str], composed: Any, session: Session) -> int:
+    """`submit`: the same run as a Ray job. The configuration is checked here first; the job plans it there."""
+    from cluster.jobs import submit as submit_job
+
+    from cluster.config import RemoteCluster
+
+    composition = config.compose(overrides) if composed is None else config.check(composed)
+    cluster = composition.settings.cluster
+    if not isinstance(cluster, RemoteCluster):
+        raise BloomlineError("submit needs a cluster to go to: add cluster=remote cluster.address=http://HOST:8265")
+    return submit_job(cluster, overrides)
+
+
+def ui(overrides: list[str], composed: Any, session: Session) -> int:
+    """`ui`: the MLflow UI on this configuration's store, on loopback, until Ctrl-C."""
+    from pipelines.tracking.ui import serve_ui
+
+    settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
+    return serve_ui(settings.tracking, settings.store.state)
+
+
+def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
+    composition = config.compose(overrides) if composed is None else config.check(composed)
+    settings = composition.settings
+    store = Store(settings.store)
+    selected = select(composition.graph, settings.from_, settings.until, settings.only)
+    made = plan.make(composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster))
+    return Prepared(composition, store, made)
+
+
+def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
+    from pipelines.report.page import write
+    from pipelines.runner import Runner
+    from pipelines.tracking.tracker import Tracking
+
+    settings, store = prepared.composition.settings, prepared.store
+    made_by = provenance.collect("run", overrides)
+    out = terminal.console()
+    tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
+    display = terminal.Display(out)
+    state = "failed"
+    try:
+        executor = session.executor(settings.cluster)
+        runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
+        summary = runner.run()
+        state = summary.state
+        report = write(summary, store.config.state / "runs" / made_by.run_id / "report.html")
+        tracking.attach(report)
+    finally:
+        display.close()
+        notes = tracking.close(state)
+    shown = replace(summary, notes=(*summary.notes, *notes))
+    terminal.show_result(out, shown, report, _next_commands(shown, overrides))
+    return runner.exit_code
+
+
+def _show_plan(prepared: Prepared) -> None:
+    rows = [
+        terminal.PlanRow(
+            name=step.step.name,
+            stage=step.step.stage_name,
+            state=step.state,
+            reason=step.reason,
+            where=prepared.store.uri(step.record) if step.record else "",
+        )
+        for step in prepared.plan.steps.values()
+    ]
+    terminal.show_plan(terminal.console(), rows)
+
+
+def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
+    """What is there already, as after a run; nothing was started for it."""
+    store = prepared.store
+    steps = tuple(progress.cached(step, store) for step in prepared.plan.steps.values() if step.state == "cached")
+    runs = [step.record for step in prepared.plan.steps.values() if step.record and step.state == "cached"]
+    last = max(runs, key=lambda record: record.created, default=None)
+    report = store.config.state / "runs" / last.run_id / "report.html" if last else None
+    summary = RunSummary(
+        run_id=last.run_id if last else "",
+        pipeline=prepared.plan.graph.name,
+        command=provenance.command("run", overrides),
+        started=time.time(),
+        seconds=0.0,
+        state="done",
+        steps=steps,
+        config_yaml="",
+        git_commit=None,
+        git_dirty=False,
+        versions={},
+        notes=("Everything is cached: nothing was started.",),
+    )
+    found = report if report and report.exists() else None
+    terminal.show_result(terminal.console(), summary, found, _next_commands(summary, overrides))
+
+
+def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
+    """Three commands worth trying after a run; after one that did not end well, first the one that goes on."""
+    if run.state != "done":
+        return [provenance.command(verb, overrides) for verb in ("run", "plan", "ui")]
+    kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
+    trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
+    served = any(step.stage == "deploy" for step in run.steps)
+    changed = [*kept, f"steps.{trained}.learning_rate=1e-3"] if trained else kept
+    return [
+        provenance.command("serve", kept) if served else provenance.command("artifacts", ["list"]),
+        provenance.command("plan", changed),
+        provenance.command("ui", []),
+    ]

@@ -1,0 +1,145 @@
+"""A trained model: dense or mixture-of-experts, full or quantized. What training leaves and everything after it reads.
+
+    config.json          the DecoderConfig
+    model.safetensors    every parameter, by the decoder's own names
+    tokenizer.json       the tokenizer that it was trained with (the `tokenizers` library's format)
+    facts.json           what is known of its making: tokens seen, losses, ...
+
+Opening one executes no code: JSON and safetensors only, and every tensor is held against the config.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ValidationError
+
+from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
+from stages.base import Artifact, ArtifactError
+from stages.model.config import DecoderConfig
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer as LoadedTokenizer
+
+    from stages.model.decoder import Decoder
+
+CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "facts.json"
+JSON_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint(Artifact):
+    """A decoder's weights with its config, its tokenizer and the facts of its making."""
+
+    is_model: ClassVar[bool] = True
+
+    @property
+    def config(self) -> DecoderConfig:
+        text = self._json_text(CONFIG)
+        try:
+            return DecoderConfig.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise ArtifactError(f"{self.path / CONFIG} is not a decoder's config: {where}: {first['msg']}") from None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is known of the model's making. JSON values."""
+        try:
+            facts = json.loads(self._json_text(FACTS))
+        except (ValueError, RecursionError):
+            raise ArtifactError(f"{self.path / FACTS} is not JSON") from None
+        if not isinstance(facts, dict):
+            raise ArtifactError(f"{self.path / FACTS} does not hold a JSON object")
+        return facts
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.path / TOKENIZER
+
+    def tokenizer(self) -> LoadedTokenizer:
+        """The tokenizer that the model was trained with."""
+        return Tokenizer(self.path).load()
+
+    def load(self, device: str = "cpu", dtype: torch.dtype | None = None) -> Decoder:
+        """The model in evaluation mode. `dtype`: of its floating point parameters (None: fp32, as stored).
+
+        Quantized weights stay quantized; their scales stay fp32. Raises ArtifactError if a tensor is missing, too many,
+        of another shape than the config says, or unreadable.
+        """
+        import torch
+
+        from stages.model.decoder import Decoder
+        from stages.model.weights import converted
+
+        config = self.config
+        with torch.device("meta"):
+            model = Decoder(config)
+        model.load_state_dict(converted(self.state_dict(), dtype or torch.float32), strict=True, assign=True)
+        return model.to(device=device).eval()
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Every tensor by its name, checked against the config by name, shape and type."""
+        from stages.model.weights import read_weights
+
+        return read_weights(self.path / WEIGHTS, self.config)
+
+    def check(self) -> None:
+        from stages.model.weights import refuse_not_finite
+
+        refuse_not_finite(self.path / WEIGHTS, self.state_dict())
+        vocabulary, rows = self.tokenizer().get_vocab_size(), self.config.vocab_size
+        if vocabulary > rows:
+            raise ArtifactError(f"{self.path}: the tokenizer has {vocabulary} tokens, the embedding only {rows} rows")
+        _ = self.facts
+
+    def describe(self) -> Mapping[str, object]:
+        config = self.config
+        shape = f"{config.layers} layers, {config.hidden_size} wide, {config.heads} heads"
+        described: dict[str, object] = {"parameters": config.parameters, "shape": shape}
+        if config.experts:
+            described["experts per layer"] = list(config.experts.per_layer)
+            described["active parameters"] = config.active_parameters
+        described["weights"] = config.quantization or "float32"
+        described["bytes"] = (self.path / WEIGHTS).stat().st_size
+        return described | dict(self.facts)
+
+    @classmethod
+    def save(
+        cls,
+        path: Path,
+        weights: torch.nn.Module | Mapping[str, torch.Tensor],
+        config: DecoderConfig,
+        tokenizer_json: Path,
+        facts: Mapping[str, Any],
+    ) -> Checkpoint:
+        """Write a checkpoint into the directory `path` (made if need be). `weights`: a model or its state dict."""
+        import torch
+
+        from stages.model.weights import write_weights
+
+        state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
+        path.mkdir(parents=True, exist_ok=True)
+        write_weights(path / WEIGHTS, state, config)
+        (path / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+        (path / FACTS).write_text(json.dumps(dict(facts), indent=2, allow_nan=False) + "\n")
+        shutil.copyfile(tokenizer_json, path / TOKENIZER)
+        return cls(path)
+
+    def _json_text(self, name: str) -> str:
+        path = self.path / name
+        try:
+            if path.stat().st_size > JSON_LIMIT_BYTES:
+                raise ArtifactError(f"{path} is larger than {JSON_LIMIT_BYTES} bytes: not a checkpoint's {name}")
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ArtifactError(f"{path} is not UTF-8 text") from None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,278 @@
+"""Tokenized documents in memory-mapped shards, with an index from every token back to its document.
+
+SPLIT-NNNNN.tokens     token ids, little endian, uint16 (uint32 past a vocabulary of 65,536), documents end to end,
+                       an end-of-text token after each; no document straddles two shards
+SPLIT.documents.arrow  Arrow IPC file, one row a document in token order: where it starts, and what it is
+dataset.json           token type, vocabulary size, end-of-text id, tokens of each shard
+tokenizer.json         the tokenizer that made them
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+
+from stages.artifacts.corpus import Split
+from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
+from stages.base import Artifact, ArtifactError, Config
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+FACTS = "dataset.json"
+FACTS_LIMIT_BYTES = 64 << 20
+CHECK_TOKENS = 1 << 22  # tokens looked at in one go when a whole split is checked
+PROVENANCE = ("id", "source", "path", "package", "license", "language")
+INDEX_TYPES = {"start": "int64", "bytes": "int64", **dict.fromkeys(PROVENANCE, "string")}
+
+
+class SplitFacts(Config):
+    """One split in numbers. `tokens` counts the end-of-text tokens, `bytes` are those of the documents' texts."""
+
+    documents: NonNegativeInt
+    tokens: NonNegativeInt
+    bytes: NonNegativeInt
+    shards: tuple[PositiveInt, ...]  # tokens of each
+
+
+class TokenFacts(Config):
+    """A token dataset in numbers."""
+
+    token_type: Literal["<u2", "<u4"]
+    vocab_size: int = Field(gt=0, le=1 << 32)
+    end_of_text: NonNegativeInt
+    splits: Mapping[Split, SplitFacts]
+
+
+@dataclass(frozen=True)
+class TokenRange:
+    """One document in a split: tokens [start, stop), the last of them its end of text, and its provenance."""
+
+    start: int
+    stop: int
+    bytes: int  # of its text in UTF-8
+    id: str
+    source: str
+    path: str
+    package: str
+    license: str
+    language: str
+
+
+class ShardedTokens:
+    """Token ids of several memory-mapped shards as one sequence. Read-only.
+
+    `tokens[i]` is an int, `tokens[a:b]` an array (a view of the file where the range lies in one shard, else a copy).
+    """
+
+    def __init__(self, shards: Sequence[np.ndarray]) -> None:
+        self._shards = shards
+        self._ends: list[int] = []
+        for shard in shards:
+            self._ends.append(len(self) + len(shard))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, where: int | slice) -> int | np.ndarray:
+        import numpy as np
+
+        if not isinstance(where, slice):
+            position = where + len(self) if where < 0 else where
+            if not 0 <= position < len(self):
+                raise IndexError(f"token {where} of {len(self)}")
+            shard = bisect_right(self._ends, position)
+            return int(self._shards[shard][position - self._ends[shard]])
+        start, stop, step = where.indices(len(self))
+        if step != 1:
+            raise ValueError("tokens are read in ranges of step 1")
+        parts = []
+        shard = bisect_right(self._ends, start)
+        while start < stop:
+            end = min(stop, self._ends[shard])
+            offset = self._ends[shard] - len(self._shards[shard])
+            parts.append(self._shards[shard][start - offset : end - offset])
+            start, shard = end, shard + 1
+        if not parts:
+            return np.empty(0, self._shards[0].dtype if self._shards else np.uint16)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class TokenSplit:
+    """The tokens of a split and the documents that they come from."""
+
+    tokens: ShardedTokens
+    starts: np.ndarray  # int64 [documents]: the first token of each document, ascending from 0
+    index: pa.Table
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens)
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return len(self.starts)
+
+    def document(self, index: int) -> TokenRange:
+        """The document in place `index` (from 0). Raises IndexError past the last."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        row = self.index.slice(index, 1).to_pylist()[0]
+        stop = int(self.starts[index + 1]) if index + 1 < len(self) else self.length
+        return TokenRange(stop=stop, **row)
+
+    def document_at(self, position: int) -> TokenRange:
+        """The document that the token at `position` belongs to."""
+        if not 0 <= position < self.length:
+            raise IndexError(f"token {position} of {self.length}")
+        return self.document(self._place(position))
+
+    def documents_in(self, start: int, stop: int) -> Iterator[TokenRange]:
+        """The documents that have a token in [start, stop), in order."""
+        if start >= stop:
+            return
+        if start < 0 or stop > self.length:
+            raise IndexError(f"tokens {start} to {stop} of {self.length}")
+        for index in range(self._place(start), self._place(stop - 1) + 1):
+            yield self.document(index)
+
+    def _place(self, position: int) -> int:
+        return int(self.starts.searchsorted(position, side="right")) - 1
+
+
+@dataclass(frozen=True)
+class TokenDataset(Artifact):
+    """A corpus as token ids, ready to be trained on."""
+
+    is_dataset: ClassVar[bool] = True
+
+    @cached_property
+    def facts(self) -> TokenFacts:
+        path = self.path / FACTS
+        try:
+            if path.stat().st_size > FACTS_LIMIT_BYTES:
+                raise ArtifactError(f"{path} is larger than {FACTS_LIMIT_BYTES} bytes: not a token dataset's facts")
+            return TokenFacts.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise ArtifactError(f"{path} does not describe a token dataset: {where}: {first['msg']}") from None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens of the tokenizer: every id is below it."""
+        return self.facts.vocab_size
+
+    @property
+    def end_of_text(self) -> int:
+        """The id of the token after every document."""
+        return self.facts.end_of_text
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The `tokenizer.json` that the tokens were made with: a checkpoint keeps a copy of it."""
+        return self.path / TOKENIZER
+
+    def split(self, name: Split) -> TokenSplit:
+        """A split, opened: shards are mapped, not read.
+
+        Raises ArtifactError if a shard is missing or has another length than recorded, or if the index does not tile
+        the tokens.
+        """
+        import numpy as np
+
+        facts = self.facts.splits[name]
+        item_bytes = np.dtype(self.facts.token_type).itemsize
+        shards = []
+        for number, expected in enumerate(facts.shards):
+            path = self.path / shard_name(name, number)
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+            if size != expected * item_bytes:
+                raise ArtifactError(
+                    f"{path} has {size} bytes, {expected} tokens of {item_bytes} bytes were recorded: it was cut short "
+                    "or overwritten; run the step that made it again"
+                )
+            shards.append(np.memmap(path, dtype=self.facts.token_type, mode="r"))
+        index = self._index(name)
+        starts = index["start"].to_numpy()
+        tokens = ShardedTokens(shards)
+        if len(tokens) != facts.tokens or len(starts) != facts.documents:
+            raise ArtifactError(
+                f"{self.path}: split {name} has {len(tokens)} tokens and {len(starts)} documents, {FACTS} says "
+                f"{facts.tokens} and {facts.documents}"
+            )
+        bounds = np.append(starts, len(tokens))
+        if bounds[0] != 0 or (np.diff(bounds) <= 0).any():
+            raise ArtifactError(f"{self.path / index_name(name)}: documents do not tile the tokens of the split")
+        return TokenSplit(tokens, starts, index)
+
+    def check(self) -> None:
+        """Every token is in the vocabulary, and end-of-text tokens are where documents end and nowhere else."""
+        import numpy as np
+
+        if (found := Tokenizer(self.path).vocab_size) != self.vocab_size:
+            raise ArtifactError(f"{self.tokenizer_path} has {found} tokens, {FACTS} says {self.vocab_size}")
+        for name in self.facts.splits:
+            split = self.split(name)
+            ends = np.append(split.starts[1:], split.length) - 1
+            for start in range(0, split.length, CHECK_TOKENS):
+                tokens = np.asarray(split.tokens[start : start + CHECK_TOKENS])
+                if int(tokens.max()) >= self.vocab_size:
+                    raise ArtifactError(
+                        f"{self.path}: split {name} holds token {tokens.max()}, the vocabulary has {self.vocab_size}"
+                    )
+                expected = ends[(ends >= start) & (ends < start + len(tokens))] - start
+                if not np.array_equal(np.flatnonzero(tokens == self.end_of_text), expected):
+                    raise ArtifactError(
+                        f"{self.path}: split {name}: the end-of-text tokens from token {start} on are not at the ends "
+                        "of the documents"
+                    )
+            if int(split.index["bytes"].to_numpy().sum()) != self.facts.splits[name].bytes:
+                raise ArtifactError(f"{self.path}: split {name}: bytes of the documents do not add up to {FACTS}")
+
+    def describe(self) -> Mapping[str, object]:
+        facts = self.facts
+        return {
+            "vocab_size": facts.vocab_size,
+            "splits": {
+                name: {"documents": split.documents, "tokens": split.tokens, "bytes": split.bytes}
+                for name, split in facts.splits.items()
+            },
+        }
+
+    def _index(self, name: Split) -> pa.Table:
+        import pyarrow as pa
+
+        path = self.path / index_name(name)
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            table.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(f"{path} is not a readable Arrow file: {error}") from None
+        if {field.name: str(field.type) for field in table.schema} != INDEX_TYPES:
+            raise ArtifactError(f"{path} has the columns {', '.join(table.column_names)}: not an index of documents")
+        if any(column.null_count for column in table.columns):
+            raise ArtifactError(f"{path} has empty cells: not an index of documents")
+        return table
+
+
+def shard_name(split: Split, index: int) -> str:
+    return f"{split}-{index:05d}.tokens"
+
+
+def index_name(split: Split) -> str:
+    return f"{split}.documents.arrow"

@@ -1,0 +1,1 @@
+"""Ingesting documents: readers, filters, deduplication, the split into training and validation."""

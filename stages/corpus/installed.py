@@ -1,0 +1,247 @@
+"""Reads the text that any Python environment holds: sources, headers and documentation of what is installed in it.
+
+What a distribution holds, with a SHA-256 of every file, is in its RECORD (packaging.python.org, "Recording installed
+projects"); the digest of this source is made from that, and `read` holds every file against it. The standard library
+has no RECORD: the version of Python stands for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import platform
+import re
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email import message_from_string
+from email.message import Message
+from fnmatch import fnmatchcase, translate
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from stages.base import StageError
+from stages.corpus.source import TOO_LONG, UNREADABLE, Candidate, Source, digest_of
+
+PYTHON = "python"  # the name by which `packages` asks for the standard library
+OWN_NAME = "bloomline"
+PYTHON_LICENSE = "PSF-2.0"
+ALTERED = "altered"
+SHA256_BASE64_CHARACTERS = 43  # without padding
+
+LANGUAGES = {
+    ".py": "python",
+    ".pyi": "python",
+    ".h": "c",
+    ".hpp": "c++",
+    ".cuh": "c++",
+    ".md": "markdown",
+    ".rst": "restructuredtext",
+    ".txt": "text",
+}
+README_LANGUAGES = {"text/markdown": "markdown", "text/x-rst": "restructuredtext", "text/plain": "text"}
+
+
+@dataclass(frozen=True)
+class InstalledFile:
+    """One file to read: where it is, what it is called, and what is recorded of it (None: nothing is)."""
+
+    file: Path
+    path: str
+    source: str
+    package: str
+    license: str
+    language: str
+    sha256: bytes | None = None
+    size: int | None = None
+    readme: bool = False  # a METADATA file, whose text is its description
+
+
+class Installed(Source[InstalledFile]):
+    """The environment that runs bloomline. Editable installs and bloomline itself are left out."""
+
+    reader: Literal["installed"] = "installed"
+    # Names of distributions, or patterns of them ("*", "ray*"); "python" is the standard library with its C headers.
+    packages: tuple[str, ...] = Field(default=(PYTHON, "*"), min_length=1)
+    suffixes: tuple[str, ...] = (".py", ".md", ".rst", ".txt", ".h")
+    exclude: tuple[str, ...] = ()  # patterns of paths to leave out ("*/tests/*")
+    readme: bool = True  # read the descriptions in packages' METADATA too
+
+    def digest(self, digest_file: Callable[[Path], str]) -> str:
+        # A large environment has 100,000 lines of RECORD and this runs on every plan: one expression finds the lines.
+        endings = "|".join(map(re.escape, self.suffixes))
+        relevant = re.compile(rf'^"?(?:[^\n,]*(?:{endings})|[^/\n]+\.dist-info/METADATA)"?,.*$', re.MULTILINE)
+        found: dict[str, object] = {}
+        for distribution in self._distributions():
+            lines = relevant.findall(distribution.record())
+            if self.exclude:
+                lines = [line for line in lines if self._wanted(line.partition(",")[0])]
+            found[distribution.folder.name] = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+        if PYTHON in self.packages:
+            found[PYTHON] = [platform.python_implementation(), platform.python_version()]
+        return digest_of([found, sorted(self.suffixes), sorted(self.exclude), self.readme])
+
+    def parts(self) -> list[InstalledFile]:
+        found = [file for distribution in self._distributions() for file in self._files(distribution)]
+        if PYTHON in self.packages:
+            found += self._standard_library()
+        if not found:
+            raise StageError(
+                f"packages {', '.join(self.packages)} hold no file with a suffix of {', '.join(self.suffixes)}: "
+                "name other packages or suffixes in source.packages and source.suffixes"
+            )
+        return sorted(found, key=lambda part: (part.package, part.path))
+
+    def read(self, part: InstalledFile, max_bytes: int) -> Iterator[Candidate]:
+        def candidate(data: bytes, refused: str | None = None, refused_bytes: int = 0) -> Candidate:
+            labels = (part.source, part.path, part.package, part.license, part.language)
+            return Candidate(data, *labels, refused=refused, refused_bytes=refused_bytes)
+
+        try:
+            size = part.file.stat().st_size
+            if size > max_bytes:
+                yield candidate(b"", TOO_LONG, size)
+                return
+            data = part.file.read_bytes()
+        except OSError:
+            yield candidate(b"", UNREADABLE, part.size or 0)
+            return
+        if part.sha256 is not None and hashlib.sha256(data).digest() != part.sha256:
+            yield candidate(b"", ALTERED, len(data))
+        elif not part.readme:
+            yield candidate(data)
+        elif description := str(_metadata(part.file.parent).get_payload()):
+            yield candidate(description.encode("utf-8", "surrogateescape"))
+
+    def _distributions(self) -> list[_Distribution]:
+        """The distributions asked for, by name. Raises StageError if one asked for by its full name is not there."""
+        installed = _installed()
+        asked = {pattern: _normal(pattern) for pattern in self.packages if pattern != PYTHON}
+        for pattern, name in asked.items():
+            if not any(fnmatchcase(found, name) for found in installed):
+                raise StageError(
+                    f"source.packages: no installed package is called {pattern!r} (of {len(installed)} in "
+                    f"{sysconfig.get_path('purelib')}): install it, or take it off the list"
+                )
+        return [
+            installed[name]
+            for name in sorted(installed)
+            if any(fnmatchcase(name, pattern) for pattern in asked.values()) and not installed[name].editable()
+        ]
+
+    def _wanted(self, path: str) -> bool:
+        return not (self.exclude and _any_of(self.exclude).match(path))
+
+    def _files(self, distribution: _Distribution) -> Iterator[InstalledFile]:
+        root, metadata = distribution.folder.parent, f"{distribution.folder.name}/METADATA"
+        facts = _metadata(distribution.folder)
+        license_ = _license(facts)
+        for path, checksum, size in distribution.rows():
+            suffix = os.path.splitext(path)[1]
+            if path == metadata and self.readme:
+                language = README_LANGUAGES.get((facts.get("Description-Content-Type") or "").partition(";")[0], "text")
+                source, readme = "documentation", True
+            elif path.startswith(("../", "/")) or ".dist-info/" in path:
+                continue  # a script in bin/, a licence's text
+            elif suffix in self.suffixes and self._wanted(path):
+                language, readme = LANGUAGES.get(suffix, ""), False
+                source = {"python": "packages", "c": "headers", "c++": "headers"}.get(language, "documentation")
+            else:
+                continue
+            yield InstalledFile(
+                root / path, path, source, distribution.name, license_, language, checksum, size, readme
+            )
+
+    def _standard_library(self) -> Iterator[InstalledFile]:
+        library = Path(sysconfig.get_path("stdlib"))
+        headers = Path(sysconfig.get_path("include"))
+        for root, prefix, source in ((library, "", "standard library"), (headers, "include/", "headers")):
+            for folder, folders, names in os.walk(root):
+                folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages")]
+                for name in names:
+                    suffix = os.path.splitext(name)[1]
+                    file = Path(folder, name)
+                    path = prefix + file.relative_to(root).as_posix() if suffix in self.suffixes else ""
+                    if path and self._wanted(path) and file.is_file():
+                        language = LANGUAGES.get(suffix, "")
+                        yield InstalledFile(file, path, source, PYTHON, PYTHON_LICENSE, language)
+
+
+@dataclass(frozen=True)
+class _Distribution:
+    name: str
+    folder: Path  # NAME-VERSION.dist-info
+
+    def record(self) -> str:
+        """The text of RECORD; empty where an installer left none."""
+        try:
+            return (self.folder / "RECORD").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def rows(self) -> Iterator[tuple[str, bytes, int]]:
+        """Path, SHA-256 and size of every file whose SHA-256 is recorded."""
+        for row in csv.reader(self.record().splitlines()):
+            if len(row) == 3 and row[1].startswith("sha256=") and row[2].isdigit():
+                digest = row[1].removeprefix("sha256=").rstrip("=")
+                if len(digest) == SHA256_BASE64_CHARACTERS:
+                    yield row[0], base64.urlsafe_b64decode(digest + "="), int(row[2])
+
+    def editable(self) -> bool:
+        try:
+            direct = json.loads((self.folder / "direct_url.json").read_bytes())
+            return bool(direct.get("dir_info", {}).get("editable"))
+        except (OSError, ValueError, AttributeError):
+            return False
+
+
+def _installed() -> dict[str, _Distribution]:
+    """What is installed in this environment, by normalised name.
+
+    Looks into the environment's own folders rather than `sys.path`, which differs between a driver and its workers.
+    """
+    found: dict[str, _Distribution] = {}
+    for folder in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
+        for entry in sorted(Path(folder).glob("*.dist-info")):
+            name = _normal(entry.name.partition("-")[0])
+            if name != OWN_NAME:
+                found.setdefault(name, _Distribution(name, entry))
+    return found
+
+
+@cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches what one of the patterns matches (those of `fnmatch`, case counts)."""
+    return re.compile("|".join(map(translate, patterns)))
+
+
+def _normal(name: str) -> str:
+    """A distribution's name in its normal form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _metadata(folder: Path) -> Message:
+    """The core metadata of a .dist-info; empty where there is none."""
+    try:
+        text = (folder / "METADATA").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        text = ""
+    return message_from_string(text)
+
+
+def _license(metadata: Message) -> str:
+    """The licence that a package's metadata names: an expression, a short text, or its classifiers."""
+    # License may hold the licence's whole text instead of its name.
+    for field, longest in (("License-Expression", 512), ("License", 64)):
+        value = (metadata.get(field) or "").strip()
+        if value and value.isprintable() and len(value) <= longest and value.upper() != "UNKNOWN":
+            return str(value)
+    classifiers = metadata.get_all("Classifier") or []
+    names = [line.rpartition("::")[2].strip() for line in classifiers if line.startswith("License ::")]
+    return " OR ".join(sorted(set(names) - {"OSI Approved"})) or "unknown"

@@ -1,0 +1,1 @@
+"""What evaluation measures: likelihoods, the baselines on the same bytes, completions."""

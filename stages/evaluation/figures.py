@@ -1,0 +1,33 @@
+"""Bits per byte by source: the model beside the baselines."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from stages.artifacts.evaluation import EvalResults
+
+CODERS = {
+    "model": ("model", "#2f5f8f"),
+    "xz": ("xz -9, one file", "#a0522d"),
+    "xz_per_document": ("xz -9, a file each", "#d2a07d"),
+    "ngram": ("n-gram", "#2f6f4f"),
+}
+
+
+def bits_figure(results: EvalResults) -> Figure:
+    """Groups of bars, one group a source and one for the total; lower is better."""
+    groups = {**results.sources, "all": results.total} if len(results.sources) > 1 else dict(results.sources)
+    figure = Figure(figsize=(max(6.0, 2.2 * len(groups)), 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(CODERS)
+    for place, (coder, (label, color)) in enumerate(CODERS.items()):
+        positions = [group + (place - (len(CODERS) - 1) / 2) * width for group in range(len(groups))]
+        bars = axes.bar(positions, [bits.per_byte(coder) for bits in groups.values()], width, label=label, color=color)
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    names = [f"{source}\n{bits.bytes / 1e3:,.0f} kB" for source, bits in groups.items()]
+    axes.set_xticks(range(len(groups)), [name.replace("$", r"\$") for name in names])
+    axes.set_ylabel("bits per byte (lower is better)")
+    axes.set_title("Held-out text: size under the model and under the baselines")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

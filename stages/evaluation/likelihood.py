@@ -1,0 +1,95 @@
+"""How likely a model finds each document, every token counted once.
+
+A document is scored on its own, after an end-of-text token as in training. One longer than the model's context goes
+through in windows that overlap, so that every token (but the first window's) has a minimum of context before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from stages.model.decoder import Decoder
+
+LOGITS_LIMIT = 1 << 25  # logits held at once
+
+
+@dataclass(frozen=True)
+class Window:
+    """Input tokens [start, stop) of a document; the targets from `scored` on are this window's to score.
+
+    Target i is the token after input i.
+    """
+
+    document: int
+    start: int
+    stop: int
+    scored: int
+
+
+def windows(lengths: Sequence[int], context: int, overlap: int) -> list[Window]:
+    """Windows that score every target of documents with so many targets exactly once.
+
+    context: inputs that a window may have. overlap: targets of a window, after a document's first, that an earlier
+    window has scored; in [0, context).
+    """
+    if not 0 <= overlap < context:
+        raise ValueError(f"an overlap of {overlap} tokens does not fit a context of {context}")
+    found = []
+    for document, length in enumerate(lengths):
+        scored = 0
+        while scored < length:
+            stop = min(length, context if scored == 0 else scored + context - overlap)
+            found.append(Window(document, max(0, stop - context), stop, scored))
+            scored = stop
+    return found
+
+
+@torch.inference_mode()
+def document_nats(
+    model: Decoder,
+    documents: Sequence[Sequence[int]],
+    *,
+    begin: int,
+    overlap: int,
+    batch_tokens: int = 8192,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """-ln p(document) of each document, float64 [documents].
+
+    documents: token ids of each. begin: the token before every document. progress: windows done, windows in all.
+    """
+    device = model.word_embeddings.weight.device
+    nats = np.zeros(len(documents))
+    pending = windows([len(document) for document in documents], model.config.context_length, overlap)
+    pending.sort(key=lambda window: (window.start - window.stop, window.document, window.start))  # the longest first
+    done = 0
+    while done < len(pending):
+        width = pending[done].stop - pending[done].start
+        batch = pending[done : done + max(1, batch_tokens // width)]
+        inputs = torch.zeros(len(batch), width, dtype=torch.long)
+        targets = torch.full((len(batch), width), -1)
+        for row, window in enumerate(batch):
+            tokens = torch.tensor([begin, *documents[window.document]])[window.start : window.stop + 1]
+            # What is right of a shorter window is never seen by it: attention is causal.
+            inputs[row, : len(tokens) - 1] = tokens[:-1]
+            skipped = window.scored - window.start
+            targets[row, skipped : len(tokens) - 1] = tokens[1 + skipped :]
+        rows, columns = (targets >= 0).nonzero(as_tuple=True)
+        hidden = model.hidden_states(inputs.to(device))[rows.to(device), columns.to(device)]
+        losses = _losses(model, hidden, targets[rows, columns].to(device)).double().cpu().numpy()
+        np.add.at(nats, [batch[row].document for row in rows.tolist()], losses)
+        done += len(batch)
+        progress(done, len(pending))
+    return nats
+
+
+def _losses(model: Decoder, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross entropy [tokens] in fp32, a chunk of logits at a time."""
+    chunk = max(1, LOGITS_LIMIT // model.config.vocab_size)
+    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    return torch.cat([F.cross_entropy(model.logits(part).float(), wanted, reduction="none") for part, wanted in parts])

@@ -1,0 +1,47 @@
+"""Held-out text for stages that compare a model before and after: fixed samples of the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from stages.artifacts.tokens import TokenDataset
+from stages.base import StageError
+from stages.model.decoder import Decoder
+from stages.training.windows import Batch, Windows, next_token_loss
+
+BATCH_SAMPLES = 8
+
+
+def held_out_batches(dataset: TokenDataset, sequence_length: int, samples: int) -> Iterator[Batch]:
+    """At most `samples` samples spread evenly over the validation split, in batches.
+
+    Raises StageError if the split has no whole sample.
+    """
+    split = dataset.split("validation")
+    windows = Windows(split.tokens, split.length, sequence_length, dataset.end_of_text)
+    used = min(samples, windows.count)
+    if not used:
+        raise StageError(
+            f"the validation split of {dataset.path} has {split.length} tokens, fewer than one sample of "
+            f"{sequence_length}: enlarge the split or lower sequence_length"
+        )
+    chosen = [index * windows.count // used for index in range(used)]
+    for start in range(0, used, BATCH_SAMPLES):
+        yield windows.batch(chosen[start : start + BATCH_SAMPLES])
+
+
+@torch.inference_mode()
+def held_out_loss(
+    model: Decoder, dataset: TokenDataset, sequence_length: int, samples: int, done: Callable[[int], None]
+) -> float:
+    """Mean cross-entropy, nats per token, where packed documents do not see each other. `done` is told of each
+    batch's samples."""
+    total = targets = 0.0
+    for batch in held_out_batches(dataset, sequence_length, samples):
+        loss = next_token_loss(model, batch, separate_documents=True)
+        total += float(loss.total)
+        targets += loss.targets
+        done(len(batch[0]))
+    return total / targets

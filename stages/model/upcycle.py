@@ -1,0 +1,98 @@
+"""From a dense decoder to a mixture of experts that computes the same (sparse upcycling, arXiv 2212.05055).
+
+Every expert starts as a copy of the layer's feed-forward network, so whichever experts a token is sent to, the mixture
+of their outputs is the dense output. Two refinements keep that property:
+
+- residual (PR-MoE, arXiv 2201.05596): the dense network stays beside the experts;
+- granularity G (arXiv 2410.07524): each copy is cut into G experts of 1/G of the neurons, whose gate rows start equal,
+  so that the top choices are all the parts of one copy. Cut networks add up where mixtures average, so the second
+  matrix is multiplied by G; its bias is not, as each part carries it whole and shares sum to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from stages.base import StageError
+from stages.model.config import DecoderConfig, ExpertsConfig
+from stages.model.initialise import initial_values
+from stages.model.transfer import Transfer
+from stages.model.weights import expected_tensors
+
+FIRST, SECOND = "dense_h_to_4h", "dense_4h_to_h"
+
+
+def expert_config(
+    dense: DecoderConfig, copies: tuple[int, ...], top_k: int, granularity: int, residual: bool
+) -> DecoderConfig:
+    """The config of `dense` converted to experts: `copies` [layers] of each feed-forward network (0: stays dense), of
+    which a token passes through `top_k`, each cut into `granularity` experts.
+
+    Raises StageError if `dense` is not dense or cannot be cut so.
+    """
+    if dense.experts is not None or dense.quantization is not None:
+        raise StageError("only a dense model in floating point can be converted to experts")
+    if dense.inner_size % granularity:
+        raise StageError(f"granularity {granularity} does not divide the {dense.inner_size} neurons of a layer")
+    if top_k > min(count for count in copies if count):
+        raise StageError(f"top_k is {top_k}, but a layer has only {min(c for c in copies if c)} experts")
+    experts = ExpertsConfig(
+        per_layer=tuple(count * granularity for count in copies),
+        top_k=top_k * granularity,
+        feed_forward_size=dense.inner_size // granularity if granularity > 1 else None,
+        residual=residual,
+    )
+    return DecoderConfig.model_validate(dense.model_dump() | {"experts": experts})
+
+
+def upcycle(state: Mapping[str, Tensor], dense: DecoderConfig, target: DecoderConfig, seed: int) -> dict[str, Tensor]:
+    """The tensors of the `target` model that computes what the dense model `state` does. Gates are drawn by `seed`.
+
+    Raises StageError if any tensor of either model is left over.
+    """
+    transfer = Transfer(state, expected_tensors(target))
+    for name in expected_tensors(dense):
+        layer, part = _feed_forward_part(name)
+        value = transfer.take(name)
+        if layer is None or not target.experts_of(layer):
+            transfer.put(name, value)
+            continue
+        prefix = f"blocks.{layer}.mlp"
+        experts, pieces = target.experts_of(layer), dense.inner_size // target.expert_inner_size
+        transfer.put(
+            f"{prefix}.experts.{part}", _cut(part, value, pieces).repeat(experts // pieces, *[1] * value.dim())
+        )
+        if target.experts and target.experts.residual:
+            transfer.put(f"{prefix}.residual.{part}", value)
+    for layer in range(target.layers):
+        if target.experts_of(layer):
+            _put_gates(transfer, target, layer, dense.inner_size // target.expert_inner_size, seed)
+    return transfer.finish()
+
+
+def _feed_forward_part(name: str) -> tuple[int | None, str]:
+    """(layer, "dense_h_to_4h.weight") of a feed-forward tensor, (None, "") of any other."""
+    fields = name.split(".", 3)
+    return (int(fields[1]), fields[3]) if fields[0] == "blocks" and fields[2] == "mlp" else (None, "")
+
+
+def _cut(part: str, value: Tensor, pieces: int) -> Tensor:
+    """A tensor of one network cut into those of `pieces` networks, [pieces, ...]."""
+    if part.startswith(FIRST):
+        return value.view(pieces, -1, *value.shape[1:])
+    if part == f"{SECOND}.weight":
+        return value.view(value.shape[0], pieces, -1).transpose(0, 1) * pieces
+    return value.expand(pieces, *value.shape)
+
+
+def _put_gates(transfer: Transfer, target: DecoderConfig, layer: int, pieces: int, seed: int) -> None:
+    prefix = f"blocks.{layer}.mlp"
+    copies = target.experts_of(layer) // pieces
+    gate = initial_values(target, seed, f"{prefix}.gate.weight", (copies, target.hidden_size))
+    transfer.put(f"{prefix}.gate.weight", gate.repeat_interleave(pieces, 0))
+    if target.experts and target.experts.residual:
+        for name, shape in (("weight", (2, target.hidden_size)), ("bias", (2,))):
+            name = f"{prefix}.coefficient.{name}"
+            transfer.put(name, initial_values(target, seed, name, shape))

@@ -1,0 +1,80 @@
+"""Pretraining: a decoder from nothing on a token dataset, its training state shared out over ranks by ZeRO.
+
+The work is `stages/training/`'s; here is what is trained on what. Training is bitwise the same for every number of
+ranks and every ZeRO stage, so those are no part of the checkpoint's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.tokens import TokenDataset
+from stages.base import Context, Demand, Resources, Stage
+from stages.model.config import DecoderConfig
+from stages.training import memory
+from stages.training.recipe import Execution, Recipe, part
+from stages.training.task import Task, TrainingSpec
+
+
+class Pretrain(Stage, Recipe, Execution):
+    """A decoder trained from its initialisation. Reads TokenDataset, leaves Checkpoint."""
+
+    headline: ClassVar[str] = "validation_loss"
+
+    tokens: TokenDataset
+    model: DecoderConfig
+    separate_documents: bool = Field(True, description="packed documents do not see each other")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.sequence_length > self.model.context_length:
+            raise ValueError(
+                f"sequence_length {self.sequence_length} is longer than the model's context_length "
+                f"{self.model.context_length}"
+            )
+        return self
+
+    def demand(self) -> Demand:
+        needed = memory.predict(self.model, self, self)
+        cpus = float(self.threads_per_rank)
+        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=Resources(cpus=cpus, memory_bytes=needed.total))
+
+    def run(self, ctx: Context) -> Checkpoint:
+        from stages.training import checkpoints, report
+        from stages.training.loop import train
+
+        spec = TrainingSpec(
+            task="stages.pretrain:build",
+            arguments={
+                "tokens": str(self.tokens.path),
+                "model": self.model.model_dump(mode="json"),
+                "separate_documents": self.separate_documents,
+            },
+            identity=f"{self.model.model_dump_json()} {self.separate_documents}",
+            recipe=Recipe(**part(Recipe, self)),
+            execution=Execution(**part(Execution, self)),
+            scratch=str(ctx.scratch),
+        )
+        demand = self.demand()
+        result = ctx.gang(train, spec, ranks=demand.ranks, rank=demand.rank, max_restarts=self.max_restarts)[0]
+        ctx.figure("loss", report.loss_figure(result))
+        weights = checkpoints.weights(Path(result.checkpoint))
+        return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))
+
+
+def build(recipe: Recipe, tokens: str, model: Mapping[str, Any], separate_documents: bool) -> Task:
+    """The task of pretraining, as the training loop calls for it on every rank."""
+    from stages.model.decoder import Decoder
+    from stages.model.initialise import initialise
+    from stages.training.windows import language_modelling
+
+    config = DecoderConfig.model_validate(model)
+    decoder = Decoder(config)
+    initialise(decoder, recipe.seed)
+    dataset = TokenDataset(Path(tokens))
+    return language_modelling(decoder, dataset, recipe, separate_documents=separate_documents)

@@ -1,0 +1,200 @@
+"""What ranks say to each other: exact sums of shards, gathers, and small agreements, with every byte counted.
+
+gloo's own reduce-scatter is an all-reduce underneath (twice the traffic, a full-size copy), and the order in which
+NCCL adds depends on the number of ranks. So gradients are exchanged (`exchange`, one all-to-all) and each owner adds
+what it received itself, in an order that training defines (`stages/training/tree.py`). ReduceOp.AVG is never used.
+A stalled or broken collective ends with a CollectiveError that names the rank and the operation.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stages.base import Rank
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class CollectiveError(RuntimeError):
+    """Ranks could not talk to each other. No StageError: when a rank was lost, its gang starts anew."""
+
+
+class Collectives:
+    """The ranks of one gang. With one rank nothing is sent and torch.distributed is not needed.
+
+    `sent_bytes` counts the payload that this rank sent to others, by purpose: gradients, parameters, state, control.
+    """
+
+    def __init__(self, rank: int = 0, ranks: int = 1, device: torch.device | None = None) -> None:
+        self.rank = rank
+        self.ranks = ranks
+        self.device = device or torch.device("cpu")
+        self.sent_bytes: Counter[str] = Counter()
+
+    @contextmanager
+    def _named(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CollectiveError(
+                f"rank {self.rank} of {self.ranks}: {operation} failed or stalled: another rank died, hangs, or "
+                f"cannot be reached ({reason}). Run again to go on from the last checkpoint; if ranks are only slow, "
+                "raise collective_timeout_s"
+            ) from error
+
+    def exchange(self, rows: Tensor, row_counts: Sequence[int], purpose: str = "gradients") -> list[Tensor]:
+        """Send each rank its shard of every row; the shards of this rank that all ranks sent, in rank order.
+
+        `rows` is [row_counts[rank], ranks * shard], contiguous. Returns sum(row_counts) tensors of [shard].
+        A true reduce-scatter's traffic: every rank sends (ranks - 1) / ranks of its rows.
+        """
+        if self.ranks == 1:
+            return list(rows.unbind(0))
+        shard = rows.shape[1] // self.ranks
+        mine = rows.shape[0]
+        # With several rows the shards of one owner lie apart: bring them together.
+        outgoing = rows if mine == 1 else rows.view(mine, self.ranks, shard).transpose(0, 1).contiguous()
+        incoming = rows.new_empty(sum(row_counts), shard)
+        with self._named(f"exchange of {purpose}"):
+            dist.all_to_all_single(
+                incoming.view(-1),
+                outgoing.view(-1),
+                [count * shard for count in row_counts],
+                [mine * shard] * self.ranks,
+            )
+        self.sent_bytes[purpose] += mine * shard * (self.ranks - 1) * rows.element_size()
+        return list(incoming.unbind(0))
+
+    def gather(self, full: Tensor, purpose: str = "parameters", shard: Tensor | None = None) -> None:
+        """Fill `full` (1-D, a multiple of ranks) with the shards of all ranks, in place.
+
+        This rank's own shard is taken from `shard`, or is in its place already.
+        """
+        self.gather_later(full, purpose, shard)()
+
+    def gather_later(
+        self, full: Tensor, purpose: str = "parameters", shard: Tensor | None = None
+    ) -> Callable[[], None]:
+        """Begin to gather as `gather` does; what is returned waits for its end. All ranks must begin in one order.
+
+        gloo's all-gather would copy the whole through a second buffer; direct sends into place need none and send the
+        same number of bytes.
+        """
+        parts = full.chunk(self.ranks)
+        mine = parts[self.rank]
+        if shard is not None:
+            mine.copy_(shard)
+        if self.ranks == 1:
+            return _nothing
+        self.sent_bytes[purpose] += mine.numel() * mine.element_size() * (self.ranks - 1)
+        with self._named(f"gather of {purpose}"):
+            if self.device.type == "cuda":
+                work = [dist.all_gather_into_tensor(full, mine.clone(), async_op=True)]
+            else:
+                others = [(self.rank + shift) % self.ranks for shift in range(1, self.ranks)]
+                work = [dist.irecv(parts[other], other) for other in others]
+                work += [dist.isend(mine, other) for other in others]
+
+        def wait() -> None:
+            with self._named(f"gather of {purpose}"):
+                for pending in work:
+                    if pending is not None:
+                        pending.wait()
+
+        return wait
+
+    def gather_to_first(self, shard: Tensor) -> Tensor | None:
+        """The shards of all ranks end to end, on rank 0; None elsewhere."""
+        if self.ranks == 1:
+            return shard
+        with self._named("gather of the training state"):
+            if self.rank:
+                dist.send(shard, 0)
+                self.sent_bytes["state"] += shard.numel() * shard.element_size()
+                return None
+            full = shard.new_empty(self.ranks, shard.numel())
+            full[0] = shard
+            for other in range(1, self.ranks):
+                dist.recv(full[other], other)
+        return full.view(-1)
+
+    def agree(self, values: Tensor, operation: str = "sum") -> Tensor:
+        """`values` combined over the ranks, in place: "sum" or "max". For values whose order does not matter."""
+        if self.ranks > 1:
+            with self._named(f"agreement ({operation})"):
+                dist.all_reduce(values, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[operation])
+            self.sent_bytes["control"] += 2 * values.numel() * values.element_size() * (self.ranks - 1) // self.ranks
+        return values
+
+    def from_first(self, value: int) -> int:
+        """Rank 0's value, on every rank."""
+        told = torch.tensor([value if self.rank == 0 else 0], dtype=torch.int64, device=self.device)
+        return int(self.agree(told).item())
+
+
+def _nothing() -> None:
+    pass
+
+
+def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives) -> float:
+    """The sum of squares over all ranks' shards, the same to the bit however elements are dealt out to ranks.
+
+    Squares are summed along rows of 64 elements, which no shard boundary cuts; row sums are then rounded to integers
+    at a scale that depends on the largest one only, and integers add up the same in any order. `rows` (of all ranks,
+    at least; the same number for every partition) bounds the sum. Returns infinity where a square is not finite.
+    """
+    from stages.training.layout import ALIGNMENT
+
+    sums = torch.cat([shard.square().view(-1, ALIGNMENT).sum(1, dtype=torch.float64) for shard in shards])
+    peak = sums.max().nan_to_num(nan=math.inf).view(1)
+    largest = float(collectives.agree(peak, "max"))
+    if largest == 0 or math.isinf(largest):
+        return largest
+    scale = math.ldexp(1.0, 62 - rows.bit_length() - math.frexp(largest)[1])
+    total = (sums * scale).round().to(torch.int64).sum().view(1)
+    return int(collectives.agree(total)) / scale
+
+
+@contextmanager
+def joined(rank: Rank, timeout_s: float) -> Iterator[Collectives]:
+    """Join the gang's other ranks: NCCL on GPUs, else gloo."""
+    device = torch.device("cuda", rank.local_index) if rank.uses_gpu else torch.device("cpu")
+    if rank.uses_gpu:
+        torch.cuda.set_device(device)
+    if rank.size == 1:
+        yield Collectives(device=device)
+        return
+    if urlsplit(rank.rendezvous).hostname in LOOPBACK:
+        # gloo looks its own address up by host name, which need not resolve where all ranks are on one machine.
+        loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+        if loopback:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    try:
+        dist.init_process_group(
+            "nccl" if rank.uses_gpu else "gloo",
+            init_method=rank.rendezvous,
+            rank=rank.index,
+            world_size=rank.size,
+            timeout=datetime.timedelta(seconds=timeout_s),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise CollectiveError(
+            f"rank {rank.index} of {rank.size} could not meet the others at {rank.rendezvous} within {timeout_s:g} s: "
+            f"{error}. Check that the ranks' nodes reach each other, or raise collective_timeout_s"
+        ) from error
+    try:
+        yield Collectives(rank.index, rank.size, device)
+    finally:
+        dist.destroy_process_group()

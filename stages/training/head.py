@@ -1,0 +1,59 @@
+"""The cross-entropy of a tied head, a few rows at a time, so that the logits of a batch are never there at once.
+
+In training the gradient of each chunk of logits is formed in place as soon as its loss is known: no second copy, no
+pass over them in the backward pass. At a vocabulary of 4096 that takes two thirds of the time of a matrix product
+followed by `cross_entropy`, and at BLOOM's of 250,880 it saves 3 MB for every token of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from stages.model.decoder import Decoder
+
+ROWS = 128  # tokens in a chunk: enough for fast matrix products, few enough for the cache at a small vocabulary
+
+
+def cross_entropy(model: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The sum of cross-entropies (nats, float32 scalar) of `targets` [...] given final hidden states [..., hidden]."""
+    hidden, targets = hidden.flatten(0, -2), targets.flatten()
+    if torch.is_grad_enabled():
+        total: Tensor = _TiedCrossEntropy.apply(hidden, model.word_embeddings.weight, targets)  # type: ignore[no-untyped-call]
+        return total
+    chunks = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+    losses = [functional.cross_entropy(model.logits(part).float(), wanted, reduction="sum") for part, wanted in chunks]
+    return torch.stack(losses).sum()
+
+
+class _TiedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        for start in range(0, len(hidden), ROWS):
+            part, wanted = hidden[start : start + ROWS], targets[start : start + ROWS, None]
+            logits = functional.linear(part, weight).float()
+            logits.sub_(logits.amax(1, keepdim=True))
+            chosen = logits.gather(1, wanted)
+            exponentials = logits.exp_()
+            sums = exponentials.sum(1, keepdim=True)
+            total += (sums.log() - chosen).sum()
+            # The gradient of the logits: softmax, less one at the target.
+            gradient = exponentials.mul_(1 / sums)
+            gradient.scatter_add_(1, wanted, gradient.new_full(wanted.shape, -1.0))
+            torch.mm(gradient.to(weight.dtype), weight, out=hidden_gradient[start : start + ROWS])
+            weight_gradient.addmm_(gradient.T, part.float())
+        ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * gradient, weight_gradient * gradient, None

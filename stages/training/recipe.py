@@ -1,0 +1,88 @@
+"""What a training run computes (`Recipe`) and how it is carried out (`Execution`): typed values, no torch.
+
+A stage that trains inherits both, so that its YAML has every field flat. Training is bitwise the same for every
+number of ranks and every ZeRO stage: those are `Execution`, and never enter a fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from stages.base import Config, Runtime
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Recipe(Config):
+    """Everything that the trained weights depend on, apart from the model and the data."""
+
+    steps: PositiveInt = Field(1000, description="optimizer steps")
+    global_batch_size: PositiveInt = Field(32, description="samples in one optimizer step, over all ranks")
+    micro_batch_size: PositiveInt = Field(8, description="samples in one forward and backward pass; fixes the grid")
+    sequence_length: PositiveInt = Field(256, description="tokens that one sample predicts")
+    learning_rate: PositiveFloat = Field(1e-3, description="the peak, reached after the warm-up")
+    schedule: Literal["cosine", "linear", "warmup_stable_decay", "constant"] = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    decay_steps: PositiveInt | None = Field(None, description="steps of decay; None: all after the warm-up")
+    final_learning_rate_fraction: float = Field(0.1, ge=0, le=1, description="of the peak, when the decay has ended")
+    weight_decay: NonNegativeFloat = Field(0.1, description="of matrices and embeddings; never of norms and biases")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    epsilon: PositiveFloat = 1e-8
+    gradient_clipping: PositiveFloat | None = Field(1.0, description="global norm to clip at; None: never")
+    precision: Precision = Field("float32", description="of compute; master weights and moments are always float32")
+    seed: NonNegativeInt = Field(42, description="of the initialisation and the order of the data")
+    validation_every: PositiveInt = Field(100, description="steps between two validations; the last step has one")
+    validation_samples: PositiveInt = Field(64, description="fixed samples, spread evenly over the validation split")
+    skipped_batches_limit: PositiveInt = Field(5, description="consecutive batches without a finite gradient to bear")
+    threads_per_rank: PositiveInt = Field(1, description="of compute; part of the recipe as it can change rounding")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size}: choose one that is"
+            )
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than steps {self.steps}")
+        if self.decay_steps is not None and self.warmup_steps + self.decay_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} together exceed "
+                f"steps {self.steps}"
+            )
+        return self
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches in one optimizer step: the leaves of the tree that gradients are summed in."""
+        return self.global_batch_size // self.micro_batch_size
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.global_batch_size * self.sequence_length
+
+
+class Execution(Config):
+    """How a training run is carried out. None of it changes a bit of the result."""
+
+    ranks: Runtime[PositiveInt] = Field(1, description="processes that share the work")
+    zero_stage: Runtime[Literal[0, 1, 2, 3]] = Field(
+        1, description="what ranks share out: 1 optimizer states, 2 gradients as well, 3 parameters as well"
+    )
+    recompute_every: Runtime[NonNegativeInt] = Field(
+        0, description="every how many blocks one is computed again in the backward pass, for less memory; 0: none"
+    )
+    checkpoint_every_s: Runtime[NonNegativeFloat] = Field(60.0, description="seconds between two checkpoints")
+    checkpoint_every_steps: Runtime[PositiveInt | None] = Field(None, description="a checkpoint at these steps as well")
+    checkpoints_kept: Runtime[PositiveInt] = Field(2, description="older ones are removed")
+    collective_timeout_s: Runtime[PositiveFloat] = Field(300.0, description="after which a stalled rank is an error")
+    max_restarts: Runtime[NonNegativeInt] = Field(3, description="of the whole gang when a rank is lost")
+
+
+def part(kind: type[Config], source: Config) -> Mapping[str, object]:
+    """The fields of `kind` out of a config that inherits it: `Recipe(**part(Recipe, stage))`."""
+    return {name: getattr(source, name) for name in kind.model_fields}

@@ -1,0 +1,94 @@
+"""Language modelling on a token dataset: fixed windows of its splits, and the loss of predicting each next token.
+
+Sample k of a split is tokens k L to (k + 1) L with the token after them, L being `sequence_length`: samples predict
+every token of the split once (the first, and what is left at the end, apart).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages.artifacts.tokens import TokenDataset
+from stages.base import StageError
+from stages.model.decoder import Decoder
+from stages.model.feed_forward import Routing
+from stages.training.head import cross_entropy
+from stages.training.order import shuffled
+from stages.training.recipe import Recipe
+from stages.training.task import Loss, Task
+
+Batch = tuple[Tensor, Tensor, Tensor]  # inputs, targets, document numbers: each [samples, sequence_length], int64
+BatchLoss = Callable[[Any, Batch, bool], Loss]
+
+
+class Windows:
+    """The samples of one split. `tokens` is anything that slices to an array of token ids, a memory map say."""
+
+    def __init__(self, tokens: Any, length: int, sequence_length: int, end_of_text: int) -> None:
+        self.tokens = tokens
+        self.sequence_length = sequence_length
+        self.end_of_text = end_of_text
+        self.count = max(length - 1, 0) // sequence_length
+
+    def batch(self, samples: Sequence[int]) -> Batch:
+        """Inputs, targets and document numbers, each [samples, sequence_length] of int64.
+
+        Document numbers tell packed documents apart: they count ends of text before a token, within its sample.
+        """
+        length = self.sequence_length
+        rows = [np.asarray(self.tokens[sample * length : (sample + 1) * length + 1], np.int64) for sample in samples]
+        tokens = torch.from_numpy(np.stack(rows))
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        ended = (inputs == self.end_of_text).long()
+        return inputs.contiguous(), targets.contiguous(), ended.cumsum(1) - ended
+
+    def shuffled_batch(self, numbers: Sequence[int], seed: int) -> Batch:
+        """The batch of global sample numbers: epoch after epoch, each in an order of its own."""
+        return self.batch([shuffled(number, self.count, seed) for number in numbers])
+
+
+def language_modelling(
+    model: Decoder, dataset: TokenDataset, recipe: Recipe, *, separate_documents: bool, loss: BatchLoss | None = None
+) -> Task:
+    """The task of predicting every next token of the dataset's train split, validated on its validation split.
+
+    `loss(model, batch, separate_documents)` replaces `next_token_loss` where a model has more to its loss.
+    Raises StageError if the train split has no whole sample, or tokens that the model has no embedding for.
+    """
+    if dataset.vocab_size > model.config.vocab_size:
+        raise StageError(
+            f"the tokens have a vocabulary of {dataset.vocab_size}, but the model's vocab_size is "
+            f"{model.config.vocab_size}: make it at least as large"
+        )
+    train, validation = (
+        Windows(split.tokens, split.length, recipe.sequence_length, dataset.end_of_text)
+        for split in (dataset.split("train"), dataset.split("validation"))
+    )
+    if not train.count:
+        raise StageError(
+            f"the train split of {dataset.path} is shorter than one sample of sequence_length "
+            f"{recipe.sequence_length}: use more text or a smaller sequence_length"
+        )
+    of_batch = loss or next_token_loss
+
+    def train_loss(model: nn.Module, numbers: Sequence[int]) -> Loss:
+        return of_batch(model, train.shuffled_batch(numbers, recipe.seed), separate_documents)
+
+    def validation_loss(model: nn.Module, samples: Sequence[int]) -> Loss:
+        return of_batch(model, validation.batch(samples), separate_documents)
+
+    return Task(model, list(model.blocks), train_loss, validation_loss, validation.count)
+
+
+def next_token_loss(
+    model: Decoder, batch: Batch, separate_documents: bool, routings: list[Routing] | None = None
+) -> Loss:
+    """The summed cross-entropy (nats, float32) of a batch's targets. `routings` as in `Decoder.hidden_states`."""
+    inputs, targets, documents = (part.to(model.word_embeddings.weight.device) for part in batch)
+    hidden = model.hidden_states(inputs, documents=documents if separate_documents else None, routings=routings)
+    return Loss(cross_entropy(model, hidden, targets), targets.numel())

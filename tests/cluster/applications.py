@@ -1,0 +1,43 @@
+"""A small ASGI application for the tests of the servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+
+def create(arguments: Mapping[str, Any]) -> FastAPI:
+    """Answers with its arguments; `/slow` streams ten lines in a second."""
+    app = FastAPI()
+
+    @app.get("/greeting")
+    async def greeting() -> dict[str, Any]:
+        return {"greeting": arguments["greeting"], "pid": os.getpid()}
+
+    @app.get("/slow")
+    async def slow() -> StreamingResponse:
+        async def lines() -> AsyncIterator[str]:
+            for index in range(10):
+                yield f"{index}\n"
+                await asyncio.sleep(0.1)
+
+        return StreamingResponse(lines(), media_type="text/plain")
+
+    return app
+
+
+def liar(_: Mapping[str, Any]) -> FastAPI:
+    """Says that it is well, and serves another model than was asked."""
+    app = FastAPI()
+    app.get("/health")(dict)
+    app.get("/v1/models")(lambda: {"data": [{"id": "something else"}]})
+    return app
+
+
+def refuse(_: Mapping[str, Any]) -> FastAPI:
+    raise RuntimeError("made to be broken")

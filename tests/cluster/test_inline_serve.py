@@ -1,0 +1,54 @@
+import json
+import os
+import threading
+
+import httpx
+import pytest
+
+from cluster import inline_serve
+from cluster.application import answers
+from stages.base import Application, StageError
+from tests.cluster.support import gone
+
+APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
+
+
+def test_an_application_is_served_by_a_process_of_its_own_until_stopped():
+    served = inline_serve.start(APPLICATION)
+    try:
+        answer = httpx.get(f"{served.url}/greeting").json()
+        assert answer["greeting"] == "hello"
+        assert answer["pid"] != os.getpid()
+        assert served.url.startswith("http://127.0.0.1:")
+        assert served.running()
+    finally:
+        served.stop()
+    assert gone([answer["pid"]])
+    assert not served.running()
+    assert not answers(served.url)
+
+
+def test_stopping_finishes_the_answers_that_are_under_way():
+    served = inline_serve.start(APPLICATION)
+    with httpx.stream("GET", f"{served.url}/slow", timeout=20) as response:
+        lines = response.iter_lines()
+        assert next(lines) == "0"
+        stopping = threading.Thread(target=served.stop)
+        stopping.start()
+        assert list(lines) == [str(index) for index in range(1, 10)]
+    stopping.join(20)
+    assert not served.running()
+
+
+def test_an_application_that_cannot_start_says_why():
+    with pytest.raises(StageError, match="made to be broken"):
+        inline_serve.start(Application("broken", "tests.cluster.applications:refuse"))
+
+
+def test_the_arguments_arrive_as_json_values():
+    arguments = {"greeting": {"deep": [1, None, "é\u2028"]}}
+    served = inline_serve.start(Application("greeter", APPLICATION.factory, arguments))
+    try:
+        assert httpx.get(f"{served.url}/greeting").json()["greeting"] == json.loads(json.dumps(arguments))["greeting"]
+    finally:
+        served.stop()

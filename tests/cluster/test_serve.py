@@ -1,0 +1,152 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from cluster.application import answers, free_port, python_path
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.deployment import Serving
+from stages.base import Application, StageError
+from tests.stages.model.models import byte_tokenizer, small_config, small_model
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
+
+
+def test_applications_are_served_side_by_side_and_drained(ray_session):
+    from cluster import serve
+
+    served = serve.start(APPLICATION)
+    try:
+        assert served.url.startswith("http://127.0.0.1:")
+        assert httpx.get(f"{served.url}/greeting", timeout=20).json()["pid"] != os.getpid()
+        with pytest.raises(StageError, match="made to be broken"):
+            serve.start(Application("broken", "tests.cluster.applications:refuse"))
+        assert served.running()
+        with httpx.stream("GET", f"{served.url}/slow", timeout=20) as response:
+            lines = response.iter_lines()
+            assert next(lines) == "0"
+            stopping = threading.Thread(target=served.stop)
+            stopping.start()
+            assert list(lines) == [str(index) for index in range(1, 10)]
+        stopping.join(30)
+        assert not served.running()
+    finally:
+        served.stop()
+
+
+FOREGROUND = """
+import sys
+from cluster.config import LocalCluster, executor
+from tests.cluster.test_serve import APPLICATION
+with executor(LocalCluster(cpus=2, gpus=0)) as started:
+    sys.exit(started.serve_foreground(APPLICATION))
+"""
+
+
+def test_on_ray_in_the_foreground_a_ctrl_c_drains_and_ends_with_0():
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    try:
+        url = process.stdout.readline().split()[4]
+        with httpx.stream("GET", f"{url}/slow", timeout=20) as response:
+            lines = response.iter_lines()
+            assert next(lines) == "0"
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of its group
+            assert list(lines) == [str(index) for index in range(1, 10)]
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition, timeout_s: float, log: Path) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def head(tmp_path):
+    """The environment of a Ray cluster with a dashboard and token authentication, as production has it."""
+    directory = tempfile.mkdtemp(prefix="serve-")  # short: the paths of sockets below it are bounded
+    dashboard, port = free_port(), free_port()
+    environment = os.environ | {
+        "PYTHONPATH": python_path(),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2,
+        "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{dashboard}",
+    }
+    command = [
+        "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={directory}",
+        "--object-store-memory=100000000", "--disable-usage-stats",
+    ]  # fmt: skip
+    log = tmp_path / "ray.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *command], env=environment, stdout=output, stderr=output
+        )
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{dashboard}"), 60, log)
+        yield environment
+    finally:
+        process.send_signal(signal.SIGINT)  # ends its processes at once; SIGTERM would drain the node for long
+        process.wait(30)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_serve_deploy_takes_the_config_of_a_deployment(head, tmp_path):
+    config = small_config(vocab_size=260, context_length=20_000)
+    model = Checkpoint.save(tmp_path / "model", small_model(config), config, byte_tokenizer(tmp_path / "t.json"), {})
+    serving = Serving(model_name="tiny", registered_name="tiny", alias="champion", max_running=2)
+    parsed = yaml.safe_load(serving.serve_config(model.path))
+    parsed["http_options"]["port"] = port = free_port()  # 8000 may be taken on the machine that runs the tests
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(parsed))
+
+    command = [sys.executable, "-m", "ray.serve.scripts", "deploy", str(tmp_path / "serve.yaml")]
+    deployed = subprocess.run(command, env=head, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert deployed.returncode == 0, deployed.stderr
+
+    url = f"http://127.0.0.1:{port}"
+    wait_for(lambda: models(url) == ["tiny"], 90, tmp_path / "ray.log")
+    body = {"prompt": "hello", "max_tokens": 5, "temperature": 0}
+    text = httpx.post(f"{url}/v1/completions", json=body, timeout=20).json()["choices"][0]["text"]
+    with httpx.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}, timeout=20) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert len(lines) == 6
+    assert "".join(yaml.safe_load(line[6:])["choices"][0]["text"] for line in lines[:-1]) == text
+    assert httpx.post(f"{url}/v1/completions", json=body | {"temperature": -1}, timeout=20).status_code == 400
+    left_in_mid_stream(url)
+    cancelled = 'request_success_total{finished_reason="cancelled",model_name="tiny"} 1.0'
+    wait_for(lambda: cancelled in httpx.get(f"{url}/metrics", timeout=20).text, 20, tmp_path / "ray.log")
+
+
+def models(url: str) -> list[str]:
+    try:
+        response = httpx.get(f"{url}/v1/models", timeout=20)
+        return [model["id"] for model in response.json()["data"]] if response.status_code == 200 else []
+    except httpx.HTTPError:
+        return []
+
+
+def left_in_mid_stream(url: str) -> None:
+    body = {"prompt": "hello", "max_tokens": 19_000, "temperature": 0, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=20) as response:
+        next(response.iter_lines())

@@ -1,0 +1,127 @@
+"""kill -9 in the middle of pretraining: of the driver, of a rank, of the Ray head. The same command always ends in
+the checkpoint that an undisturbed run leaves, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.store import Record, Store, StoreConfig
+from tests.end_to_end.conftest import CommandLine, family, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(420)]
+
+TRAINING = [
+    "pipeline=debug",
+    "until=pretrain",
+    "steps.pretrain.steps=150",
+    "steps.pretrain.checkpoint_every_steps=10",
+    "steps.pretrain.ranks=2",
+]
+
+
+def pretrained(command_line: CommandLine) -> Record | None:
+    store = Store(StoreConfig(root=str(command_line.store)))
+    return next((record for record in store.records() if record.step == "pretrain"), None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A store that holds the steps before pretraining, and what pretraining leaves if nobody disturbs it (one rank)."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    command_line = CommandLine(directory)
+    code, out = command_line("run", *TRAINING, "until=tokens", "cluster=inline")
+    assert code == 0, out
+    before = directory / "before"
+    shutil.copytree(command_line.store, before)
+    code, out = command_line("run", *TRAINING, "cluster=inline", "steps.pretrain.ranks=1")
+    assert code == 0, out
+    record = pretrained(command_line)
+    assert record is not None
+    return before, record.content
+
+
+@pytest.fixture
+def training(
+    bloomline: CommandLine, undisturbed: tuple[Path, str], started: Callable
+) -> tuple[CommandLine, psutil.Process]:
+    """A run in the middle of pretraining, with a checkpoint saved: its driver."""
+    shutil.copytree(undisturbed[0], bloomline.store)
+    process = started(bloomline.start("run", *TRAINING))
+    found = bloomline.store / "scratch"
+    wait_for(lambda: list(found.glob("*/**/*.safetensors")) or process.poll() is not None, 180, "no checkpoint")
+    assert process.poll() is None, process.communicate()[0]
+    return bloomline, process
+
+
+def goes_on(bloomline: CommandLine, content: str) -> None:
+    """The same command again ends well, from a checkpoint, with the same bits."""
+    code, out = bloomline("run", *TRAINING)
+    assert code == 0, out
+    assert "goes on from the checkpoint of step" in out
+    record = pretrained(bloomline)
+    assert record is not None
+    assert record.content == content
+
+
+def test_the_driver(training, undisturbed: tuple[Path, str]) -> None:
+    bloomline, process = training
+    children = family(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    assert pretrained(bloomline) is None
+    wait_for(lambda: not any(alive(child) for child in children), 60, "processes of the killed run are left")
+    goes_on(bloomline, undisturbed[1])
+
+
+def test_a_rank(training, undisturbed: tuple[Path, str]) -> None:
+    bloomline, process = training
+    ranks = [child for child in family(process.pid) if is_rank(child)]
+    assert len(ranks) == 2, [child.name() for child in family(process.pid)]
+    ranks[1].kill()
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert "goes on from the checkpoint of step" in out
+    record = pretrained(bloomline)
+    assert record is not None
+    assert record.content == undisturbed[1]
+
+
+def test_the_ray_head(training, undisturbed: tuple[Path, str]) -> None:
+    bloomline, process = training
+    for child in family(process.pid):
+        if child.name() in ("gcs_server", "raylet"):
+            child.kill()
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode != 0
+    assert "Traceback" not in out, out
+    assert "bloomline" in out.split("Next:")[-1], out
+    assert pretrained(bloomline) is None
+    goes_on(bloomline, undisturbed[1])
+
+
+def test_sigterm_saves_and_stops(training, undisturbed: tuple[Path, str]) -> None:
+    bloomline, process = training
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=90)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert "stopped" in out
+    goes_on(bloomline, undisturbed[1])
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def is_rank(process: psutil.Process) -> bool:
+    """Ray names the process of an actor after its class."""
+    try:
+        title = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return title.startswith("ray::") and "RankProcess" in title

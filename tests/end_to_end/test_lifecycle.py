@@ -1,0 +1,67 @@
+"""The whole life of a model at the debug size, by the command that a person would give, on Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.store import Store, StoreConfig
+from tests.end_to_end.conftest import CommandLine
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(420)]
+
+STEPS = {"corpus", "tokenizer", "tokens", "pretrain", "moe", "quantize", "evaluate", "deploy"}
+
+
+def test_the_whole_life(bloomline: CommandLine) -> None:
+    code, out = bloomline("run", "pipeline=debug", timeout_s=400)
+    assert code == 0, out
+    store = Store(StoreConfig(root=str(bloomline.store)))
+    records = {record.step: record for record in store.records()}
+    assert set(records) == STEPS
+    assert all(store.inspect(record, thorough=True) == [] for record in records.values())
+    assert records["pretrain"].metrics["validation_loss"] > 0
+    assert records["moe"].metrics["conversion_logit_difference"] < 1e-5
+    assert "completion" in " ".join(records["deploy"].highlights).lower()
+    completion = next(text for title, text in records["deploy"].highlights.items() if "completion" in title.lower())
+    assert completion.strip().splitlines()[0].strip() in out
+    report = next(bloomline.store.glob("runs/*/report.html")).read_text()
+    assert all(step in report for step in STEPS)
+    assert "<svg" in report
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{bloomline.store}/mlflow.db")
+    experiment = client.get_experiment_by_name("debug")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == 1
+    assert len(children) == len(STEPS)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    training = next(run for run in children if run.info.run_name.endswith("pretrain"))
+    assert len(client.get_metric_history(training.info.run_id, "loss")) == 20
+    assert any(file.path.endswith(".png") for file in client.list_artifacts(training.info.run_id, "figures"))
+    assert len(client.search_registered_models()) == 1
+    assert client.search_registered_models()[0].aliases
+
+    code, out = bloomline("run", "pipeline=debug")
+    assert code == 0
+    assert "Everything is cached" in out
+    assert completion.strip().splitlines()[0].strip() in out
+    assert len(client.search_runs([experiment.experiment_id])) == len(runs)
+
+    deployment = json.loads((Path(store.uri(records["deploy"])) / "deployment.json").read_text())
+    assert deployment["model_name"]
+
+
+def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
+    from pipelines.config import pipelines_available
+
+    assert {"quickstart", "debug"} <= set(pipelines_available())
+    for name in pipelines_available():
+        code, out = bloomline("plan", f"pipeline={name}", "cluster.cpus=64", "cluster.memory_bytes=1000000000000")
+        assert code == 0, out
+        assert "never run" in out

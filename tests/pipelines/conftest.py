@@ -1,0 +1,48 @@
+"""Fixtures of the engine's tests: the demo stages in place of the real ones, and a store in a temporary directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import graph
+from pipelines.store import Store, StoreConfig
+from tests.pipelines import demo
+
+
+@pytest.fixture
+def demo_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry holds the demo stages only."""
+    import stages.registry
+
+    monkeypatch.setattr(stages.registry, "STAGES", demo.STAGES)
+    monkeypatch.setattr(graph, "STAGES", demo.STAGES)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(StoreConfig(root=str(tmp_path / "store")))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables: making them takes seconds, copying them none."""
+    from pipelines.tracking.config import TrackingConfig
+    from pipelines.tracking.mlflow_store import Connection
+
+    root = tmp_path_factory.mktemp("mlflow")
+    Connection(TrackingConfig(), root)
+    return root / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def eager_tracking() -> Iterator[None]:
+    """The tracking sends at once and tries again soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, seconds in (("FIRST_BACKOFF_S", 0.05), ("LONGEST_BACKOFF_S", 0.2), ("LINGER_S", 0.05)):
+            patch.setattr(f"pipelines.tracking.sender.{name}", seconds)
+        patch.setattr("pipelines.tracking.sender.ARTIFACT_WAIT_S", 0.01)
+        patch.setattr("pipelines.tracking.tracker.FIRST_SAMPLE_S", 0.05)
+        yield

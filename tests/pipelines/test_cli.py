@@ -1,0 +1,178 @@
+"""The command line as a person uses it, on the demo stages, in process and without Ray."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+
+pytestmark = pytest.mark.usefixtures("demo_stages")
+
+PIPELINE = """\
+# @package _global_
+name: small
+steps:
+  a: {stage: make, text: hello}
+  b: {stage: join, texts: [a]}
+  c: {stage: count, text: b}
+"""
+
+
+@pytest.fixture
+def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs a command line; returns its exit code, standard output and standard error."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "pipeline").mkdir(parents=True)
+    (tmp_path / "conf" / "pipeline" / "small.yaml").write_text(PIPELINE)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        here = ["hydra.searchpath=[file://conf]", "pipeline=small", "cluster=inline", "store.root=store"]
+        code = cli.run([*words[:1], *here, *words[1:]])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_plan_run_and_run_again(bloomline, tmp_path: Path) -> None:
+    code, out, _ = bloomline("plan")
+    assert code == 0
+    assert out.count("never run") == 3
+    assert not (tmp_path / "store" / "records").exists()
+    code, out, _ = bloomline("run")
+    assert code == 0, out
+    assert "small: done" in out
+    assert "report.html" in out
+    assert (tmp_path / "store" / "mlflow.db").exists()
+    report = next((tmp_path / "store" / "runs").glob("*/report.html"))
+    assert "<svg" in report.read_text()
+    runs = list((tmp_path / "store" / "runs").iterdir())
+    code, out, _ = bloomline("run")
+    assert code == 0
+    assert "Everything is cached: nothing was started." in out
+    assert str(report.relative_to(tmp_path)) in out
+    assert list((tmp_path / "store" / "runs").iterdir()) == runs
+    code, out, _ = bloomline("plan", "steps.b.separator=+")
+    assert "separator ' ' -> '+'" in out
+    code, out, _ = bloomline("run", "only=b", "steps.b.separator=+")
+    assert code == 0
+    assert "not selected" in out
+
+
+def test_a_no_op_run_imports_nothing_heavy(bloomline, monkeypatch: pytest.MonkeyPatch) -> None:
+    bloomline("run")
+    heavy = ("ray", "torch", "mlflow", "hydra", "matplotlib", "pyarrow")
+    for name in [name for name in sys.modules if name.split(".")[0] in heavy]:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, _ = bloomline("run")
+    assert code == 0
+    assert not [name for name in heavy if name in sys.modules]
+
+
+def test_a_blocked_plan_starts_nothing(bloomline, tmp_path: Path) -> None:
+    for verb in ("plan", "run"):
+        code, out, _ = bloomline(verb, "steps.b.gpus=8")
+        assert code == 3
+        assert "8 GPUs" in out
+        assert "Blocked" in out
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_a_failure_says_what_to_do(bloomline) -> None:
+    code, out, _ = bloomline("run", "steps.b.fail=stage")
+    assert code == 1
+    assert "the text is not to be joined" in out
+    assert "needs b, which failed" in out
+    assert "bloomline run" in out.split("Next:")[1].splitlines()[1]
+    code, out, _ = bloomline("run")
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rum"], "Did you mean 'run'?"),
+        (["run", "steps.a.txet=x"], "Did you mean 'text'?"),
+        (["run", "from=d"], "expected the name of a step"),
+        (["artifacts", "lst"], "Did you mean 'list'?"),
+        (["artifacts", "show", "nothing"], "No artifact of a step 'nothing'"),
+        (["submit"], "cluster=remote"),
+        (["serve", "until=a"], ""),
+    ],
+)
+def test_one_clear_error(bloomline, words: Sequence[str], said: str) -> None:
+    code, out, err = bloomline(*words)
+    assert code != 0
+    assert said in err or said in out
+    assert "Traceback" not in err + out
+
+
+def test_multirun_shares_what_is_upstream(bloomline, tmp_path: Path) -> None:
+    code, _, err = bloomline("run", "--multirun", "steps.b.separator=x,y", f"steps.b.trace={tmp_path}/trace")
+    assert code == 0, err
+    made = [path.name.split("-")[0] for path in (tmp_path / "store" / "artifacts").glob("*/*")]
+    assert sorted(made) == ["a", "b", "b", "c", "c"]
+
+
+def test_hydras_own_flags(bloomline) -> None:
+    code, out, _ = bloomline("run", "--cfg", "job")
+    assert code == 0
+    assert "stage: make" in out
+    code, out, _ = bloomline("run", "--info", "defaults")
+    assert "pipeline/small" in out
+    code, out, _ = bloomline("run", "--help")
+    assert "bloomline" in out
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    out = capsys.readouterr().out
+    for verb in cli.VERBS:
+        assert verb in out
+    assert cli.run([]) == 2
+
+
+def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def completed(line: str) -> list[str]:
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        assert cli.run(["-sc", "query=bash"]) == 0
+        return capsys.readouterr().out.split()
+
+    assert completed("bloomline ") == list(cli.VERBS)
+    assert completed("bloomline pl") == ["plan"]
+    assert "cluster=inline" in completed("bloomline run cluster=in")
+
+
+def test_artifacts(bloomline, tmp_path: Path) -> None:
+    assert "Nothing in" in bloomline("artifacts", "list")[1]
+    bloomline("run")
+    _, out, _ = bloomline("artifacts", "list")
+    assert all(name in out for name in ("make", "join", "count", "Text", "Number"))
+    code, out, _ = bloomline("artifacts", "show", "b")
+    assert code == 0
+    assert "separator" in out
+    assert "whole" in out
+    code, out, _ = bloomline("artifacts", "verify")
+    assert code == 0
+    assert "3 artifacts, 0 damaged" in out
+    file = next((tmp_path / "store" / "artifacts" / "join").glob("b-*/text.txt"))
+    file.chmod(0o644)
+    file.write_text("damage")
+    code, out, _ = bloomline("artifacts", "verify", "b")
+    assert code == 1
+    assert "text.txt has 6 bytes instead of 5" in out
+    assert bloomline("artifacts", "show", "b")[0] == 1
+    bloomline("run", "steps.b.separator=+")
+    code, out, _ = bloomline("artifacts", "gc", "unused", "dry-run")
+    assert "would remove" in out
+    assert len(list((tmp_path / "store" / "records").iterdir())) == 5
+    bloomline("artifacts", "gc", "unused")
+    assert len(list((tmp_path / "store" / "records").iterdir())) == 3
+    assert bloomline("run", "steps.b.separator=+")[1].count("cached") >= 3

@@ -1,0 +1,156 @@
+"""Composition and its errors, and the cache of compositions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipelines import composition_cache, config
+from pipelines.config import Composition
+from pipelines.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("demo_stages")
+
+PIPELINE = """\
+# @package _global_
+name: small
+steps:
+  a: {stage: make, text: "${oc.env:DEMO_TEXT,hello}"}
+  b: {stage: count, text: a}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """A user's own configuration directory with a pipeline in it."""
+    path = tmp_path / "conf" / "pipeline" / "small.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(PIPELINE)
+    return tmp_path / "conf"
+
+
+def compose(conf: Path, *overrides: str) -> Composition:
+    return config.compose([f"hydra.searchpath=[file://{conf}]", "pipeline=small", *overrides])
+
+
+def refusal(conf: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose(conf, *overrides)
+    return str(caught.value)
+
+
+def test_composes_checks_and_types(conf: Path) -> None:
+    composition = compose(conf, "steps.a.times=3", "from=b", "cluster=inline", "force=[a,b]")
+    assert composition.graph.steps["a"].stage.times == 3
+    assert composition.settings.from_ == ("b",)
+    assert composition.settings.force == ("a", "b")
+    assert composition.settings.cluster.kind == "inline"
+    assert "times: 3" in composition.yaml()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("steps.a.tims=3", ["steps.a.tims", "unknown field", "Did you mean 'times'?"]),
+        ("steps.a.times=none", ["steps.a.times", "'none'", "valid integer"]),
+        ("steps.b.text=c", ["steps.b.text", "no step 'c'"]),
+        ("steps.c.stage=make2", ["steps.c.stage", "'make2'", "Did you mean 'make'?"]),
+        ("form=b", ["form", "Did you mean 'from'?"]),
+        ("from=bb", ["from", "'bb'", "the name of a step"]),
+        ("cluster=loca", ["cluster", "'loca'", "Did you mean 'local'?"]),
+        ("pipeline=smal", ["pipeline", "'smal'", "Did you mean 'small'?"]),
+        ("cluster.kid=3", ["cluster.kid", "unknown field 'kid'", "Did you mean 'kind'?"]),
+        ("store.rot=x", ["store.rot", "unknown field 'rot'", "Did you mean 'root'?"]),
+        ("store.lease_timeout_s=0", ["store.lease_timeout_s", "0", "greater than 0"]),
+        ("store=s3", ["store.root", "a value"]),
+        ("name=a/b", ["name", "'a/b'"]),
+        ("steps.a={", ["Hydra override"]),
+        ("+more=1", ["more", "unknown field"]),
+        ("steps.a.text=${nothing}", ["nothing"]),
+    ],
+)
+def test_refuses_with_key_value_and_remedy(conf: Path, override: str, said: Sequence[str]) -> None:
+    message = refusal(conf, override)
+    for part in said:
+        assert part in message
+
+
+def test_refuses_in_under_a_second_without_heavy_imports(conf: Path) -> None:
+    """A new process: what a person waits for. No timing: what takes long is the import of ray, torch or mlflow."""
+    code = (
+        "import sys; from pipelines import cli\n"
+        "code = cli.run(['run', 'steps.nothing.stage=pretrane'])\n"
+        "heavy = {'ray', 'torch', 'mlflow', 'transformers', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "sys.exit(code)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "steps.nothing.stage: 'pretrane'" in done.stderr
+    assert "Did you mean 'pretrain'?" in done.stderr
+
+
+def test_a_composition_is_remembered_until_something_it_depends_on_changes(
+    conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compose(conf)
+    calls: list[Sequence[str]] = []
+    original = config._compose
+
+    def counted(overrides: Sequence[str]) -> object:
+        calls.append(overrides)
+        return original(overrides)
+
+    monkeypatch.setattr(config, "_compose", counted)
+    assert compose(conf).values == first.values
+    assert not calls
+    monkeypatch.setenv("DEMO_TEXT", "other")
+    assert compose(conf).graph.steps["a"].stage.text == "other"
+    assert len(calls) == 1
+    compose(conf)
+    assert len(calls) == 1
+    (conf / "pipeline" / "small.yaml").write_text(PIPELINE.replace("stage: count", "factor: 2.0, stage: count"))
+    assert compose(conf).graph.steps["b"].stage.factor == 2.0
+    assert len(calls) == 2
+    (conf / "pipeline" / "another.yaml").write_text(PIPELINE)
+    compose(conf)
+    assert len(calls) == 3
+    compose(conf, "steps.a.times=2")
+    assert len(calls) == 4
+    monkeypatch.chdir(conf)
+    compose(conf)
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize("text", ["${now:%s}", "${hydra:runtime.cwd}"])
+def test_what_can_not_be_repeated_is_not_remembered(conf: Path, text: str) -> None:
+    (conf / "pipeline" / "small.yaml").write_text(PIPELINE.replace("${oc.env:DEMO_TEXT,hello}", text))
+    overrides = [f"hydra.searchpath=[file://{conf}]", "pipeline=small"]
+    if "now" in text:
+        one = config.compose(overrides).graph.steps["a"].stage.text
+        time.sleep(1.1)
+        assert config.compose(overrides).graph.steps["a"].stage.text != one
+    assert composition_cache.load(overrides) is None
+
+
+def test_a_damaged_cache_is_no_cache(conf: Path, tmp_path: Path) -> None:
+    first = compose(conf)
+    for entry in (tmp_path / "cache").rglob("*.json"):
+        entry.write_text("{")
+    assert compose(conf).values == first.values
+
+
+def test_a_home_that_can_not_be_written_to(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
+    assert compose(conf).settings.name == "small"

@@ -1,0 +1,92 @@
+"""Typed wiring: everything that can be wrong is refused with the key, the value, what was expected and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.errors import BloomlineError, ConfigError
+from pipelines.graph import build, select
+from tests.pipelines.demo import Number, Text, six_steps
+
+pytestmark = pytest.mark.usefixtures("demo_stages")
+
+
+def refusal(steps: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build("demo", steps)
+    return str(caught.value)
+
+
+def test_builds_a_graph_in_an_order_in_which_it_can_run() -> None:
+    graph = build("demo", dict(reversed(six_steps().items())))
+    order = list(graph.steps)
+    for step in graph.steps.values():
+        assert all(order.index(source) < order.index(step.name) for source in step.inputs)
+    assert graph.steps["f"].produces is Number
+    assert graph.steps["c"].produces is Text
+    assert [(key, edge.step) for key, edge in graph.steps["c"].edges] == [("texts.0", "a"), ("texts.1", "b")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"a__stage": "mak"}, ["steps.a.stage", "'mak'", "Did you mean 'make'?"]),
+        ({"a__stage": None}, ["steps.a.stage", "missing", "the name of a stage"]),
+        ({"a__txet": "x"}, ["steps.a.txet", "unknown field", "Did you mean 'text'?"]),
+        ({"a__times": "many"}, ["steps.a.times", "'many'", "integer"]),
+        ({"a__times": 0}, ["steps.a.times", "0", "greater than 0"]),
+        ({"a__times": True}, []),
+        ({"a__text": 3}, ["steps.a.text", "3", "string"]),
+        ({"a__text": ""}, ["steps.a.text", "at least 1 character"]),
+        ({"a__mode": "fnacy"}, ["steps.a.mode", "'fnacy'", "'plain' or 'fancy'"]),
+        ({"a__style": {"uper": True}}, ["steps.a.style.uper", "unknown field", "Did you mean 'upper'?"]),
+        ({"a__style": {"upper": "maybe"}}, ["steps.a.style.upper", "'maybe'", "boolean"]),
+        ({"d__texts": ["cc"]}, ["steps.d.texts.0", "no step 'cc'", "a step that makes a Text"]),
+        ({"e__texts": ["f"]}, ["steps.e.texts.0", "'f' makes a Number", "a step that makes a Text", "Steps that do: "]),
+        ({"f__text": 7}, ["steps.f.text", "7", "the name of a step that makes a Text"]),
+        ({"d__texts": ["e"]}, ["a cycle", "d -> e -> d"]),
+        ({"f__factor": "inf?"}, ["steps.f.factor", "number"]),
+        ({"a__retries": -1}, ["steps.a.retries", "-1", "greater than or equal to 0"]),
+        ({"a__resources": {"cpu": 1}}, ["steps.a.resources.cpu", "unknown field", "Did you mean 'cpus'?"]),
+    ],
+)
+def test_refuses_what_is_wrong_and_says_what_to_do(changed: dict, said: list[str]) -> None:
+    if not said:
+        build("demo", six_steps(**changed))
+        return
+    message = refusal(six_steps(**changed))
+    for part in said:
+        assert part in message
+
+
+def test_refuses_a_missing_input() -> None:
+    steps = six_steps()
+    del steps["f"]["text"]
+    assert "steps.f.text: missing; expected the name of a step that makes a Text" in refusal(steps)
+
+
+def test_reports_every_problem_at_once() -> None:
+    message = refusal(six_steps(a__times=0, b__txet="x", d__texts=["zz"]))
+    assert len(message.splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", ["A", "1a", "a-b", "a/b", "..", "a b", "é"])
+def test_refuses_a_step_name_that_is_no_file_name(name: str) -> None:
+    assert repr(name) in refusal({name: {"stage": "make"}})
+
+
+def test_refuses_a_pipeline_without_steps() -> None:
+    assert "at least one" in refusal({})
+
+
+def test_selects_by_from_until_and_only() -> None:
+    graph = build("demo", six_steps())
+    assert select(graph, [], [], []) == set("abcdef")
+    assert select(graph, ["c"], [], []) == set("cdef")
+    assert select(graph, [], ["d"], []) == set("abcd")
+    assert select(graph, ["c"], ["e"], []) == set("cde")
+    assert select(graph, [], [], ["a", "f"]) == {"a", "f"}
+    with pytest.raises(ConfigError, match="from: 'cc'; expected the name of a step"):
+        select(graph, ["cc"], [], [])
+    with pytest.raises(BloomlineError, match="selection is empty"):
+        select(graph, ["e"], ["f"], [])

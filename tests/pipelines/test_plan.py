@@ -1,0 +1,114 @@
+"""Planning: cached, run or blocked, each with its reason, from the store and the graph alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+
+from cluster.base import Node
+from pipelines import plan as module
+from pipelines.graph import build
+from pipelines.plan import Plan
+from pipelines.store import Store
+from tests.pipelines.demo import six_steps
+from tests.pipelines.support import complete
+
+pytestmark = pytest.mark.usefixtures("demo_stages")
+
+SMALL = Node(cpus=2, gpus=0, memory_bytes=8 << 30, custom={})
+
+
+def plan(store: Store, selected: Collection[str] = "abcdef", forced: Collection[str] = (), **fields: Any) -> Plan:
+    return module.make(build("demo", six_steps(**fields)), store, selected, forced, lambda: [SMALL])
+
+
+def states(made: Plan) -> str:
+    return " ".join(f"{name}:{step.state}" for name, step in made.steps.items())
+
+
+def test_everything_runs_at_first_and_nothing_after(store: Store) -> None:
+    assert {step.reason for step in plan(store).to_run} == {"never run"}
+    complete(store, plan(store), run_id="first")
+    made = plan(store)
+    assert made.to_run == []
+    assert {step.reason for step in made.steps.values()} == {"by run first"}
+
+
+def test_a_changed_field_re_runs_the_step_and_what_follows_and_names_it(store: Store) -> None:
+    complete(store, plan(store))
+    made = plan(store, d__separator="+")
+    assert [step.step.name for step in made.to_run] == ["d", "e", "f"]
+    assert made.steps["d"].reason == "separator ' ' -> '+'"
+    assert made.steps["e"].reason == "input d changed"
+    complete(store, made)
+    assert plan(store).to_run == []  # both variants are there
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [("delete", "text.txt is missing"), ("truncate", "has 0 bytes instead of 1"), ("garbage", "has other content")],
+)
+def test_a_damaged_file_is_named_and_the_step_re_runs(store: Store, damage: str, said: str) -> None:
+    complete(store, plan(store))
+    file = store.config.local_root / plan(store).steps["a"].record.location / "text.txt"
+    file.chmod(0o644)
+    if damage == "delete":
+        file.unlink()
+    else:
+        file.write_text("" if damage == "truncate" else "?")
+    made = plan(store)
+    assert [step.step.name for step in made.to_run] == ["a"]
+    assert said in made.steps["a"].reason
+    assert made.steps["c"].reason.endswith("if a comes out the same")
+    assert made.steps["d"].reason.endswith("if c comes out the same")
+
+
+def test_an_artifact_made_of_other_content_is_not_current(store: Store) -> None:
+    complete(store, plan(store))
+    complete(store, plan(store, forced=["a"]), content={"a": "other"})
+    made = plan(store)
+    assert [step.step.name for step in made.to_run] == ["c"]
+    assert made.steps["c"].reason == "a came out different from what this was made of"
+
+
+def test_selection(store: Store) -> None:
+    made = plan(store, selected="ef")
+    assert states(made) == "a:unselected b:unselected c:unselected d:unselected e:blocked f:blocked"
+    assert "needs d" in made.steps["e"].reason
+    assert "from=d" in made.steps["e"].reason
+    complete(store, plan(store, selected="abcd"))
+    assert states(plan(store, selected="ef")) == "a:cached b:cached c:cached d:cached e:run f:run"
+
+
+def test_force(store: Store) -> None:
+    complete(store, plan(store))
+    made = plan(store, forced=["d"])
+    assert [(step.step.name, step.reason) for step in made.to_run] == [("d", "forced")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"c__gpus": 1}, "the step asks 1 CPUs, 1 GPUs; no node has that (the largest has 2 CPUs, 8.0 GiB)"),
+        ({"c__ranks": 4}, "asks 5 CPUs, the cluster has 2"),
+        ({"c__ranks": 1, "c__memory_bytes": 41 << 30}, "a rank asks 1 CPUs, 41.0 GiB; no node has that"),
+        ({"c__resources": {"cpus": 3}}, "the step asks 3 CPUs"),
+        ({"c__resources": {"custom": {"tpu": 1}}}, "1 tpu"),
+    ],
+)
+def test_what_the_cluster_lacks_blocks(store: Store, fields: dict, said: str) -> None:
+    made = plan(store, **fields)
+    assert [step.step.name for step in made.blocked] == ["c"]
+    assert said in made.steps["c"].reason
+
+
+def test_a_cached_step_asks_nothing_of_the_cluster(store: Store) -> None:
+    complete(store, plan(store))
+
+    def nodes() -> list[Node]:
+        raise AssertionError("not asked when there is nothing to run")
+
+    made = module.make(build("demo", six_steps(c__gpus=1)), store, "abcdef", (), nodes)
+    assert not made.blocked

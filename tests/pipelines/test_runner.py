@@ -1,0 +1,210 @@
+"""The runner: order, parallel steps, failures, retries, leases, signals; all without Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.graph import build
+from pipelines.plan import make
+from pipelines.store import Store
+from pipelines.store.lease import Leases
+from tests.pipelines.demo import six_steps
+from tests.pipelines.support import ThreadExecutor, run, states
+
+pytestmark = pytest.mark.usefixtures("demo_stages")
+
+ALL = "a:{0} b:{0} c:{0} d:{0} e:{0} f:{0}"
+
+
+def text(store: Store, summary, step: str) -> str:
+    artifact = next(found.artifact for found in summary.steps if found.name == step)
+    return (Path(artifact) / "text.txt").read_text()
+
+
+def test_runs_everything_once(store: Store) -> None:
+    summary, runner, told = run(store, six_steps())
+    assert summary.state == "done"
+    assert runner.exit_code == 0
+    assert states(summary) == ALL.format("done")
+    assert text(store, summary, "d") == "a b"
+    assert told.events[0] == "run started"
+    assert told.events[-1] == "run done"
+    record = store.latest("demo", "c")
+    assert record is not None
+    assert record.metrics == {"length": 3.0}
+    assert record.headline == "length"
+    assert record.tracking_run_id == "tracked-c"
+    assert set(record.inputs) == {"a", "b"}
+    assert record.describe == {"characters": 3}
+    again, _, told = run(store, six_steps())
+    assert states(again) == ALL.format("cached")
+    assert not any("started" in event for event in told.events[1:])
+    assert next(step for step in again.steps if step.name == "c").headline == ("length", 3.0)
+
+
+def test_independent_steps_run_side_by_side_within_the_resources(store: Store, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    steps = {"a": {"stage": "make"}}
+    for name in "bcd":
+        steps[name] = {"stage": "join", "texts": ["a"], "seconds": 0.4, "trace": str(trace), "separator": name}
+    run(store, steps, ThreadExecutor(cpus=2))
+    events = [(float(at), kind == "begins") for _, kind, at, _ in map(str.split, trace.read_text().splitlines())]
+    depth, deepest = 0, 0
+    for _, begins in sorted(events):
+        depth += 1 if begins else -1
+        deepest = max(deepest, depth)
+    assert deepest == 2
+
+
+def test_a_failure_lets_siblings_finish_and_marks_dependants(store: Store) -> None:
+    summary, runner, _ = run(store, six_steps(e__fail="stage", e__seconds=0.05))
+    assert states(summary) == "a:done b:done c:done d:done e:failed f:done"
+    assert runner.exit_code == 1
+    summary, _, _ = run(store, six_steps(c__fail="bug"))
+    found = {step.name: step for step in summary.steps}
+    assert found["c"].state == "cached"  # `fail` says how, not what: c is there already
+    summary, _, _ = run(store, six_steps(c__fail="bug", c__separator="+"))
+    found = {step.name: step for step in summary.steps}
+    assert states(summary) == "a:cached b:cached c:failed d:skipped e:skipped f:skipped"
+    assert found["c"].error == "ValueError('a bug')"
+    assert found["d"].reason == "needs c, which failed"
+    assert store.record(found["c"].fingerprint) is None
+
+
+def test_the_same_command_goes_on_after_a_failure(store: Store) -> None:
+    run(store, six_steps(d__fail="stage"))
+    summary, runner, _ = run(store, six_steps())
+    assert states(summary) == "a:cached b:cached c:cached d:done e:done f:done"
+    assert runner.exit_code == 0
+
+
+def test_retries(store: Store) -> None:
+    summary, _, told = run(store, six_steps(c__fail="once", c__retries=1))
+    assert summary.state == "done"
+    assert any("Tries again" in note for note in told.notes)
+
+
+def test_a_result_that_differs_runs_what_was_made_of_the_old_one(store: Store) -> None:
+    steps = six_steps(c__chance=True)
+    run(store, steps)
+    summary, _, _ = run(store, steps, force=["c"])
+    assert states(summary) == "a:cached b:cached c:done d:done e:done f:done"
+    steps = six_steps()
+    run(store, steps, force=["d"])
+    summary, _, _ = run(store, steps, force=["d"])
+    assert states(summary) == "a:cached b:cached c:cached d:done e:cached f:cached"
+
+
+@pytest.mark.parametrize("step", "abcd")
+def test_damage_is_repaired_before_anything_reads_it(store: Store, step: str) -> None:
+    first, _, _ = run(store, six_steps())
+    before = {step.name: text(store, first, step.name) for step in first.steps if step.name != "f"}
+    record = store.latest("demo", step)
+    assert record is not None
+    file = Path(store.uri(record)) / "text.txt"
+    stat = file.stat()
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the old time put back: the inode's change time tells
+    summary, _, _ = run(store, six_steps())
+    found = {found.name: found for found in summary.steps}
+    assert found[step].state == "done"
+    assert found[step].reason == "damaged: text.txt has other content than what was written"
+    assert all(found[other].state == "cached" for other in "abcdef" if other != step)
+    assert {name: text(store, summary, name) for name in before} == before
+
+
+def test_damage_after_planning_is_noticed_when_the_input_is_read(store: Store) -> None:
+    run(store, six_steps(), until=["c"])
+
+    class Late(ThreadExecutor):
+        def start(self, step, work, demand) -> None:
+            if step == "d":
+                record = store.latest("demo", "c")
+                file = Path(store.uri(record)) / "text.txt"
+                file.chmod(0o644)
+                file.write_text("bad")
+            super().start(step, work, demand)
+
+    summary, _, _ = run(store, six_steps(), Late())
+    found = {step.name: step for step in summary.steps}
+    assert found["d"].state == "failed"
+    assert "step c" in found["d"].error
+    assert "text.txt has other content" in found["d"].error
+    assert "Run the same command again" in found["d"].error
+    summary, _, _ = run(store, six_steps())
+    assert states(summary) == "a:cached b:cached c:done d:done e:done f:done"
+
+
+def test_of_two_runs_one_computes_and_the_other_takes_the_result(store: Store, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    steps = six_steps(c__seconds=1.0, c__trace=str(trace))
+    summaries = []
+    # Signal handlers belong to the main thread, so one of the two runs is another process's: here, its lease.
+    graph = build("demo", steps)
+    plan = make(graph, store, set("abc"), ())
+    other = Leases(store.files, 30.0, "the-other-run")
+    assert other.acquire(plan.steps["c"].fingerprint) is None
+
+    def finish_elsewhere() -> None:
+        time.sleep(0.5)
+        from tests.pipelines.support import put
+
+        put(store, plan, "c", "the-other-run", "a b", {name: store.latest("demo", name) for name in "ab"})
+        other.close()
+
+    thread = threading.Thread(target=finish_elsewhere)
+    thread.start()
+    summary, _, told = run(store, steps)
+    thread.join()
+    summaries.append(summary)
+    found = {step.name: step for step in summary.steps}
+    assert found["c"].state == "cached"
+    assert found["c"].reason == "by run the-other-run, meanwhile"
+    assert any("waits for run the-other-run" in note for note in told.notes)
+    assert not trace.exists()
+    assert summary.state == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_and_the_same_command_goes_on(store: Store, number: signal.Signals) -> None:
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), number)).start()
+    summary, runner, _ = run(store, six_steps(d__seconds=30))
+    assert summary.state == "stopped"
+    assert runner.exit_code == 128 + number
+    assert states(summary) == "a:done b:done c:done d:stopped e:stopped f:stopped"
+    assert (store.scratch(next(s.fingerprint for s in summary.steps if s.name == "d")) / "stopped").exists()
+    assert not list((store.config.local_root / "leases").iterdir())
+    assert not list((store.config.local_root / "staging").iterdir())
+    summary, _, _ = run(store, six_steps())
+    assert states(summary) == "a:cached b:cached c:cached d:done e:done f:done"
+
+
+def test_a_full_disk_fails_the_step_and_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.store import store as module
+
+    def full(directory: Path) -> None:
+        raise OSError(28, "No space left on device", str(directory))
+
+    monkeypatch.setattr(module, "sync_tree", full)
+    summary, _, _ = run(store, six_steps())
+    assert states(summary) == "a:failed b:failed c:skipped d:skipped e:skipped f:skipped"
+    assert "No space left on device" in next(step.error for step in summary.steps if step.name == "a")
+    assert not list((store.config.local_root / "staging").iterdir())
+    assert list(store.records()) == []
+    monkeypatch.undo()
+
+
+def test_unselected_steps_are_left_alone(store: Store) -> None:
+    summary, _, told = run(store, six_steps(), until=["c"])
+    assert states(summary) == "a:done b:done c:done d:unselected e:unselected f:unselected"
+    assert summary.state == "done"
+    assert not any(event.startswith("d ") for event in told.events)

@@ -1,0 +1,177 @@
+"""What a person sees: tables legible in 80 columns, progress with and without a terminal, nothing that steers it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cluster.base import Message
+from pipelines import terminal
+from pipelines.terminal import Display, Gauge, PlanRow, clean, plain_line, show_plan, show_result
+from tests.pipelines import samples
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def paper(width: int = 80) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return terminal.console(file, width), file
+
+
+ROWS = [
+    PlanRow("corpus", "corpus", "cached", "by run 20261122-101500-ab12", "/store/corpus/corpus-3f2a"),
+    PlanRow("pretrain", "pretrain", "run", "learning_rate 0.0003 -> 0.001; made from tokens, which will run again"),
+    PlanRow("moe", "moe", "blocked", "asks 8 GPUs for 8 ranks, the cluster has 4"),
+    PlanRow("deploy", "deploy", "unselected", "not selected"),
+]
+
+
+def test_the_plan_says_what_and_why_in_80_columns() -> None:
+    out, file = paper()
+    show_plan(out, ROWS)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    whole = " ".join(file.getvalue().split())
+    assert "pretrain pretrain run learning_rate 0.0003 -> 0.001; made from tokens, which will run again" in whole
+    assert "moe moe blocked asks 8 GPUs for 8 ranks, the cluster has 4" in whole
+    assert "not selected" in whole
+    assert "/store" not in whole
+
+
+def test_a_wide_terminal_shows_where() -> None:
+    out, file = paper(160)
+    show_plan(out, ROWS)
+    assert "/store/corpus/corpus-3f2a" in file.getvalue()
+
+
+def test_the_result_has_the_table_the_highlights_the_report_and_what_to_do_next(tmp_path: Path) -> None:
+    out, file = paper()
+    report = tmp_path / ("a" * 90) / "report.html"
+    show_result(out, samples.run(tmp_path, notes=("spooled",)), report, ["bloomline ui", "bloomline serve"])
+    text = file.getvalue()
+    row = next(line for line in text.splitlines() if line.startswith("pretrain"))
+    assert row.split("  ")[0] == "pretrain"
+    for wanted in ("done", "1.5 s", "validation loss 2.5", "Checkpoint, 4.0 KiB"):
+        assert wanted in row
+    for wanted in ("hello <world>", "Note: spooled", "demo: done in 10.0 s", str(report), "  bloomline serve"):
+        assert wanted in text, "a path stays whole, so that it can be copied"
+
+
+def test_an_error_is_shown_whole(tmp_path: Path) -> None:
+    out, file = paper()
+    told = samples.run(tmp_path, state="failed")
+    failed = replace(told.steps[1], state="failed", error="no memory.\nAsk for less: steps.pretrain.batch=4")
+    show_result(out, replace(told, steps=(told.steps[0], failed)), None, [])
+    assert "pretrain: no memory.\nAsk for less: steps.pretrain.batch=4" in file.getvalue()
+
+
+@given(st.text())
+def test_no_text_steers_the_terminal(text: str) -> None:
+    assert not any((ord(letter) < 32 and letter not in "\n\t") or 127 <= ord(letter) < 160 for letter in clean(text))
+
+
+def test_markup_and_escapes_in_a_run_are_shown_as_they_are(tmp_path: Path) -> None:
+    out, file = paper()
+    told = samples.run(tmp_path)
+    odd = replace(told.steps[0], name="[red]a", highlights={"[b]": "\x1b[31mred\x07 [/nope]"}, error="[bold]\x1b]0;x")
+    show_result(out, replace(told, steps=(odd,)), None, [])
+    assert "\x1b" not in file.getvalue()
+    assert "�[31mred� [/nope]" in file.getvalue()
+    assert "[red]a" in file.getvalue()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path: Path) -> None:
+    out, file = paper()
+    display = Display(out, plain_interval_s=3600)
+    told = samples.run(tmp_path)
+    display.run_started(told)
+    display.step_started(samples.waiting(told.steps[1]))
+    for at in range(50):
+        display.step_message(progress(at, 100, loss=2.5))
+    display.step_message(Message("pretrain", "note", {"text": "saved a checkpoint"}))
+    display.step_finished(told.steps[1])
+    display.run_finished(told)
+    lines = [line[9:] for line in file.getvalue().splitlines()]
+    assert lines == [
+        "pretrain  starts: no artifact yet",
+        "pretrain  saved a checkpoint",
+        "pretrain  done  1.5 s  validation loss 2.5",
+    ]
+
+
+def test_without_a_terminal_a_line_tells_how_far_a_step_is(tmp_path: Path) -> None:
+    out, file = paper()
+    display = Display(out, plain_interval_s=0)
+    display.step_started(samples.waiting(samples.run(tmp_path).steps[1]))
+    display.step_message(progress(30, 100, loss=2.5))
+    assert "pretrain  30/100 steps (30%), loss 2.5, 0.0 s" in file.getvalue()
+
+
+def progress(done: float, total: float, **info: Any) -> Message:
+    return Message("pretrain", "progress", {"done": done, "total": total, "unit": "steps", "info": info})
+
+
+def test_on_a_terminal_progress_is_redrawn_and_taken_away(tmp_path: Path) -> None:
+    file = io.StringIO()
+    out = Console(
+        file=file, width=80, force_terminal=True, color_system=None, highlight=False, _environ={"TERM": "xterm"}
+    )
+    display = Display(out)
+    told = samples.run(tmp_path)
+    display.run_started(told)
+    for step in told.steps[:2]:
+        display.step_started(samples.waiting(step))
+    for at in range(1, 31):
+        display.step_message(progress(at, 100, loss=2.5, rate=21_320.0))
+    display._live.refresh()  # type: ignore[union-attr]
+    shown = file.getvalue()
+    assert "30/100 steps" in shown
+    assert "left" in shown
+    assert "loss 2.5, rate 21.3k" in shown
+    assert "corpus" in shown
+    display.close()
+    assert display._live is None
+
+
+def test_a_gauge_knows_the_time_left_from_the_speed_of_late() -> None:
+    gauge = Gauge(began=0.0)
+    for now in range(0, 101, 2):
+        gauge.update(now, now if now < 50 else 50 + 4 * (now - 50), 350, "steps", {})
+    assert gauge.seconds_left(100) == pytest.approx((350 - 250) / 4, rel=0.05)
+    assert gauge.fraction == pytest.approx(250 / 350)
+    assert plain_line(gauge, 100).startswith("250/350 steps (71%), 25.")
+    gauge.update(102, 1, 10, "files", {})
+    assert gauge.seconds_left(102) is None, "another phase has another speed"
+
+
+def test_a_gauge_without_a_total_shows_the_time_taken() -> None:
+    gauge = Gauge(began=0.0)
+    gauge.update(5, 3 << 20, 0, "bytes", {"file": "a.py"})
+    assert gauge.fraction is None
+    assert plain_line(gauge, 7) == "3.0 MiB, file a.py, 7.0 s"
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out, file = paper()
+    show_plan(out, ROWS)
+    assert "\x1b[3" in file.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    out, file = paper()
+    show_plan(out, ROWS)
+    assert "\x1b[3" not in file.getvalue()
+
+
+def test_importing_it_imports_no_rich() -> None:
+    code = "import sys, pipelines.terminal; print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,403 @@
+"""What MLflow is told: the operations, the spool, and whole runs in a local database."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipelines.tracking import operations
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.spool import Spool, leftovers
+from pipelines.tracking.tracker import Tracking, flush
+from tests.pipelines import samples
+
+pytestmark = pytest.mark.usefixtures("eager_tracking")
+
+LOCAL = TrackingConfig(kind="local", close_timeout_s=60)
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_database: Path) -> Path:
+    root = tmp_path / "root"
+    root.mkdir()
+    copyfile(empty_database, root / "mlflow.db")
+    return root
+
+
+def client(root: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(LOCAL.tracking_uri(root), LOCAL.tracking_uri(root))
+
+
+def runs_of(asked: Any) -> dict[str, Any]:
+    """Every run by name."""
+    experiments = [found.experiment_id for found in asked.search_experiments()]
+    found = asked.search_runs(experiments, max_results=1000)
+    names = [run.info.run_name for run in found]
+    assert len(names) == len(set(names)), f"made twice: {names}"
+    return dict(zip(names, found, strict=True))
+
+
+def track(root: Path, told: Any, config: TrackingConfig = LOCAL, curve: int = 20) -> tuple[str, ...]:
+    tracking = Tracking.open(config, root, told.run_id)
+    samples.tell(tracking, told, curve)
+    return tracking.close()
+
+
+# -- configuration ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "server"},
+        {"kind": "server", "uri": "sqlite:///x.db"},
+        {"kind": "server", "uri": "http://me:secret@host"},
+        {"kind": "local", "uri": "http://host"},
+        {"kind": "local", "close_timeout_s": 0},
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TrackingConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["local", "server"])
+def test_the_files_of_conf_are_valid(name: str) -> None:
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "tracking" / f"{name}.yaml"))
+    assert TrackingConfig.model_validate(values).kind == name
+
+
+# -- operations ---------------------------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=50),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=300), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None)  # the first example imports mlflow
+@given(st.dictionaries(st.text(max_size=300), json_values, max_size=5))
+def test_parameters_keep_to_mlflows_limits(config: dict[str, Any]) -> None:
+    from mlflow.utils.validation import _validate_param
+
+    for name, value in operations.flat(config).items():
+        _validate_param(name, value)
+
+
+def test_a_long_parameter_is_cut_and_says_so() -> None:
+    flat = operations.flat({"a": {"b": "y" * 7000}, "c": [1, 2]})
+    assert len(flat["a.b"]) == operations.MAX_PARAMETER
+    assert flat["a.b"].endswith(operations.CUT)
+    assert flat["c"] == "[1, 2]"
+
+
+def test_a_value_that_is_no_number_is_left_out_and_the_rest_is_kept() -> None:
+    points = operations.metric_points({"loss@1": 1.5, "oops": "much"}, 3, 2.0)  # type: ignore[dict-item]
+    assert points == [("loss_1", 1.5, 2000, 3)]
+
+
+def test_the_registered_model_is_the_nearest_upstream(tmp_path: Path) -> None:
+    told = samples.run(tmp_path)
+    made = {step.name: step for step in told.steps}
+    plan = samples.step("plan", ("quantize",))
+    deploy = replace(made["deploy"], inputs=("plan",))
+    found = [
+        operation
+        for operation in operations.step_finished(deploy, [], made | {"plan": plan}, 0)
+        if operation["op"] == "register"
+    ]
+    assert [operation["fingerprint"] for operation in found] == [made["quantize"].fingerprint]
+
+
+# -- the spool ----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(), max_size=30), st.data())
+def test_every_operation_is_read_once_however_often_the_reader_starts_anew(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[int], data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("spool") / "spool"
+    spool = Spool.open(directory)
+    assert spool
+    for number in numbers:
+        spool.append({"number": number})
+    read: list[int] = []
+    while unsent := spool.unsent():
+        taken = data.draw(st.integers(1, len(unsent)))
+        read += [operation["number"] for operation, _ in unsent[:taken]]
+        spool.acknowledge(unsent[taken - 1][1])
+        if data.draw(st.booleans()):
+            spool._lock.release()  # as when the process dies
+            spool = Spool.open(directory)
+            assert spool
+    spool.close()
+    assert read == numbers
+    assert not directory.exists()
+
+
+def test_a_torn_line_is_no_operation_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool")
+    assert spool
+    spool.append({"number": 1})
+    with open(tmp_path / "spool" / "operations.jsonl", "ab") as log:
+        log.write(b'{"number": \xff 2}\n{"number": 3')
+    assert [operation for operation, _ in spool.unsent()] == [{"number": 1}, {}]
+
+
+def test_a_spool_in_use_belongs_to_nobody_else(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "runs" / "a" / "spool")
+    assert spool
+    spool.append({"number": 1})
+    assert Spool.open(tmp_path / "runs" / "a" / "spool") is None
+    assert list(leftovers(tmp_path)) == []
+    spool.close()
+    assert [left.pending() for left in leftovers(tmp_path)] == [1]
+
+
+# -- whole runs in a local database -------------------------------------------------------------------------------
+
+
+def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None:
+    told = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, told.run_id)
+    samples.tell(tracking, told)
+    (tmp_path / "report.html").write_text("<h1>report</h1>")
+    tracking.attach(tmp_path / "report.html")
+    assert tracking.close() == ()
+    assert tracking.mlflow_run_id("pretrain")
+
+    asked = client(root)
+    runs = runs_of(asked)
+    assert set(runs) == {"run-1", "01-corpus", "02-pretrain", "03-quantize", "04-deploy"}
+    parent, pretrain = runs.pop("run-1"), runs["02-pretrain"]
+    assert {run.info.status for run in [parent, *runs.values()]} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+
+    assert parent.data.tags["mlflow.source.git.commit"] == told.git_commit
+    assert parent.data.tags["bloomline.version.python"] == "3.11"
+    assert "| pretrain | pretrain | done |" in parent.data.tags["mlflow.note.content"]
+    assert "bloomline.driver" not in parent.data.tags
+    assert parent.data.metrics["pretrain/validation_loss"] == 2.5
+    kept = {file.path for file in asked.list_artifacts(parent.info.run_id)}
+    assert kept == {"config.yaml", "plan.txt", "graph.svg", "report.html"}
+
+    assert pretrain.data.tags["bloomline.fingerprint"] == told.steps[1].fingerprint
+    assert pretrain.data.params["learning_rate"] == "0.001"
+    assert len(pretrain.data.params["prompt"]) == operations.MAX_PARAMETER
+    whole = json.loads(Path(asked.download_artifacts(pretrain.info.run_id, "config.json")).read_text())
+    assert whole["prompt"] == "x" * 20_000
+    history = asked.get_metric_history(pretrain.info.run_id, "training_loss")
+    curve = sorted((point.step, point.value, point.timestamp) for point in history)
+    assert curve == [(at, 19.0 - at, (10**9 + at) * 1000) for at in range(20)]
+    assert [file.path for file in asked.list_artifacts(pretrain.info.run_id, "figures")] == ["figures/loss.png"]
+
+    dataset = pretrain.inputs.dataset_inputs[0]
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("corpus", told.steps[0].fingerprint[:36])
+    models = {model.name: model for model in asked.search_logged_models([parent.info.experiment_id])}
+    assert {name: str(model.status) for name, model in models.items()} == {"pretrain": "READY", "quantize": "READY"}
+    assert models["pretrain"].tags["bloomline.artifact"] == "/store/pretrain"
+    assert {metric.key: metric.value for metric in models["pretrain"].metrics}["validation_loss"] == 2.5
+    quantize = asked.get_run(runs["03-quantize"].info.run_id)
+    assert [output.model_id for output in pretrain.outputs.model_outputs] == [models["pretrain"].model_id]
+    assert [read.model_id for read in quantize.inputs.model_inputs] == [models["pretrain"].model_id]
+    version = asked.get_model_version_by_alias("demo", "champion")
+    assert version.run_id == runs["03-quantize"].info.run_id
+    assert models["quantize"].model_id in version.source
+    assert not list(root.glob("runs/*/spool"))
+
+
+def test_telling_everything_again_changes_nothing(root: Path, tmp_path: Path) -> None:
+    """A spool whose acknowledgements were lost is sent from its beginning."""
+    told = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, told.run_id)
+    samples.tell(tracking, told)
+    log = (root / "runs" / told.run_id / "spool" / "operations.jsonl").read_bytes()
+    figures = {path.name: path.parent.name for path in (root / "runs" / told.run_id / "spool" / "files").rglob("*.png")}
+    tracking.close()
+    before = snapshot(root)
+    again = root / "runs" / told.run_id / "spool"
+    again.mkdir(parents=True)
+    (again / "operations.jsonl").write_bytes(log)
+    for name, folder in figures.items():
+        (again / "files" / folder).mkdir(parents=True)
+        samples.png(again / "files" / folder / name)
+    assert "Sent to MLflow" in flush(LOCAL, root)[0]
+    assert snapshot(root) == before
+
+
+def snapshot(root: Path) -> Any:
+    """How many of everything there is."""
+    asked = client(root)
+    runs = runs_of(asked)
+    experiment = runs["run-1"].info.experiment_id
+    return (
+        {name: (run.info.status, run.data.params) for name, run in runs.items()},
+        {key: len(asked.get_metric_history(runs["02-pretrain"].info.run_id, key)) for key in ("training_loss", "lr")},
+        sorted(model.model_id for model in asked.search_logged_models([experiment])),
+        [version.version for version in asked.search_model_versions("name = 'demo'")],
+        [len(asked.get_run(run.info.run_id).inputs.model_inputs) for _, run in sorted(runs.items())],
+    )
+
+
+def test_a_cached_step_leads_to_the_run_that_made_it(root: Path, tmp_path: Path) -> None:
+    first = samples.run(tmp_path)
+    track(root, first)
+    made = runs_of(client(root))["02-pretrain"]
+    steps = tuple(
+        replace(step, state="cached", reason="by run run-1", cached_from="run-1") if step.name != "deploy" else step
+        for step in first.steps
+    )
+    second = replace(first, run_id="run-2", steps=steps)
+    track(root, second)
+    asked = client(root)
+    experiments = [found.experiment_id for found in asked.search_experiments()]
+    (cached,) = asked.search_runs(experiments, "tags.`bloomline.run` = 'run-2' AND tags.`bloomline.step` = 'pretrain'")
+    assert cached.info.status == "FINISHED"
+    assert cached.data.tags["bloomline.cached_from_run_id"] == made.info.run_id
+    assert made.info.run_id in cached.data.tags["mlflow.note.content"]
+    assert cached.data.metrics["validation_loss"] == 2.5
+    assert len(asked.search_logged_models(experiments)) == 2, "a cached model is not another model"
+
+
+def test_a_failed_and_a_skipped_step(root: Path, tmp_path: Path) -> None:
+    told = samples.run(tmp_path, state="failed")
+    nothing: dict[str, Any] = {"artifact": None, "artifact_type": None, "artifact_role": None, "facts": {}}
+    failed = replace(told.steps[1], state="failed", error="no memory", **nothing)
+    skipped = replace(told.steps[2], state="skipped", reason="needs pretrain, which failed", **nothing)
+    track(root, replace(told, steps=(told.steps[0], failed, skipped)))
+    runs = runs_of(client(root))
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "run-1": "FAILED",
+        "01-corpus": "FINISHED",
+        "02-pretrain": "FAILED",
+    }
+    assert runs["02-pretrain"].data.tags["bloomline.error"] == "no memory"
+    assert "which failed" in runs["run-1"].data.tags["mlflow.note.content"]
+
+
+def test_an_interrupted_run_ends_as_killed_with_its_open_steps(root: Path, tmp_path: Path) -> None:
+    told = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, told.run_id)
+    tracking.run_started(replace(told, state="running"))
+    tracking.step_started(samples.waiting(told.steps[0]))
+    tracking.close("stopped")
+    assert {run.info.status for run in runs_of(client(root)).values()} == {"KILLED"}
+
+
+def test_system_metrics_are_curves_of_the_steps_that_run(root: Path, tmp_path: Path) -> None:
+    told = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL.model_copy(update={"system_metrics_interval_s": 0.05}), root, told.run_id)
+    tracking.run_started(replace(told, state="running"))
+    tracking.step_started(samples.waiting(told.steps[0]))
+    until(lambda: tracking._samples > 2)
+    tracking.step_finished(told.steps[0])
+    tracking.close()
+    metrics = runs_of(client(root))["01-corpus"].data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    assert "system/cpu_utilization_percentage" in metrics
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+KILLED_DRIVER = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracker import Tracking
+from tests.pipelines import samples
+root, scratch = Path(sys.argv[1]), Path(sys.argv[2])
+told = samples.run(scratch, run_id="run-0")
+tracking = Tracking.open(TrackingConfig(), root, told.run_id)
+tracking.run_started(replace(told, state="running"))
+tracking.step_started(samples.waiting(told.steps[0]))
+for message in samples.points("corpus", 5):
+    tracking.step_message(message)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_driver_left_is_sent_and_its_runs_are_closed(root: Path, tmp_path: Path) -> None:
+    """SIGKILL before MLflow was told anything: the next start tells it, then finds the driver gone."""
+    done = subprocess.run([sys.executable, "-c", KILLED_DRIVER, root, tmp_path], cwd=REPOSITORY, check=False)
+    assert done.returncode == -signal.SIGKILL
+    notes = track(root, samples.run(tmp_path))
+    assert any("earlier runs" in note for note in notes)
+    assert any("Closed 1 run" in note for note in notes)
+    asked = client(root)
+    found = asked.search_runs(
+        [experiment.experiment_id for experiment in asked.search_experiments()], "tags.`bloomline.run` = 'run-0'"
+    )
+    assert {run.info.run_name: run.info.status for run in found} == {"run-0": "FAILED", "01-corpus": "FAILED"}
+    (corpus,) = [run for run in found if run.info.run_name == "01-corpus"]
+    assert len(asked.get_metric_history(corpus.info.run_id, "training_loss")) == 5
+
+
+def test_the_run_of_a_living_driver_is_left_alone(root: Path, tmp_path: Path) -> None:
+    told = samples.run(tmp_path)
+    living = Tracking.open(LOCAL, root, told.run_id)
+    living.run_started(replace(told, state="running"))
+    until(lambda: living.mlflow_run_id("") is not None)
+    track(root, replace(told, run_id="run-2", pipeline="other"))
+    asked = client(root)
+    assert asked.get_run(living.mlflow_run_id("")).info.status == "RUNNING"
+    living.close("stopped")
+
+
+def test_an_artifact_store_that_fails_holds_up_nothing_else(root: Path, tmp_path: Path) -> None:
+    """Figures and texts that can't be stored are set aside; parameters and metrics arrive."""
+    (root / "mlartifacts").write_text("not a directory")
+    notes = track(root, samples.run(tmp_path))
+    assert "refused" in notes[0]
+    runs = runs_of(client(root))
+    assert runs["02-pretrain"].data.metrics["training_loss"] == 0.0
+    assert runs["run-1"].info.status == "FINISHED"
+
+
+def test_a_spool_that_cannot_be_written_does_not_raise(root: Path, tmp_path: Path) -> None:
+    told = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, told.run_id)
+    (root / "runs" / told.run_id / "spool" / "operations.jsonl").mkdir()
+    samples.tell(tracking, told)
+    assert any("incomplete" in note for note in tracking.notes())
+
+
+def test_two_drivers_may_make_the_database_at_once(tmp_path: Path) -> None:
+    from pipelines.tracking.mlflow_store import Connection
+
+    with ThreadPoolExecutor(2) as drivers:
+        made = list(drivers.map(lambda _: Connection(LOCAL, tmp_path).experiment("demo"), range(2)))
+    assert made[0] == made[1]
+
+
+def test_tracking_a_run_imports_no_mlflow_in_the_drivers_thread() -> None:
+    code = "import sys, pipelines.tracking.tracker, pipelines.tracking.ui; print('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

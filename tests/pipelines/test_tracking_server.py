@@ -1,0 +1,189 @@
+"""An MLflow server that is down, dies, hangs or fails: the run goes on, and nothing is lost or told twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import pytest
+
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracker import Tracking, flush
+from pipelines.tracking.ui import free_port
+from tests.pipelines import samples
+
+pytestmark = pytest.mark.usefixtures("eager_tracking")
+
+
+class Server:
+    """MLflow's own web application, which misbehaves on demand. `mode`: pass, hang or fail (HTTP 500)."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self.mode = "pass"
+        self.asked = 0
+        self.fail_after: int | None = None  # requests that still pass before the mode turns to `fail`
+        self.uri = f"http://127.0.0.1:{free_port(0)}"
+        self._application = application
+        self._released = threading.Event()
+        self._server: Any = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        self.asked += 1
+        if self.fail_after is not None:
+            self.fail_after -= 1
+            if self.fail_after < 0:
+                self.mode = "fail"
+        mode = self.mode
+        if mode == "hang":
+            self._released.wait(60)
+        if mode != "pass":
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+            return [b"sorry"]
+        return self._application(environ, start_response)
+
+    def up(self) -> None:
+        from werkzeug.serving import make_server
+
+        self._server = make_server("127.0.0.1", int(self.uri.rsplit(":", 1)[1]), self, threaded=True)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def down(self) -> None:
+        self._released.set()
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def recover(self) -> None:
+        self.mode, self.fail_after = "pass", None
+        self._released.set()
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Any]:
+    """The WSGI application that `mlflow server` serves, on a database of its own, with proxied artifacts."""
+    root = tmp_path_factory.mktemp("server")
+    copyfile(empty_database, root / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{root / 'mlflow.db'}")
+        patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
+        patch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", (root / "mlartifacts").as_uri())
+        patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # the application sets it: put back what was
+        from mlflow.server import app
+
+        yield app
+
+
+@pytest.fixture
+def server(application: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server = Server(application)
+    yield server
+    server.down()
+
+
+@pytest.fixture
+def told(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """A run in an experiment of this test's own, whose models are no other test's."""
+    run = samples.run(tmp_path, run_id=request.node.name, pipeline=request.node.name)
+    steps = tuple(replace(step, fingerprint=f"{request.node.name}-{step.name}") for step in run.steps)
+    return replace(run, steps=steps)
+
+
+def config(server: Server) -> TrackingConfig:
+    return TrackingConfig(kind="server", uri=server.uri, close_timeout_s=60)
+
+
+def check_arrived(server: Server, told: Any) -> None:
+    """Everything of the run is in MLflow, once."""
+    from mlflow import MlflowClient
+
+    asked = MlflowClient(server.uri, server.uri)
+    experiment = asked.get_experiment_by_name(told.pipeline)
+    runs = asked.search_runs([experiment.experiment_id])
+    names = sorted(run.info.run_name for run in runs)
+    assert names == sorted(["01-corpus", "02-pretrain", "03-quantize", "04-deploy", told.run_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (pretrain,) = [run for run in runs if run.info.run_name == "02-pretrain"]
+    history = asked.get_metric_history(pretrain.info.run_id, "training_loss")
+    assert sorted((point.step, point.value) for point in history) == [(at, 19.0 - at) for at in range(20)]
+    models = asked.search_logged_models([experiment.experiment_id])
+    assert sorted(model.name for model in models) == ["pretrain", "quantize"]
+    assert [file.path for file in asked.list_artifacts(pretrain.info.run_id, "figures")] == ["figures/loss.png"]
+    version = asked.get_model_version_by_alias("demo", "champion")
+    assert version.tags["bloomline.fingerprint"] == f"{told.run_id}-quantize"
+
+
+def test_a_server_that_answers(server: Server, told: Any, tmp_path: Path) -> None:
+    server.up()
+    tracking = Tracking.open(config(server), tmp_path, told.run_id)
+    samples.tell(tracking, told)
+    assert tracking.close() == ()
+    check_arrived(server, told)
+
+
+def test_down_at_the_start(server: Server, told: Any, tmp_path: Path) -> None:
+    tracking = Tracking.open(config(server), tmp_path, told.run_id)
+    samples.tell(tracking, told)
+    (note,) = tracking.close()
+    assert server.uri in note
+    assert "sent by the next run" in note
+    server.up()
+    assert "Sent to MLflow" in flush(config(server), tmp_path)[0]
+    check_arrived(server, told)
+    assert not list(tmp_path.glob("runs/*/spool"))
+
+
+@pytest.mark.parametrize("requests", [3, 25])
+def test_dies_in_the_middle(server: Server, told: Any, tmp_path: Path, requests: int) -> None:
+    """It fails from some request on, wherever that is; a later flush completes the run without repeating anything."""
+    server.fail_after = requests
+    server.up()
+    tracking = Tracking.open(config(server), tmp_path, told.run_id)
+    samples.tell(tracking, told)
+    assert tracking.close()
+    assert flush(config(server), tmp_path), "it says that there is still something to send"
+    server.recover()
+    flush(config(server), tmp_path)
+    check_arrived(server, told)
+
+
+def test_fails_for_a_while_within_the_run(server: Server, told: Any, tmp_path: Path) -> None:
+    server.mode = "fail"
+    server.up()
+    tracking = Tracking.open(config(server), tmp_path, told.run_id)
+    samples.tell(tracking, told)
+    deadline = time.monotonic() + 60
+    while tracking._sender.trouble is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert tracking.notes()
+    server.mode = "pass"
+    while tracking._sender.trouble is not None or tracking._spool.pending():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert tracking.close() == ()
+    check_arrived(server, told)
+
+
+def test_hangs(server: Server, told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes requests and never answers. The run is told to the spool at once; its end waits one timeout at most."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    server.mode = "hang"
+    server.up()
+    tracking = Tracking.open(config(server), tmp_path, told.run_id)
+    samples.tell(tracking, told)
+    assert tracking._spool.pending() > 20, "nothing was sent, and still all of it was told"
+    assert tracking.close()
+    assert server.asked <= 3
+    server.recover()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    flush(config(server), tmp_path)
+    check_arrived(server, told)

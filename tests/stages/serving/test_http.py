@@ -1,0 +1,294 @@
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from stages.serving.http import application
+from tests.stages.serving.support import scripted_service, serving
+
+
+@pytest.fixture(scope="module")
+def served():
+    service, batch = scripted_service(max_body_bytes=20_000, body_timeout_s=1.0)
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client, service, batch
+
+
+@pytest.fixture
+def client(served):
+    return served[0]
+
+
+def complete(client: httpx.Client, **body) -> httpx.Response:
+    return client.post("/v1/completions", json={"prompt": "hello", "temperature": 0} | body)
+
+
+def text(response: httpx.Response) -> str:
+    assert response.status_code == 200, response.text
+    return response.json()["choices"][0]["text"]
+
+
+def events(response: httpx.Response) -> list[dict]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_completion_has_openais_shape(client):
+    answer = complete(client, model="tiny", max_tokens=7).json()
+    assert answer["object"] == "text_completion"
+    assert answer["model"] == "tiny"
+    assert answer["id"].startswith("cmpl-")
+    assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"]
+    assert answer["usage"]["completion_tokens"] == 7
+    assert answer["usage"]["total_tokens"] == 7 + answer["usage"]["prompt_tokens"]
+
+
+def test_many_prompts_and_choices_keep_their_order(client):
+    answer = complete(client, prompt=["hello", "world"], n=2, seed=4, temperature=1, max_tokens=5).json()
+    texts = [choice["text"] for choice in answer["choices"]]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert len(set(texts)) == 4
+    assert texts[:2] == [text(complete(client, seed=seed, temperature=1, max_tokens=5)) for seed in (4, 5)]
+    assert texts[2] == text(complete(client, prompt="world", seed=4, temperature=1, max_tokens=5))
+
+
+def test_prompts_may_be_tokens_and_an_empty_prompt_is_the_beginning(served):
+    client, service, _ = served
+    tokens = service.vocabulary.encode("hello")
+    assert text(complete(client, prompt=tokens)) == text(complete(client))
+    assert text(complete(client, prompt=[tokens])) == text(complete(client))
+    assert text(complete(client, prompt="")) == text(complete(client, prompt=[1]))
+
+
+def test_a_stream_put_together_is_the_whole_answer(client):
+    body = {
+        "prompt": ["hello", "world"],
+        "n": 2,
+        "seed": 1,
+        "temperature": 1,
+        "max_tokens": 20,
+        "logprobs": 2,
+        "echo": True,
+    }
+    whole = complete(client, **body).json()
+    streamed = complete(client, **body, stream=True, stream_options={"include_usage": True})
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    chunks = events(streamed)
+    assert chunks[-1]["usage"] == whole["usage"]
+    assert chunks[-1]["choices"] == []
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    for choice in whole["choices"]:
+        parts = [part for chunk in chunks for part in chunk["choices"] if part["index"] == choice["index"]]
+        assert "".join(part["text"] for part in parts) == choice["text"]
+        assert [part["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["length"]
+        for key, values in choice["logprobs"].items():
+            assert [value for part in parts for value in part["logprobs"][key]] == values
+
+
+def test_a_stream_comes_token_by_token(served):
+    client, _, batch = served
+    with client.stream(
+        "POST", "/v1/completions", json={"prompt": "hello", "stream": True, "max_tokens": 40}
+    ) as response:
+        lines = response.iter_lines()
+        first = next(line for line in lines if line)
+        batch.gate.clear()
+        assert json.loads(first.removeprefix("data: "))["choices"][0]["finish_reason"] is None
+        batch.gate.set()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+def test_echo_and_logprobs_of_the_prompt(served):
+    client, service, _ = served
+    answer = complete(client, prompt="hello wörld", max_tokens=0, echo=True, logprobs=1).json()["choices"][0]
+    names = [service.vocabulary.name(token) for token in service.vocabulary.encode("hello wörld")]
+    assert answer["text"] == "hello wörld"
+    assert answer["logprobs"]["tokens"] == names
+    assert answer["logprobs"]["token_logprobs"][0] is None
+    assert all(value <= 0 for value in answer["logprobs"]["token_logprobs"][1:])
+    assert answer["logprobs"]["text_offset"] == [sum(map(len, names[:index])) for index in range(len(names))]
+    assert [top and len(top) for top in answer["logprobs"]["top_logprobs"]] == [None] + [1] * (len(names) - 1)
+
+
+def test_stop_strings_end_the_text_before_them(client):
+    whole = text(complete(client, max_tokens=30))
+    stop = whole[10:12]
+    for choice in (complete(client, max_tokens=30, stop=stop), complete(client, max_tokens=30, stop=["\0", stop])):
+        assert text(choice) == whole[: whole.find(stop)]
+        assert choice.json()["choices"][0]["finish_reason"] == "stop"
+
+
+def test_models_health_and_metrics(client):
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["tiny"]
+    assert client.get("/v1/models/tiny").json()["max_model_len"] == 64
+    assert client.get("/health").json() == {"status": "ok"}
+    metrics = client.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "bloomline:time_to_first_token_seconds_bucket" in metrics.text
+    assert (
+        "prompt"
+        in client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["requestBody"]["content"][
+            "application/json"
+        ]["schema"]["properties"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ({"model": "other"}, 404, "does not exist"),
+        ({"prompt": "x " * 3000}, 400, "beyond the model's context of 64 tokens"),
+        ({"prompt": [5] * 60}, 400, "beyond the model's context of 64 tokens"),
+        ({"max_tokens": 65}, 400, "beyond the model's context of 64 tokens"),
+        ({"prompt": [10**6]}, 400, "token 1000000 does not exist"),
+        ({"prompt": [-1]}, 400, "expected a text"),
+        ({"prompt": [True]}, 400, "expected a text"),
+        ({"prompt": []}, 400, "expected a text"),
+        ({"prompt": [[]]}, 400, "expected a text"),
+        ({"prompt": ["a", 1]}, 400, "expected a text"),
+        ({"prompt": None}, 400, "prompt: Field required"),
+        ({"prompt": "a\ud800"}, 400, "lone surrogate"),
+        ({"stop": "\ud800"}, 400, "lone surrogate"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": "1"}, 400, "temperature"),
+        ({"temperature": float("nan")}, 400, "NaN is not a JSON number"),
+        ({"top_p": float("inf")}, 400, "Infinity is not a JSON number"),
+        ({"top_p": 0}, 400, "top_p"),
+        ({"max_tokens": 1.5}, 400, "max_tokens"),
+        ({"max_tokens": True}, 400, "max_tokens"),
+        ({"n": 0}, 400, "n: "),
+        ({"n": 100}, 400, "send fewer"),
+        ({"prompt": ["a"] * 69}, 400, "send fewer"),
+        ({"logprobs": 21}, 400, "logprobs"),
+        ({"seed": 2**63}, 400, "seed"),
+        ({"stop": ""}, 400, "stop strings of 1 to"),
+        ({"stop": ["a"] * 17}, 400, "at most 16 stop strings"),
+        ({"stream": "yes"}, 400, "stream"),
+        ({"stream_options": {}}, 400, "stream_options needs stream"),
+        ({"best_of": 3}, 400, "best_of"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
+        ({"temprature": 0.5}, 400, "temprature: Extra inputs"),
+    ],
+)
+def test_a_bad_request_is_told_what_is_wrong(client, body, status, reason):
+    content = json.dumps({"prompt": "hello"} | body)
+    response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
+    assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "reason"),
+    [
+        (b"", 400, "not valid JSON"),
+        (b"{", 400, "not valid JSON"),
+        (b"[1]", 400, "must be a JSON object"),
+        (b'{"prompt": "\xff"}', 400, "not valid UTF-8"),
+        (b'{"prompt": ' + b"[" * 9000 + b"]" * 9000 + b"}", 400, ""),
+        (b'{"a":' * 3000 + b"1" + b"}" * 3000, 400, ""),
+        (b'{"max_tokens": ' + b"9" * 5000 + b"}", 400, ""),
+        (b'{"prompt": "a", "temperature": 1e999}', 400, "temperature"),
+        (b" " * 20_001, 413, "larger than 20000 bytes"),
+    ],
+)
+def test_a_body_that_is_no_request_is_told_so(client, content, status, reason):
+    response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
+    assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
+
+
+def test_wrong_paths_methods_and_types_answer_in_the_same_shape(client):
+    answers = {
+        404: client.get("/v2/nothing"),
+        405: client.get("/v1/completions"),
+        415: client.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"}),
+    }
+    assert client.get("/v1/models/other").status_code == 404
+    for status, response in answers.items():
+        assert response.status_code == status
+        assert response.json()["error"]["message"]
+
+
+def test_a_body_without_a_length_is_bounded_too(client):
+    def endless():
+        for _ in range(1000):
+            yield b" " * 1000
+
+    response = client.post("/v1/completions", content=endless(), headers={"content-type": "application/json"})
+    assert response.status_code == 413
+
+
+def connect(client: httpx.Client) -> socket.socket:
+    url = urlsplit(str(client.base_url))
+    return socket.create_connection((url.hostname, url.port), timeout=20)
+
+
+def request_bytes(body: dict, length: int | None = None) -> bytes:
+    content = json.dumps(body).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {length or len(content)}\r\n\r\n".encode() + content
+
+
+def test_a_body_that_never_comes_is_given_up(client):
+    with connect(client) as connection:
+        connection.sendall(request_bytes({"prompt": "hello"}, length=1000))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_takes_its_sequence_with_it(stream):
+    service, batch = scripted_service(slots=1, context_length=10**6)
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        with connect(client) as connection:
+            connection.sendall(request_bytes({"prompt": "hello", "max_tokens": 900_000, "stream": stream}))
+            if stream:
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            wait_until(lambda: batch.sequences)
+        wait_until(lambda: not batch.sequences)
+        assert text(complete(client))  # the only slot is free again
+        assert 'finished_reason="cancelled"' in client.get("/metrics").text
+
+
+def test_overload_is_refused_with_429_and_retry_after():
+    service, batch = scripted_service(slots=1, max_waiting=1)
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        batch.gate.clear()
+        with ThreadPoolExecutor(2) as pool:
+            pending = [pool.submit(complete, client) for _ in range(2)]
+            wait_until(lambda: 'num_requests_waiting{model_name="tiny"} 1.0' in client.get("/metrics").text)
+            refused = complete(client)
+            batch.gate.set()
+            assert {one.result().status_code for one in pending} == {200}
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["type"] == "overloaded_error"
+        assert text(complete(client))
+
+
+def test_a_failing_step_is_a_500_and_the_server_goes_on(served):
+    client, _, batch = served
+    batch.fail = True
+    failed = complete(client), complete(client, stream=True)
+    batch.fail = False
+    assert failed[0].status_code == 500
+    assert events(failed[1])[-1]["error"]["type"] == "server_error"
+    assert text(complete(client))
+
+
+def test_shutting_down_ends_the_engine():
+    service, _ = scripted_service()
+    with serving(application(service)) as url:
+        assert httpx.get(f"{url}/health").status_code == 200
+    assert not service.engine.alive

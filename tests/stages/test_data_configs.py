@@ -1,0 +1,35 @@
+"""Every YAML of the groups corpus, tokenizer, tokens and evaluate is a valid config of its stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from stages import registry
+
+CONF = Path(__file__).parents[2] / "conf"
+EDGES = {
+    "corpus": (),
+    "tokenizer": ("corpus",),
+    "tokens": ("corpus", "tokenizer"),
+    "evaluate": ("model", "corpus"),
+}
+FILES = [path for group in EDGES for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_composes_to_a_valid_stage(path: Path) -> None:
+    config = OmegaConf.load(path)
+    if path.name == "files.yaml":
+        config.source.paths = ["data/*.txt"]  # the one value that a user has to give
+    values: dict[str, Any] = OmegaConf.to_container(config, throw_on_missing=True)  # type: ignore[assignment]
+    stage = registry.load(path.parent.name)(**values, **{name: name for name in EDGES[path.parent.name]})
+    assert set(values) <= stage.model_fields_set
+
+
+def test_every_group_has_a_debug_size_and_the_quickstarts() -> None:
+    for group in EDGES:
+        assert {"debug", "quickstart"} <= {path.stem for path in FILES if path.parent.name == group}

@@ -1,0 +1,105 @@
+"""The pretraining stage on real source code: what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.tokens import TokenDataset
+from stages.base import StageError
+from stages.model.config import DecoderConfig
+from stages.pretrain import Pretrain
+from tests.stages.training.texts import token_set
+from tests.support import run_stage
+
+MODEL = DecoderConfig(vocab_size=512, hidden_size=32, layers=2, heads=4, context_length=64, initial_deviation=0.1)
+FIELDS = {
+    "tokens": "tokens",
+    "model": MODEL,
+    "steps": 30,
+    "global_batch_size": 8,
+    "micro_batch_size": 4,
+    "sequence_length": 64,
+    "learning_rate": 0.01,
+    "warmup_steps": 3,
+    "validation_every": 10,
+    "validation_samples": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
+    library = Path(sysconfig.get_paths()["stdlib"])
+    texts = [(library / name).read_text() for name in ("argparse.py", "ast.py", "bisect.py", "calendar.py", "cmd.py")]
+    return token_set(tmp_path_factory.mktemp("tokens") / "set", {"train": texts[:4], "validation": texts[4:]}, 500)
+
+
+def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path) -> None:
+    stage = Pretrain.model_validate(FIELDS)
+    checkpoint, context = run_stage(stage, {"tokens": tokens}, tmp_path)
+    assert isinstance(checkpoint, Checkpoint)
+    assert checkpoint.config == MODEL
+    assert checkpoint.tokenizer().get_vocab_size() == tokens.vocab_size
+    facts = checkpoint.facts
+    assert facts["tokens_seen"] == 30 * 8 * 64
+    assert facts["validation_loss"] == context.last["validation_loss"] < 0.85 * facts["validation_loss_before"]
+    assert context.figures == ["loss"]
+    assert context.progressed[-1] == (30, 30)
+    losses = [(step, values["loss"]) for step, values in context.recorded if "loss" in values]
+    assert [step for step, _ in losses] == list(range(1, 31))
+    assert {"learning_rate", "gradient_norm", "tokens_per_second"} <= context.last.keys()
+    # The checkpoint holds the weights that were validated last.
+    from stages.training.recipe import Recipe
+    from stages.training.windows import language_modelling
+
+    model = checkpoint.load()
+    task = language_modelling(model, tokens, Recipe(sequence_length=64, seed=42), separate_documents=True)
+    samples = [index * task.validation_samples // 8 for index in range(8)]
+    loss = task.validation_loss(model, samples)
+    assert loss.total.item() / loss.targets == pytest.approx(facts["validation_loss"], rel=1e-5)
+    # Run again, it only writes the artifact anew.
+    _, again = run_stage(stage, {"tokens": tokens}, tmp_path)
+    assert "goes on from the checkpoint of step 30" in again.notes
+    assert not [values for _, values in again.recorded if "loss" in values]
+
+
+def test_packed_documents_are_told_apart(tokens: TokenDataset) -> None:
+    from stages.training.windows import Windows
+
+    split = tokens.split("train")
+    windows = Windows(split.tokens, split.length, 64, tokens.end_of_text)
+    assert windows.count == (split.length - 1) // 64
+    second_start = int(split.starts[1])
+    inputs, targets, documents = windows.batch([second_start // 64])
+    place = second_start % 64
+    assert inputs[0, place - 1] == tokens.end_of_text
+    assert documents[0].tolist() == [0] * place + [1] * (64 - place)
+    assert targets[0, :-1].equal(inputs[0, 1:])
+
+
+def test_what_cannot_be_trained_is_refused(tokens: TokenDataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="longer than the model's context_length 64"):
+        Pretrain.model_validate(FIELDS | {"sequence_length": 65})
+    small = Pretrain.model_validate(FIELDS | {"model": MODEL.model_copy(update={"vocab_size": 100})})
+    with pytest.raises(StageError, match=r"vocabulary of 500, but the model's vocab_size is 100"):
+        run_stage(small, {"tokens": tokens}, tmp_path)
+    long = MODEL.model_copy(update={"context_length": 10**6})
+    with pytest.raises(StageError, match="shorter than one sample"):
+        run_stage(
+            Pretrain.model_validate(FIELDS | {"model": long, "sequence_length": 10**6}), {"tokens": tokens}, tmp_path
+        )
+
+
+def test_what_it_asks_of_the_cluster() -> None:
+    demand = Pretrain.model_validate(FIELDS | {"ranks": 3}).demand()
+    assert (demand.task.cpus, demand.ranks, demand.rank.cpus) == (0, 3, 1)
+    large = MODEL.model_copy(update={"hidden_size": 4096, "layers": 30})
+    asked = [
+        Pretrain.model_validate(FIELDS | {"model": large, "ranks": 4, "zero_stage": stage}).demand().rank.memory_bytes
+        for stage in (0, 1, 2, 3)
+    ]
+    assert asked == sorted(asked, reverse=True)
+    assert asked[0] > 16 * large.parameters > asked[3]

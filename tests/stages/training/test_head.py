@@ -1,0 +1,44 @@
+"""The head's cross-entropy by chunks: the loss and the gradients of the plain formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from stages.model.config import DecoderConfig
+from stages.model.decoder import Decoder
+from stages.training import head, memory
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(DecoderConfig(vocab_size=301, hidden_size=24, layers=1, heads=2))
+
+
+@pytest.mark.parametrize("tokens", [(1, 1), (2, 128), (3, 100)])
+def test_loss_and_gradients(tokens: tuple[int, int], model: Decoder) -> None:
+    hidden = torch.randn(*tokens, 24, requires_grad=True)
+    targets = torch.randint(0, 301, tokens)
+    weight = model.word_embeddings.weight
+    logits = (hidden @ weight.T).flatten(0, 1)
+    plain = functional.cross_entropy(logits, targets.flatten(), reduction="sum")
+    expected = torch.autograd.grad(3 * plain, [hidden, weight])
+    chunked = head.cross_entropy(model, hidden, targets)
+    found = torch.autograd.grad(3 * chunked, [hidden, weight])
+    assert torch.allclose(chunked, plain, rtol=1e-5)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, expected, strict=True))
+    with torch.no_grad():
+        assert torch.allclose(head.cross_entropy(model, hidden, targets), plain, rtol=1e-5)
+
+
+def test_large_logits_do_not_overflow(model: Decoder) -> None:
+    hidden = torch.full((4, 24), 1e3, requires_grad=True)
+    targets = torch.tensor([0, 1, 2, 3])
+    plain = functional.cross_entropy(hidden @ model.word_embeddings.weight.T, targets, reduction="sum")
+    assert torch.allclose(head.cross_entropy(model, hidden, targets), plain, rtol=1e-5)
+
+
+def test_the_planner_knows_the_chunk() -> None:
+    assert memory.HEAD_ROWS == head.ROWS

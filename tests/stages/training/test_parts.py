@@ -1,0 +1,222 @@
+"""The parts of training that are plain arithmetic: schedules, order, layout, tree sums, operations, memory."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.model.config import DecoderConfig, ExpertsConfig
+from stages.model.decoder import Decoder
+from stages.training import flops, layout, memory, order, zero
+from stages.training.collectives import Collectives, sum_of_squares
+from stages.training.recipe import Execution, Recipe
+from stages.training.schedule import learning_rate
+from stages.training.tree import Pieces, leaf_range, piece_spans
+
+# -- schedules
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "warmup_stable_decay", "constant"])
+def test_warm_up_reaches_the_peak_once(schedule: str) -> None:
+    recipe = Recipe(steps=100, warmup_steps=10, learning_rate=2.0, schedule=schedule)
+    rates = [learning_rate(recipe, step) for step in range(100)]
+    assert rates[:11] == pytest.approx([2.0 * (step + 1) / 11 for step in range(11)])
+    assert max(rates) == rates[10] == 2.0
+
+
+def test_where_decays_end_and_what_lies_between() -> None:
+    fields = {"steps": 101, "learning_rate": 1.0, "final_learning_rate_fraction": 0.2}
+    cosine, linear = (Recipe(**fields, schedule=name) for name in ("cosine", "linear"))
+    assert learning_rate(cosine, 100) == pytest.approx(0.2)
+    assert learning_rate(cosine, 50) == pytest.approx(0.6)
+    assert learning_rate(cosine, 25) == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert learning_rate(linear, 25) == pytest.approx(0.8)
+    stable = Recipe(**fields, schedule="warmup_stable_decay", decay_steps=11)
+    assert [learning_rate(stable, step) for step in (50, 90, 95, 100)] == pytest.approx([1.0, 1.0, 0.6, 0.2])
+    short = Recipe(**fields, schedule="cosine", decay_steps=51)
+    assert [learning_rate(short, step) for step in (50, 51, 100)] == pytest.approx([0.2] * 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"global_batch_size": 10, "micro_batch_size": 4}, "multiple of micro_batch_size"),
+        ({"steps": 5, "warmup_steps": 5}, "warmup_steps 5 must be fewer"),
+        ({"steps": 9, "warmup_steps": 5, "decay_steps": 5}, "together exceed"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, int], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Recipe(**fields)
+
+
+# -- the order of the data
+
+
+@given(size=st.integers(1, 500), seed=st.integers(0, 2**70), epoch=st.integers(0, 10**9))
+def test_an_epoch_visits_every_sample_once(size: int, seed: int, epoch: int) -> None:
+    assert sorted(order.shuffled(epoch * size + n, size, seed) for n in range(size)) == list(range(size))
+
+
+def test_orders_differ_between_epochs_and_seeds_and_look_random() -> None:
+    size = 1000
+    first, second = ([order.shuffled(n + start, size, 1) for n in range(size)] for start in (0, size))
+    other = [order.shuffled(n, size, 2) for n in range(size)]
+    for left, right in itertools.combinations([first, second, other, list(range(size))], 2):
+        assert sum(a == b for a, b in zip(left, right, strict=True)) < 12  # 1 expected in a random permutation
+    # Neighbours end far apart: a third of the size is expected of a random permutation.
+    distance = sum(abs(a - b) for a, b in itertools.pairwise(first)) / size
+    assert 0.28 * size < distance < 0.39 * size
+
+
+# -- the layout of groups
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple), min_size=1, max_size=6),
+    ranks=st.integers(1, 9),
+)
+def test_a_layout_is_aligned_and_covers_its_parameters(shapes: list[tuple[int, ...]], ranks: int) -> None:
+    group = layout.group("g", {str(index): shape for index, shape in enumerate(shapes)})
+    assert group.numel == sum(math.prod(shape) for shape in shapes)
+    assert all(slot.offset % layout.ALIGNMENT == 0 for slot in group.slots)
+    assert all(left.end <= right.offset for left, right in itertools.pairwise(group.slots))
+    assert group.slots[-1].end <= group.size <= group.padded(ranks) == ranks * group.shard(ranks)
+    assert group.shard(ranks) % layout.ALIGNMENT == 0
+    assert group.padded(ranks) - group.size < layout.ALIGNMENT * ranks
+
+
+# -- sums in a tree
+
+
+def tree_sum(values: list[torch.Tensor], ranks: int) -> torch.Tensor:
+    """Each rank sums its run; one owner finishes."""
+    owner = Pieces()
+    for rank in range(ranks):
+        pieces = Pieces()
+        run = leaf_range(rank, ranks, len(values))
+        for leaf in run:
+            pieces.add(leaf, 1, values[leaf].clone())
+        held = pieces.take()
+        assert [(piece.start, piece.length) for piece in held] == piece_spans(run)
+        for piece in held:
+            owner.add(piece.start, piece.length, piece.value)
+    return owner.total()
+
+
+@given(leaves=st.integers(1, 40), seed=st.integers(0, 1000))
+def test_a_sum_is_the_same_however_ranks_share_it(leaves: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = list(
+        torch.randn(leaves, 3, generator=generator) * torch.rand(leaves, 1, generator=generator).mul(20).exp()
+    )
+    whole = tree_sum(values, 1)
+    for ranks in (2, 3, 4, 5, 7, 50):
+        assert torch.equal(tree_sum(values, ranks), whole)
+    assert torch.allclose(
+        whole.double(), torch.stack(values).double().sum(0), rtol=1e-4, atol=1e-2 * values[0].abs().max()
+    )
+
+
+def test_the_order_of_a_plain_sum_would_show() -> None:
+    """The test above can fail: adding from left to right depends on where the cuts are."""
+    values = [torch.tensor([value]) for value in (1e8, 1.0, -1e8, 1.0)]
+    left_to_right = (values[0] + values[1]) + values[2] + values[3]
+    assert not torch.equal(tree_sum(values, 1), left_to_right)
+
+
+@settings(deadline=None)
+@given(rows=st.integers(1, 60), seed=st.integers(0, 1000), magnitude=st.integers(-15, 15))
+def test_the_sum_of_squares_does_not_depend_on_the_cut(rows: int, seed: int, magnitude: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(rows, layout.ALIGNMENT, generator=generator) * 10.0**magnitude
+    values *= torch.rand(rows, 1, generator=generator) ** 8
+    whole = sum_of_squares([values.view(-1)], rows, Collectives())
+    parts = sum_of_squares([row.clone() for row in values], rows, Collectives())
+    with_padding = sum_of_squares([values.view(-1), torch.zeros(640)], rows, Collectives())
+    assert whole == parts == with_padding
+    assert whole == pytest.approx(float(values.double().square().sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
+def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float) -> None:
+    values = torch.ones(128)
+    values[77] = bad
+    assert math.isinf(sum_of_squares([values], 2, Collectives()))
+
+
+# -- operations
+
+
+def test_the_operations_of_bloom_176b_are_those_of_its_log() -> None:
+    """104.70 s a step of 2048 samples on 384 GPUs were logged as 149.77 TFLOPs a GPU."""
+    shape = {"batch_size": 2048, "sequence_length": 2048, "layers": 70, "hidden_size": 14336, "vocab_size": 250_880}
+    assert flops.decoder_flops(**shape, recompute=True) / 104.70 / 384 / 1e12 == pytest.approx(149.77, rel=1e-4)
+    assert flops.decoder_flops(**shape) / 104.70 / 384 / 1e12 == pytest.approx(112.885, rel=1e-5)
+    needed = flops.parameter_flops(176_247_271_424, 2048 * 2048)
+    assert needed / 104.70 / 384 / 1e12 == pytest.approx(110.32, rel=1e-4)
+    assert flops.utilisation(needed, 104.70, 384 * 312e12) == pytest.approx(0.3536, rel=1e-3)
+
+
+# -- memory
+
+TABLE_1 = {  # the ZeRO paper's Table 1: GB a device by ranks, at stages 1, 2 and 3; exact values of the formulas
+    (7.5e9, 4): (52.5, 41.25, 30.0),
+    (7.5e9, 16): (35.625, 21.5625, 7.5),
+    (7.5e9, 64): (31.40625, 16.640625, 1.875),
+    (128e9, 1024): (513.5, 257.75, 2.0),
+    (1e12, 64): (4187.5, 2218.75, 250.0),
+    (1e12, 1024): (4011.71875, 2013.671875, 15.625),
+}
+
+
+@pytest.mark.parametrize(("parameters", "ranks"), TABLE_1)
+def test_table_1_of_the_zero_paper(parameters: float, ranks: int) -> None:
+    found = [memory.state_bytes(parameters, stage, ranks) / 1e9 for stage in (1, 2, 3)]
+    assert found == pytest.approx(TABLE_1[parameters, ranks], rel=1e-12)
+    assert memory.state_bytes(parameters, 0, ranks) == 16 * parameters
+
+
+def test_table_2_of_the_zero_paper() -> None:
+    """The largest model in 32 GB on 64 GPUs, in billions of parameters."""
+    found = [memory.largest_model(32e9, stage, 64) / 1e9 for stage in range(4)]
+    assert found == pytest.approx([2.0, 7.6, 14.4, 128.0], abs=0.05)
+
+
+@pytest.mark.parametrize("width", [48, 60])
+def test_the_planner_lays_a_decoder_out_as_training_does(width: int) -> None:
+    config = DecoderConfig(vocab_size=1001, hidden_size=width, layers=3, heads=4)
+    with torch.device("meta"):
+        model = Decoder(config)
+    real, planned = zero.groups_of(model, list(model.blocks)), memory.groups_of(config)
+    assert [(group.numel, group.size) for group in real] == [(group.numel, group.size) for group in planned]
+
+
+def test_the_planner_counts_every_expert() -> None:
+    experts = ExpertsConfig(per_layer=(0, 4), residual=True)
+    config = DecoderConfig(vocab_size=1000, hidden_size=64, layers=2, heads=4, experts=experts)
+    assert sum(group.numel for group in memory.groups_of(config)) == config.parameters
+
+
+def test_higher_stages_and_recomputing_need_less() -> None:
+    config = DecoderConfig(vocab_size=50_000, hidden_size=1024, layers=24, heads=16)
+    recipe = Recipe(global_batch_size=8, micro_batch_size=1, precision="bfloat16")
+    needed = [memory.predict(config, recipe, Execution(ranks=8, zero_stage=stage)).total for stage in range(4)]
+    assert needed == sorted(needed, reverse=True)
+    assert len(set(needed)) == 4
+    every = [memory.predict(config, recipe, Execution(recompute_every=every)).activations for every in (0, 4, 2, 1)]
+    assert every == sorted(every, reverse=True)
+    assert len(set(every)) == 4
+
+
+@pytest.mark.parametrize(
+    ("leaves", "ranks", "stage", "sums"),
+    [(8, 1, 1, 3), (8, 8, 1, 1), (8, 4, 0, 1), (8, 2, 2, 2), (8, 4, 3, 1), (8, 3, 1, 2)],
+)
+def test_how_many_partial_sums_are_held(leaves: int, ranks: int, stage: int, sums: int) -> None:
+    assert memory.gradient_sums(leaves, ranks, stage) == sums

@@ -1,0 +1,194 @@
+"""Interrupted in any way, training ends bitwise as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.base import Rank, StageError, Stopped
+from stages.training import checkpoints
+from stages.training.loop import train
+from stages.training.recipe import Execution
+from stages.training.task import Task, TrainingResult, TrainingSpec
+from tests.stages.training import toy
+from tests.stages.training.test_exactness import assert_same, state
+from tests.stages.training.toy import RECIPE, Heard, Workers, alone, spec
+
+EVERY_STEP = Execution(checkpoint_every_steps=1, checkpoints_kept=3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    return train(alone(), spec(tmp_path_factory.mktemp("undisturbed")))
+
+
+def assert_as_undisturbed(result: TrainingResult, undisturbed: TrainingResult) -> None:
+    assert isinstance(result, TrainingResult), result
+    assert_same(state(result), state(undisturbed))
+    assert result.curve == undisturbed.curve
+    assert result.validation_curve == undisturbed.validation_curve
+    assert (result.tokens, result.validation_metrics) == (undisturbed.tokens, undisturbed.validation_metrics)
+
+
+def stop_after_2(rank: Rank, spec: TrainingSpec) -> Any:
+    reporter = Heard(stop_after=2 if rank.index == 0 else None)
+    return train(Rank(rank.index, rank.size, rank.rendezvous, reporter), spec)
+
+
+@pytest.mark.parametrize(("before", "after"), [((2, 3), (1, 0)), ((2, 1), (3, 3)), ((1, 2), (4, 2)), ((3, 0), (2, 1))])
+def test_other_ranks_go_on_at_another_stage(
+    before: tuple[int, int], after: tuple[int, int], workers: Workers, undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    (ranks, stage), (ranks_after, stage_after) = before, after
+    stopped = workers.gang(stop_after_2, spec(tmp_path, execution=Execution(zero_stage=stage)), ranks=ranks)
+    assert [type(error) for error, _ in stopped] == [Stopped] * ranks
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    answers = workers.gang(train, spec(tmp_path, execution=Execution(zero_stage=stage_after)), ranks=ranks_after)
+    for result, _ in answers:
+        assert_as_undisturbed(result, undisturbed)
+    assert "goes on from the checkpoint of step 2" in answers[0][1].notes
+
+
+def build_and_die(recipe: Any, marker: str, die_at: int) -> Task:
+    """The toy, whose process is killed in the forward pass of sample `die_at`, once."""
+    task = toy.build(recipe)
+
+    def loss(model: Any, numbers: Any) -> Any:
+        if die_at in numbers and not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task.loss(model, numbers)
+
+    return Task(task.model, task.blocks, loss, task.validation_loss, task.validation_samples, task.metric_names)
+
+
+def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
+    """Run a gang on processes of its own; their exit codes."""
+    context = multiprocessing.get_context("spawn")
+    rendezvous = f"tcp://127.0.0.1:{toy.free_port()}"
+    processes = [
+        context.Process(target=train, args=(Rank(index, ranks, rendezvous, Heard()), spec)) for index in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode or 0 for process in processes]
+
+
+def test_a_rank_killed_in_mid_step(undisturbed: TrainingResult, workers: Workers, tmp_path: Path) -> None:
+    """Sample 45 is in the third step's last half, so rank 1's: step 2 is saved, step 3 half done."""
+    arguments = {"marker": str(tmp_path / "killed"), "die_at": 45}
+    doomed = TrainingSpec(f"{__name__}:build_and_die", arguments, "toy", RECIPE, EVERY_STEP, str(tmp_path / "scratch"))
+    codes = gang_of_processes(doomed, 2)
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] == 1  # the other rank noticed, and did not hang
+    assert sorted(path.name for path in (tmp_path / "scratch" / "checkpoints").iterdir())[-1] == "step-00000002"
+    [(result, _), _] = workers.gang(train, doomed, ranks=2)
+    assert_as_undisturbed(result, undisturbed)
+
+
+def damage(path: Path, how: str) -> None:
+    victim = sorted(path.glob("*.safetensors"))[1]
+    content = bytearray(victim.read_bytes())
+    if how == "cut":
+        victim.write_bytes(content[:-7])
+    elif how == "flipped":
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    elif how == "missing":
+        victim.unlink()
+    elif how == "state garbage":
+        (path / "state.json").write_text("{]")
+    elif how == "state without digests":
+        state = json.loads((path / "state.json").read_text())
+        state["files"] = ["group-000.safetensors"]
+        (path / "state.json").write_text(json.dumps(state))
+    elif how == "path that leads elsewhere":
+        state = json.loads((path / "state.json").read_text())
+        state["files"] = {"../../../etc/passwd": {"bytes": 1, "sha256": "0"}}
+        (path / "state.json").write_text(json.dumps(state))
+
+
+@pytest.mark.parametrize(
+    "how", ["cut", "flipped", "missing", "state garbage", "state without digests", "path that leads elsewhere"]
+)
+def test_a_damaged_checkpoint_is_passed_over(how: str, undisturbed: TrainingResult, tmp_path: Path) -> None:
+    heard = Heard(stop_after=3)
+    with pytest.raises(Stopped, match="stopped after step 3 of 4"):
+        train(alone(heard), spec(tmp_path, execution=EVERY_STEP))
+    damage(tmp_path / "checkpoints" / "step-00000003", how)
+    heard = Heard()
+    assert_as_undisturbed(train(alone(heard), spec(tmp_path)), undisturbed)
+    assert "passed over" in heard.notes[0]
+    assert heard.notes[1] == "goes on from the checkpoint of step 2"
+
+
+def test_another_recipe_starts_anew(tmp_path: Path) -> None:
+    train(alone(), spec(tmp_path))
+    heard = Heard()
+    result = train(alone(heard), spec(tmp_path, RECIPE.model_copy(update={"learning_rate": 0.02})))
+    assert "belongs to another recipe" in heard.notes[0]
+    assert len(heard.curve("loss")) == RECIPE.steps
+    assert Path(result.checkpoint).is_dir()
+
+
+def test_only_the_last_checkpoints_are_kept_and_half_written_ones_do_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    (folder / ".partial-step-00000009").mkdir(parents=True)
+    result = train(alone(), spec(tmp_path, execution=Execution(checkpoint_every_steps=1, checkpoints_kept=2)))
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000003", "step-00000004"]
+    weights = checkpoints.weights(Path(result.checkpoint))
+    assert weights.keys() == dict(toy.Toy(17, 2).named_parameters()).keys()
+    damage(Path(result.checkpoint), "flipped")
+    with pytest.raises(StageError, match="does not have the digest"):
+        checkpoints.weights(Path(result.checkpoint))
+
+
+def test_a_batch_without_a_finite_loss_is_skipped(workers: Workers, tmp_path: Path) -> None:
+    """Sample 20 is in the second of four batches."""
+    heard = Heard()
+    result = train(alone(heard), spec(tmp_path / "one", poisoned=(20,)))
+    assert result.skipped == 1
+    assert [step for step, _ in result.curve] == [1, 3, 4]
+    assert "step 2: loss nan" in heard.notes[0]
+    [(shared, _), _] = workers.gang(
+        train, spec(tmp_path / "two", execution=Execution(zero_stage=2), poisoned=(20,)), ranks=2
+    )
+    assert_same(state(shared), state(result))
+
+
+def test_it_gives_up_when_batch_after_batch_is_bad(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"skipped_batches_limit": 3})
+    with pytest.raises(StageError, match=r"3 batches in a row, up to step 3, had no finite loss"):
+        train(alone(), spec(tmp_path, recipe, poisoned=tuple(range(0, 64, 16))))
+
+
+def test_clipping_bounds_the_first_moment(tmp_path: Path) -> None:
+    """After one step the first moment is (1 - beta1) times the clipped gradient."""
+    recipe = RECIPE.model_copy(update={"steps": 1, "warmup_steps": 0, "gradient_clipping": 0.01})
+    heard = Heard()
+    result = train(alone(heard), spec(tmp_path, recipe))
+    moments = [tensor for name, tensor in state(result).items() if name.startswith("first_moment/")]
+    norm = sum(float(moment.double().square().sum()) for moment in moments) ** 0.5
+    assert heard.curve("gradient_norm")[0] > 0.1
+    assert norm == pytest.approx(0.1 * 0.01, rel=1e-4)
+
+
+def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
+    """With a learning rate that only decay can move a weight by: matrices shrink, norms and biases stay."""
+    fields = {"steps": 1, "warmup_steps": 0, "epsilon": 1e12}
+    plain, decayed = (
+        checkpoints.weights(Path(train(alone(), spec(tmp_path / str(decay), RECIPE.model_copy(
+            update={**fields, "weight_decay": decay}))).checkpoint))
+        for decay in (0.0, 0.5)
+    )  # fmt: skip
+    for name, weight in plain.items():
+        shrunk = weight * (1 - 0.5 * RECIPE.learning_rate) if weight.dim() > 1 else weight
+        assert decayed[name].allclose(shrunk, rtol=1e-5, atol=1e-9), name

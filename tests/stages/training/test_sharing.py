@@ -1,0 +1,218 @@
+"""What ZeRO promises: bytes held and bytes sent equal the closed forms, exactly, and planted bugs do not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from stages.base import Rank
+from stages.training.collectives import CollectiveError, Collectives, joined
+from stages.training.loop import train
+from stages.training.recipe import Execution
+from stages.training.task import TrainingResult, TrainingSpec
+from stages.training.zero import ShardedModel, groups_of
+from tests.stages.training.test_exactness import assert_same, state
+from tests.stages.training.toy import RECIPE, Toy, Workers, alone, build, spec
+
+WIDTH, BLOCKS = 17, 2
+GROUPS = groups_of(model := Toy(WIDTH, BLOCKS), list(model.blocks))
+
+
+def padded(ranks: int) -> tuple[int, int]:
+    """Elements with padding: of what lies outside the blocks, of the blocks."""
+    rest, *blocks = (group.padded(ranks) for group in GROUPS)
+    return rest, sum(blocks)
+
+
+# -- bytes held
+
+
+def held_bytes(rank: Rank, spec: TrainingSpec) -> dict[str, int]:
+    """Bytes of distinct storage when a batch's gradient has been reduced, by part."""
+    recipe = spec.recipe
+    with joined(rank, 30) as collectives:
+        task = build(recipe, WIDTH, BLOCKS)
+        model = ShardedModel(task.model, task.blocks, recipe, spec.execution, collectives)
+        for turn in model.turns():
+            with model.micro_batch(turn):
+                start = min(turn, model.leaves - 1) * recipe.micro_batch_size
+                task.loss(task.model, range(start, start + recipe.micro_batch_size)).total.backward()
+        model.reduce()
+        seen: set[int] = set()
+        found = {}
+        for part, names in (
+            ("parameters", ("full", "shard")),
+            ("optimizer", ("master", "first_moment", "second_moment")),
+            ("gradients", ("gradient",)),
+        ):
+            total = 0
+            for buffers in model.groups:
+                assert buffers.leaf is None
+                assert not buffers.pieces.held
+                for name in names:
+                    storage = getattr(buffers, name).untyped_storage()
+                    if storage.nbytes() and storage.data_ptr() not in seen:
+                        seen.add(storage.data_ptr())
+                        total += storage.nbytes()
+            found[part] = total
+        assert all(parameter.grad is None for parameter in task.model.parameters())
+        return found
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_model_states_are_as_large_as_the_closed_form(
+    ranks: int, zero_stage: int, precision: str, workers: Workers, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"precision": precision})
+    whole = sum(padded(ranks))
+    share = [whole if stage > zero_stage else whole // ranks for stage in (1, 2, 3)]
+    # Where parameters are float32 they are the master weights, and counted as parameters.
+    optimizer, parameters = (8, 4) if precision == "float32" else (12, 2)
+    expected = {"parameters": parameters * share[2], "gradients": 4 * share[1], "optimizer": optimizer * share[0]}
+    if zero_stage == 1:
+        expected["gradients"] = 4 * whole // ranks  # after the exchange: less than the paper's stage 1 keeps
+    for found, _ in workers.gang(held_bytes, spec(tmp_path, recipe, Execution(zero_stage=zero_stage)), ranks=ranks):
+        assert found == expected
+
+
+def most_blocks_whole(rank: Rank, spec: TrainingSpec) -> int:
+    """The most blocks that were whole at once at stage 3, in forward and backward passes."""
+    with joined(rank, 30) as collectives:
+        task = build(spec.recipe, WIDTH, blocks=4)
+        model = ShardedModel(task.model, task.blocks, spec.recipe, Execution(zero_stage=3), collectives)
+        most = 0
+
+        def count(*_: Any) -> None:
+            nonlocal most
+            whole = sum(buffers.full.untyped_storage().nbytes() > 0 for buffers in model.groups[1:])
+            most = max(most, whole)
+
+        for block in task.blocks:
+            block.up.register_forward_hook(count)
+            block.down.register_full_backward_hook(count)
+        with model.micro_batch(0):
+            task.loss(task.model, range(2)).total.backward()
+        return most
+
+
+def test_stage_3_has_a_block_and_the_next_whole_at_a_time(workers: Workers, tmp_path: Path) -> None:
+    assert [most for most, _ in workers.gang(most_blocks_whole, spec(tmp_path), ranks=2)] == [2, 2]
+
+
+# -- bytes sent
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_send_what_the_closed_form_says(
+    ranks: int, zero_stage: int, precision: str, workers: Workers, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"precision": precision, "steps": 3, "validation_every": 3})
+    answers = workers.gang(train, spec(tmp_path, recipe, Execution(zero_stage=zero_stage)), ranks=ranks)
+    rest, blocks = padded(ranks)
+    element = 4 if precision == "float32" else 2
+    share = ranks - 1  # times padded / ranks: what a rank sends of a whole
+    turns = recipe.micro_batches // ranks
+    validations = 2  # before and after, each of 10 samples in micro-batches of 2
+    passes = -(-5 // ranks)
+    gradients = {0: 2, 1: 1, 2: turns, 3: turns}[zero_stage] * recipe.steps * (rest + blocks)
+    parameters = {0: 0, 1: recipe.steps * (rest + blocks)}.get(min(zero_stage, 1), 0)
+    if zero_stage == 3:
+        parameters = recipe.steps * turns * (rest + 2 * blocks) + validations * (rest + passes * blocks)
+    for result, _ in answers:
+        assert isinstance(result, TrainingResult), result
+        assert result.sent_bytes["gradients"] == gradients * 4 * share // ranks
+        assert result.sent_bytes.get("parameters", 0) == parameters * element * share // ranks
+        # What ranks agree on (losses, flags, the norm) does not grow with the model.
+        assert result.sent_bytes["control"] < 1500 * recipe.steps
+
+
+# -- planted bugs
+
+
+@contextmanager
+def no_reduce() -> Iterator[None]:
+    def exchange(self: Collectives, rows: torch.Tensor, row_counts: list[int], purpose: str = "") -> list[torch.Tensor]:
+        shard = rows.shape[1] // self.ranks
+        mine = rows[:, self.rank * shard : (self.rank + 1) * shard]
+        return [mine[row].clone() if self.rank == rank else torch.zeros(shard)
+                for rank, count in enumerate(row_counts) for row in range(count)]  # fmt: skip
+
+    with patch.object(Collectives, "exchange", exchange):
+        yield
+
+
+@contextmanager
+def shard_off_by_one() -> Iterator[None]:
+    whole = Collectives.exchange
+
+    def exchange(self: Collectives, *arguments: Any) -> list[torch.Tensor]:
+        return [shard.roll(1) for shard in whole(self, *arguments)]
+
+    with patch.object(Collectives, "exchange", exchange):
+        yield
+
+
+@contextmanager
+def no_gather() -> Iterator[None]:
+    with patch.object(Collectives, "gather", lambda self, *arguments: None):
+        yield
+
+
+@contextmanager
+def sum_for_mean() -> Iterator[None]:
+    whole = ShardedModel.update
+
+    def update(self: ShardedModel, rate: float, scale: float, step: int) -> None:
+        whole(self, rate, scale * self.collectives.ranks, step)
+
+    with patch.object(ShardedModel, "update", update):
+        yield
+
+
+BUGS: dict[str, Callable[[], Any]] = {
+    bug.__name__: bug for bug in (no_reduce, shard_off_by_one, no_gather, sum_for_mean)
+}
+
+
+def train_with(rank: Rank, spec: TrainingSpec, bug: str) -> TrainingResult:
+    with BUGS[bug]():
+        return train(rank, spec)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_shows(bug: str, workers: Workers, tmp_path: Path) -> None:
+    """Each of the classic mistakes changes the state that runs are compared by, be the loss ever so plausible."""
+    expected = train(alone(), spec(tmp_path / "alone"))
+    [(result, _), *_] = workers.gang(train_with, spec(tmp_path / "gang"), bug, ranks=2)
+    assert isinstance(result, TrainingResult), result
+    with pytest.raises(AssertionError, match="differ"):
+        assert_same(state(result), state(expected))
+
+
+# -- a rank that does not answer
+
+
+def hang_on_rank_1(rank: Rank, timeout_s: float) -> None:
+    with joined(rank, timeout_s) as collectives:
+        if rank.index == 0:
+            collectives.gather(torch.zeros(128))
+        else:
+            import time
+
+            time.sleep(3 * timeout_s)
+
+
+def test_a_stalled_collective_names_rank_and_operation(workers: Workers) -> None:
+    [(error, _), *_] = workers.gang(hang_on_rank_1, 1.0, ranks=2)
+    assert isinstance(error, CollectiveError)
+    assert "rank 0 of 2: gather of parameters failed or stalled" in str(error)

@@ -1,0 +1,169 @@
+"""A small model and task for tests of training, and a way to run a few ranks of it as processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from stages.base import Rank
+from stages.training.recipe import Execution, Recipe
+from stages.training.task import Loss, Task, TrainingSpec
+
+VOCABULARY = 37
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 3 * width)
+        self.down = nn.Linear(3 * width, width)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden + self.down(functional.gelu(self.up(self.norm(hidden))))
+
+
+class Toy(nn.Module):
+    """Predicts a token from the one before; the embedding is tied to the head, as in the real decoder."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden = self.embedding(tokens)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.norm(hidden) @ self.embedding.weight.T
+
+
+def sample(number: int, length: int) -> torch.Tensor:
+    """A sequence with something to learn: each token follows from the one before, with some noise."""
+    generator = torch.Generator().manual_seed(number)
+    noise = torch.randint(0, VOCABULARY, (length + 1,), generator=generator)
+    tokens = noise.clone()
+    for position in range(1, length + 1):
+        if noise[position] % 4:
+            tokens[position] = (3 * tokens[position - 1] + 1) % VOCABULARY
+    return tokens
+
+
+def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int, ...] = ()) -> Task:
+    """`poisoned`: sample numbers whose loss is not a number."""
+    torch.manual_seed(recipe.seed)
+    model = Toy(width, blocks)
+
+    def loss(model: nn.Module, numbers: Any, offset: int = 0) -> Loss:
+        tokens = torch.stack([sample(number + offset, recipe.sequence_length) for number in numbers])
+        logits = model(tokens[:, :-1]).float()
+        targets = tokens[:, 1:].reshape(-1)
+        total = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
+        if any(number in poisoned for number in numbers):
+            total = total * float("nan")
+        return Loss(total, targets.numel(), metrics=torch.tensor([float((targets == 0).sum())]))
+
+    def validation_loss(model: nn.Module, numbers: Any) -> Loss:
+        return loss(model, numbers, offset=1_000_000)
+
+    return Task(model, list(model.blocks), loss, validation_loss, validation_samples=10, metric_names=("zeros",))
+
+
+WHOLE = Execution(zero_stage=0)
+RECIPE = Recipe(
+    steps=4,
+    global_batch_size=16,
+    micro_batch_size=2,
+    sequence_length=8,
+    learning_rate=0.01,
+    warmup_steps=1,
+    validation_every=2,
+    validation_samples=10,
+)
+
+
+def spec(scratch: Path, recipe: Recipe = RECIPE, execution: Execution = WHOLE, **arguments: Any) -> TrainingSpec:
+    return TrainingSpec("tests.stages.training.toy:build", arguments, "toy", recipe, execution, str(scratch))
+
+
+@dataclass
+class Heard:
+    """A Reporter that keeps what it hears."""
+
+    points: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    stop_after: int | None = None
+
+    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+        pass
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.points.append((step, dict(values)))
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def stopping(self) -> bool:
+        steps = [step for step, values in self.points if "loss" in values]
+        return self.stop_after is not None and len(steps) + 1 >= self.stop_after
+
+    def curve(self, name: str) -> list[float]:
+        return [values[name] for _, values in self.points if name in values]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def alone(reporter: Heard | None = None) -> Rank:
+    return Rank(0, 1, "", reporter or Heard())
+
+
+class Workers:
+    """A few processes that stay, so that torch is imported once; each call makes a gang of the first `ranks`."""
+
+    def __init__(self, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes, self.processes = [], []
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def gang(self, function: Any, *arguments: Any, ranks: int) -> list[tuple[Any, Heard]]:
+        """`function(rank, *arguments)` on every rank: results (exceptions included) and what each rank said."""
+        rendezvous = f"tcp://127.0.0.1:{free_port()}"
+        for index in range(ranks):
+            self.pipes[index].send((function, index, ranks, rendezvous, arguments))
+        return [self.pipes[index].recv() for index in range(ranks)]
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def _serve(pipe: Any) -> None:
+    torch.set_num_threads(1)
+    while True:
+        function, index, ranks, rendezvous, arguments = pipe.recv()
+        heard = Heard()
+        result: Any
+        try:
+            result = function(Rank(index, ranks, rendezvous, heard), *arguments)
+        except Exception as error:
+            result = error
+        pipe.send((result, heard))
