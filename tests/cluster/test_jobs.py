@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,17 @@ from tests.cluster.test_driver_death import descendants
 TOKEN = "0123456789abcdef" * 4
 
 
+@dataclass(frozen=True)
+class Head:
+    """Where a Ray head answers."""
+
+    dashboard: str
+    gcs: str
+
+
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The dashboard's address of a Ray head that asks for TOKEN."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A Ray head that asks for TOKEN."""
     directory = tmp_path_factory.mktemp("h")
     temporary = f"/tmp/bl-{os.getpid()}"  # short: Ray makes Unix sockets below it
     gcs, http, client = (free_port() for _ in range(3))
@@ -44,7 +53,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         assert started_up(directory / "head.log", process), (directory / "head.log").read_text()
-        yield f"http://127.0.0.1:{http}"
+        yield Head(dashboard=f"http://127.0.0.1:{http}", gcs=f"127.0.0.1:{gcs}")
     finally:
         started = descendants(process.pid)
         process.send_signal(signal.SIGTERM)
@@ -100,9 +109,9 @@ def python(program: str) -> tuple[str, ...]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_jobs(head: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One test for all: a head is dear."""
-    config = RemoteCluster(address=head)
+    config = RemoteCluster(address=head.dashboard)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tree.parent))
@@ -150,6 +159,51 @@ def test_jobs(head: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         == 130
     )
     assert len(answers_to_ctrl_c) == 1
+
+
+JOINING = """
+import os, sys
+from cluster.base import ClusterError, Outcome
+from cluster.config import RemoteCluster, executor
+from stages.base import Demand, Resources
+
+def gang(launcher, send):
+    return launcher.gang(
+        "step", lambda rank: rank.index, (), ranks=2, rank=Resources(cpus=1), max_restarts=0, send=send
+    )
+
+try:
+    with executor(RemoteCluster(address=sys.argv[1], placement_timeout_s=2)) as joined:
+        print([node.cpus for node in joined.nodes])
+        for work, demand in [
+            (gang, Demand(task=Resources(cpus=0), ranks=2)),
+            (lambda launcher, send: os.getcwd(), Demand(task=Resources(cpus=5))),
+        ]:
+            joined.start("step", work, demand)
+            while not (ended := [event for event in joined.wait(1) if isinstance(event, Outcome)]):
+                pass
+            print(ended[0].state, ended[0].result, ended[0].error)
+except ClusterError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_joins_a_running_cluster_and_brings_the_code(head: Head, tmp_path: Path) -> None:
+    def join(token: str) -> str:
+        root = str(Path(__file__).parents[2])
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": root}
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        command = [sys.executable, "-c", JOINING, head.gcs]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=120
+        ).stdout
+
+    assert "refused: " in join("wrong" * 8)
+    said = join(TOKEN).splitlines()
+    assert said[:2] == ["[2.0]", "done [0, 1] "]
+    assert said[2].startswith("failed None Step step asks 5 CPUs")
 
 
 class Interrupting(io.StringIO):
