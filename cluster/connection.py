@@ -37,7 +37,8 @@ class Connection:
         self._error: Exception | None = None
         self._connected = threading.Event()
         self._closing = threading.Event()
-        self._owned = not ray.is_initialized()
+        elsewhere = isinstance(config, RemoteCluster) and config.address != "auto"
+        self._owned = elsewhere or not ray.is_initialized()
         self._directory: Path | None = None
         if not self._owned:
             self._connected.set()

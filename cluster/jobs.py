@@ -49,7 +49,6 @@ STOPPED_CODE = 130
 
 def submit(
     config: RemoteCluster,
-    pipeline: str,
     overrides: Sequence[str],
     *,
     tree: Path | None = None,
@@ -74,9 +73,9 @@ def submit(
         client = JobSubmissionClient(url, headers=_authorization())
         job = client.submit_job(
             entrypoint=shlex.join([*driver, *in_job(overrides)]),
-            submission_id=f"bloomline-{pipeline}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
+            submission_id=f"bloomline-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
             runtime_env={"working_dir": str(tree), "excludes": NOT_UPLOADED},
-            metadata={"pipeline": pipeline},
+            metadata={"overrides": shlex.join(overrides)},
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
     except AuthenticationError as error:
@@ -169,9 +168,8 @@ def _end(client: JobSubmissionClient, job: str, out: TextIO) -> int:
     details = client.get_job_info(job)
     if details.status == JobStatus.SUCCEEDED:
         return 0
-    print(
-        f"{job}: {next(iter((details.message or '').splitlines()), details.status)}", file=out, flush=True
-    )  # without the log
+    first = next(iter((details.message or "").splitlines()), details.status)  # the rest repeats the log
+    print(f"{job}: {first}", file=out, flush=True)
     if details.status == JobStatus.STOPPED:
         return STOPPED_CODE
     return details.driver_exit_code or 1

@@ -118,10 +118,10 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # not where the config says
 
     with pytest.raises(ClusterError, match="RAY_AUTH_TOKEN"):
-        submit(config, "test", [], tree=tree, driver=python("pass"))
+        submit(config, [], tree=tree, driver=python("pass"))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong" * 8)
     with pytest.raises(ClusterError, match="refused the token"):
-        submit(config, "test", [], tree=tree, driver=python("pass"))
+        submit(config, [], tree=tree, driver=python("pass"))
 
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     (tree.parent / "token").write_text(TOKEN + "\n")
@@ -132,12 +132,12 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ray.init(address='auto'); print('joined', ray.is_initialized()); sys.exit(7)"
     )
     out = io.StringIO()
-    assert submit(config, "test", ["seed=a b", "cluster.address=x"], tree=tree, driver=python(program), out=out) == 7
+    assert submit(config, ["seed=a b", "cluster.address=x"], tree=tree, driver=python(program), out=out) == 7
     said = out.getvalue()
     assert "['kept.py', 'package', 'package/data', 'package/data/kept.txt']" in said, said
     assert "['seed=a b', 'cluster=remote', 'cluster.address=auto']" in said
     assert "joined True" in said
-    assert submit(config, "test", [], tree=tree, driver=python("pass"), out=io.StringIO()) == 0
+    assert submit(config, [], tree=tree, driver=python("pass"), out=io.StringIO()) == 0
 
     answers_to_ctrl_c: list[str] = []
 
@@ -149,7 +149,6 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         submit(
             config,
-            "test",
             [],
             tree=tree,
             driver=python("import time; print('begun', flush=True); time.sleep(60)"),
@@ -238,4 +237,4 @@ def test_a_directory_without_the_code_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = RemoteCluster(address=f"http://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(ClusterError, match="working tree"):
-            submit(config, "test", [], tree=tmp_path)
+            submit(config, [], tree=tmp_path)
