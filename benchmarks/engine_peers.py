@@ -114,16 +114,16 @@ class Kedro(Peer):
             "pyproject.toml",
             """\
             [tool.kedro]
-            package_name = "six"
+            package_name = "six_steps"
             project_name = "six"
             kedro_init_version = "1.0.0"
             source_dir = "src"
             """,
         )
-        self.write("src/six/__init__.py", "")
-        self.write("src/six/settings.py", "")
+        self.write("src/six_steps/__init__.py", "")
+        self.write("src/six_steps/settings.py", "")
         self.write(
-            "src/six/pipeline_registry.py",
+            "src/six_steps/pipeline_registry.py",
             f"""\
             from kedro.pipeline import node, pipeline
 
@@ -142,7 +142,7 @@ class Kedro(Peer):
                     step("e", "d_text"), step("f", "d_text")])}}
             """,
         )
-        catalog = "".join(f"{s}_text:\n  type: text.TextDataset\n  filepath: out/{s}.txt\n" for s in STEPS)
+        catalog = "".join(f"{s}_text:\n  type: kedro_datasets.text.TextDataset\n  filepath: out/{s}.txt\n" for s in STEPS)
         self.write("conf/base/catalog.yml", catalog)
         self.write("conf/base/parameters.yml", "d_letter: d\n")
         (self.directory / "conf/local").mkdir(parents=True)

@@ -101,6 +101,12 @@ class Executor(Protocol):
     def kill(self, step: str) -> None:
         """End the work now, with its gang and placement group. Its outcome is `stopped`."""
 
+    def serve_foreground(self, application: Application) -> int:
+        """Serve until SIGINT or SIGTERM, finish the requests that are being answered, and return the exit code 0.
+
+        Prints the address once it answers. Call it in the main thread. Raises StageError if it can't be served.
+        """
+
     def close(self) -> None:
         """End everything that is still running and leave the cluster."""
 

@@ -9,7 +9,6 @@ import functools
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ import ray
 
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster, this_machine
+from cluster.reach import probe
 from stages.base import Resources
 
 LONGEST_TEMPORARY_DIRECTORY = 40  # characters: Ray makes Unix sockets below it, whose paths end at 107
@@ -37,7 +37,8 @@ class Connection:
         self._error: Exception | None = None
         self._connected = threading.Event()
         self._closing = threading.Event()
-        self._owned = not ray.is_initialized()
+        elsewhere = isinstance(config, RemoteCluster) and config.address != "auto"
+        self._owned = elsewhere or not ray.is_initialized()
         self._directory: Path | None = None
         if not self._owned:
             self._connected.set()
@@ -124,7 +125,9 @@ def _join(config: RemoteCluster) -> None:
             "it, or run on a node of the cluster with cluster.address=auto."
         )
     if config.address != "auto":
-        _probe(config.address, config.connect_timeout_s)
+        host, _, port = config.address.rpartition(":")
+        expected = "the address of a Ray head, usually HOST:6379"
+        probe(config.address, host.strip("[]"), int(port), config.connect_timeout_s, expected)
     try:
         ray.init(address=config.address, runtime_env=_code(), **QUIET)
     except ray.exceptions.AuthenticationError as error:
@@ -132,18 +135,6 @@ def _join(config: RemoteCluster) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = "on this machine" if config.address == "auto" else f"at {config.address}"
         raise ClusterError(f"No Ray cluster could be joined {where}: {error}") from error
-
-
-def _probe(address: str, timeout_s: float) -> None:
-    """Ray itself would try for a minute, then end the process."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(
-            f"Nothing answers at cluster.address={address} ({error}). Expected the address of a Ray head, "
-            "usually HOST:6379, reachable from here."
-        ) from error
 
 
 def _code() -> dict[str, Any] | None:

@@ -90,7 +90,7 @@ def _run_once(spec: GangSpec, send: Send) -> list[Any]:
         owner = ray.get_runtime_context().current_actor
         for index in range(spec.ranks):
             strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-            rank = RankProcess.options(**options(spec.resources), scheduling_strategy=strategy)
+            rank = RankProcess.options(**options(spec.resources), scheduling_strategy=strategy)  # type: ignore[attr-defined]
             ranks.append(rank.remote(spec.resources, owner))
         places = _answers([rank.place.remote() for rank in ranks], START_TIMEOUT_S)
         same_node = len({place.node for place in places}) == 1
@@ -109,7 +109,7 @@ def _run_once(spec: GangSpec, send: Send) -> list[Any]:
 
 def remove_groups(name: str) -> None:
     """Remove the placement groups of a step whose process was ended: unlike its ranks, they would outlive it."""
-    for group in placement_group_table().values():  # type: ignore[no-untyped-call]
+    for group in placement_group_table().values():
         if group["name"].startswith(f"{name}.") and group["state"] != "REMOVED":
             remove_placement_group(get_placement_group(group["name"]))
 

@@ -44,6 +44,11 @@ class InlineExecutor:
         """As `stop`: nothing but the work itself can end what runs in this thread."""
         self._stopping.add(step)
 
+    def serve_foreground(self, application: Application) -> int:
+        from cluster import foreground, inline_serve
+
+        return foreground.serve(inline_serve.start, application)
+
     def close(self) -> None:
         """Nothing outlives `start`."""
 

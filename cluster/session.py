@@ -18,7 +18,7 @@ from cluster.death import cause_of_death
 from cluster.gang import remove_groups
 from cluster.placement import describe, describe_nodes, fits, options
 from cluster.step import StepProcess
-from stages.base import Demand
+from stages.base import Application, Demand
 
 DEATH_TIMEOUT_S = 5.0
 POLL_S = 20.0  # a call that waits for messages ends after this long without any, and is made anew
@@ -95,6 +95,12 @@ class RayExecutor:
         if running:
             self._end_process(running)
             self._events.append(Outcome(step, "stopped"))
+
+    def serve_foreground(self, application: Application) -> int:
+        from cluster import foreground, serve
+
+        self._connection.wait()
+        return foreground.serve(serve.start, application)
 
     def close(self) -> None:
         for step in list(self._running):

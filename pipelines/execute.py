@@ -108,7 +108,7 @@ class StepContext:
         function: Callable[..., T],
         *arguments: Any,
         ranks: int,
-        rank: Resources = Resources(),  # noqa: B008 - frozen
+        rank: Resources = Resources(),
         max_restarts: int = 0,
     ) -> list[T]:
         return self._launcher.gang(

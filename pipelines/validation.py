@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
@@ -37,7 +38,7 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
         kind = detail["ctx"]["discriminator"].strip("'")
         expected = detail["ctx"].get("expected_tags", "a known kind")
         return Problem(f"{key}.{kind}", repr(tag) if tag is not None else "missing", f"one of {expected}")
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+    message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"]).rstrip(".")
     value = detail["input"]
     if not location or isinstance(value, dict):
         return Problem(key, message, "values that fit together")

@@ -158,7 +158,11 @@ class Served(Protocol):
 
     url: str  # http://host:port, without a trailing slash
 
-    def stop(self) -> None: ...
+    def running(self) -> bool:
+        """False once the server is gone for good."""
+
+    def stop(self) -> None:
+        """Take no more requests, finish those that are being answered, and end."""
 
 
 @dataclass(frozen=True)

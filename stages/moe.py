@@ -22,6 +22,7 @@ from stages.training.task import Loss, Task, TrainingSpec
 
 if TYPE_CHECKING:
     from stages.model.decoder import Decoder
+    from stages.model.feed_forward import Routing
     from stages.training.windows import Batch
 
 PARITY_TOLERANCE = 1e-5  # largest difference of a logit, fp32
@@ -146,7 +147,7 @@ def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, se
     from stages.training.windows import language_modelling, next_token_loss
 
     def loss(model: Decoder, batch: Batch, separate_documents: bool) -> Loss:
-        routings: list = []
+        routings: list[Routing] = []
         prediction = next_token_loss(model, batch, separate_documents, routings)
         balance = torch.stack([routing.balance_loss() for routing in routings]).mean()
         return Loss(

@@ -19,7 +19,7 @@ class TrackingConfig(Config):
     experiment: str | None = Field(None, min_length=1, max_length=500)  # default: the pipeline's name
     system_metrics_interval_s: PositiveFloat = 10.0
     request_timeout_s: PositiveInt = 10  # whole seconds: MLflow's client takes no fractions
-    close_timeout_s: PositiveFloat = 20.0  # how long the end of a run waits for a server that answers
+    close_timeout_s: PositiveFloat = 60.0  # how long the end of a run waits for a server that answers
 
     @model_validator(mode="after")
     def _uri_fits_kind(self) -> Self:

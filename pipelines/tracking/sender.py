@@ -124,7 +124,8 @@ class Sender:
 
         for tries in range(1, ARTIFACT_TRIES + 1):
             try:
-                return writer.apply(operation)
+                writer.apply(operation)
+                return
             except RefusedError:
                 raise
             except Exception as error:
@@ -133,7 +134,6 @@ class Sender:
                 if tries == ARTIFACT_TRIES:
                     raise RefusedError(_first_line(error)) from error
                 self._stopping.wait(ARTIFACT_WAIT_S)
-        return None
 
     def _send_earlier(self, connection: Any) -> None:
         for spool in leftovers(self._root):

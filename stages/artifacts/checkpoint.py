@@ -77,12 +77,13 @@ class Checkpoint(Artifact):
         import torch
 
         from stages.model.decoder import Decoder
+        from stages.model.weights import converted
 
         config = self.config
         with torch.device("meta"):
             model = Decoder(config)
-        model.load_state_dict(self.state_dict(), strict=True, assign=True)
-        return model.to(device=device, dtype=dtype).eval()
+        model.load_state_dict(converted(self.state_dict(), dtype or torch.float32), strict=True, assign=True)
+        return model.to(device=device).eval()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Every tensor by its name, checked against the config by name, shape and type."""

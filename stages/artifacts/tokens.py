@@ -10,7 +10,7 @@ tokenizer.json         the tokenizer that made them
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +72,7 @@ class ShardedTokens:
     `tokens[i]` is an int, `tokens[a:b]` an array (a view of the file where the range lies in one shard, else a copy).
     """
 
-    def __init__(self, shards: list[np.ndarray]) -> None:
+    def __init__(self, shards: Sequence[np.ndarray]) -> None:
         self._shards = shards
         self._ends: list[int] = []
         for shard in shards:

@@ -99,12 +99,11 @@ class Files(Source[TextFile]):
             )
 
     def _whole(self, part: TextFile, max_bytes: int) -> Candidate:
-        labels = {"source": self.source, "path": part.name, "license": self.license, "language": self.language}
         try:
             size = part.file.stat().st_size
             if size > max_bytes:
-                return Candidate(b"", **labels, refused=TOO_LONG, refused_bytes=size)
-            return Candidate(part.file.read_bytes(), **labels)
+                return self._candidate(part, 0, {}, b"", TOO_LONG, size)
+            return self._candidate(part, 0, {}, part.file.read_bytes())
         except OSError as error:
             raise StageError(f"{part.file} cannot be read: {error.strerror}") from None
 
@@ -172,12 +171,22 @@ class Files(Source[TextFile]):
         refused: str | None = None,
         size: int = 0,
     ) -> Candidate:
-        labels = {"source": self.source, "path": part.name, "license": self.license, "language": self.language}
-        for name in LABELS:
+        def label(name: str, default: str) -> str:
             value = record.get(name)
-            if isinstance(value, str) and value and value.isprintable() and len(value) <= LABEL_LIMIT:
-                labels[name] = value
-        return Candidate(data, **labels, row=row, refused=refused, refused_bytes=size)
+            usable = isinstance(value, str) and value and value.isprintable() and len(value) <= LABEL_LIMIT
+            return value if usable else default  # type: ignore[return-value]
+
+        return Candidate(
+            data,
+            source=label("source", self.source),
+            path=label("path", part.name),
+            package=label("package", ""),
+            license=label("license", self.license),
+            language=label("language", self.language),
+            row=row,
+            refused=refused,
+            refused_bytes=size,
+        )
 
 
 def _base(pattern: str) -> Path:
@@ -195,7 +204,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
     try:
         with file.open("rb") as raw:
             if file.suffix == ".gz":
-                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type, misc]
+                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))
             elif file.suffix == ".zst":
                 yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
             else:

@@ -17,8 +17,10 @@ import re
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from importlib.metadata import PackageMetadata, PathDistribution
+from email import message_from_string
+from email.message import Message
+from fnmatch import fnmatchcase, translate
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +33,7 @@ PYTHON = "python"  # the name by which `packages` asks for the standard library
 OWN_NAME = "bloomline"
 PYTHON_LICENSE = "PSF-2.0"
 ALTERED = "altered"
+SHA256_BASE64_CHARACTERS = 43  # without padding
 
 LANGUAGES = {
     ".py": "python",
@@ -113,8 +116,8 @@ class Installed(Source[InstalledFile]):
             yield candidate(b"", ALTERED, len(data))
         elif not part.readme:
             yield candidate(data)
-        elif description := PathDistribution(part.file.parent).metadata.get_payload():  # type: ignore[attr-defined]
-            yield candidate(str(description).encode("utf-8", "surrogateescape"))
+        elif description := str(_metadata(part.file.parent).get_payload()):
+            yield candidate(description.encode("utf-8", "surrogateescape"))
 
     def _distributions(self) -> list[_Distribution]:
         """The distributions asked for, by name. Raises StageError if one asked for by its full name is not there."""
@@ -129,15 +132,15 @@ class Installed(Source[InstalledFile]):
         return [
             installed[name]
             for name in sorted(installed)
-            if any(fnmatchcase(name, pattern) for pattern in asked.values())
+            if any(fnmatchcase(name, pattern) for pattern in asked.values()) and not installed[name].editable()
         ]
 
     def _wanted(self, path: str) -> bool:
-        return not any(fnmatchcase(path, pattern) for pattern in self.exclude)
+        return not (self.exclude and _any_of(self.exclude).match(path))
 
     def _files(self, distribution: _Distribution) -> Iterator[InstalledFile]:
         root, metadata = distribution.folder.parent, f"{distribution.folder.name}/METADATA"
-        facts = PathDistribution(distribution.folder).metadata
+        facts = _metadata(distribution.folder)
         license_ = _license(facts)
         for path, checksum, size in distribution.rows():
             suffix = os.path.splitext(path)[1]
@@ -186,8 +189,9 @@ class _Distribution:
         """Path, SHA-256 and size of every file whose SHA-256 is recorded."""
         for row in csv.reader(self.record().splitlines()):
             if len(row) == 3 and row[1].startswith("sha256=") and row[2].isdigit():
-                digest = row[1].removeprefix("sha256=")
-                yield row[0], base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)), int(row[2])
+                digest = row[1].removeprefix("sha256=").rstrip("=")
+                if len(digest) == SHA256_BASE64_CHARACTERS:
+                    yield row[0], base64.urlsafe_b64decode(digest + "="), int(row[2])
 
     def editable(self) -> bool:
         try:
@@ -206,10 +210,15 @@ def _installed() -> dict[str, _Distribution]:
     for folder in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
         for entry in sorted(Path(folder).glob("*.dist-info")):
             name = _normal(entry.name.partition("-")[0])
-            distribution = _Distribution(name, entry)
-            if name != OWN_NAME and not distribution.editable():
-                found.setdefault(name, distribution)
+            if name != OWN_NAME:
+                found.setdefault(name, _Distribution(name, entry))
     return found
+
+
+@cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches what one of the patterns matches (those of `fnmatch`, case counts)."""
+    return re.compile("|".join(map(translate, patterns)))
 
 
 def _normal(name: str) -> str:
@@ -217,15 +226,22 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _license(metadata: PackageMetadata) -> str:
+def _metadata(folder: Path) -> Message:
+    """The core metadata of a .dist-info; empty where there is none."""
+    try:
+        text = (folder / "METADATA").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        text = ""
+    return message_from_string(text)
+
+
+def _license(metadata: Message) -> str:
     """The licence that a package's metadata names: an expression, a short text, or its classifiers."""
-    for field, longest in (
-        ("License-Expression", 512),
-        ("License", 64),
-    ):  # the second may hold the licence's whole text
+    # License may hold the licence's whole text instead of its name.
+    for field, longest in (("License-Expression", 512), ("License", 64)):
         value = (metadata.get(field) or "").strip()
         if value and value.isprintable() and len(value) <= longest and value.upper() != "UNKNOWN":
-            return value
+            return str(value)
     classifiers = metadata.get_all("Classifier") or []
     names = [line.rpartition("::")[2].strip() for line in classifiers if line.startswith("License ::")]
     return " OR ".join(sorted(set(names) - {"OSI Approved"})) or "unknown"

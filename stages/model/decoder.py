@@ -14,14 +14,7 @@ from stages.model import alibi
 from stages.model.cache import KeyValueCache, Placement
 from stages.model.config import DecoderConfig
 from stages.model.feed_forward import FeedForward, MixtureOfExperts, Routing
-
-
-class TiedEmbedding(nn.Embedding):
-    """The token embedding, which is also the head: `logits` multiplies by the same matrix."""
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[..., hidden] -> [..., vocabulary]"""
-        return F.linear(hidden, self.weight)
+from stages.model.layers import embedding, linear
 
 
 class Attention(nn.Module):
@@ -33,8 +26,8 @@ class Attention(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads, self.head_size = layer, config.heads, config.head_size
-        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query_key_value = linear(config, config.hidden_size, 3 * config.hidden_size)
+        self.dense = linear(config, config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, bias: Tensor, cache: KeyValueCache | None, placement: Placement | None) -> Tensor:
         batch, length, hidden = x.shape
@@ -76,7 +69,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.word_embeddings = TiedEmbedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = embedding(config)
         self.word_embeddings_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.ln_f = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
@@ -117,7 +110,7 @@ class Decoder(nn.Module):
         if cache is not None and documents is not None:
             raise ValueError("a cache holds one document a row: `documents` and `cache` exclude each other")
         placement = cache.place(tokens.shape[1], attention_mask) if cache is not None else None
-        x = self.word_embeddings_layernorm(self.word_embeddings(tokens))
+        x = self.word_embeddings_layernorm(self.word_embeddings(tokens).to(self.ln_f.weight.dtype))
         bias = self._bias(tokens, documents, attention_mask, placement).to(x.dtype)
         for block in self.blocks:
             x = block(x, bias, cache, placement, routings)

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own customary name
 from torch import Tensor, nn
 
 from stages.model.config import DecoderConfig
+from stages.model.layers import expert_linear, linear
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_size)
-        self.dense_4h_to_h = nn.Linear(config.inner_size, config.hidden_size)
+        self.dense_h_to_4h = linear(config, config.hidden_size, config.inner_size)
+        self.dense_4h_to_h = linear(config, config.inner_size, config.hidden_size)
 
     def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
         """[..., hidden] -> [..., hidden]. There is no choice to make, so `routings` stays as it is."""
@@ -53,28 +54,13 @@ class FeedForward(nn.Module):
         return output
 
 
-class ExpertLinear(nn.Module):
-    """One linear map an expert, their weights stacked: [experts, out, in] and [experts, out]."""
-
-    def __init__(self, experts: int, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.experts, self.in_features, self.out_features = experts, in_features, out_features
-        self.weight = nn.Parameter(torch.empty(experts, out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(experts, out_features))
-
-    def forward(self, x: Tensor, load: list[int]) -> Tensor:
-        """[tokens, in] -> [tokens, out], where the tokens are sorted by expert and expert e has `load[e]` of them."""
-        stretches = zip(x.split(load), self.weight.unbind(0), self.bias.unbind(0), strict=True)
-        return torch.cat([F.linear(part, weight, bias) for part, weight, bias in stretches if len(part)])
-
-
 class ExpertNetworks(nn.Module):
     """Feed-forward networks of the same shape, side by side."""
 
     def __init__(self, config: DecoderConfig, experts: int, inner_size: int) -> None:
         super().__init__()
-        self.dense_h_to_4h = ExpertLinear(experts, config.hidden_size, inner_size)
-        self.dense_4h_to_h = ExpertLinear(experts, inner_size, config.hidden_size)
+        self.dense_h_to_4h = expert_linear(config, experts, config.hidden_size, inner_size)
+        self.dense_4h_to_h = expert_linear(config, experts, inner_size, config.hidden_size)
 
     def forward(self, x: Tensor, load: list[int]) -> Tensor:
         output: Tensor = self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x, load), approximate="tanh"), load)
@@ -123,7 +109,8 @@ class MixtureOfExperts(nn.Module):
         outputs = self.experts(tokens[order // self.top_k], load)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
-        return outputs[place].view(len(tokens), self.top_k, -1)
+        mixed: Tensor = outputs[place].view(len(tokens), self.top_k, -1)
+        return mixed
 
 
 def _shares(strengths: Tensor) -> Tensor:

@@ -40,6 +40,14 @@ def read_weights(path: Path, config: DecoderConfig) -> dict[str, torch.Tensor]:
     return state
 
 
+def converted(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The state with its floating point tensors in `dtype`, apart from the scales of quantized ones."""
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() and not name.endswith("scale") else tensor
+        for name, tensor in state.items()
+    }
+
+
 def refuse_not_finite(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     """Raise ArtifactError if a tensor holds an infinity or NaN."""
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]

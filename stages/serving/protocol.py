@@ -1,7 +1,7 @@
 """The shape of completion requests and answers: OpenAI's, and nothing that we would ignore.
 
-A request is refused (`BadRequestError`) with the field, what is wrong with it and what was expected. A parameter of OpenAI's
-API that this engine does not have is accepted only at the value that means "off".
+A request is refused (`BadRequestError`) with the field, what is wrong with it and what was expected. A parameter of
+OpenAI's API that this engine does not have is accepted only at the value that means "off".
 """
 
 from __future__ import annotations

@@ -34,8 +34,15 @@ def create(arguments: Mapping[str, Any]) -> FastAPI:
 def liar(_: Mapping[str, Any]) -> FastAPI:
     """Says that it is well, and serves another model than was asked."""
     app = FastAPI()
-    app.get("/health")(dict)
-    app.get("/v1/models")(lambda: {"data": [{"id": "something else"}]})
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"data": [{"id": "something else"}]}
+
     return app
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cluster.base import Executor, Message, Outcome, Work
 from stages.base import Demand, Resources
@@ -51,6 +52,14 @@ def gone(pids: list[int], within_s: float = 10.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def address(output: Iterable[str]) -> str:
+    """The address that a server in the foreground prints."""
+    for line in output:
+        if found := re.search(r"http://[\d.]+:\d+", line):
+            return found[0]
+    raise AssertionError("no address was printed")
 
 
 def _lives(pid: int) -> bool:

@@ -17,6 +17,7 @@ from cluster.application import answers, free_port, python_path
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.deployment import Serving
 from stages.base import Application, StageError
+from tests.cluster.support import address
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -44,6 +45,33 @@ def test_applications_are_served_side_by_side_and_drained(ray_session):
         assert not served.running()
     finally:
         served.stop()
+
+
+FOREGROUND = """
+import sys
+from cluster.config import LocalCluster, executor
+from tests.cluster.test_serve import APPLICATION
+with executor(LocalCluster(cpus=2, gpus=0)) as started:
+    sys.exit(started.serve_foreground(APPLICATION))
+"""
+
+
+def test_on_ray_in_the_foreground_a_ctrl_c_drains_and_ends_with_0():
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    try:
+        url = address(process.stdout)
+        with httpx.stream("GET", f"{url}/slow", timeout=20) as response:
+            lines = response.iter_lines()
+            assert next(lines) == "0"
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of its group
+            assert list(lines) == [str(index) for index in range(1, 10)]
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait_for(condition, timeout_s: float, log: Path) -> None:

@@ -23,7 +23,7 @@ def test_the_whole_life(bloomline: CommandLine) -> None:
     assert set(records) == STEPS
     assert all(store.inspect(record, thorough=True) == [] for record in records.values())
     assert records["pretrain"].metrics["validation_loss"] > 0
-    assert records["moe"].metrics["parity_max_difference"] < 1e-5
+    assert records["moe"].metrics["conversion_logit_difference"] < 1e-5
     assert "completion" in " ".join(records["deploy"].highlights).lower()
     completion = next(text for title, text in records["deploy"].highlights.items() if "completion" in title.lower())
     assert completion.strip().splitlines()[0].strip() in out

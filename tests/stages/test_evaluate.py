@@ -16,6 +16,8 @@ from stages.artifacts.corpus import Corpus
 from stages.artifacts.evaluation import REPORT, Bits, EvalReport
 from stages.base import ArtifactError, StageError
 from stages.evaluate import Evaluate, verdict
+from stages.model.config import ExpertsConfig
+from stages.model.quantize_state import quantize_state
 from tests.stages.corpus.examples import small_corpus
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.support import RecordingContext, run_stage
@@ -99,6 +101,21 @@ def test_documents_are_cut_on_whole_characters_for_all_coders(
     total = report.results.total
     assert (total.documents, total.bytes) == (6, 600)
     assert total.tokens == 600  # cut short: their ends are not known to anyone
+
+
+def test_measures_quantized_mixtures_of_experts(corpus: Corpus, tmp_path: Path) -> None:
+    experts = ExpertsConfig(per_layer=(2, 2), top_k=1)
+    config = small_config(vocab_size=VOCABULARY, context_length=64, experts=experts, initial_deviation=0.05)
+    tokenizer = byte_tokenizer(tmp_path / "tokenizer.json")
+    model = Checkpoint.save(tmp_path / "model", small_model(config), config, tokenizer, {})
+    int8 = Checkpoint.save(tmp_path / "int8", *quantize_state(model.state_dict(), config), tokenizer, {})
+    full, small = (
+        evaluate(corpus, one, tmp_path / name, documents_per_source=2, document_bytes=300)[0].results.total
+        for name, one in (("of_model", model), ("of_int8", int8))
+    )
+    assert small.model != full.model
+    assert small.per_byte("model") == pytest.approx(full.per_byte("model"), rel=0.02)
+    assert small.xz == full.xz
 
 
 def test_a_verdict_says_who_wins_and_by_how_much() -> None:

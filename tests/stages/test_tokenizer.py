@@ -127,8 +127,7 @@ def test_another_order_of_special_tokens_is_refused(tmp_path: Path) -> None:
 def test_every_language_of_the_declaration_of_human_rights_round_trips(
     trained: tuple[Tokenizer, RecordingContext],
 ) -> None:
-    lines = gzip.open(test_data("multilingual", "udhr.jsonl.gz"), "rt", encoding="utf-8")
-    with lines:
+    with gzip.open(test_data("multilingual", "udhr.jsonl.gz"), "rt", encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in lines]
     assert len(texts) > 100
     assert verify_round_trip(trained[0].load(), texts) > 100_000

@@ -96,6 +96,17 @@ def test_a_file_changed_after_it_was_installed_is_dropped(site: Path) -> None:
     assert refused == {"p.py": ("altered", 12), "q.py": ("unreadable", 4), "r.py": ("too_long", 2000)}
 
 
+def test_damaged_records_of_a_distribution_leave_its_files_out(site: Path) -> None:
+    folder = install(site, "p", {"p.py": "kept", "q.py": "no digest"})
+    record = (folder / "RECORD").read_text().splitlines()
+    lines = [line if not line.startswith("q.py") else "q.py,sha256=AAAAA,9" for line in record]
+    (folder / "RECORD").write_text("\n".join([*lines, "r.py,md5=AA,3", '"garbage', ""]))
+    (folder / "METADATA").unlink()
+    install(site, "bare", {"b.py": "no RECORD"}).joinpath("RECORD").unlink()
+    found = read(Installed(packages=["*"], readme=False))
+    assert [(c.path, c.license) for c in found] == [("p.py", "unknown")]
+
+
 def test_identity_is_what_is_read_and_nothing_else(site: Path) -> None:
     folder = install(site, "p", {"p.py": "one", "p.so": "binary"})
     source = Installed(packages=["p"])

@@ -39,7 +39,7 @@ def test_equals_transformers(heads: int) -> None:
     assert ours.isfinite().all()
 
 
-@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("heads", [6, 8])
 @torch.inference_mode()
 def test_generates_the_tokens_that_transformers_does(heads: int) -> None:
     model = small_model(small_config(heads=heads, hidden_size=HEADS[heads]))

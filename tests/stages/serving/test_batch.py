@@ -3,6 +3,9 @@ import queue
 import pytest
 import torch
 
+from stages.model.config import ExpertsConfig
+from stages.model.decoder import Decoder
+from stages.model.quantize_state import quantize_state
 from stages.serving.batch import DecoderBatch
 from stages.serving.engine import Engine
 from stages.serving.metrics import Metrics
@@ -12,9 +15,18 @@ from tests.stages.model.models import random_tokens, small_config, small_model
 TABLE = [bytes([index % 256]) for index in range(300)]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
+EXPERTS = ExpertsConfig(per_layer=(0, 4), top_k=2, residual=True)
+
+
+@pytest.fixture(scope="module", params=["dense", "experts", "quantized"])
+def model(request):
+    plain = small_model(small_config(experts=None if request.param == "dense" else EXPERTS))
+    if request.param != "quantized":
+        return plain
+    state, config = quantize_state(plain.state_dict(), plain.config)
+    model = Decoder(config)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
 
 
 def greedy(model, prompt: list[int], count: int) -> list[int]:

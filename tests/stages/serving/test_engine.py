@@ -86,8 +86,8 @@ def test_sequences_join_and_leave_the_running_batch_at_every_step():
     with running(slots=3) as (engine, batch, _):
         batch.gate.clear()
         queues = [queue.Queue() for _ in range(5)]
-        for length, events in zip((2, 9, 4, 3, 2), queues, strict=True):
-            engine.submit([([5], Sampling(max_tokens=length), events.put)])
+        lengths = zip((2, 9, 4, 3, 2), queues, strict=True)
+        engine.submit([([5], Sampling(max_tokens=length), events.put) for length, events in lengths])
         batch.gate.set()
         assert [len(tokens(drain(events))) for events in queues] == [2, 9, 4, 3, 2]
     # The first token comes with the prompt; the free slots were taken up at once, not when the batch was done.
@@ -207,8 +207,7 @@ def test_load_is_measured():
     with running(slots=2) as (engine, batch, metrics):
         batch.gate.clear()
         events = queue.Queue()
-        for _ in range(3):
-            engine.submit([([5], Sampling(max_tokens=2), events.put)])
+        engine.submit([([5], Sampling(max_tokens=2), events.put)] * 3)
         deadline = time.monotonic() + 20
         while 'num_requests_waiting{model_name="m"} 1.0' not in metrics.render().decode():
             assert time.monotonic() < deadline

@@ -267,7 +267,10 @@ def test_overload_is_refused_with_429_and_retry_after():
         batch.gate.clear()
         with ThreadPoolExecutor(2) as pool:
             pending = [pool.submit(complete, client) for _ in range(2)]
-            wait_until(lambda: 'num_requests_waiting{model_name="tiny"} 1.0' in client.get("/metrics").text)
+            full = {'num_requests_running{model_name="tiny"} 1.0', 'num_requests_waiting{model_name="tiny"} 1.0'}
+            wait_until(
+                lambda: full <= {line.removeprefix("bloomline:") for line in client.get("/metrics").text.splitlines()}
+            )
             refused = complete(client)
             batch.gate.set()
             assert {one.result().status_code for one in pending} == {200}

@@ -1,0 +1,53 @@
+"""A killed driver leaves no process behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.support import gone
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that `pid` started, and those that they started."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = parents.get(pid, [])
+    return found + [below for child in found for below in descendants(child)]
+
+
+def name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0].strip()
+    except OSError:
+        return ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a driver's processes on Linux only")
+def test_killed_driver_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.cluster.driver"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as driver:
+        assert driver.stdout
+        line = driver.stdout.readline().split()
+        assert len(line) == 3, "the driver did not start its gang"
+        ranks = [int(pid) for pid in line[1:]]
+        # Ray's two agents look for its control service for a minute before they end too.
+        started = [pid for pid in descendants(driver.pid) if not name(pid).endswith("Agent")]
+        assert set(ranks) < set(started)
+        driver.kill()
+    assert gone(started, within_s=30)
+    assert not any(tmp_path.iterdir()), "nothing is kept in HOME"

@@ -1,0 +1,64 @@
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from cluster import foreground, inline_serve
+from cluster.application import python_path
+from stages.base import Application, StageError
+from tests.cluster.support import address, gone
+
+APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
+
+SCRIPT = """
+import sys
+from cluster.config import InlineCluster, executor
+from tests.cluster.test_foreground import APPLICATION
+with executor(InlineCluster()) as started:
+    sys.exit(started.serve_foreground(APPLICATION))
+"""
+
+
+@pytest.fixture
+def in_foreground():
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield process, address(process.stdout)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_in_the_foreground_a_signal_drains_and_ends_with_0(in_foreground, number):
+    process, url = in_foreground
+    pid = httpx.get(f"{url}/greeting").json()["pid"]
+    with httpx.stream("GET", f"{url}/slow", timeout=20) as response:
+        lines = response.iter_lines()
+        assert next(lines) == "0"
+        process.send_signal(number)
+        assert list(lines) == [str(index) for index in range(1, 10)]
+    assert process.wait(20) == 0
+    assert gone([pid])
+
+
+def test_a_server_whose_parent_is_killed_ends(in_foreground):
+    process, url = in_foreground
+    pid = httpx.get(f"{url}/greeting").json()["pid"]
+    process.kill()
+    assert gone([pid])
+
+
+def test_a_server_that_ends_by_itself_ends_the_foreground():
+    def start(application: Application):
+        served = inline_serve.start(application)
+        served.process.kill()
+        return served
+
+    with pytest.raises(StageError, match="ended by itself"):
+        foreground.serve(start, APPLICATION)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
