@@ -54,7 +54,7 @@ def training(
     shutil.copytree(undisturbed[0], bloomline.store)
     process = started(bloomline.start("run", *TRAINING))
     found = bloomline.store / "scratch"
-    wait_for(lambda: list(found.glob("*/**/*.safetensors")) or process.poll() is not None, 180, "no checkpoint")
+    wait_for(lambda: list(found.glob("*/checkpoints/step-*")) or process.poll() is not None, 180, "no checkpoint")
     assert process.poll() is None, process.communicate()[0]
     return bloomline, process
 
