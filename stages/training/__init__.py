@@ -10,5 +10,6 @@ reads the trained weights. `stages/pretrain.py` is the example.
     order       which sample comes when    collectives  what ranks send, counted
     schedule    the learning rate          layout, tree flat groups; sums in a fixed order
     memory      bytes before they are used head         cross-entropy without all logits at once
-    flops       operations of a step       report       figures and facts afterwards
+    flops       operations of a step       buffers      a group's flat tensors
+    report      figures and facts          optimizer    AdamW on shards
 """

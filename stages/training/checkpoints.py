@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.base import StageError
+from stages.training.buffers import STATES
 from stages.training.collectives import Collectives
-from stages.training.zero import STATES, ShardedModel
+from stages.training.zero import ShardedModel
 
 FORMAT = 1
 FOLDER = "checkpoints"

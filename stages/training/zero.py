@@ -20,56 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 from torch.utils.checkpoint import checkpoint
 
+from stages.training.buffers import STATES, Buffers, groups_of
 from stages.training.collectives import Collectives, sum_of_squares
-from stages.training.layout import ALIGNMENT, Group, Slot, group
+from stages.training.layout import ALIGNMENT, Group, Slot
+from stages.training.optimizer import adamw
 from stages.training.recipe import Execution, Precision, Recipe
-from stages.training.tree import Pieces, leaf_range, piece_spans
+from stages.training.tree import leaf_range, piece_spans
 
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-STATES = ("master", "first_moment", "second_moment")
-
-
-def groups_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[Group]:
-    """The layout of a model: what lies outside the blocks first, then a group for each block.
-
-    In each group, matrices come before norms and biases, so that weight decay applies to one stretch.
-    """
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    of_blocks = [[names[parameter] for parameter in block.parameters()] for block in blocks]
-    inside = {name for block in of_blocks for name in block}
-    rest = [name for name in names.values() if name not in inside]
-    shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
-    titles = ["rest", *(f"block-{index:03d}" for index in range(len(blocks)))]
-    return [
-        group(title, {name: shapes[name] for name in sorted(members, key=lambda name: len(shapes[name]) < 2)})
-        for title, members in zip(titles, [rest, *of_blocks], strict=True)
-        if members
-    ]
-
-
-@dataclass
-class Buffers:
-    """One group on this rank. `owned` is the stretch of the group whose optimizer state this rank keeps."""
-
-    layout: Group
-    parameters: list[tuple[Slot, nn.Parameter]]
-    owned: range
-    full: Tensor  # compute precision, [padded]; at stage 3 its storage is empty unless gathered
-    shard: Tensor  # compute precision, [padded / ranks]; a view of `full` below stage 3
-    master: Tensor  # float32, [owned]; shares memory with the parameters where they are float32
-    first_moment: Tensor  # float32, [owned]
-    second_moment: Tensor  # float32, [owned]
-    pieces: Pieces = field(default_factory=Pieces)
-    leaf: Tensor | None = None  # the gradient of the micro-batch at work, float32, [padded]
-    gradient: Tensor | None = None  # of the whole batch, float32, [owned]
 
 
 class ShardedModel:
@@ -228,7 +192,7 @@ class ShardedModel:
         """
         for index in range(self._open - 1, first - 1, -1):
             buffers = self.groups[index]
-            leaf = _leaf_of(buffers)
+            leaf = buffers.leaf_gradient()
             buffers.leaf = None
             self._release(index)
             if self.zero_stage < 2:
@@ -273,33 +237,8 @@ class ShardedModel:
     # -- the update
 
     def update(self, learning_rate: float, scale: float, step: int) -> None:
-        """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with the gradient times `scale`; `step` counts from 1."""
-        recipe = self.recipe
-        for decayed in (True, False):
-            parts = [part for buffers in self.groups for part in _stretches(buffers, decayed)]
-            if not parts:
-                continue
-            masters, gradients, first_moments, second_moments = (list(column) for column in zip(*parts, strict=True))
-            for gradient in gradients:
-                gradient.mul_(scale)
-            # The fused kernel rounds each element once whatever its neighbours are; shards keep it vectorised.
-            adam(
-                masters,
-                gradients,
-                first_moments,
-                second_moments,
-                [],
-                [torch.tensor(float(step - 1), device=self.collectives.device) for _ in masters],
-                fused=True,
-                decoupled_weight_decay=True,
-                amsgrad=False,
-                maximize=False,
-                lr=learning_rate,
-                beta1=recipe.beta1,
-                beta2=recipe.beta2,
-                eps=recipe.epsilon,
-                weight_decay=recipe.weight_decay if decayed else 0.0,
-            )
+        """One step of AdamW with the gradient times `scale`; `step` counts from 1."""
+        adamw(self.groups, self.recipe, learning_rate, scale, step)
         self.discard()
         self._publish()
 
@@ -363,16 +302,10 @@ def _recompute(block: nn.Module) -> None:
 def _collector(buffers: Buffers, slot: Slot):  # type: ignore[no-untyped-def]
     def collect(parameter: nn.Parameter) -> None:
         assert parameter.grad is not None
-        _leaf_of(buffers)[slot.offset : slot.end].copy_(parameter.grad.reshape(-1))
+        buffers.leaf_gradient()[slot.offset : slot.end].copy_(parameter.grad.reshape(-1))
         parameter.grad = None
 
     return collect
-
-
-def _leaf_of(buffers: Buffers) -> Tensor:
-    if buffers.leaf is None:
-        buffers.leaf = torch.zeros(buffers.full.numel(), dtype=torch.float32, device=buffers.full.device)
-    return buffers.leaf
 
 
 def _no_rows(buffers: Buffers) -> Tensor:
@@ -381,17 +314,3 @@ def _no_rows(buffers: Buffers) -> Tensor:
 
 def _free(full: Tensor) -> None:
     full.untyped_storage().resize_(0)
-
-
-def _stretches(buffers: Buffers, decayed: bool) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The owned stretch of a group that holds matrices (`decayed`) or norms and biases, if there is one."""
-    slots = [slot for slot in buffers.layout.slots if slot.decayed is decayed]
-    if not slots or buffers.gradient is None:
-        return []
-    # Up to the next slot's aligned start: padding belongs to the stretch before it, and stays zero.
-    start = max(slots[0].offset, buffers.owned.start)
-    stop = min(-(-slots[-1].end // ALIGNMENT) * ALIGNMENT, buffers.owned.stop)
-    if start >= stop:
-        return []
-    part = slice(start - buffers.owned.start, stop - buffers.owned.start)
-    return [(buffers.master[part], buffers.gradient[part], buffers.first_moment[part], buffers.second_moment[part])]

@@ -65,6 +65,16 @@ def test_ranks_and_stages(
     assert answers[0][1].curve("gradient_norm") == expected_heard.curve("gradient_norm")
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_more_ranks_than_micro_batches(zero_stage: int, workers: Workers, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"global_batch_size": 6})
+    expected = train(alone(), spec(tmp_path / "alone", recipe))
+    answers = workers.gang(train, spec(tmp_path / "gang", recipe, Execution(zero_stage=zero_stage)), ranks=4)
+    for result, _ in answers:
+        assert isinstance(result, TrainingResult), result
+    assert_same(state(answers[0][0]), state(expected))
+
+
 @pytest.mark.parametrize("zero_stage", [1, 3])
 def test_recomputed_activations(
     zero_stage: int, workers: Workers, reference: dict[str, tuple[TrainingResult, Heard]], tmp_path: Path

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
-from stages.training import flops, layout, memory, order, zero
+from stages.training import buffers, flops, layout, memory, order
 from stages.training.collectives import Collectives, sum_of_squares
 from stages.training.recipe import Execution, Recipe
 from stages.training.schedule import learning_rate
@@ -193,7 +193,7 @@ def test_the_planner_lays_a_decoder_out_as_training_does(width: int) -> None:
     config = DecoderConfig(vocab_size=1001, hidden_size=width, layers=3, heads=4)
     with torch.device("meta"):
         model = Decoder(config)
-    real, planned = zero.groups_of(model, list(model.blocks)), memory.groups_of(config)
+    real, planned = buffers.groups_of(model, list(model.blocks)), memory.groups_of(config)
     assert [(group.numel, group.size) for group in real] == [(group.numel, group.size) for group in planned]
 
 

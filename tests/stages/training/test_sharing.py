@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from stages.base import Rank
+from stages.training.buffers import groups_of
 from stages.training.collectives import CollectiveError, Collectives, joined
 from stages.training.loop import train
 from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
-from stages.training.zero import ShardedModel, groups_of
+from stages.training.zero import ShardedModel
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Toy, Workers, alone, build, spec
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.training.zero import groups_of
+from stages.training.buffers import groups_of
 from tests.stages.training.toy import Toy
 
 ROOT = Path(__file__).parents[3]
