@@ -142,7 +142,8 @@ class Kedro(Peer):
                     step("e", "d_text"), step("f", "d_text")])}}
             """,
         )
-        catalog = "".join(f"{s}_text:\n  type: kedro_datasets.text.TextDataset\n  filepath: out/{s}.txt\n" for s in STEPS)
+        kind = "kedro_datasets.text.TextDataset"
+        catalog = "".join(f"{step}_text:\n  type: {kind}\n  filepath: out/{step}.txt\n" for step in STEPS)
         self.write("conf/base/catalog.yml", catalog)
         self.write("conf/base/parameters.yml", "d_letter: d\n")
         (self.directory / "conf/local").mkdir(parents=True)

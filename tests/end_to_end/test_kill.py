@@ -71,11 +71,12 @@ def goes_on(bloomline: CommandLine, content: str) -> None:
 
 def test_the_driver(training, undisturbed: tuple[Path, str]) -> None:
     bloomline, process = training
-    children = family(process.pid)
+    ranks = [child for child in family(process.pid) if is_rank(child)]
+    assert len(ranks) == 2
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=30)
     assert pretrained(bloomline) is None
-    wait_for(lambda: not any(alive(child) for child in children), 60, "processes of the killed run are left")
+    wait_for(lambda: not any(alive(rank) for rank in ranks), 60, "ranks of the killed run are left")
     goes_on(bloomline, undisturbed[1])
 
 

@@ -1,0 +1,50 @@
+"""Experts are trained to the same bits by any number of ranks and any ZeRO stage, though ranks see other loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.tokens import TokenDataset
+from stages.model.upcycle import expert_config, upcycle
+from stages.training.loop import train
+from stages.training.recipe import Execution, Recipe
+from stages.training.task import TrainingResult, TrainingSpec
+from tests.stages.training.test_exactness import assert_same, state
+from tests.stages.training.toy import Workers, alone
+
+RECIPE = Recipe(
+    steps=3, global_batch_size=8, micro_batch_size=2, sequence_length=32, learning_rate=0.003, validation_every=3
+)
+
+
+@pytest.fixture(scope="module")
+def converted(dense: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("experts")
+    config = expert_config(dense.config, (3, 0, 4), top_k=1, granularity=2, residual=True)
+    weights = upcycle(dense.state_dict(), dense.config, config, seed=5)
+    return Checkpoint.save(path, weights, config, dense.tokenizer_path, {})
+
+
+@pytest.mark.parametrize(("ranks", "zero_stage"), [(2, 1), (2, 3), (3, 2)])
+def test_ranks_and_stages(
+    ranks: int, zero_stage: int, converted: Checkpoint, tokens: TokenDataset, workers: Workers, tmp_path: Path
+) -> None:
+    def spec(name: str, stage: int) -> TrainingSpec:
+        arguments = {
+            "converted": str(converted.path),
+            "tokens": str(tokens.path),
+            "load_balancing": 0.05,
+            "separate_documents": True,
+        }
+        execution = Execution.model_validate({"zero_stage": stage})
+        return TrainingSpec("stages.moe:build", arguments, "experts", RECIPE, execution, str(tmp_path / name))
+
+    wanted = train(alone(), spec("alone", 0))
+    assert wanted.validation_loss != wanted.initial_validation_loss  # the weights did move
+    for result, _ in workers.gang(train, spec("gang", zero_stage), ranks=ranks):
+        assert isinstance(result, TrainingResult), result
+        assert_same(state(result), state(wanted))
+        assert result.validation_metrics == wanted.validation_metrics
