@@ -57,6 +57,16 @@ def test_the_whole_life(bloomline: CommandLine) -> None:
     assert deployment["model_name"]
 
 
+def test_of_two_runs_at_once_one_computes_and_the_other_takes_the_result(bloomline: CommandLine) -> None:
+    words = ["run", "pipeline=debug", "until=tokens", "cluster=inline"]
+    processes = [bloomline.start(*words) for _ in range(2)]
+    outs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outs
+    made = [path.name.split("-")[0] for path in (bloomline.store / "artifacts").glob("*/*")]
+    assert sorted(made) == ["corpus", "tokenizer", "tokens"]
+    assert not list((bloomline.store / "leases").iterdir())
+
+
 def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
     from pipelines.config import pipelines_available
 
