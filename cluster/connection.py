@@ -9,6 +9,7 @@ import functools
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -69,6 +70,7 @@ class Connection:
         self._connected.wait()
         if self._error:
             raise ClusterError(f"Ray could not be started on this machine: {self._error}") from self._error
+        _take_signals_back()
 
     def close(self, keep_logs: bool = False) -> None:
         """Leave the cluster, and end it if it was started here. Its logs stay if they are worth a look."""
@@ -116,6 +118,14 @@ def free() -> Resources:
     """What nobody uses in the cluster that this process is in, all nodes together."""
     node = _node(ray.available_resources())  # type: ignore[no-untyped-call]
     return Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom)
+
+
+def _take_signals_back() -> None:
+    """Put Python's handlers back in place of those with which Ray's core prints a trace and aborts."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
 
 
 def _join(config: RemoteCluster) -> None:
