@@ -78,9 +78,8 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:
     """`submit`: the same run as a Ray job. The configuration is checked here first; the job plans it there."""
-    from cluster.jobs import submit as submit_job
-
     from cluster.config import RemoteCluster
+    from cluster.jobs import submit as submit_job
 
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = composition.settings.cluster
