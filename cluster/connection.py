@@ -5,19 +5,24 @@ A local cluster starts in the background, so that the driver can do other things
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from cluster.base import ClusterError, Node
@@ -25,6 +30,8 @@ from cluster.config import LocalCluster, RemoteCluster, this_machine
 from cluster.reach import probe
 from stages.base import Resources
 
+PROBE_EVERY_S = 2.0
+HEAD_TIMEOUT_S = 12.0  # a head that does not answer for this long is gone; after 60 s Ray ends this process unsaid
 LONGEST_TEMPORARY_DIRECTORY = 40  # characters: Ray makes Unix sockets below it, whose paths end at 107
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -41,6 +48,8 @@ class Connection:
         elsewhere = isinstance(config, RemoteCluster) and config.address != "auto"
         self._owned = elsewhere or not ray.is_initialized()
         self._directory: Path | None = None
+        self._probed = self._answered = time.monotonic()
+        self._family: set[psutil.Process] = set()  # every process seen of a cluster that was started here
         if not self._owned:
             self._connected.set()
         elif isinstance(config, LocalCluster):
@@ -71,6 +80,26 @@ class Connection:
         if self._error:
             raise ClusterError(f"Ray could not be started on this machine: {self._error}") from self._error
         _take_signals_back()
+
+    def head_is_lost(self) -> bool:
+        """Whether the head of the cluster has stopped answering. Looks every few seconds only."""
+        now = time.monotonic()
+        if now - self._probed >= PROBE_EVERY_S:
+            self._probed = now
+            if self._directory:
+                self._family.update(psutil.Process().children(recursive=True))  # later they may have lost their parent
+            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S):
+                self._answered = time.monotonic()
+        return now - self._answered > HEAD_TIMEOUT_S
+
+    def abandon(self) -> None:
+        """Leave a cluster whose head is gone: Ray's own goodbye would wait for it. Ends what was started here."""
+        self._closing.set()
+        atexit.unregister(ray.shutdown)
+        for process in self._family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()  # psutil makes sure that it is still the same process
 
     def close(self, keep_logs: bool = False) -> None:
         """Leave the cluster, and end it if it was started here. Its logs stay if they are worth a look."""

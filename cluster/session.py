@@ -20,6 +20,7 @@ from cluster.placement import describe, describe_nodes, fits, options
 from cluster.step import StepProcess
 from stages.base import Application, Demand
 
+HEAD_LOST = "The head of the Ray cluster is gone: nothing can be started there. Run the same command again."
 DEATH_TIMEOUT_S = 5.0
 POLL_S = 20.0  # a call that waits for messages ends after this long without any, and is made anew
 
@@ -53,12 +54,16 @@ class RayExecutor:
         self._running: dict[str, _Running] = {}
         self._events: list[Message | Outcome] = []
         self._lost = False
+        self._head_lost = False
 
     @property
     def nodes(self) -> list[Node]:
         return self._connection.nodes
 
     def start(self, step: str, work: Work, demand: Demand) -> None:
+        if self._head_lost:
+            self._events.append(Outcome(step, "lost", error=HEAD_LOST))
+            return
         if not self._connection.can_grow and not fits(demand.task, 1, self.nodes):
             self._events.append(self._unplaceable(step, demand))
             return
@@ -121,6 +126,8 @@ class RayExecutor:
         if not calls:
             time.sleep(timeout_s)
             return
+        if self._connection.head_is_lost():
+            return self._lose_head()
         ray.wait(list(calls), timeout=timeout_s)
         returned, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
         for call in returned:
@@ -128,6 +135,13 @@ class RayExecutor:
                 self._receive(calls[call], call)
         for running in list(self._running.values()):
             self._give_up_placing(running)
+        return None
+
+    def _lose_head(self) -> None:
+        self._head_lost = self._lost = True
+        self._connection.abandon()
+        self._events += [Outcome(step, "lost", error=HEAD_LOST) for step in self._running]
+        self._running.clear()
 
     def _receive(self, running: _Running, call: ray.ObjectRef[Any]) -> None:
         try:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -40,7 +41,12 @@ VERBS = ("run", "plan", "submit", "serve", "ui", "artifacts")
 
 def main() -> None:
     """The entry point of `bloomline` and of `python -m pipelines.cli`."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    # Everything is closed by now, and where the head of a Ray cluster was lost, Ray's core would crash in the
+    # interpreter's own end: the exit code is to be ours.
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
