@@ -125,7 +125,7 @@ class RayExecutor:
         calls = {call: running for running in self._running.values() for call in running.calls}
         if not calls:
             time.sleep(timeout_s)
-            return
+            return None
         if self._connection.head_is_lost():
             return self._lose_head()
         ray.wait(list(calls), timeout=timeout_s)

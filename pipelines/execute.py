@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.base import Launcher, Message, Send
+from cluster.reporter import StepReporter
 from pipelines.store import FileEntry, Record, Store, StoreConfig
 from stages.base import Application, Artifact, Resources, Served, Stage, StageError
 
@@ -71,28 +72,14 @@ def execute(job: Job, launcher: Launcher, send: Send) -> Made:
     return Made(location, files, describe, time.monotonic() - started)
 
 
-class StepContext:
+class StepContext(StepReporter):
     """The `Context` of a stage: paths in the store, messages to the driver, gangs and servers from the cluster."""
 
     def __init__(self, step: str, out: Path, scratch: Path, launcher: Launcher, send: Send) -> None:
-        self.step = step
+        super().__init__(step, send)
         self.out = out
         self.scratch = scratch
         self._launcher = launcher
-        self._send = send
-
-    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
-        self._send(Message(self.step, "progress", {"done": done, "total": total, "unit": unit, "info": info}))
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        body = {"values": {name: float(value) for name, value in values.items()}, "at": step, "time": time.time()}
-        self._send(Message(self.step, "metrics", body))
-
-    def note(self, message: str) -> None:
-        self._send(Message(self.step, "note", {"text": message}))
-
-    def stopping(self) -> bool:
-        return self._send.stopping()
 
     def figure(self, name: str, figure: Any) -> None:
         path = self.out / "figures" / f"{name}.png"
