@@ -37,6 +37,7 @@ ANSWER_TIMEOUT_S = 10.0  # for a live process to answer, whatever its function d
 STOP_TIMEOUT_S = 15.0  # for the other ranks to end after one has stopped
 GATHER_S = 0.5  # for the other ranks' errors to arrive after one has failed: which came first?
 DEATH_TIMEOUT_S = 10.0
+SAY_WAITING_S = 10.0  # after so long without room, say so: it may be that only a person can make some
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,16 @@ def seats(places: list[Place], rendezvous: str) -> list[Seat]:
 def _await_placement(spec: GangSpec, group: PlacementGroup, send: Send) -> None:
     possible = spec.can_grow or fits(spec.resources, spec.ranks, nodes())
     deadline = time.monotonic() + spec.placement_timeout_s
+    say_at = time.monotonic() + SAY_WAITING_S
     while not group.wait(POLL_S):
         if send.stopping():
             raise Stopped
+        if possible and time.monotonic() > say_at:
+            say_at = float("inf")
+            asked = f"{spec.ranks} ranks with {describe(spec.resources)} each"
+            until = f"gives up after {spec.placement_timeout_s:g} s"
+            text = f"waits for room for {asked}; free now: {describe(free())}; {until}"
+            send(Message(spec.step, "note", {"text": text}))
         if not possible or time.monotonic() > deadline:
             waited = f" within {spec.placement_timeout_s:g} s" if possible else ""
             raise StageError(
