@@ -90,9 +90,10 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("Step", no_wrap=True, max_width=18)
-    table.add_column("State", no_wrap=True)
-    table.add_column("Time", justify="right", no_wrap=True)
+    names = max((len(step.name) for step in run.steps), default=4)
+    table.add_column("Step", no_wrap=True, min_width=min(names, 18), max_width=18)
+    table.add_column("State", no_wrap=True, min_width=len("skipped"))
+    table.add_column("Time", justify="right", no_wrap=True, min_width=len("59 min 59 s"))
     table.add_column("Headline", overflow="ellipsis", no_wrap=True)
     table.add_column("Artifact", no_wrap=True)
     if out.width >= WIDE:
