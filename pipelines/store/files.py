@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,28 +61,18 @@ class LocalFiles:
 
     def write(self, path: str, content: bytes) -> None:
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            _write_synced(part, content, os.O_CREAT | os.O_EXCL)
+        with _written_aside(target, content) as part:
             os.replace(part, target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
         sync_directory(target.parent)
 
     def create(self, path: str, content: bytes) -> bool:
         """Written aside and linked into place: whoever reads the file finds it whole."""
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            _write_synced(part, content, os.O_CREAT | os.O_EXCL)
-            os.link(part, target)
-        except FileExistsError:
-            return False
-        finally:
-            part.unlink(missing_ok=True)
+        with _written_aside(target, content) as part:
+            try:
+                os.link(part, target)
+            except FileExistsError:
+                return False
         return True
 
     def remove(self, path: str) -> None:
@@ -223,11 +213,16 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _write_synced(path: Path, content: bytes, flags: int) -> None:
-    handle = os.open(path, os.O_WRONLY | flags, 0o644)
+@contextlib.contextmanager
+def _written_aside(target: Path, content: bytes) -> Iterator[Path]:
+    """A durable file beside `target`, to be moved or linked there; what is left of it goes at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(handle, "wb", closefd=False) as file:
+        with open(part, "xb") as file:
             file.write(content)
-        os.fsync(handle)
+            file.flush()
+            os.fsync(file.fileno())
+        yield part
     finally:
-        os.close(handle)
+        part.unlink(missing_ok=True)
