@@ -32,9 +32,12 @@ def milliseconds(seconds: float) -> int:
 
 
 def key_of(name: str) -> str:
-    """A name that MLflow takes for a parameter or metric: a few characters, and no way out of a folder."""
+    """A name that MLflow takes for a parameter or metric: a few characters, and no way out of a folder.
+
+    MLflow reads a name as a path and refuses whatever begins with "..", so "..0" as well as "../0".
+    """
     text = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_KEY]
-    return "/".join(part for part in text.split("/") if part not in ("", ".", "..")) or "_"
+    return "/".join(part for part in (part.lstrip(".") for part in text.split("/")) if part) or "_"
 
 
 def cut(text: str, limit: int) -> str:

@@ -15,7 +15,7 @@ from shutil import copyfile
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -97,6 +97,8 @@ json_values = st.recursive(
 
 @settings(deadline=None)  # the first example imports mlflow
 @given(st.dictionaries(st.text(max_size=300), json_values, max_size=5))
+@example({"": {"": {"0": None}}})
+@example({"a/../..b/./": {".": "..", "/": 1}})
 def test_parameters_keep_to_mlflows_limits(config: dict[str, Any]) -> None:
     from mlflow.utils.validation import _validate_param
 
