@@ -14,9 +14,11 @@ STAGES: dict[str, str] = {
     "tokenizer": "stages.tokenizer:TrainTokenizer",
     "tokens": "stages.tokens:TokenizeCorpus",
     "pretrain": "stages.pretrain:Pretrain",
+    "import": "stages.import_model:ImportModel",
     "moe": "stages.moe:ConvertToExperts",
     "quantize": "stages.quantize:Quantize",
     "evaluate": "stages.evaluate:Evaluate",
+    "export": "stages.export_model:ExportModel",
     "deploy": "stages.deploy:Deploy",
 }
 

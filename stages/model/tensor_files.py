@@ -98,7 +98,8 @@ class TensorFiles(Mapping[str, Tensor]):
 
 
 class TensorWriter:
-    """A safetensors file whose tensors are known and come one at a time, in any order."""
+    """A safetensors file whose tensors are known and come one at a time, in any order. A context: at its end the file
+    is on disk and whole."""
 
     def __init__(self, path: Path, entries: Mapping[str, Entry]) -> None:
         self._path = path
@@ -129,10 +130,15 @@ class TensorWriter:
         self._file.seek(self._start + self._offsets[name])
         self._file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
-    def close(self) -> None:
-        """The file is whole: on disk, and every tensor written."""
-        if self._entries:
-            raise ValueError(f"{self._path} was closed without {', '.join(self._entries)}")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._file:
+            if error is None:
+                if self._entries:
+                    raise ValueError(f"{self._path} was closed without {', '.join(self._entries)}")
+                self._file.flush()
+                os.fsync(self._file.fileno())
