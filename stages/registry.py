@@ -12,6 +12,7 @@ from stages.base import Stage
 STAGES: dict[str, str] = {
     "corpus": "stages.corpus.stage:IngestCorpus",
     "tokenizer": "stages.tokenizer:TrainTokenizer",
+    "model_tokenizer": "stages.model_tokenizer:ModelTokenizer",
     "tokens": "stages.tokens:TokenizeCorpus",
     "pretrain": "stages.pretrain:Pretrain",
     "import": "stages.import_model:ImportModel",

@@ -106,7 +106,7 @@ class TensorWriter:
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         self._offsets: dict[str, int] = {}
         end = 0
-        for name, entry in entries.items():
+        for name, entry in sorted(entries.items(), key=lambda item: -item[1].dtype.itemsize):  # all stay aligned
             self._offsets[name] = end
             header[name] = {
                 "dtype": TYPES[entry.dtype],

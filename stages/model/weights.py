@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from stages.base import ArtifactError
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
-from stages.model.tensor_files import Entry, TensorFiles
+from stages.model.tensor_files import Entry, TensorFiles, TensorWriter
 
 SHOWN = 5  # names in an error message
 
@@ -23,9 +22,13 @@ def expected_tensors(config: DecoderConfig) -> dict[str, torch.Tensor]:
 
 
 def write_weights(path: Path, state: Mapping[str, torch.Tensor], config: DecoderConfig) -> None:
-    """Write a state dict. Raises ArtifactError if it is not that of a model of this config."""
+    """Write a state dict: the same bytes for the same tensors. Raises ArtifactError if it is not that of a model of
+    this config."""
     _refuse_misfit(path, state, config)
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, path)
+    entries = {name: Entry(tuple(state[name].shape), state[name].dtype) for name in expected_tensors(config)}
+    with TensorWriter(path, entries) as file:
+        for name in entries:
+            file.write(name, state[name])
 
 
 def open_weights(path: Path, config: DecoderConfig) -> TensorFiles:
