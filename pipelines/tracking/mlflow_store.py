@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipelines.process import is_gone
+from pipelines.tracking import database
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.operations import PARENT, milliseconds
 from pipelines.tracking.spool import Operation, Spool
@@ -64,9 +65,12 @@ class Connection:
             root.mkdir(parents=True, exist_ok=True)
             # Two drivers that create the schema at once would trip over each other's tables.
             with FileLock(root / "mlflow.db.lock"):
+                was_there = config.uri is not None or database.begin(root / "mlflow.db")
                 self.client = MlflowClient(uri, uri)
                 self.client.search_experiments(max_results=1)
                 self.client.search_registered_models(max_results=1)
+                if not was_there:
+                    database.keep(root / "mlflow.db")
         else:
             self.client = MlflowClient(uri, uri)
             self.client.search_experiments(max_results=1)
