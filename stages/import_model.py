@@ -22,6 +22,9 @@ from stages.model.huggingface import directory
 from stages.model.huggingface.families import read_config
 
 
+_REMEDY = "a model and a tokenizer of `transformers` write all that is needed with save_pretrained(DIRECTORY)"
+
+
 class HuggingFaceDirectory(External):
     """A model's directory, on a file system that every node sees. Identified by the content that is read of it."""
 
@@ -52,7 +55,7 @@ class HuggingFaceDirectory(External):
         whole = hashlib.sha256()
         for file in self.files():
             if not file.is_file():
-                raise StageError(f"source.path: {self.path} has no {file.name}")
+                raise StageError(f"source.path: {self.path} has no {file.name}; {_REMEDY}")
             whole.update(f"{file.name} {digest_file(file)}\n".encode())
         return whole.hexdigest()
 

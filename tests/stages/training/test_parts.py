@@ -17,6 +17,7 @@ from stages.training.collectives import Collectives, sum_of_squares
 from stages.training.recipe import Execution, Recipe
 from stages.training.schedule import learning_rate
 from stages.training.tree import Pieces, leaf_range, piece_spans
+from tests.stages.model.models import SHAPES, shaped
 
 # -- schedules
 
@@ -188,9 +189,9 @@ def test_table_2_of_the_zero_paper() -> None:
     assert found == pytest.approx([2.0, 7.6, 14.4, 128.0], abs=0.05)
 
 
-@pytest.mark.parametrize("width", [48, 60])
-def test_the_planner_lays_a_decoder_out_as_training_does(width: int) -> None:
-    config = DecoderConfig(vocab_size=1001, hidden_size=width, layers=3, heads=4)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_planner_lays_a_decoder_out_as_training_does(shape: str) -> None:
+    config = shaped(shape, vocab_size=1001, hidden_size=60, layers=3)
     with torch.device("meta"):
         model = Decoder(config)
     real, planned = buffers.groups_of(model, list(model.blocks)), memory.groups_of(config)
