@@ -21,7 +21,6 @@ from stages.base import Context, External, Stage, StageError, Stopped
 from stages.model.huggingface import directory
 from stages.model.huggingface.families import read_config
 
-
 _REMEDY = "a model and a tokenizer of `transformers` write all that is needed with save_pretrained(DIRECTORY)"
 
 

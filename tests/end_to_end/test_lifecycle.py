@@ -10,7 +10,7 @@ import pytest
 from pipelines.store import Store, StoreConfig
 from tests.end_to_end.conftest import CommandLine
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 STEPS = {"corpus", "tokenizer", "tokens", "pretrain", "moe", "quantize", "evaluate", "deploy", "export"}
 IMPORTED = [  # pipeline=import at the debug size
