@@ -208,7 +208,7 @@ class Prefect(Peer):
             from prefect import flow, task
             from prefect.cache_policies import INPUTS, TASK_SOURCE
 
-            @task(persist_result=True, cache_policy=INPUTS + TASK_SOURCE)
+            @task(persist_result=True, result_serializer="json", cache_policy=INPUTS + TASK_SOURCE)
             def step(name, letter, *texts):
                 open({str(self.trace)!r}, "a").write(name)
                 return "".join(texts) + letter
@@ -244,7 +244,7 @@ class Prefect(Peer):
         for path in (self.directory / "out").glob("*"):
             content = path.read_text(errors="replace") if path.is_file() else ""
             for step, text in texts.items():
-                if f'"{text}"' in content:
+                if rf'"result":"\"{text}\""' in content:
                     found[step] = path
         return found
 
