@@ -5,17 +5,18 @@ from __future__ import annotations
 from stages.model.config import DecoderConfig
 
 
-def training_flops(model: DecoderConfig, *, batch_size: int, sequence_length: int, recompute: bool = False) -> float:
-    """Operations of one training step: three times those of the forward pass, four times in blocks with `recompute`.
+def flops_per_target(config: DecoderConfig, sequence_length: int, *, recompute: bool = False) -> float:
+    """Operations of training per predicted token: three times those of the forward pass, with `recompute` four times
+    in the blocks.
 
     For a GPT-like decoder this is equation 3 of Narayanan et al. (arXiv 2104.04473), which BLOOM's logs use; it holds
-    for every shape and for the experts that a token passes through. As there, attention counts the whole square of
-    the sequence, although half of it is masked.
+    for every shape and for the experts that a token passes through. Attention counts the whole square of the
+    sequence, as there and in PaLM's count (arXiv 2204.02311, appendix B), although half of it is masked.
     """
-    head = 2 * model.vocab_size * model.hidden_size
-    attention = 4 * model.layers * model.heads * model.head_size * sequence_length
-    blocks = 2 * model.multiplied_parameters - head + attention
-    return float(batch_size * sequence_length * ((4 if recompute else 3) * blocks + 3 * head))
+    head = 2 * config.vocab_size * config.hidden_size
+    attention = 4 * config.layers * config.heads * config.head_size * sequence_length
+    blocks = 2 * config.multiplied_parameters - head + attention
+    return float((4 if recompute else 3) * blocks + 3 * head)
 
 
 def parameter_flops(parameters: int, tokens: int) -> float:

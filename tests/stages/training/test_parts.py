@@ -158,9 +158,9 @@ def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float) -> None:
 def test_the_operations_of_bloom_176b_are_those_of_its_log() -> None:
     """104.70 s a step of 2048 samples on 384 GPUs were logged as 149.77 TFLOPs a GPU."""
     bloom = DecoderConfig(vocab_size=250_880, hidden_size=14336, layers=70, heads=112)
-    step = {"batch_size": 2048, "sequence_length": 2048}
-    assert flops.training_flops(bloom, **step, recompute=True) / 104.70 / 384 / 1e12 == pytest.approx(149.77, rel=1e-4)
-    assert flops.training_flops(bloom, **step) / 104.70 / 384 / 1e12 == pytest.approx(112.885, rel=1e-5)
+    per_second = 2048 * 2048 / 104.70 / 384 / 1e12
+    assert flops.flops_per_target(bloom, 2048, recompute=True) * per_second == pytest.approx(149.77, rel=1e-4)
+    assert flops.flops_per_target(bloom, 2048) * per_second == pytest.approx(112.885, rel=1e-5)
     needed = flops.parameter_flops(176_247_271_424, 2048 * 2048)
     assert needed / 104.70 / 384 / 1e12 == pytest.approx(110.32, rel=1e-4)
     assert flops.utilisation(needed, 104.70, 384 * 312e12) == pytest.approx(0.3536, rel=1e-3)
@@ -176,7 +176,7 @@ def test_the_operations_of_every_shape_are_those_that_torch_counts(shape: str) -
     counts = counter.get_flop_counts()["Global"]
     counted = sum(count for operation, count in counts.items() if "attention" not in str(operation))
     attention = 3 * 4 * config.layers * config.heads * config.head_size * 30  # a token's; torch may leave it out
-    assert counted == flops.training_flops(config, batch_size=2, sequence_length=30) - 2 * 30 * attention
+    assert counted == 2 * 30 * (flops.flops_per_target(config, 30) - attention)
 
 
 # -- memory
