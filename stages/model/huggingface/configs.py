@@ -164,7 +164,7 @@ class RopeParameters(BaseModel):
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: Rows = 8192
-    partial_rotary_factor: Literal[1.0] = 1.0
+    partial_rotary_factor: float = Field(1.0, ge=1, le=1)
 
     def scaling(self) -> RotaryScaling | None:
         if self.rope_type == "default":

@@ -36,7 +36,7 @@ def take_apart(config: DecoderConfig, fused: Tensor) -> tuple[Tensor, ...]:
     """The inverse of `fuse`."""
     groups, of_group = config.grouped_heads, config.heads // config.grouped_heads
     rows = fused.view(groups, of_group + 2, config.head_size, *fused.shape[1:])
-    return tuple(part.flatten(0, 2) for part in rows.split([of_group, 1, 1], 1))
+    return tuple(part.flatten(0, 2) for part in torch.split(rows, [of_group, 1, 1], 1))
 
 
 def names_in(family: Family, config: DecoderConfig, found: Mapping[str, Entry]) -> dict[str, tuple[str, ...]]:
@@ -95,7 +95,8 @@ def export_tensors(family: Family, config: DecoderConfig, source: Mapping[str, T
 
 def exported_shapes(family: Family, config: DecoderConfig) -> dict[str, Shape]:
     """Name -> shape of every tensor of a model in the family's form, in the decoder's order."""
-    names, shapes = family.names(config), {}
+    names = family.names(config)
+    shapes: dict[str, Shape] = {}
     for ours, shape in tensor_shapes(config).items():
         shapes |= dict(zip(names[ours], _parts(config, shape, len(names[ours])), strict=True))
     return shapes
