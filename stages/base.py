@@ -239,12 +239,21 @@ class Stage(Config):
 
     def bind(self, artifacts: Mapping[str, Artifact]) -> Self:
         """This stage with every edge replaced by the artifact of its step. `artifacts` maps step name to artifact."""
-        return self.model_copy(update={name: _bind(getattr(self, name), artifacts) for name in type(self).model_fields})
+        return _bound(self, artifacts)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _bound(model: _Model, artifacts: Mapping[str, Artifact]) -> _Model:
+    return model.model_copy(update={name: _bind(getattr(model, name), artifacts) for name in type(model).model_fields})
 
 
 def _bind(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
     if isinstance(value, Edge):
         return artifacts[value.step]
+    if isinstance(value, BaseModel):
+        return _bound(value, artifacts)
     if isinstance(value, Mapping):
         return {key: _bind(item, artifacts) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -253,13 +262,18 @@ def _bind(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
 
 
 def edges(stage: Stage) -> list[tuple[str, Edge]]:
-    """Every edge of a stage with the dotted key of the field that holds it, in the order of the fields."""
+    """Every edge of a stage with the dotted key of the field that holds it, in the order of the fields.
+
+    Configs within the stage's fields may hold edges too.
+    """
 
     def walk(key: str, value: Any) -> list[tuple[str, Edge]]:
         if isinstance(value, Edge):
             return [(key, value)]
         if isinstance(value, Mapping):
             return [found for name, item in value.items() for found in walk(f"{key}.{name}", item)]
+        if isinstance(value, BaseModel):
+            return [found for name in type(value).model_fields for found in walk(f"{key}.{name}", getattr(value, name))]
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             return [found for index, item in enumerate(value) for found in walk(f"{key}.{index}", item)]
         return []

@@ -4,13 +4,14 @@
 
 A function takes a `Draft` and returns one (the same if nothing changed) or a `Drop`. It depends on the draft and its
 own config alone, never on other documents or the order of work: what needs the whole corpus (duplicates, mixing) is
-not an operation. Whatever is slow to load is loaded once per worker, in `function`.
+not an operation. Whatever is slow to load is loaded once per worker, in `function`. A field may be an artifact type:
+like a field of a stage, it is an edge (in YAML: the name of the step that makes it), bound before `function` is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from stages.base import Config
@@ -25,6 +26,7 @@ class Draft:
     url: str = ""  # empty if it has none
     license: str = "unknown"
     language: str = ""  # a code of the corpus's languages ("en", "fr", "zhs") or of programming ("python")
+    counts: Mapping[str, int] = field(default_factory=dict)  # what operations did to it: "pii_email" -> 3
 
 
 @dataclass(frozen=True)
