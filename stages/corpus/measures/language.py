@@ -55,7 +55,7 @@ def knows(backend: Backend, code: str) -> bool:
 
 
 # Those that it finds in most paragraphs: it has a label for Yoruba, which it hardly ever gives.
-_FASTTEXT = frozenset("ar as bn ca en es eu fr gu hi id kn ml mr ne or pa pt sw ta te ur vi zhs zht".split())
+_FASTTEXT = frozenset(["ar", "as", "bn", "ca", "en", "es", "eu", "fr", "gu", "hi", "id", "kn", "ml", "mr", "ne", "or", "pa", "pt", "sw", "ta", "te", "ur", "vi", "zhs", "zht"])
 
 
 def _cld2() -> Callable[[str], list[Share]]:
@@ -142,6 +142,12 @@ def _by_letters(text: str) -> str:
     open_vowels = share("ɛɔ")
     if open_vowels > 0.02 and share("ɖ") > 0.004 and not share("ƒʋɣŋ"):
         return "fon"
-    if open_vowels > 0.03 and share("ɲŋ") and not share("ɖƒʋɣɩʊəɓɗ") and share("y") and share("\u0300\u0301\u030c") < 0.01:
+    if (
+        open_vowels > 0.03
+        and share("ɲŋ")
+        and not share("ɖƒʋɣɩʊəɓɗ")
+        and share("y")
+        and share("\u0300\u0301\u030c") < 0.01
+    ):
         return "bm"
     return ""

@@ -65,9 +65,7 @@ _MIXED = re.compile(
     rf"(?<![\w/+=:.\-\u2010-\u2015])(?:{_SIGN}{{0,8}}+(?:{_CHANGE}){{4,64}}+|{_DIGITS}(?:{_CHANGE}){{3,64}}+)[A-Za-z]*+(?!\w)"
 )
 _DIGIT_THEN_LETTER = re.compile(rf"[0-9]{_SIGN}{{0,8}}[A-Za-z]")
-_PRODUCT = re.compile(
-    r"(?<![\w-])(?=[A-Z-]*+[0-9])(?=[0-9-]*+[A-Z])[A-Z0-9]{4,8}(?:-[A-Z0-9]{4,8}){2,7}+(?![\w-])"
-)
+_PRODUCT = re.compile(r"(?<![\w-])(?=[A-Z-]*+[0-9])(?=[0-9-]*+[A-Z])[A-Z0-9]{4,8}(?:-[A-Z0-9]{4,8}){2,7}+(?![\w-])")
 _BETWEEN_HYPHENS = re.compile("-[A-Z0-9]{4,8}-")
 _SPACE = re.compile(r"\s")
 _REACH = 1024  # characters before its sign in which the beginning of a key is looked for

@@ -126,5 +126,7 @@ def rolling_keys(codes: np.ndarray, length: int) -> np.ndarray:
 
 def _multipliers(length: int) -> Iterable[np.uint64]:
     mask = (1 << 64) - 1
-    powers = accumulate(range(length), lambda value, _: (value * int(_MULTIPLIER) + 0xD1B54A32D192ED03) & mask, initial=1)
+    powers = accumulate(
+        range(length), lambda value, _: (value * int(_MULTIPLIER) + 0xD1B54A32D192ED03) & mask, initial=1
+    )
     return [np.uint64(power | 1) for power in powers][1:]

@@ -8,7 +8,7 @@ different ways, and what that changes, benchmarks/corpus.py lists.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 
 _URL = r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\"'.,;:!?)\]}]"
 _MAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
@@ -31,3 +31,26 @@ def tokens(text: str) -> tuple[str, ...]:
 def lines(text: str) -> tuple[str, ...]:
     """The lines of a text that hold anything but white space, as they stand."""
     return tuple(line for line in text.split("\n") if line and not line.isspace())
+
+
+# Marks of many scripts, and controls: a word of these alone is none.
+_MARKS_ALONE = re.compile(
+    "[!/—”:％１〈&(、━\\\\【#%「」，】；+^\\]~“《„';’{|∶´\\[=\\-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»\x00-\x1f\x7f-\xa0"
+    "।॥۔؟؞܀-܂፧፨᙮᠃᠉‼-‽⁇-⁉⸮꓿]+"
+)
+
+
+def is_mark(word: str) -> bool:
+    """Whether a word holds nothing but punctuation."""
+    return _MARKS_ALONE.fullmatch(word) is not None
+
+
+@cache
+def sentence_ends() -> frozenset[str]:
+    """Every character that ends a sentence in some script (Unicode's property Sentence_Terminal)."""
+    import sys
+
+    import regex
+
+    every = "".join(map(chr, (code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)))
+    return frozenset(regex.findall(r"[\p{Sentence_Terminal}।॥。！？]", every))

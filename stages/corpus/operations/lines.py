@@ -55,7 +55,8 @@ class RemoveLines(Operation):
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
-        return _named(self, self.lists, self.substrings)
+        _check(self.lists, self.substrings)
+        return self
 
     def function(self) -> Apply:
         unwanted = _any_of(self.lists, self.substrings, LINE_LISTS)
@@ -77,7 +78,8 @@ class RemoveSubstrings(Operation):
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
-        return _named(self, self.lists, self.substrings)
+        _check(self.lists, self.substrings)
+        return self
 
     def function(self) -> Apply:
         unwanted = _any_of(self.lists, self.substrings, SUBSTRING_LISTS)
@@ -114,14 +116,11 @@ def _is_prose(line: str, listed: frozenset[str], ratio: float) -> bool:
     return sum(word in listed for word in words) > len(words) * ratio
 
 
-def _named[Named: (RemoveLines, RemoveSubstrings)](
-    operation: Named, lists: tuple[str, ...], substrings: tuple[str, ...]
-) -> Named:
+def _check(lists: tuple[str, ...], substrings: tuple[str, ...]) -> None:
     if not lists and not substrings:
         raise ValueError("nothing to remove: name lists or substrings")
     if not all(substrings):
         raise ValueError("an empty substring is in every line")
-    return operation
 
 
 def _any_of(lists: tuple[str, ...], substrings: tuple[str, ...], known: dict[str, tuple[str, ...]]) -> re.Pattern[str]:

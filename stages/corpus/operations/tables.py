@@ -59,11 +59,13 @@ def _entries(given: WordList) -> frozenset[str]:
 def _known_stop_words(code: str) -> frozenset[str]:
     import stopwordsiso
 
-    return frozenset(word.lower() for word in stopwordsiso.stopwords(code)) if stopwordsiso.has_lang(code) else frozenset()
+    return (
+        frozenset(word.lower() for word in stopwordsiso.stopwords(code)) if stopwordsiso.has_lang(code) else frozenset()
+    )
 
 
 def quality_table(name: str) -> Any:
-    """The table `name` of conf/corpus/quality, or of a YAML file. Raises ValueError if there is none, or no YAML in it."""
+    """The table `name` of conf/corpus/quality, or of a YAML file. Raises ValueError if there is none, or no YAML."""
     import yaml
 
     shipped = files("conf").joinpath("corpus", "quality")
@@ -75,6 +77,8 @@ def quality_table(name: str) -> Any:
         return yaml.safe_load(text)
     except (OSError, UnicodeDecodeError):
         known = sorted(entry.name.removesuffix(".yaml") for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
-        raise ValueError(f"no table {name!r}; expected one of {', '.join(known)}, or a path that ends in .yaml") from None
+        raise ValueError(
+            f"no table {name!r}; expected one of {', '.join(known)}, or a path that ends in .yaml"
+        ) from None
     except yaml.YAMLError as error:
         raise ValueError(f"{name} is not YAML: {str(error).splitlines()[0]}") from None

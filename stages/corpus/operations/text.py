@@ -67,7 +67,7 @@ class NormaliseWhiteSpace(Operation):
     indentation: bool = False  # white space at the start of a line, and within it, stays as it is (for code)
 
     def function(self) -> Apply:
-        empty = re.compile("\n{%d,}" % (self.max_empty_lines + 2))
+        empty = re.compile(f"\n{{{self.max_empty_lines + 2},}}")
         kept = "\n" * (self.max_empty_lines + 1)
 
         def apply(draft: Draft) -> Draft:
@@ -82,7 +82,7 @@ class NormaliseWhiteSpace(Operation):
 
 
 class NewlinesToSpaces(Operation):
-    """Every newline becomes a space: for texts that were wrapped at a fixed width (ROOTS: replace_newline_with_space)."""
+    """Every newline becomes a space: for text wrapped at a fixed width (ROOTS: replace_newline_with_space)."""
 
     operation: Literal["newlines_to_spaces"] = "newlines_to_spaces"
 
@@ -91,8 +91,12 @@ class NewlinesToSpaces(Operation):
 
 
 # What ends a sentence in the scripts of ROOTS' languages, what may close after it, and the space behind.
-_SENTENCE_END = re.compile(r"(?<=[.!?…۔؟।॥])([\"'”’»)\]]*)[ \t]+(?=[\"'“‘«(\[¿¡]*[^\W\d_a-zà-ÿ])|(?<=[。！？])([”’」』）]*)(?=\S)")
-_ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mrs?|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|cf|No|Fig|Vol|pp?|Sra?|Mme|Mlle))\.$")
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?…۔؟।॥])([\"'”’»)\]]*)[ \t]+(?=[\"'“‘«(\[¿¡]*[^\W\d_a-zà-ÿ])|(?<=[。！？])([”’」』）]*)(?=\S)"
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[A-Z]|Mrs?|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|cf|No|Fig|Vol|pp?|Sra?|Mme|Mlle))\.$"
+)
 
 
 class SplitSentences(Operation):
@@ -117,7 +121,7 @@ def _split(line: str) -> str:
     return "\n".join([*parts, line[start:]])
 
 
-class Decodable(Operation):
+class ReplacementCharacters(Operation):
     """Drops texts that hold too many characters which decoders leave for bytes that they could not read (U+FFFD)."""
 
     operation: Literal["replacement_characters"] = "replacement_characters"
