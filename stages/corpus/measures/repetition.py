@@ -63,7 +63,7 @@ class WordGrams:
         return size * int(count.max())
 
     def repeated_characters(self, length: int, limit: float) -> int:
-        """Characters in grams that occurred before, none counted twice: after a repetition the search goes on behind it.
+        """Characters in grams that occurred before, none twice: after a repetition the search goes on behind it.
 
         Where that can't be more than `limit`, an upper bound is returned instead: it is cheaper, and says as much.
         """

@@ -21,11 +21,11 @@ from stages.corpus.operations.roots import RootsModifiers, RootsQuality
 from stages.corpus.operations.size import Bytes, Characters, Words
 from stages.corpus.operations.text import (
     NewlinesToSpaces,
-    NormaliseUnicode,
-    NormaliseWhiteSpace,
+    Normalise,
     RepairUnicode,
     ReplacementCharacters,
     SplitSentences,
+    WhiteSpace,
 )
 from stages.corpus.operations.web import C4Quality, FinewebQuality
 
@@ -34,8 +34,8 @@ GROUPS: dict[str, tuple[type[Operation], ...]] = {
     "Extraction and repair": (
         ExtractHtml,
         RepairUnicode,
-        NormaliseUnicode,
-        NormaliseWhiteSpace,
+        Normalise,
+        WhiteSpace,
         ReplacementCharacters,
     ),
     "Lines and passages": (RemoveLines, RemoveSubstrings, RemoveReferences, NewlinesToSpaces, SplitSentences),
@@ -58,8 +58,8 @@ GROUPS: dict[str, tuple[type[Operation], ...]] = {
 AnyOperation = Annotated[
     ExtractHtml
     | RepairUnicode
-    | NormaliseUnicode
-    | NormaliseWhiteSpace
+    | Normalise
+    | WhiteSpace
     | ReplacementCharacters
     | RemoveLines
     | RemoveSubstrings

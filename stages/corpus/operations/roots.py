@@ -6,7 +6,8 @@ from a table: `conf/corpus/quality/roots.yaml`, another one, or values in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -20,6 +21,8 @@ from stages.corpus.operations.text import changed
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 DEFAULT = "default"
+
+Statistic = tuple[str, float | None, float | None, Callable[[], float]]  # rule, minimum, maximum, how to measure it
 
 
 class RootsParameters(Config):
@@ -102,45 +105,35 @@ class RootsQuality(RootsTabled):
         score = self._score()
         perplexities = {code: model.perplexity() for code, model in self.language_models.items()}
 
-        def broken(draft: Draft) -> Drop | None:
+        def statistics(draft: Draft) -> Iterator[Statistic]:
             code, numbers = self.of(draft)
-            words = roots.words(draft.text, characters=numbers.characters_as_words)
-            found = _outside("too_few_words", len(words), numbers.min_words, None) or _outside(
-                "too_many_words", len(words), None, numbers.max_words
-            )
-            if found:
-                return found
-            if numbers.max_character_repetition is not None:
-                repetition = roots.character_repetition(draft.text, numbers.character_ngram)
-                if found := _outside("character_repetition", repetition, None, numbers.max_character_repetition):
-                    return found
+            text, joined_by = draft.text, numbers.neighbours_joined_by
+            words = roots.words(text, characters=numbers.characters_as_words)
+            yield "too_few_words", numbers.min_words, None, lambda: len(words)
+            yield "too_many_words", None, numbers.max_words, lambda: len(words)
+            repetition = partial(roots.character_repetition, text, numbers.character_ngram)
+            yield "character_repetition", None, numbers.max_character_repetition, repetition
             lowered = [word.lower() for word in words]
-            if numbers.max_word_repetition is not None:
-                repetition = roots.word_repetition(lowered, numbers.word_ngram)
-                if found := _outside("word_repetition", repetition, None, numbers.max_word_repetition):
-                    return found
-            if numbers.max_special_characters is not None:
-                special = roots.special_character_ratio(draft.text)
-                if found := _outside("special_characters", special, None, numbers.max_special_characters):
-                    return found
-            joined_by = numbers.neighbours_joined_by
-            listed = stop_words(code, self.stop_words.get(code)) if numbers.min_stop_words is not None else None
-            if listed:
-                share = roots.listed_ratio(lowered, listed, joined_by)
-                if found := _outside("stop_words", share, numbers.min_stop_words, None):
-                    return found
-            if code in self.flagged_words and numbers.max_flagged_words is not None:
-                share = roots.listed_ratio(lowered, stop_words(code, self.flagged_words[code]), joined_by)
-                if found := _outside("flagged_words", share, None, numbers.max_flagged_words):
-                    return found
-            if score and numbers.min_language_score is not None:
-                if found := _outside("language_score", score(code, draft.text), numbers.min_language_score, None):
-                    return found
-            if code in perplexities and numbers.max_perplexity is not None:
-                return _outside("perplexity", perplexities[code](draft.text), None, numbers.max_perplexity)
-            return None
+            repetition = partial(roots.word_repetition, lowered, numbers.word_ngram)
+            yield "word_repetition", None, numbers.max_word_repetition, repetition
+            special = partial(roots.special_character_ratio, text)
+            yield "special_characters", None, numbers.max_special_characters, special
+            if listed := stop_words(code, self.stop_words.get(code)):
+                yield (
+                    "stop_words",
+                    numbers.min_stop_words,
+                    None,
+                    partial(roots.listed_ratio, lowered, listed, joined_by),
+                )
+            if code in self.flagged_words:
+                flagged = partial(roots.listed_ratio, lowered, stop_words(code, self.flagged_words[code]), joined_by)
+                yield "flagged_words", None, numbers.max_flagged_words, flagged
+            if score:
+                yield "language_score", numbers.min_language_score, None, partial(score, code, text)
+            if code in perplexities:
+                yield "perplexity", None, numbers.max_perplexity, partial(perplexities[code], text)
 
-        return lambda draft: broken(draft) or draft
+        return lambda draft: next(filter(None, map(_outside, statistics(draft))), draft)
 
     def _score(self) -> Callable[[str, str], float] | None:
         """A function of language and text; a language that the detector does not know scores 1."""
@@ -159,9 +152,11 @@ class RootsQuality(RootsTabled):
         return score
 
 
-def _outside(rule: str, value: float, minimum: float | None, maximum: float | None) -> Drop | None:
+def _outside(statistic: Statistic) -> Drop | None:
+    rule, minimum, maximum, measure = statistic
+    if minimum is None and maximum is None:
+        return None
+    value = measure()
     if minimum is not None and value < minimum:
         return Drop(rule, value, minimum)
-    if maximum is not None and value > maximum:
-        return Drop(rule, value, maximum)
-    return None
+    return Drop(rule, value, maximum) if maximum is not None and value > maximum else None
