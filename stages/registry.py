@@ -11,6 +11,7 @@ from stages.base import Stage
 
 STAGES: dict[str, str] = {
     "corpus": "stages.corpus.stage:IngestCorpus",
+    "ngram": "stages.ngram:TrainNgram",
     "tokenizer": "stages.tokenizer:TrainTokenizer",
     "tokens": "stages.tokens:TokenizeCorpus",
     "pretrain": "stages.pretrain:Pretrain",

@@ -1,0 +1,132 @@
+"""How much of a text repeats itself: Gopher's measures, over words made numbers so that numpy counts them.
+
+Shares are of the characters of the whole text (Rae et al. 2021, arXiv 2112.11446, section A1.1 and table A1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+_PARAGRAPHS = re.compile(r"\n{2,}")
+_LINES = re.compile(r"\n+")
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication mixes without losing anything
+
+
+def paragraphs(text: str) -> list[str]:
+    return _PARAGRAPHS.split(text.strip())
+
+
+def lines(text: str) -> list[str]:
+    return _LINES.split(text)
+
+
+def duplicates(parts: Sequence[str]) -> tuple[int, int]:
+    """How many of the parts occurred before, and the characters in those."""
+    if len(set(parts)) == len(parts):
+        return 0, 0
+    seen: set[str] = set()
+    number = characters = 0
+    for part in parts:
+        if part in seen:
+            number += 1
+            characters += len(part)
+        else:
+            seen.add(part)
+    return number, characters
+
+
+class WordGrams:
+    """The word n-grams of one text, found by number. `words` in order."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        codes: dict[str, int] = {}
+        self._words = np.fromiter((codes.setdefault(word, len(codes)) for word in words), np.uint64, len(words))
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        self._ends = np.concatenate(([0], np.cumsum(lengths)))
+        self._distinct_from = len(words) + 1  # grams of this length and longer are known to be all different
+
+    def most_frequent_characters(self, length: int) -> int:
+        """Characters in all occurrences of the most frequent gram, with one space between words.
+
+        Of equally frequent grams the first counts; where every gram occurs once, that is the text's first.
+        """
+        total = len(self._words) - length + 1
+        if total < 1:
+            return 0
+        ordered, start, count = self._counted(length)
+        best = ordered[start[count == count.max()]].min()  # the sort is stable: a group begins with its first place
+        size = int(self._ends[best + length] - self._ends[best]) + length - 1
+        return size * int(count.max())
+
+    def repeated_characters(self, length: int, limit: float) -> int:
+        """Characters in grams that occurred before, none counted twice: after a repetition the search goes on behind it.
+
+        Where that can't be more than `limit`, an upper bound is returned instead: it is cheaper, and says as much.
+        """
+        total = len(self._words) - length + 1
+        if total < 1 or length >= self._distinct_from:
+            return 0
+        ordered, start, _ = self._counted(length)
+        if len(start) == total:
+            self._distinct_from = length
+            return 0
+        again = np.ones(total, bool)
+        again[ordered[start]] = False  # all but the first of each
+        touched = np.zeros(len(self._words) + 1, np.int64)
+        places = np.flatnonzero(again)
+        np.add.at(touched, places, 1)
+        np.add.at(touched, places + length, -1)
+        covered = np.cumsum(touched[:-1]) > 0
+        bound = int(np.diff(self._ends)[covered].sum())
+        return bound if bound <= limit else self._scan(length)
+
+    def _scan(self, length: int) -> int:
+        keys = self._keys(length).tolist()
+        ends = self._ends.tolist()
+        seen: set[int] = set()
+        characters = place = 0
+        while place < len(keys):
+            if keys[place] in seen:
+                characters += ends[place + length] - ends[place]
+                place += length
+            else:
+                seen.add(keys[place])
+                place += 1
+        return characters
+
+    def _counted(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places of the grams sorted by gram, where each group begins in that order, and how large each is."""
+        keys = self._keys(length)
+        ordered = np.argsort(keys, kind="stable")
+        sorted_keys = keys[ordered]
+        start = np.flatnonzero(np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1])))
+        return ordered, start, np.diff(np.append(start, len(keys)))
+
+    def _keys(self, length: int) -> np.ndarray:
+        return rolling_keys(self._words, length)
+
+
+def rolling_keys(codes: np.ndarray, length: int) -> np.ndarray:
+    """A 64-bit key of every run of `length` codes (uint64). Different runs share one with a chance near 2^-64.
+
+    Each place has its own odd multiplier: a sum that two different runs share needs a coincidence modulo 2^64.
+    """
+    total = len(codes) - length + 1
+    if total < 1:
+        return np.zeros(0, np.uint64)
+    keys = np.zeros(total, np.uint64)
+    for place, multiplier in enumerate(_multipliers(length)):
+        keys += codes[place : place + total] * multiplier
+    return keys
+
+
+def _multipliers(length: int) -> Iterable[np.uint64]:
+    mask = (1 << 64) - 1
+    powers = accumulate(
+        range(length), lambda value, _: (value * int(_MULTIPLIER) + 0xD1B54A32D192ED03) & mask, initial=1
+    )
+    return [np.uint64(power | 1) for power in powers][1:]
