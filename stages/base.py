@@ -11,7 +11,7 @@ are part of what the result is, unless wrapped in `Runtime`: those say how the w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -50,6 +51,8 @@ Runtime = Annotated[T, RuntimeMarker()]
 
 class Config(BaseModel):
     """Base of every config value: frozen, unknown fields refused, defaults validated."""
+
+    version: ClassVar[str] = "1"  # part of the fingerprint: bump it when the code changes what comes out
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
 
@@ -216,6 +219,23 @@ class Context(Reporter, Protocol):
         gang has one rank whatever was asked. Raises StageError when the gang could not be placed or was lost.
         """
 
+    def map(
+        self,
+        function: Callable[[Item], T],
+        items: Sequence[Item],
+        *,
+        workers: int = 0,
+        resources: Resources = Resources(),
+        max_retries: int = 3,
+    ) -> Iterator[tuple[int, T]]:
+        """Run `function(item)` for every item, each in a worker of its own; (index of the item, result) as they end.
+
+        At most `workers` run at once (0: as many as the cluster has room for, each with `resources`); with one, or
+        in process (no cluster), items are done here, in order. A lost worker's item is done again, at most
+        `max_retries` times, so `function` must be able to go on after itself. An exception that it raises ends
+        everything. Raises Stopped if the run was asked to stop, StageError if an item was lost too often.
+        """
+
     def serve(self, application: Application) -> Served:
         """Serve an application on a free port of this machine until `stop()`; returns once it answers."""
 
@@ -227,7 +247,6 @@ class Context(Reporter, Protocol):
 class Stage(Config):
     """A kind of work. Subclasses declare fields and `run`; the return annotation of `run` is what the step leaves."""
 
-    version: ClassVar[str] = "1"  # bump it when the code changes what comes out
     headline: ClassVar[str | None] = None  # the metric shown in the table of a run
 
     def demand(self) -> Demand:

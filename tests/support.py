@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages.base import Application, Artifact, Rank, Resources, Served, Stage
+from stages.base import Application, Artifact, Rank, Resources, Served, Stage, Stopped
 
 TEST_DATA = Path(os.environ.get("BLOOMLINE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -75,6 +75,20 @@ class RecordingContext:
         max_restarts: int = 0,
     ) -> list[Any]:
         return [function(Rank(0, 1, "", self), *arguments)]
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        *,
+        workers: int = 0,
+        resources: Resources = Resources(),
+        max_retries: int = 3,
+    ) -> Iterator[tuple[int, Any]]:
+        for index, item in enumerate(items):
+            if self.stop:
+                raise Stopped
+            yield index, function(item)
 
     def serve(self, application: Application) -> Served:
         raise RuntimeError("this context serves nothing")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from stages import registry
@@ -22,9 +23,10 @@ FILES = [path for group in EDGES for path in sorted((CONF / group).glob("*.yaml"
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_composes_to_a_valid_stage(path: Path) -> None:
-    config = OmegaConf.load(path)
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(f"{path.parent.name}/{path.stem}")[path.parent.name]
     if path.name == "files.yaml":
-        config.source.paths = ["data/*.txt"]  # the one value that a user has to give
+        config.sources.files.reader.paths = ["data/*.txt"]  # the one value that a user has to give
     values: dict[str, Any] = OmegaConf.to_container(config, throw_on_missing=True)  # type: ignore[assignment]
     stage = registry.load(path.parent.name)(**values, **{name: name for name in EDGES[path.parent.name]})
     assert set(values) <= stage.model_fields_set

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from stages.base import Config
 
@@ -42,9 +41,10 @@ Apply = Callable[[Draft], Draft | Drop]
 
 
 class Operation(Config):
-    """One entry of a source's list. Subclasses add `operation: Literal["name"] = "name"` and their parameters."""
+    """One entry of a source's list. Subclasses add `operation: Literal["name"] = "name"` and their parameters.
 
-    version: ClassVar[str] = "1"  # bump it when the code changes what comes out
+    All of its fields are part of what comes out, and so is its `version`.
+    """
 
     def function(self) -> Apply:
         """The operation, ready to be applied to many drafts. Loads what it needs; raises StageError if it can't."""
