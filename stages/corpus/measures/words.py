@@ -17,8 +17,9 @@ _INITIALS = r"(?:[A-Za-z]\.){2,}"
 _CLITIC = r"['’](?:[sS]|[mM]|[dD]|[lL][lL]|[rR][eE]|[vV][eE])\b"
 _WORD = r"\w+(?:[.'’](?![sSmMdD]\b|[lL][lL]\b|[rR][eE]\b|[vV][eE]\b)\w+)*"
 _NEGATED = r"\w+(?=[nN]['’][tT]\b)|[nN]['’][tT]\b"
+_PLAIN = r"[^\W\d_]++(?=[\s,;!?\")])"  # most words, first: what follows them leaves no other choice
 _MARKS = r"\.{2,}|-{2,}|[^\w\s]"
-_TOKEN = re.compile("|".join((_URL, _MAIL, _NUMBER, _INITIALS, _CLITIC, _NEGATED, _WORD, _MARKS)))
+_TOKEN = re.compile("|".join((_PLAIN, _URL, _MAIL, _NUMBER, _INITIALS, _CLITIC, _NEGATED, _WORD, _MARKS)))
 
 
 @lru_cache(maxsize=2)
