@@ -1,7 +1,7 @@
 """The filters' half of benchmarks/corpus.py: the same rules on the same documents, speed, memory and decisions.
 
-Both sides read JSON Lines, apply Gopher's repetition and quality rules, FineWeb's and C4's, and write what is kept, each
-in a process of its own, in turn. Seconds are of processor time, so that they are a core's. As a command it is
+Both sides read JSON Lines, apply Gopher's repetition and quality rules, FineWeb's and C4's, and write what is kept,
+each in a process of its own, in turn. Seconds are of processor time, so that they are a core's. As a command it is
 bloomline's side: `python -m benchmarks.corpus_filters DOCUMENTS.jsonl OUT`.
 """
 

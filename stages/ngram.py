@@ -60,7 +60,7 @@ class TrainNgram(Stage):
         (ctx.out / FACTS).write_text(facts.model_dump_json(indent=2) + "\n")
         fullness = float((model.tables["counts"][-1] > 0).mean())
         ctx.metrics({"held_out_perplexity": facts.percentiles[50], "train_megabytes": size / 1e6, "fullness": fullness})
-        if fullness > 0.5:
+        if fullness > 0.25:
             ctx.note(f"the tables are {fullness:.0%} full, so counts add up: raise table_bits above {self.table_bits}")
         return NgramModel(ctx.out)
 

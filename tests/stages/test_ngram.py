@@ -93,7 +93,7 @@ def test_odd_text_is_dropped_and_text_alike_kept(model: NgramModel) -> None:
 def test_roots_quality_takes_a_model_a_language(model: NgramModel) -> None:
     numbers = {"min_words": 0, "max_perplexity": model.percentile(100)}
     operation = OPERATIONS["roots_quality"](  # type: ignore[call-arg]
-        parameters={"default": numbers}, language_score="off", stop_words={}, language_models={"tum": model}
+        parameters={"changes": {"default": numbers}}, language_score="off", language_models={"tum": model}
     )
     odd = "zqx jkv wpy qqj xzk vvw kjq zxw pyv jqz"
     assert rule_of(operation.function()(Draft(odd, path="p", language="tum"))) == "perplexity"

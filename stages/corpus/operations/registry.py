@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from stages.base import External
 from stages.corpus.operations.base import Operation
 from stages.corpus.operations.code import CodeQuality
 from stages.corpus.operations.gopher import GopherQuality, GopherRepetition
@@ -110,6 +111,8 @@ def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return ""
     value = field.default
+    if isinstance(value, External):
+        value = next(iter(value.model_dump().values()))
     if isinstance(value, tuple):
         value = [list(item) if isinstance(item, tuple) else item for item in value]
     return f": {'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stages.corpus.measures import roots
 from stages.corpus.operations.base import Draft, Drop
 from stages.corpus.operations.roots import RootsQuality
+from stages.corpus.operations.roots_table import RootsTable
 from stages.corpus.operations.tables import stop_words
 from tests.stages.corpus.operations.support import apply, made, rule_of, text_of
 
@@ -36,7 +37,7 @@ PUBLISHED = {
 
 
 def test_the_table_is_the_published_one() -> None:
-    table = RootsQuality().parameters
+    table = RootsTable().languages()
     assert table.keys() == PUBLISHED.keys()
     for code, numbers in PUBLISHED.items():
         one = table[code]
@@ -54,9 +55,9 @@ def test_the_table_is_the_published_one() -> None:
 
 
 def test_a_language_without_parameters_has_the_default() -> None:
-    operation = RootsQuality()
+    of, table = RootsQuality().lookup(), RootsTable().languages()
     for language, code in (("zhs", "zh"), ("zht", "zh"), ("pt_BR", "pt"), ("yo", "default"), ("", "default")):
-        assert operation.of(Draft("", path="p", language=language))[1] == operation.parameters[code]
+        assert of(Draft("", path="p", language=language))[1] == table[code]
 
 
 # --- the statistics, by hand -------------------------------------------------------------------------------------
@@ -166,7 +167,8 @@ def one_rule(**numbers: float | str | None) -> dict:
         ("min_words", "max_words", "max_character_repetition", "max_word_repetition", "max_special_characters",
          "min_stop_words", "max_flagged_words", "min_language_score", "max_perplexity"),
     )  # fmt: skip
-    return {"parameters": {"default": {**off, **numbers}}, **QUIET}
+    changes = {code: {**off, **numbers} for code in ("default", "en", "fr", "vi")}
+    return {"parameters": {"changes": changes}, **QUIET}
 
 
 @pytest.mark.parametrize("language", ["en", "", "tum"])
@@ -241,11 +243,23 @@ def test_statistics_are_measured_in_the_order_of_roots_and_the_first_decides() -
 
 
 def test_a_table_can_be_a_file(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("default: {}\nen: {min_words: 3}\n")
+    (tmp_path / "mine.yaml").write_text("default:\nen: {min_words: 3}\n")
     operation = made("roots_quality", parameters=str(tmp_path / "mine.yaml"))
     assert isinstance(operation, RootsQuality)
-    assert operation.parameters["en"].min_words == 3
-    assert operation.parameters["default"] == RootsQuality().parameters["default"]
-    (tmp_path / "bad.yaml").write_text("en: [")
-    with pytest.raises(ValueError, match="is not YAML"):
-        made("roots_quality", parameters=str(tmp_path / "bad.yaml"))
+    assert operation.parameters.languages()["en"].min_words == 3
+    assert operation.parameters.languages()["default"] == RootsTable().languages()["default"]
+    for content, said in (("en: [", "is not YAML"), ("en: {}", "an entry 'default'"), ("default: {x: 1}", "x: Extra")):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(ValueError, match=said):
+            made("roots_quality", parameters=str(tmp_path / "bad.yaml"))
+
+
+def test_changes_replace_what_they_name_and_count_as_content(tmp_path: Path) -> None:
+    changed = RootsTable(changes={"en": {"min_words": 10}, "yo": {"min_stop_words": None}})  # type: ignore[dict-item]
+    english, yoruba = changed.languages()["en"], changed.languages()["yo"]
+    assert (english.min_words, english.max_word_repetition) == (10, 0.19)
+    assert (yoruba.min_words, yoruba.min_stop_words) == (10, None)
+    digest = RootsTable().digest(Path.read_text)
+    assert changed.digest(Path.read_text) != digest, "10 is the default of the field, not of English"
+    (tmp_path / "same.yaml").write_text((Path(__file__).parents[4] / "conf/corpus/quality/roots.yaml").read_text())
+    assert RootsTable(table=str(tmp_path / "same.yaml")).digest(Path.read_text) == digest
