@@ -27,7 +27,7 @@ from stages.corpus.tables import TableWriter, rows_of
 from stages.corpus.writing import split_file
 
 # What decides the bytes of a corpus beside our own code.
-PACKAGES = ("bloomline", "pyarrow", "zstandard", "warcio", "trafilatura", "ftfy", "pycld2", "regex")
+PACKAGES = ("bloomline", "pyarrow", "warcio", "trafilatura", "ftfy", "pycld2", "regex")
 
 Facts = Mapping[str, Any]
 
