@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 
 _PLAIN = r"[^\W\d_]++(?=[\s,;!?\")])"  # most words, first: what follows them leaves no other choice
 _URL = r"(?:https?://|www\.|mailto:)[^\s<>\"]*[^\s<>\"'.,;:!?)\]}]"
-_MAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*"
+_MAIL = r"[\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)*"
 _ABBREVIATION = r"(?:[A-Z]|Mrs?|Ms|Dr|Prof|St|Jr|Sr|Gen|Rev|Inc|Corp|Co|Ltd|vs)\.(?!\w)|(?:[A-Za-z]\.){2,}"
 _CLITIC = r"['’](?:[sS]|[mM]|[dD]|[lL][lL]|[rR][eE]|[vV][eE])\b"
 _NEGATED = r"\w+(?=[nN]['’][tT]\b)|[nN]['’][tT]\b"
