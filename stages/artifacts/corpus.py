@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ValidationError
 
-from stages.artifacts.manifest import SPLITS, Manifest, Split, Tally
+from stages.artifacts.manifest import SPLITS, Cut, Manifest, Split, Tally
 from stages.base import Artifact, ArtifactError
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ class Corpus(Artifact):
             "read": total.read.model_dump(),
             "kept": total.kept.model_dump(),
             "splits": {split: manifest.size(split).model_dump() for split in SPLITS},
-            "kept by source": _kept(manifest.by("source")),
-            "kept by language": _kept(manifest.by("language")),
-            "kept by licence": _kept(manifest.by("license")),
+            "kept by source": _kept(manifest, "source"),
+            "kept by language": _kept(manifest, "language"),
+            "kept by licence": _kept(manifest, "license"),
             "dropped": {reason: tally.model_dump() for reason, tally in total.dropped.items()},
             "trimmed bytes": dict(total.trimmed),
             "warnings": warnings(manifest),
@@ -189,8 +189,9 @@ def warnings(manifest: Manifest) -> list[str]:
     return found + [f"source {source} holds no document" for source in sorted(silent)]
 
 
-def _kept(flows: Mapping[str, object]) -> dict[str, object]:
-    return {name or "(none)": flow.kept.model_dump() for name, flow in flows.items()}  # type: ignore[attr-defined]
+def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:
+    flows = sorted(manifest.by(cut).items(), key=lambda item: -item[1].kept.bytes)
+    return {name or "(none)": flow.kept.model_dump() for name, flow in flows}
 
 
 @contextmanager

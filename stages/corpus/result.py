@@ -52,17 +52,22 @@ def assemble(
         shards=tuple(_shard_facts(shard, facts) for shard, facts in zip(shards, written, strict=True)),
         versions=_versions(),
     )
+    check_splits(manifest)
+    _place(ctx.out, places, drawn)
+    (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    report(ctx, manifest)
+    return Corpus(ctx.out)
+
+
+def check_splits(manifest: Manifest) -> None:
+    """Raises StageError if a split is empty: nothing could be trained or measured."""
     total = manifest.total
     for split in SPLITS:
         if not manifest.size(split).documents:
             raise StageError(
                 f"split {split} is empty: {total.kept.documents} of {total.read.documents} documents were kept; "
-                "widen the sources, or change validation_fraction or limit_bytes"
+                "widen the sources, or change validation_fraction, limit_bytes or what is removed"
             )
-    _place(ctx.out, places, drawn)
-    (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
-    report(ctx, manifest)
-    return Corpus(ctx.out)
 
 
 def report(ctx: Context, manifest: Manifest) -> None:

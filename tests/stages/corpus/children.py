@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,12 @@ from stages.corpus.stage import IngestCorpus
 from tests.support import RecordingContext
 
 
-@dataclass
-class WithoutFigures(RecordingContext):
-    """A context that draws nothing: a picture takes longer than all the rest of a small corpus."""
-
-    def figure(self, name: str, figure: Any) -> None:
-        pass
-
-
 def run(values: dict[str, Any], out: Path, scratch: Path, peak: Path | None = None) -> None:
     """Ingest; with `peak`, leave there by how many bytes the process grew."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     out.mkdir(parents=True)
     scratch.mkdir(parents=True, exist_ok=True)
-    IngestCorpus(**values).run(WithoutFigures(out, scratch))
+    IngestCorpus(**values).run(RecordingContext(out, scratch, draw=False))
     if peak:
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak.write_text(f"{before * 1024} {after * 1024}")

@@ -32,18 +32,19 @@ def values(folder: Path, files: int = 24) -> dict[str, Any]:
 
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     config = values(tmp_path / "in")
-    began = time.monotonic()
-    calm = children.start(config, tmp_path / "calm", tmp_path / "calm scratch")
-    calm.join(60)
-    whole_s = time.monotonic() - began
-    assert calm.exitcode == 0
+    for name in ("first", "calm"):  # the first one waits for the server to be there
+        began = time.monotonic()
+        calm = children.start(config, tmp_path / name, tmp_path / f"{name} scratch")
+        calm.join(60)
+        whole_s = time.monotonic() - began
+        assert calm.exitcode == 0
     chance, kills, runs, resumed = random.Random(2), 0, 0, False
     scratch = tmp_path / "scratch"
     while kills < KILLS:
         runs += 1
         out = tmp_path / f"out{runs}"
         child = children.start(config, out, scratch)
-        child.join(chance.uniform(0, whole_s / 4))
+        child.join(chance.uniform(0, whole_s / 2))
         child.kill()
         child.join(60)
         if child.exitcode == 0:
@@ -51,8 +52,8 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
             shutil.rmtree(scratch)  # begin anew
         else:
             kills += 1
-            done = len(list(scratch.glob("read/*/" + MARKER)))
-            resumed = resumed or 0 < done < 24
+            done = len(list(scratch.glob("*/*/" + MARKER)))
+            resumed = resumed or 0 < done < 48
     assert resumed  # some were killed in the middle of the work
     last = children.start(config, tmp_path / "last", scratch)
     last.join(60)
