@@ -75,7 +75,8 @@ _LETTER = re.compile(r"[^\W\d_]")
 class GopherRepetition(Operation):
     """Drops what repeats itself: lines and paragraphs, frequent short grams of words, repeated long ones.
 
-    Gopher's repetition rules (the same, table A1). Shares are of all lines or paragraphs, or of the characters of the text. Limits of grams are by their length.
+    Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1). Shares are of all lines or paragraphs, or
+    of the characters of the text. Limits of grams are by their length.
     """
 
     operation: Literal["gopher_repetition"] = "gopher_repetition"
