@@ -30,7 +30,7 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 64 << 20
 SAMPLES = "samples.parquet"
 BATCH_DOCUMENTS = 64
-LARGE_LOSS = 0.9  # of a source's bytes: worth a warning
+LARGE_LOSS = 0.9  # of a source's documents or bytes: worth a warning
 
 
 @dataclass(frozen=True)
@@ -180,18 +180,24 @@ def warnings(manifest: Manifest) -> list[str]:
     """What a person should look at: sources that lost nearly all, or gave nothing."""
     found = []
     for source, flow in manifest.by("source").items():
-        lost = 1 - flow.kept.bytes / flow.read.bytes if flow.read.bytes else 0.0
-        if lost > LARGE_LOSS:
-            causes = {**{reason: tally.bytes for reason, tally in flow.dropped.items()}, **flow.trimmed}
-            worst = max(causes, key=lambda cause: causes[cause])
-            found.append(f"source {source} lost {lost:.0%} of its {flow.read.bytes / 1e6:.1f} MB, mostly by {worst}")
+        dropped = sum(flow.dropped.values(), Tally())
+        documents, size = (
+            lost / read if read else 0.0
+            for lost, read in ((dropped.documents, flow.read.documents), (dropped.bytes, flow.read.bytes))
+        )
+        if max(documents, size) > LARGE_LOSS:
+            worst = max(flow.dropped, key=lambda reason: flow.dropped[reason].documents)
+            found.append(
+                f"source {source} lost {documents:.0%} of its documents, {size:.0%} of its bytes; most by {worst}"
+            )
     silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
     return found + [f"source {source} holds no document" for source in sorted(silent)]
 
 
 def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:
+    """Those that have something, the largest first."""
     flows = sorted(manifest.by(cut).items(), key=lambda item: -item[1].kept.bytes)
-    return {name or "(none)": flow.kept.model_dump() for name, flow in flows}
+    return {name or "(none)": flow.kept.model_dump() for name, flow in flows if flow.kept.documents}
 
 
 @contextmanager
