@@ -1,14 +1,14 @@
 """Where steps run, without saying how: nodes, executors, and what passes between a step and the driver.
 
 An `Executor` starts pieces of work side by side and tells what became of them. Work is a picklable function of a
-`Launcher` (what a step may start: a gang, a served application) and a `Send` (how it speaks to the driver). Executors:
-`cluster/inline.py` (in this process, no Ray) and `cluster/session.py` (Ray, local or joined). No module outside
-`cluster/` imports ray, and this module does not either.
+`Launcher` (what a step may start: a gang, items side by side, a served application) and a `Send` (how it speaks to the
+driver). Executors: `cluster/inline.py` (in this process, no Ray) and `cluster/session.py` (Ray, local or joined). No
+module outside `cluster/` imports ray, and this module does not either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -64,6 +64,18 @@ class Launcher(Protocol):
         max_restarts: int,
         send: Send,
     ) -> list[T]: ...
+
+    def map(
+        self,
+        step: str,
+        function: Callable[[Any], T],
+        items: Sequence[Any],
+        *,
+        workers: int,
+        resources: Resources,
+        max_retries: int,
+        send: Send,
+    ) -> Iterator[tuple[int, T]]: ...
 
     def serve(self, application: Application) -> Served: ...
 

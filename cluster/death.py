@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
 
-def cause_of_death(error: RayActorError) -> str:
+def cause_of_death(error: RayError) -> str:
     """The cause that Ray gives, without its ids and advice."""
     text = str(error)
     if "memory" in text and "running low" in text:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from time import sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from cluster.attempt import attempt
 from cluster.base import Deliver, Message, Node, Outcome, Send, Work
+from cluster.items import in_turn
 from cluster.reporter import StepReporter
 from stages.base import Application, Demand, Rank, Resources, Served
 
@@ -78,7 +79,7 @@ class _InlineSend:
 
 
 class InlineLauncher:
-    """A gang is one rank, called; an application is served by a subprocess."""
+    """A gang is one rank, called; items are done in turn; an application is served by a subprocess."""
 
     def gang(
         self,
@@ -93,6 +94,19 @@ class InlineLauncher:
     ) -> list[T]:
         alone = Rank(index=0, size=1, rendezvous="", reporter=StepReporter(step, send), uses_gpu=rank.gpus > 0)
         return [function(alone, *arguments)]
+
+    def map(
+        self,
+        step: str,
+        function: Callable[[Any], T],
+        items: Sequence[Any],
+        *,
+        workers: int,
+        resources: Resources,
+        max_retries: int,
+        send: Send,
+    ) -> Iterator[tuple[int, T]]:
+        return in_turn(function, items, send)
 
     def serve(self, application: Application) -> Served:
         from cluster import inline_serve

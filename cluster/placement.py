@@ -10,7 +10,12 @@ from stages.base import Resources
 
 def fits(asked: Resources, count: int, nodes: Sequence[Node]) -> bool:
     """Whether `count` processes that each ask `asked` have room on `nodes` when nothing else runs there."""
-    return sum(_room(asked, node, count) for node in nodes) >= count
+    return room(asked, count, nodes) >= count
+
+
+def room(asked: Resources, count: int, nodes: Sequence[Node]) -> int:
+    """How many processes that each ask `asked`, of `count`, have room on `nodes` when nothing else runs there."""
+    return min(count, sum(_room(asked, node, count) for node in nodes))
 
 
 def _room(asked: Resources, node: Node, count: int) -> int:

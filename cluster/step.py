@@ -7,7 +7,7 @@ process owns the ranks of its gang, so that whatever dies takes with it what it 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -16,7 +16,9 @@ from cluster import process
 from cluster.attempt import attempt
 from cluster.base import Message, Outcome, Send, Work
 from cluster.gang import GangSpec, run_gang
+from cluster.items import in_turn
 from cluster.mail import Mailbox
+from cluster.mapping import MapSpec, run_map
 from stages.base import Application, Resources, Served
 
 T = TypeVar("T")
@@ -54,7 +56,7 @@ class StepProcess:
 
 
 class RayLauncher:
-    """Starts gangs and applications from the process of a step."""
+    """Starts gangs, tasks and applications from the process of a step."""
 
     def __init__(self, group_name: str, can_grow: bool, placement_timeout_s: float) -> None:
         self._group_name = group_name
@@ -85,6 +87,30 @@ class RayLauncher:
             placement_timeout_s=self._placement_timeout_s,
         )
         return run_gang(spec, max_restarts, send)
+
+    def map(
+        self,
+        step: str,
+        function: Callable[[Any], T],
+        items: Sequence[Any],
+        *,
+        workers: int,
+        resources: Resources,
+        max_retries: int,
+        send: Send,
+    ) -> Iterator[tuple[int, T]]:
+        if workers == 1:
+            return in_turn(function, items, send)
+        spec = MapSpec(
+            step=step,
+            function=function,
+            items=items,
+            workers=workers,
+            resources=resources,
+            max_retries=max_retries,
+            can_grow=self._can_grow,
+        )
+        return run_map(spec, send)
 
     def serve(self, application: Application) -> Served:
         from cluster import serve

@@ -7,7 +7,7 @@ run here, and how its gang is started, is the cluster's business.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from cluster.reporter import StepReporter
 from pipelines.store import FileEntry, Record, Store, StoreConfig
 from stages.base import Application, Artifact, Resources, Served, Stage, StageError
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -100,6 +101,25 @@ class StepContext(StepReporter):
     ) -> list[T]:
         return self._launcher.gang(
             self.step, function, arguments, ranks=ranks, rank=rank, max_restarts=max_restarts, send=self._send
+        )
+
+    def map(
+        self,
+        function: Callable[[Item], T],
+        items: Sequence[Item],
+        *,
+        workers: int = 0,
+        resources: Resources = Resources(),
+        max_retries: int = 3,
+    ) -> Iterator[tuple[int, T]]:
+        return self._launcher.map(
+            self.step,
+            function,
+            items,
+            workers=workers,
+            resources=resources,
+            max_retries=max_retries,
+            send=self._send,
         )
 
     def serve(self, application: Application) -> Served:

@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 from pipelines.graph import Step
 from stages.base import Artifact, Edge, External, RuntimeMarker
 
+FIRST_VERSION = "1"  # of a config value's code: left out, like a field at its default
+
 DigestFile = Callable[[Path], str]
 Payload = dict[str, Any]
 
@@ -85,7 +87,9 @@ def _canonical(value: Any, where: str, digest_file: DigestFile) -> Any:
     if isinstance(value, External):
         return {"external": value.digest(digest_file)}
     if isinstance(value, BaseModel):
-        return _fields(value, where, digest_file)
+        fields = _fields(value, where, digest_file)
+        version = getattr(value, "version", FIRST_VERSION)
+        return fields if version == FIRST_VERSION else {**fields, "version": version}
     if isinstance(value, Enum):
         return _canonical(value.value, where, digest_file)
     if value is None or isinstance(value, bool | int | str):

@@ -37,7 +37,11 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
         tag = detail["ctx"].get("tag")
         kind = detail["ctx"]["discriminator"].strip("'")
         expected = detail["ctx"].get("expected_tags", "a known kind")
-        return Problem(f"{key}.{kind}", repr(tag) if tag is not None else "missing", f"one of {expected}")
+        if tag is None:
+            return Problem(f"{key}.{kind}", "missing", f"one of {expected}")
+        return Problem(
+            f"{key}.{kind}", repr(tag), "a kind that exists", nearest(str(tag), re.findall("'([^']+)'", expected))
+        )
     message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"]).rstrip(".")
     value = detail["input"]
     if not location or isinstance(value, dict):

@@ -11,7 +11,7 @@ are part of what the result is, unless wrapped in `Runtime`: those say how the w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -50,6 +51,8 @@ Runtime = Annotated[T, RuntimeMarker()]
 
 class Config(BaseModel):
     """Base of every config value: frozen, unknown fields refused, defaults validated."""
+
+    version: ClassVar[str] = "1"  # part of the fingerprint: bump it when the code changes what comes out
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
 
@@ -216,6 +219,23 @@ class Context(Reporter, Protocol):
         gang has one rank whatever was asked. Raises StageError when the gang could not be placed or was lost.
         """
 
+    def map(
+        self,
+        function: Callable[[Item], T],
+        items: Sequence[Item],
+        *,
+        workers: int = 0,
+        resources: Resources = Resources(),
+        max_retries: int = 3,
+    ) -> Iterator[tuple[int, T]]:
+        """Run `function(item)` for every item, each in a worker of its own; (index of the item, result) as they end.
+
+        At most `workers` run at once (0: as many as the cluster has room for, each with `resources`); with one, or
+        in process (no cluster), items are done here, in order. A lost worker's item is done again, at most
+        `max_retries` times, so `function` must be able to go on after itself. An exception that it raises ends
+        everything. Raises Stopped if the run was asked to stop, StageError if an item was lost too often.
+        """
+
     def serve(self, application: Application) -> Served:
         """Serve an application on a free port of this machine until `stop()`; returns once it answers."""
 
@@ -227,7 +247,6 @@ class Context(Reporter, Protocol):
 class Stage(Config):
     """A kind of work. Subclasses declare fields and `run`; the return annotation of `run` is what the step leaves."""
 
-    version: ClassVar[str] = "1"  # bump it when the code changes what comes out
     headline: ClassVar[str | None] = None  # the metric shown in the table of a run
 
     def demand(self) -> Demand:
@@ -239,12 +258,21 @@ class Stage(Config):
 
     def bind(self, artifacts: Mapping[str, Artifact]) -> Self:
         """This stage with every edge replaced by the artifact of its step. `artifacts` maps step name to artifact."""
-        return self.model_copy(update={name: _bind(getattr(self, name), artifacts) for name in type(self).model_fields})
+        return _bound(self, artifacts)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _bound(model: _Model, artifacts: Mapping[str, Artifact]) -> _Model:
+    return model.model_copy(update={name: _bind(getattr(model, name), artifacts) for name in type(model).model_fields})
 
 
 def _bind(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
     if isinstance(value, Edge):
         return artifacts[value.step]
+    if isinstance(value, BaseModel):
+        return _bound(value, artifacts)
     if isinstance(value, Mapping):
         return {key: _bind(item, artifacts) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -253,13 +281,18 @@ def _bind(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
 
 
 def edges(stage: Stage) -> list[tuple[str, Edge]]:
-    """Every edge of a stage with the dotted key of the field that holds it, in the order of the fields."""
+    """Every edge of a stage with the dotted key of the field that holds it, in the order of the fields.
+
+    Configs within the stage's fields may hold edges too.
+    """
 
     def walk(key: str, value: Any) -> list[tuple[str, Edge]]:
         if isinstance(value, Edge):
             return [(key, value)]
         if isinstance(value, Mapping):
             return [found for name, item in value.items() for found in walk(f"{key}.{name}", item)]
+        if isinstance(value, BaseModel):
+            return [found for name in type(value).model_fields for found in walk(f"{key}.{name}", getattr(value, name))]
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             return [found for index, item in enumerate(value) for found in walk(f"{key}.{index}", item)]
         return []

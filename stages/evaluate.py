@@ -7,6 +7,7 @@ All coders get the same bytes; the n-gram model has seen training text (as the m
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Evaluate(Stage):
     document_bytes: PositiveInt = 100_000  # of each document, from its start
     overlap: float = Field(default=0.5, ge=0, le=0.95)  # of a window with the one before it, in contexts
     ngram_order: int = Field(default=6, ge=1, le=8)  # bytes of a gram
-    ngram_train_bytes: PositiveInt = 100_000_000  # of the training documents, those with the smallest ids
+    ngram_train_bytes: PositiveInt = 100_000_000  # of the training documents, about: those with the smallest ids
     prompts: tuple[str, ...] = Field(default=("The ", "def ", "import "), min_length=1)
     completion_tokens: PositiveInt = 64
     temperature: PositiveFloat = 0.8  # of the sampled completions
@@ -96,24 +97,23 @@ class Evaluate(Stage):
 
     def _held_out(self) -> dict[str, list[HeldOut]]:
         """The documents to evaluate, by source."""
-        found: dict[str, list[HeldOut]] = defaultdict(list)
+        smallest: dict[str, list[tuple[str, HeldOut]]] = defaultdict(list)
         for document in self.corpus.documents("validation"):
-            if len(found[document.source]) < self.documents_per_source:
-                data = document.text.encode()
-                kept = data[: self.document_bytes].decode(errors="ignore").encode()  # whole characters only
-                found[document.source].append(HeldOut(document.source, kept, whole=len(kept) == len(data)))
+            data = document.text.encode()
+            kept = data[: self.document_bytes].decode(errors="ignore").encode()  # whole characters only
+            chosen = smallest[document.source]
+            insort(chosen, (document.id, HeldOut(document.source, kept, whole=len(kept) == len(data))), key=_by_id)
+            del chosen[self.documents_per_source :]
+        found = {source: [document for _, document in chosen] for source, chosen in smallest.items()}
         if not any(document.data for documents in found.values() for document in documents):
             raise StageError("the corpus has no validation document to evaluate")
-        return dict(found)
+        return found
 
     def _training_texts(self) -> Iterator[bytes]:
-        read = 0
-        for document in self.corpus.documents("train"):
-            data = document.text.encode()
-            if read and read + len(data) > self.ngram_train_bytes:
-                return
-            read += len(data)
-            yield data
+        """Training texts of all shards alike, about as many bytes as are wanted."""
+        size = self.corpus.manifest.size("train").bytes
+        for document in self.corpus.documents("train", fraction=self.ngram_train_bytes / size):
+            yield document.text.encode()
 
     def _use_model(
         self, ctx: Context, held_out: Mapping[str, list[HeldOut]]
@@ -165,6 +165,10 @@ def verdict(total: Bits) -> str:
         f"({total.per_byte('xz_per_document'):.3f} with each document compressed on its own, as the model sees them; "
         f"n-gram model: {total.per_byte('ngram'):.3f})."
     )
+
+
+def _by_id(entry: tuple[str, HeldOut]) -> str:
+    return entry[0]
 
 
 def _baselines(documents: list[HeldOut], ngram: NgramModel) -> Bits:

@@ -11,6 +11,8 @@ from stages.base import Stage
 
 STAGES: dict[str, str] = {
     "corpus": "stages.corpus.stage:IngestCorpus",
+    "remove": "stages.corpus.remove:RemoveDocuments",
+    "ngram": "stages.ngram:TrainNgram",
     "tokenizer": "stages.tokenizer:TrainTokenizer",
     "model_tokenizer": "stages.model_tokenizer:ModelTokenizer",
     "tokens": "stages.tokens:TokenizeCorpus",

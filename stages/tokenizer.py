@@ -48,7 +48,7 @@ class TrainTokenizer(Stage):
 
     corpus: Corpus
     vocab_size: int = Field(default=250_680, ge=256 + len(SPECIAL_TOKENS), le=1 << 24)  # special tokens included
-    sample_bytes: PositiveInt = 1_000_000_000  # of training text: the documents with the smallest ids
+    sample_bytes: PositiveInt = 1_000_000_000  # of training text, about: the documents with the smallest ids
     min_frequency: PositiveInt = 2  # of a pair of tokens, to be merged
 
     def run(self, ctx: Context) -> Tokenizer:
@@ -78,14 +78,13 @@ class TrainTokenizer(Stage):
         return tokenizer
 
     def _sample(self, ctx: Context) -> Iterator[list[str]]:
-        """Batches of training texts. Documents lie in the order of hashes: the first ones are a fair sample."""
-        total = min(self.sample_bytes, self.corpus.manifest.splits["train"].size.bytes)
+        """Batches of training texts: all, or a fair sample of all shards."""
+        size = self.corpus.manifest.size("train").bytes
+        total = min(self.sample_bytes, size)
         batch: list[str] = []
         read = pending = 0
-        for document in self.corpus.documents("train"):
+        for document in self.corpus.documents("train", fraction=total / size):
             size = len(document.text.encode())
-            if read and read + size > self.sample_bytes:
-                break
             batch.append(document.text)
             read, pending = read + size, pending + size
             if pending >= BATCH_BYTES:
@@ -130,15 +129,12 @@ def verify_round_trip(tokenizer: LoadedTokenizer, texts: list[str]) -> int:
 
 
 def batches(corpus: Corpus, limit_bytes: int) -> Iterator[list[str]]:
-    """The first `limit_bytes` of validation texts, in batches."""
+    """About `limit_bytes` of validation texts, of all shards alike, in batches."""
     batch: list[str] = []
-    read = pending = 0
-    for document in corpus.documents("validation"):
-        size = len(document.text.encode())
-        if read and read + size > limit_bytes:
-            break
+    pending = 0
+    for document in corpus.documents("validation", fraction=limit_bytes / corpus.manifest.size("validation").bytes):
         batch.append(document.text)
-        read, pending = read + size, pending + size
+        pending += len(document.text.encode())
         if pending >= BATCH_BYTES:
             yield batch
             batch, pending = [], 0

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from stages.artifacts.corpus import SPLITS, Corpus, Document, Split
+from stages.artifacts.corpus import Corpus, Document
+from stages.artifacts.manifest import SPLITS, Split
 from stages.artifacts.tokenizer import Tokenizer
 from stages.artifacts.tokens import (
     FACTS,
@@ -34,6 +35,7 @@ class TokenizeCorpus(Stage):
     """A corpus's documents end to end as token ids. Reads Corpus and Tokenizer, leaves TokenDataset."""
 
     headline: ClassVar[str | None] = "train_tokens"
+    version: ClassVar[str] = "2"
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -44,7 +46,7 @@ class TokenizeCorpus(Stage):
         vocab_size = tokenizer.get_vocab_size()
         token_type: Literal["<u2", "<u4"] = "<u2" if vocab_size <= 1 << 16 else "<u4"
         manifest = self.corpus.manifest
-        total = sum(manifest.splits[split].size.bytes for split in SPLITS)
+        total = sum(manifest.size(split).bytes for split in SPLITS)
         splits: dict[Split, SplitFacts] = {}
         done = 0
         for split in SPLITS:

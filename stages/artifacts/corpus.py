@@ -1,104 +1,66 @@
 """Documents for training and validation, each with where it came from and under which licence.
 
-documents/SPLIT-NNNNN.parquet   the documents of a split (train, validation), ordered by id over all its shards
-manifest.json                   what came in, what was kept, what was dropped and why, in documents and bytes
+documents/SPLIT-NNNNN.parquet   the documents of a shard that are in a split (train, validation)
+dropped/NNNNN.parquet           the ledger: every document of a shard that was dropped, by which rule and why
+samples.parquet                 a few dropped documents of each source and rule, with the beginning of their text
+manifest.json                   what came in, what was kept, what was dropped, in documents and bytes
+
+A shard holds a part of one source, in the order of the files and the places in them that it was read from.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import NonNegativeInt, ValidationError, model_validator
+from pydantic import ValidationError
 
-from stages.base import Artifact, ArtifactError, Config
+from stages.artifacts.manifest import SPLITS, Cut, Manifest, Split, Tally
+from stages.base import Artifact, ArtifactError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = ("train", "validation")
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 64 << 20
+SAMPLES = "samples.parquet"
 BATCH_DOCUMENTS = 64
+LARGE_LOSS = 0.9  # of a source's documents or bytes: worth a warning
 
 
 @dataclass(frozen=True)
 class Document:
     """One text and its provenance. Its fields are the columns of the shards, all strings."""
 
-    id: str  # hexadecimal; unique in the corpus, the same on every run
+    id: str  # 32 hexadecimal digits; unique in the corpus, the same on every run, spread evenly
     text: str
-    source: str  # the kind of text, as its reader names it: what evaluation reports by
-    path: str  # within its package or source, "/" between the parts; never absolute
+    source: str  # its name in the configuration
+    path: str  # within its source, "/" between the parts; never absolute
+    url: str  # where it was published; empty if unknown
     package: str  # the distribution that holds it; empty if there is none
-    license: str  # an SPDX expression where the package gives one; "unknown" otherwise
-    language: str  # of the text, as its reader tells by its suffix ("python", "c", "markdown", ...); may be empty
+    license: str  # an SPDX expression where the source gives one; "unknown" otherwise
+    language: str  # a code of a language ("en", "zhs"), or the name of a programming or markup one; may be empty
+    operations: str  # the hash of the operations that it went through: `SourceFacts.chain`
     digest: str  # SHA-256 of the text's UTF-8 bytes, in hexadecimal
 
 
-COLUMNS = tuple(field.name for field in fields(Document))
-
-
-class Tally(Config):
-    """A number of documents and the bytes of their texts."""
-
-    documents: NonNegativeInt = 0
-    bytes: NonNegativeInt = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(documents=self.documents + other.documents, bytes=self.bytes + other.bytes)
-
-
-class Flow(Config):
-    """What came in and became of it. Always `read` = `kept` + the sum of `dropped`, which maps reason to tally."""
-
-    read: Tally = Tally()
-    kept: Tally = Tally()
-    dropped: Mapping[str, Tally] = {}
-
-    @model_validator(mode="after")
-    def _conserved(self) -> Flow:
-        if self.read != sum(self.dropped.values(), self.kept):
-            raise ValueError("documents or bytes read are not those kept plus those dropped")
-        return self
-
-
-class SplitFacts(Config):
-    """One split: what is in it, and the documents of each shard in order."""
-
-    size: Tally
-    shards: tuple[NonNegativeInt, ...]
-
-
-class Manifest(Config):
-    """A corpus in numbers."""
-
-    total: Flow
-    sources: Mapping[str, Flow]
-    splits: Mapping[Split, SplitFacts]
-    licenses: Mapping[str, Tally]  # of what was kept
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Manifest:
-        for name in ("read", "kept"):
-            if getattr(self.total, name) != sum((getattr(flow, name) for flow in self.sources.values()), Tally()):
-                raise ValueError(f"what was {name} by source does not add up to the total")
-        for name, parts in (
-            ("split", [split.size for split in self.splits.values()]),
-            ("licence", list(self.licenses.values())),
-        ):
-            if sum(parts, Tally()) != self.total.kept:
-                raise ValueError(f"what was kept by {name} does not add up to the total")
-        return self
+COLUMNS = {field.name: "string" for field in fields(Document)}
+DROPPED_COLUMNS = {
+    **dict.fromkeys(("id", "source", "path", "url", "package", "license", "language"), "string"),
+    "bytes": "int64",  # of its text, as it was when dropped
+    **dict.fromkeys(("operation", "rule", "value", "threshold"), "string"),
+}
+SAMPLE_COLUMNS = {**{name: kind for name, kind in DROPPED_COLUMNS.items() if name != "bytes"}, "text": "string"}
 
 
 @dataclass(frozen=True)
 class Corpus(Artifact):
-    """Deduplicated, filtered documents in two splits."""
+    """Filtered, deduplicated documents in two splits."""
 
     is_dataset: ClassVar[bool] = True
 
@@ -116,70 +78,139 @@ class Corpus(Artifact):
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
 
-    def documents(self, split: Split) -> Iterator[Document]:
-        """The documents of a split, in the order of their ids, a few in memory at a time.
+    def documents(self, split: Split, fraction: float = 1.0) -> Iterator[Document]:
+        """The documents of a split, shard by shard, a few in memory at a time.
 
+        With a `fraction`, about that part of them: those with the smallest ids, which are a fair sample of all shards.
         Raises ArtifactError if a shard is missing, garbled or of another length than the manifest says.
         """
-        from pyarrow import ArrowException
+        below = f"{int(max(fraction, 0) * 2**64):016x}" if fraction < 1 else None
+        for index, shard in enumerate(self.manifest.shards):
+            if expected := shard.splits.get(split, Tally()).documents:
+                yield from self._shard(self.path / shard_name(split, index), expected, below)
 
-        for index, expected in enumerate(self.manifest.splits[split].shards):
-            path = self.path / shard_name(split, index)
-            found = 0
-            try:
-                with _open_shard(path) as shard:
-                    for batch in shard.iter_batches(BATCH_DOCUMENTS, columns=list(COLUMNS)):
-                        found += batch.num_rows
-                        yield from (Document(**row) for row in batch.to_pylist())
-            except (ArrowException, OSError) as error:
-                raise ArtifactError(f"{path} is not a readable Parquet file: {error}") from None
-            if found != expected:
-                raise ArtifactError(f"{path} holds {found} documents, {MANIFEST} says {expected}")
+    def dropped(self, shard: int) -> pa.Table:
+        """The ledger of a shard. Raises ArtifactError as `documents` does."""
+        path = self.path / dropped_name(shard)
+        with _opened(path, DROPPED_COLUMNS) as file:
+            table = file.read()
+        if table.num_rows != (expected := self.manifest.shards[shard].dropped):
+            raise ArtifactError(f"{path} holds {table.num_rows} documents, {MANIFEST} says {expected}")
+        return table
+
+    def samples(self) -> pa.Table:
+        """Dropped documents with the beginning of their text. Raises ArtifactError."""
+        with _opened(self.path / SAMPLES, SAMPLE_COLUMNS) as file:
+            return file.read()
 
     def check(self) -> None:
-        """Every document read: digests are those of the texts, ids ascend, numbers are the manifest's."""
-        kept: dict[str, Tally] = {}
-        licenses: dict[str, Tally] = {}
-        for split, facts in self.manifest.splits.items():
-            size, last = Tally(), ""
-            for document in self.documents(split):
-                data = document.text.encode()
-                if hashlib.sha256(data).hexdigest() != document.digest:
-                    raise ArtifactError(f"{self.path}: the text of {document.path} has another digest than recorded")
-                if document.id <= last:
-                    raise ArtifactError(f"{self.path}: split {split} is not ordered by id at {document.id}")
-                one, last = Tally(documents=1, bytes=len(data)), document.id
-                size += one
-                kept[document.source] = kept.get(document.source, Tally()) + one
-                licenses[document.license] = licenses.get(document.license, Tally()) + one
-            if size != facts.size:
-                raise ArtifactError(f"{self.path}: split {split} holds {size!r}, {MANIFEST} says {facts.size!r}")
-        recorded = {source: flow.kept for source, flow in self.manifest.sources.items() if flow.kept.documents}
-        if kept != recorded or licenses != dict(self.manifest.licenses):
-            raise ArtifactError(f"{self.path}: documents by source or licence are not as {MANIFEST} says")
+        """Every document read: digests are those of the texts, no id comes twice, numbers are the manifest's."""
+        import numpy as np
+
+        manifest = self.manifest
+        kept: dict[tuple[str, str, str], Tally] = {}
+        ids: list[np.ndarray] = []
+        for index, facts in enumerate(manifest.shards):
+            for split in SPLITS:
+                found, sizes = [], Tally()
+                for document in self._documents_of(index, split, facts.splits.get(split, Tally())):
+                    data = document.text.encode()
+                    if hashlib.sha256(data).hexdigest() != document.digest:
+                        raise ArtifactError(
+                            f"{self.path}: the text of {document.path} has another digest than recorded"
+                        )
+                    one = Tally(documents=1, bytes=len(data))
+                    cell = (document.source, document.language, document.license)
+                    kept[cell] = kept.get(cell, Tally()) + one
+                    sizes += one
+                    found.append(document.id)
+                if sizes != facts.splits.get(split, Tally()):
+                    raise ArtifactError(f"{self.path}: shard {index} holds {sizes!r} of {split}, {MANIFEST} differs")
+                ids.append(np.array(found, "S32"))
+            self.dropped(index)
+        self.samples()
+        every = np.sort(np.concatenate(ids)) if ids else np.empty(0, "S32")
+        if (every[1:] == every[:-1]).any():
+            raise ArtifactError(f"{self.path}: two documents have the id {every[1:][every[1:] == every[:-1]][0]!r}")
+        recorded = {(cell.source, cell.language, cell.license): cell.flow.kept for cell in manifest.cells}
+        if kept != {cell: tally for cell, tally in recorded.items() if tally.documents}:
+            raise ArtifactError(f"{self.path}: documents by source, language or licence are not as {MANIFEST} says")
 
     def describe(self) -> Mapping[str, object]:
         manifest = self.manifest
+        total = manifest.total
         return {
-            "read": manifest.total.read.model_dump(),
-            "kept": manifest.total.kept.model_dump(),
-            "dropped": {reason: tally.model_dump() for reason, tally in manifest.total.dropped.items()},
-            "splits": {split: facts.size.model_dump() for split, facts in manifest.splits.items()},
-            "bytes by source": {source: flow.kept.bytes for source, flow in manifest.sources.items()},
-            "bytes by licence": {license_: tally.bytes for license_, tally in manifest.licenses.items()},
+            "read": total.read.model_dump(),
+            "kept": total.kept.model_dump(),
+            "splits": {split: manifest.size(split).model_dump() for split in SPLITS},
+            "kept by source": _kept(manifest, "source"),
+            "kept by language": _kept(manifest, "language"),
+            "kept by licence": _kept(manifest, "license"),
+            "dropped": {reason: tally.model_dump() for reason, tally in total.dropped.items()},
+            "trimmed bytes": dict(total.trimmed),
+            "warnings": warnings(manifest),
         }
+
+    def _documents_of(self, shard: int, split: Split, expected: Tally) -> Iterator[Document]:
+        return self._shard(self.path / shard_name(split, shard), expected.documents) if expected.documents else iter(())
+
+    def _shard(self, path: Path, expected: int, below: str | None = None) -> Iterator[Document]:
+        """The documents of one file, of those with an id below `below` if that is given."""
+        import pyarrow.compute as pc
+
+        found = 0
+        with _opened(path, COLUMNS) as file:
+            for batch in file.iter_batches(BATCH_DOCUMENTS, columns=list(COLUMNS)):
+                found += batch.num_rows
+                chosen = batch if below is None else batch.filter(pc.less(batch["id"], below))
+                yield from (Document(**row) for row in chosen.to_pylist())
+        if found != expected:
+            raise ArtifactError(f"{path} holds {found} documents, {MANIFEST} says {expected}")
 
 
 def shard_name(split: Split, index: int) -> str:
     return f"documents/{split}-{index:05d}.parquet"
 
 
-def _open_shard(path: Path) -> ParquetFile:
+def dropped_name(index: int) -> str:
+    return f"dropped/{index:05d}.parquet"
+
+
+def warnings(manifest: Manifest) -> list[str]:
+    """What a person should look at: sources that lost nearly all, or gave nothing."""
+    found = []
+    for source, flow in manifest.by("source").items():
+        dropped = sum(flow.dropped.values(), Tally())
+        documents, size = (
+            lost / read if read else 0.0
+            for lost, read in ((dropped.documents, flow.read.documents), (dropped.bytes, flow.read.bytes))
+        )
+        if max(documents, size) > LARGE_LOSS:
+            worst = max(flow.dropped, key=lambda reason: flow.dropped[reason].documents)
+            found.append(
+                f"source {source} lost {documents:.0%} of its documents, {size:.0%} of its bytes; most by {worst}"
+            )
+    silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
+    return found + [f"source {source} holds no document" for source in sorted(silent)]
+
+
+def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:
+    """Those that have something, the largest first."""
+    flows = sorted(manifest.by(cut).items(), key=lambda item: -item[1].kept.bytes)
+    return {name or "(none)": flow.kept.model_dump() for name, flow in flows if flow.kept.documents}
+
+
+@contextmanager
+def _opened(path: Path, columns: Mapping[str, str]) -> Iterator[ParquetFile]:
+    """A Parquet file with these columns. Raises ArtifactError if it has others, is missing or is garbled."""
+    from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    shard = ParquetFile(path)
-    names = tuple(shard.schema_arrow.names)
-    if names != COLUMNS or any(str(kind) != "string" for kind in shard.schema_arrow.types):
-        shard.close()
-        raise ArtifactError(f"{path} has the columns {', '.join(names)}; a corpus has {', '.join(COLUMNS)}, all text")
-    return shard
+    try:
+        with ParquetFile(path) as file:
+            found = {field.name: str(field.type) for field in file.schema_arrow}
+            if found != dict(columns):
+                raise ArtifactError(f"{path} has the columns {', '.join(found)}; expected {', '.join(columns)}")
+            yield file
+    except (ArrowException, OSError) as error:
+        raise ArtifactError(f"{path} is not a readable Parquet file: {error}") from None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from stages.artifacts.corpus import Split
+from stages.artifacts.manifest import Split
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
 from stages.base import Artifact, ArtifactError, Config
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FACTS = "dataset.json"
 FACTS_LIMIT_BYTES = 64 << 20
 CHECK_TOKENS = 1 << 22  # tokens looked at in one go when a whole split is checked
-PROVENANCE = ("id", "source", "path", "package", "license", "language")
+PROVENANCE = ("id", "source", "path", "url", "package", "license", "language", "operations")
 INDEX_TYPES = {"start": "int64", "bytes": "int64", **dict.fromkeys(PROVENANCE, "string")}
 
 
@@ -61,9 +61,11 @@ class TokenRange:
     id: str
     source: str
     path: str
+    url: str
     package: str
     license: str
     language: str
+    operations: str  # the hash of what was done to its text: `SourceFacts.chain` of the corpus
 
 
 class ShardedTokens:

@@ -1,4 +1,4 @@
-"""A corpus at a glance: what each source and licence gave, and what was dropped for which reason."""
+"""A corpus at a glance: what each source, language and licence gave, how long texts are, what was dropped."""
 
 from __future__ import annotations
 
@@ -7,23 +7,40 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.artifacts.corpus import Manifest, Tally
+from stages.artifacts.manifest import Cut, Manifest, Tally
 
 SHOWN = 8  # bars of a panel; the rest is summed
 
 
 def flow_figure(manifest: Manifest) -> Figure:
-    """Three panels of bars, in megabytes: kept by source, kept by licence, dropped by reason."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    kept = {source: flow.kept for source, flow in manifest.sources.items()}
+    """Bars, in megabytes: kept by source, language and licence, dropped by reason; and a histogram of lengths."""
+    figure = Figure(figsize=(12, 7), layout="constrained")
     panels = (
-        ("kept, by source", kept, "#2f6f4f"),
-        ("kept, by licence", manifest.licenses, "#2f5f8f"),
+        ("kept, by source", _kept(manifest, "source"), "#2f6f4f"),
+        ("kept, by language", _kept(manifest, "language"), "#4f6f8f"),
+        ("kept, by licence", _kept(manifest, "license"), "#2f5f8f"),
         ("dropped, by reason", manifest.total.dropped, "#a0522d"),
     )
-    for axes, (title, tallies, color) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        _bars(axes, title, tallies, color)
+    *axes, lengths, nothing = figure.subplots(2, 3).flat
+    for each, (title, tallies, color) in zip(axes, panels, strict=True):
+        _bars(each, title, tallies, color)
+    _histogram(lengths, manifest)
+    nothing.set_axis_off()
     return figure
+
+
+def _kept(manifest: Manifest, cut: Cut) -> dict[str, Tally]:
+    return {name or "(none)": flow.kept for name, flow in manifest.by(cut).items()}
+
+
+def _histogram(axes: Axes, manifest: Manifest) -> None:
+    """Documents by the length of their text."""
+    lengths = manifest.lengths
+    axes.bar(range(len(lengths)), [tally.documents for tally in lengths.values()], color="#6f6f6f", width=0.9)
+    names = [f"{2**bits:,}" if bits < 10 else f"{2 ** (bits - 10):,} KiB" for bits in lengths]
+    axes.set_xticks(range(len(lengths)), names, fontsize=7, rotation=45, ha="right")
+    axes.set_title("documents kept, by length below", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _bars(axes: Axes, title: str, tallies: Mapping[str, Tally], color: str) -> None:

@@ -1,65 +1,54 @@
-"""Writes a split's documents as Parquet shards whose bytes depend on the documents alone."""
+"""The plan of the work: which part of which source goes into which shard. It follows from names and sizes alone.
+
+Shard NNNNN of the plan is shard NNNNN of the corpus, whoever reads it and whenever.
+"""
 
 from __future__ import annotations
 
-from dataclasses import astuple
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from stages.artifacts.corpus import COLUMNS, Document, Split, SplitFacts, Tally, shard_name
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetWriter
-
-SHARD_BYTES = 256 << 20  # of text
-ROW_GROUP_BYTES = 8 << 20
+from stages.corpus.readers.base import Part
+from stages.corpus.source import Source
 
 
-class ShardWriter:
-    """The shards of one split. `add` in the order of ids, then `close`."""
+@dataclass(frozen=True)
+class Shard:
+    """Parts of one source that are read together, in order."""
 
-    def __init__(self, folder: Path, split: Split) -> None:
-        self._folder, self._split = folder, split
-        self._size = Tally()
-        self._shards: list[int] = []
-        self._shard_bytes = self._pending_bytes = 0
-        self._pending: list[Document] = []
-        self._writer: ParquetWriter | None = None
+    index: int
+    source: str
+    parts: tuple[Part, ...]
 
-    def add(self, document: Document, size_bytes: int) -> None:
-        self._pending.append(document)
-        self._pending_bytes += size_bytes
-        self._shard_bytes += size_bytes
-        self._size += Tally(documents=1, bytes=size_bytes)
-        if self._pending_bytes >= ROW_GROUP_BYTES:
-            self._write()
-        if self._shard_bytes >= SHARD_BYTES:
-            self._end_shard()
+    @property
+    def size(self) -> int:
+        """Bytes as stored."""
+        return sum(part.size for part in self.parts)
 
-    def close(self) -> SplitFacts:
-        self._end_shard()
-        return SplitFacts(size=self._size, shards=tuple(self._shards))
 
-    def _write(self) -> None:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetWriter
+def plan(sources: Mapping[str, Source], shard_bytes: int) -> list[Shard]:
+    """Shards of about `shard_bytes` stored bytes, source by source: by rank, then by name. Raises StageError."""
+    grouped: list[tuple[str, tuple[Part, ...]]] = []
+    for name, source in by_rank(sources):
+        pieces = [piece for part in source.reader.parts() for piece in source.reader.split(part, shard_bytes)]
+        grouped += [(name, tuple(group)) for group in _groups(pieces, shard_bytes)]
+    return [Shard(index, name, parts) for index, (name, parts) in enumerate(grouped)]
 
-        schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-        if self._writer is None:
-            path = self._folder / shard_name(self._split, len(self._shards))
-            path.parent.mkdir(exist_ok=True)
-            self._writer = ParquetWriter(path, schema, compression="zstd")
-            self._shards.append(0)
-        columns = [pa.array(column, pa.string()) for column in zip(*map(astuple, self._pending), strict=True)]
-        self._writer.write_table(pa.table(columns, schema=schema), row_group_size=len(self._pending))
-        self._shards[-1] += len(self._pending)
-        self._pending.clear()
-        self._pending_bytes = 0
 
-    def _end_shard(self) -> None:
-        if self._pending:
-            self._write()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self._shard_bytes = 0
+def by_rank(sources: Mapping[str, Source]) -> list[tuple[str, Source]]:
+    """Sources in the order in which they have a claim on what several of them hold."""
+    return sorted(sources.items(), key=lambda item: (item[1].rank, item[0]))
+
+
+def _groups(parts: Sequence[Part], limit: int) -> Iterator[list[Part]]:
+    """Neighbours together, as many as stay below the limit, and at least one."""
+    group: list[Part] = []
+    size = 0
+    for part in parts:
+        if group and size + part.size > limit:
+            yield group
+            group, size = [], 0
+        group.append(part)
+        size += part.size
+    if group:
+        yield group

@@ -1,59 +1,64 @@
-"""What a reader is: external content in parts, each a stream of candidates for the corpus.
-
-A part is one file. Parts are listed in a fixed order that does not depend on the file system's.
-"""
+"""A source, as it is declared: where its documents come from, what they are, and what is done to each of them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from stages.base import External
+from pydantic import BaseModel, NonNegativeInt, PositiveFloat
 
-Part = TypeVar("Part")
+from stages.artifacts.manifest import SourceFacts
+from stages.base import Artifact, Config, External
+from stages.corpus.operations.registry import AnyOperation
+from stages.corpus.readers.base import digest_of
+from stages.corpus.readers.registry import AnyReader
 
-TOO_LONG, UNREADABLE = "too_long", "unreadable"
 
+class Source(Config):
+    """One entry of `sources`. A reader's content and the operations are part of what comes out."""
 
-@dataclass(frozen=True)
-class Candidate:
-    """A text that a reader found, as bytes, or the reason why there is none (then `data` is empty)."""
-
-    data: bytes
-    source: str
-    path: str
-    package: str = ""
-    license: str = "unknown"
+    reader: AnyReader
+    license: str = "unknown"  # of documents that bring none of their own, as are the two below
     language: str = ""
-    row: int = 0  # its place in the part, where a part holds several
-    refused: str | None = None  # the reason to drop it
-    refused_bytes: int = 0  # what is dropped with it
+    weight: PositiveFloat = 1.0  # how much of it mixing takes, relative to its size
+    rank: NonNegativeInt = 0  # of documents alike the one from the source of the smallest rank stays
+    operations: tuple[AnyOperation, ...] = ()  # done to every document, in this order
 
-    @property
-    def size(self) -> int:
-        """Bytes: what the manifest counts as read."""
-        return self.refused_bytes if self.refused else len(self.data)
+    def facts(self) -> SourceFacts:
+        return SourceFacts(
+            reader=self.reader.kind,
+            rank=self.rank,
+            weight=self.weight,
+            operations=tuple(_identity(operation) for operation in self.operations),
+            chain=self.chain(),
+        )
 
-
-class Source(External, Generic[Part]):
-    """A reader and what it reads."""
-
-    def parts(self) -> list[Part]:
-        """What there is to read. Raises StageError if that is nothing, or something that this reader can't read."""
-        raise NotImplementedError
-
-    def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
-        """The texts of a part. Those longer than `max_bytes` are refused without being held in memory.
-
-        Raises StageError if the part is not of the kind that it should be.
-        """
-        raise NotImplementedError
+    def chain(self) -> str:
+        """The hash of the operations: their values, their versions, and the content of what they name."""
+        return digest_of([_identity(operation) for operation in self.operations])[:16]
 
 
-def digest_of(value: object) -> str:
-    """SHA-256 of a JSON value in canonical form, in hexadecimal."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+def _identity(value: Any) -> Any:
+    """What a value stands for as JSON, the same on every machine: content by its digest, never by its path."""
+    if isinstance(value, Artifact):
+        files = sorted(path for path in value.path.rglob("*") if path.is_file())
+        return {"artifact": digest_of([[path.relative_to(value.path).as_posix(), sha256_of(path)] for path in files])}
+    if isinstance(value, External):
+        return {"external": value.digest(sha256_of)}
+    if isinstance(value, BaseModel):
+        fields = {name: _identity(getattr(value, name)) for name in type(value).model_fields}
+        return {**fields, "version": getattr(value, "version", "1")}
+    if isinstance(value, Mapping):
+        return {str(key): _identity(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    if isinstance(value, tuple | list):
+        return [_identity(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

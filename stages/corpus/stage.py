@@ -1,127 +1,120 @@
-"""Ingests documents: read, filter, remove duplicates, cap, split. Every byte read is accounted for.
+"""Ingests documents: many sources, each with its operations; duplicates removed; every byte read accounted for.
 
-Two passes: the first reads and filters, spilling what passes to disk; the second, once all is known, writes what
-stays in the order of ids. The result depends on the content alone, never on the order or place of reading.
+Three phases. Shards are read side by side, each document through the operations of its source. Then it is decided
+over the whole corpus, from 40 bytes a document, which stay. Then shards are written side by side. What comes out
+depends on the content and the configuration alone: never on the number of workers, nor on how often they were killed.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Annotated, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.artifacts.corpus import MANIFEST, SPLITS, Corpus, Document, Manifest
-from stages.base import Context, Stage, StageError, Stopped
-from stages.corpus.files import Files
-from stages.corpus.installed import Installed
-from stages.corpus.ledger import Ledger
-from stages.corpus.selection import Index, Verdict
-from stages.corpus.source import Candidate
-from stages.corpus.spill import Spill
+from stages.artifacts.corpus import Corpus
+from stages.base import Context, Demand, Resources, Runtime, Stage
+from stages.corpus.shards import Shard, by_rank, plan
+from stages.corpus.source import Source
+from stages.corpus.text import TextRules
+
+if TYPE_CHECKING:
+    from stages.corpus.decisions import Decisions
+    from stages.corpus.index import Judge
+
+Work = TypeVar("Work")
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
 class IngestCorpus(Stage):
-    """Documents from what is installed, or from files. Leaves Corpus."""
+    """Documents of every source, in two splits. Leaves Corpus."""
 
     headline: ClassVar[str | None] = "kept_megabytes"
+    version: ClassVar[str] = "2"
 
-    source: Annotated[Installed | Files, Field(discriminator="reader")]
-    min_characters: NonNegativeInt = 100  # of a text without the white space around it
-    max_bytes: PositiveInt = 1_000_000  # of a text
-    max_replacement_ratio: float = Field(default=0.001, ge=0, le=1)  # U+FFFD per character
+    sources: Mapping[SourceName, Source] = Field(min_length=1)
+    min_characters: NonNegativeInt = 100  # of a text without the white space around it, after the operations
+    max_bytes: PositiveInt = 1_000_000  # of a text as read
+    max_replacement_ratio: float = Field(default=0.001, ge=0, le=1)  # U+FFFD per character, as read
     limit_bytes: PositiveInt | None = None  # of all that is kept; null: no cap
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)  # of documents, by hash
+    shard_bytes: PositiveInt = 64_000_000  # stored bytes of what is read into one shard, where it can be divided
+    samples_per_rule: NonNegativeInt = 5  # dropped documents of each source and rule that are kept to be looked at
+    seed: NonNegativeInt = 0  # of these samples
+    workers: Runtime[NonNegativeInt] = 0  # 0: as many as there is room for; 1: the step's own process
+    worker: Runtime[Resources] = Resources()  # what each asks
 
-    @model_validator(mode="after")
-    def _checked(self) -> Self:
-        if self.min_characters > self.max_bytes:
-            raise ValueError(f"min_characters {self.min_characters} is more than max_bytes {self.max_bytes}")
-        return self
+    def demand(self) -> Demand:
+        # The step's own process only waits, unless it does the work.
+        return Demand(task=self.worker if self.workers == 1 else Resources(cpus=0))
 
     def run(self, ctx: Context) -> Corpus:
-        index, ledger, spill = Index(), Ledger(), Spill(ctx.scratch / "spill")
-        self._read(ctx, index, ledger, spill)
-        manifest = self._write(ctx, index, ledger, spill)
-        for split, facts in manifest.splits.items():
-            if not facts.size.documents:
-                raise StageError(
-                    f"split {split} is empty: {manifest.total.kept.documents} of {manifest.total.read.documents} "
-                    "documents were kept; widen the source, or change validation_fraction or limit_bytes"
-                )
-        (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-        self._report(ctx, manifest)
-        return Corpus(ctx.out)
+        from stages.corpus.finished import clear_leftovers
+        from stages.corpus.ledger import Samples
+        from stages.corpus.reading import ReadShard, read_shard
+        from stages.corpus.result import assemble
+        from stages.corpus.writing import WriteShard, write_shard
 
-    def _read(self, ctx: Context, index: Index, ledger: Ledger, spill: Spill) -> None:
-        from stages.corpus.filters import decode, normalised
-
-        parts = self.source.parts()
-        for done, part in enumerate(parts):
-            if ctx.stopping():
-                raise Stopped
-            ctx.progress(done, len(parts), "files", documents=len(index))
-            for candidate in self.source.read(part, self.max_bytes):  # type: ignore[arg-type]
-                text, reason = None, candidate.refused
-                if reason is None:
-                    text, reason = decode(
-                        candidate.data,
-                        min_characters=self.min_characters,
-                        max_replacement_ratio=self.max_replacement_ratio,
-                    )
-                if text is None:
-                    ledger.drop(candidate.source, str(reason), candidate.size)
-                    continue
-                document = _document(candidate, text)
-                key = hashlib.sha256(normalised(text).encode()).digest()[:16]
-                index.add(bytes.fromhex(document.id), key, candidate.size)
-                spill.add(document)
-        ctx.progress(len(parts), len(parts), "files", documents=len(index))
-
-    def _write(self, ctx: Context, index: Index, ledger: Ledger, spill: Spill) -> Manifest:
-        from stages.corpus.shards import ShardWriter
-
-        writers = {split: ShardWriter(ctx.out, split) for split in SPLITS}
-        verdicts = index.verdicts(self.limit_bytes, self.validation_fraction)
-        for done, (document, verdict) in enumerate(zip(spill.sorted(), verdicts, strict=True)):
-            if done % 1024 == 0:
-                if ctx.stopping():
-                    raise Stopped
-                ctx.progress(done, len(index), "documents")
-            size = len(document.text.encode())
-            if verdict in (Verdict.DUPLICATE, Verdict.OVER_LIMIT):
-                ledger.drop(document.source, Verdict(verdict).name.lower(), size)
-            else:
-                ledger.keep(document.source, document.license, size)
-                writers["train" if verdict == Verdict.TRAIN else "validation"].add(document, size)
-        return ledger.manifest({split: writer.close() for split, writer in writers.items()})
-
-    def _report(self, ctx: Context, manifest: Manifest) -> None:
-        from stages.corpus.figures import flow_figure
-
-        total = manifest.total
-        ctx.metrics(
-            {
-                "read_megabytes": total.read.bytes / 1e6,
-                "kept_megabytes": total.kept.bytes / 1e6,
-                "kept_documents": total.kept.documents,
-                **{f"{split}_megabytes": facts.size.bytes / 1e6 for split, facts in manifest.splits.items()},
-                **{f"dropped_{reason}_megabytes": tally.bytes / 1e6 for reason, tally in total.dropped.items()},
-            }
+        shards = plan(self.sources, self.shard_bytes)
+        folders = {name: ctx.scratch / name for name in ("read", "decided", "written")}
+        for folder in folders.values():
+            clear_leftovers(folder)
+        rules = TextRules(
+            min_characters=self.min_characters,
+            max_bytes=self.max_bytes,
+            max_replacement_ratio=self.max_replacement_ratio,
         )
-        ctx.figure("corpus", flow_figure(manifest))
+        sampling = {"samples": self.samples_per_rule, "seed": self.seed}
+        reads = [
+            ReadShard(shard, self.sources[shard.source], rules, folder=folders["read"], **sampling) for shard in shards
+        ]
+        read = self._each(ctx, "read", read_shard, reads, shards)
+        decisions = self._decide(reads, folders["decided"])
+        writes = [
+            WriteShard(
+                read=work.place,
+                decision=file,
+                decision_digest=digest,
+                rules=decisions.rules,
+                place=folders["written"] / work.place.name,
+                **sampling,
+            )
+            for work, (file, digest) in zip(reads, decisions.files, strict=True)
+        ]
+        written = self._each(ctx, "written", write_shard, writes, shards)
+        drawn = Samples(self.samples_per_rule, self.seed)
+        return assemble(ctx, self.sources, shards, read, written, [work.place for work in writes], drawn)
 
+    def _decide(self, reads: Sequence[Any], folder: Any) -> Decisions:
+        from stages.corpus.decisions import decide
+        from stages.corpus.index import Index
+        from stages.corpus.reading import SIGNATURES
 
-def _document(candidate: Candidate, text: str) -> Document:
-    digest = hashlib.sha256(candidate.data).hexdigest()
-    identity = "\0".join((candidate.source, candidate.package, candidate.path, str(candidate.row), digest))
-    return Document(
-        id=hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32],
-        text=text,
-        source=candidate.source,
-        path=candidate.path.encode("utf-8", "replace").decode(),
-        package=candidate.package,
-        license=candidate.license,
-        language=candidate.language,
-        digest=digest,
-    )
+        ranks = {name: rank for rank, (name, _) in enumerate(by_rank(self.sources))}
+        index = Index.load([work.place / SIGNATURES for work in reads], [ranks[work.shard.source] for work in reads])
+        return decide(index, self._judges(), self.validation_fraction, folder)
+
+    def _judges(self) -> list[Judge]:
+        """What drops documents for what others are, in turn."""
+        from stages.corpus.deduplication.exact import exact_duplicates
+        from stages.corpus.index import over_limit
+
+        return [exact_duplicates, *([over_limit(self.limit_bytes)] if self.limit_bytes is not None else [])]
+
+    def _each(
+        self,
+        ctx: Context,
+        done: str,
+        function: Callable[[Work], Mapping[str, Any]],
+        work: Sequence[Work],
+        shards: Sequence[Shard],
+    ) -> list[Mapping[str, Any]]:
+        """What `function` tells of each shard, in their order; shows how far it is."""
+        from stages.corpus.progress import Meter
+
+        meter = Meter(ctx, done, shards)
+        facts: dict[int, Mapping[str, Any]] = {}
+        for index, found in ctx.map(function, work, workers=self.workers, resources=self.worker):
+            facts[index] = found
+            meter.finished(shards[index])
+        return [facts[index] for index in range(len(work))]

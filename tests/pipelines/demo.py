@@ -83,6 +83,13 @@ class Make(Stage):
         return Text(ctx.out)
 
 
+class Frame(Config):
+    """A nested value with an edge in it."""
+
+    around: Text | None = None
+    width: int = 1
+
+
 class Join(Stage):
     """Joins texts; can wait, fail, ask for resources, or leave a trace of having run."""
 
@@ -90,6 +97,7 @@ class Join(Stage):
 
     texts: tuple[Text, ...]
     separator: str = " "
+    frames: tuple[Frame, ...] = ()  # what stands before and after
     seconds: Runtime[float] = Field(0.0, ge=0)
     fail: Runtime[str] = ""  # "stage": a StageError, "bug": a ValueError, "once": only the first time
     ranks: Runtime[int] = 0
@@ -123,6 +131,9 @@ class Join(Stage):
         if self.fail == "bug":
             raise ValueError("a bug")
         joined = self.separator.join(text.text for text in self.texts)
+        for frame in self.frames:
+            around = frame.around.text * frame.width if frame.around else ""
+            joined = around + joined + around
         if self.chance:
             joined += str(time.time_ns())
         (ctx.out / "text.txt").write_text(joined)

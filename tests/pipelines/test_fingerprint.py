@@ -38,6 +38,7 @@ def differing(one: dict[str, str], other: dict[str, str]) -> str:
         ({"a__text": "A"}, "acdef"),
         ({"a__times": 2}, "acdef"),
         ({"a__mode": "fancy"}, "acdef"),
+        ({"d__frames": [{"around": "a"}]}, "def"),
         ({"a__style": {"upper": True}}, "acdef"),
         ({"d__separator": "+"}, "def"),
         ({"f__factor": 2.0}, "f"),

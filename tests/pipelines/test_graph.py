@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.errors import BloomlineError, ConfigError
 from pipelines.graph import build, select
 from tests.pipelines.demo import Number, Text, six_steps
+from tests.support import run_stage
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -27,6 +30,19 @@ def test_builds_a_graph_in_an_order_in_which_it_can_run() -> None:
     assert [(key, edge.step) for key, edge in graph.steps["c"].edges] == [("texts.0", "a"), ("texts.1", "b")]
 
 
+def test_a_config_within_a_stage_may_hold_an_edge(tmp_path: Path) -> None:
+    graph = build("demo", six_steps(d__frames=[{"width": 2}, {"around": "a", "width": 2}]))
+    assert [(key, edge.step) for key, edge in graph.steps["d"].edges] == [
+        ("texts.0", "c"),
+        ("frames.1.around", "a"),
+    ]
+    for name, text in (("a", "|"), ("c", "joined")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.txt").write_text(text)
+    made, _ = run_stage(graph.steps["d"].stage, {name: Text(tmp_path / name) for name in "ac"}, tmp_path / "d")
+    assert made.text == "||joined||"
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -44,6 +60,8 @@ def test_builds_a_graph_in_an_order_in_which_it_can_run() -> None:
         ({"d__texts": ["cc"]}, ["steps.d.texts.0", "no step 'cc'", "a step that makes a Text"]),
         ({"e__texts": ["f"]}, ["steps.e.texts.0", "'f' makes a Number", "a step that makes a Text", "Steps that do: "]),
         ({"f__text": 7}, ["steps.f.text", "7", "the name of a step that makes a Text"]),
+        ({"d__frames": [{"around": "ff"}]}, ["steps.d.frames.0.around", "no step 'ff'", "a step that makes a Text"]),
+        ({"d__frames": [{"around": "e"}]}, ["a cycle", "d -> e -> d"]),
         ({"d__texts": ["e"]}, ["a cycle", "d -> e -> d"]),
         ({"f__factor": "inf?"}, ["steps.f.factor", "number"]),
         ({"a__retries": -1}, ["steps.a.retries", "-1", "greater than or equal to 0"]),

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from stages.artifacts.corpus import MANIFEST, Corpus, Flow, Tally, shard_name
+from stages.artifacts.corpus import MANIFEST, Corpus, dropped_name, shard_name, warnings
+from stages.artifacts.manifest import Cell, Flow, Manifest, ShardFacts, SourceFacts, Tally
 from stages.base import ArtifactError
 from tests.stages.corpus.examples import small_corpus
 
@@ -26,10 +27,9 @@ def copied(made: Corpus, folder: Path) -> Corpus:
     return Corpus(Path(shutil.copytree(made.path, folder / "copy")))
 
 
-def test_documents_come_whole_and_ordered(made: Corpus) -> None:
+def test_documents_come_whole(made: Corpus) -> None:
     train, validation = list(made.documents("train")), list(made.documents("validation"))
     assert len(train) + len(validation) == 60
-    assert [document.id for document in train] == sorted(document.id for document in train)
     assert {document.source for document in train} == {"news", "books"}
     assert {document.license for document in validation} == {"CC0-1.0"}
 
@@ -37,7 +37,15 @@ def test_documents_come_whole_and_ordered(made: Corpus) -> None:
 def test_describe_is_json_with_the_numbers_of_the_manifest(made: Corpus) -> None:
     described = json.loads(json.dumps(made.describe()))
     assert described["kept"]["documents"] == 60
-    assert sum(described["bytes by source"].values()) == described["kept"]["bytes"]
+    assert sum(tally["bytes"] for tally in described["kept by source"].values()) == described["kept"]["bytes"]
+
+
+def test_a_fraction_is_a_sample_that_grows_with_it(made: Corpus) -> None:
+    samples = [{d.id for d in made.documents("train", fraction)} for fraction in (0.0, 0.3, 0.7, 1.0)]
+    assert samples[0] == set()
+    assert samples[0] < samples[1] < samples[2] < samples[3]
+    assert samples[3] == {d.id for d in made.documents("train")}
+    assert {d.source for d in made.documents("train", 0.5)} == {"news", "books"}
 
 
 def test_what_came_in_is_what_was_kept_and_dropped() -> None:
@@ -53,12 +61,12 @@ def edit_manifest(corpus: Corpus, change: Callable[[Any], None]) -> None:
 
 def test_manifests_that_do_not_add_up_are_refused(made: Corpus, tmp_path: Path) -> None:
     corpus = copied(made, tmp_path)
-    edit_manifest(corpus, lambda content: content["splits"]["train"]["size"].update(documents=1))
+    edit_manifest(corpus, lambda content: content["shards"][0]["splits"]["train"].update(documents=1))
     with pytest.raises(ArtifactError, match="kept by split does not add up"):
         corpus.check()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"total": 3}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"cells": 3}'])
 def test_garbage_manifests_are_one_clear_error(made: Corpus, tmp_path: Path, content: bytes) -> None:
     corpus = copied(made, tmp_path)
     (corpus.path / MANIFEST).write_bytes(content)
@@ -76,8 +84,8 @@ def damage_text(table: Any) -> Any:
     [
         (damage_text, "has another digest than recorded"),
         (lambda table: table.slice(1), "documents, manifest.json says"),
-        (lambda table: table.take(list(reversed(range(len(table))))), "not ordered by id"),
-        (lambda table: table.drop_columns(["license"]), "a corpus has id, text, source"),
+        (lambda table: table.take([0, *range(len(table) - 1)]), "two documents have the id|holds Tally"),
+        (lambda table: table.drop_columns(["license"]), "expected id, text, source"),
     ],
 )
 def test_shards_that_are_not_as_recorded_are_refused(
@@ -99,3 +107,36 @@ def test_a_truncated_or_missing_shard_is_named(made: Corpus, tmp_path: Path) -> 
     path.unlink()
     with pytest.raises(ArtifactError, match=r"train-00000\.parquet"):
         corpus.check()
+
+
+def test_a_ledger_that_is_not_as_recorded_is_refused(made: Corpus, tmp_path: Path) -> None:
+    corpus = copied(made, tmp_path)
+    (corpus.path / dropped_name(1)).write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match=r"dropped/00001\.parquet is not a readable Parquet file"):
+        corpus.check()
+
+
+def test_a_source_that_lost_nearly_all_is_told() -> None:
+    def cell(source: str, kept: int, lost: int) -> Cell:
+        tally, dropped = Tally(documents=1, bytes=kept), Tally(documents=lost, bytes=lost * 100)
+        flow = Flow(
+            read=Tally(documents=1 + lost, bytes=kept + lost * 100),
+            kept=tally,
+            dropped={"gopher_quality.too_few_words": dropped},
+        )
+        return Cell(source=source, language="en", license="MIT", lengths={kept.bit_length(): tally}, flow=flow)
+
+    facts = SourceFacts(reader="files", rank=0, weight=1, operations=(), chain="")
+    shards = [
+        ShardFacts(source=name, splits={"train": Tally(documents=1, bytes=kept)}, dropped=lost)
+        for name, kept, lost in (("bad", 9, 10), ("good", 5000, 1))
+    ]
+    manifest = Manifest(
+        sources=dict.fromkeys(("bad", "good", "silent"), facts),
+        cells=(cell("bad", 9, 10), cell("good", 5000, 1)),
+        shards=tuple(shards),
+    )
+    assert warnings(manifest) == [
+        "source bad lost 91% of its documents, 99% of its bytes; most by gopher_quality.too_few_words",
+        "source silent holds no document",
+    ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
-from stages.artifacts.corpus import Corpus, Document, Split
+from stages.artifacts.corpus import Corpus, Document
+from stages.artifacts.manifest import SPLITS
 from stages.corpus.stage import IngestCorpus
 from tests.support import RecordingContext, run_stage
 
@@ -31,21 +33,35 @@ def write_lines(path: Path, records: list[Any]) -> Path:
     return path
 
 
+def source(*paths: Path | str, **fields: Any) -> dict[str, Any]:
+    """A source of files."""
+    reader = {"kind": "files", "paths": [str(path) for path in paths], **fields.pop("reader", {})}
+    return {"reader": reader, **fields}
+
+
 def ingest(directory: Path, *paths: Path | str, **fields: Any) -> tuple[Corpus, RecordingContext]:
-    source = {"reader": "files", "paths": [str(path) for path in paths], **fields.pop("source", {})}
+    """A corpus of files, or of `sources`."""
+    draw = fields.pop("draw", False)
+    sources = fields.pop("sources", None) or {"files": source(*paths, **fields.pop("source", {}))}
     values = {"validation_fraction": 0.2, **fields}
-    return run_stage(IngestCorpus(source=source, **values), {}, directory)
+    return run_stage(IngestCorpus(sources=sources, **values), {}, directory, draw=draw)
 
 
 def all_documents(corpus: Corpus) -> list[Document]:
-    splits: tuple[Split, ...] = ("train", "validation")
-    return [document for split in splits for document in corpus.documents(split)]
+    return [document for split in SPLITS for document in corpus.documents(split)]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file but the figures."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def small_corpus(directory: Path, documents: int = 60, words: int = 40) -> Corpus:
     """A corpus of `documents` texts of two sources."""
-    records = [
-        {"text": prose(number, words), "source": ["news", "books"][number % 2], "license": "CC0-1.0"}
-        for number in range(documents)
-    ]
-    return ingest(directory, write_lines(directory / "texts.jsonl", records))[0]
+    sources = {}
+    for place, name in enumerate(("news", "books")):
+        records = [{"text": prose(number, words)} for number in range(place, documents, 2)]
+        path = write_lines(directory / f"{name}.jsonl", records)
+        sources[name] = source(path, license="CC0-1.0")
+    return ingest(directory, sources=sources)[0]

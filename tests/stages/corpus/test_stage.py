@@ -13,16 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.artifacts.corpus import Tally
+from stages.artifacts.manifest import Tally
 from stages.base import StageError, Stopped
 from stages.corpus.stage import IngestCorpus
-from tests.stages.corpus.examples import all_documents, ingest, prose, write_lines
+from tests.stages.corpus.examples import all_documents, digests, ingest, prose, source, write_lines
 from tests.support import RecordingContext, test_data
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png")
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_every_document_is_kept_or_counted_by_the_reason_it_was_dropped_for(tmp_path: Path) -> None:
@@ -41,14 +36,14 @@ def test_every_document_is_kept_or_counted_by_the_reason_it_was_dropped_for(tmp_
         b"\xff\xfe",
     ]
     path = write_lines(tmp_path / "mixed.jsonl", good + bad)
-    corpus, context = ingest(tmp_path, path, max_bytes=4000)
+    corpus, context = ingest(tmp_path, path, max_bytes=4000, draw=True)
     total = corpus.manifest.total
     assert {reason: tally.documents for reason, tally in total.dropped.items()} == {
-        "duplicate": 1, "too_short": 1, "nul_character": 1, "replacement_characters": 1, "not_utf8": 1, "too_long": 1,
-        "no_text": 2, "not_json": 3,
+        "deduplicate.exact": 1, "text.too_short": 1, "text.nul_character": 1, "text.replacement_characters": 1,
+        "text.not_utf8": 1, "read.too_long": 1, "read.no_text": 2, "read.not_a_record": 3,
     }  # fmt: skip
-    assert total.dropped["too_short"].bytes == len("short")
-    assert total.dropped["too_long"].bytes == 5000
+    assert total.dropped["text.too_short"].bytes == len("short")
+    assert total.dropped["read.too_long"].bytes == 5000
     assert total.read.documents == len(good) + len(bad)
     assert total.read == sum(total.dropped.values(), total.kept)
     kept_bytes = sum(len(document.text.encode()) for document in all_documents(corpus))
@@ -71,28 +66,32 @@ def test_any_lines_are_conserved(tmp_path: Path, lines: list[bytes], seed: int) 
     assert total.read.bytes == total.kept.bytes + dropped_bytes
 
 
-def test_shards_are_the_same_bytes_whatever_the_order_of_reading(tmp_path: Path) -> None:
+def test_the_same_documents_stay_whatever_the_order_of_reading(tmp_path: Path) -> None:
     records = [{"text": prose(number), "path": f"{number}.txt"} for number in range(200)]
     records += [{"text": prose(number), "path": "copy.txt"} for number in range(50)]
     shuffled = random.Random(0).sample(records, len(records))
+    found = {}
     for name, rows in (("one", records), ("again", records), ("two", shuffled)):
-        for row, record in enumerate(rows):  # ids depend on the row: keep it out of the comparison, one file each
-            write_lines(tmp_path / name / "in" / f"{record['path']}-{'copy' in record['path'] and row}.jsonl", [record])
-        ingest(tmp_path / name, tmp_path / name / "in" / "*.jsonl", limit_bytes=30_000)
-    first = digests(tmp_path / "one" / "out")
-    assert len(first) == 3
-    assert first == digests(tmp_path / "again" / "out")
-    assert first == digests(tmp_path / "two" / "out")
+        for number, record in enumerate(rows):  # ids depend on the place in a file: one file each, in another order
+            folder = tmp_path / name / "in" / f"{number // 40}"
+            write_lines(folder / f"{record['path']}-{record['text'][-9:]}.jsonl", [record])
+        corpus, _ = ingest(tmp_path / name, tmp_path / name / "in" / "*" / "*.jsonl", limit_bytes=30_000)
+        found[name] = sorted((document.id, document.text) for document in all_documents(corpus))
+    assert found["one"]
+    assert found["one"] == found["again"] == found["two"]
+    assert digests(tmp_path / "one" / "out") == digests(tmp_path / "again" / "out")
 
 
 def test_the_cap_takes_a_sample_of_all_and_keeps_below_the_limit(tmp_path: Path) -> None:
-    records = [{"text": prose(number), "source": "early" if number < 200 else "late"} for number in range(400)]
-    path = write_lines(tmp_path / "in.jsonl", records)
-    corpus, _ = ingest(tmp_path, path, limit_bytes=50_000)
+    sources = {}
+    for name, numbers in (("early", range(200)), ("late", range(200, 400))):
+        sources[name] = source(write_lines(tmp_path / f"{name}.jsonl", [{"text": prose(n)} for n in numbers]))
+    corpus, _ = ingest(tmp_path, sources=sources, limit_bytes=50_000)
     manifest = corpus.manifest
-    assert 49_000 < manifest.total.kept.bytes <= 50_000
-    assert manifest.total.dropped["over_limit"].documents == 400 - manifest.total.kept.documents
-    early, late = (manifest.sources[name].kept.documents for name in ("early", "late"))
+    total = manifest.total
+    assert 49_000 < total.kept.bytes <= 50_000
+    assert total.dropped["limit.over"].documents == 400 - total.kept.documents
+    early, late = (manifest.by("source")[name].kept.documents for name in ("early", "late"))
     assert 0.6 < early / late < 1.6
 
 
@@ -125,14 +124,16 @@ def test_stops_when_asked(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", [{"text": prose(0)}])
     context = RecordingContext(tmp_path / "out", tmp_path / "scratch", stop=True)
     with pytest.raises(Stopped):
-        IngestCorpus(source={"reader": "files", "paths": [str(path)]}).run(context)
+        IngestCorpus(sources={"files": source(path)}).run(context)
 
 
 def test_the_reader_is_told_by_name() -> None:
     with pytest.raises(ValidationError, match="'installed', 'files'"):
-        IngestCorpus(source={"reader": "web"})
+        IngestCorpus(sources={"web": {"reader": {"kind": "web"}}})
     with pytest.raises(ValidationError, match="paths"):
-        IngestCorpus(source={"reader": "files"})
+        IngestCorpus(sources={"web": {"reader": {"kind": "files"}}})
+    with pytest.raises(ValidationError, match="pattern"):
+        IngestCorpus(sources={"../web": {"reader": {"kind": "installed"}}})
 
 
 def test_planning_imports_nothing_heavy() -> None:
@@ -146,8 +147,7 @@ def test_planning_imports_nothing_heavy() -> None:
 def test_real_books_and_code_come_through(tmp_path: Path) -> None:
     books, code = test_data("english"), test_data("code")
     corpus, _ = ingest(tmp_path, books / "**/*.txt", code / "**/*.jsonl.gz", max_bytes=50_000_000)
-    manifest = corpus.manifest
-    assert manifest.total.kept.bytes > 1_000_000
-    licenses = manifest.licenses.keys()
+    assert corpus.manifest.total.kept.bytes > 1_000_000
+    licenses = corpus.manifest.by("license").keys()
     assert "unknown" in licenses  # of the books; every record of code brings its own
     assert len(licenses) > 1

@@ -2,7 +2,7 @@
 
 What a distribution holds, with a SHA-256 of every file, is in its RECORD (packaging.python.org, "Recording installed
 projects"); the digest of this source is made from that, and `read` holds every file against it. The standard library
-has no RECORD: the version of Python stands for it.
+has no RECORD: its files are digested one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import csv
 import hashlib
 import json
 import os
-import platform
 import re
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -27,12 +26,12 @@ from typing import Literal
 from pydantic import Field
 
 from stages.base import StageError
-from stages.corpus.source import TOO_LONG, UNREADABLE, Candidate, Source, digest_of
+from stages.corpus.operations.base import Drop
+from stages.corpus.readers.base import Candidate, Part, Reader, digest_of, too_long
 
 PYTHON = "python"  # the name by which `packages` asks for the standard library
 OWN_NAME = "bloomline"
 PYTHON_LICENSE = "PSF-2.0"
-ALTERED = "altered"
 SHA256_BASE64_CHARACTERS = 43  # without padding
 
 LANGUAGES = {
@@ -49,24 +48,21 @@ README_LANGUAGES = {"text/markdown": "markdown", "text/x-rst": "restructuredtext
 
 
 @dataclass(frozen=True)
-class InstalledFile:
-    """One file to read: where it is, what it is called, and what is recorded of it (None: nothing is)."""
+class InstalledFile(Part):
+    """One file to read: where it is, and what is recorded of it (None: nothing is)."""
 
-    file: Path
-    path: str
-    source: str
-    package: str
-    license: str
-    language: str
+    file: str = ""
+    package: str = ""
+    license: str = ""
+    language: str = ""
     sha256: bytes | None = None
-    size: int | None = None
     readme: bool = False  # a METADATA file, whose text is its description
 
 
-class Installed(Source[InstalledFile]):
+class Installed(Reader):
     """The environment that runs bloomline. Editable installs and bloomline itself are left out."""
 
-    reader: Literal["installed"] = "installed"
+    kind: Literal["installed"] = "installed"
     # Names of distributions, or patterns of them ("*", "ray*"); "python" is the standard library with its C headers.
     packages: tuple[str, ...] = Field(default=(PYTHON, "*"), min_length=1)
     suffixes: tuple[str, ...] = (".py", ".md", ".rst", ".txt", ".h")
@@ -84,40 +80,36 @@ class Installed(Source[InstalledFile]):
                 lines = [line for line in lines if self._wanted(line.partition(",")[0])]
             found[distribution.folder.name] = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
         if PYTHON in self.packages:
-            found[PYTHON] = [platform.python_implementation(), platform.python_version()]
-        return digest_of([found, sorted(self.suffixes), sorted(self.exclude), self.readme])
+            found[PYTHON] = sorted([part.name, digest_file(Path(part.file))] for part in self._standard_library())
+        return digest_of([found, sorted(self.suffixes), sorted(self.exclude), self.readme, self.version])
 
-    def parts(self) -> list[InstalledFile]:
+    def parts(self) -> list[InstalledFile]:  # type: ignore[override]  # a Part of its own
         found = [file for distribution in self._distributions() for file in self._files(distribution)]
         if PYTHON in self.packages:
             found += self._standard_library()
         if not found:
             raise StageError(
                 f"packages {', '.join(self.packages)} hold no file with a suffix of {', '.join(self.suffixes)}: "
-                "name other packages or suffixes in source.packages and source.suffixes"
+                "name other packages or suffixes in reader.packages and reader.suffixes"
             )
-        return sorted(found, key=lambda part: (part.package, part.path))
+        return sorted(found, key=lambda part: (part.package, part.name))
 
-    def read(self, part: InstalledFile, max_bytes: int) -> Iterator[Candidate]:
-        def candidate(data: bytes, refused: str | None = None, refused_bytes: int = 0) -> Candidate:
-            labels = (part.source, part.path, part.package, part.license, part.language)
-            return Candidate(data, *labels, refused=refused, refused_bytes=refused_bytes)
-
-        try:
-            size = part.file.stat().st_size
-            if size > max_bytes:
-                yield candidate(b"", TOO_LONG, size)
-                return
-            data = part.file.read_bytes()
-        except OSError:
-            yield candidate(b"", UNREADABLE, part.size or 0)
-            return
-        if part.sha256 is not None and hashlib.sha256(data).digest() != part.sha256:
-            yield candidate(b"", ALTERED, len(data))
-        elif not part.readme:
-            yield candidate(data)
-        elif description := str(_metadata(part.file.parent).get_payload()):
-            yield candidate(description.encode("utf-8", "surrogateescape"))
+    def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
+        assert isinstance(part, InstalledFile)
+        data, refused = _content(part, max_bytes)
+        size = refused[1] if refused else 0
+        if refused is None and part.readme:
+            data = str(_metadata(Path(part.file).parent).get_payload()).encode("utf-8", "surrogateescape")
+        if data or refused:
+            yield Candidate(
+                data,
+                part.name,
+                package=part.package,
+                license=part.license,
+                language=part.language,
+                refused=refused[0] if refused else None,
+                refused_bytes=size,
+            )
 
     def _distributions(self) -> list[_Distribution]:
         """The distributions asked for, by name. Raises StageError if one asked for by its full name is not there."""
@@ -126,7 +118,7 @@ class Installed(Source[InstalledFile]):
         for pattern, name in asked.items():
             if not any(fnmatchcase(found, name) for found in installed):
                 raise StageError(
-                    f"source.packages: no installed package is called {pattern!r} (of {len(installed)} in "
+                    f"reader.packages: no installed package is called {pattern!r} (of {len(installed)} in "
                     f"{sysconfig.get_path('purelib')}): install it, or take it off the list"
                 )
         return [
@@ -146,31 +138,41 @@ class Installed(Source[InstalledFile]):
             suffix = os.path.splitext(path)[1]
             if path == metadata and self.readme:
                 language = README_LANGUAGES.get((facts.get("Description-Content-Type") or "").partition(";")[0], "text")
-                source, readme = "documentation", True
+                readme = True
             elif path.startswith(("../", "/")) or ".dist-info/" in path:
                 continue  # a script in bin/, a licence's text
             elif suffix in self.suffixes and self._wanted(path):
                 language, readme = LANGUAGES.get(suffix, ""), False
-                source = {"python": "packages", "c": "headers", "c++": "headers"}.get(language, "documentation")
             else:
                 continue
             yield InstalledFile(
-                root / path, path, source, distribution.name, license_, language, checksum, size, readme
+                path,
+                size,
+                file=str(root / path),
+                package=distribution.name,
+                license=license_,
+                language=language,
+                sha256=checksum,
+                readme=readme,
             )
 
     def _standard_library(self) -> Iterator[InstalledFile]:
-        library = Path(sysconfig.get_path("stdlib"))
-        headers = Path(sysconfig.get_path("include"))
-        for root, prefix, source in ((library, "", "standard library"), (headers, "include/", "headers")):
+        for root, prefix in ((sysconfig.get_path("stdlib"), ""), (sysconfig.get_path("include"), "include/")):
             for folder, folders, names in os.walk(root):
                 folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages")]
                 for name in names:
                     suffix = os.path.splitext(name)[1]
-                    file = Path(folder, name)
-                    path = prefix + file.relative_to(root).as_posix() if suffix in self.suffixes else ""
-                    if path and self._wanted(path) and file.is_file():
-                        language = LANGUAGES.get(suffix, "")
-                        yield InstalledFile(file, path, source, PYTHON, PYTHON_LICENSE, language)
+                    file = os.path.join(folder, name)
+                    path = prefix + os.path.relpath(file, root).replace(os.sep, "/") if suffix in self.suffixes else ""
+                    if path and self._wanted(path) and os.path.isfile(file):
+                        yield InstalledFile(
+                            path,
+                            os.path.getsize(file),
+                            file=file,
+                            package=PYTHON,
+                            license=PYTHON_LICENSE,
+                            language=LANGUAGES.get(suffix, ""),
+                        )
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,20 @@ class _Distribution:
             return bool(direct.get("dir_info", {}).get("editable"))
         except (OSError, ValueError, AttributeError):
             return False
+
+
+def _content(part: InstalledFile, max_bytes: int) -> tuple[bytes, tuple[Drop, int] | None]:
+    """The bytes of a file, or why it is dropped, and how many bytes with it."""
+    try:
+        size = os.stat(part.file).st_size
+        if size > max_bytes:
+            return b"", (too_long(size, max_bytes), size)
+        data = Path(part.file).read_bytes()
+    except OSError as error:
+        return b"", (Drop("unreadable", error.strerror or str(error), ""), part.size)
+    if part.sha256 is not None and (found := hashlib.sha256(data)).digest() != part.sha256:
+        return b"", (Drop("altered", found.hexdigest(), part.sha256.hex()), len(data))
+    return data, None
 
 
 def _installed() -> dict[str, _Distribution]:

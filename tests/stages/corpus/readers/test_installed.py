@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stages.base import StageError
-from stages.corpus.installed import Installed
-from stages.corpus.source import Candidate
+from stages.corpus.readers.base import Candidate
+from stages.corpus.readers.installed import Installed
 
 
 def install(site: Path, name: str, files: dict[str, str], metadata: str = "", **extra: str) -> Path:
@@ -49,6 +49,10 @@ def read(source: Installed, max_bytes: int = 1000) -> list[Candidate]:
     return [candidate for part in source.parts() for candidate in source.read(part, max_bytes)]
 
 
+def digest_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def no_digest_file(path: Path) -> str:
     raise AssertionError(f"planning reads {path} whole")
 
@@ -59,14 +63,14 @@ def test_reads_sources_headers_docs_and_readmes_with_their_licences(site: Path) 
     classifiers = "License: " + "long " * 40 + "\nClassifier: License :: OSI Approved :: BSD License\n"
     install(site, "other", {"o.py": "o = 1", "other-1.0.dist-info/licenses/LICENSE.txt": "terms"}, classifiers)
     found = {c.path: c for c in read(Installed(packages=["python", "*"]))}
-    assert {path: (c.source, c.package, c.license, c.language) for path, c in found.items()} == {
-        "a/x.py": ("packages", "a-b", "MIT", "python"),
-        "a/h.h": ("headers", "a-b", "MIT", "c"),
-        "a/notes.rst": ("documentation", "a-b", "MIT", "restructuredtext"),
-        "A_b-1.0.dist-info/METADATA": ("documentation", "a-b", "MIT", "markdown"),
-        "o.py": ("packages", "other", "BSD License", "python"),
-        "os.py": ("standard library", "python", "PSF-2.0", "python"),
-        "include/Python.h": ("headers", "python", "PSF-2.0", "c"),
+    assert {path: (c.package, c.license, c.language) for path, c in found.items()} == {
+        "a/x.py": ("a-b", "MIT", "python"),
+        "a/h.h": ("a-b", "MIT", "c"),
+        "a/notes.rst": ("a-b", "MIT", "restructuredtext"),
+        "A_b-1.0.dist-info/METADATA": ("a-b", "MIT", "markdown"),
+        "o.py": ("other", "BSD License", "python"),
+        "os.py": ("python", "PSF-2.0", "python"),
+        "include/Python.h": ("python", "PSF-2.0", "c"),
     }
     assert found["a/x.py"].data == b"x = 1"
     assert found["A_b-1.0.dist-info/METADATA"].data.strip() == b"# Read me"
@@ -92,7 +96,7 @@ def test_a_file_changed_after_it_was_installed_is_dropped(site: Path) -> None:
     install(site, "p", {"p.py": "as recorded", "q.py": "gone", "r.py": "r" * 2000})
     (site / "p.py").write_text("edited since")
     (site / "q.py").unlink()
-    refused = {c.path: (c.refused, c.size) for c in read(Installed(packages=["p"]))}
+    refused = {c.path: (c.refused.rule, c.size) for c in read(Installed(packages=["p"]))}
     assert refused == {"p.py": ("altered", 12), "q.py": ("unreadable", 4), "r.py": ("too_long", 2000)}
 
 
@@ -116,9 +120,20 @@ def test_identity_is_what_is_read_and_nothing_else(site: Path) -> None:
         record.write("p/__pycache__/p.cpython-311.pyc,,\n../../../bin/p,sha256=of-a-path,10\n")
     assert source.digest(no_digest_file) == before
     assert Installed(packages=["p"], suffixes=[".py"]).digest(no_digest_file) != before
-    assert Installed(packages=["p", "python"]).digest(no_digest_file) != before
+    assert Installed(packages=["p", "python"]).digest(digest_file) != before
     install(site, "p", {"p.py": "two", "p.so": "binary"})
     assert source.digest(no_digest_file) != before
+
+
+def test_an_edited_standard_library_is_noticed(site: Path) -> None:
+    module = site.parent / "stdlib" / "os.py"
+    source = Installed(packages=["python"])
+    before = source.digest(digest_file)
+    text = module.read_text()
+    module.write_text(text + "\n# edited")
+    assert source.digest(digest_file) != before
+    module.write_text(text)
+    assert source.digest(digest_file) == before
 
 
 def test_a_package_that_is_not_installed_is_named(site: Path) -> None:

@@ -1,0 +1,116 @@
+"""Items done side by side on Ray: one task each, a bounded number of them under way, lost ones started again.
+
+Runs in the process of a step, which owns the tasks: they end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, WorkerCrashedError
+
+from cluster import process
+from cluster.attempt import WorkError, attempt, reraise
+from cluster.base import Message, Outcome, Send
+from cluster.connection import nodes
+from cluster.death import cause_of_death
+from cluster.placement import describe, describe_nodes, options, room
+from stages.base import Resources, StageError, Stopped
+
+POLL_S = 0.2  # how often it is looked whether the step was asked to stop
+LARGEST_QUEUE = 256  # tasks under way where nodes may join the cluster: what waits makes it grow
+LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """What is to be done for each item, and where it may run."""
+
+    step: str
+    function: Callable[[Any], Any]
+    items: Sequence[Any]
+    workers: int  # 0: as many as there is room for
+    resources: Resources  # of each
+    max_retries: int
+    can_grow: bool  # whether nodes may join the cluster
+
+
+def run_map(spec: MapSpec, send: Send) -> Iterator[tuple[int, Any]]:
+    """(Index of the item, result) of every item, as they end. Tasks still under way are ended with the generator.
+
+    Raises StageError if no node has room for a worker or an item was lost once more than `max_retries`, Stopped, and
+    what `function` raised: StageError as it is, anything else as WorkError.
+    """
+    limit = spec.workers or _room(spec)
+    waiting = list(reversed(range(len(spec.items))))
+    losses = [0] * len(spec.items)
+    running: dict[ray.ObjectRef[Any], int] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < limit:
+                index = waiting.pop()
+                running[_start(spec, index)] = index
+            if send.stopping():
+                raise Stopped
+            returned, _ = ray.wait(list(running), timeout=POLL_S)
+            for call in returned:
+                index = running.pop(call)
+                outcome = _outcome(spec, call, index)
+                if outcome.state == "lost":
+                    _note_loss(spec, index, losses, outcome.error, send)
+                    waiting.append(index)
+                else:
+                    reraise(outcome)
+                    yield index, outcome.result
+    finally:
+        for call in running:
+            ray.cancel(call, force=True)
+
+
+@ray.remote(max_retries=0)
+def _call(step: str, resources: Resources, function: Callable[[Any], Any], item: Any) -> Outcome:
+    process.prepare(resources)
+    return attempt(step, function, item)
+
+
+def _start(spec: MapSpec, index: int) -> ray.ObjectRef[Any]:
+    task = _call.options(**options(spec.resources))
+    reference: ray.ObjectRef[Any] = task.remote(spec.step, spec.resources, spec.function, spec.items[index])
+    return reference
+
+
+def _outcome(spec: MapSpec, call: ray.ObjectRef[Any], index: int) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(call)
+    except LOST as error:
+        return Outcome(spec.step, "lost", error=cause_of_death(error))
+    except RayError as error:  # the function, its item or its result can't pass between processes
+        return Outcome(spec.step, "failed", error=str(error).strip().splitlines()[-1], trace=str(error))
+    if outcome.state == "failed" and outcome.trace:
+        raise WorkError(f"item {index + 1} of {len(spec.items)}: {outcome.error}", outcome.trace)
+    return outcome
+
+
+def _note_loss(spec: MapSpec, index: int, losses: list[int], cause: str, send: Send) -> None:
+    losses[index] += 1
+    lost = f"item {index + 1} of {len(spec.items)} of {spec.step} was lost: {cause}"
+    if losses[index] > spec.max_retries:
+        times = f" ({losses[index]} times)" if losses[index] > 1 else ""
+        raise StageError(f"{lost[0].upper()}{lost[1:]}{times}.")
+    text = f"{lost}; it is done again ({losses[index]} of {spec.max_retries})"
+    send(Message(spec.step, "note", {"text": text}))
+
+
+def _room(spec: MapSpec) -> int:
+    if spec.can_grow:
+        return LARGEST_QUEUE
+    found = room(spec.resources, len(spec.items), nodes())
+    if spec.items and not found:
+        raise StageError(
+            f"A worker of {spec.step} asks {describe(spec.resources)}, which no node has: the cluster has "
+            f"{describe_nodes(nodes())}. Ask less, or use a cluster that has it."
+        )
+    return found

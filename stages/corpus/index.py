@@ -1,0 +1,92 @@
+"""What is known of every document at once: 40 bytes of each, and what is decided from them over the whole corpus.
+
+Decisions follow from hashes of content and the ranks of sources alone, so that neither the order of reading nor the
+number of readers matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.base import StageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# id: what a document is; key: what it has in common with its exact duplicates; size: bytes of its text.
+SIGNATURE = [(name, ">u8") for name in ("id_high", "id_low", "key_high", "key_low", "size")]
+SIGNATURE_BYTES = 40
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """Documents that are dropped by one rule: rows of the index, and for each the value that the ledger tells."""
+
+    operation: str
+    rule: str
+    threshold: str
+    rows: np.ndarray  # int64
+    values: Sequence[str] | np.ndarray  # one a row
+
+
+Judge = Callable[["Index", "np.ndarray"], Ruling]  # of the index and of which rows are still kept (bool)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The documents of all shards, one after the other."""
+
+    table: np.ndarray  # of SIGNATURE, [documents]
+    rank: np.ndarray  # uint16 [documents]: of the source, 0 first
+    starts: np.ndarray  # int64 [shards + 1]: the first row of each shard
+
+    @classmethod
+    def load(cls, files: Sequence[Path], ranks: Sequence[int]) -> Index:
+        """The signatures of every shard, and the rank of its source. Raises StageError if a file is cut short."""
+        import numpy as np
+
+        tables = []
+        for file in files:
+            if file.stat().st_size % SIGNATURE_BYTES:
+                raise StageError(f"{file} is cut short")
+            tables.append(np.fromfile(file, dtype=SIGNATURE).astype([(name, "u8") for name, _ in SIGNATURE]))
+        sizes = [len(table) for table in tables]
+        return cls(
+            table=np.concatenate(tables) if tables else np.empty(0, [(name, "u8") for name, _ in SIGNATURE]),
+            rank=np.repeat(np.array(ranks, np.uint16), sizes),
+            starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """The ids of rows, as documents have them."""
+        table = self.table[rows]
+        return [f"{high:016x}{low:016x}" for high, low in zip(table["id_high"], table["id_low"], strict=True)]
+
+
+def over_limit(limit_bytes: int) -> Judge:
+    """Keeps the documents with the smallest keys, as many as fit: a sample of all sources alike."""
+
+    def judge(index: Index, kept: np.ndarray) -> Ruling:
+        import numpy as np
+
+        rows = np.flatnonzero(kept)
+        table = index.table[rows]
+        order = np.lexsort((table["id_low"], table["id_high"], table["key_low"], table["key_high"]))
+        over = order[np.cumsum(table["size"][order]) > np.uint64(limit_bytes)]
+        return Ruling("limit", "over", str(limit_bytes), rows[over], [str(size) for size in table["size"][over]])
+
+    return judge
+
+
+def validation(index: Index, fraction: float) -> np.ndarray:
+    """Which documents are for validation (bool): by hash of the text, so that a document stays where it is."""
+    import numpy as np
+
+    chosen: np.ndarray = index.table["key_low"] < np.uint64(int(fraction * 2.0**64))
+    return chosen

@@ -1,0 +1,109 @@
+"""The 59 languages of ROOTS by code, name and family: 46 natural, 13 for programming (arXiv 2211.05100, table 1).
+
+Codes are ROOTS' own: ISO 639-1 where there is one, else 639-3, and `zhs`, `zht` for Chinese by its script.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["natural", "programming"]
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language of the corpus."""
+
+    code: str
+    name: str
+    family: str
+    genus: str = ""  # the branch of the family, where ROOTS tells it
+    kind: Kind = "natural"
+
+    @property
+    def has_quality_parameters(self) -> bool:
+        """Whether ROOTS gave it filtering parameters of its own; the others fall back on the default."""
+        return quality_code(self.code) in TUNED
+
+
+# The languages for which ROOTS tuned its filters, by the code of its parameter table.
+TUNED = ("ar", "bn", "ca", "en", "es", "eu", "fr", "hi", "id", "pt", "ur", "vi", "zh")
+
+
+def _natural(family: str, genus: str, **names: str) -> tuple[Language, ...]:
+    return tuple(Language(code, name.replace("_", " "), family, genus) for code, name in names.items())
+
+
+NATURAL: tuple[Language, ...] = (
+    *_natural("Niger-Congo", "Atlantic", wo="Wolof"),
+    *_natural("Niger-Congo", "Kwa", ak="Akan", fon="Fon", tw="Twi"),
+    *_natural("Niger-Congo", "Mande", bm="Bambara"),
+    *_natural("Niger-Congo", "Volta-Niger", ig="Igbo", yo="Yoruba"),
+    *_natural("Niger-Congo", "Bantu", ki="Kikuyu", lg="Luganda", ln="Lingala", nso="Northern_Sotho", ny="Chichewa"),
+    *_natural("Niger-Congo", "Bantu", rn="Kirundi", rw="Kinyarwanda", sn="chiShona", st="Sesotho", sw="Swahili"),
+    *_natural("Niger-Congo", "Bantu", tn="Setswana", ts="Xitsonga", tum="Chitumbuka", xh="isiXhosa", zu="isiZulu"),
+    *_natural("Indo-European", "Indic", bn="Bengali", gu="Gujarati", hi="Hindi", mr="Marathi", ne="Nepali"),
+    *_natural("Indo-European", "Indic", pa="Punjabi", ur="Urdu", **{"as": "Assamese", "or": "Odia"}),
+    *_natural("Indo-European", "Romance", ca="Catalan", es="Spanish", fr="French", pt="Portuguese"),
+    *_natural("Indo-European", "Germanic", en="English"),
+    *_natural("Dravidian", "Southern", kn="Kannada", ml="Malayalam", ta="Tamil"),
+    *_natural("Dravidian", "South-Central", te="Telugu"),
+    *_natural("Sino-Tibetan", "Chinese", zhs="Simplified_Chinese", zht="Traditional_Chinese"),
+    *_natural("Afro-Asiatic", "Semitic", ar="Arabic"),
+    *_natural("Austro-Asiatic", "Vietic", vi="Vietnamese"),
+    *_natural("Austronesian", "Malayo-Sumbawan", id="Indonesian"),
+    *_natural("Basque", "Basque", eu="Basque"),
+)
+
+PROGRAMMING: tuple[Language, ...] = tuple(
+    Language(code, name, "Programming languages", kind="programming")
+    for code, name in {
+        "c": "C",
+        "c++": "C++",
+        "c#": "C#",
+        "go": "Go",
+        "java": "Java",
+        "javascript": "JavaScript",
+        "lua": "Lua",
+        "php": "PHP",
+        "python": "Python",
+        "ruby": "Ruby",
+        "rust": "Rust",
+        "scala": "Scala",
+        "typescript": "TypeScript",
+    }.items()
+)
+
+LANGUAGES: dict[str, Language] = {language.code: language for language in (*NATURAL, *PROGRAMMING)}
+
+# Other names of the same: of tags in the wild (BCP 47, ISO 639-2 and -3, gettext), in lower case with "-".
+ALIASES: dict[str, str] = {
+    "zh": "zhs", "zh-hans": "zhs", "zh-cn": "zhs", "zh-sg": "zhs", "cmn": "zhs", "cmn-hans": "zhs",
+    "zh-hant": "zht", "zh-tw": "zht", "zh-hk": "zht", "zh-mo": "zht", "cmn-hant": "zht",
+    "ara": "ar", "arb": "ar", "asm": "as", "bam": "bm", "ben": "bn", "cat": "ca", "eng": "en", "spa": "es",
+    "eus": "eu", "fra": "fr", "guj": "gu", "hin": "hi", "ibo": "ig", "ind": "id", "kan": "kn", "kik": "ki",
+    "kin": "rw", "lin": "ln", "lug": "lg", "mal": "ml", "mar": "mr", "nep": "ne", "npi": "ne", "nya": "ny",
+    "ori": "or", "ory": "or", "pan": "pa", "por": "pt", "run": "rn", "sna": "sn", "sot": "st", "swa": "sw",
+    "swh": "sw", "tam": "ta", "tel": "te", "tsn": "tn", "tso": "ts", "twi": "tw", "aka": "ak", "urd": "ur",
+    "vie": "vi", "wol": "wo", "xho": "xh", "yor": "yo", "zul": "zu",
+    "cpp": "c++", "csharp": "c#", "golang": "go", "js": "javascript", "ts-lang": "typescript",
+}  # fmt: skip
+
+
+def canonical_code(tag: str) -> str:
+    """The corpus's code for a language tag ("pt_BR" -> "pt", "zh-Hant-TW" -> "zht"); an unknown tag in lower case."""
+    whole = tag.strip().lower().replace("_", "-")
+    parts = whole.split("-")
+    for length in range(len(parts), 0, -1):
+        prefix = "-".join(parts[:length])
+        if prefix in ALIASES:
+            return ALIASES[prefix]
+        if prefix in LANGUAGES:
+            return prefix
+    return whole
+
+
+def quality_code(code: str) -> str:
+    """The code under which ROOTS' parameters, stop words and n-gram models know a language: Chinese is one."""
+    return "zh" if code in ("zhs", "zht") else code

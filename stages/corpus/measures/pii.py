@@ -1,0 +1,189 @@
+"""Finds personal and secret strings: the four kinds that ROOTS redacted (arXiv 2303.03915, section 3.2).
+
+    EMAIL       local@domain, with or without a top-level domain
+    USER        @name
+    IP_ADDRESS  version 4 and 6, if it is one; not loopback, netmasks, or what stands for a version of something
+    KEY         credentials: known formats, letters and digits that alternate four times, cards, product keys
+
+The patterns are narrower than ROOTS' where those took dates, ISBNs, phone numbers and hyphenated words for keys. Every
+one runs in time linear in the text (repetitions are possessive or bounded), and only where a cheap sign of it was seen.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+Kind = Literal["EMAIL", "USER", "IP_ADDRESS", "KEY"]
+KINDS: tuple[Kind, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "USER")  # of two that overlap, the first here wins
+
+# Scripts without spaces between words: there a word ends anywhere. Thai to Khmer, kana, Han.
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_W = rf"[^\W{_UNSPACED}]"
+_LOCAL = rf"[^\W{_UNSPACED}]|[.!#$%&*+/=?^~'-]"
+_DOMAIN = rf"@(?:\[(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}\]|{_W}++(?:-++{_W}++)*+(?:\.{_W}++(?:-++{_W}++)*+)*+)"
+_EMAIL = re.compile(rf'(?<!{_W})(?:"[^"\s@]{{1,64}}"|(?:{_W}|[.+-])(?:{_LOCAL}){{0,255}}+)(?:{_DOMAIN})++')
+_USER = re.compile(rf"(?<![\w@.])(?<!\w-)@{_W}(?:{_W}|[.-](?={_W})){{2,}}+")
+_WITH_AT = re.compile(r"(?<!\S)[^\s@]*+@\S*+")  # what has no space in it but an "@"
+
+_V4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+_IPV4 = re.compile(r"[0-9](?<![\w.:][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w]|\.[0-9])")
+_IPV6 = re.compile(
+    r"(?<![\w.:])(?=[0-9A-Fa-f:]*[0-9])(?:[0-9A-Fa-f]{0,4}:){2,7}"
+    rf"(?:{_V4}|[0-9A-Fa-f]{{0,4}})(?:%[0-9A-Za-z]++)?(?![\w:])"
+)
+_TWO_COLONS = re.compile(":[0-9A-Fa-f]{0,4}:")
+_VERSION_BEFORE = re.compile(
+    r"(?i:(?:\b(?:v|ver|versions?|release|rev|revision|build|section|chapter|firmware)|§|[=~<>]=|\^)[ .:]{0,2})$"
+)
+_CONTEXT = 16  # characters before an address in which a version announces itself
+
+_KNOWN_KEYS = tuple(
+    (sign, re.compile(pattern))
+    for sign, pattern in (
+        (
+            "PRIVATE KEY",
+            r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----(?:[^-]|-(?!----)){0,20000}+"
+            r"-----END (?:[A-Z]+ ){0,3}PRIVATE KEY-----",
+        ),
+        ("A", r"A(?<!\wA)(?:KIA|SIA|ROA|IDA)[A-Z0-9]{16}(?!\w)"),  # AWS
+        ("gh", r"gh(?<!\wgh)[pousr]_\w{36,255}+"),
+        ("github_pat_", r"github_pat_\w{22,255}+"),
+        ("sk-", r"sk-(?<!\wsk-)[A-Za-z0-9_-]{20,255}+"),  # model services
+        ("k_", r"(?<!\w)[spr]k_(?:live|test)_[A-Za-z0-9]{16,255}+"),  # payment services
+        ("xox", r"xox[abeoprs]-[A-Za-z0-9-]{10,255}+"),  # Slack
+        ("AIza", r"AIza[A-Za-z0-9_-]{35}(?!\w)"),  # Google
+        ("eyJ", r"eyJ[A-Za-z0-9_-]{8,4096}+\.[A-Za-z0-9_-]{8,8192}+\.[A-Za-z0-9_-]{8,1024}+"),  # JSON Web Token
+    )
+)
+# These signs may be part of a key, but only changes between letters and digits count.
+_SIGN = r"[/+=:_\-\u2010-\u2015]"
+_DIGITS = rf"[0-9](?:[0-9]|{_SIGN}){{0,255}}+"
+_CHANGE = rf"[A-Za-z]++{_SIGN}{{0,8}}+{_DIGITS}"
+_MIXED = re.compile(
+    rf"(?<![\w/+=:.\-\u2010-\u2015])(?:{_SIGN}{{0,8}}+(?:{_CHANGE}){{4,64}}+|{_DIGITS}(?:{_CHANGE}){{3,64}}+)[A-Za-z]*+(?!\w)"
+)
+_DIGIT_THEN_LETTER = re.compile(rf"[0-9]{_SIGN}{{0,8}}[A-Za-z]")
+_PRODUCT = re.compile(r"(?<![\w-])(?=[A-Z-]*+[0-9])(?=[0-9-]*+[A-Z])[A-Z0-9]{4,8}(?:-[A-Z0-9]{4,8}){2,7}+(?![\w-])")
+_BETWEEN_HYPHENS = re.compile("-[A-Z0-9]{4,8}-")
+_SPACE = re.compile(r"\s")
+_REACH = 1024  # characters before its sign in which the beginning of a key is looked for
+_CARD = re.compile(r"[0-9](?<![\w.,-][0-9])(?:[ -]?[0-9]){12,18}+(?![\w-]|[.,][0-9])")
+
+
+class Found(NamedTuple):
+    """One string: what kind it is, and its place in the text."""
+
+    kind: Kind
+    start: int
+    end: int
+
+
+def find(text: str, kinds: tuple[Kind, ...] = KINDS, public_addresses_only: bool = False) -> list[Found]:
+    """All strings of the given kinds, by place; none overlaps another."""
+    taken: list[Found] = []
+    for kind in KINDS:
+        if kind in kinds:
+            spans = [Found(kind, start, end) for start, end in _FINDERS[kind](text, public_addresses_only)]
+            taken = _merged(taken, spans)
+    return taken
+
+
+def _merged(taken: list[Found], spans: list[Found]) -> list[Found]:
+    """`taken` and those of `spans` that overlap none of it, by place."""
+    if not taken or not spans:
+        return taken or spans
+    merged, place = [], 0
+    for span in spans:
+        while place < len(taken) and taken[place].end <= span.start:
+            merged.append(taken[place])
+            place += 1
+        if place == len(taken) or span.end <= taken[place].start:
+            merged.append(span)
+    return merged + taken[place:]
+
+
+def _emails(text: str, _: bool) -> Iterator[tuple[int, int]]:
+    return _where_at(_EMAIL, text)
+
+
+def _users(text: str, _: bool) -> Iterator[tuple[int, int]]:
+    return _where_at(_USER, text)
+
+
+def _where_at(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    if "@" in text:
+        for chunk in _WITH_AT.finditer(text):
+            yield from (match.span() for match in pattern.finditer(text, *chunk.span()))
+
+
+def _addresses(text: str, public_only: bool) -> Iterator[tuple[int, int]]:
+    patterns = (_IPV4, _IPV6) if _TWO_COLONS.search(text) else (_IPV4,)
+    found = [match for pattern in patterns for match in pattern.finditer(text)]
+    end = 0
+    for match in sorted(found, key=re.Match.start):
+        if match.start() >= end and _is_address(match.group(), public_only) and not _is_version(text, match.start()):
+            end = match.end()
+            yield match.span()
+
+
+def _is_address(written: str, public_only: bool) -> bool:
+    try:
+        address = ipaddress.ip_address(written.split("%")[0])
+    except ValueError:
+        return False
+    if address.is_loopback or address.is_unspecified or address.is_multicast:
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        first = int(address) >> 24
+        named = 0 < first < 240  # above are netmasks and broadcasts, below is "this network"
+    else:
+        named = not address.is_reserved or address.ipv4_mapped is not None  # "1::2" is a slice, not an address
+    return named and (address.is_global or not public_only)
+
+
+def _is_version(text: str, start: int) -> bool:
+    return _VERSION_BEFORE.search(text[max(0, start - _CONTEXT) : start]) is not None
+
+
+def _keys(text: str, _: bool) -> Iterator[tuple[int, int]]:
+    found = [match.span() for sign, pattern in _KNOWN_KEYS if sign in text for match in pattern.finditer(text)]
+    found += _around(_DIGIT_THEN_LETTER, _MIXED, text)
+    found += _around(_BETWEEN_HYPHENS, _PRODUCT, text)
+    found += [match.span() for match in _CARD.finditer(text) if _is_card(match.group())]
+    end = 0
+    for span in sorted(found, key=lambda span: (span[0], -span[1])):
+        if span[0] >= end:
+            end = span[1]
+            yield span
+
+
+def _around(sign: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    """Matches of `pattern` (without white space in them) where a `sign` of it is between the same white space."""
+    done = 0
+    for seen in sign.finditer(text):
+        if seen.start() >= done:
+            first = max(done, seen.start() - _REACH)
+            start = max(text.rfind(" ", first, seen.start()), text.rfind("\n", first, seen.start()), first - 1) + 1
+            space = _SPACE.search(text, seen.end())
+            done = space.start() if space else len(text)
+            yield from (match.span() for match in pattern.finditer(text, start, done))
+
+
+def _is_card(written: str) -> bool:
+    """Whether the check digit is that of a payment card (Luhn), and the number is not a book's."""
+    digits = [int(sign) for sign in written if sign.isdigit()]
+    if len(digits) == 13 and digits[:3] in ([9, 7, 8], [9, 7, 9]):
+        return False
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1
+
+
+_FINDERS: dict[Kind, Callable[[str, bool], Iterator[tuple[int, int]]]] = {
+    "EMAIL": _emails,
+    "IP_ADDRESS": _addresses,
+    "KEY": _keys,
+    "USER": _users,
+}

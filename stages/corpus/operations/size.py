@@ -1,0 +1,66 @@
+"""Drops documents by their size."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+
+from stages.corpus.operations.base import Apply, Draft, Drop, Operation
+
+
+class Sized(Operation):
+    """Bounds of a size. Subclasses say what is counted."""
+
+    minimum: NonNegativeInt = 0
+    maximum: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.maximum is not None and self.maximum < self.minimum:
+            raise ValueError(f"maximum {self.maximum} is less than minimum {self.minimum}: nothing would be kept")
+        return self
+
+    def size(self, text: str) -> int:
+        raise NotImplementedError
+
+    def function(self) -> Apply:
+        def apply(draft: Draft) -> Draft | Drop:
+            size = self.size(draft.text)
+            if size < self.minimum:
+                return Drop("too_few", size, self.minimum)
+            if self.maximum is not None and size > self.maximum:
+                return Drop("too_many", size, self.maximum)
+            return draft
+
+        return apply
+
+
+class Words(Sized):
+    """Number of words between white space (ROOTS: filter_small_docs, which keeps 15 and more)."""
+
+    operation: Literal["words"] = "words"
+    minimum: NonNegativeInt = 15
+
+    def size(self, text: str) -> int:
+        return len(text.split())
+
+
+class Bytes(Sized):
+    """Bytes in UTF-8 (ROOTS: filter_small_docs_bytes_300 and _1024)."""
+
+    operation: Literal["bytes"] = "bytes"
+    minimum: NonNegativeInt = 300
+
+    def size(self, text: str) -> int:
+        return len(text.encode("utf-8", "surrogatepass"))
+
+
+class Characters(Sized):
+    """Characters without the white space around them. `minimum: 1` is ROOTS' filter_remove_empty_docs."""
+
+    operation: Literal["characters"] = "characters"
+    minimum: NonNegativeInt = 1
+
+    def size(self, text: str) -> int:
+        return len(text.strip())

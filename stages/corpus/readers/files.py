@@ -1,0 +1,41 @@
+"""Reads files of several kinds, each by its suffix: text, JSON Lines, Parquet, CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from stages.corpus.readers.base import Candidate, Part
+from stages.corpus.readers.csv_files import Csv
+from stages.corpus.readers.jsonl import JsonLines
+from stages.corpus.readers.parquet import Parquet
+from stages.corpus.readers.places import FileReader
+from stages.corpus.readers.text import Text
+
+
+class Files(FileReader):
+    """Any of .txt .md .rst (a document a file), .jsonl .parquet .csv .tsv (a document a record)."""
+
+    kind: Literal["files"] = "files"
+    text_field: str = "text"  # of records
+
+    def suffixes(self) -> tuple[str, ...]:
+        return tuple(suffix for reader in self._readers() for suffix in reader.suffixes())
+
+    def split(self, part: Part, size: int) -> list[Part]:
+        return self._reader(part).split(part, size)
+
+    def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
+        return self._reader(part).read(part, max_bytes)
+
+    def _reader(self, part: Part) -> FileReader:
+        return next(reader for reader in self._readers() if part.name.endswith(reader.suffixes()))
+
+    def _readers(self) -> tuple[FileReader, ...]:
+        records = {"paths": self.paths, "text_field": self.text_field}
+        return (
+            Text(paths=self.paths),
+            JsonLines.model_validate(records),
+            Parquet.model_validate(records),
+            Csv.model_validate(records),
+        )

@@ -1,0 +1,259 @@
+"""The readers of records and of text: formats, labels, garbage, identity, ranges, other file systems."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.base import StageError
+from stages.corpus.readers.base import Candidate, Reader
+from stages.corpus.readers.csv_files import Csv
+from stages.corpus.readers.datasets import Datasets
+from stages.corpus.readers.files import Files
+from stages.corpus.readers.jsonl import JsonLines
+from stages.corpus.readers.parquet import Parquet
+from stages.corpus.readers.text import Text
+from tests.stages.corpus.examples import write_lines
+
+
+def digest_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read(reader: Reader, max_bytes: int = 1000, range_bytes: int | None = None) -> list[Candidate]:
+    parts = [piece for part in reader.parts() for piece in (reader.split(part, range_bytes) if range_bytes else [part])]
+    return [candidate for part in parts for candidate in reader.read(part, max_bytes)]
+
+
+def seen(found: list[Candidate]) -> list[tuple[bytes, str | None, int]]:
+    return [(c.data, c.refused.rule if c.refused else None, c.size) for c in found]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+def test_lines_carry_their_labels(tmp_path: Path, suffix: str) -> None:
+    records = [{"content": "été", "license": "MIT", "path": "a/b.c", "language": 3}, {"content": "two", "more": []}]
+    write_lines(tmp_path / "x" / f"in{suffix}", records)
+    found = read(Files(paths=[str(tmp_path / "**" / f"*{suffix}")], text_field="content"))
+    assert [candidate.data for candidate in found] == ["été".encode(), b"two"]
+    assert [candidate.path for candidate in found] == ["a/b.c", f"x/in{suffix}"]
+    assert [candidate.license for candidate in found] == ["MIT", ""]
+    assert [candidate.place for candidate in found] == [0, len(json.dumps(records[0])) + 1]
+    assert found[0].language == ""  # a number is no label
+
+
+def test_parquet_columns_and_empty_cells(tmp_path: Path) -> None:
+    table = pa.table({"text": ["one", None, "three" * 1000], "url": ["http://x", "s", None], "other": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = read(Parquet(paths=[str(tmp_path / "*.parquet")]))
+    assert seen(found) == [(b"one", None, 3), (b"", "no_text", 0), (b"", "too_long", 5000)]
+    assert (found[0].url, found[2].refused.value, found[2].refused.threshold) == ("http://x", 5000, 1000)
+
+
+def test_csv_rows_with_quotes_and_labels(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b'id,text,license\r\n1,"two\nlines, ""quoted""",MIT\r\n2,\xff,\r\n3\r\n')
+    found = read(Csv(paths=[str(tmp_path / "t.csv")]))
+    assert seen(found) == [(b'two\nlines, "quoted"', None, 19), (b"\xed\xb3\xbf", None, 3), (b"", "no_text", 1)]
+    assert [c.license for c in found] == ["MIT", "", ""]
+    (tmp_path / "t.tsv").write_text("text\tn\nhere\t1\n")
+    assert seen(read(Csv(paths=[str(tmp_path / "t.tsv")]))) == [(b"here", None, 4)]
+
+
+def test_a_quote_that_never_closes_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('text\n"' + "x" * 10_000)
+    with pytest.raises(StageError, match=r"t\.csv, line \d+: field larger than field limit"):
+        read(Csv(paths=[str(tmp_path / "t.csv")]))
+
+
+def test_an_endless_line_is_counted_and_the_next_one_read(tmp_path: Path) -> None:
+    endless = b"x" * 300_000
+    write_lines(tmp_path / "in.jsonl", [endless, {"text": "next"}])
+    assert seen(read(JsonLines(paths=[str(tmp_path / "in.jsonl")]))) == [
+        (b"", "too_long", 300_001),
+        (b"next", None, 4),
+    ]
+
+
+def test_a_text_file_is_a_document(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff bytes as they are")
+    (tmp_path / "b.md.gz").write_bytes(gzip.compress(b"y" * 2000))
+    assert seen(read(Text(paths=[str(tmp_path / "*")]))) == [
+        (b"\xff bytes as they are", None, 19),
+        (b"", "too_long", 2000),
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=20), st.integers(1, 200), st.booleans())
+def test_ranges_of_bytes_hold_every_line_once(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], range_bytes: int, ended: bool
+) -> None:
+    path = tmp_path_factory.mktemp("ranges") / "in.jsonl"
+    lines = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    path.write_text(lines + "\n" * ended)
+    reader = JsonLines(paths=[str(path)])
+    if path.stat().st_size:
+        assert [part.size for part in reader.split(reader.parts()[0], range_bytes)]
+    whole, ranges = read(reader), read(reader, range_bytes=range_bytes)
+    assert [c.data.decode() for c in whole] == texts
+    assert ranges == whole
+
+
+@pytest.mark.parametrize("range_bytes", [200, 1000, 4000])
+def test_ranges_of_row_groups_hold_every_row_once(tmp_path: Path, range_bytes: int) -> None:
+    table = pa.table({"text": [f"row {n}" for n in range(100)]})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=7)
+    reader = Parquet(paths=[str(tmp_path / "t.parquet")])
+    assert len(reader.split(reader.parts()[0], range_bytes)) > 1 or range_bytes == 4000
+    assert read(reader, range_bytes=range_bytes) == read(reader)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.jsonl.gz", b"not gzip", "a.jsonl.gz cannot be read as .gz"),
+        ("a.jsonl.zst", b"not zstd at all", "a.jsonl.zst cannot be read as .zst"),
+        ("a.parquet", b"PAR1 no", "a.parquet is not a readable Parquet file"),
+        ("a.jsonl", b"plain text\nof two lines\n", "none of its 2 records has a text in 'text'"),
+        ("a.csv", b"a,b\n1,2\n", r"no text column 'text' \(its columns: a text, b text\)"),
+        ("a.docx", b"a,b\n", "a.docx has no suffix that can be read; expected one of .txt"),
+    ],
+)
+def test_a_file_of_the_wrong_kind_is_one_clear_error(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(StageError, match=message):
+        read(Files(paths=[str(tmp_path / "a.*")]))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("lost", [1, 50, 0.5])
+def test_a_truncated_archive_is_an_error_not_fewer_documents(tmp_path: Path, suffix: str, lost: float) -> None:
+    texts = [{"text": hashlib.sha256(bytes([n])).hexdigest()} for n in range(200)]
+    path = write_lines(tmp_path / f"a.jsonl{suffix}", texts)
+    data = path.read_bytes()
+    path.write_bytes(data[: -lost if lost >= 1 else int(len(data) * lost)])
+    with pytest.raises(StageError, match=rf"a\.jsonl\{suffix} cannot be read"):
+        read(JsonLines(paths=[str(path)]))
+
+
+def test_frames_one_after_the_other_are_one_file(tmp_path: Path) -> None:
+    import zstandard
+
+    frames = [zstandard.ZstdCompressor().compress(b'{"text": "%d"}\n' % n) for n in range(3)]
+    (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames))
+    assert [c.data for c in read(JsonLines(paths=[str(tmp_path / "*")]))] == [b"0", b"1", b"2"]
+
+
+def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "t.parquet")
+    with pytest.raises(StageError, match=r"no text column 'text' \(its columns: body string\)"):
+        read(Parquet(paths=[str(tmp_path / "*.parquet")]))
+
+
+def test_nothing_found_is_refused_when_planning(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="nothing matches"):
+        Files(paths=[str(tmp_path / "*.txt")]).digest(digest_file)
+
+
+def test_identity_is_content_and_names_not_place(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        write_lines(tmp_path / place / "sub" / "in.jsonl", [{"text": "same"}])
+    here, there = (Files(paths=[str(tmp_path / place / "**/*.jsonl")]) for place in ("here", "there"))
+    first = here.digest(digest_file)
+    assert first == there.digest(digest_file)
+    assert first != here.model_copy(update={"text_field": "body"}).digest(digest_file)
+    write_lines(tmp_path / "here" / "sub" / "in.jsonl", [{"text": "other"}])
+    assert first != here.digest(digest_file)
+    (tmp_path / "there" / "sub" / "in.jsonl").rename(tmp_path / "there" / "in.jsonl")
+    assert first != there.digest(digest_file)
+
+
+def test_a_file_that_two_globs_name_is_read_once(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in.jsonl", [{"text": "once"}])
+    assert len(read(Files(paths=[str(tmp_path / "*.jsonl"), str(tmp_path / "in.*")]))) == 1
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    found = fsspec.filesystem("memory")
+    yield found
+    found.rm("/", recursive=True)
+
+
+def test_any_file_system_that_fsspec_knows(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl.gz", [{"text": "far"}, {"text": "away"}])
+    memory.pipe("/bucket/sub/in.jsonl.gz", path.read_bytes())
+    pq.write_table(pa.table({"text": ["a row"]}), tmp_path / "t.parquet")
+    memory.pipe("/bucket/t.parquet", (tmp_path / "t.parquet").read_bytes())
+    remote = Files(paths=["memory://bucket/**/*.*"])
+    assert [(c.path, c.data) for c in read(remote)] == [
+        ("sub/in.jsonl.gz", b"far"), ("sub/in.jsonl.gz", b"away"), ("t.parquet", b"a row"),
+    ]  # fmt: skip
+    before = remote.digest(digest_file)
+    assert before == remote.digest(digest_file)
+    memory.pipe("/bucket/sub/in.jsonl.gz", path.read_bytes()[:-9])
+    assert remote.digest(digest_file) != before
+    with pytest.raises(StageError, match=r"memory:///bucket/sub/in\.jsonl\.gz cannot be read"):
+        read(remote)
+    with pytest.raises(StageError, match="nothing matches memory://bucket/none"):
+        read(Files(paths=["memory://bucket/none.jsonl"]))
+    with pytest.raises(StageError, match="cannot be listed"):
+        read(Files(paths=["nosuch://bucket/a.jsonl"]))
+
+
+def saved_dataset(folder: Path, texts: list[str], files: int = 2) -> None:
+    """What `datasets` writes: its state, and Arrow streams."""
+    folder.mkdir(parents=True)
+    names = [f"data-{n:05d}-of-{files:05d}.arrow" for n in range(files)]
+    for n, name in enumerate(names):
+        table = pa.table({"text": texts[n::files], "label": list(range(len(texts[n::files])))})
+        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+
+
+def test_datasets_saved_to_disk(tmp_path: Path) -> None:
+    saved_dataset(tmp_path / "one", ["a", "b", "c"])
+    for split in ("train", "test"):
+        saved_dataset(tmp_path / "both" / split, [f"{split} text"], files=1)
+    (tmp_path / "both" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    assert [c.data for c in read(Datasets(paths=[str(tmp_path / "one")]))] == [b"a", b"c", b"b"]
+    assert [c.data for c in read(Datasets(paths=[str(tmp_path / "both")]))] == [b"train text", b"test text"]
+    only = Datasets(paths=[str(tmp_path / "both")], splits=["test"])
+    assert [c.data for c in read(only)] == [b"test text"]
+    assert only.digest(digest_file) != Datasets(paths=[str(tmp_path / "both")]).digest(digest_file)
+    with pytest.raises(StageError, match="has no dev; it has train, test"):
+        read(Datasets(paths=[str(tmp_path / "both")], splits=["dev"]))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"_data_files": [{"filename": "../../etc/passwd"}]}, "expected a file of its own"),
+        ({"_data_files": [{"filename": "gone.arrow"}]}, "names gone.arrow, which is not there"),
+        ({"_data_files": [], "_indices_data_files": [{}]}, "flatten_indices"),
+        ([], "is not a dataset's description"),
+    ],
+)
+def test_a_garbled_dataset_is_refused(tmp_path: Path, state: object, message: str) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(StageError, match=message):
+        read(Datasets(paths=[str(tmp_path / "d")]))
+
+
+def test_a_truncated_arrow_file_is_a_clear_error(tmp_path: Path) -> None:
+    saved_dataset(tmp_path / "d", ["text"] * 50, files=1)
+    file = next((tmp_path / "d").glob("*.arrow"))
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(StageError, match="is not a readable Arrow file"):
+        read(Datasets(paths=[str(tmp_path / "d")]))
