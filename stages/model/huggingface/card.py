@@ -121,12 +121,13 @@ def _data(manifest: Manifest) -> str:
     total = manifest.total
     rows = [
         (source, f"{flow.kept.documents:,}", f"{flow.kept.bytes:,}", f"{flow.read.bytes:,}")
-        for source, flow in manifest.sources.items()
+        for source, flow in manifest.by("source").items()
     ]
     rows.append(("**total**", f"{total.kept.documents:,}", f"{total.kept.bytes:,}", f"{total.read.bytes:,}"))
     licenses = [
-        (name, f"{tally.documents:,}", f"{tally.bytes:,}")
-        for name, tally in sorted(manifest.licenses.items(), key=lambda item: -item[1].bytes)
+        (name, f"{flow.kept.documents:,}", f"{flow.kept.bytes:,}")
+        for name, flow in sorted(manifest.by("license").items(), key=lambda item: -item[1].kept.bytes)
+        if flow.kept.documents
     ]
     return (
         "## Training data\n\n"
