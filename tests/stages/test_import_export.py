@@ -219,7 +219,7 @@ def test_edges_of_the_card_may_be_left_out() -> None:
         "export": {"stage": "export", "model": "model", "license": "mit"},
     }
     assert build("demo", steps).steps["export"].inputs == ("model",)
-    steps["corpus"] = {"stage": "corpus", "source": {"reader": "files", "paths": ["*.txt"]}}
+    steps["corpus"] = {"stage": "corpus", "sources": {"text": {"reader": {"kind": "text", "paths": ["*.txt"]}}}}
     steps["export"]["corpus"] = "corpus"
     assert set(build("demo", steps).steps["export"].inputs) == {"model", "corpus"}
     steps["export"]["evaluation"] = "corpus"
