@@ -212,8 +212,10 @@ def _only_model(step: StepSummary, made: Mapping[str, StepSummary]) -> StepSumma
 def _registration(step: StepSummary, made: Mapping[str, StepSummary]) -> Iterable[Operation]:
     """A step whose artifact states `registered_name` has put the nearest model upstream to use: register it."""
     name = step.facts.get("registered_name")
+    if not (isinstance(name, str) and name and step.state in ("done", "cached")):
+        return
     model = _nearest_model(step, made)
-    if isinstance(name, str) and name and model is not None and step.state in ("done", "cached"):
+    if model is not None:
         alias = step.facts.get("alias")
         alias = re.sub(r"[^\w-]", "-", alias, flags=re.ASCII) if isinstance(alias, str) else ""
         yield {
@@ -226,12 +228,17 @@ def _registration(step: StepSummary, made: Mapping[str, StepSummary]) -> Iterabl
 
 
 def _nearest_model(step: StepSummary, made: Mapping[str, StepSummary]) -> StepSummary | None:
-    waiting = list(step.inputs)
-    while waiting:
-        source = made.get(waiting.pop(0))
-        if source is not None and source.artifact_role == "model":
-            return source
-        waiting += source.inputs if source else ()
+    level = list(step.inputs)
+    seen: set[str] = set()
+    while level:
+        sources = [made[name] for name in level if name in made]
+        model = next((source for source in sources if source.artifact_role == "model"), None)
+        if model is not None:
+            return model
+        seen.update(level)
+        level = [
+            name for name in dict.fromkeys(name for source in sources for name in source.inputs) if name not in seen
+        ]
     return None
 
 
