@@ -87,4 +87,6 @@ class DigestMemory:
                 connection.execute("DELETE FROM digests WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
     def _connection(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=10)
+        connection = sqlite3.connect(self._path, timeout=10)
+        connection.execute("PRAGMA synchronous = OFF")  # what a power cut takes is hashed again
+        return connection
