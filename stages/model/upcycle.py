@@ -21,7 +21,7 @@ from stages.model.initialise import initial_values
 from stages.model.transfer import Transfer
 from stages.model.weights import expected_tensors
 
-FIRST, SECOND = "dense_h_to_4h", "dense_4h_to_h"
+FIRST, SECOND = ("dense_h_to_4h", "dense_gate"), "dense_4h_to_h"
 
 
 def expert_config(
