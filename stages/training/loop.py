@@ -53,8 +53,7 @@ def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
     """
     with _threads(spec.recipe.threads_per_rank), joined(rank, spec.execution.collective_timeout_s) as collectives:
         task = spec.build()
-        task.model.to(collectives.device)
-        model = ShardedModel(task.model, task.blocks, spec.recipe, spec.execution, collectives)
+        model = ShardedModel(task, spec.recipe, spec.execution, collectives, Path(spec.scratch) / "offload")
         return _Run(rank, spec, task, model, collectives).finish()
 
 
@@ -81,6 +80,7 @@ class _Run:
             self.saved_step = self.progress.step
             self._note(f"goes on from the checkpoint of step {self.progress.step}")
         else:
+            self.model.initialise(self.task.initial)
             self._validate()
         started, first_step = time.monotonic(), self.progress.step
         while self.progress.step < self.recipe.steps:
@@ -149,11 +149,11 @@ class _Run:
         chosen = [index * self.task.validation_samples // used for index in range(used)]
         batches = [chosen[start : start + size] for start in range(0, used, size)]
         sums = _Sums(len(batches), self.task, self.collectives)
-        with self.model.whole(), torch.no_grad():
-            for turn in range(-(-len(batches) // self.rank.size)):
-                number = turn * self.rank.size + self.rank.index
-                # At stage 3 ranks gather together, so one without a batch of its own repeats the last.
-                batch = batches[min(number, len(batches) - 1)]
+        for turn in range(-(-len(batches) // self.rank.size)):
+            number = turn * self.rank.size + self.rank.index
+            # At stage 3 ranks gather together, so one without a batch of its own repeats the last.
+            batch = batches[min(number, len(batches) - 1)]
+            with self.model.forward_pass(), torch.no_grad():
                 sums.put(number, self.task.validation_loss(self.task.model, batch))
         sums.combine()
         _, value, metrics = sums.means()

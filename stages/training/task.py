@@ -31,6 +31,8 @@ class Loss:
     metrics: Tensor | None = None  # [len(task.metric_names)]: sums over targets as well
 
 
+# (parameter name, start, stop) -> float32, 1-D: its initial values in that range of its elements, in memory order.
+InitialValues = Callable[[str, int, int], "Tensor"]
 LossFunction = Callable[["nn.Module", Sequence[int]], Loss]
 
 
@@ -42,12 +44,16 @@ class Task:
     maps them to data itself (`stages.training.order.shuffled`), and must depend on nothing else: no dropout, no state.
     """
 
-    model: nn.Module  # float32, on the CPU; the loop moves it
+    model: nn.Module  # on the meta device: without values, which each rank makes or reads for what it owns
+    initial: InitialValues
     blocks: Sequence[nn.Module]  # in the order of the forward pass; the unit of sharding
     loss: LossFunction
     validation_loss: LossFunction  # with sample numbers 0 to `validation_samples` - 1
     validation_samples: int  # what there is; the recipe says how many of these are used
     metric_names: tuple[str, ...] = ()  # of `Loss.metrics`; recorded per target as "NAME" and "validation_NAME"
+    # Modules whose parameters are used before the blocks, and after them; in neither: perhaps on both sides.
+    stem: Sequence[nn.Module] = ()
+    head: Sequence[nn.Module] = ()
 
 
 @dataclass(frozen=True)

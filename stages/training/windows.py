@@ -20,7 +20,7 @@ from stages.model.feed_forward import Routing
 from stages.training.head import cross_entropy
 from stages.training.order import shuffled
 from stages.training.recipe import Recipe
-from stages.training.task import Loss, Task
+from stages.training.task import InitialValues, Loss, Task
 
 Batch = tuple[Tensor, Tensor, Tensor]  # inputs, targets, document numbers: each [samples, sequence_length], int64
 BatchLoss = Callable[[Any, Batch, bool], Loss]
@@ -53,7 +53,13 @@ class Windows:
 
 
 def language_modelling(
-    model: Decoder, dataset: TokenDataset, recipe: Recipe, *, separate_documents: bool, loss: BatchLoss | None = None
+    model: Decoder,
+    initial: InitialValues,
+    dataset: TokenDataset,
+    recipe: Recipe,
+    *,
+    separate_documents: bool,
+    loss: BatchLoss | None = None,
 ) -> Task:
     """The task of predicting every next token of the dataset's train split, validated on its validation split.
 
@@ -82,7 +88,16 @@ def language_modelling(
     def validation_loss(model: nn.Module, samples: Sequence[int]) -> Loss:
         return of_batch(model, validation.batch(samples), separate_documents)
 
-    return Task(model, list(model.blocks), train_loss, validation_loss, validation.count)
+    return Task(
+        model,
+        initial,
+        list(model.blocks),
+        train_loss,
+        validation_loss,
+        validation.count,
+        stem=[model.word_embeddings, model.position_embeddings, model.word_embeddings_layernorm],
+        head=[model.ln_f, model.word_embeddings if model.lm_head is None else model.lm_head],
+    )
 
 
 def next_token_loss(

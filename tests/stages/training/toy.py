@@ -75,7 +75,12 @@ def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int,
     def validation_loss(model: nn.Module, numbers: Any) -> Loss:
         return loss(model, numbers, offset=1_000_000)
 
-    return Task(model, list(model.blocks), loss, validation_loss, validation_samples=10, metric_names=("zeros",))
+    state = {name: value.flatten() for name, value in model.state_dict().items()}
+    model.to("meta")
+    return Task(
+        model, lambda name, start, stop: state[name][start:stop], list(model.blocks), loss, validation_loss,
+        validation_samples=10, metric_names=("zeros",), stem=[model.embedding], head=[model.embedding, model.norm],
+    )  # fmt: skip
 
 
 WHOLE = Execution(zero_stage=0)
