@@ -50,6 +50,11 @@ class Buffers:
             self.leaf = torch.zeros(self.full.numel(), dtype=torch.float32, device=self.full.device)
         return self.leaf
 
+    def gradients(self) -> list[Tensor]:
+        """Every gradient that is kept now: of the micro-batch at work, sums over a few, of the whole batch."""
+        sums = [piece.value for pieces in self.pieces for piece in pieces.held]
+        return [tensor for tensor in (self.leaf, *sums, self.gradient) if tensor is not None]
+
     def owned_parts(self) -> list[tuple[Slot, int, int]]:
         """What this rank owns of each parameter: the range of its elements, where that is not empty."""
         parts = [

@@ -65,6 +65,7 @@ class ShardedModel:
         self.zero_stage = execution.zero_stage
         self.leaves = recipe.micro_batches
         self._turn = 0  # micro-batches that this rank has done of the batch
+        self.most_gradient_bytes = 0  # that were kept at once, between micro-batches and at the end of a step
         self._open = 0  # groups, from the first, whose gradients of the micro-batch at work are not taken up
         folder = Path(execution.offload_folder or scratch or tempfile.gettempdir())
         self._homes = Homes(collectives.device, folder)
@@ -177,6 +178,7 @@ class ShardedModel:
             yield
             self._close(0)
         self._turn += 1
+        self._count_gradients()
 
     def _close(self, first: int) -> None:
         """The backward pass has left the open groups from `first` on: take their gradients up.
@@ -210,9 +212,14 @@ class ShardedModel:
                 shard = buffers.gradient.view(ranks, -1)[rank]
             shards.append(shard)
         self._turn = 0
+        self._count_gradients()
         # Padding depends on the number of ranks, so the scale of the exact sum is set by what does not.
         rows_of_all = sum(buffers.layout.size for buffers in self.groups) // ALIGNMENT
         return sum_of_squares(shards, rows_of_all, self.collectives) ** 0.5
+
+    def _count_gradients(self) -> None:
+        kept = sum(tensor.nbytes for buffers in self.groups for tensor in buffers.gradients())
+        self.most_gradient_bytes = max(self.most_gradient_bytes, kept)
 
     # -- the update
 
