@@ -23,9 +23,7 @@ from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Toy, Workers, alone, build, spec
 
 WIDTH, BLOCKS = 17, 2
-GROUPS = groups_of(
-    model := Toy(WIDTH, BLOCKS), list(model.blocks), [model.embedding], [model.embedding, model.norm]
-)
+GROUPS = groups_of(model := Toy(WIDTH, BLOCKS), list(model.blocks), [model.embedding], [model.embedding, model.norm])
 
 
 def padded(ranks: int) -> list[int]:
@@ -85,7 +83,11 @@ def most_groups_whole(rank: Rank, spec: TrainingSpec) -> int:
             most = max(most, sum(buffers.full.untyped_storage().nbytes() > 0 for buffers in model.groups))
 
         model.initialise(task.initial)
-        for module in (task.model.embedding, task.model.norm, *(part for one in task.blocks for part in one.children())):
+        for module in (
+            task.model.embedding,
+            task.model.norm,
+            *(part for one in task.blocks for part in one.children()),
+        ):
             module.register_forward_hook(count)
         for block in task.blocks:
             block.down.register_full_backward_hook(count)

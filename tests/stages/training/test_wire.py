@@ -37,7 +37,12 @@ def test_the_kernel_counts_the_same_bytes() -> None:
     shared, *blocks, head = (4 * group.padded(2) for group in groups)
     whole = shared + sum(blocks) + head
     # Per step: what both ranks together send of a whole, (N - 1) / N each; two micro-batches on each rank.
-    expected = {0: 2 * whole, 1: 2 * whole, 2: 3 * whole, 3: 2 * whole + 2 * (2 * shared + 2 * sum(blocks) - blocks[-1] + head)}
+    expected = {
+        0: 2 * whole,
+        1: 2 * whole,
+        2: 3 * whole,
+        3: 2 * whole + 2 * (2 * shared + 2 * sum(blocks) - blocks[-1] + head),
+    }
     for line in done.stdout.splitlines():
         stage, carried, said = json.loads(line)
         assert said == pytest.approx(2 * expected.pop(stage), rel=1e-3)  # and a little that ranks agree on

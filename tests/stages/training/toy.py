@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stages.base import Rank
 from stages.training.recipe import Execution, Recipe
-from stages.training.task import Loss, Task, TrainingSpec
+from stages.training.task import Loss, LossFunction, Task, TrainingSpec
 
 VOCABULARY = 37
 
@@ -62,6 +62,17 @@ def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int,
     """`poisoned`: sample numbers whose loss is not a number."""
     torch.manual_seed(recipe.seed)
     model = Toy(width, blocks)
+    loss, validation_loss = losses(recipe, poisoned)
+    state = {name: value.flatten() for name, value in model.state_dict().items()}
+    model.to("meta")
+    return Task(
+        model, lambda name, start, stop: state[name][start:stop], list(model.blocks), loss, validation_loss,
+        validation_samples=10, metric_names=("zeros",), stem=[model.embedding], head=[model.embedding, model.norm],
+    )  # fmt: skip
+
+
+def losses(recipe: Recipe, poisoned: tuple[int, ...] = ()) -> tuple[LossFunction, LossFunction]:
+    """In training and in validation."""
 
     def loss(model: nn.Module, numbers: Any, offset: int = 0) -> Loss:
         tokens = torch.stack([sample(number + offset, recipe.sequence_length) for number in numbers])
@@ -75,12 +86,7 @@ def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int,
     def validation_loss(model: nn.Module, numbers: Any) -> Loss:
         return loss(model, numbers, offset=1_000_000)
 
-    state = {name: value.flatten() for name, value in model.state_dict().items()}
-    model.to("meta")
-    return Task(
-        model, lambda name, start, stop: state[name][start:stop], list(model.blocks), loss, validation_loss,
-        validation_samples=10, metric_names=("zeros",), stem=[model.embedding], head=[model.embedding, model.norm],
-    )  # fmt: skip
+    return loss, validation_loss
 
 
 WHOLE = Execution(zero_stage=0)
