@@ -64,9 +64,8 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     with patch.object(saving, "sync", sync):
         result = train(alone(heard), spec(tmp_path / "gated", execution=execution))
     assert heard.gate.opened.is_set()
-    two_steps = train(
-        alone(), spec(tmp_path / "other", RECIPE, Execution(checkpoint_every_steps=1, checkpoints_kept=9))
-    )
+    every_step = Execution(checkpoint_every_steps=1, checkpoints_kept=9)
+    expected = train(alone(), spec(tmp_path / "other", execution=every_step))
     for step in (2, 4):
         left, right = (checkpoints.place(tmp_path / name, step) for name in ("gated", "other"))
         assert_same(checkpoints.weights(left), checkpoints.weights(right))
