@@ -1,0 +1,185 @@
+"""The ranks of `benchmarks/zero.py`: a few processes that build every variant and run them in turn.
+
+    python -m benchmarks.zero_ranks '{"setting": {...}, "rounds": 5, ...}'       run by benchmarks/zero.py
+
+Every variant lives in the same processes and talks over the same loopback device; in a network namespace of its own
+nothing else is on that device, so the kernel's counters are what a variant sent. Prints one line of JSON a variant.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from benchmarks.zero_peers import SHARDED, SINGLE, Batches, Setting, Step, Variant
+
+LINK = "rate 1gbit burst 1mb latency 50ms"
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    setting = Setting(**task["setting"])
+    if task["namespace"]:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        if task["slow_link"]:
+            subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", "tbf", *LINK.split()], check=True)
+    if setting.ranks == 1:
+        work(0, setting, task, 0)
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(rank, setting, task, port)) for rank in range(setting.ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    sys.exit(max(abs(process.exitcode or 0) for process in processes))
+
+
+def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(setting.ranks)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "DS_ACCELERATOR": "cpu"}
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    if setting.ranks > 1:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=setting.ranks)
+    found: dict[str, dict[str, Any]] = {}
+    steps: dict[str, Step] = {}
+    output = sys.stdout
+    sys.stdout = sys.stderr  # what libraries say is no result
+    for variant in SHARDED if setting.ranks > 1 else SINGLE:
+        if variant.name not in task["variants"]:
+            continue
+        try:
+            steps[variant.name], found[variant.name] = prepared(variant, setting, rank, task)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            found[variant.name] = {"error": f"{type(error).__name__}: {reason}"}
+    for number in range(task["rounds"]):
+        for name in list(steps) if number % 2 else list(reversed(steps)):
+            found[name].setdefault("seconds", []).append(timed(steps[name], setting, rank, task["steps"]))
+    if rank == 0:
+        for name, facts in found.items():
+            print(json.dumps({"variant": name, **facts}), file=output, flush=True)
+    if setting.ranks > 1:
+        dist.destroy_process_group()
+
+
+def prepared(variant: Variant, setting: Setting, rank: int, task: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
+    """The variant, warm, with what it holds and sends."""
+    if variant.missing:
+        raise RuntimeError(f"{variant.module} is not installed")
+    before = mapped_bytes()
+    step = variant.made(setting)
+    losses = [step(batches(setting, rank, number)) for number in range(task["warm_up"])]
+    facts: dict[str, Any] = {"loss": losses[-1]}
+    if not task["inspect"]:
+        return step, facts
+    facts["held_bytes"] = mapped_bytes() - before
+    facts["peak_bytes"] = peak_of(lambda: step(batches(setting, rank, 0))) - before
+    if task["namespace"]:
+        settle()
+        carried = carried_bytes()
+        settle()
+        barrier = carried_bytes() - carried
+        for number in range(2):
+            step(batches(setting, rank, number))
+        settle()
+        facts["sent_bytes"] = (carried_bytes() - carried - 2 * barrier) / 2 / setting.ranks
+    return step, facts
+
+
+def settle() -> None:
+    dist.barrier()
+    time.sleep(0.05)
+
+
+def timed(step: Step, setting: Setting, rank: int, count: int) -> float:
+    """Seconds a step."""
+    given = [batches(setting, rank, number) for number in range(count)]
+    if setting.ranks > 1:
+        dist.barrier()
+    began = time.perf_counter()
+    for one in given:
+        step(one)
+    if setting.ranks > 1:
+        dist.barrier()
+    return (time.perf_counter() - began) / count
+
+
+def batches(setting: Setting, rank: int, number: int) -> Batches:
+    generator = torch.Generator().manual_seed(1000 * number + rank)
+    shape = (setting.samples, setting.length + 1)
+    return [
+        torch.randint(0, setting.vocab_size, shape, generator=generator) for _ in range(setting.micro_batches)
+    ]
+
+
+def carried_bytes() -> int:
+    """What the loopback device carried so far: the sum of what all ranks sent."""
+    line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
+    return int(line.split(":")[1].split()[8])
+
+
+class MallocInfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]  # fmt: skip
+
+
+def mapped_bytes() -> int:
+    """Bytes of large blocks that this process holds, whoever allocated them. With MALLOC_MMAP_THRESHOLD_ set, glibc
+    maps every large block by itself and counts it."""
+    try:
+        information = ctypes.CDLL(None).mallinfo2
+    except AttributeError:  # another C library
+        return 0
+    information.restype = MallocInfo
+    return int(information().hblkhd)
+
+
+def peak_of(call: Any) -> int:
+    """The most that was held at once during a call, looked at ten thousand times a second at most."""
+    peak, ended = mapped_bytes(), threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.is_set():
+            peak = max(peak, mapped_bytes())
+            time.sleep(1e-4)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        call()
+    finally:
+        ended.set()
+        thread.join()
+    return peak
+
+
+def command(task: dict[str, Any], setting: Setting) -> list[str]:
+    described = json.dumps({**task, "setting": asdict(setting)})
+    return [sys.executable, "-m", "benchmarks.zero_ranks", described]
+
+
+if __name__ == "__main__":
+    main()
