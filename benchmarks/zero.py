@@ -18,7 +18,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,36 +26,26 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.zero_peers import SHARDED, SINGLE, Setting
-from benchmarks.zero_ranks import command
+from benchmarks.zero_setting import OURS, SHARDED, SINGLE, Setting
 
-QUICK = Setting(
-    hidden_size=192, layers=4, heads=6, vocab_size=4096, length=128, samples=4, micro_batches=1, ranks=2
-)
-FULL = Setting(
-    hidden_size=384, layers=6, heads=6, vocab_size=8192, length=256, samples=4, micro_batches=2, ranks=2
-)
-SETTLED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+QUICK = Setting(hidden_size=192, layers=4, heads=6, vocab_size=4096, length=128, samples=4, micro_batches=1, ranks=2)
+FULL = Setting(hidden_size=384, layers=6, heads=6, vocab_size=8192, length=256, samples=4, micro_batches=2, ranks=2)
+LEFT_OUT = ("DeepSpeed 1", "DeepSpeed 2")  # of --quick
 Facts = dict[str, dict[str, Any]]
 
 
 def main() -> None:
     quick = "--quick" in sys.argv
     setting = QUICK if quick else FULL
-    rounds, steps = (3, 2) if quick else (9, 3)
     namespace = namespaces()
     if not namespace:
         print("no network namespaces of our own (root, unshare, ip and tc are needed): bytes sent are not measured")
-    names = [variant.name for variant in SHARDED if not (quick and variant.name == "DeepSpeed 2")]
-    base = {"namespace": namespace, "slow_link": False, "inspect": False, "variants": names, "warm_up": 2}
-    facts = run({**base, "rounds": 0, "steps": 0, "inspect": True}, setting, SETTLED)
-    timed = {**base, "rounds": rounds, "steps": steps}
-    merge(facts, run(timed, setting), "seconds")
-    if namespace:
-        merge(facts, run({**timed, "slow_link": True}, setting), "slow_seconds")
+    names = [variant.name for variant in SHARDED if not quick or variant.name not in LEFT_OUT]
+    rounds, steps = (2, 2) if quick else (9, 3)
+    facts = run({"namespace": namespace, "variants": names, "rounds": rounds, "steps": steps}, setting)
     alone = Setting(**(asdict(setting) | {"ranks": 1}))
-    one = {**base, "namespace": False, "variants": [variant.name for variant in SINGLE]}
-    single = run({**one, "rounds": 2 * rounds, "steps": steps, "warm_up": 2}, alone)
+    names = [variant.name for variant in SINGLE]
+    single = run({"namespace": False, "variants": names, "rounds": 2 * rounds, "steps": 2 * steps}, alone)
     parameters = setting.decoder.parameters
     print_sharded(facts, setting, parameters)
     print_single(single, alone)
@@ -71,24 +61,18 @@ def namespaces() -> bool:
     return subprocess.run(["unshare", "-n", "sh", "-c", tried], capture_output=True, check=False).returncode == 0
 
 
-def run(task: dict[str, Any], setting: Setting, environment: Mapping[str, str] = {}) -> Facts:
+def run(task: dict[str, Any], setting: Setting) -> Facts:
     """What the ranks print, by variant."""
     prefix = ["unshare", "-n"] if task["namespace"] else []
     done = subprocess.run(
-        [*prefix, *command(task, setting)],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
+        [*prefix, sys.executable, "-m", "benchmarks.zero_ranks", json.dumps({**task, "setting": asdict(setting)})],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"the ranks failed:\n{done.stderr[-3000:]}")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"variant"')]
     return {row.pop("variant"): row for row in rows}
-
-
-def merge(facts: Facts, more: Facts, name: str) -> None:
-    for variant, row in more.items():
-        if "seconds" in row:
-            facts[variant][name] = row["seconds"]
 
 
 def ratio(facts: Facts, peer: str, own: str, key: str) -> float | None:
@@ -110,8 +94,8 @@ def print_sharded(facts: Facts, setting: Setting, parameters: int) -> None:
     share = (setting.ranks - 1) / setting.ranks
     tokens = setting.targets * setting.micro_batches * setting.ranks
     print(
-        f"\n{parameters:,} parameters, {setting.ranks} ranks, {setting.micro_batches} micro-batches of {setting.samples} x "
-        f"{setting.length} tokens on each; P = {model_bytes / 1e6:.1f} MB\n"
+        f"\n{parameters:,} parameters, {setting.ranks} ranks, {setting.micro_batches} micro-batches of "
+        f"{setting.samples} x {setting.length} tokens on each; P = {model_bytes / 1e6:.1f} MB\n"
     )
     header = ("", "held / P", "peak / P", "sent / P(N-1)/N", "tokens/s", "bloomline is", "at 1 Gbit/s", "bloomline is")
     rows = []
@@ -119,7 +103,7 @@ def print_sharded(facts: Facts, setting: Setting, parameters: int) -> None:
         if "error" in row:
             rows.append([name, f"not measured: {row['error']}"])
             continue
-        own = f"bloomline {name[-1] if name[-1].isdigit() else 0}"
+        own = f"{OURS} {name.split()[-1]}"
         rows.append([
             name,
             number(row.get("held_bytes"), model_bytes),
@@ -139,7 +123,7 @@ def print_single(facts: Facts, setting: Setting) -> None:
         if "error" in row:
             rows.append([name, f"not measured: {row['error']}"])
             continue
-        found = ratio(facts, name, "bloomline", "seconds") if name != "bloomline" else None
+        found = None if name == OURS else ratio(facts, name, OURS, "seconds")
         rows.append([name, f"{tokens / statistics.median(row['seconds']):,.0f}", f"{found:.2f} x" if found else ""])
     print_table(("", "tokens/s", "bloomline is"), rows)
     print()

@@ -6,16 +6,15 @@ All train with AdamW in float32, clip at the same global norm, and take the mean
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stages.model.config import DecoderConfig
+from benchmarks.zero_setting import OURS, Setting, Variant
 from stages.model.decoder import Decoder
 from stages.model.initialise import initialise
 from stages.training.collectives import Collectives
@@ -26,36 +25,6 @@ from stages.training.zero import ShardedModel
 RATE, CLIP, DECAY, BETAS, EPSILON = 1e-3, 1.0, 0.1, (0.9, 0.95), 1e-8
 Batches = Sequence[Tensor]  # this rank's micro-batches, each [samples, length + 1] int64
 Step = Callable[[Batches], float]  # one optimizer step; the mean loss of this rank's targets
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is trained, and by how many."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    vocab_size: int
-    length: int
-    samples: int  # in a micro-batch
-    micro_batches: int  # in a step, on each rank
-    ranks: int
-
-    @property
-    def decoder(self) -> DecoderConfig:
-        return DecoderConfig(
-            vocab_size=self.vocab_size,
-            hidden_size=self.hidden_size,
-            layers=self.layers,
-            heads=self.heads,
-            context_length=self.length,
-            initial_deviation=0.02,
-        )
-
-    @property
-    def targets(self) -> int:
-        """Of a micro-batch."""
-        return self.samples * self.length
 
 
 class Losses(nn.Module):
@@ -84,9 +53,7 @@ def ours(setting: Setting, stage: int) -> Step:
     )
     rank = dist.get_rank() if setting.ranks > 1 else 0
     execution = Execution.model_validate({"zero_stage": stage, "ranks": setting.ranks})
-    sharded = ShardedModel(
-        model, list(model.decoder.blocks), recipe, execution, Collectives(rank, setting.ranks)
-    )
+    sharded = ShardedModel(model, list(model.decoder.blocks), recipe, execution, Collectives(rank, setting.ranks))
     count, done = setting.micro_batches * setting.ranks, 0
 
     def step(batches: Batches) -> float:
@@ -131,6 +98,7 @@ def deepspeed(setting: Setting, stage: int) -> Step:
     import deepspeed as library
 
     model = Losses(setting)
+    bucket = sum(parameter.numel() for parameter in model.decoder.blocks[0].parameters())  # ours are blocks as well
     config = {
         "train_micro_batch_size_per_gpu": setting.samples,
         "gradient_accumulation_steps": setting.micro_batches,
@@ -141,8 +109,8 @@ def deepspeed(setting: Setting, stage: int) -> Step:
             "overlap_comm": False,
             "stage3_param_persistence_threshold": 0,
             "stage3_prefetch_bucket_size": 0,
-            "reduce_bucket_size": 5_000_000,
-            "allgather_bucket_size": 5_000_000,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
         },
     }
     if stage == 3:
@@ -216,33 +184,19 @@ def accumulated(
     return step
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A way to train, at a ZeRO stage."""
-
-    name: str
-    stage: int
-    build: Callable[[Setting, int], Step]
-    module: str = "torch"
-
-    @property
-    def missing(self) -> bool:
-        return importlib.util.find_spec(self.module) is None
-
-    def made(self, setting: Setting) -> Step:
-        return self.build(setting, self.stage)
+BUILDERS: Mapping[str, Callable[[Setting, int], Step]] = {
+    OURS: ours,
+    "DDP": ddp,
+    "FSDP2": fsdp2,
+    "DeepSpeed": deepspeed,
+    "transformers": transformers,
+}
+MODULES = {"DeepSpeed": "deepspeed", "transformers": "transformers"}
 
 
-SHARDED = (
-    Variant("bloomline 0", 0, ours),
-    Variant("DDP", 0, ddp),
-    Variant("bloomline 1", 1, ours),
-    Variant("DeepSpeed 1", 1, deepspeed, "deepspeed"),
-    Variant("bloomline 2", 2, ours),
-    Variant("FSDP2 2", 2, fsdp2),
-    Variant("DeepSpeed 2", 2, deepspeed, "deepspeed"),
-    Variant("bloomline 3", 3, ours),
-    Variant("FSDP2 3", 3, fsdp2),
-    Variant("DeepSpeed 3", 3, deepspeed, "deepspeed"),
-)
-SINGLE = (Variant("bloomline", 0, ours), Variant("transformers", 0, transformers, "transformers"))
+def build(variant: Variant, setting: Setting) -> Step:
+    """Raises RuntimeError if the library is not installed."""
+    module = MODULES.get(variant.library, "torch")
+    if importlib.util.find_spec(module) is None:
+        raise RuntimeError(f"{module} is not installed")
+    return BUILDERS[variant.library](setting, variant.stage)

@@ -8,6 +8,7 @@ nothing else is on that device, so the kernel's counters are what a variant sent
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -18,32 +19,33 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from benchmarks.zero_peers import SHARDED, SINGLE, Batches, Setting, Step, Variant
+from benchmarks.zero_peers import Batches, Step, build
+from benchmarks.zero_setting import SHARDED, SINGLE, Setting, Variant
 
+MAPPED_BYTES, DEFAULT_MAPPED_BYTES = 1 << 16, 1 << 25  # the second is where glibc's own rule ends in training
+M_MMAP_THRESHOLD = -3  # malloc.h
+Facts = dict[str, dict[str, Any]]
 LINK = "rate 1gbit burst 1mb latency 50ms"
 
 
 def main() -> None:
     task = json.loads(sys.argv[1])
     setting = Setting(**task["setting"])
-    if task["namespace"]:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        if task["slow_link"]:
-            subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", "tbf", *LINK.split()], check=True)
     if setting.ranks == 1:
         work(0, setting, task, 0)
         return
+    if task["namespace"]:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # torch is imported, but has started nothing yet
     processes = [context.Process(target=work, args=(rank, setting, task, port)) for rank in range(setting.ranks)]
     for process in processes:
         process.start()
@@ -53,6 +55,7 @@ def main() -> None:
 
 
 def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
+    """Everything that one rank does: look at each variant, then time them in turn, then over the slow link."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(setting.ranks)}
@@ -60,21 +63,27 @@ def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     if setting.ranks > 1:
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=setting.ranks)
-    found: dict[str, dict[str, Any]] = {}
+    output, sys.stdout = sys.stdout, sys.stderr  # what libraries say is no result
+    variants = SHARDED if setting.ranks > 1 else SINGLE
+    map_large_blocks(MAPPED_BYTES)
+    prepared(variants[0], setting, rank, False)  # what a process allocates once is nobody's
+    found: Facts = {}
     steps: dict[str, Step] = {}
-    output = sys.stdout
-    sys.stdout = sys.stderr  # what libraries say is no result
-    for variant in SHARDED if setting.ranks > 1 else SINGLE:
+    for variant in variants:
         if variant.name not in task["variants"]:
             continue
         try:
-            steps[variant.name], found[variant.name] = prepared(variant, setting, rank, task)
+            steps[variant.name], found[variant.name] = prepared(variant, setting, rank, task["namespace"])
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
             found[variant.name] = {"error": f"{type(error).__name__}: {reason}"}
-    for number in range(task["rounds"]):
-        for name in list(steps) if number % 2 else list(reversed(steps)):
-            found[name].setdefault("seconds", []).append(timed(steps[name], setting, rank, task["steps"]))
+    map_large_blocks(DEFAULT_MAPPED_BYTES)
+    in_turn(steps, "seconds", found, setting, rank, task)
+    if setting.ranks > 1 and task["namespace"]:
+        if rank == 0:
+            subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", "tbf", *LINK.split()], check=True)
+        dist.barrier()
+        in_turn(steps, "slow_seconds", found, setting, rank, task)
     if rank == 0:
         for name, facts in found.items():
             print(json.dumps({"variant": name, **facts}), file=output, flush=True)
@@ -82,19 +91,21 @@ def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
         dist.destroy_process_group()
 
 
-def prepared(variant: Variant, setting: Setting, rank: int, task: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
-    """The variant, warm, with what it holds and sends."""
-    if variant.missing:
-        raise RuntimeError(f"{variant.module} is not installed")
+def in_turn(steps: dict[str, Step], key: str, found: Facts, setting: Setting, rank: int, task: dict[str, Any]) -> None:
+    """Time a few steps of each variant, round after round, forwards and backwards."""
+    for number in range(task["rounds"]):
+        for name in list(steps) if number % 2 else list(reversed(steps)):
+            found[name].setdefault(key, []).append(timed(steps[name], setting, rank, task["steps"]))
+
+
+def prepared(variant: Variant, setting: Setting, rank: int, counted: bool) -> tuple[Step, dict[str, Any]]:
+    """The variant, warm, with what it holds and, if the device is ours alone, what it sends."""
     before = mapped_bytes()
-    step = variant.made(setting)
-    losses = [step(batches(setting, rank, number)) for number in range(task["warm_up"])]
-    facts: dict[str, Any] = {"loss": losses[-1]}
-    if not task["inspect"]:
-        return step, facts
-    facts["held_bytes"] = mapped_bytes() - before
+    step = build(variant, setting)
+    losses = [step(batches(setting, rank, number)) for number in range(2)]
+    facts: dict[str, Any] = {"loss": losses[-1], "held_bytes": mapped_bytes() - before}
     facts["peak_bytes"] = peak_of(lambda: step(batches(setting, rank, 0))) - before
-    if task["namespace"]:
+    if counted and setting.ranks > 1:
         settle()
         carried = carried_bytes()
         settle()
@@ -127,9 +138,7 @@ def timed(step: Step, setting: Setting, rank: int, count: int) -> float:
 def batches(setting: Setting, rank: int, number: int) -> Batches:
     generator = torch.Generator().manual_seed(1000 * number + rank)
     shape = (setting.samples, setting.length + 1)
-    return [
-        torch.randint(0, setting.vocab_size, shape, generator=generator) for _ in range(setting.micro_batches)
-    ]
+    return [torch.randint(0, setting.vocab_size, shape, generator=generator) for _ in range(setting.micro_batches)]
 
 
 def carried_bytes() -> int:
@@ -141,16 +150,34 @@ def carried_bytes() -> int:
 class MallocInfo(ctypes.Structure):
     """glibc's struct mallinfo2."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in (
-        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]  # fmt: skip
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+def map_large_blocks(threshold_bytes: int) -> None:
+    """Let glibc map every block from so many bytes on by itself: then it counts them."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, threshold_bytes)
 
 
 def mapped_bytes() -> int:
-    """Bytes of large blocks that this process holds, whoever allocated them. With MALLOC_MMAP_THRESHOLD_ set, glibc
-    maps every large block by itself and counts it."""
+    """Bytes of large blocks that this process holds, whoever allocated them; 0 with another C library."""
     try:
         information = ctypes.CDLL(None).mallinfo2
-    except AttributeError:  # another C library
+    except AttributeError:
         return 0
     information.restype = MallocInfo
     return int(information().hblkhd)
@@ -174,11 +201,6 @@ def peak_of(call: Any) -> int:
         ended.set()
         thread.join()
     return peak
-
-
-def command(task: dict[str, Any], setting: Setting) -> list[str]:
-    described = json.dumps({**task, "setting": asdict(setting)})
-    return [sys.executable, "-m", "benchmarks.zero_ranks", described]
 
 
 if __name__ == "__main__":
