@@ -144,6 +144,7 @@ def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, se
     import torch
 
     from stages.model.expert_load import BALANCE, balance_metrics
+    from stages.training.materialise import initial_weights
     from stages.training.windows import language_modelling, next_token_loss
 
     def loss(model: Decoder, batch: Batch, separate_documents: bool) -> Loss:
@@ -157,7 +158,12 @@ def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, se
             metrics=balance_metrics(routings) * prediction.targets,
         )
 
-    model = Checkpoint(Path(converted)).load().train()
-    dataset = TokenDataset(Path(tokens))
-    task = language_modelling(model, dataset, recipe, separate_documents=separate_documents, loss=loss)
+    from stages.model.decoder import Decoder
+
+    checkpoint, dataset = Checkpoint(Path(converted)), TokenDataset(Path(tokens))
+    with torch.device("meta"):
+        model = Decoder(checkpoint.config)
+    task = language_modelling(
+        model, initial_weights(checkpoint), dataset, recipe, separate_documents=separate_documents, loss=loss
+    )
     return replace(task, metric_names=BALANCE)

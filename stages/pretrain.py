@@ -7,6 +7,7 @@ ranks and every ZeRO stage, so those are no part of the checkpoint's identity.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -69,12 +70,15 @@ class Pretrain(Stage, Recipe, Execution):
 
 def build(recipe: Recipe, tokens: str, model: Mapping[str, Any], separate_documents: bool) -> Task:
     """The task of pretraining, as the training loop calls for it on every rank."""
+    import torch
+
     from stages.model.decoder import Decoder
-    from stages.model.initialise import initialise
+    from stages.model.initialise import initial_values
     from stages.training.windows import language_modelling
 
     config = DecoderConfig.model_validate(model)
-    decoder = Decoder(config)
-    initialise(decoder, recipe.seed)
+    with torch.device("meta"):
+        decoder = Decoder(config)
     dataset = TokenDataset(Path(tokens))
-    return language_modelling(decoder, dataset, recipe, separate_documents=separate_documents)
+    initial = partial(initial_values, config, recipe.seed)
+    return language_modelling(decoder, initial, dataset, recipe, separate_documents=separate_documents)

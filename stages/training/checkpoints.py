@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stages.base import StageError
-from stages.training.buffers import STATES
 from stages.training.collectives import Collectives
 from stages.training.zero import ShardedModel
 
@@ -122,9 +122,8 @@ def restore(scratch: Path, model: ShardedModel, digest: str, note: Callable[[str
         return None
     path = place(scratch, step)
     for index in range(len(model.groups)):
-        names = [f"{state}/{slot.name}" for state in STATES for slot in model.groups[index].layout.slots]
-        model.restore(index, _read(path / file_name(index), names))
-    model.restored()
+        with _opened(path / file_name(index)) as reader:
+            model.restore(index, reader.get_tensor)
     return saved or Saved(path, step, _progress(path), ())
 
 
@@ -141,10 +140,15 @@ def _progress(path: Path) -> Mapping[str, Any]:
     return progress
 
 
-def _read(path: Path, names: list[str] | None = None, prefix: str = "") -> dict[str, Tensor]:
+def _read(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    with _opened(path) as reader:
+        return {name: reader.get_tensor(name) for name in reader.keys() if name.startswith(prefix)}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as reader:
-            wanted = names if names is not None else [name for name in reader.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name: reader.get_tensor(name) for name in wanted}
+            yield reader
     except (OSError, SafetensorError) as error:
         raise StageError(f"{path} cannot be read ({error}): remove its folder to go on from the one before") from error

@@ -39,11 +39,12 @@ def utilisation(flops: float, seconds: float, peak_flops_per_s: float) -> float:
 def flops_per_target(config: DecoderConfig, sequence_length: int) -> float:
     """Operations of training per predicted token: 6 N + 12 L H Q T (PaLM, arXiv 2204.02311, appendix B).
 
-    N counts the parameters that a token passes through, the tied embedding once, for the head; of recomputed
-    activations and of attention's causal half no account is taken, as there.
+    N counts the parameters that a token is multiplied by, so not an embedding that is not the head as well. As there,
+    recomputed activations are not counted, and attention as if it were not causal.
     """
+    looked_up = 0 if config.tied_head else config.vocab_size * config.hidden_size
     attention = 12 * config.layers * config.heads * config.head_size * sequence_length
-    return parameter_flops(config.active_parameters, 1) + attention
+    return parameter_flops(config.active_parameters - looked_up, 1) + attention
 
 
 def measured_peak(dtype: torch.dtype, device: torch.device, size: int = 768) -> float:

@@ -51,10 +51,9 @@ def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
     """
     with _threads(spec.recipe.threads_per_rank), joined(rank, spec.execution.collective_timeout_s) as collectives:
         task = spec.build()
-        task.model.to(collectives.device)
         if spec.recipe.compiled:
             compile_blocks(task.blocks)
-        model = ShardedModel(task.model, task.blocks, spec.recipe, spec.execution, collectives)
+        model = ShardedModel(task, spec.recipe, spec.execution, collectives, Path(spec.scratch) / "offload")
         with Saver(Path(spec.scratch), _digest(spec, model), spec.execution, collectives) as saver:
             return _Run(rank, spec, task, model, collectives, saver).finish()
 
@@ -80,6 +79,7 @@ class _Run:
             self.progress = Progress(**saved.progress)
             self._note(f"goes on from the checkpoint of step {self.progress.step}")
         else:
+            self.model.initialise(self.task.initial)
             self._validate()
         progress, recipe = self.progress, self.recipe
         self.saver.start(progress.step if saved else None)

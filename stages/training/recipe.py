@@ -15,6 +15,9 @@ from stages.base import Config, Runtime
 from stages.training.ramp import BatchSizeRamp
 
 Precision = Literal["float32", "bfloat16"]
+# Where a part of the training state is: with the computation, in (pinned) host memory, in files. On a CPU the first two
+# are one.
+Place = Literal["none", "host", "file"]
 
 
 class Recipe(Config):
@@ -94,9 +97,18 @@ class Execution(Config):
     zero_stage: Runtime[Literal[0, 1, 2, 3]] = Field(
         1, description="what ranks share out: 1 optimizer states, 2 gradients as well, 3 parameters as well"
     )
-    recompute_every: Runtime[NonNegativeInt] = Field(
-        0, description="every how many blocks one is computed again in the backward pass, for less memory; 0: none"
+    minimum_ranks: Runtime[PositiveInt | None] = Field(
+        None, description="with how few ranks it goes on where there is no room for all; None: with all or not at all"
     )
+    recompute: Runtime[Literal["none", "full", "selective"]] = Field(
+        "none", description="in the backward pass: nothing, whole blocks, or all of them but their matrix products"
+    )
+    recompute_every: Runtime[PositiveInt] = Field(1, description="every how many blocks one is computed again")
+    offload_activations: Runtime[Place] = Field("none", description="where inputs of recomputed blocks wait")
+    offload_optimizer: Runtime[Place] = Field("none", description="where moments and master weights are kept")
+    offload_parameters: Runtime[Place] = Field("none", description="where shards of parameters are kept (stage 3)")
+    offload_folder: Runtime[str | None] = Field(None, description="of offloaded files; None: in the step's scratch")
+    bucket_bytes: Runtime[int] = Field(64 << 20, ge=1024, description="of gradients that ranks exchange at a time")
     checkpoint_every_s: Runtime[NonNegativeFloat] = Field(60.0, description="seconds between two checkpoints")
     checkpoint_every_steps: Runtime[PositiveInt | None] = Field(None, description="a checkpoint at these steps as well")
     checkpoints_kept: Runtime[PositiveInt] = Field(2, description="older ones are removed")
@@ -108,6 +120,22 @@ class Execution(Config):
     )
     collective_timeout_s: Runtime[PositiveFloat] = Field(300.0, description="after which a stalled rank is an error")
     max_restarts: Runtime[NonNegativeInt] = Field(3, description="of the whole gang when a rank is lost")
+
+    @model_validator(mode="after")
+    def _can_be_carried_out(self) -> Self:
+        if self.minimum_ranks is not None and self.minimum_ranks > self.ranks:
+            raise ValueError(f"minimum_ranks {self.minimum_ranks} must be at most ranks {self.ranks}")
+        if self.offload_parameters != "none" and self.zero_stage != 3:
+            raise ValueError(
+                f"offload_parameters: {self.offload_parameters} needs zero_stage 3, not {self.zero_stage}: below it "
+                "every rank computes with all parameters in place"
+            )
+        if self.offload_activations != "none" and self.recompute == "none":
+            raise ValueError(
+                f"offload_activations: {self.offload_activations} moves the inputs of recomputed blocks away: set "
+                "recompute to full or selective"
+            )
+        return self
 
 
 def part(kind: type[Config], source: Config) -> Mapping[str, object]:

@@ -33,6 +33,8 @@ class Loss:
     groups: Tensor | None = None  # [2, len(task.group_names)], in validation: summed losses and targets of each group
 
 
+# (parameter name, start, stop) -> float32, 1-D: its initial values in that range of its elements, in memory order.
+InitialValues = Callable[[str, int, int], "Tensor"]
 LossFunction = Callable[["nn.Module", Sequence[int]], Loss]
 
 
@@ -44,7 +46,8 @@ class Task:
     maps them to data itself (`stages.training.order.shuffled`), and must depend on nothing else: no dropout, no state.
     """
 
-    model: nn.Module  # float32, on the CPU; the loop moves it
+    model: nn.Module  # on the meta device: without values, which each rank makes or reads for what it owns
+    initial: InitialValues
     blocks: Sequence[nn.Module]  # in the order of the forward pass; the unit of sharding
     loss: LossFunction
     validation_loss: LossFunction  # with sample numbers 0 to `validation_samples` - 1
@@ -53,6 +56,9 @@ class Task:
     group_names: tuple[str, ...] = ()  # of `Loss.groups`; recorded as "validation_loss/NAME"
     flops_per_target: float = 0.0  # operations of forward and backward pass; 0: not known
     data_seconds: Callable[[], float] = lambda: 0.0  # spent on reading data so far
+    # Modules whose parameters are used before the blocks, and after them; in neither: perhaps on both sides.
+    stem: Sequence[nn.Module] = ()
+    head: Sequence[nn.Module] = ()
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ def validate(task: Task, model: ShardedModel, recipe: Recipe, collectives: Colle
     chosen = [index * task.validation_samples // used for index in range(used)]
     batches = [chosen[start : start + size] for start in range(0, used, size)]
     sums = Sums(len(batches), task, collectives)
-    with model.whole(), torch.no_grad():
-        for turn in range(-(-len(batches) // collectives.ranks)):
-            number = turn * collectives.ranks + collectives.rank
-            # At stage 3 ranks gather together, so one without a batch of its own repeats the last.
-            sums.put(number, task.validation_loss(task.model, batches[min(number, len(batches) - 1)]))
+    for turn in range(-(-len(batches) // collectives.ranks)):
+        number = turn * collectives.ranks + collectives.rank
+        # At stage 3 ranks gather together, so one without a batch of its own repeats the last.
+        batch = batches[min(number, len(batches) - 1)]
+        with model.forward_pass(), torch.no_grad():
+            sums.put(number, task.validation_loss(task.model, batch))
     sums.combine()
     return sums.means()

@@ -25,7 +25,7 @@ from stages.training.head import cross_entropy, token_losses
 from stages.training.order import shuffled
 from stages.training.recipe import Recipe
 from stages.training.sums import by_group
-from stages.training.task import Loss, Task
+from stages.training.task import InitialValues, Loss, Task
 
 GROUPED_BY = ("source", "language")  # what validation losses are told apart by
 GROUPS_LIMIT = 50  # of each kind, the largest ones; the others are taken together
@@ -93,7 +93,13 @@ class Groups:
 
 
 def language_modelling(
-    model: Decoder, dataset: TokenDataset, recipe: Recipe, *, separate_documents: bool, loss: BatchLoss | None = None
+    model: Decoder,
+    initial: InitialValues,
+    dataset: TokenDataset,
+    recipe: Recipe,
+    *,
+    separate_documents: bool,
+    loss: BatchLoss | None = None,
 ) -> Task:
     """The task of predicting every next token of the dataset's train split, validated on its validation split.
 
@@ -128,6 +134,7 @@ def language_modelling(
 
     return Task(
         model,
+        initial,
         list(model.blocks),
         train_loss,
         validation_loss,
@@ -135,6 +142,8 @@ def language_modelling(
         group_names=groups.names,
         flops_per_target=flops_per_target(model.config, recipe.sequence_length),
         data_seconds=lambda: train.seconds,
+        stem=[model.word_embeddings, model.position_embeddings, model.word_embeddings_layernorm],
+        head=[model.ln_f, model.word_embeddings if model.lm_head is None else model.lm_head],
     )
 
 

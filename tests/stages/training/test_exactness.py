@@ -80,7 +80,7 @@ def test_more_ranks_than_micro_batches(zero_stage: int, workers: Workers, tmp_pa
 def test_recomputed_activations(
     zero_stage: int, workers: Workers, reference: dict[str, tuple[TrainingResult, Heard]], tmp_path: Path
 ) -> None:
-    execution = Execution(zero_stage=zero_stage, recompute_every=1)
+    execution = Execution(zero_stage=zero_stage, recompute="full")
     [(result, _), _] = workers.gang(train, spec(tmp_path, execution=execution), ranks=2)
     assert_same(state(result), state(reference["float32"][0]))
 
@@ -88,9 +88,9 @@ def test_recomputed_activations(
 def test_recomputing_keeps_less(tmp_path: Path) -> None:
     """Bytes that autograd saves for the backward pass, with and without."""
     saved = []
-    for every in (0, 1):
+    for mode in ("none", "full"):
         task = build(RECIPE)
-        model = ShardedModel(task.model, task.blocks, RECIPE, Execution(recompute_every=every), Collectives())
+        model = ShardedModel(task, RECIPE, Execution(recompute=mode), Collectives())
         total = 0
 
         def count(tensor: torch.Tensor) -> torch.Tensor:

@@ -84,15 +84,21 @@ def build(
     def validation_loss(model: nn.Module, numbers: Any) -> Loss:
         return loss(model, numbers, offset=1_000_000)
 
+    operations = 6.0 * sum(parameter.numel() for parameter in model.parameters())
+    state = {name: value.flatten() for name, value in model.state_dict().items()}
+    model.to("meta")
     return Task(
         model,
+        lambda name, start, stop: state[name][start:stop],
         list(model.blocks),
         loss,
         validation_loss,
         validation_samples=10,
         metric_names=("zeros",),
         group_names=("even", "odd"),
-        flops_per_target=6.0 * sum(parameter.numel() for parameter in model.parameters()),
+        flops_per_target=operations,
+        stem=[model.embedding],
+        head=[model.embedding, model.norm],
     )
 
 
