@@ -29,7 +29,7 @@ from benchmarks.zero_peers import Batches, Step, build
 from benchmarks.zero_setting import SHARDED, SINGLE, Setting, Variant
 
 MAPPED_BYTES, DEFAULT_MAPPED_BYTES = 1 << 16, 1 << 25  # the second is where glibc's own rule ends in training
-M_MMAP_THRESHOLD = -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 Facts = dict[str, dict[str, Any]]
 LINK = "rate 1gbit burst 1mb latency 50ms"
 
@@ -79,7 +79,7 @@ def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
             found[variant.name] = {"error": f"{type(error).__name__}: {reason}"}
     map_large_blocks(DEFAULT_MAPPED_BYTES)
     in_turn(steps, "seconds", found, setting, rank, task)
-    if setting.ranks > 1 and task["namespace"]:
+    if setting.ranks > 1 and task["namespace"] and not task.get("nolink"):
         if rank == 0:
             subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", "tbf", *LINK.split()], check=True)
         dist.barrier()
@@ -160,6 +160,7 @@ def map_large_blocks(threshold_bytes: int) -> None:
     """Let glibc map every block from so many bytes on by itself: then it counts them."""
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, threshold_bytes)
+        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2 * threshold_bytes)  # as glibc's own rule keeps it
 
 
 def mapped_bytes() -> int:

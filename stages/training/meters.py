@@ -60,19 +60,19 @@ def metrics(model: ShardedModel) -> Mapping[str, float]:
 
 @dataclass
 class Allocated:
-    """Bytes that tensors took beyond what there was at the beginning."""
+    """Bytes that tensors took beyond what there was at the beginning: at most, and at the end."""
 
     peak: int = 0
+    kept: int = 0
 
 
 @contextmanager
 def allocated() -> Iterator[Allocated]:
-    """Record the most that tensors on the CPU take at once while the body runs. Slow: for tests and benchmarks."""
+    """Record what tensors on the CPU take while the body runs. Slow: for tests and benchmarks."""
     found = Allocated()
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         yield found
-    current = 0
     changes = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(changes, key=lambda event: event.start_ns()):
-        current += event.nbytes()
-        found.peak = max(found.peak, current)
+        found.kept += event.nbytes()
+        found.peak = max(found.peak, found.kept)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stages.base import Rank
 from stages.training.recipe import Execution, Recipe
-from stages.training.task import Loss, Task, TrainingSpec
+from stages.training.task import Loss, LossFunction, Task, TrainingSpec
 
 VOCABULARY = 37
 
@@ -64,6 +64,29 @@ def build(
     """`poisoned`: sample numbers whose loss is not a number; `loud`: those whose loss is a hundred times too large."""
     torch.manual_seed(recipe.seed)
     model = Toy(width, blocks)
+    operations = 6.0 * sum(parameter.numel() for parameter in model.parameters())
+    loss, validation_loss = losses(recipe, poisoned, loud)
+    state = {name: value.flatten() for name, value in model.state_dict().items()}
+    model.to("meta")
+    return Task(
+        model,
+        lambda name, start, stop: state[name][start:stop],
+        list(model.blocks),
+        loss,
+        validation_loss,
+        validation_samples=10,
+        metric_names=("zeros",),
+        group_names=("even", "odd"),
+        flops_per_target=operations,
+        stem=[model.embedding],
+        head=[model.embedding, model.norm],
+    )
+
+
+def losses(
+    recipe: Recipe, poisoned: tuple[int, ...] = (), loud: tuple[int, ...] = ()
+) -> tuple[LossFunction, LossFunction]:
+    """In training and in validation."""
 
     def loss(model: nn.Module, numbers: Any, offset: int = 0) -> Loss:
         tokens = torch.stack([sample(number + offset, recipe.sequence_length) for number in numbers])
@@ -84,22 +107,7 @@ def build(
     def validation_loss(model: nn.Module, numbers: Any) -> Loss:
         return loss(model, numbers, offset=1_000_000)
 
-    operations = 6.0 * sum(parameter.numel() for parameter in model.parameters())
-    state = {name: value.flatten() for name, value in model.state_dict().items()}
-    model.to("meta")
-    return Task(
-        model,
-        lambda name, start, stop: state[name][start:stop],
-        list(model.blocks),
-        loss,
-        validation_loss,
-        validation_samples=10,
-        metric_names=("zeros",),
-        group_names=("even", "odd"),
-        flops_per_target=operations,
-        stem=[model.embedding],
-        head=[model.embedding, model.norm],
-    )
+    return loss, validation_loss
 
 
 WHOLE = Execution(zero_stage=0)
