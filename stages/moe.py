@@ -97,7 +97,7 @@ class ConvertToExperts(Stage, Recipe, Execution):
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
         loads_after = measure_loads(trained.load(), self._held_out(self.validation_samples))
         ctx.metrics(load_metrics(loads_after), step=result.steps)
-        ctx.figure("loss", report.loss_figure(result))
+        report.figures(ctx, result)
         ctx.figure("expert_load", load_figure(loads_before, loads_after))
         return trained
 
@@ -151,9 +151,9 @@ def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, se
         routings: list[Routing] = []
         prediction = next_token_loss(model, batch, separate_documents, routings)
         balance = torch.stack([routing.balance_loss() for routing in routings]).mean()
-        return Loss(
+        return replace(
+            prediction,
             total=prediction.total + load_balancing * balance * prediction.targets,
-            targets=prediction.targets,
             reported=prediction.total,
             metrics=balance_metrics(routings) * prediction.targets,
         )

@@ -63,7 +63,7 @@ class Pretrain(Stage, Recipe, Execution):
         )
         demand = self.demand()
         result = ctx.gang(train, spec, ranks=demand.ranks, rank=demand.rank, max_restarts=self.max_restarts)[0]
-        ctx.figure("loss", report.loss_figure(result))
+        report.figures(ctx, result)
         weights = checkpoints.weights(Path(result.checkpoint))
         return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))
 

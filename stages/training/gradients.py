@@ -23,7 +23,7 @@ def keep_whole(buffers: Buffers, leaf_number: int) -> None:
     """Stages 0 and 1: add a micro-batch's gradient to the sums that this rank keeps until the step's end."""
     if not buffers.pieces:
         buffers.pieces = [Pieces()]
-    buffers.pieces[0].add(leaf_number, 1, _taken(buffers))
+    buffers.pieces[0].add(leaf_number, 1, buffers.take_gradient())
 
 
 def exchange_turn(buffers: Buffers, first_leaf: int, leaves: int, collectives: Collectives, bucket_bytes: int) -> None:
@@ -32,7 +32,7 @@ def exchange_turn(buffers: Buffers, first_leaf: int, leaves: int, collectives: C
     Rank r's gradient is that of micro-batch `first_leaf` + r, and is dropped if there are only `leaves` of them.
     """
     ranks = collectives.ranks
-    leaf = _taken(buffers).view(ranks, -1)
+    leaf = buffers.take_gradient().view(ranks, -1)
     cuts = bucket_columns(leaf.shape[1], ranks, bucket_bytes)
     if not buffers.pieces:
         buffers.pieces = [Pieces() for _ in cuts]
@@ -57,9 +57,12 @@ def shard_of_sum(buffers: Buffers, leaves: int, zero_stage: int, collectives: Co
     held = [piece.value.view(ranks, -1) for sums in pieces for piece in sums.take()]
 
     def exchanged(columns: slice) -> Tensor:
-        rows = torch.empty(len(held), ranks * (columns.stop - columns.start), device=buffers.full.device)
-        for row, whole in zip(rows, held, strict=True):
-            row.view(ranks, -1).copy_(whole[:, columns])
+        if len(held) == 1:
+            rows = held[0][:, columns].reshape(1, -1)  # where it is, if the columns are all
+        else:
+            rows = torch.empty(len(held), ranks * (columns.stop - columns.start), device=buffers.full.device)
+            for row, whole in zip(rows, held, strict=True):
+                row.view(ranks, -1).copy_(whole[:, columns])
         received = collectives.exchange(rows, counts)
         total = Pieces()
         for (start, length), value in zip(itertools.chain(*spans), received, strict=True):
@@ -79,9 +82,3 @@ def _end_to_end(parts: Iterable[Tensor], buffers: Buffers, ranks: int) -> Tensor
         whole[start : start + len(part)] = part
         start += len(part)
     return whole
-
-
-def _taken(buffers: Buffers) -> Tensor:
-    """The gradient of the micro-batch at work, which is then no longer the group's."""
-    leaf, buffers.leaf = buffers.leaf_gradient(), None
-    return leaf

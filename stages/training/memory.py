@@ -80,7 +80,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution) -> Neede
     shard = padded // ranks
     largest = max(one.padded(ranks) for one in groups)
     owned = shard if zero_stage else padded
-    held = gradient_sums(recipe.micro_batches, ranks, zero_stage)
+    held = max(gradient_sums(size // recipe.micro_batch_size, ranks, zero_stage) for size in recipe.batch_sizes)
     # A block's gradient as autograd leaves it and in its buffer; with several ranks also what is sent and received.
     communication = 2 * 4 * largest if ranks == 1 else 4 * 4 * largest
     if zero_stage == 3:

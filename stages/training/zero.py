@@ -282,7 +282,7 @@ def _parameter(view: Tensor) -> nn.Parameter:
 def _collector(buffers: Buffers, slot: Slot):  # type: ignore[no-untyped-def]
     def collect(parameter: nn.Parameter) -> None:
         assert parameter.grad is not None
-        buffers.leaf_gradient()[slot.offset : slot.end].copy_(parameter.grad.reshape(-1))
+        buffers.put_gradient(slot, parameter.grad)
         parameter.grad = None
 
     return collect

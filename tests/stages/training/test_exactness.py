@@ -62,6 +62,7 @@ def test_ranks_and_stages(
         assert result.curve == expected.curve
         assert result.validation_curve == expected.validation_curve
         assert result.validation_metrics == expected.validation_metrics
+        assert result.validation_groups == expected.validation_groups
     assert_same(state(answers[0][0]), state(expected))
     assert answers[0][1].curve("gradient_norm") == expected_heard.curve("gradient_norm")
 

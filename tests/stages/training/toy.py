@@ -58,20 +58,34 @@ def sample(number: int, length: int) -> torch.Tensor:
     return tokens
 
 
-def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int, ...] = ()) -> Task:
-    """`poisoned`: sample numbers whose loss is not a number."""
+def build(
+    recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int, ...] = (), loud: tuple[int, ...] = ()
+) -> Task:
+    """`poisoned`: sample numbers whose loss is not a number; `loud`: those whose loss is a hundred times too large."""
     torch.manual_seed(recipe.seed)
     model = Toy(width, blocks)
-    loss, validation_loss = losses(recipe, poisoned)
+    operations = 6.0 * sum(parameter.numel() for parameter in model.parameters())
+    loss, validation_loss = losses(recipe, poisoned, loud)
     state = {name: value.flatten() for name, value in model.state_dict().items()}
     model.to("meta")
     return Task(
-        model, lambda name, start, stop: state[name][start:stop], list(model.blocks), loss, validation_loss,
-        validation_samples=10, metric_names=("zeros",), stem=[model.embedding], head=[model.embedding, model.norm],
-    )  # fmt: skip
+        model,
+        lambda name, start, stop: state[name][start:stop],
+        list(model.blocks),
+        loss,
+        validation_loss,
+        validation_samples=10,
+        metric_names=("zeros",),
+        group_names=("even", "odd"),
+        flops_per_target=operations,
+        stem=[model.embedding],
+        head=[model.embedding, model.norm],
+    )
 
 
-def losses(recipe: Recipe, poisoned: tuple[int, ...] = ()) -> tuple[LossFunction, LossFunction]:
+def losses(
+    recipe: Recipe, poisoned: tuple[int, ...] = (), loud: tuple[int, ...] = ()
+) -> tuple[LossFunction, LossFunction]:
     """In training and in validation."""
 
     def loss(model: nn.Module, numbers: Any, offset: int = 0) -> Loss:
@@ -81,7 +95,14 @@ def losses(recipe: Recipe, poisoned: tuple[int, ...] = ()) -> tuple[LossFunction
         total = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
         if any(number in poisoned for number in numbers):
             total = total * float("nan")
-        return Loss(total, targets.numel(), metrics=torch.tensor([float((targets == 0).sum())]))
+        if any(number in loud for number in numbers):
+            total = total * 100
+        even = targets % 2 == 0
+        by_target = functional.cross_entropy(logits.flatten(0, 1).detach(), targets, reduction="none").double()
+        groups = torch.stack([
+            torch.stack([by_target[even].sum(), by_target[~even].sum()]), torch.stack([even.sum(), (~even).sum()])
+        ])  # fmt: skip
+        return Loss(total, targets.numel(), metrics=torch.tensor([float((targets == 0).sum())]), groups=groups)
 
     def validation_loss(model: nn.Module, numbers: Any) -> Loss:
         return loss(model, numbers, offset=1_000_000)
