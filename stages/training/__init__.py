@@ -16,5 +16,8 @@ reads the trained weights. `stages/pretrain.py` is the example.
     meter       seconds, bytes, operations buffers      a group's flat tensors
     flops       operations of a step       optimizer    AdamW on shards
     sums        losses, summed exactly     compilation  torch.compile for the blocks
-    report      figures and facts
+    report      figures and facts          gathering    stage 3: what is whole while a pass goes on
+    recompute   activations not kept       gradients    summed and exchanged, a bucket at a time
+    offload     state in files             materialise  values for a model without any
+    meters      what memory really holds
 """

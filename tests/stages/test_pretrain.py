@@ -54,6 +54,11 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     assert {"learning_rate", "gradient_norm", *costs} <= context.last.keys()
     # The validation split is one document of one source, which has the whole loss.
     assert context.last["validation_loss/source/source 0"] == pytest.approx(facts["validation_loss"])
+    from stages.training import memory
+
+    needed = memory.predict(MODEL, stage, stage)
+    measured = [context.last[f"memory_{part}_bytes"] for part in ("parameters", "optimizer", "gradients")]
+    assert measured == [needed.parameters, needed.optimizer, needed.gradients]
     # The checkpoint holds the weights that were validated last.
     from stages.training.materialise import initial_weights
     from stages.training.recipe import Recipe
