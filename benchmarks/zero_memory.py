@@ -17,6 +17,7 @@ import platform
 import socket
 import sys
 import tempfile
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -119,15 +120,17 @@ def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
             torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum").backward()
         optimizer.step()
 
-    def local(tensor: Any) -> int:
-        return int(tensor.to_local().untyped_storage().nbytes())
+    def local(tensors: Iterable[Any]) -> int:
+        """Distinct storage: the gradients of a group are views of one."""
+        storages = [tensor.to_local().untyped_storage() for tensor in tensors]
+        return sum({storage.data_ptr(): int(storage.nbytes()) for storage in storages}.values())
 
     step()
     parameters = list(decoder.parameters())
     found = {
-        "parameters": sum(map(local, parameters)),
-        "gradients": sum(local(parameter.grad) for parameter in parameters),
-        "optimizer": sum(local(s[m]) for s in optimizer.state.values() for m in ("exp_avg", "exp_avg_sq")),
+        "parameters": local(parameters),
+        "gradients": local(parameter.grad for parameter in parameters),
+        "optimizer": local(s[m] for s in optimizer.state.values() for m in ("exp_avg", "exp_avg_sq")),
         "files": 0,
     }
     optimizer.zero_grad()
