@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -89,6 +89,7 @@ class InlineLauncher:
         *,
         ranks: int,
         rank: Resources,
+        fewer: Mapping[int, Resources],
         max_restarts: int,
         send: Send,
     ) -> list[T]:

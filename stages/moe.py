@@ -49,7 +49,8 @@ class ConvertToExperts(Stage, Recipe, Execution):
     def demand(self) -> Demand:
         # The memory is unknown until the model is there.
         rank = Resources(cpus=float(self.threads_per_rank))
-        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank)
+        fewer = dict.fromkeys(range(self.minimum_ranks or self.ranks, self.ranks), rank)
+        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank, fewer=fewer)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.model.expert_load import load_figure, load_metrics, measure_loads
@@ -91,13 +92,14 @@ class ConvertToExperts(Stage, Recipe, Execution):
             scratch=str(ctx.scratch),
         )
         demand = self.demand()
-        result = ctx.gang(train, spec, ranks=demand.ranks, rank=demand.rank, max_restarts=self.max_restarts)[0]
+        asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
+        result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
         facts |= report.facts(result) | {"conversion_logit_difference": difference}
         weights = checkpoints.weights(Path(result.checkpoint))
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
         loads_after = measure_loads(trained.load(), self._held_out(self.validation_samples))
         ctx.metrics(load_metrics(loads_after), step=result.steps)
-        ctx.figure("loss", report.loss_figure(result))
+        report.figures(ctx, result)
         ctx.figure("expert_load", load_figure(loads_before, loads_after))
         return trained
 
@@ -144,20 +146,26 @@ def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, se
     import torch
 
     from stages.model.expert_load import BALANCE, balance_metrics
+    from stages.training.materialise import initial_weights
     from stages.training.windows import language_modelling, next_token_loss
 
     def loss(model: Decoder, batch: Batch, separate_documents: bool) -> Loss:
         routings: list[Routing] = []
         prediction = next_token_loss(model, batch, separate_documents, routings)
         balance = torch.stack([routing.balance_loss() for routing in routings]).mean()
-        return Loss(
+        return replace(
+            prediction,
             total=prediction.total + load_balancing * balance * prediction.targets,
-            targets=prediction.targets,
             reported=prediction.total,
             metrics=balance_metrics(routings) * prediction.targets,
         )
 
-    model = Checkpoint(Path(converted)).load().train()
-    dataset = TokenDataset(Path(tokens))
-    task = language_modelling(model, dataset, recipe, separate_documents=separate_documents, loss=loss)
+    from stages.model.decoder import Decoder
+
+    checkpoint, dataset = Checkpoint(Path(converted)), TokenDataset(Path(tokens))
+    with torch.device("meta"):
+        model = Decoder(checkpoint.config)
+    task = language_modelling(
+        model, initial_weights(checkpoint), dataset, recipe, separate_documents=separate_documents, loss=loss
+    )
     return replace(task, metric_names=BALANCE)

@@ -6,7 +6,8 @@ ranks and every ZeRO stage, so those are no part of the checkpoint's identity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -40,9 +41,15 @@ class Pretrain(Stage, Recipe, Execution):
         return self
 
     def demand(self) -> Demand:
-        needed = memory.predict(self.model, self, self)
-        cpus = float(self.threads_per_rank)
-        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=Resources(cpus=cpus, memory_bytes=needed.total))
+        def rank(ranks: int) -> Resources:
+            needed = memory.predict(self.model, self, self, ranks)
+            return Resources(cpus=float(self.threads_per_rank), memory_bytes=needed.total)
+
+        fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
+        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
+
+    def lighter(self) -> Iterable[Mapping[str, object]]:
+        return memory.lighter(self)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.training import checkpoints, report
@@ -61,20 +68,24 @@ class Pretrain(Stage, Recipe, Execution):
             scratch=str(ctx.scratch),
         )
         demand = self.demand()
-        result = ctx.gang(train, spec, ranks=demand.ranks, rank=demand.rank, max_restarts=self.max_restarts)[0]
-        ctx.figure("loss", report.loss_figure(result))
+        asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
+        result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
+        report.figures(ctx, result)
         weights = checkpoints.weights(Path(result.checkpoint))
         return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))
 
 
 def build(recipe: Recipe, tokens: str, model: Mapping[str, Any], separate_documents: bool) -> Task:
     """The task of pretraining, as the training loop calls for it on every rank."""
+    import torch
+
     from stages.model.decoder import Decoder
-    from stages.model.initialise import initialise
+    from stages.model.initialise import initial_values
     from stages.training.windows import language_modelling
 
     config = DecoderConfig.model_validate(model)
-    decoder = Decoder(config)
-    initialise(decoder, recipe.seed)
+    with torch.device("meta"):
+        decoder = Decoder(config)
     dataset = TokenDataset(Path(tokens))
-    return language_modelling(decoder, dataset, recipe, separate_documents=separate_documents)
+    initial = partial(initial_values, config, recipe.seed)
+    return language_modelling(decoder, initial, dataset, recipe, separate_documents=separate_documents)

@@ -27,21 +27,22 @@ def initialise(model: Decoder, seed: int) -> None:
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(initial_values(model.config, seed, name, parameter.shape).to(parameter.dtype))
+            values = initial_values(model.config, seed, name, 0, parameter.numel())
+            parameter.copy_(values.view(parameter.shape).to(parameter.dtype))
 
 
-def initial_values(config: DecoderConfig, seed: int, name: str, shape: tuple[int, ...] | torch.Size) -> Tensor:
-    """The initial values of one parameter, fp32."""
+def initial_values(config: DecoderConfig, seed: int, name: str, start: int, stop: int) -> Tensor:
+    """The initial values of one parameter, or of a range of its elements in their order in memory; fp32, 1-D."""
     if name.endswith("bias"):
-        return torch.zeros(shape)
+        return torch.zeros(stop - start)
     if "layernorm" in name or name.startswith("ln_f"):
-        return torch.ones(shape)
+        return torch.ones(stop - start)
     deviation = config.initial_deviation
     if name == "word_embeddings.weight" and config.embedding_deviation is not None:
         deviation = config.embedding_deviation
     if name.endswith(("self_attention.dense.weight", "dense_4h_to_h.weight")):
         deviation /= math.sqrt(2 * config.layers)
-    return normal(seed, name, 0, math.prod(shape)).mul_(deviation).view(shape)
+    return normal(seed, name, start, stop).mul_(deviation)
 
 
 def normal(seed: int, name: str, start: int, stop: int) -> Tensor:

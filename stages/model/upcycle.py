@@ -11,6 +11,7 @@ of their outputs is the dense output. Two refinements keep that property:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -92,9 +93,10 @@ def _cut(part: str, value: Tensor, pieces: int) -> Tensor:
 def _put_gates(transfer: Transfer, target: DecoderConfig, layer: int, pieces: int, seed: int) -> None:
     prefix = f"blocks.{layer}.mlp"
     copies = target.experts_of(layer) // pieces
-    gate = initial_values(target, seed, f"{prefix}.gate.weight", (copies, target.hidden_size))
+    gate = initial_values(target, seed, f"{prefix}.gate.weight", 0, copies * target.hidden_size)
+    gate = gate.view(copies, target.hidden_size)
     transfer.put(f"{prefix}.gate.weight", gate.repeat_interleave(pieces, 0))
     if target.experts and target.experts.residual:
         for name, shape in (("weight", (2, target.hidden_size)), ("bias", (2,))):
             name = f"{prefix}.coefficient.{name}"
-            transfer.put(name, initial_values(target, seed, name, shape))
+            transfer.put(name, initial_values(target, seed, name, 0, math.prod(shape)).view(shape))

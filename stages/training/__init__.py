@@ -4,12 +4,20 @@ A stage inherits `Recipe` (what is computed) and `Execution` (how), writes a mod
 `Task` (the model and its loss), and runs `loop.train` on a gang with a `TrainingSpec`. `checkpoints.weights` then
 reads the trained weights. `stages/pretrain.py` is the example.
 
-    recipe      the fields                 loop         steps, validation, guards, resume
-    task        the seam to stages         checkpoints  one form for any ranks and stage
-    windows     samples of a token set     zero         sharded parameters, gradients, optimizer state
-    order       which sample comes when    collectives  what ranks send, counted
-    schedule    the learning rate          layout, tree flat groups; sums in a fixed order
+    recipe      the fields                 loop         steps, guards, resume
+    task        the seam to stages         progress     how far a run has come
+    windows     samples of a token set     validation   the loss on held-out samples, by source and language
+    order       which sample comes when    checkpoints  one form for any ranks and stage
+    schedule    the learning rate          saving       written while training goes on
+    ramp        the batch size             zero         sharded parameters, gradients, optimizer state
+    guard       batches to skip            collectives  what ranks send, counted and timed
+    stopping    ends before the last step  layout, tree flat groups; sums in a fixed order
     memory      bytes before they are used head         cross-entropy without all logits at once
-    flops       operations of a step       buffers      a group's flat tensors
-    report      figures and facts          optimizer    AdamW on shards
+    meter       seconds, bytes, operations buffers      a group's flat tensors
+    flops       operations of a step       optimizer    AdamW on shards
+    sums        losses, summed exactly     compilation  torch.compile for the blocks
+    report      figures and facts          gathering    stage 3: what is whole while a pass goes on
+    recompute   activations not kept       gradients    summed and exchanged, a bucket at a time
+    offload     state in files             materialise  values for a model without any
+    meters      what memory really holds
 """

@@ -3,8 +3,8 @@
     scratch/checkpoints/step-00000120/group-000.safetensors ...   master weights and moments, per parameter, unpadded
                                       state.json                  progress, digests of the files; written last
 
-A checkpoint is written beside its place and renamed into it, so that it is there whole or not at all. When read,
-every file's digest is checked; one that does not fit is passed over for the one before it, and that is said.
+`stages/training/saving.py` writes one beside its place and renames it into it, so that it is there whole or not at all.
+When read, every file's digest is checked; one that does not fit is passed over for the one before it, and that is said.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.base import StageError
-from stages.training.buffers import STATES
 from stages.training.collectives import Collectives
 from stages.training.zero import ShardedModel
 
 FORMAT = 1
 FOLDER = "checkpoints"
+PARTIAL = ".partial-"
 STATE = "state.json"
 STATE_LIMIT_BYTES = 256 << 20
 
@@ -43,62 +42,31 @@ class Saved:
     files: tuple[str, ...]
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
+def place(scratch: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is."""
+    return scratch / FOLDER / f"step-{step:08d}"
 
 
-def _file(index: int) -> str:
+def whole_ones(folder: Path) -> list[Path]:
+    """The checkpoints in their places, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def file_name(index: int) -> str:
     return f"group-{index:03d}.safetensors"
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def save(scratch: Path, step: int, model: ShardedModel, digest: str, progress: Mapping[str, Any], *, kept: int) -> None:
-    """Save a checkpoint after `step` steps and remove all but the last `kept`. Every rank must call it.
-
-    `digest` names the recipe: only a run of the same recipe goes on from it.
-    """
-    folder = scratch / FOLDER
-    partial = folder / f".partial-{_name(step)}"
-    first = model.collectives.rank == 0
-    if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".partial-*"):
-            shutil.rmtree(leftover)
-        partial.mkdir()
-    files = {}
-    for index in range(len(model.groups)):
-        tensors = model.collect(index)
-        if tensors is not None:
-            path = partial / _file(index)
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-            _sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
-    if first:
-        state = {"format": FORMAT, "step": step, "recipe": digest, "files": files, "progress": progress}
-        (partial / STATE).write_text(json.dumps(state))
-        _sync(partial / STATE)
-        _sync(partial)
-        place = folder / _name(step)
-        if place.exists():  # a damaged one of the same step
-            shutil.rmtree(place)
-        partial.rename(place)
-        _sync(folder)
-        for old in sorted(folder.glob("step-*"))[:-kept]:
-            shutil.rmtree(old)
-    # No rank is ahead of a checkpoint that it may have to go back to.
-    model.collectives.from_first(step)
 
 
 def inspect(path: Path, digest: str | None = None) -> Saved:
@@ -109,7 +77,7 @@ def inspect(path: Path, digest: str | None = None) -> Saved:
         state = json.loads((path / STATE).read_text())
         found, step, recipe = state["format"], state["step"], state["recipe"]
         files, progress = state["files"], state["progress"]
-        if not isinstance(files, dict) or not isinstance(progress, dict) or _name(step) != path.name:
+        if not isinstance(files, dict) or not isinstance(progress, dict) or place(path.parent.parent, step) != path:
             raise ValueError("its fields are not what a checkpoint has")
         expected = {file: (facts["bytes"], facts["sha256"]) for file, facts in files.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -119,13 +87,13 @@ def inspect(path: Path, digest: str | None = None) -> Saved:
     if digest not in (None, recipe):
         raise StageError(f"checkpoint {path} belongs to another recipe, model or data set")
     for index, (file, (size, sha256)) in enumerate(expected.items()):
-        if file != _file(index):
+        if file != file_name(index):
             raise StageError(f"checkpoint {path}: {STATE} names an unexpected file {file!r}")
         try:
             actual = (path / file).stat().st_size
             if actual != size:
                 raise StageError(f"checkpoint {path}: {file} has {actual} bytes, not {size}")
-            if _digest(path / file) != sha256:
+            if digest_of(path / file) != sha256:
                 raise StageError(f"checkpoint {path}: {file} does not have the digest it was written with")
         except OSError as error:
             raise StageError(f"checkpoint {path}: {file} cannot be read ({error})") from error
@@ -134,7 +102,7 @@ def inspect(path: Path, digest: str | None = None) -> Saved:
 
 def latest(scratch: Path, digest: str, note: Callable[[str], None]) -> Saved | None:
     """The newest whole checkpoint of this recipe; says by `note` which ones it passed over, and why."""
-    for path in sorted((scratch / FOLDER).glob("step-*"), reverse=True):
+    for path in reversed(whole_ones(scratch / FOLDER)):
         try:
             return inspect(path, digest)
         except StageError as error:
@@ -152,11 +120,10 @@ def restore(scratch: Path, model: ShardedModel, digest: str, note: Callable[[str
     step = collectives.from_first(saved.step if saved else -1)
     if step < 0:
         return None
-    path = scratch / FOLDER / _name(step)
+    path = place(scratch, step)
     for index in range(len(model.groups)):
-        names = [f"{state}/{slot.name}" for state in STATES for slot in model.groups[index].layout.slots]
-        model.restore(index, _read(path / _file(index), names))
-    model.restored()
+        with _opened(path / file_name(index)) as reader:
+            model.restore(index, reader.get_tensor)
     return saved or Saved(path, step, _progress(path), ())
 
 
@@ -173,10 +140,15 @@ def _progress(path: Path) -> Mapping[str, Any]:
     return progress
 
 
-def _read(path: Path, names: list[str] | None = None, prefix: str = "") -> dict[str, Tensor]:
+def _read(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    with _opened(path) as reader:
+        return {name: reader.get_tensor(name) for name in reader.keys() if name.startswith(prefix)}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as reader:
-            wanted = names if names is not None else [name for name in reader.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name: reader.get_tensor(name) for name in wanted}
+            yield reader
     except (OSError, SafetensorError) as error:
         raise StageError(f"{path} cannot be read ({error}): remove its folder to go on from the one before") from error

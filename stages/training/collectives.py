@@ -12,6 +12,7 @@ import datetime
 import math
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ class Collectives:
     """The ranks of one gang. With one rank nothing is sent and torch.distributed is not needed.
 
     `sent_bytes` counts the payload that this rank sent to others, by purpose: gradients, parameters, state, control.
+    `seconds` is the time that this rank spent in calls, waiting for slower ranks included; what goes on in the
+    background is not in it.
     """
 
     def __init__(self, rank: int = 0, ranks: int = 1, device: torch.device | None = None) -> None:
@@ -41,9 +44,11 @@ class Collectives:
         self.ranks = ranks
         self.device = device or torch.device("cpu")
         self.sent_bytes: Counter[str] = Counter()
+        self.seconds = 0.0
 
     @contextmanager
     def _named(self, operation: str) -> Iterator[None]:
+        began = time.perf_counter()
         try:
             yield
         except RuntimeError as error:
@@ -53,6 +58,8 @@ class Collectives:
                 f"cannot be reached ({reason}). Run again to go on from the last checkpoint; if ranks are only slow, "
                 "raise collective_timeout_s"
             ) from error
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def exchange(self, rows: Tensor, row_counts: Sequence[int], purpose: str = "gradients") -> list[Tensor]:
         """Send each rank its shard of every row; the shards of this rank that all ranks sent, in rank order.
@@ -142,6 +149,14 @@ class Collectives:
         """Rank 0's value, on every rank."""
         told = torch.tensor([value if self.rank == 0 else 0], dtype=torch.int64, device=self.device)
         return int(self.agree(told).item())
+
+    def text_from_first(self, text: str) -> str:
+        """Rank 0's text, on every rank."""
+        encoded = text.encode() if self.rank == 0 else b""
+        told = torch.zeros(self.from_first(len(encoded)), dtype=torch.int32, device=self.device)
+        if encoded:
+            told += torch.tensor(list(encoded), device=self.device)
+        return bytes(self.agree(told).tolist()).decode() if len(told) else ""
 
 
 def _nothing() -> None:

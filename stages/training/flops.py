@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 from stages.model.config import DecoderConfig
+
+if TYPE_CHECKING:
+    import torch
 
 
 def flops_per_target(config: DecoderConfig, sequence_length: int, *, recompute: bool = False) -> float:
@@ -27,3 +33,16 @@ def parameter_flops(parameters: int, tokens: int) -> float:
 def utilisation(flops: float, seconds: float, peak_flops_per_s: float) -> float:
     """The share (0 to 1) of the peak that was used (PaLM, arXiv 2204.02311, appendix B)."""
     return flops / seconds / peak_flops_per_s
+
+
+def measured_peak(dtype: torch.dtype, device: torch.device, size: int = 768) -> float:
+    """Operations a second of square matrix products on this device with the threads in use: the best of a few."""
+    import torch
+
+    factors = torch.ones(2, size, size, dtype=dtype, device=device)
+    best = 0.0
+    for _ in range(6):
+        began = time.perf_counter()
+        float((factors[0] @ factors[1])[0, 0])  # a value of it: on a GPU, wait for the end
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best

@@ -21,13 +21,17 @@ ROWS = 128  # tokens in a chunk: enough for fast matrix products, few enough for
 
 def cross_entropy(model: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
     """The sum of cross-entropies (nats, float32 scalar) of `targets` [...] given final hidden states [..., hidden]."""
-    hidden, targets = hidden.flatten(0, -2), targets.flatten()
-    if torch.is_grad_enabled():
-        total: Tensor = _HeadCrossEntropy.apply(hidden, model.head_weight, targets)  # type: ignore[no-untyped-call]
-        return total
-    chunks = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
-    losses = [functional.cross_entropy(model.logits(part).float(), wanted, reduction="sum") for part, wanted in chunks]
-    return torch.stack(losses).sum()
+    if not torch.is_grad_enabled():
+        return token_losses(model, hidden, targets).sum()
+    total: Tensor = _HeadCrossEntropy.apply(hidden.flatten(0, -2), model.head_weight, targets.flatten())  # type: ignore[no-untyped-call]
+    return total
+
+
+def token_losses(model: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy (nats, float32) of each target, without gradients: shape [targets]."""
+    chunks = zip(hidden.flatten(0, -2).split(ROWS), targets.flatten().split(ROWS), strict=True)
+    losses = [functional.cross_entropy(model.logits(part).float(), wanted, reduction="none") for part, wanted in chunks]
+    return torch.cat(losses)
 
 
 class _HeadCrossEntropy(torch.autograd.Function):

@@ -8,7 +8,7 @@ the reasons why training does not depend on the number of ranks. Pure Python: th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 ALIGNMENT = 64
@@ -47,10 +47,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are reduced, gathered and freed together: a block, or what lies outside all blocks."""
+    """Parameters that are reduced, gathered and freed together: a block, or what lies outside all blocks.
+
+    `places`: where in a pass they are used; 0 is before the blocks, then each block has its number from 1, and what
+    follows the blocks is one more.
+    """
 
     name: str
     slots: tuple[Slot, ...]
+    places: tuple[int, ...] = ()
 
     @property
     def numel(self) -> int:
@@ -71,7 +76,7 @@ class Group:
         return self.shard(ranks) * ranks
 
 
-def group(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Group:
+def group(name: str, shapes: Mapping[str, tuple[int, ...]], places: tuple[int, ...] = ()) -> Group:
     """Lay parameters out one after the other, in the order given."""
     slots = []
     offset = 0
@@ -79,4 +84,39 @@ def group(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Group:
         slot = Slot(parameter, tuple(shape), offset)
         slots.append(slot)
         offset = _aligned(slot.end)
-    return Group(name, tuple(slots))
+    return Group(name, tuple(slots), places)
+
+
+def arrange(
+    shapes: Mapping[str, tuple[int, ...]],
+    blocks: Sequence[Collection[str]],
+    stem: Collection[str] = (),
+    head: Collection[str] = (),
+) -> list[Group]:
+    """The groups of a model, in the order in which a pass first comes to them: what is used before the blocks (and
+    after them as well, as a tied embedding is), each block, what is used after them only.
+
+    `shapes` has every parameter; `blocks`, `stem` and `head` name those of each block, before and after them. One that
+    is outside the blocks and in neither `stem` nor `head` may be used on both sides. In each group matrices come before
+    norms and biases, so that weight decay applies to one stretch.
+    """
+    last = len(blocks) + 1
+    inside = {name for block in blocks for name in block}
+    outside = [name for name in shapes if name not in inside]
+    before = [name for name in outside if name in stem and name not in head]
+    after = [name for name in outside if name in head and name not in stem]
+    both = [name for name in outside if name not in before and name not in after]
+    members: list[tuple[str, Collection[str], tuple[int, ...]]] = [("stem", before, (0,)), ("shared", both, (0, last))]
+    members += [(f"block-{index:03d}", block, (index + 1,)) for index, block in enumerate(blocks)]
+    members += [("head", after, (last,))]
+    return [
+        group(title, {name: shapes[name] for name in sorted(names, key=lambda name: len(shapes[name]) < 2)}, places)
+        for title, names, places in members
+        if names
+    ]
+
+
+def bucket_columns(shard: int, rows: int, bucket_bytes: int) -> list[slice]:
+    """Cuts a shard's elements so that `rows` stretches of a cut, float32, are at most `bucket_bytes`; none is empty."""
+    width = max(ALIGNMENT, bucket_bytes // (4 * rows) // ALIGNMENT * ALIGNMENT)
+    return [slice(start, min(start + width, shard)) for start in range(0, shard, width)]

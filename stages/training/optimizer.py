@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 from torch.optim.adam import adam
 
 from stages.training.buffers import Buffers
 from stages.training.layout import ALIGNMENT
+from stages.training.offload import Vectors
 from stages.training.recipe import Recipe
 
 
-def adamw(groups: Sequence[Buffers], recipe: Recipe, learning_rate: float, scale: float, step: int) -> None:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with the gradient times `scale`; `step` counts from 1."""
+def adamw(buffers: Buffers, states: Vectors, recipe: Recipe, learning_rate: float, scale: float, step: int) -> None:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with the gradient times `scale`; `step` counts from 1.
+
+    Works where `states` are: a gradient on another device is brought there.
+    """
+    if buffers.gradient is None:
+        return
+    gradient = buffers.gradient.to(states["master"].device).mul_(scale)
     for decayed in (True, False):
-        parts = [part for buffers in groups for part in _stretches(buffers, decayed)]
-        if not parts:
+        part = _stretch(buffers, decayed)
+        if part is None:
             continue
-        masters, gradients, first_moments, second_moments = (list(column) for column in zip(*parts, strict=True))
-        for gradient in gradients:
-            gradient.mul_(scale)
         # The fused kernel rounds each element once whatever its neighbours are; shards keep it vectorised.
         adam(
-            masters,
-            gradients,
-            first_moments,
-            second_moments,
+            [states["master"][part]],
+            [gradient[part]],
+            [states["first_moment"][part]],
+            [states["second_moment"][part]],
             [],
-            [torch.tensor(float(step - 1), device=masters[0].device) for _ in masters],
+            [torch.tensor(float(step - 1), device=gradient.device)],
             fused=True,
             decoupled_weight_decay=True,
             amsgrad=False,
@@ -42,15 +43,12 @@ def adamw(groups: Sequence[Buffers], recipe: Recipe, learning_rate: float, scale
         )
 
 
-def _stretches(buffers: Buffers, decayed: bool) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _stretch(buffers: Buffers, decayed: bool) -> slice | None:
     """The owned stretch of a group that holds matrices (`decayed`) or norms and biases, if there is one."""
     slots = [slot for slot in buffers.layout.slots if slot.decayed is decayed]
-    if not slots or buffers.gradient is None:
-        return []
+    if not slots:
+        return None
     # Up to the next slot's aligned start: padding belongs to the stretch before it, and stays zero.
     start = max(slots[0].offset, buffers.owned.start)
     stop = min(-(-slots[-1].end // ALIGNMENT) * ALIGNMENT, buffers.owned.stop)
-    if start >= stop:
-        return []
-    part = slice(start - buffers.owned.start, stop - buffers.owned.start)
-    return [(buffers.master[part], buffers.gradient[part], buffers.first_moment[part], buffers.second_moment[part])]
+    return slice(start - buffers.owned.start, stop - buffers.owned.start) if start < stop else None

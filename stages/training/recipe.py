@@ -12,8 +12,12 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stages.base import Config, Runtime
+from stages.training.ramp import BatchSizeRamp
 
 Precision = Literal["float32", "bfloat16"]
+# Where a part of the training state is: with the computation, in (pinned) host memory, in files. On a CPU the first two
+# are one.
+Place = Literal["none", "host", "file"]
 
 
 class Recipe(Config):
@@ -21,6 +25,7 @@ class Recipe(Config):
 
     steps: PositiveInt = Field(1000, description="optimizer steps")
     global_batch_size: PositiveInt = Field(32, description="samples in one optimizer step, over all ranks")
+    batch_size_ramp: BatchSizeRamp | None = Field(None, description="smaller batches at first; None: full size at once")
     micro_batch_size: PositiveInt = Field(8, description="samples in one forward and backward pass; fixes the grid")
     sequence_length: PositiveInt = Field(256, description="tokens that one sample predicts")
     learning_rate: PositiveFloat = Field(1e-3, description="the peak, reached after the warm-up")
@@ -37,7 +42,17 @@ class Recipe(Config):
     seed: NonNegativeInt = Field(42, description="of the initialisation and the order of the data")
     validation_every: PositiveInt = Field(100, description="steps between two validations; the last step has one")
     validation_samples: PositiveInt = Field(64, description="fixed samples, spread evenly over the validation split")
-    skipped_batches_limit: PositiveInt = Field(5, description="consecutive batches without a finite gradient to bear")
+    loss_spike_factor: float | None = Field(None, gt=1, description="skip a batch whose loss is so many medians")
+    gradient_spike_factor: float | None = Field(None, gt=1, description="the same for the norm of its gradient")
+    spike_window: int = Field(128, ge=8, description="batches whose median that is; full before any is called a spike")
+    skipped_batches_limit: PositiveInt = Field(5, description="consecutive batches to skip before giving up")
+    stop_after_tokens: PositiveInt | None = Field(None, description="end with the step that reaches so many targets")
+    stop_at_validation_loss: PositiveFloat | None = Field(None, description="end with a validation at or below it")
+    patience: PositiveInt | None = Field(None, description="end after so many validations without a new lowest loss")
+    stop_after_s: PositiveFloat | None = Field(
+        None, description="end after so many seconds of training, restarts included; not reproducible"
+    )
+    compiled: bool = Field(False, description="torch.compile the blocks: faster where it pays, but other bits")
     threads_per_rank: PositiveInt = Field(1, description="of compute; part of the recipe as it can change rounding")
 
     @model_validator(mode="after")
@@ -47,6 +62,8 @@ class Recipe(Config):
                 f"global_batch_size {self.global_batch_size} is not a multiple of micro_batch_size "
                 f"{self.micro_batch_size}: choose one that is"
             )
+        if self.batch_size_ramp:
+            self.batch_size_ramp.check(self.global_batch_size, self.micro_batch_size)
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than steps {self.steps}")
         if self.decay_steps is not None and self.warmup_steps + self.decay_steps > self.steps:
@@ -58,12 +75,19 @@ class Recipe(Config):
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches in one optimizer step: the leaves of the tree that gradients are summed in."""
+        """Micro-batches in one optimizer step of the full size: the leaves of the tree that gradients are summed in."""
         return self.global_batch_size // self.micro_batch_size
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.global_batch_size * self.sequence_length
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Every number of samples that a step can have, ascending."""
+        ramp = self.batch_size_ramp
+        return ramp.sizes(self.global_batch_size) if ramp else (self.global_batch_size,)
+
+    def batch_size(self, samples: int) -> int:
+        """Samples of the step before which `samples` were taken."""
+        ramp = self.batch_size_ramp
+        return ramp.size(samples, self.global_batch_size) if ramp else self.global_batch_size
 
 
 class Execution(Config):
@@ -73,14 +97,45 @@ class Execution(Config):
     zero_stage: Runtime[Literal[0, 1, 2, 3]] = Field(
         1, description="what ranks share out: 1 optimizer states, 2 gradients as well, 3 parameters as well"
     )
-    recompute_every: Runtime[NonNegativeInt] = Field(
-        0, description="every how many blocks one is computed again in the backward pass, for less memory; 0: none"
+    minimum_ranks: Runtime[PositiveInt | None] = Field(
+        None, description="with how few ranks it goes on where there is no room for all; None: with all or not at all"
     )
+    recompute: Runtime[Literal["none", "full", "selective"]] = Field(
+        "none", description="in the backward pass: nothing, whole blocks, or all of them but their matrix products"
+    )
+    recompute_every: Runtime[PositiveInt] = Field(1, description="every how many blocks one is computed again")
+    offload_activations: Runtime[Place] = Field("none", description="where inputs of recomputed blocks wait")
+    offload_optimizer: Runtime[Place] = Field("none", description="where moments and master weights are kept")
+    offload_parameters: Runtime[Place] = Field("none", description="where shards of parameters are kept (stage 3)")
+    offload_folder: Runtime[str | None] = Field(None, description="of offloaded files; None: in the step's scratch")
+    bucket_bytes: Runtime[int] = Field(64 << 20, ge=1024, description="of gradients that ranks exchange at a time")
     checkpoint_every_s: Runtime[NonNegativeFloat] = Field(60.0, description="seconds between two checkpoints")
     checkpoint_every_steps: Runtime[PositiveInt | None] = Field(None, description="a checkpoint at these steps as well")
     checkpoints_kept: Runtime[PositiveInt] = Field(2, description="older ones are removed")
+    checkpoint_buffer_bytes: Runtime[NonNegativeInt] = Field(
+        1 << 30, description="of rank 0's memory, for a checkpoint that is written while training goes on"
+    )
+    peak_tflops: Runtime[PositiveFloat | None] = Field(
+        None, description="of one rank's device, which utilisation is a share of; None: measured at the start"
+    )
     collective_timeout_s: Runtime[PositiveFloat] = Field(300.0, description="after which a stalled rank is an error")
     max_restarts: Runtime[NonNegativeInt] = Field(3, description="of the whole gang when a rank is lost")
+
+    @model_validator(mode="after")
+    def _can_be_carried_out(self) -> Self:
+        if self.minimum_ranks is not None and self.minimum_ranks > self.ranks:
+            raise ValueError(f"minimum_ranks {self.minimum_ranks} must be at most ranks {self.ranks}")
+        if self.offload_parameters != "none" and self.zero_stage != 3:
+            raise ValueError(
+                f"offload_parameters: {self.offload_parameters} needs zero_stage 3, not {self.zero_stage}: below it "
+                "every rank computes with all parameters in place"
+            )
+        if self.offload_activations != "none" and self.recompute == "none":
+            raise ValueError(
+                f"offload_activations: {self.offload_activations} moves the inputs of recomputed blocks away: set "
+                "recompute to full or selective"
+            )
+        return self
 
 
 def part(kind: type[Config], source: Config) -> Mapping[str, object]:

@@ -29,8 +29,12 @@ class Loss:
     targets: float  # predicted tokens
     reported: Tensor | None = None  # scalar: what "loss" metrics and curves show, if not `total`
     metrics: Tensor | None = None  # [len(task.metric_names)]: sums over targets as well
+    by_target: Tensor | None = None  # [targets] float32, in validation: the loss of each target
+    groups: Tensor | None = None  # [2, len(task.group_names)], in validation: summed losses and targets of each group
 
 
+# (parameter name, start, stop) -> float32, 1-D: its initial values in that range of its elements, in memory order.
+InitialValues = Callable[[str, int, int], "Tensor"]
 LossFunction = Callable[["nn.Module", Sequence[int]], Loss]
 
 
@@ -42,12 +46,19 @@ class Task:
     maps them to data itself (`stages.training.order.shuffled`), and must depend on nothing else: no dropout, no state.
     """
 
-    model: nn.Module  # float32, on the CPU; the loop moves it
+    model: nn.Module  # on the meta device: without values, which each rank makes or reads for what it owns
+    initial: InitialValues
     blocks: Sequence[nn.Module]  # in the order of the forward pass; the unit of sharding
     loss: LossFunction
     validation_loss: LossFunction  # with sample numbers 0 to `validation_samples` - 1
     validation_samples: int  # what there is; the recipe says how many of these are used
     metric_names: tuple[str, ...] = ()  # of `Loss.metrics`; recorded per target as "NAME" and "validation_NAME"
+    group_names: tuple[str, ...] = ()  # of `Loss.groups`; recorded as "validation_loss/NAME"
+    flops_per_target: float = 0.0  # operations of forward and backward pass; 0: not known
+    data_seconds: Callable[[], float] = lambda: 0.0  # spent on reading data so far
+    # Modules whose parameters are used before the blocks, and after them; in neither: perhaps on both sides.
+    stem: Sequence[nn.Module] = ()
+    head: Sequence[nn.Module] = ()
 
 
 @dataclass(frozen=True)
@@ -74,11 +85,13 @@ class TrainingResult:
     checkpoint: str  # path of the last checkpoint: `stages.training.checkpoints.weights` reads it
     steps: int
     tokens: int  # targets trained on
-    skipped: int  # batches without a finite gradient
+    skipped: int  # batches without a finite gradient, and spikes
+    ended: str  # why training ended before the recipe's last step; empty if it did not
     loss: float  # of the last step, in nats per target
     validation_loss: float
     initial_validation_loss: float
     curve: tuple[tuple[int, float], ...]  # (step, training loss); thinned to a few hundred points
     validation_curve: tuple[tuple[int, float], ...]  # (step, validation loss); step 0 is before training
     validation_metrics: Mapping[str, float] = field(default_factory=dict)
+    validation_groups: Mapping[str, float] = field(default_factory=dict)  # loss by "source/NAME", "language/NAME"
     sent_bytes: Mapping[str, int] = field(default_factory=dict)  # by this rank since its start, by purpose

@@ -12,32 +12,40 @@ each rank a contiguous run of micro-batches and exchange sums once a step. Stage
 turn and exchange after each, so that only shards are kept; a rank left without one in the last turn has a spare turn,
 whose gradient is dropped.
 
-Parameters live in flat buffers (`stages/training/layout.py`), one a block and one for the rest. At stage 3 a block is
-gathered while the forward or the backward pass works on the one before it, and freed when it has passed.
+Parameters live in flat buffers (`stages/training/layout.py`), one a block and up to three for what lies outside the
+blocks. At stage 3 a group is gathered while the forward or the backward pass works on what comes before it, and freed
+when it has passed (`stages/training/gathering.py`). No rank ever holds the whole model beyond what its stage says, nor
+at the start: the model comes without values, and each rank makes or reads those that it owns.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from stages.training import gradients
 from stages.training.buffers import STATES, Buffers, groups_of
 from stages.training.collectives import Collectives, sum_of_squares
+from stages.training.gathering import Gathering, free
 from stages.training.layout import ALIGNMENT, Group, Slot
+from stages.training.materialise import InitialValues, materialise
+from stages.training.offload import Home, Homes, InMemory
 from stages.training.optimizer import adamw
 from stages.training.recipe import Execution, Precision, Recipe
-from stages.training.tree import leaf_range, piece_spans
+from stages.training.recompute import recompute
+from stages.training.task import Task
+from stages.training.tree import leaf_range
 
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ShardedModel:
-    """A model in training. Use, on every rank alike:
+    """A model in training. Use, on every rank alike, after `initialise` or `restore`:
 
         for micro_batch in sharded.turns():
             with sharded.micro_batch(micro_batch):
@@ -45,122 +53,108 @@ class ShardedModel:
         norm = sharded.reduce()
         sharded.update(learning_rate, scale, step)
 
-    `leaves` is the number of micro-batches in a batch. The model's parameters must be float32 and hold the same
-    values on every rank; afterwards they are in `recipe.precision` and belong to this object.
+    `leaves` is the number of micro-batches in a batch. The task's model is on the meta device; it gets parameters in
+    `recipe.precision` that belong to this object. `scratch`: where what is offloaded to files goes, unless the
+    execution names a folder.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        blocks: Sequence[nn.Module],
-        recipe: Recipe,
-        execution: Execution,
-        collectives: Collectives,
+        self, task: Task, recipe: Recipe, execution: Execution, collectives: Collectives, scratch: Path | None = None
     ) -> None:
-        self.model = model
-        self.recipe = recipe
+        self.recipe, self.execution, self.collectives = recipe, execution, collectives
         self.zero_stage = execution.zero_stage
-        self.collectives = collectives
         self.leaves = recipe.micro_batches
         self._turn = 0  # micro-batches that this rank has done of the batch
+        self.most_gradient_bytes = 0  # that were kept at once, between micro-batches and at the end of a step
         self._open = 0  # groups, from the first, whose gradients of the micro-batch at work are not taken up
-        # Stage 3: the groups that are whole (None) or on their way (what waits for them).
-        self._gathering: dict[int, Callable[[], None] | None] = {}
-        by_name = dict(model.named_parameters())
-        self.groups = [self._shard(layout, by_name) for layout in groups_of(model, blocks)]
-        self._first_block = len(self.groups) - len(blocks)
+        folder = Path(execution.offload_folder or scratch or tempfile.gettempdir())
+        self._homes = Homes(collectives.device, folder)
+        layouts = groups_of(task.model, task.blocks, task.stem, task.head)
+        self.groups = [self._buffers(layout) for layout in layouts]
+        materialise(task.model, {slot.name: parameter for one in self.groups for slot, parameter in one.parameters})
         for buffers in self.groups:
             for slot, parameter in buffers.parameters:
                 parameter.register_post_accumulate_grad_hook(_collector(buffers, slot))
-        for index, block in enumerate(blocks):
-            self._watch(self._first_block + index, block)
-            if execution.recompute_every and index % execution.recompute_every == 0:
-                _recompute(block)
+        self._first_block = next(index for index, layout in enumerate(layouts) if 1 in layout.places)
+        self._last_place = len(task.blocks) + 1
+        self._gathering: Gathering | None = None
+        if self.zero_stage == 3:
+            tables = [module.weight for module in task.model.modules() if isinstance(module, nn.Embedding)]
+            self._gathering = Gathering(self.groups, self._last_place + 1, tables, collectives)
+        for place, block in enumerate(task.blocks, start=1):
+            self._watch(place, block)
+        recompute(task.blocks, execution, folder)
 
     # -- construction
 
-    def _shard(self, layout: Group, by_name: Mapping[str, nn.Parameter]) -> Buffers:
+    def _buffers(self, layout: Group) -> Buffers:
+        """A group's buffers, zero."""
         ranks, rank, device = self.collectives.ranks, self.collectives.rank, self.collectives.device
         shard_size, padded = layout.shard(ranks), layout.padded(ranks)
-        dtype = DTYPES[self.recipe.precision]
-        own = range(rank * shard_size, (rank + 1) * shard_size)
-        owned = own if self.zero_stage else range(padded)
-        values = torch.zeros(padded, dtype=torch.float32, device=device)
-        parameters = [(slot, by_name[slot.name]) for slot in layout.slots]
-        for slot, parameter in parameters:
-            if parameter.dtype != torch.float32:
-                raise TypeError(f"parameter {slot.name} is {parameter.dtype}: training starts from float32")
-            values[slot.offset : slot.end] = parameter.detach().reshape(-1)
-        full = values if dtype == torch.float32 else values.to(dtype)
-        shard = full[own.start : own.stop]
+        dtype, execution = DTYPES[self.recipe.precision], self.execution
+        owned = range(rank * shard_size, (rank + 1) * shard_size) if self.zero_stage else range(padded)
+        full = torch.zeros(padded, dtype=dtype, device=device)
+        parameters = [(slot, _parameter(full[slot.offset : slot.end].view(slot.shape))) for slot in layout.slots]
+        weights: Home = InMemory({"weights": full[owned.start : owned.stop]})
         if self.zero_stage == 3:
-            shard = shard.clone()
-        for slot, parameter in parameters:
-            parameter.data = full[slot.offset : slot.end].view(slot.shape)
-            parameter.grad = None
-        if dtype != torch.float32:
-            master = values[owned.start : owned.stop].clone()
-        else:
-            master = shard if self.zero_stage else full
-        buffers = Buffers(
-            layout, parameters, owned, full, shard, master, torch.zeros_like(master), torch.zeros_like(master)
-        )
-        if self.zero_stage == 3:
-            _free(full)
-        return buffers
+            weights = self._homes.make(execution.offload_parameters, dtype, {"weights": len(owned)})
+            free(full)
+        devices = {
+            self._homes.device_of(place) for place in (execution.offload_parameters, execution.offload_optimizer)
+        }
+        own_master = dtype != torch.float32 or len(devices) > 1
+        lengths = {state: len(owned) for state in STATES if own_master or state != "master"}
+        optimizer = self._homes.make(execution.offload_optimizer, torch.float32, lengths)
+        return Buffers(layout, parameters, owned, full, weights, optimizer)
 
-    def _watch(self, index: int, block: nn.Module) -> None:
-        """Gather and free a block around its passes, and close the blocks after it when backward reaches it."""
+    def initialise(self, values: InitialValues) -> None:
+        """Begin from a task's initial values. A collective."""
+        for buffers in self.groups:
+            with buffers.states(changed=True) as states:
+                for slot, start, stop in buffers.owned_parts():
+                    buffers.part(states["master"], slot, start, stop).copy_(values(slot.name, start, stop))
+            self._share(buffers)
 
-        def before(module: nn.Module, inputs: object) -> None:
-            self._gather(index, ahead=1)
+    def _watch(self, place: int, block: nn.Module) -> None:
+        """Gather and free around a block's passes, and close the groups after it when backward reaches it."""
+
+        def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
+            if self._gathering:
+                self._gathering.enter(place, 1)
+            if place == 1:
+                tell(inputs, 0)
 
         def after(module: nn.Module, inputs: object, output: object) -> None:
-            self._release(index)
-            for tensor in output if isinstance(output, tuple) else (output,):
-                if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    tensor.register_hook(reached)
+            if self._gathering and place + 1 == self._last_place:
+                self._gathering.enter(self._last_place, -1 if torch.is_grad_enabled() else 0)
+            tell(output if isinstance(output, tuple) else (output,), place)
 
-        def reached(gradient: Tensor) -> None:
-            if self._open > index:
-                self._close(index + 1)
-                self._gather(index, ahead=-1)
+        def tell(tensors: tuple[object, ...], reached: int) -> None:
+            for tensor in tensors:
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
+                    tensor.register_hook(lambda gradient: self._reach(reached))
 
         block.register_forward_pre_hook(before)
         block.register_forward_hook(after)
 
-    # -- parameters
+    def _reach(self, place: int) -> None:
+        """The backward pass has come to `place`: what is after it is done."""
+        first_done = self._first_block + place
+        if self._open > first_done:
+            self._close(first_done)
+            if self._gathering:
+                self._gathering.enter(place, -1)
 
-    def _gather(self, index: int, ahead: int = 0) -> None:
-        """Stage 3: make a group whole, and begin to gather the block `ahead` of it (+1, -1) while this one works."""
-        if self.zero_stage == 3:
-            self._begin(index)
-            if self._first_block <= index + ahead < len(self.groups):
-                self._begin(index + ahead)
-            wait = self._gathering[index]
-            if wait is not None:
-                wait()
-                self._gathering[index] = None
-
-    def _begin(self, index: int) -> None:
-        if index not in self._gathering:
-            buffers = self.groups[index]
-            buffers.full.untyped_storage().resize_(buffers.full.numel() * buffers.full.element_size())
-            self._gathering[index] = self.collectives.gather_later(buffers.full, shard=buffers.shard)
-
-    def _release(self, index: int) -> None:
-        if index in self._gathering:
-            del self._gathering[index]
-            _free(self.groups[index].full)
+    # -- passes
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """The parameters outside the blocks are in place; forward passes work. For evaluation, under no_grad."""
-        for index in range(self._first_block):
-            self._gather(index)
+    def forward_pass(self) -> Iterator[None]:
+        """One forward pass inside: for evaluation, under no_grad."""
+        if self._gathering:
+            self._gathering.enter(0, 1)
         yield
-        for index in range(self._first_block):
-            self._release(index)
+        if self._gathering:
+            self._gathering.leave()
 
     # -- gradients
 
@@ -180,30 +174,24 @@ class ShardedModel:
         """Run one forward and backward pass inside; its gradient is taken up as that of micro-batch `leaf`."""
         self._leaf = leaf
         self._open = len(self.groups)
-        with self.whole():
+        with self.forward_pass():
             yield
             self._close(0)
         self._turn += 1
+        self._count_gradients()
 
     def _close(self, first: int) -> None:
         """The backward pass has left the open groups from `first` on: take their gradients up.
 
         Every rank closes groups in the same order whatever its data: a parameter without a gradient has a zero one.
         """
-        for index in range(self._open - 1, first - 1, -1):
-            buffers = self.groups[index]
-            leaf = buffers.leaf_gradient()
-            buffers.leaf = None
-            self._release(index)
+        for buffers in reversed(self.groups[first : self._open]):
             if self.zero_stage < 2:
-                buffers.pieces.add(self._leaf, 1, leaf)
-                continue
-            ranks = self.collectives.ranks
-            for source, shard in enumerate(self.collectives.exchange(leaf.view(1, -1), [1] * ranks)):
-                number = self._turn * ranks + source
-                if number < self.leaves:
-                    buffers.pieces.add(number, 1, shard)
-            buffers.pieces.settle()
+                gradients.keep_whole(buffers, self._leaf)
+            else:
+                first_leaf = self._turn * self.collectives.ranks
+                bucket_bytes = self.execution.bucket_bytes
+                gradients.exchange_turn(buffers, first_leaf, self.leaves, self.collectives, bucket_bytes)
         self._open = first
 
     def reduce(self) -> float:
@@ -212,48 +200,48 @@ class ShardedModel:
         Every rank then holds the gradient of what it owns.
         """
         ranks, rank = self.collectives.ranks, self.collectives.rank
-        spans = [piece_spans(leaf_range(other, ranks, self.leaves)) for other in range(ranks)]
         shards = []
         for buffers in self.groups:
-            if self.zero_stage < 2 and ranks > 1:
-                held = [piece.value for piece in buffers.pieces.take()]
-                rows = held[0].view(1, -1) if len(held) == 1 else torch.stack(held) if held else _no_rows(buffers)
-                received = self.collectives.exchange(rows, [len(of_rank) for of_rank in spans])
-                for (start, length), value in zip((s for of_rank in spans for s in of_rank), received, strict=True):
-                    buffers.pieces.add(start, length, value)
-                buffers.pieces.settle()
-            shard = buffers.pieces.total()
+            shard = gradients.shard_of_sum(
+                buffers, self.leaves, self.zero_stage, self.collectives, self.execution.bucket_bytes
+            )
             buffers.gradient = shard
             if self.zero_stage == 0 and ranks > 1:
                 buffers.gradient = shard.new_empty(buffers.layout.padded(ranks))
                 self.collectives.gather(buffers.gradient, "gradients", shard)
-            size = buffers.layout.shard(ranks)
-            shards.append(buffers.gradient[rank * size : (rank + 1) * size] if self.zero_stage == 0 else shard)
+                shard = buffers.gradient.view(ranks, -1)[rank]
+            shards.append(shard)
         self._turn = 0
+        self._count_gradients()
         # Padding depends on the number of ranks, so the scale of the exact sum is set by what does not.
         rows_of_all = sum(buffers.layout.size for buffers in self.groups) // ALIGNMENT
         return sum_of_squares(shards, rows_of_all, self.collectives) ** 0.5
+
+    def _count_gradients(self) -> None:
+        kept = sum(tensor.nbytes for buffers in self.groups for tensor in buffers.gradients())
+        self.most_gradient_bytes = max(self.most_gradient_bytes, kept)
 
     # -- the update
 
     def update(self, learning_rate: float, scale: float, step: int) -> None:
         """One step of AdamW with the gradient times `scale`; `step` counts from 1."""
-        adamw(self.groups, self.recipe, learning_rate, scale, step)
-        self.discard()
-        self._publish()
+        for buffers, following in zip(self.groups, [*self.groups[1:], None], strict=True):
+            if following:
+                following.coming()
+            with buffers.states(changed=True) as states:
+                adamw(buffers, states, self.recipe, learning_rate, scale, step)
+            buffers.gradient = None
+            self._share(buffers)
 
     def discard(self) -> None:
         """Forget the gradient."""
         for buffers in self.groups:
             buffers.gradient = None
 
-    def _publish(self) -> None:
-        """Bring the parameters up to date with the master weights."""
-        for buffers in self.groups:
-            if buffers.master.dtype != buffers.full.dtype:
-                (buffers.shard if self.zero_stage else buffers.full).copy_(buffers.master)
-            if self.zero_stage in (1, 2):
-                self.collectives.gather(buffers.full)
+    def _share(self, buffers: Buffers) -> None:
+        """Stages 1 and 2: every rank gets the weights that the others have made."""
+        if self.zero_stage in (1, 2):
+            self.collectives.gather(buffers.full)
 
     # -- the state, as it is saved
 
@@ -264,53 +252,37 @@ class ShardedModel:
         """
         buffers = self.groups[index]
         tensors = {}
-        for state in STATES:
-            value: Tensor = getattr(buffers, state)
-            full = self.collectives.gather_to_first(value) if self.zero_stage else value
-            if full is not None and self.collectives.rank == 0:
-                for slot in buffers.layout.slots:
-                    tensors[f"{state}/{slot.name}"] = full[slot.offset : slot.end].view(slot.shape)
+        with buffers.states() as states:
+            for state, value in states.items():
+                value = value.to(self.collectives.device)
+                full = self.collectives.gather_to_first(value) if self.zero_stage else value
+                if full is not None and self.collectives.rank == 0:
+                    for slot in buffers.layout.slots:
+                        tensors[f"{state}/{slot.name}"] = full[slot.offset : slot.end].view(slot.shape)
         return tensors if self.collectives.rank == 0 else None
 
-    def restore(self, index: int, tensors: Mapping[str, Tensor]) -> None:
-        """Take over a group's state as `collect` gave it. Call `restored` after the last group."""
+    def restore(self, index: int, read: Callable[[str], Tensor]) -> None:
+        """Take over a group's state as `collect` gave it; `read` gives one tensor of it by name. A collective."""
         buffers = self.groups[index]
-        owned = buffers.owned
-        for state in STATES:
-            target: Tensor = getattr(buffers, state)
-            for slot in buffers.layout.slots:
-                start, stop = max(slot.offset, owned.start), min(slot.end, owned.stop)
-                if start < stop:
-                    source = tensors[f"{state}/{slot.name}"].reshape(-1)
-                    target[start - owned.start : stop - owned.start] = source[start - slot.offset : stop - slot.offset]
-
-    def restored(self) -> None:
-        """All groups were restored: bring the parameters up to date."""
-        self._publish()
+        with buffers.states(changed=True) as states:
+            for state, target in states.items():
+                for slot, start, stop in buffers.owned_parts():
+                    source = read(f"{state}/{slot.name}").reshape(-1)
+                    buffers.part(target, slot, start, stop).copy_(source[start:stop])
+        self._share(buffers)
 
 
-def _recompute(block: nn.Module) -> None:
-    """Keep no activations of a block but its inputs (Chen et al., arXiv 1604.06174); gives the same bits."""
-    forward = block.forward
-
-    def checkpointed(*arguments: Any, **named: Any) -> Any:
-        return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
-
-    block.forward = checkpointed  # hooks stay outside: the block is gathered once for both computations
+def _parameter(view: Tensor) -> nn.Parameter:
+    """A parameter that shares a buffer's memory, but not its version: autograd is not to mind that it is refilled."""
+    parameter = nn.Parameter(view.new_empty(0))
+    parameter.data = view
+    return parameter
 
 
 def _collector(buffers: Buffers, slot: Slot):  # type: ignore[no-untyped-def]
     def collect(parameter: nn.Parameter) -> None:
         assert parameter.grad is not None
-        buffers.leaf_gradient()[slot.offset : slot.end].copy_(parameter.grad.reshape(-1))
+        buffers.put_gradient(slot, parameter.grad)
         parameter.grad = None
 
     return collect
-
-
-def _no_rows(buffers: Buffers) -> Tensor:
-    return torch.empty(0, buffers.full.numel(), dtype=torch.float32, device=buffers.full.device)
-
-
-def _free(full: Tensor) -> None:
-    full.untyped_storage().resize_(0)

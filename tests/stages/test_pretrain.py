@@ -59,13 +59,23 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     assert context.progressed[-1] == (30, 30)
     losses = [(step, values["loss"]) for step, values in context.recorded if "loss" in values]
     assert [step for step, _ in losses] == list(range(1, 31))
-    assert {"learning_rate", "gradient_norm", "tokens_per_second"} <= context.last.keys()
+    costs = {"tokens_per_second", "tflops_per_rank", "model_flops_utilisation", "seconds_data"}
+    assert {"learning_rate", "gradient_norm", *costs} <= context.last.keys()
+    # The validation split is one document of one source, which has the whole loss.
+    assert context.last["validation_loss/source/source 0"] == pytest.approx(facts["validation_loss"])
+    from stages.training import memory
+
+    needed = memory.predict(MODEL, stage, stage)
+    measured = [context.last[f"memory_{part}_bytes"] for part in ("parameters", "optimizer", "gradients")]
+    assert measured == [needed.parameters, needed.optimizer, needed.gradients]
     # The checkpoint holds the weights that were validated last.
+    from stages.training.materialise import initial_weights
     from stages.training.recipe import Recipe
     from stages.training.windows import language_modelling
 
     model = checkpoint.load()
-    task = language_modelling(model, tokens, Recipe(sequence_length=64, seed=42), separate_documents=True)
+    recipe, initial = Recipe(sequence_length=64, seed=42), initial_weights(checkpoint)
+    task = language_modelling(model, initial, tokens, recipe, separate_documents=True)
     samples = [index * task.validation_samples // 8 for index in range(8)]
     loss = task.validation_loss(model, samples)
     assert loss.total.item() / loss.targets == pytest.approx(facts["validation_loss"], rel=1e-5)
@@ -73,6 +83,39 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     _, again = run_stage(stage, {"tokens": tokens}, tmp_path)
     assert "goes on from the checkpoint of step 30" in again.notes
     assert not [values for _, values in again.recorded if "loss" in values]
+
+
+def test_validation_tells_sources_and_languages_apart(tmp_path: Path) -> None:
+    """The loss of each group is the mean over its documents' tokens, wherever samples cut them."""
+    import torch
+
+    from stages.model.decoder import Decoder
+    from stages.training.collectives import Collectives
+    from stages.training.recipe import Recipe
+    from stages.training.sums import Sums
+    from stages.training.windows import language_modelling
+
+    texts = ["a b c " * 40, "d e f g h " * 30, "1 2 3 " * 50]
+    dataset = token_set(tmp_path / "set", {"train": texts, "validation": texts}, 300)
+    torch.manual_seed(1)
+    model = Decoder(MODEL)
+    task = language_modelling(model, lambda *_: None, dataset, Recipe(sequence_length=16), separate_documents=True)
+    assert set(task.group_names) == {f"{kind}/{kind} {n}" for kind in ("source", "language") for n in range(3)}
+    samples = range(task.validation_samples)
+    split = dataset.split("validation")
+    found: dict[str, list[float]] = {}
+    with torch.no_grad():
+        for sample in samples:
+            loss = task.validation_loss(model, [sample])
+            for place, value in enumerate(loss.by_target.tolist()):
+                document = split.document_at(16 * sample + place + 1)
+                for name in (f"source/{document.source}", f"language/{document.language}"):
+                    found.setdefault(name, []).append(value)
+        sums = Sums(1, task, Collectives())
+        sums.put(0, task.validation_loss(model, samples))
+    assert len(found) == 6
+    expected = {name: sum(values) / len(values) for name, values in found.items()}
+    assert sums.means().groups == pytest.approx(expected, rel=1e-5)
 
 
 def test_packed_documents_are_told_apart(tokens: TokenDataset) -> None:

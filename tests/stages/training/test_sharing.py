@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from stages.base import Rank
+from stages.training import meters
 from stages.training.buffers import groups_of
 from stages.training.collectives import CollectiveError, Collectives, joined
 from stages.training.loop import train
@@ -22,13 +23,13 @@ from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Toy, Workers, alone, build, spec
 
 WIDTH, BLOCKS = 17, 2
-GROUPS = groups_of(model := Toy(WIDTH, BLOCKS), list(model.blocks))
+GROUPS = groups_of(model := Toy(WIDTH, BLOCKS), list(model.blocks), [model.embedding], [model.embedding, model.norm])
 
 
-def padded(ranks: int) -> tuple[int, int]:
-    """Elements with padding: of what lies outside the blocks, of the blocks."""
-    rest, *blocks = (group.padded(ranks) for group in GROUPS)
-    return rest, sum(blocks)
+def padded(ranks: int) -> list[int]:
+    """Elements with padding of each group: the tied embedding, the blocks, the norm of the head."""
+    assert [group.name for group in GROUPS] == ["shared", "block-000", "block-001", "head"]
+    return [group.padded(ranks) for group in GROUPS]
 
 
 # -- bytes held
@@ -39,29 +40,14 @@ def held_bytes(rank: Rank, spec: TrainingSpec) -> dict[str, int]:
     recipe = spec.recipe
     with joined(rank, 30) as collectives:
         task = build(recipe, WIDTH, BLOCKS)
-        model = ShardedModel(task.model, task.blocks, recipe, spec.execution, collectives)
+        model = ShardedModel(task, recipe, spec.execution, collectives)
+        model.initialise(task.initial)
         for turn in model.turns():
             with model.micro_batch(turn):
                 start = min(turn, model.leaves - 1) * recipe.micro_batch_size
                 task.loss(task.model, range(start, start + recipe.micro_batch_size)).total.backward()
         model.reduce()
-        seen: set[int] = set()
-        found = {}
-        for part, names in (
-            ("parameters", ("full", "shard")),
-            ("optimizer", ("master", "first_moment", "second_moment")),
-            ("gradients", ("gradient",)),
-        ):
-            total = 0
-            for buffers in model.groups:
-                assert buffers.leaf is None
-                assert not buffers.pieces.held
-                for name in names:
-                    storage = getattr(buffers, name).untyped_storage()
-                    if storage.nbytes() and storage.data_ptr() not in seen:
-                        seen.add(storage.data_ptr())
-                        total += storage.nbytes()
-            found[part] = total
+        found = meters.held(model)
         assert all(parameter.grad is None for parameter in task.model.parameters())
         return found
 
@@ -78,34 +64,41 @@ def test_model_states_are_as_large_as_the_closed_form(
     # Where parameters are float32 they are the master weights, and counted as parameters.
     optimizer, parameters = (8, 4) if precision == "float32" else (12, 2)
     expected = {"parameters": parameters * share[2], "gradients": 4 * share[1], "optimizer": optimizer * share[0]}
+    expected["files"] = 0
     if zero_stage == 1:
         expected["gradients"] = 4 * whole // ranks  # after the exchange: less than the paper's stage 1 keeps
     for found, _ in workers.gang(held_bytes, spec(tmp_path, recipe, Execution(zero_stage=zero_stage)), ranks=ranks):
         assert found == expected
 
 
-def most_blocks_whole(rank: Rank, spec: TrainingSpec) -> int:
-    """The most blocks that were whole at once at stage 3, in forward and backward passes."""
+def most_groups_whole(rank: Rank, spec: TrainingSpec) -> int:
+    """The most groups that were whole at once at stage 3, in forward and backward passes."""
     with joined(rank, 30) as collectives:
         task = build(spec.recipe, WIDTH, blocks=4)
-        model = ShardedModel(task.model, task.blocks, spec.recipe, Execution(zero_stage=3), collectives)
+        model = ShardedModel(task, spec.recipe, Execution(zero_stage=3), collectives)
         most = 0
 
         def count(*_: Any) -> None:
             nonlocal most
-            whole = sum(buffers.full.untyped_storage().nbytes() > 0 for buffers in model.groups[1:])
-            most = max(most, whole)
+            most = max(most, sum(buffers.full.untyped_storage().nbytes() > 0 for buffers in model.groups))
 
+        model.initialise(task.initial)
+        for module in (
+            task.model.embedding,
+            task.model.norm,
+            *(part for one in task.blocks for part in one.children()),
+        ):
+            module.register_forward_hook(count)
         for block in task.blocks:
-            block.up.register_forward_hook(count)
             block.down.register_full_backward_hook(count)
         with model.micro_batch(0):
             task.loss(task.model, range(2)).total.backward()
         return most
 
 
-def test_stage_3_has_a_block_and_the_next_whole_at_a_time(workers: Workers, tmp_path: Path) -> None:
-    assert [most for most, _ in workers.gang(most_blocks_whole, spec(tmp_path), ranks=2)] == [2, 2]
+def test_stage_3_has_what_it_works_with_and_what_comes_next_whole_at_a_time(workers: Workers, tmp_path: Path) -> None:
+    """With the last block come the tied embedding and the norm; anywhere else it is one group and the next."""
+    assert [most for most, _ in workers.gang(most_groups_whole, spec(tmp_path), ranks=2)] == [3, 3]
 
 
 # -- bytes sent
@@ -119,16 +112,20 @@ def test_ranks_send_what_the_closed_form_says(
 ) -> None:
     recipe = RECIPE.model_copy(update={"precision": precision, "steps": 3, "validation_every": 3})
     answers = workers.gang(train, spec(tmp_path, recipe, Execution(zero_stage=zero_stage)), ranks=ranks)
-    rest, blocks = padded(ranks)
+    shared, first, last, head = padded(ranks)
+    whole = shared + first + last + head
     element = 4 if precision == "float32" else 2
     share = ranks - 1  # times padded / ranks: what a rank sends of a whole
     turns = recipe.micro_batches // ranks
     validations = 2  # before and after, each of 10 samples in micro-batches of 2
     passes = -(-5 // ranks)
-    gradients = {0: 2, 1: 1, 2: turns, 3: turns}[zero_stage] * recipe.steps * (rest + blocks)
-    parameters = {0: 0, 1: recipe.steps * (rest + blocks)}.get(min(zero_stage, 1), 0)
+    gradients = {0: 2, 1: 1, 2: turns, 3: turns}[zero_stage] * recipe.steps * whole
+    parameters = 0 if zero_stage == 0 else (recipe.steps + 1) * whole  # once for the initial values
     if zero_stage == 3:
-        parameters = recipe.steps * turns * (rest + 2 * blocks) + validations * (rest + passes * blocks)
+        # A tied embedding is used before the blocks and after them. The last block stays from one pass to the other.
+        forward = 2 * shared + first + last + head
+        parameters = recipe.steps * turns * (forward + first) + validations * passes * forward
+        assert forward + first < 2 * whole
     for result, _ in answers:
         assert isinstance(result, TrainingResult), result
         assert result.sent_bytes["gradients"] == gradients * 4 * share // ranks

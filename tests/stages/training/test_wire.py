@@ -33,10 +33,16 @@ def test_the_kernel_counts_the_same_bytes() -> None:
         cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=240,
     )  # fmt: skip
     model = Toy(width=256, blocks=2)
-    rest, *blocks = (4 * group.padded(2) for group in groups_of(model, list(model.blocks)))
-    whole = rest + sum(blocks)
+    groups = groups_of(model, list(model.blocks), [model.embedding], [model.embedding, model.norm])
+    shared, *blocks, head = (4 * group.padded(2) for group in groups)
+    whole = shared + sum(blocks) + head
     # Per step: what both ranks together send of a whole, (N - 1) / N each; two micro-batches on each rank.
-    expected = {0: 2 * whole, 1: 2 * whole, 2: 3 * whole, 3: 2 * whole + 2 * (2 * whole - rest)}
+    expected = {
+        0: 2 * whole,
+        1: 2 * whole,
+        2: 3 * whole,
+        3: 2 * whole + 2 * (2 * shared + 2 * sum(blocks) - blocks[-1] + head),
+    }
     for line in done.stdout.splitlines():
         stage, carried, said = json.loads(line)
         assert said == pytest.approx(2 * expected.pop(stage), rel=1e-3)  # and a little that ranks agree on

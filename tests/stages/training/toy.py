@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stages.base import Rank
 from stages.training.recipe import Execution, Recipe
-from stages.training.task import Loss, Task, TrainingSpec
+from stages.training.task import Loss, LossFunction, Task, TrainingSpec
 
 VOCABULARY = 37
 
@@ -58,10 +58,35 @@ def sample(number: int, length: int) -> torch.Tensor:
     return tokens
 
 
-def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int, ...] = ()) -> Task:
-    """`poisoned`: sample numbers whose loss is not a number."""
+def build(
+    recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int, ...] = (), loud: tuple[int, ...] = ()
+) -> Task:
+    """`poisoned`: sample numbers whose loss is not a number; `loud`: those whose loss is a hundred times too large."""
     torch.manual_seed(recipe.seed)
     model = Toy(width, blocks)
+    operations = 6.0 * sum(parameter.numel() for parameter in model.parameters())
+    loss, validation_loss = losses(recipe, poisoned, loud)
+    state = {name: value.flatten() for name, value in model.state_dict().items()}
+    model.to("meta")
+    return Task(
+        model,
+        lambda name, start, stop: state[name][start:stop],
+        list(model.blocks),
+        loss,
+        validation_loss,
+        validation_samples=10,
+        metric_names=("zeros",),
+        group_names=("even", "odd"),
+        flops_per_target=operations,
+        stem=[model.embedding],
+        head=[model.embedding, model.norm],
+    )
+
+
+def losses(
+    recipe: Recipe, poisoned: tuple[int, ...] = (), loud: tuple[int, ...] = ()
+) -> tuple[LossFunction, LossFunction]:
+    """In training and in validation."""
 
     def loss(model: nn.Module, numbers: Any, offset: int = 0) -> Loss:
         tokens = torch.stack([sample(number + offset, recipe.sequence_length) for number in numbers])
@@ -70,12 +95,19 @@ def build(recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int,
         total = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
         if any(number in poisoned for number in numbers):
             total = total * float("nan")
-        return Loss(total, targets.numel(), metrics=torch.tensor([float((targets == 0).sum())]))
+        if any(number in loud for number in numbers):
+            total = total * 100
+        even = targets % 2 == 0
+        by_target = functional.cross_entropy(logits.flatten(0, 1).detach(), targets, reduction="none").double()
+        groups = torch.stack([
+            torch.stack([by_target[even].sum(), by_target[~even].sum()]), torch.stack([even.sum(), (~even).sum()])
+        ])  # fmt: skip
+        return Loss(total, targets.numel(), metrics=torch.tensor([float((targets == 0).sum())]), groups=groups)
 
     def validation_loss(model: nn.Module, numbers: Any) -> Loss:
         return loss(model, numbers, offset=1_000_000)
 
-    return Task(model, list(model.blocks), loss, validation_loss, validation_samples=10, metric_names=("zeros",))
+    return loss, validation_loss
 
 
 WHOLE = Execution(zero_stage=0)

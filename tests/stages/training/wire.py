@@ -40,7 +40,8 @@ def measure(rank: Rank, spec: TrainingSpec) -> tuple[int, int]:
     """Bytes carried by the device during two steps, bytes that this rank says it sent."""
     with joined(rank, 60) as collectives:
         task = spec.build()
-        model = ShardedModel(task.model, task.blocks, spec.recipe, spec.execution, collectives)
+        model = ShardedModel(task, spec.recipe, spec.execution, collectives)
+        model.initialise(task.initial)
         collectives.from_first(0)
         collectives.sent_bytes.clear()
         before = carried_bytes()

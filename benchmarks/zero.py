@@ -1,0 +1,154 @@
+"""ZeRO beside its peers: this library, DDP, FSDP2 and DeepSpeed train the same decoder on the same data in turn.
+
+    python benchmarks/zero.py [--quick]          peers: pip install -e '.[bench]'; those not installed are left out
+
+For each: bytes that a rank holds between steps and at the peak of one, bytes that it sends (counted by the kernel, in
+a network namespace of their own), tokens per second, and the same over a link of 1 Gbit/s. Then one process without
+sharding beside transformers' BLOOM. Variants take turns within every round; ratios are medians of paired rounds, above
+1 where bloomline is faster. The last line is JSON. Namespaces need root, `unshare`, `ip` and `tc`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.zero_setting import OURS, SHARDED, SINGLE, Setting
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = Setting(hidden_size=192, layers=4, heads=6, vocab_size=4096, length=128, samples=4, micro_batches=1, ranks=2)
+FULL = Setting(hidden_size=384, layers=6, heads=6, vocab_size=8192, length=256, samples=4, micro_batches=2, ranks=2)
+LEFT_OUT = ("DeepSpeed 1", "DeepSpeed 2")  # of --quick
+Facts = dict[str, dict[str, Any]]
+
+
+def main() -> None:
+    quick = "--quick" in sys.argv
+    setting = QUICK if quick else FULL
+    namespace = namespaces()
+    if not namespace:
+        print("no network namespaces of our own (root, unshare, ip and tc are needed): bytes sent are not measured")
+    names = [variant.name for variant in SHARDED if not quick or variant.name not in LEFT_OUT]
+    rounds, steps = (2, 2) if quick else (9, 3)
+    facts = run({"namespace": namespace, "variants": names, "rounds": rounds, "steps": steps}, setting)
+    alone = Setting(**(asdict(setting) | {"ranks": 1}))
+    names = [variant.name for variant in SINGLE]
+    single = run({"namespace": False, "variants": names, "rounds": 2 * rounds, "steps": 2 * steps}, alone)
+    parameters = setting.decoder.parameters
+    print_sharded(facts, setting, parameters)
+    print_single(single, alone)
+    print(json.dumps({"setting": asdict(setting), "parameters": parameters, "sharded": facts, "single": single,
+                      "versions": versions()}))  # fmt: skip
+
+
+def namespaces() -> bool:
+    """Whether ranks can have a network namespace of their own, with its link shaped."""
+    if not all(map(shutil.which, ("unshare", "ip", "tc"))):
+        return False
+    tried = "ip link set lo up && tc qdisc add dev lo root tbf rate 1gbit burst 1mb latency 50ms"
+    return subprocess.run(["unshare", "-n", "sh", "-c", tried], capture_output=True, check=False).returncode == 0
+
+
+def run(task: dict[str, Any], setting: Setting) -> Facts:
+    """What the ranks print, by variant."""
+    prefix = ["unshare", "-n"] if task["namespace"] else []
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "benchmarks.zero_ranks", json.dumps({**task, "setting": asdict(setting)})],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"the ranks failed:\n{done.stderr[-3000:]}")
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"variant"')]
+    return {row.pop("variant"): row for row in rows}
+
+
+def ratio(facts: Facts, peer: str, own: str, key: str) -> float | None:
+    """The median of paired rounds: the peer's seconds over ours."""
+    theirs, ours = facts[peer].get(key), facts[own].get(key)
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True)) if theirs and ours else None
+
+
+def speed(facts: Facts, name: str, own: str, key: str, tokens: int) -> tuple[str, str]:
+    """Tokens per second, and how much faster the variant of our own at the same stage is."""
+    if key not in facts[name]:
+        return "-", ""
+    found = None if name == own else ratio(facts, name, own, key)
+    return f"{tokens / statistics.median(facts[name][key]):,.0f}", f"{found:.2f} x" if found else ""
+
+
+def print_sharded(facts: Facts, setting: Setting, parameters: int) -> None:
+    model_bytes = 4 * parameters
+    share = (setting.ranks - 1) / setting.ranks
+    tokens = setting.targets * setting.micro_batches * setting.ranks
+    print(
+        f"\n{parameters:,} parameters, {setting.ranks} ranks, {setting.micro_batches} micro-batches of "
+        f"{setting.samples} x {setting.length} tokens on each; P = {model_bytes / 1e6:.1f} MB\n"
+    )
+    header = ("", "held / P", "peak / P", "sent / P(N-1)/N", "tokens/s", "bloomline is", "at 1 Gbit/s", "bloomline is")
+    rows = []
+    for name, row in facts.items():
+        if "error" in row:
+            rows.append([name, f"not measured: {row['error']}"])
+            continue
+        own = f"{OURS} {name.split()[-1]}"
+        rows.append([
+            name,
+            number(row.get("held_bytes"), model_bytes),
+            number(row.get("peak_bytes"), model_bytes),
+            number(row.get("sent_bytes"), model_bytes * share),
+            *speed(facts, name, own, "seconds", tokens),
+            *speed(facts, name, own, "slow_seconds", tokens),
+        ])  # fmt: skip
+    print_table(header, rows)
+
+
+def print_single(facts: Facts, setting: Setting) -> None:
+    tokens = setting.targets * setting.micro_batches
+    print("\none process, no sharding, one thread\n")
+    rows = []
+    for name, row in facts.items():
+        if "error" in row:
+            rows.append([name, f"not measured: {row['error']}"])
+            continue
+        found = None if name == OURS else ratio(facts, name, OURS, "seconds")
+        rows.append([name, f"{tokens / statistics.median(row['seconds']):,.0f}", f"{found:.2f} x" if found else ""])
+    print_table(("", "tokens/s", "bloomline is"), rows)
+    print()
+
+
+def number(value: float | None, unit: float) -> str:
+    return "-" if value is None else f"{value / unit:.2f}"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    whole = [row for row in rows if len(row) == len(header)]
+    widths = [max(len(row[column]) for row in (header, *whole)) for column in range(len(header))]
+    for row in (header, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("torch", "deepspeed", "transformers"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What `benchmarks/zero.py` measures: the model, the batch, and the ways to train. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.model.config import DecoderConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and by how many."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    vocab_size: int
+    length: int
+    samples: int  # in a micro-batch
+    micro_batches: int  # in a step, on each rank
+    ranks: int
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        return DecoderConfig(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            layers=self.layers,
+            heads=self.heads,
+            context_length=self.length,
+            initial_deviation=0.02,
+        )
+
+    @property
+    def targets(self) -> int:
+        """Of a micro-batch."""
+        return self.samples * self.length
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train, at a ZeRO stage."""
+
+    library: str
+    stage: int
+    ranks: bool = True  # shared by ranks; else in one process
+
+    @property
+    def name(self) -> str:
+        return f"{self.library} {self.stage}" if self.ranks else self.library
+
+
+OURS = "bloomline"
+SHARDED = tuple(
+    Variant(library, stage)
+    for stage, libraries in enumerate(
+        [(OURS, "DDP"), (OURS, "DeepSpeed"), (OURS, "FSDP2", "DeepSpeed"), (OURS, "FSDP2", "DeepSpeed")]
+    )
+    for library in libraries
+)
+SINGLE = (Variant(OURS, 0, ranks=False), Variant("transformers", 0, ranks=False))

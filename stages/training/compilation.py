@@ -1,0 +1,35 @@
+"""torch.compile for the blocks of a model: one graph a block, every shape on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from stages.base import StageError
+
+
+def compile_blocks(blocks: Sequence[nn.Module]) -> None:
+    """Compile each block's forward pass, inside the hooks that gather and free its parameters.
+
+    Shapes are never generalised: which graph runs then depends on the batch alone, not on what ran before it, and
+    training stays bitwise the same after a restart. Raises StageError where there is no compiler to do it with.
+    """
+    if not torch.cuda.is_available():
+        _require_compiler()
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)
+
+
+def _require_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise StageError(
+            "compiled: true needs a C++ compiler on every rank's machine, and none was found: install g++ (or name "
+            "one in CXX), or leave compiled out"
+        ) from error

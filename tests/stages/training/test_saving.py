@@ -1,0 +1,161 @@
+"""Checkpoints are written beside training: whole or not at all, and a disk that is full loses nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from stages.base import StageError
+from stages.training import checkpoints, saving
+from stages.training.loop import train
+from stages.training.recipe import Execution
+from stages.training.task import TrainingResult, TrainingSpec
+from tests.stages.training.test_exactness import assert_same, state
+from tests.stages.training.toy import Heard, Workers, alone, spec
+
+EVERY_STEP = Execution(zero_stage=1, checkpoint_every_steps=1, checkpoints_kept=2)
+
+
+class Gate:
+    """Holds the writing of one checkpoint up until `open`."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.opened, self.reached = step, threading.Event(), threading.Event()
+
+    def __call__(self, path: Path) -> None:
+        if path.name == f"{checkpoints.PARTIAL}{self.step}":
+            self.reached.set()
+            assert self.opened.wait(60)
+
+
+class OpensLater(Heard):
+    """Opens a gate when a step is reported: training went on meanwhile, or it would not be opened."""
+
+    gate: Gate
+    at: int
+
+    def metrics(self, values: Any, step: int | None = None) -> None:
+        super().metrics(values, step)
+        if step == self.at and "loss" in values:
+            assert self.gate.reached.wait(60)
+            assert not checkpoints.place(self.scratch, self.gate.step).exists()
+            self.gate.opened.set()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """The checkpoint of step 2 waits until step 3 is reported, and then holds the state after step 2."""
+    heard = OpensLater()
+    heard.gate, heard.at, heard.scratch = Gate(2), 3, tmp_path / "gated"
+    execution = Execution(checkpoint_every_steps=2, checkpoints_kept=9)
+    whole = saving.sync
+
+    def sync(path: Path) -> None:
+        heard.gate(path)
+        whole(path)
+
+    with patch.object(saving, "sync", sync):
+        result = train(alone(heard), spec(tmp_path / "gated", execution=execution))
+    assert heard.gate.opened.is_set()
+    every_step = Execution(checkpoint_every_steps=1, checkpoints_kept=9)
+    expected = train(alone(), spec(tmp_path / "other", execution=every_step))
+    for step in (2, 4):
+        left, right = (checkpoints.place(tmp_path / name, step) for name in ("gated", "other"))
+        assert_same(checkpoints.weights(left), checkpoints.weights(right))
+    assert_same(state(result), state(expected))
+
+
+@pytest.mark.parametrize("buffer_bytes", [0, 30_000])
+def test_a_small_buffer_only_waits(buffer_bytes: int, workers: Workers, tmp_path: Path) -> None:
+    execution = EVERY_STEP.model_copy(update={"checkpoint_buffer_bytes": buffer_bytes})
+    wanted = train(alone(), spec(tmp_path / "alone"))
+    [(result, _), _] = workers.gang(train, spec(tmp_path / "gang", execution=execution), ranks=2)
+    assert_same(state(result), state(wanted))
+
+
+def die_while_writing(scratch: Path) -> None:
+    """Train; SIGKILL in the middle of the checkpoint of step 3."""
+    whole = saving.sync
+
+    def sync(path: Path) -> None:
+        if path.parent.name == f"{checkpoints.PARTIAL}3" and path.name == checkpoints.file_name(1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(path)
+
+    with patch.object(saving, "sync", sync):
+        train(alone(), spec(scratch, execution=EVERY_STEP))
+
+
+def limited(scratch: Path, pipe: Any) -> None:
+    """Train where no file may have more than 10 kB once step 3 begins."""
+    heard = Heard()
+
+    class Limiting(Heard):
+        def metrics(self, values: Any, step: int | None = None) -> None:
+            if step == 2 and "loss" in values:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    try:
+        train(alone(Limiting()), spec(scratch, execution=EVERY_STEP))
+    except StageError as error:
+        heard.notes.append(str(error))
+    pipe.send(heard.notes)
+
+
+def in_a_process(function: Any, *arguments: Any) -> int:
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def names(scratch: Path) -> list[str]:
+    return sorted(path.name for path in (scratch / checkpoints.FOLDER).iterdir())
+
+
+def test_a_kill_in_mid_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
+    wanted = train(alone(), spec(tmp_path / "alone"))
+    assert in_a_process(die_while_writing, tmp_path / "killed") == -signal.SIGKILL
+    assert names(tmp_path / "killed") == [".partial-3", "step-00000001", "step-00000002"]
+    heard = Heard()
+    result = train(alone(heard), spec(tmp_path / "killed", execution=EVERY_STEP))
+    assert heard.notes[0] == "goes on from the checkpoint of step 2"
+    assert_same(state(result), state(wanted))
+    assert names(tmp_path / "killed") == ["step-00000003", "step-00000004"]
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    assert in_a_process(limited, tmp_path, theirs) == 0
+    [message] = ours.recv()
+    assert "could not be written to" in message
+    assert "File too large" in message
+    assert "Make room there" in message
+    # The checkpoint of step 1 was written before the limit; whether that of step 2 was, the clock decides.
+    kept = names(tmp_path)
+    assert kept[-1] in message
+    assert kept in (["step-00000001"], ["step-00000001", "step-00000002"])
+    wanted = train(alone(), spec(tmp_path / "alone"))
+    assert_same(state(train(alone(), spec(tmp_path, execution=EVERY_STEP))), state(wanted))
+
+
+def fail_to_write(rank: Any, given: TrainingSpec) -> TrainingResult:
+    with patch.object(saving, "save_file", side_effect=OSError(28, "No space left on device")):
+        return train(rank, given)
+
+
+def test_every_rank_says_why(workers: Workers, tmp_path: Path) -> None:
+    answers = workers.gang(fail_to_write, spec(tmp_path, execution=EVERY_STEP), ranks=2)
+    assert [type(error) for error, _ in answers] == [StageError] * 2
+    for error, _ in answers:
+        assert "checkpoint of step 1 could not be written" in str(error)
+        assert "No space left on device; there is none before it" in str(error)
+    assert names(tmp_path) == []
