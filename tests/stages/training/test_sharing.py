@@ -139,30 +139,31 @@ def test_ranks_send_what_the_closed_form_says(
 
 @contextmanager
 def no_reduce() -> Iterator[None]:
-    def exchange(self: Collectives, rows: torch.Tensor, row_counts: list[int], purpose: str = "") -> list[torch.Tensor]:
+    def exchange(self: Collectives, rows: torch.Tensor, row_counts: list[int]) -> Callable[[], list[torch.Tensor]]:
         shard = rows.shape[1] // self.ranks
         mine = rows[:, self.rank * shard : (self.rank + 1) * shard]
-        return [mine[row].clone() if self.rank == rank else torch.zeros(shard)
-                for rank, count in enumerate(row_counts) for row in range(count)]  # fmt: skip
+        return lambda: [mine[row].clone() if self.rank == rank else torch.zeros(shard)
+                        for rank, count in enumerate(row_counts) for row in range(count)]  # fmt: skip
 
-    with patch.object(Collectives, "exchange", exchange):
+    with patch.object(Collectives, "exchange_later", exchange):
         yield
 
 
 @contextmanager
 def shard_off_by_one() -> Iterator[None]:
-    whole = Collectives.exchange
+    whole = Collectives.exchange_later
 
-    def exchange(self: Collectives, *arguments: Any) -> list[torch.Tensor]:
-        return [shard.roll(1) for shard in whole(self, *arguments)]
+    def exchange(self: Collectives, *arguments: Any) -> Callable[[], list[torch.Tensor]]:
+        received = whole(self, *arguments)
+        return lambda: [shard.roll(1) for shard in received()]
 
-    with patch.object(Collectives, "exchange", exchange):
+    with patch.object(Collectives, "exchange_later", exchange):
         yield
 
 
 @contextmanager
 def no_gather() -> Iterator[None]:
-    with patch.object(Collectives, "gather", lambda self, *arguments: None):
+    with patch.object(Collectives, "gather_later", lambda self, *arguments: lambda: None):
         yield
 
 
