@@ -79,7 +79,7 @@ def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
             found[variant.name] = {"error": f"{type(error).__name__}: {reason}"}
     map_large_blocks(DEFAULT_MAPPED_BYTES)
     in_turn(steps, "seconds", found, setting, rank, task)
-    if setting.ranks > 1 and task["namespace"] and not task.get("nolink"):
+    if setting.ranks > 1 and task["namespace"]:
         if rank == 0:
             subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", "tbf", *LINK.split()], check=True)
         dist.barrier()
