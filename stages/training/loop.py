@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 
 from stages.base import Rank, StageError, Stopped
-from stages.training import checkpoints
+from stages.training import checkpoints, meters
 from stages.training.collectives import Collectives, joined
 from stages.training.compilation import compile_blocks
 from stages.training.meter import Meter
@@ -173,6 +173,7 @@ class _Run:
         if self.first:
             named = {f"validation_{name}": value for name, value in means.metrics.items()}
             named |= {f"validation_loss/{name}": value for name, value in means.groups.items()}
+            named |= meters.metrics(self.model)
             self.rank.reporter.metrics({"validation_loss": means.loss, **named}, step=self.progress.step)
 
     # -- what is told
