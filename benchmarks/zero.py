@@ -30,7 +30,7 @@ from benchmarks.zero_setting import OURS, SHARDED, SINGLE, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Setting(hidden_size=192, layers=4, heads=6, vocab_size=4096, length=128, samples=4, micro_batches=1, ranks=2)
-FULL = Setting(hidden_size=384, layers=6, heads=6, vocab_size=8192, length=128, samples=4, micro_batches=2, ranks=2)
+FULL = Setting(hidden_size=256, layers=4, heads=8, vocab_size=4096, length=128, samples=4, micro_batches=2, ranks=2)
 LEFT_OUT = ("any order 1", "DeepSpeed 1", "DeepSpeed 2")  # of --quick
 Facts = dict[str, dict[str, Any]]
 
