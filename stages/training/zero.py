@@ -8,9 +8,9 @@
 
 Every stage at every number of ranks gives the same bits: every micro-batch's gradient is computed alone and summed in
 the fixed tree of `stages/training/tree.py`; everything after it is elementwise on aligned shards. Stages 0 and 1 give
-each rank a contiguous run of micro-batches and exchange sums once a step. Stages 2 and 3 deal micro-batches out in
-turn and exchange after each, so that only shards are kept; a rank left without one in the last turn has a spare turn,
-whose gradient is dropped.
+each rank a contiguous run of micro-batches and exchange sums once a step, as the last backward pass goes on. Stages 2
+and 3 deal micro-batches out in turn and exchange after each, so that only shards are kept; a rank left without one in
+the last turn has a spare turn, whose gradient is dropped.
 
 Parameters live in flat buffers (`stages/training/layout.py`), one a block and up to three for what lies outside the
 blocks. At stage 3 a group is gathered while the forward or the backward pass works on what comes before it, and freed
