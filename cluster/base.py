@@ -61,6 +61,7 @@ class Launcher(Protocol):
         *,
         ranks: int,
         rank: Resources,
+        fewer: Mapping[int, Resources],
         max_restarts: int,
         send: Send,
     ) -> list[T]: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ ANSWER_TIMEOUT_S = 10.0  # for a live process to answer, whatever its function d
 STOP_TIMEOUT_S = 15.0  # for the other ranks to end after one has stopped
 GATHER_S = 0.5  # for the other ranks' errors to arrive after one has failed: which came first?
 DEATH_TIMEOUT_S = 10.0
+FEWER_TIMEOUT_S = 10.0  # for a smaller gang to be placed, once there was no room for the whole one
 SAY_WAITING_S = 10.0  # after so long without room, say so: it may be that only a person can make some
 
 
@@ -49,6 +50,7 @@ class GangSpec:
     arguments: tuple[Any, ...]
     ranks: int
     resources: Resources  # of each rank
+    fewer: Mapping[int, Resources]  # with how many ranks it may go on where there is no room, and what each then asks
     group_name: str  # unique: the driver finds a placement group by it that this process could not remove
     can_grow: bool  # whether nodes may join the cluster
     placement_timeout_s: float
@@ -56,6 +58,10 @@ class GangSpec:
 
 class RankLostError(Exception):
     """A rank's process is gone."""
+
+
+class PlacementError(StageError):
+    """There was no room for a gang."""
 
 
 def run_gang(spec: GangSpec, max_restarts: int, send: Send) -> list[Any]:
@@ -70,7 +76,7 @@ def run_gang(spec: GangSpec, max_restarts: int, send: Send) -> list[Any]:
     restarts = 0
     while True:
         try:
-            return _run_once(replace(spec, group_name=f"{spec.group_name}.{restarts}"), send)
+            return _run_on_most(replace(spec, group_name=f"{spec.group_name}.{restarts}"), send)
         except RankLostError as lost:
             if send.stopping():
                 raise Stopped from lost
@@ -80,6 +86,27 @@ def run_gang(spec: GangSpec, max_restarts: int, send: Send) -> list[Any]:
             restarts += 1
             text = f"{lost}; the gang starts anew ({restarts} of {max_restarts})"
             send(Message(spec.step, "note", {"text": text}))
+
+
+def _run_on_most(spec: GangSpec, send: Send) -> list[Any]:
+    """Run on all ranks, or where they have no room in time on the most of the allowed numbers that do."""
+    try:
+        return _run_once(spec, send)
+    except PlacementError as error:
+        for count in sorted(spec.fewer, reverse=True):
+            text = f"there is no room for {spec.ranks} ranks; goes on with {count} if there is for those"
+            smaller = replace(
+                spec, ranks=count, resources=spec.fewer[count], group_name=f"{spec.group_name}.{count}",
+                placement_timeout_s=min(spec.placement_timeout_s, FEWER_TIMEOUT_S), can_grow=False,
+            )  # fmt: skip
+            if not fits(smaller.resources, count, nodes()):
+                continue
+            send(Message(spec.step, "note", {"text": text}))
+            try:
+                return _run_once(smaller, send)
+            except PlacementError:
+                continue
+        raise error
 
 
 def _run_once(spec: GangSpec, send: Send) -> list[Any]:
@@ -141,7 +168,7 @@ def _await_placement(spec: GangSpec, group: PlacementGroup, send: Send) -> None:
             send(Message(spec.step, "note", {"text": text}))
         if not possible or time.monotonic() > deadline:
             waited = f" within {spec.placement_timeout_s:g} s" if possible else ""
-            raise StageError(
+            raise PlacementError(
                 f"The gang of {spec.step} could not be placed{waited}: it asks {spec.ranks} ranks with "
                 f"{describe(spec.resources)} each, the cluster has {describe_nodes(nodes())}, of which "
                 f"{describe(free())} is free. Ask for fewer ranks, or less for each."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -85,6 +85,7 @@ class InlineLauncher:
         *,
         ranks: int,
         rank: Resources,
+        fewer: Mapping[int, Resources],
         max_restarts: int,
         send: Send,
     ) -> list[T]:

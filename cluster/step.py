@@ -7,7 +7,7 @@ process owns the ranks of its gang, so that whatever dies takes with it what it 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
@@ -70,6 +70,7 @@ class RayLauncher:
         *,
         ranks: int,
         rank: Resources,
+        fewer: Mapping[int, Resources],
         max_restarts: int,
         send: Send,
     ) -> list[T]:
@@ -80,6 +81,7 @@ class RayLauncher:
             arguments=arguments,
             ranks=ranks,
             resources=rank,
+            fewer=fewer,
             group_name=f"{self._group_name}.{self._gangs}",
             can_grow=self._can_grow,
             placement_timeout_s=self._placement_timeout_s,

@@ -96,11 +96,13 @@ class StepContext(StepReporter):
         *arguments: Any,
         ranks: int,
         rank: Resources = Resources(),
+        fewer: Mapping[int, Resources] = {},
         max_restarts: int = 0,
     ) -> list[T]:
         return self._launcher.gang(
-            self.step, function, arguments, ranks=ranks, rank=rank, max_restarts=max_restarts, send=self._send
-        )
+            self.step, function, arguments, ranks=ranks, rank=rank, fewer=fewer, max_restarts=max_restarts,
+            send=self._send,
+        )  # fmt: skip
 
     def serve(self, application: Application) -> Served:
         return self._launcher.serve(application)

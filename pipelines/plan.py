@@ -8,7 +8,7 @@ step is cached on condition that the input comes out the same; the runner looks 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.base import Node
@@ -79,7 +79,7 @@ def make(
         available = nodes()
         for name, step_plan in plans.items():
             if step_plan.state == "run" and (lack := lacking(step_plan.demand, available)):
-                plans[name] = _with(step_plan, "blocked", lack)
+                plans[name] = _with(step_plan, "blocked", lack + _remedy(step_plan.step, available))
     return Plan(graph, plans)
 
 
@@ -92,11 +92,32 @@ def is_current(record: Record, inputs: Mapping[str, Record]) -> str | None:
 
 
 def lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    """What a demand asks that the nodes can't give, or None."""
+    """What a demand asks that the nodes can't give, or None if it, or with fewer ranks as much as it allows, fits."""
+    lack = _lacking(demand, nodes)
+    fewer = (demand.model_copy(update={"ranks": count, "rank": rank}) for count, rank in demand.fewer.items())
+    return lack if lack and all(_lacking(smaller, nodes) for smaller in fewer) else None
+
+
+def _remedy(step: Step, nodes: Sequence[Node]) -> str:
+    """The override with which the step would fit, as its stage suggests."""
+    for fields in step.stage.lighter():
+        changed = replace(step, stage=step.stage.model_copy(update=dict(fields)))
+        if not lacking(changed.demand(), nodes):
+            overrides = " ".join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
+            return f"; it fits with {overrides}"
+    return ""
+
+
+def _lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
     processes = [("a rank", demand.rank)] * demand.ranks + [("the step", demand.task)]
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
     if largest is None:
         return "the cluster has no nodes"
+    share = min(largest_memory := max(node.memory_bytes for node in nodes),
+                sum(node.memory_bytes for node in nodes) // max(demand.ranks, 1))  # fmt: skip
+    if demand.ranks and demand.rank.memory_bytes > share:
+        has = f"one of {demand.ranks} has {_gib(share)}" if share < largest_memory else f"a node has {_gib(share)}"
+        return f"needs {_gib(demand.rank.memory_bytes)} a rank, {has}"
     for who, need in processes[:1] + processes[-1:]:
         if not any(_fits(need, node) for node in nodes):
             return f"{who} asks {_resources(need)}; no node has that (the largest has {_node(largest)})"
@@ -173,9 +194,13 @@ def _listed(damages: Sequence[Damage]) -> str:
 def _resources(need: Resources) -> str:
     parts = [f"{need.cpus:g} CPUs"] if need.cpus else []
     parts += [f"{need.gpus:g} GPUs"] if need.gpus else []
-    parts += [f"{need.memory_bytes / 2**30:.1f} GiB"] if need.memory_bytes else []
+    parts += [_gib(need.memory_bytes)] if need.memory_bytes else []
     parts += [f"{amount:g} {name}" for name, amount in need.custom.items()]
     return ", ".join(parts) or "nothing"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _node(node: Node) -> str:

@@ -11,7 +11,7 @@ are part of what the result is, unless wrapped in `Runtime`: those say how the w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
@@ -114,11 +114,15 @@ class Resources(Config):
 
 
 class Demand(Config):
-    """What a step asks of the cluster: its own process, and its gang if it has one (`ranks` processes)."""
+    """What a step asks of the cluster: its own process, and its gang if it has one (`ranks` processes).
+
+    `fewer`: with how many ranks it goes on where there is no room for all, and what each of those then asks.
+    """
 
     task: Resources = Resources()
     ranks: int = 0
     rank: Resources = Resources()
+    fewer: Mapping[int, Resources] = {}
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -207,9 +211,13 @@ class Context(Reporter, Protocol):
         *arguments: Any,
         ranks: int,
         rank: Resources = Resources(),
+        fewer: Mapping[int, Resources] = {},
         max_restarts: int = 0,
     ) -> list[T]:
         """Run `function(rank, *arguments)` on `ranks` processes at once; their results in rank order.
+
+        Where there is no room for all, at the start or after a loss, it is run on as many as there is room for of the
+        numbers that `fewer` has, each then with the resources that it says.
 
         A lost process ends the whole gang; it then starts again whole, at most `max_restarts` times, so `function`
         must go on from what it saved. An exception raised by `function` is not retried. In process (no cluster) the
@@ -233,6 +241,11 @@ class Stage(Config):
     def demand(self) -> Demand:
         """What this step asks of the cluster. Pure, cheap: `plan` calls it. Overridden by the step's `resources`."""
         return Demand()
+
+    def lighter(self) -> Iterable[Mapping[str, object]]:
+        """Values of `Runtime` fields with which this step would ask for less, mildest change first: where a step is
+        blocked, `plan` suggests the first with which it would not be."""
+        return ()
 
     def run(self, ctx: Context) -> Artifact:
         raise NotImplementedError

@@ -49,7 +49,8 @@ class ConvertToExperts(Stage, Recipe, Execution):
     def demand(self) -> Demand:
         # The memory is unknown until the model is there.
         rank = Resources(cpus=float(self.threads_per_rank))
-        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank)
+        fewer = dict.fromkeys(range(self.minimum_ranks or self.ranks, self.ranks), rank)
+        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank, fewer=fewer)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.model.expert_load import load_figure, load_metrics, measure_loads
@@ -91,7 +92,8 @@ class ConvertToExperts(Stage, Recipe, Execution):
             scratch=str(ctx.scratch),
         )
         demand = self.demand()
-        result = ctx.gang(train, spec, ranks=demand.ranks, rank=demand.rank, max_restarts=self.max_restarts)[0]
+        asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
+        result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
         facts |= report.facts(result) | {"conversion_logit_difference": difference}
         weights = checkpoints.weights(Path(result.checkpoint))
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)

@@ -6,7 +6,7 @@ ranks and every ZeRO stage, so those are no part of the checkpoint's identity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -41,9 +41,15 @@ class Pretrain(Stage, Recipe, Execution):
         return self
 
     def demand(self) -> Demand:
-        needed = memory.predict(self.model, self, self)
-        cpus = float(self.threads_per_rank)
-        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=Resources(cpus=cpus, memory_bytes=needed.total))
+        def rank(ranks: int) -> Resources:
+            needed = memory.predict(self.model, self, self, ranks)
+            return Resources(cpus=float(self.threads_per_rank), memory_bytes=needed.total)
+
+        fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
+        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
+
+    def lighter(self) -> Iterable[Mapping[str, object]]:
+        return memory.lighter(self)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.training import checkpoints, report
@@ -62,7 +68,8 @@ class Pretrain(Stage, Recipe, Execution):
             scratch=str(ctx.scratch),
         )
         demand = self.demand()
-        result = ctx.gang(train, spec, ranks=demand.ranks, rank=demand.rank, max_restarts=self.max_restarts)[0]
+        asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
+        result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
         report.figures(ctx, result)
         weights = checkpoints.weights(Path(result.checkpoint))
         return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))

@@ -7,13 +7,13 @@ gradient sums, gathered blocks, activations and logits, for a given decoder and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 
 from stages.model.config import DecoderConfig
 from stages.model.shapes import tensor_shapes
-from stages.training.layout import Group, group
+from stages.training.layout import Group, arrange
 from stages.training.recipe import Execution, Recipe
 from stages.training.tree import leaf_range, piece_spans
 
@@ -52,50 +52,88 @@ def _per_parameter(zero_stage: int, ranks: int, accounting: Accounting) -> float
 
 @dataclass(frozen=True)
 class Needed:
-    """Bytes of one rank by part. The first three persist; the rest is there at the peak of a step."""
+    """Bytes of one rank by part. The first three persist; the others are bounds of what is there at a step's peak."""
 
     parameters: int
     gradients: int  # sums over micro-batches: one, or several levels of the tree
     optimizer: int
-    communication: int  # gathered blocks (stage 3), the gradient of a block and its exchange
+    gathered: int  # stage 3: the groups at work and those on their way; the state of a group that is read from a file
+    communication: int  # the gradient of a group, as it is exchanged
     activations: int  # of one micro-batch, with what the head needs
+    checkpoint: int  # copies that rank 0 writes while training goes on
     runtime: int = RUNTIME_BYTES
 
-    @cached_property
+    @property
     def total(self) -> int:
         return sum(self.parts.values())
 
     @property
     def parts(self) -> Mapping[str, int]:
-        names = ("parameters", "gradients", "optimizer", "communication", "activations", "runtime")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def predict(model: DecoderConfig, recipe: Recipe, execution: Execution) -> Needed:
-    """Bytes that the rank with the most needs to train `model` by `recipe`."""
-    ranks, zero_stage = execution.ranks, execution.zero_stage
+def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: int | None = None) -> Needed:
+    """Bytes that the rank with the most (the first) needs to train `model` by `recipe`; `ranks`: if other than asked.
+
+    What is offloaded to files counts as the stretch of it that is in memory at a time.
+    """
+    ranks, zero_stage = ranks or execution.ranks, execution.zero_stage
     groups = groups_of(model)
     element = 4 if recipe.precision == "float32" else 2
-    padded = sum(one.padded(ranks) for one in groups)
-    shard = padded // ranks
-    largest = max(one.padded(ranks) for one in groups)
-    owned = shard if zero_stage else padded
+    sizes = [one.padded(ranks) for one in groups]
+    padded, largest = sum(sizes), max(sizes)
+    share = ranks if zero_stage else 1  # what a rank owns is 1 / share
+    parameters = element * padded // (ranks if zero_stage == 3 else 1)
+    per_parameter = 8 if element == 4 else 12
+    optimizer = per_parameter * padded // share
     held = max(gradient_sums(size // recipe.micro_batch_size, ranks, zero_stage) for size in recipe.batch_sizes)
-    # A block's gradient as autograd leaves it and in its buffer; with several ranks also what is sent and received.
-    communication = 2 * 4 * largest if ranks == 1 else 4 * 4 * largest
+    gathered = 0
     if zero_stage == 3:
-        communication += element * (groups[0].padded(ranks) + 2 * max(one.padded(ranks) for one in groups[1:]))
+        at = [sum(element * n for n, one in zip(sizes, groups, strict=True) if place in one.places)
+              for place in range(model.layers + 2)]  # fmt: skip
+        gathered = max(here + following for here, following in itertools.pairwise(at))
+    in_files = (execution.offload_parameters == "file", parameters), (execution.offload_optimizer == "file", optimizer)
+    gathered += sum(size * largest // padded for in_file, size in in_files if in_file)
+    buckets = 3 * min(execution.bucket_bytes, 4 * largest * held) if ranks > 1 else 0
+    state = (4 * 3 if element == 4 else 12) * padded
     return Needed(
-        parameters=element * (shard if zero_stage == 3 else padded),
-        gradients=4 * held * (padded if zero_stage < 2 else shard),
-        optimizer=(8 if element == 4 else 12) * owned,
-        communication=communication,
-        activations=_activations(model, recipe, element, execution.recompute_every),
+        parameters=0 if execution.offload_parameters == "file" else parameters,
+        gradients=4 * held * (padded // ranks if zero_stage > 1 else padded),
+        optimizer=0 if execution.offload_optimizer == "file" else optimizer,
+        gathered=gathered,
+        # As autograd leaves a parameter's gradient, and in the group's; for its norm, squared and in twice the width.
+        communication=(4 + element) * largest + 3 * 4 * largest // (ranks if zero_stage else 1) + buckets,
+        activations=_activations(model, recipe, element, execution),
+        checkpoint=min(execution.checkpoint_buffer_bytes, state) + 12 * largest,
     )
 
 
+def lighter(execution: Execution) -> Iterator[dict[str, object]]:
+    """Fields of `execution` by which training needs less memory, mildest change first: higher stages, then computing
+    activations again, then files. Each comes as what differs from `execution`; none changes a bit of the result."""
+    modes = ("none", "selective", "full")
+    stages = range(execution.zero_stage, 4) if execution.ranks > 1 else [execution.zero_stage]
+    candidates: list[dict[str, object]] = [
+        {"zero_stage": stage, "recompute": mode, "recompute_every": execution.recompute_every if mode == now else 1}
+        for now in [execution.recompute]
+        for mode in modes[modes.index(now) :]
+        for stage in stages
+    ]
+    full = {"recompute": "full", "recompute_every": 1, "offload_optimizer": "file"}
+    candidates += [full | {"zero_stage": stage} for stage in stages]
+    candidates += [full | {"offload_activations": "file", "zero_stage": stage} for stage in stages]
+    candidates += [full | {"offload_activations": "file", "offload_parameters": "file", "zero_stage": 3}]
+    for candidate in candidates:
+        changed = {name: value for name, value in candidate.items() if getattr(execution, name) != value}
+        if changed:
+            yield changed
+
+
 def gradient_sums(leaves: int, ranks: int, zero_stage: int) -> int:
-    """How many partial sums the tree holds at most on a rank: 1 + log2 of the micro-batches it sums, less one."""
+    """How many partial sums the tree holds at most on a rank: 1 + log2 of the micro-batches it sums, less one.
+
+    No order of a balanced tree needs fewer; stages 2 and 3 hold them for a shard only.
+    """
     if zero_stage < 2:
         runs = [leaf_range(rank, ranks, leaves) for rank in range(ranks)]
         return max(len(piece_spans(run[:count])) for run in runs for count in range(1, len(run) + 1))
@@ -104,33 +142,38 @@ def gradient_sums(leaves: int, ranks: int, zero_stage: int) -> int:
 
 
 def groups_of(model: DecoderConfig) -> list[Group]:
-    """The groups that a decoder's parameters will lie in, by size: what lies outside the blocks, then each block."""
-    groups: dict[str, dict[str, tuple[int, ...]]] = {"rest": {}}
-    for name, shape in tensor_shapes(model).items():
-        fields = name.split(".", 2)
-        title = f"block-{int(fields[1]):03d}" if fields[0] == "blocks" else "rest"
-        groups.setdefault(title, {})[name] = shape
-    return [group(title, shapes) for title, shapes in groups.items()]
+    """The groups that a decoder's parameters will lie in."""
+    shapes = tensor_shapes(model)
+    blocks: list[list[str]] = [[] for _ in range(model.layers)]
+    for name in shapes:
+        if name.startswith("blocks."):
+            blocks[int(name.split(".", 2)[1])].append(name)
+    stem = [name for name in shapes if name.startswith(("word_embeddings", "position_embeddings"))]
+    head = [name for name in shapes if name.startswith(("ln_f", "lm_head"))]
+    head += ["word_embeddings.weight"] if model.tied_head else []
+    return arrange(shapes, blocks, stem, head)
 
 
-def _activations(model: DecoderConfig, recipe: Recipe, element: int, recompute_every: int) -> int:
+def _activations(model: DecoderConfig, recipe: Recipe, element: int, execution: Execution) -> int:
     """What one micro-batch's forward pass keeps for its backward pass, with what the head needs.
 
     Per token and block: two norms' inputs and outputs, queries, keys, values, the attention's output before and after
     its matrix, and for each network that a token passes through the input and output of its activation, and if gated
-    the gate's output and the product. Of a block that is computed again only its input is kept, and one such block is
-    whole at a time.
+    the gate's output and the product. Of a block that is computed again its input is kept, and in the selective mode
+    what its matrices gave; one such block is whole at a time.
     """
     tokens = recipe.micro_batch_size * recipe.sequence_length
     networks = model.experts.top_k + model.experts.residual if model.experts else 1
-    attended, shared = model.heads * model.head_size, model.grouped_heads * model.head_size
-    attention = 5 * model.hidden_size + 2 * attended + 2 * shared
-    block = tokens * element * (attention + (4 if model.gated else 2) * networks * model.inner_size)
-    recomputed = -(-model.layers // recompute_every) if recompute_every else 0
-    blocks = (model.layers - recomputed + min(recomputed, 1) + 1) * block  # one more: gradients on their way back
-    inputs = recomputed * tokens * element * model.hidden_size
-    attention_bias = recipe.micro_batch_size * model.heads * recipe.sequence_length**2 * element
-    head = (
-        4 * model.vocab_size * (3 * HEAD_ROWS + 2 * model.hidden_size)
-    )  # a chunk of logits; the head's gradient, twice
-    return blocks + inputs + 2 * attention_bias + head
+    hidden, attended, shared = model.hidden_size, model.heads * model.head_size, model.grouped_heads * model.head_size
+    products = 2 * hidden + attended + 2 * shared + networks * model.inner_size * (2 if model.gated else 1)
+    block = 5 * hidden + 2 * attended + 2 * shared + (4 if model.gated else 2) * networks * model.inner_size
+    recomputed = -(-model.layers // execution.recompute_every) if execution.recompute != "none" else 0
+    # Two more: gradients on their way back, and a block that is computed again.
+    kept = (model.layers - recomputed + 1 + min(recomputed, 1)) * block
+    kept += recomputed * products if execution.recompute == "selective" else 0
+    kept += min(recomputed, 1 if execution.offload_activations == "file" else recomputed) * hidden
+    attention_bias = 2 * recipe.micro_batch_size * model.heads * recipe.sequence_length**2
+    chunk = 3 * 4 * HEAD_ROWS * model.vocab_size
+    # The head's gradient: summed in float32, then with the loss's own factor; a tied embedding's comes on top.
+    head = (8 if element == 4 else 6) * model.vocab_size * hidden
+    return element * (tokens * kept + attention_bias) + chunk + head

@@ -1,4 +1,4 @@
-"""What a rank's memory really holds, measured in three ways that must agree with the planner (`stages/training/memory`).
+"""What a rank's memory really holds, measured in three ways that the planner (`stages/training/memory`) is held to.
 
 `held` counts the storage behind the training state, object by object, to the byte. `allocated` records the most that
 tensors took at once while something ran. `process` is what the operating system says of the whole process.

@@ -100,3 +100,14 @@ def test_a_gang_larger_than_the_cluster_is_refused_with_the_numbers(ray_session:
     assert "3 ranks with 1 CPU each" in ended.error
     assert "1 node (2 CPUs" in ended.error
     assert len(run(ray_session, gang(work.seat))[0].result) == 2  # it left no placement group behind
+
+
+def test_where_there_is_no_room_for_all_it_goes_on_with_fewer_if_it_may(ray_session: Executor) -> None:
+    ended, said = run(ray_session, partial(work.elastic_gang, work.seat, (), 3, 1, 0))
+    assert [seat["size"] for seat in ended.result] == [2, 2]
+    assert [message.body["text"] for message in said] == [
+        "there is no room for 3 ranks; goes on with 2 if there is for those"
+    ]
+    refused, _ = run(ray_session, partial(work.elastic_gang, work.seat, (), 4, 3, 0))
+    assert refused.state == "failed"
+    assert "4 ranks with 1 CPU each" in refused.error

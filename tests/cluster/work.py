@@ -55,8 +55,17 @@ def wait_for_stop(send: Any) -> None:
 
 def gang(function: Any, arguments: tuple[Any, ...], ranks: int, restarts: int, launcher: Launcher, send: Send) -> Any:
     """Run a gang of one CPU a rank."""
+    return elastic_gang(function, arguments, ranks, ranks, restarts, launcher, send)
+
+
+def elastic_gang(
+    function: Any, arguments: tuple[Any, ...], ranks: int, least: int, restarts: int, launcher: Launcher, send: Send
+) -> Any:
+    """The same, which goes on with as few ranks as `least`."""
+    one = Resources(cpus=1)
+    fewer = dict.fromkeys(range(least, ranks), one)
     return launcher.gang(
-        "step", function, arguments, ranks=ranks, rank=Resources(cpus=1), max_restarts=restarts, send=send
+        "step", function, arguments, ranks=ranks, rank=one, fewer=fewer, max_restarts=restarts, send=send
     )
 
 

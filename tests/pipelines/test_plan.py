@@ -93,7 +93,7 @@ def test_force(store: Store) -> None:
     [
         ({"c__gpus": 1}, "the step asks 1 CPUs, 1 GPUs; no node has that (the largest has 2 CPUs, 8.0 GiB)"),
         ({"c__ranks": 4}, "asks 5 CPUs, the cluster has 2"),
-        ({"c__ranks": 1, "c__memory_bytes": 41 << 30}, "a rank asks 1 CPUs, 41.0 GiB; no node has that"),
+        ({"c__ranks": 1, "c__memory_bytes": 41 << 30}, "needs 41.0 GiB a rank, a node has 8.0 GiB"),
         ({"c__resources": {"cpus": 3}}, "the step asks 3 CPUs"),
         ({"c__resources": {"custom": {"tpu": 1}}}, "1 tpu"),
     ],

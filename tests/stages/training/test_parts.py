@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -193,8 +194,9 @@ def test_the_planner_lays_a_decoder_out_as_training_does(width: int) -> None:
     config = DecoderConfig(vocab_size=1001, hidden_size=width, layers=3, heads=4)
     with torch.device("meta"):
         model = Decoder(config)
-    real, planned = buffers.groups_of(model, list(model.blocks)), memory.groups_of(config)
-    assert [(group.numel, group.size) for group in real] == [(group.numel, group.size) for group in planned]
+    stem = [model.word_embeddings, model.position_embeddings, model.word_embeddings_layernorm]
+    head = [model.ln_f, model.word_embeddings if model.lm_head is None else model.lm_head]
+    assert buffers.groups_of(model, list(model.blocks), stem, head) == memory.groups_of(config)
 
 
 def test_the_planner_counts_every_expert() -> None:
@@ -209,9 +211,32 @@ def test_higher_stages_and_recomputing_need_less() -> None:
     needed = [memory.predict(config, recipe, Execution(ranks=8, zero_stage=stage)).total for stage in range(4)]
     assert needed == sorted(needed, reverse=True)
     assert len(set(needed)) == 4
-    every = [memory.predict(config, recipe, Execution(recompute_every=every)).activations for every in (0, 4, 2, 1)]
-    assert every == sorted(every, reverse=True)
-    assert len(set(every)) == 4
+    ways: list[dict[str, Any]] = [
+        {},
+        {"recompute": "full", "recompute_every": 4},
+        {"recompute": "selective"},
+        {"recompute": "full", "recompute_every": 2},
+        {"recompute": "full"},
+        {"recompute": "full", "offload_activations": "file"},
+    ]
+    kept = [memory.predict(config, recipe, Execution.model_validate(way)).activations for way in ways]
+    assert kept == sorted(kept, reverse=True)
+    assert len(set(kept)) == len(ways)
+
+
+def test_what_is_suggested_needs_less_and_less_and_changes_no_fingerprint() -> None:
+    config = DecoderConfig(vocab_size=50_000, hidden_size=1024, layers=24, heads=16)
+    recipe = Recipe(global_batch_size=8, micro_batch_size=1, sequence_length=2048, precision="bfloat16")
+    now = Execution(ranks=8, zero_stage=1)
+    suggested = list(memory.lighter(now))
+    needed = [memory.predict(config, recipe, now.model_copy(update=fields)).total for fields in suggested]
+    assert suggested[0] == {"zero_stage": 2}
+    assert max(needed) < memory.predict(config, recipe, now).total
+    assert needed[-1] == min(needed)
+    for fields in suggested:
+        Execution.model_validate(now.model_dump() | fields)
+    alone = list(memory.lighter(Execution(ranks=1, zero_stage=0)))
+    assert alone[0] == {"recompute": "selective"}  # a stage saves nothing where there is nobody to share with
 
 
 @pytest.mark.parametrize(
