@@ -95,6 +95,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     in_files = (execution.offload_parameters == "file", parameters), (execution.offload_optimizer == "file", optimizer)
     gathered += sum(size * largest // padded for in_file, size in in_files if in_file)
     buckets = 3 * min(execution.bucket_bytes, 4 * largest * held) if ranks > 1 else 0
+    on_its_way = 4 * largest if ranks > 1 and zero_stage > 1 else 0  # while the next group's gradient comes
     state = (4 * 3 if element == 4 else 12) * padded
     return Needed(
         parameters=0 if execution.offload_parameters == "file" else parameters,
@@ -102,7 +103,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
         optimizer=0 if execution.offload_optimizer == "file" else optimizer,
         gathered=gathered,
         # As autograd leaves a parameter's gradient, and in the group's; for its norm, squared and in twice the width.
-        communication=(4 + element) * largest + 3 * 4 * largest // (ranks if zero_stage else 1) + buckets,
+        communication=(4 + element) * largest + 3 * 4 * largest // (ranks if zero_stage else 1) + buckets + on_its_way,
         activations=_activations(model, recipe, element, execution),
         checkpoint=min(execution.checkpoint_buffer_bytes, state) + 12 * largest,
     )
