@@ -57,9 +57,10 @@ class Needed:
     parameters: int
     gradients: int  # sums over micro-batches: one, or several levels of the tree
     optimizer: int
-    gathered: int  # stage 3: the groups at work and those on their way; the state of a group that is read from a file
+    gathered: int  # stage 3: the groups at work and those on their way
     communication: int  # the gradient of a group, as it is exchanged
     activations: int  # of one micro-batch, with what the head needs
+    update: int  # what the update or the collection of a checkpoint, a group at a time, needs beyond those three
     checkpoint: int  # copies that rank 0 writes while training goes on
     runtime: int = RUNTIME_BYTES
 
@@ -92,20 +93,30 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
         at = [sum(element * n for n, one in zip(sizes, groups, strict=True) if place in one.places)
               for place in range(model.layers + 2)]  # fmt: skip
         gathered = max(here + following for here, following in itertools.pairwise(at))
-    in_files = (execution.offload_parameters == "file", parameters), (execution.offload_optimizer == "file", optimizer)
-    gathered += sum(size * largest // padded for in_file, size in in_files if in_file)
+    if execution.offload_parameters == "file":
+        gathered += element * largest // ranks
     buckets = 3 * min(execution.bucket_bytes, 4 * largest * held) if ranks > 1 else 0
-    on_its_way = 4 * largest if ranks > 1 and zero_stage > 1 else 0  # while the next group's gradient comes
-    state = (4 * 3 if element == 4 else 12) * padded
+    # As autograd leaves a parameter's gradient, and in the group's.
+    communication = (4 + element) * largest + buckets
+    if ranks > 1 and zero_stage > 1:
+        communication += 4 * largest  # a gradient is on its way while the next group's comes
+    activations = _activations(model, recipe, element, execution)
+    # For the norm a group's gradient is squared and in twice the width; a state in a file is in memory for its update.
+    window = sum(
+        size * largest // padded
+        for place, size in ((execution.offload_parameters, parameters), (execution.offload_optimizer, optimizer))
+        if place == "file"
+    )
+    update = max(3 * 4 * largest // share, window, 12 * largest)
     return Needed(
         parameters=0 if execution.offload_parameters == "file" else parameters,
         gradients=4 * held * (padded // ranks if zero_stage > 1 else padded),
         optimizer=0 if execution.offload_optimizer == "file" else optimizer,
         gathered=gathered,
-        # As autograd leaves a parameter's gradient, and in the group's; for its norm, squared and in twice the width.
-        communication=(4 + element) * largest + 3 * 4 * largest // (ranks if zero_stage else 1) + buckets + on_its_way,
-        activations=_activations(model, recipe, element, execution),
-        checkpoint=min(execution.checkpoint_buffer_bytes, state) + 12 * largest,
+        communication=communication,
+        activations=activations,
+        update=max(0, update - gathered - communication - activations),
+        checkpoint=min(execution.checkpoint_buffer_bytes, 12 * padded),
     )
 
 
