@@ -100,7 +100,7 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
         Column("Step", most=18),
         Column("State"),
         Column("Time", right=True),
-        Column("Headline", flexible=True),
+        Column("Headline", flexible=True, fold=True),
         Column("Artifact", flexible=True),
         *([Column("Where", flexible=True, fold=True)] if wide else []),
     ]

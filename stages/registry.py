@@ -12,11 +12,14 @@ from stages.base import Stage
 STAGES: dict[str, str] = {
     "corpus": "stages.corpus.stage:IngestCorpus",
     "tokenizer": "stages.tokenizer:TrainTokenizer",
+    "model_tokenizer": "stages.model_tokenizer:ModelTokenizer",
     "tokens": "stages.tokens:TokenizeCorpus",
     "pretrain": "stages.pretrain:Pretrain",
+    "import": "stages.import_model:ImportModel",
     "moe": "stages.moe:ConvertToExperts",
     "quantize": "stages.quantize:Quantize",
     "evaluate": "stages.evaluate:Evaluate",
+    "export": "stages.export_model:ExportModel",
     "deploy": "stages.deploy:Deploy",
 }
 

@@ -142,3 +142,15 @@ class DecoderConfig(Config):
     def active_parameters(self) -> int:
         """How many parameters one token passes through: `top_k` experts of each layer instead of all."""
         return sum(active_elements(self, name, shape) for name, shape in tensor_shapes(self).items())
+
+    @property
+    def multiplied_parameters(self) -> int:
+        """The active parameters of matrices that a token is multiplied by, the head's included: what operations are
+        counted by. Not those of embeddings that are only looked up, norms and biases."""
+        looked_up = {"position_embeddings.weight"} | (set() if self.tied_head else {"word_embeddings.weight"})
+        matrices = [
+            (name, shape)
+            for name, shape in tensor_shapes(self).items()
+            if name.endswith("weight") and len(shape) > 1 and name not in looked_up
+        ]
+        return sum(active_elements(self, name, shape) for name, shape in matrices)

@@ -6,7 +6,6 @@ of Hugging Face's BLOOM, with `blocks` for its `transformer.h`.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own customary name
 from torch import Tensor, nn
 

@@ -42,7 +42,7 @@ class Routing:
         return self.probabilities.shape[1] * (self.probabilities.mean(0) * share).sum()
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),  # BLOOM's constant 0.79788456 is sqrt(2/pi) in fp32
     "relu": F.relu,
     "swiglu": F.silu,  # of the gate (arXiv 2002.05202)

@@ -21,12 +21,13 @@ class TiedEmbedding(nn.Embedding):
         return F.linear(hidden, self.weight)
 
 
-class LearnedPositions(nn.Embedding):
+class LearnedPositions(nn.Module):
     """A learned vector for each position, added to the embeddings; the first `offset` rows belong to no position."""
 
     def __init__(self, config: DecoderConfig) -> None:
-        super().__init__(config.context_length + config.position_offset, config.hidden_size)
+        super().__init__()
         self.offset = config.position_offset
+        self.weight = nn.Parameter(torch.empty(config.context_length + self.offset, config.hidden_size))
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """`x` [batch, length, hidden] with the vectors of `positions` [batch or 1, length] added."""

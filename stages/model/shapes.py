@@ -1,4 +1,4 @@
-"""Every parameter of a decoder by name and shape, as plain numbers: what counts, plans and conversions are held against.
+"""Every parameter of a decoder by name and shape, as plain numbers: what plans and conversions are held against.
 
 The names are those of `Decoder`'s own parameters, in their order. A quantized model has the same ones, with a scale
 beside each matrix. Imports no torch.
