@@ -153,7 +153,7 @@ def _unused(*arguments: Any) -> Any:
 
 
 def expected(name: str, quick: bool, ranks: int) -> tuple[dict[str, int], int]:
-    """What must be held in memory, in closed form, and the bound of the peak beyond parameters and optimizer."""
+    """The closed form of what is held in memory; the planner's bound of the peak beyond parameters and optimizer."""
     config, recipe = setting(quick)
     execution = Execution.model_validate({**VARIANTS[name], "ranks": ranks})
     needed = memory.predict(config, recipe, execution)

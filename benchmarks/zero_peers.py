@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.zero_setting import OURS, Setting, Variant
+from benchmarks.zero_free_order import free_order
+from benchmarks.zero_setting import ANY_ORDER, OURS, Setting, Variant
 from stages.model.decoder import Decoder
 from stages.model.initialise import initial_values, initialise
 from stages.training.collectives import Collectives
@@ -92,6 +93,16 @@ def ours(setting: Setting, stage: int) -> Step:
         return total / len(batches)
 
     return step
+
+
+def any_order(setting: Setting, stage: int) -> Step:
+    step = ours(setting, stage)
+
+    def freely(batches: Batches) -> float:
+        with free_order():
+            return step(batches)
+
+    return freely
 
 
 def ddp(setting: Setting, stage: int) -> Step:
@@ -208,6 +219,7 @@ def accumulated(
 
 BUILDERS: Mapping[str, Callable[[Setting, int], Step]] = {
     OURS: ours,
+    ANY_ORDER: any_order,
     "DDP": ddp,
     "FSDP2": fsdp2,
     "DeepSpeed": deepspeed,

@@ -1,7 +1,7 @@
 """What ranks say to each other: exact sums of shards, gathers, and small agreements, with every byte counted.
 
 gloo's own reduce-scatter is an all-reduce underneath (twice the traffic, a full-size copy), and the order in which
-NCCL adds depends on the number of ranks. So gradients are exchanged (`exchange`, one all-to-all) and each owner adds
+NCCL adds depends on the number of ranks. So gradients are exchanged (one all-to-all) and each owner adds
 what it received itself, in an order that training defines (`stages/training/tree.py`). ReduceOp.AVG is never used.
 A stalled or broken collective ends with a CollectiveError that names the rank and the operation.
 """
@@ -61,28 +61,33 @@ class Collectives:
         finally:
             self.seconds += time.perf_counter() - began
 
-    def exchange(self, rows: Tensor, row_counts: Sequence[int], purpose: str = "gradients") -> list[Tensor]:
-        """Send each rank its shard of every row; the shards of this rank that all ranks sent, in rank order.
+    def exchange_later(
+        self, rows: Tensor, row_counts: Sequence[int], purpose: str = "gradients"
+    ) -> Callable[[], list[Tensor]]:
+        """Begin to send each rank its shard of every row. What is returned waits for the end, and gives the shards of
+        this rank that all ranks sent, in rank order. All ranks must begin in one order.
 
-        `rows` is [row_counts[rank], ranks * shard], contiguous. Returns sum(row_counts) tensors of [shard].
+        `rows` is [row_counts[rank], ranks * shard], contiguous; sum(row_counts) tensors of [shard] come.
         A true reduce-scatter's traffic: every rank sends (ranks - 1) / ranks of its rows.
         """
         if self.ranks == 1:
-            return list(rows.unbind(0))
+            return lambda: list(rows.unbind(0))
         shard = rows.shape[1] // self.ranks
         mine = rows.shape[0]
         # With several rows the shards of one owner lie apart: bring them together.
         outgoing = rows if mine == 1 else rows.view(mine, self.ranks, shard).transpose(0, 1).contiguous()
         incoming = rows.new_empty(sum(row_counts), shard)
-        with self._named(f"exchange of {purpose}"):
-            dist.all_to_all_single(
-                incoming.view(-1),
-                outgoing.view(-1),
-                [count * shard for count in row_counts],
-                [mine * shard] * self.ranks,
-            )
         self.sent_bytes[purpose] += mine * shard * (self.ranks - 1) * rows.element_size()
-        return list(incoming.unbind(0))
+        counts, own_counts = [count * shard for count in row_counts], [mine * shard] * self.ranks
+        with self._named(f"exchange of {purpose}"):
+            work = dist.all_to_all_single(incoming.view(-1), outgoing.view(-1), counts, own_counts, async_op=True)
+
+        def wait() -> list[Tensor]:
+            with self._named(f"exchange of {purpose}"):
+                work.wait()
+            return list(incoming.unbind(0))
+
+        return wait
 
     def gather(self, full: Tensor, purpose: str = "parameters", shard: Tensor | None = None) -> None:
         """Fill `full` (1-D, a multiple of ranks) with the shards of all ranks, in place.

@@ -98,6 +98,8 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     buckets = 3 * min(execution.bucket_bytes, 4 * largest * held) if ranks > 1 else 0
     # As autograd leaves a parameter's gradient, and in the group's.
     communication = (4 + element) * largest + buckets
+    if ranks > 1 and zero_stage > 1:
+        communication += 4 * largest  # a gradient is on its way while the next group's comes
     activations = _activations(model, recipe, element, execution)
     # For the norm a group's gradient is squared and in twice the width; a state in a file is in memory for its update.
     window = sum(

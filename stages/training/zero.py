@@ -8,9 +8,9 @@
 
 Every stage at every number of ranks gives the same bits: every micro-batch's gradient is computed alone and summed in
 the fixed tree of `stages/training/tree.py`; everything after it is elementwise on aligned shards. Stages 0 and 1 give
-each rank a contiguous run of micro-batches and exchange sums once a step. Stages 2 and 3 deal micro-batches out in
-turn and exchange after each, so that only shards are kept; a rank left without one in the last turn has a spare turn,
-whose gradient is dropped.
+each rank a contiguous run of micro-batches and exchange sums once a step, as the last backward pass goes on. Stages 2
+and 3 deal micro-batches out in turn and exchange after each, so that only shards are kept; a rank left without one in
+the last turn has a spare turn, whose gradient is dropped.
 
 Parameters live in flat buffers (`stages/training/layout.py`), one a block and up to three for what lies outside the
 blocks. At stage 3 a group is gathered while the forward or the backward pass works on what comes before it, and freed
@@ -23,6 +23,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,6 +68,8 @@ class ShardedModel:
         self._turn = 0  # micro-batches that this rank has done of the batch
         self.most_gradient_bytes = 0  # that were kept at once, between micro-batches and at the end of a step
         self._open = 0  # groups, from the first, whose gradients of the micro-batch at work are not taken up
+        self._flight = gradients.Flight()
+        self._coming: list[Callable[[], None]] = []  # stage 0: what waits for gradients that ranks give each other
         folder = Path(execution.offload_folder or scratch or tempfile.gettempdir())
         self._homes = Homes(collectives.device, folder)
         layouts = groups_of(task.model, task.blocks, task.stem, task.head)
@@ -75,6 +78,7 @@ class ShardedModel:
         for buffers in self.groups:
             for slot, parameter in buffers.parameters:
                 parameter.register_post_accumulate_grad_hook(_collector(buffers, slot))
+        self._unsent = len(self.groups)  # stages 0 and 1: groups, from the first, whose sums are not on their way
         self._first_block = next(index for index, layout in enumerate(layouts) if 1 in layout.places)
         self._last_place = len(task.blocks) + 1
         self._gathering: Gathering | None = None
@@ -113,7 +117,7 @@ class ShardedModel:
             with buffers.states(changed=True) as states:
                 for slot, start, stop in buffers.owned_parts():
                     buffers.part(states["master"], slot, start, stop).copy_(values(slot.name, start, stop))
-            self._share(buffers)
+            self._begin_to_share(buffers)()
 
     def _watch(self, place: int, block: nn.Module) -> None:
         """Gather and free around a block's passes, and close the groups after it when backward reaches it."""
@@ -191,8 +195,32 @@ class ShardedModel:
             else:
                 first_leaf = self._turn * self.collectives.ranks
                 bucket_bytes = self.execution.bucket_bytes
-                gradients.exchange_turn(buffers, first_leaf, self.leaves, self.collectives, bucket_bytes)
+                gradients.exchange_turn(buffers, first_leaf, self.leaves, self.collectives, bucket_bytes, self._flight)
         self._open = first
+        if self._turn == len(self.turns()) - 1:
+            self._send(first)
+
+    def _send(self, first: int) -> None:
+        """Stages 0 and 1: the sums of the groups from `first` on are complete. Every rank sends them in one order."""
+        if self.zero_stage > 1 or self.collectives.ranks == 1:
+            return
+        for buffers in reversed(self.groups[first : self._unsent]):
+            gradients.exchange_sums(
+                buffers,
+                self.leaves,
+                self.collectives,
+                self.execution.bucket_bytes,
+                self._flight,
+                partial(self._landed, buffers),
+            )
+        self._unsent = first
+
+    def _landed(self, buffers: Buffers, shard: Tensor) -> None:
+        """This rank's shard of a group's gradient has come; at stage 0 every rank gets all shards."""
+        buffers.gradient = shard
+        if self.zero_stage == 0:
+            buffers.gradient = shard.new_empty(buffers.layout.padded(self.collectives.ranks))
+            self._coming.append(self.collectives.gather_later(buffers.gradient, "gradients", shard))
 
     def reduce(self) -> float:
         """Sum the gradients of all micro-batches; returns the global norm of the sum (not finite if any part is not).
@@ -200,17 +228,17 @@ class ShardedModel:
         Every rank then holds the gradient of what it owns.
         """
         ranks, rank = self.collectives.ranks, self.collectives.rank
-        shards = []
-        for buffers in self.groups:
-            shard = gradients.shard_of_sum(
-                buffers, self.leaves, self.zero_stage, self.collectives, self.execution.bucket_bytes
-            )
-            buffers.gradient = shard
-            if self.zero_stage == 0 and ranks > 1:
-                buffers.gradient = shard.new_empty(buffers.layout.padded(ranks))
-                self.collectives.gather(buffers.gradient, "gradients", shard)
-                shard = buffers.gradient.view(ranks, -1)[rank]
-            shards.append(shard)
+        self._send(0)
+        self._flight.land()
+        self._unsent = len(self.groups)
+        coming, self._coming = self._coming, []
+        for wait in coming:
+            wait()
+        if self.zero_stage > 1 or ranks == 1:
+            for buffers in self.groups:
+                buffers.gradient = gradients.shard_of_sum(buffers, self.collectives)
+        whole = [buffers.gradient for buffers in self.groups if buffers.gradient is not None]
+        shards = [gradient.view(ranks, -1)[rank] for gradient in whole] if self.zero_stage == 0 else whole
         self._turn = 0
         self._count_gradients()
         # Padding depends on the number of ranks, so the scale of the exact sum is set by what does not.
@@ -225,23 +253,25 @@ class ShardedModel:
 
     def update(self, learning_rate: float, scale: float, step: int) -> None:
         """One step of AdamW with the gradient times `scale`; `step` counts from 1."""
+        waits = []
         for buffers, following in zip(self.groups, [*self.groups[1:], None], strict=True):
             if following:
                 following.coming()
             with buffers.states(changed=True) as states:
                 adamw(buffers, states, self.recipe, learning_rate, scale, step)
             buffers.gradient = None
-            self._share(buffers)
+            waits.append(self._begin_to_share(buffers))
+        for wait in waits:
+            wait()
 
     def discard(self) -> None:
         """Forget the gradient."""
         for buffers in self.groups:
             buffers.gradient = None
 
-    def _share(self, buffers: Buffers) -> None:
-        """Stages 1 and 2: every rank gets the weights that the others have made."""
-        if self.zero_stage in (1, 2):
-            self.collectives.gather(buffers.full)
+    def _begin_to_share(self, buffers: Buffers) -> Callable[[], None]:
+        """Stages 1 and 2: every rank gets the weights that the others have made; what is returned waits for them."""
+        return self.collectives.gather_later(buffers.full) if self.zero_stage in (1, 2) else lambda: None
 
     # -- the state, as it is saved
 
@@ -269,7 +299,7 @@ class ShardedModel:
                 for slot, start, stop in buffers.owned_parts():
                     source = read(f"{state}/{slot.name}").reshape(-1)
                     buffers.part(target, slot, start, stop).copy_(source[start:stop])
-        self._share(buffers)
+        self._begin_to_share(buffers)()
 
 
 def _parameter(view: Tensor) -> nn.Parameter:

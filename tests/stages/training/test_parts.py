@@ -61,6 +61,7 @@ def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, int], named: str) 
 # -- the order of the data
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 500), seed=st.integers(0, 2**70), epoch=st.integers(0, 10**9))
 def test_an_epoch_visits_every_sample_once(size: int, seed: int, epoch: int) -> None:
     assert sorted(order.shuffled(epoch * size + n, size, seed) for n in range(size)) == list(range(size))
@@ -80,6 +81,7 @@ def test_orders_differ_between_epochs_and_seeds_and_look_random() -> None:
 # -- the layout of groups
 
 
+@settings(deadline=None)
 @given(
     shapes=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple), min_size=1, max_size=6),
     ranks=st.integers(1, 9),
@@ -112,6 +114,7 @@ def tree_sum(values: list[torch.Tensor], ranks: int) -> torch.Tensor:
     return owner.total()
 
 
+@settings(deadline=None)
 @given(leaves=st.integers(1, 40), seed=st.integers(0, 1000))
 def test_a_sum_is_the_same_however_ranks_share_it(leaves: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

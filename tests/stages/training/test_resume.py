@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -71,7 +70,7 @@ def build_and_die(recipe: Any, marker: str, die_at: int) -> Task:
 
 def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
     """Run a gang on processes of its own; their exit codes."""
-    context = multiprocessing.get_context("spawn")
+    context = toy.processes()
     rendezvous = f"tcp://127.0.0.1:{toy.free_port()}"
     processes = [
         context.Process(target=train, args=(Rank(index, ranks, rendezvous, Heard()), spec)) for index in range(ranks)

@@ -139,30 +139,38 @@ def test_ranks_send_what_the_closed_form_says(
 
 @contextmanager
 def no_reduce() -> Iterator[None]:
-    def exchange(self: Collectives, rows: torch.Tensor, row_counts: list[int], purpose: str = "") -> list[torch.Tensor]:
+    def exchange(self: Collectives, rows: torch.Tensor, row_counts: list[int]) -> Callable[[], list[torch.Tensor]]:
         shard = rows.shape[1] // self.ranks
         mine = rows[:, self.rank * shard : (self.rank + 1) * shard]
-        return [mine[row].clone() if self.rank == rank else torch.zeros(shard)
-                for rank, count in enumerate(row_counts) for row in range(count)]  # fmt: skip
+        return lambda: [mine[row].clone() if self.rank == rank else torch.zeros(shard)
+                        for rank, count in enumerate(row_counts) for row in range(count)]  # fmt: skip
 
-    with patch.object(Collectives, "exchange", exchange):
+    with patch.object(Collectives, "exchange_later", exchange):
         yield
 
 
 @contextmanager
 def shard_off_by_one() -> Iterator[None]:
-    whole = Collectives.exchange
+    whole = Collectives.exchange_later
 
-    def exchange(self: Collectives, *arguments: Any) -> list[torch.Tensor]:
-        return [shard.roll(1) for shard in whole(self, *arguments)]
+    def exchange(self: Collectives, *arguments: Any) -> Callable[[], list[torch.Tensor]]:
+        received = whole(self, *arguments)
+        return lambda: [shard.roll(1) for shard in received()]
 
-    with patch.object(Collectives, "exchange", exchange):
+    with patch.object(Collectives, "exchange_later", exchange):
         yield
 
 
 @contextmanager
 def no_gather() -> Iterator[None]:
-    with patch.object(Collectives, "gather", lambda self, *arguments: None):
+    def gather(
+        self: Collectives, full: torch.Tensor, purpose: str = "", shard: torch.Tensor | None = None
+    ) -> Callable[[], None]:
+        if shard is not None:
+            full.zero_().chunk(self.ranks)[self.rank].copy_(shard)
+        return lambda: None
+
+    with patch.object(Collectives, "gather_later", gather):
         yield
 
 
@@ -187,14 +195,22 @@ def train_with(rank: Rank, spec: TrainingSpec, bug: str) -> TrainingResult:
         return train(rank, spec)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    return train(alone(), spec(tmp_path_factory.mktemp("undisturbed")))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_shows(bug: str, workers: Workers, tmp_path: Path) -> None:
+def test_a_planted_bug_shows(
+    bug: str, zero_stage: int, undisturbed: TrainingResult, workers: Workers, tmp_path: Path
+) -> None:
     """Each of the classic mistakes changes the state that runs are compared by, be the loss ever so plausible."""
-    expected = train(alone(), spec(tmp_path / "alone"))
-    [(result, _), *_] = workers.gang(train_with, spec(tmp_path / "gang"), bug, ranks=2)
+    execution = Execution.model_validate({"zero_stage": zero_stage})
+    [(result, _), *_] = workers.gang(train_with, spec(tmp_path, execution=execution), bug, ranks=2)
     assert isinstance(result, TrainingResult), result
     with pytest.raises(AssertionError, match="differ"):
-        assert_same(state(result), state(expected))
+        assert_same(state(result), state(undisturbed))
 
 
 # -- a rank that does not answer

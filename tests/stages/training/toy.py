@@ -162,11 +162,18 @@ def alone(reporter: Heard | None = None) -> Rank:
     return Rank(0, 1, "", reporter or Heard())
 
 
+def processes() -> Any:
+    """Starts processes as copies of one that has imported torch, and nothing more."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stages.training.loop", "tests.stages.training.toy", "torch.utils.checkpoint"])
+    return context
+
+
 class Workers:
-    """A few processes that stay, so that torch is imported once; each call makes a gang of the first `ranks`."""
+    """A few processes that stay; each call makes a gang of the first `ranks`."""
 
     def __init__(self, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = processes()
         self.pipes, self.processes = [], []
         for _ in range(count):
             ours, theirs = context.Pipe()
