@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.corpus import (
+    FAMILIES,
+    FAMILY_COLUMNS,
     MANIFEST,
     SAMPLE_COLUMNS,
     SAMPLES,
@@ -23,11 +25,23 @@ from stages.corpus.ledger import Counts, Samples
 from stages.corpus.reading import DROPPED, SAMPLED
 from stages.corpus.shards import Shard
 from stages.corpus.source import Source
-from stages.corpus.tables import TableWriter, rows_of
+from stages.corpus.tables import ROW_GROUP_ROWS, TableWriter, rows_of, schema
+from stages.corpus.writing import FAMILIES as FAMILIES_OF_SHARD
 from stages.corpus.writing import split_file
 
 # What decides the bytes of a corpus beside our own code.
-PACKAGES = ("bloomline", "pyarrow", "zstandard", "warcio", "trafilatura", "ftfy", "pycld2", "regex")
+PACKAGES = (
+    "bloomline",
+    "pyarrow",
+    "zstandard",
+    "warcio",
+    "trafilatura",
+    "ftfy",
+    "pycld2",
+    "rensa",
+    "datasketch",
+    "regex",
+)
 
 Facts = Mapping[str, Any]
 
@@ -103,11 +117,24 @@ def _place(out: Path, places: Sequence[Path], drawn: Samples) -> None:
     with TableWriter(out / SAMPLES, SAMPLE_COLUMNS) as file:
         for row in drawn.rows():
             file.add(row)
+    _gather_families(out, places)
     for index, place in enumerate(places):
         for split in SPLITS:
             if (file := place / split_file(split)).exists():
                 os.rename(file, out / shard_name(split, index))
         os.rename(place / DROPPED, out / dropped_name(index))
+
+
+def _gather_families(out: Path, places: Sequence[Path]) -> None:
+    """The families of all shards as one table, each together."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = schema(FAMILY_COLUMNS)
+    found = [place / FAMILIES_OF_SHARD for place in places if (place / FAMILIES_OF_SHARD).exists()]
+    table = pa.concat_tables([columns.empty_table(), *(parquet.read_table(file, schema=columns) for file in found)])
+    order = [("rule", "ascending"), ("family", "ascending"), ("similarity", "descending"), ("id", "ascending")]
+    parquet.write_table(table.sort_by(order), out / FAMILIES, compression="zstd", row_group_size=ROW_GROUP_ROWS)
 
 
 def _versions() -> dict[str, str]:
