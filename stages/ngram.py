@@ -20,7 +20,7 @@ class TrainNgram(Stage):
 
     corpus: Corpus
     order: Annotated[int, Field(ge=1, le=8)] = 5  # bytes in a gram
-    table_bits: Annotated[int, Field(ge=8, le=26)] = 22  # 2^22 cells: 160 MB at order 5
+    table_bits: Annotated[int, Field(ge=8, le=26)] = 21  # 2^21 cells: 126 MB at order 5
     languages: tuple[str, ...] = ()  # codes of documents to train on; empty: all
     limit_bytes: PositiveInt = 100_000_000  # of training text
 
@@ -56,11 +56,11 @@ class TrainNgram(Stage):
             held_out_documents=len(measured),
             percentiles=tuple(np.maximum.accumulate(values).tolist()),
         )
-        save_file({"counts": model.counts, "types": model.types}, ctx.out / TABLES)
+        save_file(model.tables, ctx.out / TABLES)
         (ctx.out / FACTS).write_text(facts.model_dump_json(indent=2) + "\n")
-        fullness = float((model.counts[-1] > 0).mean())
+        fullness = float((model.tables["counts"][-1] > 0).mean())
         ctx.metrics({"held_out_perplexity": facts.percentiles[50], "train_megabytes": size / 1e6, "fullness": fullness})
-        if fullness > 0.5:
+        if fullness > 0.25:
             ctx.note(f"the tables are {fullness:.0%} full, so counts add up: raise table_bits above {self.table_bits}")
         return NgramModel(ctx.out)
 

@@ -11,6 +11,7 @@ from stages.base import Stage
 
 STAGES: dict[str, str] = {
     "corpus": "stages.corpus.stage:IngestCorpus",
+    "remove": "stages.corpus.remove:RemoveDocuments",
     "ngram": "stages.ngram:TrainNgram",
     "tokenizer": "stages.tokenizer:TrainTokenizer",
     "tokens": "stages.tokens:TokenizeCorpus",

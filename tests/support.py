@@ -39,6 +39,7 @@ class RecordingContext:
     highlights: dict[str, str] = field(default_factory=dict)
     figures: list[str] = field(default_factory=list)
     stop: bool = False
+    draw: bool = True  # False: figures are named, not drawn, which takes longer than a small stage
 
     @property
     def last(self) -> dict[str, float]:
@@ -58,10 +59,11 @@ class RecordingContext:
         return self.stop
 
     def figure(self, name: str, figure: Any) -> None:
-        path = self.out / "figures" / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path)
         self.figures.append(name)
+        if self.draw:
+            path = self.out / "figures" / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            figure.savefig(path)
 
     def highlight(self, title: str, text: str) -> None:
         self.highlights[title] = text
@@ -94,9 +96,11 @@ class RecordingContext:
         raise RuntimeError("this context serves nothing")
 
 
-def run_stage(stage: Stage, artifacts: Mapping[str, Artifact], directory: Path) -> tuple[Any, RecordingContext]:
+def run_stage(
+    stage: Stage, artifacts: Mapping[str, Artifact], directory: Path, draw: bool = True
+) -> tuple[Any, RecordingContext]:
     """Run a stage in process below `directory`; its artifact (checked) and what it reported."""
-    context = RecordingContext(directory / "out", directory / "scratch")
+    context = RecordingContext(directory / "out", directory / "scratch", draw=draw)
     context.out.mkdir(parents=True, exist_ok=True)
     context.scratch.mkdir(parents=True, exist_ok=True)
     artifact = stage.bind(artifacts).run(context)

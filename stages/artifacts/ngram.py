@@ -1,7 +1,7 @@
 """An n-gram language model of bytes, and what it thinks of text like that it was trained on.
 
 model.json          order, table size, training text in numbers, percentiles of perplexity on held-out documents
-model.safetensors   counts and types: two hashed tables an order (stages/corpus/measures/ngrams.py)
+model.safetensors   counts, totals and types: three hashed tables an order (stages/corpus/measures/ngrams.py)
 """
 
 from __future__ import annotations
@@ -93,6 +93,6 @@ class NgramModel(Artifact):
         except (SafetensorError, OSError) as error:
             raise ArtifactError(f"{path} is not a readable safetensors file: {error}") from None
         try:
-            return HashedNgrams(facts.order, facts.table_bits, arrays["counts"], arrays["types"])
-        except (KeyError, ValueError) as error:
+            return HashedNgrams(facts.order, facts.table_bits, arrays)
+        except ValueError as error:
             raise ArtifactError(f"{path} does not fit {FACTS}: {error}") from None

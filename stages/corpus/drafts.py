@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stages.base import Config
 from stages.corpus.finished import clear_leftovers, finish
 from stages.corpus.readers.base import digest_of
+from stages.corpus.tables import use_flat_memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +41,7 @@ class MeasureShard:
 def measure_shard(work: MeasureShard) -> dict[str, Any]:
     """The facts of a shard that was measured, now or before."""
     inputs = {"measure": work.measure.model_dump(mode="json"), "version": work.measure.version}
+    use_flat_memory()
     return finish(work.place, inputs, lambda folder: work.measure.measure(batches(work.drafts), folder))
 
 

@@ -32,7 +32,8 @@ def finish(place: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mappin
         facts = dict(work(aside))
         files = {path.name: [path.stat().st_size, _synced_digest(path)] for path in sorted(aside.iterdir())}
         marker = aside / MARKER
-        marker.write_text(json.dumps({"inputs": dict(inputs), "files": files, "facts": facts}))
+        content = json.dumps({"inputs": dict(inputs), "files": files, "facts": facts})
+        marker.write_text(json.dumps({"sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content}))
         _synced_digest(marker)
         _take_place(aside, place)
         return facts
@@ -45,7 +46,10 @@ def finished(place: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         if (place / MARKER).stat().st_size > MARKER_LIMIT_BYTES:
             return None
-        marker = json.loads((place / MARKER).read_bytes())
+        outer = json.loads((place / MARKER).read_bytes())
+        if hashlib.sha256(outer["content"].encode()).hexdigest() != outer["sha256"]:
+            return None
+        marker = json.loads(outer["content"])
         if marker["inputs"] != json.loads(json.dumps(dict(inputs))):
             return None
         for name, (size, digest) in marker["files"].items():

@@ -1,4 +1,4 @@
-"""The 59 languages of ROOTS by code, name and family: 46 natural ones and 13 for programming (arXiv 2211.05100, table 1).
+"""The 59 languages of ROOTS by code, name and family: 46 natural, 13 for programming (arXiv 2211.05100, table 1).
 
 Codes are ROOTS' own: ISO 639-1 where there is one, else 639-3, and `zhs`, `zht` for Chinese by its script.
 """
@@ -92,7 +92,7 @@ ALIASES: dict[str, str] = {
 
 
 def canonical_code(tag: str) -> str:
-    """The corpus's code for a language tag ("pt_BR" -> "pt", "zh-Hant-TW" -> "zht"); the tag in lower case if unknown."""
+    """The corpus's code for a language tag ("pt_BR" -> "pt", "zh-Hant-TW" -> "zht"); an unknown tag in lower case."""
     whole = tag.strip().lower().replace("_", "-")
     parts = whole.split("-")
     for length in range(len(parts), 0, -1):

@@ -22,6 +22,23 @@ class Counts:
         self._counts: dict[tuple[str, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
         self.add_rows(rows)
 
+    @classmethod
+    def of(cls, cells: Iterable[Cell]) -> Counts:
+        """What was counted in cells."""
+        counts = cls()
+        for cell in cells:
+            key = (cell.source, cell.language, cell.license)
+            tallies: list[tuple[Kind, str, Tally]] = [("read", "", cell.flow.read)]
+            tallies += [("kept", str(bits), tally) for bits, tally in cell.lengths.items()]
+            tallies += [("dropped", reason, tally) for reason, tally in cell.flow.dropped.items()]
+            for kind, name, tally in tallies:
+                counts._add((*key, kind, name), tally.documents, tally.bytes)
+            for operation, size in cell.flow.trimmed.items():
+                counts.trimmed(*key, operation, size)
+            for name, count in cell.counts.items():
+                counts.counted(*key, name, count)
+        return counts
+
     def read(self, source: str, language: str, license_: str, size: int) -> None:
         self._add((source, language, license_, "read", ""), 1, size)
 
@@ -64,7 +81,7 @@ def _cell(source: str, language: str, license_: str, kinds: Mapping[str, Mapping
     def tallies(kind: Kind) -> dict[str, Tally]:
         return {name: Tally(documents=count[0], bytes=count[1]) for name, count in kinds[kind].items()}
 
-    kept = {int(name): tally for name, tally in tallies("kept").items()}
+    kept = {int(name): tally for name, tally in tallies("kept").items() if tally.documents}
     flow = Flow(
         read=sum(tallies("read").values(), Tally()),
         kept=sum(kept.values(), Tally()),

@@ -21,7 +21,7 @@ from stages.corpus.operations.base import Apply, Draft, Drop
 from stages.corpus.readers.base import Candidate
 from stages.corpus.shards import Shard
 from stages.corpus.source import Source
-from stages.corpus.tables import TableWriter, schema
+from stages.corpus.tables import TableWriter, schema, use_flat_memory
 from stages.corpus.text import OPERATION as TEXT
 from stages.corpus.text import TextRules, decode, encode, normalised
 
@@ -52,6 +52,7 @@ class ReadShard:
 
 def read_shard(work: ReadShard) -> dict[str, Any]:
     """The facts of a shard that was read, now or before: `counts`, as `Counts.rows` tells them, and `documents`."""
+    use_flat_memory()
     return finish(work.place, {}, lambda folder: _ShardReader(work, folder).run())
 
 

@@ -30,18 +30,7 @@ from stages.corpus.writing import FAMILIES as FAMILIES_OF_SHARD
 from stages.corpus.writing import split_file
 
 # What decides the bytes of a corpus beside our own code.
-PACKAGES = (
-    "bloomline",
-    "pyarrow",
-    "zstandard",
-    "warcio",
-    "trafilatura",
-    "ftfy",
-    "pycld2",
-    "rensa",
-    "datasketch",
-    "regex",
-)
+PACKAGES = ("bloomline", "pyarrow", "warcio", "trafilatura", "ftfy", "pycld2", "rensa", "datasketch", "regex")
 
 Facts = Mapping[str, Any]
 
@@ -66,17 +55,22 @@ def assemble(
         shards=tuple(_shard_facts(shard, facts) for shard, facts in zip(shards, written, strict=True)),
         versions=_versions(),
     )
+    check_splits(manifest)
+    _place(ctx.out, places, drawn)
+    (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    report(ctx, manifest)
+    return Corpus(ctx.out)
+
+
+def check_splits(manifest: Manifest) -> None:
+    """Raises StageError if a split is empty: nothing could be trained or measured."""
     total = manifest.total
     for split in SPLITS:
         if not manifest.size(split).documents:
             raise StageError(
                 f"split {split} is empty: {total.kept.documents} of {total.read.documents} documents were kept; "
-                "widen the sources, or change validation_fraction or limit_bytes"
+                "widen the sources, or change validation_fraction, limit_bytes or what is removed"
             )
-    _place(ctx.out, places, drawn)
-    (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
-    report(ctx, manifest)
-    return Corpus(ctx.out)
 
 
 def report(ctx: Context, manifest: Manifest) -> None:

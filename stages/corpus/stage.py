@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.artifacts.corpus import Corpus
 from stages.base import Context, Demand, Resources, Runtime, Stage
+from stages.corpus.decontamination import Decontaminate
 from stages.corpus.deduplication.exact import ExactDuplicates
 from stages.corpus.deduplication.registry import AnyRule
 from stages.corpus.shards import Shard, by_rank, plan
@@ -40,6 +41,7 @@ class IngestCorpus(Stage):
     max_bytes: PositiveInt = 1_000_000  # of a text as read
     max_replacement_ratio: float = Field(default=0.001, ge=0, le=1)  # U+FFFD per character, as read
     deduplicate: tuple[AnyRule, ...] = (ExactDuplicates(),)  # rules in turn, over the documents of all sources
+    decontaminate: Decontaminate | None = None  # evaluation sets to keep out
     limit_bytes: PositiveInt | None = None  # of all that is kept; null: no cap
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)  # of documents, by hash
     shard_bytes: PositiveInt = 64_000_000  # stored bytes of what is read into one shard, where it can be divided
@@ -107,6 +109,8 @@ class IngestCorpus(Stage):
             each=lambda done, function, work: self._each(ctx, done, function, work, [read.shard for read in reads]),
         )
         judges = [rule.judge(drafts) for rule in self.deduplicate]
+        if self.decontaminate is not None:
+            judges.append(self.decontaminate.judge(drafts))
         if self.limit_bytes is not None:
             judges.append(over_limit(self.limit_bytes))
         return decide(index, judges, self.validation_fraction, folders["decided"])

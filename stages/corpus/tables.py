@@ -15,6 +15,13 @@ ROW_GROUP_ROWS = 1 << 16
 BATCH_ROWS = 1 << 12
 
 
+def use_flat_memory() -> None:
+    """Let Arrow give freed memory back: its own allocator keeps some more of it with every shard that a worker does."""
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
 def schema(columns: Mapping[str, str]) -> pa.Schema:
     """An Arrow schema of column names and the names of their types."""
     import pyarrow as pa

@@ -21,7 +21,7 @@ from stages.corpus.drafts import batches
 from stages.corpus.finished import finish
 from stages.corpus.ledger import SAMPLE_CHARACTERS, Counts, Samples, reason
 from stages.corpus.reading import DRAFTS, DROPPED, SAMPLED
-from stages.corpus.tables import ROW_GROUP_BYTES, TableWriter, rows_of, schema
+from stages.corpus.tables import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
 from stages.corpus.text import OPERATION as TEXT
 from stages.corpus.text import TextRules
 
@@ -50,6 +50,7 @@ class WriteShard:
 
 def write_shard(work: WriteShard) -> dict[str, Any]:
     """The facts of a shard that was written: `counts` as `Counts.rows` tells them, `splits`, and `dropped`."""
+    use_flat_memory()
     return finish(work.place, {"decision": work.decision_digest}, lambda folder: _write(work, folder))
 
 
@@ -136,7 +137,9 @@ class DocumentWriter:
             return
         if self._writer is None:
             plain = [name for name in COLUMNS if name not in ("id", "text", "digest")]
-            self._writer = ParquetWriter(self._path, schema(COLUMNS), compression="zstd", use_dictionary=plain)
+            self._writer = ParquetWriter(
+                self._path, schema(COLUMNS), compression="zstd", use_dictionary=plain, write_statistics=False
+            )
         table = pa.Table.from_batches(self._pending)
         self._writer.write_table(table, row_group_size=table.num_rows)
         self._pending, self._pending_bytes = [], 0

@@ -133,3 +133,86 @@ def all_reduce(rank: Rank) -> float:
         return float(number)
     finally:
         distributed.destroy_process_group()
+
+
+# -- functions of items ---------------------------------------------------------------------------------------------
+
+
+def side_by_side(function: Any, items: list[Any], workers: int, retries: int, launcher: Launcher, send: Send) -> Any:
+    """Every (index, result) of a map, in the order of arrival."""
+    found = launcher.map(
+        "step", function, items, workers=workers, resources=Resources(cpus=1), max_retries=retries, send=send
+    )
+    return list(found)
+
+
+def first_of(items: list[Any], launcher: Launcher, send: Send) -> Any:
+    """Take one result of a map, then leave the rest."""
+    found = launcher.map("step", stay, items, workers=2, resources=Resources(cpus=1), max_retries=0, send=send)
+    first = next(found)
+    found.close()  # type: ignore[attr-defined]
+    return first
+
+
+def square(item: int) -> int:
+    return item * item
+
+
+def meet(item: str) -> int:
+    """Wait until another item is under way beside this one; the process's id."""
+    folder, number = item.rsplit("/", 1)
+    Path(folder, number).touch()
+    end = time.monotonic() + DEADLINE_S
+    while len(list(Path(folder).iterdir())) < 2:
+        if time.monotonic() > end:
+            raise TimeoutError("alone")
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def at_most(item: str) -> int:
+    """How many items are under way beside this one, itself included."""
+    mark = Path(item)
+    mark.touch()
+    time.sleep(0.2)
+    beside = len(list(mark.parent.iterdir()))
+    mark.unlink()
+    return beside
+
+
+def killed_at_first(item: str) -> int:
+    """Dies the first time, after it has left a mark; the second time tells that it was there before."""
+    mark = Path(item)
+    if mark.name.startswith("dies") and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    return int(mark.exists())
+
+
+def always_killed(item: int) -> None:
+    os.kill(os.getpid(), 9)
+
+
+def refuse_item(item: int) -> int:
+    if item == 2:
+        raise StageError("item 2 is garbage")
+    if item == 3:
+        raise ValueError("a fault")
+    return item
+
+
+def stay(item: str) -> str:
+    """The first item ends at once; the others tell their process and stay."""
+    if Path(item).name != "0":
+        Path(item).write_text(str(os.getpid()))
+        time.sleep(DEADLINE_S)
+    end = time.monotonic() + DEADLINE_S
+    while not any(path.read_text() for path in Path(item).parent.iterdir()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return item
+
+
+def large_workers(launcher: Launcher, send: Send) -> Any:
+    """A map whose workers ask for more than there is."""
+    found = launcher.map("step", square, [1], workers=0, resources=Resources(cpus=3), max_retries=0, send=send)
+    return list(found)

@@ -1,4 +1,4 @@
-"""Every YAML of the groups corpus, tokenizer, tokens and evaluate is a valid config of its stage."""
+"""Every YAML of the groups corpus, ngram, tokenizer, tokens and evaluate is a valid config of its stage."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from stages import registry
+from stages.corpus.source import Source
 
 CONF = Path(__file__).parents[2] / "conf"
 EDGES = {
     "corpus": (),
+    "ngram": ("corpus",),
     "tokenizer": ("corpus",),
     "tokens": ("corpus", "tokenizer"),
     "evaluate": ("model", "corpus"),
@@ -33,5 +35,14 @@ def test_composes_to_a_valid_stage(path: Path) -> None:
 
 
 def test_every_group_has_a_debug_size_and_the_quickstarts() -> None:
-    for group in EDGES:
+    for group in EDGES.keys() - {"ngram"}:  # no step of the quickstart
         assert {"debug", "quickstart"} <= {path.stem for path in FILES if path.parent.name == group}
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "corpus" / "source").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_source_is_one(path: Path) -> None:
+    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
+    if values["reader"].get("paths") == "???":
+        values["reader"]["paths"] = ["data/*"]
+    source = Source.model_validate(values)
+    assert set(values) <= source.model_fields_set

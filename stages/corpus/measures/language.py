@@ -55,7 +55,10 @@ def knows(backend: Backend, code: str) -> bool:
 
 
 # Those that it finds in most paragraphs: it has a label for Yoruba, which it hardly ever gives.
-_FASTTEXT = frozenset(["ar", "as", "bn", "ca", "en", "es", "eu", "fr", "gu", "hi", "id", "kn", "ml", "mr", "ne", "or", "pa", "pt", "sw", "ta", "te", "ur", "vi", "zhs", "zht"])
+_FASTTEXT = frozenset(
+    {"ar", "as", "bn", "ca", "en", "es", "eu", "fr", "gu", "hi", "id", "kn", "ml"}
+    | {"mr", "ne", "or", "pa", "pt", "sw", "ta", "te", "ur", "vi", "zhs", "zht"}
+)
 
 
 def _cld2() -> Callable[[str], list[Share]]:
@@ -85,7 +88,8 @@ def _by_span(data: bytes, spans: Sequence[tuple[int, int, str, str]], codes: Map
         part = data[start : start + length]
         characters[code] += length - sum(map(part.count, _CONTINUATIONS)) if not part.isascii() else length
     total = sum(characters.values()) or 1
-    return [Share(codes[code], count / total) for code, count in characters.most_common() if code in codes]
+    shares = [Share(codes[code], count / total) for code, count in characters.most_common() if code in codes]
+    return shares or [Share(UNKNOWN, 0.0)]
 
 
 _CONTINUATIONS = tuple(bytes([value]) for value in range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
@@ -97,7 +101,7 @@ def _fasttext() -> Callable[[str], list[Share]]:
     model = LangDetector(LangDetectConfig(model="lite", normalize_input=False, max_input_length=None))
 
     def detect(text: str) -> list[Share]:
-        flat = " ".join(text.lower().split())
+        flat = " ".join(text.encode("utf-8", "ignore").decode().lower().split())
         if not flat:
             return [Share(UNKNOWN, 0.0)]
         found = [Share(_fasttext_code(guess["lang"], flat), guess["score"]) for guess in model.detect(flat, k=3)]

@@ -8,10 +8,11 @@ cell add up, which makes the estimate approximate where tables are full; it stay
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+TABLES = ("counts", "totals", "types")
 MAX_ORDER = 8  # a gram is packed into 64 bits
 CHUNK_BYTES = 1 << 20  # of text that is looked at at once: bounds the memory of a judgement
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -19,20 +20,18 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth, multi
 
 
 class HashedNgrams:
-    """Counts of grams of 1 to `order` bytes, and how many different bytes follow each context."""
+    """Counts of grams of 1 to `order` bytes; for each context what followed it, in all and how many different bytes."""
 
-    def __init__(self, order: int, bits: int, counts: np.ndarray | None = None, types: np.ndarray | None = None):
-        """`counts`, `types`: [order, 2^bits] of uint32. Raises ValueError if they are not."""
+    def __init__(self, order: int, bits: int, tables: Mapping[str, np.ndarray] | None = None):
+        """`tables`: what `tables` of another model was. Raises ValueError if it is not [order, 2^bits] of uint32."""
         if not 1 <= order <= MAX_ORDER:
             raise ValueError(f"order is {order}; expected 1 to {MAX_ORDER}")
         shape = (order, 1 << bits)
         self.order, self._shift = order, np.uint64(64 - bits)
-        self.counts = np.zeros(shape, np.uint32) if counts is None else counts
-        self.types = np.zeros(shape, np.uint32) if types is None else types
-        for name, table in (("counts", self.counts), ("types", self.types)):
-            if table.shape != shape or table.dtype != np.uint32:
-                raise ValueError(f"{name} are {table.dtype} {table.shape}; expected uint32 {shape}")
-        self._totals = int(self.counts[0].sum(dtype=np.int64))  # occurrences of the empty context
+        self.tables = {name: np.zeros(shape, np.uint32) for name in TABLES} if tables is None else dict(tables)
+        found = {name: (table.shape, str(table.dtype)) for name, table in self.tables.items()}
+        if found != dict.fromkeys(TABLES, (shape, "uint32")):
+            raise ValueError(f"tables are {found}; expected {', '.join(TABLES)} of uint32 {shape}")
 
     def add(self, documents: Iterable[bytes]) -> int:
         """Count the grams of documents; returns their bytes."""
@@ -42,7 +41,6 @@ class HashedNgrams:
                 for length in range(1, self.order + 1):
                     self._count(_last(grams, length), length)
             size += len(document)
-        self._totals = int(self.counts[0].sum(dtype=np.int64))
         return size
 
     def bits(self, document: bytes) -> float:
@@ -50,27 +48,29 @@ class HashedNgrams:
         return float(sum(-np.log2(self._probabilities(grams)).sum() for grams in _chunks(document, self.order)))
 
     def _count(self, grams: np.ndarray, length: int) -> None:
+        counts, totals, types = (self.tables[name][length - 1] for name in TABLES)
         different, times = np.unique(grams, return_counts=True)
-        cells = self._cells(different, length)
-        counts = self.counts[length - 1]
-        new = counts[cells] == 0
+        cells = self._cells(different)
+        contexts = self._cells(different >> np.uint64(8))
+        np.add.at(types, contexts[counts[cells] == 0], np.uint32(1))
         np.add.at(counts, cells, times.astype(np.uint32))
-        contexts = self._cells(different[new] >> np.uint64(8), length - 1)
-        np.add.at(self.types[length - 1], contexts, np.uint32(1))
+        np.add.at(totals, contexts, times.astype(np.uint32))
 
     def _probabilities(self, grams: np.ndarray) -> np.ndarray:
         p = np.full(len(grams), 1 / 256)
         for length in range(1, self.order + 1):
-            count = self.counts[length - 1][self._cells(_last(grams, length), length)].astype(np.float64)
-            contexts = self._cells(_last(grams, length) >> np.uint64(8), length - 1)
-            types = self.types[length - 1][contexts].astype(np.float64)
-            total = self._totals if length == 1 else self.counts[length - 2][contexts].astype(np.float64)
-            total = np.maximum(total, count)  # a context at a document's end is followed by nothing; cells are shared
-            p = np.where(total > 0, (count + types * p) / np.maximum(total + types, 1), p)
+            counts, totals, types = (self.tables[name][length - 1] for name in TABLES)
+            gram = _last(grams, length)
+            contexts = self._cells(gram >> np.uint64(8))
+            total = totals[contexts].astype(np.float64)
+            different = np.maximum(types[contexts], 1).astype(np.float64)  # 0 only where shared cells hid the first
+            count = np.minimum(counts[self._cells(gram)], total)  # cells are shared: never more than there was in all
+            p = np.where(total > 0, (count + different * p) / np.maximum(total + different, 1), p)
         return p
 
-    def _cells(self, grams: np.ndarray, length: int) -> np.ndarray:
-        return ((grams + np.uint64(length)) * _MIX) >> self._shift
+    def _cells(self, grams: np.ndarray) -> np.ndarray:
+        mixed = (grams ^ (grams >> np.uint64(32))) * _MIX
+        return (mixed ^ (mixed >> np.uint64(29))) * _MIX >> self._shift
 
 
 def perplexity(model: HashedNgrams, text: str) -> float:
@@ -90,7 +90,7 @@ def _last(grams: np.ndarray, length: int) -> np.ndarray:
 
 
 def _chunks(document: bytes, order: int) -> Iterable[np.ndarray]:
-    """The gram that ends in each byte of a document, NUL bytes standing before the first, a bounded number at a time."""
+    """The gram that ends in each byte of a document, NUL bytes before the first, a bounded number at a time."""
     padded = bytes(order - 1) + document
     for start in range(0, len(document), CHUNK_BYTES):
         stream = np.frombuffer(padded[start : start + CHUNK_BYTES + order - 1], np.uint8)

@@ -45,7 +45,8 @@ _KNOWN_KEYS = tuple(
     for sign, pattern in (
         (
             "PRIVATE KEY",
-            r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----(?:[^-]|-(?!----)){0,20000}+-----END (?:[A-Z]+ ){0,3}PRIVATE KEY-----",
+            r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----(?:[^-]|-(?!----)){0,20000}+"
+            r"-----END (?:[A-Z]+ ){0,3}PRIVATE KEY-----",
         ),
         ("A", r"A(?<!\wA)(?:KIA|SIA|ROA|IDA)[A-Z0-9]{16}(?!\w)"),  # AWS
         ("gh", r"gh(?<!\wgh)[pousr]_\w{36,255}+"),

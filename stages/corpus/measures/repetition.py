@@ -6,14 +6,14 @@ Shares are of the characters of the whole text (Rae et al. 2021, arXiv 2112.1144
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
 _PARAGRAPHS = re.compile(r"\n{2,}")
 _LINES = re.compile(r"\n+")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication mixes without losing anything
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication loses nothing
 
 
 def paragraphs(text: str) -> list[str]:
@@ -43,10 +43,8 @@ class WordGrams:
     """The word n-grams of one text, found by number. `words` in order."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        codes: dict[str, int] = {}
-        self._words = np.fromiter((codes.setdefault(word, len(codes)) for word in words), np.uint64, len(words))
-        lengths = np.fromiter(map(len, words), np.int64, len(words))
-        self._ends = np.concatenate(([0], np.cumsum(lengths)))
+        self._words = numbered(words)
+        self._ends = np.concatenate(([0], np.cumsum(np.array(list(map(len, words)), np.int64))))
         self._distinct_from = len(words) + 1  # grams of this length and longer are known to be all different
 
     def most_frequent_characters(self, length: int) -> int:
@@ -63,7 +61,7 @@ class WordGrams:
         return size * int(count.max())
 
     def repeated_characters(self, length: int, limit: float) -> int:
-        """Characters in grams that occurred before, none counted twice: after a repetition the search goes on behind it.
+        """Characters in grams that occurred before, none twice: after a repetition the search goes on behind it.
 
         Where that can't be more than `limit`, an upper bound is returned instead: it is cheaper, and says as much.
         """
@@ -85,7 +83,7 @@ class WordGrams:
         return bound if bound <= limit else self._scan(length)
 
     def _scan(self, length: int) -> int:
-        keys = self._keys(length).tolist()
+        keys = rolling_keys(self._words, length).tolist()
         ends = self._ends.tolist()
         seen: set[int] = set()
         characters = place = 0
@@ -100,33 +98,41 @@ class WordGrams:
 
     def _counted(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places of the grams sorted by gram, where each group begins in that order, and how large each is."""
-        keys = self._keys(length)
+        keys = rolling_keys(self._words, length)
         ordered = np.argsort(keys, kind="stable")
         sorted_keys = keys[ordered]
         start = np.flatnonzero(np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1])))
         return ordered, start, np.diff(np.append(start, len(keys)))
 
-    def _keys(self, length: int) -> np.ndarray:
-        return rolling_keys(self._words, length)
+
+def numbered(words: Sequence[str]) -> np.ndarray:
+    """A number of each word, the same for the same word. uint64."""
+    codes = {word: code for code, word in enumerate(dict.fromkeys(words))}
+    return np.array(list(map(codes.__getitem__, words)), np.uint64)
 
 
 def rolling_keys(codes: np.ndarray, length: int) -> np.ndarray:
     """A 64-bit key of every run of `length` codes (uint64). Different runs share one with a chance near 2^-64.
 
-    Each place has its own odd multiplier: a sum that two different runs share needs a coincidence modulo 2^64.
+    A polynomial in an odd number modulo 2^64, made by doubling: the key of a run is that of its halves put together.
     """
-    total = len(codes) - length + 1
-    if total < 1:
+    if len(codes) < length:
         return np.zeros(0, np.uint64)
-    keys = np.zeros(total, np.uint64)
-    for place, multiplier in enumerate(_multipliers(length)):
-        keys += codes[place : place + total] * multiplier
+    keys, size = codes + np.uint64(1), 1
+    for bit in bin(length)[3:]:
+        keys, size = keys[: len(keys) - size] * _power(size) + keys[size:], 2 * size
+        if bit == "1":
+            keys, size = keys[: len(keys) - 1] * _MULTIPLIER + codes[size:] + np.uint64(1), size + 1
     return keys
 
 
-def _multipliers(length: int) -> Iterable[np.uint64]:
-    mask = (1 << 64) - 1
-    powers = accumulate(
-        range(length), lambda value, _: (value * int(_MULTIPLIER) + 0xD1B54A32D192ED03) & mask, initial=1
-    )
-    return [np.uint64(power | 1) for power in powers][1:]
+@cache
+def _power(exponent: int) -> np.uint64:
+    return np.uint64(pow(int(_MULTIPLIER), exponent, 1 << 64))
+
+
+def counts_of(keys: np.ndarray) -> np.ndarray:
+    """How often each different key occurs, in no order of interest."""
+    ordered = np.sort(keys)
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    return np.diff(np.append(starts, len(ordered)))

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from stages.corpus.measures.repetition import rolling_keys
+from stages.corpus.measures.repetition import counts_of, numbered, rolling_keys
 
 _WHITE_SPACE = "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\u00a0\ufffc\u0084"
 _MARKS = (
@@ -38,34 +38,48 @@ def special_characters() -> frozenset[str]:
 
 
 @cache
-def _special_pattern() -> re.Pattern[str]:
-    return re.compile("[" + _escaped(special_characters()) + "]")
+def _is_special() -> np.ndarray:
+    """For every code point whether it is special. [0x110000] of bool."""
+    found = np.zeros(0x110000, bool)
+    found[[ord(character) for character in special_characters()]] = True
+    return found
 
 
-@cache
-def _word_pattern() -> re.Pattern[str]:
-    special = _escaped(special_characters())
-    return re.compile(rf"[^{special}](?:[^ \n\t]*[^{special}])?")
-
-
-def _escaped(characters: Collection[str]) -> str:
-    return "".join(map(re.escape, sorted(characters)))
+def stripped(word: str) -> str:
+    """A word without special characters at its ends. str.strip is slow with so many."""
+    special = special_characters()
+    start, end = 0, len(word)
+    while start < end and word[start] in special:
+        start += 1
+    while start < end and word[end - 1] in special:
+        end -= 1
+    return word[start:end]
 
 
 def words(text: str, *, characters: bool = False) -> list[str]:
     """The words of a text: between white space, without special characters at their ends. `characters`: for Chinese."""
-    found: list[str] = _word_pattern().findall(text)
-    return [piece for word in found for piece in _CJK.findall(word)] if characters else found
+    special = special_characters()
+    found = [
+        stripped(word) if word[0] in special or word[-1] in special else word
+        for word in text.replace("\n", " ").replace("\t", " ").split(" ")
+        if word
+    ]
+    if characters:
+        return [piece for word in found for piece in map(stripped, _CJK.findall(word)) if piece]
+    return [word for word in found if word]
+
+
+def _codes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def character_repetition(text: str, length: int) -> float:
     """The share that the most frequent character n-grams have in all: of as many as the root of the distinct ones,
     but none of those that occur once."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
-    keys = rolling_keys(codes, length)
+    keys = rolling_keys(_codes(text).astype(np.uint64), length)
     if not len(keys):
         return 0.0
-    counts = _counts(keys)
+    counts = counts_of(keys)
     repeated = counts[counts > 1]
     taken = min(math.isqrt(len(counts)), len(repeated))
     if not taken:
@@ -76,18 +90,16 @@ def character_repetition(text: str, length: int) -> float:
 
 def word_repetition(lowered: Sequence[str], length: int) -> float:
     """The share of word n-grams that occur more than once. `lowered`: the words in lower case."""
-    codes: dict[str, int] = {}
-    numbers = np.fromiter((codes.setdefault(word, len(codes)) for word in lowered), np.uint64, len(lowered))
-    keys = rolling_keys(numbers, length)
+    keys = rolling_keys(numbered(lowered), length)
     if not len(keys):
         return 0.0
-    counts = _counts(keys)
+    counts = counts_of(keys)
     return int(counts[counts > 1].sum()) / len(keys)
 
 
 def special_character_ratio(text: str) -> float:
     """The share of characters that are special."""
-    return len(_special_pattern().findall(text)) / len(text) if text else 0.0
+    return float(_is_special()[_codes(text)].mean()) if text else 0.0
 
 
 def listed_ratio(lowered: Sequence[str], listed: Collection[str], joined_by: str | None) -> float:
@@ -115,23 +127,16 @@ def without_words(text: str, substrings: Sequence[str], longest: int | None) -> 
 
     Special characters at a word's ends don't count; neighbouring separators become one.
     """
-    special = "".join(special_characters())
+
+    unwanted = re.compile("|".join(map(re.escape, substrings))) if substrings else None
 
     def kept(word: str) -> bool:
-        if any(substring in word for substring in substrings):
-            bare = word.strip(special)
-            if any(substring in bare for substring in substrings):
-                return False
-        return longest is None or len(word) <= longest or 0 < len(word.strip(special)) <= longest
+        if unwanted and unwanted.search(word) and unwanted.search(stripped(word)):
+            return False
+        return longest is None or len(word) <= longest or 0 < len(stripped(word)) <= longest
 
     def line_of(line: str) -> str:
         parts = (" ".join(word for word in part.split(" ") if word and kept(word)) for part in line.split("\t"))
         return "\t".join(part for part in parts if part)
 
     return "\n".join(line for line in map(line_of, text.split("\n")) if line)
-
-
-def _counts(keys: np.ndarray) -> np.ndarray:
-    ordered = np.sort(keys)
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    return np.diff(np.append(starts, len(ordered)))

@@ -35,7 +35,7 @@ class GopherQuality(Operation):
 
         def broken(text: str) -> Drop | None:
             words = tokens(text)
-            lengths = [len(word) for word in words if not is_mark(word)]
+            lengths = [len(word) for word in words if word.isalnum() or not is_mark(word)]
             if len(lengths) < self.min_words:
                 return Drop("too_few_words", len(lengths), self.min_words)
             if len(lengths) > self.max_words:

@@ -1,4 +1,4 @@
-"""Drops documents by what is known of them rather than by their text: licence, address, path, wishes of their owners."""
+"""Drops documents by what is known of them, not by their text: licence, address, path, their owners' wishes."""
 
 from __future__ import annotations
 

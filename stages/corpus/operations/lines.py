@@ -16,16 +16,17 @@ LINE_LISTS: dict[str, tuple[str, ...]] = {
     "code": ("{", "}", "[if", "<script"),
     "html_spans": ("<span", "</span>", "<div", "</div>", "<a", "</a>", "br>"),
     "html_spans_sanad": (
-        "<img", "]]>", "<![CDATA", "//DW", "var ", "xtImg", "To view this video please enable JavaScript",
+        *("<img", "]]>", "<![CDATA", "//DW", "var ", "xtImg"),
+        "To view this video please enable JavaScript",
     ),
     "wiki_mojibake": ("À À",),
-}  # fmt: skip
+}
 SUBSTRING_LISTS: dict[str, tuple[str, ...]] = {
     "en_wiktionary": (
         "This entry needs pronunciation information",
         "Please try to find a suitable image on Wikimedia Commons or upload one there yourself!",
-        "You may continue to edit this entry while the discussion proceeds, but please mention significant edits at the "
-        "RFD discussion and ensure that the intention of votes already cast is not left unclear",
+        "You may continue to edit this entry while the discussion proceeds, but please mention significant edits at "
+        "the RFD discussion and ensure that the intention of votes already cast is not left unclear",
         "This entry is part of the phrasebook project, which presents criteria for inclusion based on utility, "
         "simplicity and commonality",
         "If you are a native speaker with a microphone, please record some and upload them",

@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from stages.base import External
 from stages.corpus.operations.base import Operation
 from stages.corpus.operations.code import CodeQuality
 from stages.corpus.operations.gopher import GopherQuality, GopherRepetition
@@ -21,11 +22,11 @@ from stages.corpus.operations.roots import RootsModifiers, RootsQuality
 from stages.corpus.operations.size import Bytes, Characters, Words
 from stages.corpus.operations.text import (
     NewlinesToSpaces,
-    NormaliseUnicode,
-    NormaliseWhiteSpace,
+    Normalise,
     RepairUnicode,
     ReplacementCharacters,
     SplitSentences,
+    WhiteSpace,
 )
 from stages.corpus.operations.web import C4Quality, FinewebQuality
 
@@ -34,8 +35,8 @@ GROUPS: dict[str, tuple[type[Operation], ...]] = {
     "Extraction and repair": (
         ExtractHtml,
         RepairUnicode,
-        NormaliseUnicode,
-        NormaliseWhiteSpace,
+        Normalise,
+        WhiteSpace,
         ReplacementCharacters,
     ),
     "Lines and passages": (RemoveLines, RemoveSubstrings, RemoveReferences, NewlinesToSpaces, SplitSentences),
@@ -58,8 +59,8 @@ GROUPS: dict[str, tuple[type[Operation], ...]] = {
 AnyOperation = Annotated[
     ExtractHtml
     | RepairUnicode
-    | NormaliseUnicode
-    | NormaliseWhiteSpace
+    | Normalise
+    | WhiteSpace
     | ReplacementCharacters
     | RemoveLines
     | RemoveSubstrings
@@ -110,6 +111,8 @@ def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return ""
     value = field.default
+    if isinstance(value, External):
+        value = next(iter(value.model_dump().values()))
     if isinstance(value, tuple):
         value = [list(item) if isinstance(item, tuple) else item for item in value]
     return f": {'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"

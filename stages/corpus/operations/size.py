@@ -25,14 +25,12 @@ class Sized(Operation):
         raise NotImplementedError
 
     def function(self) -> Apply:
-        unit = self.operation  # type: ignore[attr-defined]
-
         def apply(draft: Draft) -> Draft | Drop:
             size = self.size(draft.text)
             if size < self.minimum:
-                return Drop(f"too_few_{unit}", size, self.minimum)
+                return Drop("too_few", size, self.minimum)
             if self.maximum is not None and size > self.maximum:
-                return Drop(f"too_many_{unit}", size, self.maximum)
+                return Drop("too_many", size, self.maximum)
             return draft
 
         return apply

@@ -69,7 +69,7 @@ def quality_table(name: str) -> Any:
     import yaml
 
     shipped = files("conf").joinpath("corpus", "quality")
-    file: Any = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else shipped.joinpath(f"{name}.yaml")
+    file: Any = Path(name) if name.endswith((".yaml", ".yml")) else shipped.joinpath(f"{name}.yaml")
     try:
         text = file.read_text("utf-8")
         if len(text) > TABLE_LIMIT_BYTES:

@@ -38,10 +38,10 @@ class RepairUnicode(Operation):
         return lambda draft: changed(draft, ftfy.fix_text(draft.text, config))
 
 
-class NormaliseUnicode(Operation):
+class Normalise(Operation):
     """One code point sequence for what is the same character (Unicode Standard Annex 15)."""
 
-    operation: Literal["normalise_unicode"] = "normalise_unicode"
+    operation: Literal["normalise"] = "normalise"
     form: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFC"
 
     def function(self) -> Apply:
@@ -59,10 +59,10 @@ _BLANKS = re.compile("[ \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
 
 
-class NormaliseWhiteSpace(Operation):
+class WhiteSpace(Operation):
     """One space between words, one kind of line end, nothing at the ends of lines or of the text; no controls."""
 
-    operation: Literal["normalise_white_space"] = "normalise_white_space"
+    operation: Literal["white_space"] = "white_space"
     max_empty_lines: NonNegativeInt = 1  # of those that follow each other
     indentation: bool = False  # white space at the start of a line, and within it, stays as it is (for code)
 

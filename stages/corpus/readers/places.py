@@ -103,7 +103,11 @@ def opened(part: FilePart) -> Iterator[BinaryIO]:
         if part.url.endswith(".gz"):
             yield io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER_BYTES)  # type: ignore[arg-type]
         elif part.url.endswith(".zst"):
-            yield io.BufferedReader(_ZstandardFile(file), BUFFER_BYTES)
+            import pyarrow as pa
+
+            # Unlike zstandard's own reader, Arrow's notices that the last frame is cut short.
+            frames = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+            yield io.BufferedReader(frames, BUFFER_BYTES)
         else:
             yield file
 
@@ -123,47 +127,13 @@ def raw(part: FilePart) -> Iterator[BinaryIO]:
 @contextmanager
 def told(part: FilePart) -> Iterator[None]:
     """Turns the errors of reading into a StageError that names the file."""
-    import zstandard
-
     try:
         yield
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         suffix = PurePosixPath(part.url).suffix
         words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         kind = f" as {suffix}" if suffix in COMPRESSIONS else ""
         raise StageError(f"{part.url} cannot be read{kind}: {words}") from None
-
-
-class _ZstandardFile(io.RawIOBase):
-    """Zstandard frames, decompressed. Unlike zstandard's own reader it notices that the last one is cut short."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        import zstandard
-
-        self._file = file
-        self._new_frame = lambda: zstandard.ZstdDecompressor().decompressobj()
-        self._frame: Any = None
-        self._pending, self._ready = b"", memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = self._pending or self._file.read(128 << 10)
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("the data ends in the middle of a frame")
-                return 0
-            self._frame = self._frame or self._new_frame()
-            self._ready = memoryview(self._frame.decompress(data))
-            self._pending = self._frame.unused_data
-            if self._frame.eof:
-                self._frame = None
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
 
 
 def _local(pattern: str) -> Iterator[FilePart]:

@@ -15,6 +15,7 @@ from stages.corpus.readers.base import Candidate, Part, too_long, usable
 from stages.corpus.readers.charset import to_utf8
 from stages.corpus.readers.places import FilePart, FileReader, compressed, opened
 
+PIECE_BYTES = 1 << 20
 PAGES = ("text/html", "application/xhtml+xml")
 _CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]{1,40})", re.IGNORECASE)
 
@@ -38,29 +39,36 @@ class Warc(FileReader):
                 try:
                     record = next(records, None)
                     if record is None:
-                        return
+                        break
                     place += 1
+                    if not record.rec_type:
+                        raise ValueError("it has no WARC-Type")
                     if record.rec_type not in ("response", "conversion"):
                         continue
-                    data = record.content_stream().read(max_bytes + 1)  # one more tells whether there is more
-                    missing = len(data) <= max_bytes and getattr(record.raw_stream, "limit", 1) != 0
+                    content = record.content_stream()
+                    data = content.read(max_bytes + 1)  # one more tells whether there is more
+                    size = len(data)
+                    while len(data) > max_bytes and (rest := content.read(PIECE_BYTES)):
+                        size += len(rest)
+                    missing = getattr(record.raw_stream, "limit", 1) != 0
                 except (OSError, EOFError):
                     raise  # of our own stream: told with the file's name
                 except Exception as error:  # warcio meets garbage with whatever breaks first
                     raise StageError(f"{part.url} is not a readable WARC file: record {place + 1}: {error}") from None
                 if missing:
                     raise StageError(f"{part.url} is cut short in its record {place}")
-                yield _candidate(part, place, record, data, max_bytes)
+                yield _candidate(part, place, record, data, size, max_bytes)
+            while stream.read(PIECE_BYTES):  # for warcio, what is cut short just ends; our own stream tells
+                pass
 
 
-def _candidate(part: FilePart, place: int, record: Any, data: bytes, max_bytes: int) -> Candidate:
+def _candidate(part: FilePart, place: int, record: Any, data: bytes, size: int, max_bytes: int) -> Candidate:
     url = usable((record.rec_headers.get_header("WARC-Target-URI") or "").strip("<>"))
 
     def refused(drop: Drop, size: int) -> Candidate:
         return Candidate(b"", part.name, place, url=url, refused=drop, refused_bytes=size)
 
     if len(data) > max_bytes:
-        size = max(record.length or 0, len(data))
         return refused(too_long(size, max_bytes), size)
     if record.rec_type == "conversion":
         return Candidate(data, part.name, place, url=url)

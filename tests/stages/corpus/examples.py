@@ -41,9 +41,10 @@ def source(*paths: Path | str, **fields: Any) -> dict[str, Any]:
 
 def ingest(directory: Path, *paths: Path | str, **fields: Any) -> tuple[Corpus, RecordingContext]:
     """A corpus of files, or of `sources`."""
+    draw = fields.pop("draw", False)
     sources = fields.pop("sources", None) or {"files": source(*paths, **fields.pop("source", {}))}
     values = {"validation_fraction": 0.2, **fields}
-    return run_stage(IngestCorpus(sources=sources, **values), {}, directory)
+    return run_stage(IngestCorpus(sources=sources, **values), {}, directory, draw=draw)
 
 
 def all_documents(corpus: Corpus) -> list[Document]:

@@ -36,7 +36,7 @@ def test_every_document_is_kept_or_counted_by_the_reason_it_was_dropped_for(tmp_
         b"\xff\xfe",
     ]
     path = write_lines(tmp_path / "mixed.jsonl", good + bad)
-    corpus, context = ingest(tmp_path, path, max_bytes=4000)
+    corpus, context = ingest(tmp_path, path, max_bytes=4000, draw=True)
     total = corpus.manifest.total
     assert {reason: tally.documents for reason, tally in total.dropped.items()} == {
         "deduplicate.exact": 1, "text.too_short": 1, "text.nul_character": 1, "text.replacement_characters": 1,

@@ -1,0 +1,40 @@
+"""Corpus work beside its peers: filters on the same documents in bloomline and datatrove.
+
+    python benchmarks/corpus.py [--quick] [--data FOLDER] [--peer-python PYTHON]
+
+FOLDER holds the test data (default: BLOOMLINE_TEST_DATA). PYTHON is an interpreter that has datatrove 0.10 with spacy
+(default: this one); without it the peer's columns say why they are empty. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import corpus_filters
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a part of the documents, one round")
+    parser.add_argument("--data", type=Path, default=os.environ.get("BLOOMLINE_TEST_DATA"))
+    parser.add_argument("--peer-python", default=sys.executable)
+    arguments = parser.parse_args()
+    if arguments.data is None or not Path(arguments.data).is_dir():
+        parser.error("no data: give --data FOLDER, or set BLOOMLINE_TEST_DATA")
+    with tempfile.TemporaryDirectory(prefix="bloomline-bench-") as directory:
+        filters = corpus_filters.measure(
+            Path(arguments.data), Path(directory), arguments.peer_python, quick=arguments.quick
+        )
+    corpus_filters.show(filters)
+    print(json.dumps({"filters": filters}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Takes documents out of a corpus after the fact: by wish of their owners, or by licence.
+
+Only the shards that hold such a document, or name one in their ledger, are written anew; the others are copied as they
+are. Nothing of a removed document stays: not its text, nor its id, path or address, in shards, ledger or samples. The
+manifest counts it under "remove.listed" or "remove.license". What was dropped as a copy of it does not come back.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from stages.artifacts.corpus import MANIFEST, Corpus
+from stages.artifacts.manifest import Manifest
+from stages.base import Context, Demand, Resources, Runtime, Stage
+from stages.corpus.operations.tables import WordList
+
+Names = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+class RemoveDocuments(Stage):
+    """A corpus without the documents that a list names or whose licence is not allowed. Reads Corpus, leaves Corpus.
+
+    The list is a file with an entry a line: an id, an address ("https://host/a/" covers what is below it), a host with
+    all below it, a path within its source, or a licence.
+    """
+
+    headline: ClassVar[str | None] = "removed_documents"
+
+    corpus: Corpus
+    listed: WordList | None = None
+    allow_licenses: Names = ()  # SPDX names, "*" for anything; empty: all that are not denied
+    deny_licenses: Names = ()
+    workers: Runtime[NonNegativeInt] = 0  # 0: as many as there is room for; 1: the step's own process
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.listed is None and not self.allow_licenses and not self.deny_licenses:
+            raise ValueError("none of listed, allow_licenses and deny_licenses is given: nothing would be removed")
+        return self
+
+    def demand(self) -> Demand:
+        return Demand(task=Resources(cpus=1 if self.workers == 1 else 0))
+
+    def run(self, ctx: Context) -> Corpus:
+        from stages.corpus.ledger import Counts
+        from stages.corpus.removal import Find, Rewrite, Wanted, find, rewrite, rewrite_families, rewrite_samples
+        from stages.corpus.result import check_splits, report
+
+        before = self.corpus.manifest
+        wanted = Wanted(self.listed, self.allow_licenses, self.deny_licenses)
+        shards = range(len(before.shards))
+        finds = [Find(index, self.corpus.path, before.shards[index], wanted) for index in shards]
+        found = dict(ctx.map(find, finds, workers=self.workers))
+        removed = frozenset(id_ for one in found.values() for id_ in one.ids)
+        listed = ctx.scratch / "removed.txt"
+        listed.write_text("\n".join(sorted(removed)))
+        for folder in ("documents", "dropped"):
+            (ctx.out / folder).mkdir()
+        rewrites = [Rewrite(index, self.corpus.path, ctx.out, before.shards[index], listed) for index in shards]
+        facts = {}
+        for index, shard in ctx.map(rewrite, rewrites, workers=self.workers):
+            facts[index] = shard
+            ctx.progress(len(facts), len(rewrites), "shards")
+        rewrite_families(self.corpus.path, ctx.out, removed)
+        rewrite_samples(self.corpus.path, ctx.out, removed)
+        counts = Counts.of(before.cells)
+        counts.add_rows(row for index in shards for row in found[index].counts)
+        documents = sum(found[index].documents for index in shards)
+        erased = sum(old.dropped - facts[index].dropped for index, old in enumerate(before.shards))
+        manifest = Manifest(
+            sources=before.sources,
+            cells=counts.cells(),
+            shards=tuple(facts[index] for index in shards),
+            forgotten=before.forgotten + documents + erased,
+            versions=before.versions,
+        )
+        check_splits(manifest)
+        (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+        changed = sum(facts[index] != before.shards[index] for index in shards)
+        ctx.metrics({"removed_documents": documents, "erased_ledger_rows": erased, "changed_shards": changed})
+        ctx.note(f"{documents} documents removed from {changed} of {len(shards)} shards, {erased} ledger rows erased")
+        report(ctx, manifest)
+        return Corpus(ctx.out)

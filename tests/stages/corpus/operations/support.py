@@ -1,0 +1,32 @@
+"""How operations are tried: one draft through one operation, as a source's list would have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from stages.corpus.operations.base import Draft, Drop, Operation
+from stages.corpus.operations.registry import AnyOperation
+
+_ADAPTER: TypeAdapter[Operation] = TypeAdapter(AnyOperation)
+
+
+def made(operation: str, **parameters: Any) -> Operation:
+    """The operation as YAML would declare it."""
+    return _ADAPTER.validate_python({"operation": operation, **parameters})
+
+
+def apply(operation: str, text: str, label: dict[str, str] | None = None, **parameters: Any) -> Draft | Drop:
+    """What the operation makes of a text. `label`: path, url, license, language of the draft."""
+    return made(operation, **parameters).function()(Draft(**{"text": text, "path": "a.txt", **(label or {})}))
+
+
+def text_of(found: Draft | Drop) -> str:
+    assert isinstance(found, Draft), found
+    return found.text
+
+
+def rule_of(found: Draft | Drop) -> str | None:
+    """The rule that dropped the draft; None if it was kept."""
+    return found.rule if isinstance(found, Drop) else None

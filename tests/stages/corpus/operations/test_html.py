@@ -1,0 +1,58 @@
+"""Text is taken out of web pages at least as well as the library alone does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+
+from stages.corpus.operations.base import Draft
+from tests.stages.corpus.operations.support import apply, made, rule_of
+from tests.support import test_data
+
+PAGE = """<html><head><title>T</title><script>var x = 1;</script></head><body>
+<nav><a href="/">Home</a> <a href="/about">About us</a></nav>
+<article><h1>The bridge</h1>
+<p>The old bridge over the river was closed in the spring, and nobody in the village had thought about it before.</p>
+<p>They walked for more than an hour to the market on the other side, which is how they came to know each other.</p>
+<table><tr><td>Length</td><td>120 m</td></tr></table></article>
+<footer>Copyright, imprint, terms</footer></body></html>"""
+
+
+def test_the_article_is_kept_and_what_is_around_it_left() -> None:
+    found = apply("extract_html", PAGE, {"url": "https://example.org/bridge"})
+    assert isinstance(found, Draft)
+    assert "nobody in the village" in found.text
+    assert "120 m" in found.text
+    for unwanted in ("About us", "imprint", "var x", "<p>"):
+        assert unwanted not in found.text
+
+
+def test_pages_without_a_text_are_dropped() -> None:
+    for page in ("", "<html></html>", "<p>", "\x00\x01<", "<" * 1000, "&#xD800;<p>\ud800</p>"):
+        assert rule_of(apply("extract_html", page)) == "no_main_text"
+    assert rule_of(apply("extract_html", PAGE, max_bytes=100)) == "html_too_large"
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[place : place + 4]) for place in range(max(len(words) - 3, 1))}
+
+
+def f1(found: str, gold: str) -> float:
+    one, other = shingles(found), shingles(gold)
+    common = len(one & other)
+    return 2 * common / (len(one) + len(other)) if common else 0.0
+
+
+def test_extraction_from_news_pages_is_accurate() -> None:
+    folder = test_data("html-extraction")
+    function = made("extract_html").function()
+    gold = json.loads((folder / "ground-truth.json").read_text())
+    scores = []
+    for path in sorted((folder / "html").glob("*.html.gz"))[:12]:
+        page = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
+        draft = function(Draft(page, path=path.name))
+        article = gold[path.name.removesuffix(".html.gz")]["articleBody"]
+        scores.append(f1(draft.text if isinstance(draft, Draft) else "", article))
+    assert sum(scores) / len(scores) > 0.85

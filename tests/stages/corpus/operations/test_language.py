@@ -1,0 +1,152 @@
+"""The language of a document: found, held against what is declared; ROOTS' languages and their codes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.corpus.languages import LANGUAGES, NATURAL, PROGRAMMING, canonical_code
+from stages.corpus.measures.language import detector, knows, near
+from stages.corpus.operations.base import Draft, Drop
+from tests.stages.corpus.operations.support import apply, made, rule_of
+from tests.support import test_data
+
+ENGLISH = "The committee will meet again next week to discuss what should be done about the old bridge. "
+FRENCH = "Le comité se réunira de nouveau la semaine prochaine pour discuter de ce qu'il faut faire du vieux pont. "
+HINDI = "समिति अगले सप्ताह फिर बैठक करेगी और पुराने पुल के बारे में चर्चा करेगी। "
+
+
+def rows(path: Path) -> list[dict]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_roots_has_59_languages() -> None:
+    assert (len(NATURAL), len(PROGRAMMING), len(LANGUAGES)) == (46, 13, 59)
+    assert {language.family for language in NATURAL} == {
+        "Niger-Congo", "Indo-European", "Dravidian", "Sino-Tibetan", "Afro-Asiatic", "Austro-Asiatic",
+        "Austronesian", "Basque",
+    }  # fmt: skip
+    assert sum(language.family == "Niger-Congo" for language in NATURAL) == 22
+    tuned = {language.code for language in NATURAL if language.has_quality_parameters}
+    assert tuned == {"ar", "bn", "ca", "en", "es", "eu", "fr", "hi", "id", "pt", "ur", "vi", "zhs", "zht"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"),
+    [
+        ("pt_BR", "pt"), ("zh-Hant-TW", "zht"), ("zh_CN", "zhs"), ("ZH", "zhs"), ("en", "en"), ("nya_chechewa", "ny"),
+        ("Python", "python"), ("cpp", "c++"), ("xx-yy", "xx-yy"), ("", ""), ("de", "de"), ("aka-asante", "ak"),
+    ],
+)  # fmt: skip
+def test_tags_in_the_wild_have_a_code(tag: str, code: str) -> None:
+    assert canonical_code(tag) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "declared", "rule"),
+    [
+        (ENGLISH, "en", None),
+        (ENGLISH, "en_GB", None),
+        (ENGLISH, "fr", "wrong_language"),
+        (ENGLISH * 2 + HINDI, "hi", "wrong_language"),
+        (HINDI * 2 + ENGLISH, "hi", "language_share"),
+        ("def f(x): return x", "python", None),
+        ("a language that is not detected", "ki", "wrong_language"),
+    ],
+)
+@pytest.mark.parametrize("name", ["cld2"])
+def test_a_declared_language_is_checked(name: str, text: str, declared: str, rule: str | None) -> None:
+    assert rule_of(apply("language", text, {"language": declared}, detector=name)) == rule
+
+
+def test_the_share_is_of_characters_whatever_they_take_in_utf_8() -> None:
+    (first, second) = detector("cld2")(ENGLISH * 3 + "\n" + HINDI * 4)
+    assert {first.language, second.language} == {"en", "hi"}
+    english = len(ENGLISH) * 3 / (len(ENGLISH) * 3 + len(HINDI) * 4)
+    assert dict([first, second])["en"] == pytest.approx(english, abs=0.1)
+
+
+def test_thresholds_may_differ_by_language() -> None:
+    mixed = HINDI * 2 + ENGLISH
+    assert rule_of(apply("language", mixed, {"language": "hi"}, minimums={"hi": 0.3})) is None
+    assert rule_of(apply("language", mixed, {"language": "hi"}, minimums={"en": 0.3})) == "language_share"
+
+
+def test_the_language_found_can_be_set() -> None:
+    found = apply("language", FRENCH, {"language": "en"}, declared="ignore")
+    assert isinstance(found, Draft)
+    assert found.language == "fr"
+    german = "Der Ausschuss wird nächste Woche wieder zusammentreten und über die alte Brücke beraten. "
+    assert apply("language", german) == Drop("other_language", "de", "a language of the corpus")
+    assert rule_of(apply("language", german, keep_others=True)) is None
+
+
+def test_what_the_roots_detector_does_not_know_passes() -> None:
+    assert not knows("roots", "zu")
+    assert rule_of(apply("language", ENGLISH, {"language": "zu"}, detector="roots")) is None
+    assert rule_of(apply("language", ENGLISH, {"language": "fr"}, detector="roots")) == "wrong_language"
+    found = apply("language", FRENCH, {"language": "fr"}, detector="roots", minimum=0.9)
+    assert rule_of(found) is None
+
+
+def test_garbage_has_no_language() -> None:
+    for text in ("", "\x00\x01", "\ud800", "12345 !!", "\x7f\x9f"):
+        for name in ("cld2", "roots"):
+            assert detector(name)(text)[0].share <= 1  # type: ignore[arg-type]
+    assert rule_of(apply("language", "", {"language": "en"})) == "wrong_language"
+
+
+# The UDHR's code of a text in a language of ROOTS, where it is not canonical_code's.
+UDHR_CODES = {"cmn_hans": "zhs", "cmn_hant": "zht"}
+UDHR_LEFT_OUT = ("cmn_hans_", "vie_han", "lua")  # dialects, Vietnamese in Han characters, Luba: not Lua
+
+
+def test_paragraphs_of_the_udhr_are_told_apart() -> None:
+    detect = detector("cld2")
+    hits: dict[str, list[bool]] = {}
+    for row in rows(test_data("multilingual", "udhr.jsonl.gz")):
+        code = UDHR_CODES.get(row["code"]) or canonical_code(row["code"].split("_")[0])
+        if code not in LANGUAGES or row["code"].startswith(UDHR_LEFT_OUT):
+            continue
+        paragraphs = [paragraph for paragraph in row["text"].split("\n") if len(paragraph) >= 60]
+        hits.setdefault(code, []).extend(detect(paragraph)[0].language == code for paragraph in paragraphs)
+    assert len(hits) == 41
+    assert sum(sum(found) / len(found) for found in hits.values()) / len(hits) >= 0.93
+
+
+def test_pages_that_are_really_english_are_found() -> None:
+    """Of pages that declare another language, those of which Latin letters are at least two fifths."""
+    function = made("language").function()
+    pages = [
+        (row["text"], canonical_code(row["declared_lang"]))
+        for row in rows(test_data("messy", "declared-language-mostly-english.jsonl.gz"))
+    ]
+
+    def latin(text: str) -> float:
+        letters = [character for character in text if character.isalpha()]
+        return sum(map(str.isascii, letters)) / max(len(letters), 1)
+
+    english = [(text, code) for text, code in pages if latin(text) >= 0.4]
+    known = [(text, code) for text, code in english if code in LANGUAGES]
+    flagged = [isinstance(function(Draft(text, path="p", language=code)), Drop) for text, code in known]
+    assert len(known) > 200
+    assert sum(flagged) >= 0.95 * len(flagged)
+
+
+def test_pages_in_their_language_are_kept() -> None:
+    function = made("language").function()
+    for code in ("en", "fr", "pt", "id"):
+        pages = rows(test_data("multilingual", "gnome-user-docs", f"{code}.jsonl.gz"))[:150]
+        kept = [isinstance(function(Draft(row["text"], path="p", language=code)), Draft) for row in pages]
+        assert sum(kept) >= 0.93 * len(kept)
+
+
+def test_languages_that_are_not_told_apart_are_near() -> None:
+    assert near("id", "ms")
+    assert near("xh", "zu")
+    assert near("en", "en")
+    assert not near("en", "fr")

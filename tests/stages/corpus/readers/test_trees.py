@@ -1,0 +1,171 @@
+"""The readers of web pages, archives and source trees."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from stages.base import StageError
+from stages.corpus.readers.charset import to_utf8
+from stages.corpus.readers.code import Code
+from stages.corpus.readers.html import Html
+from stages.corpus.readers.licences import declared_licence, recognise
+from stages.corpus.readers.warc import Warc
+from tests.stages.corpus.readers.test_records import digest_file, read, seen
+from tests.support import test_data
+
+MIT = """MIT License
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files ... The above copyright notice
+and this permission notice shall be included in all copies or substantial portions."""
+BSD = """Redistribution and use in source and binary forms, with or without modification ...
+* Redistributions in binary form must reproduce the above copyright notice"""
+
+
+@pytest.mark.parametrize(
+    ("page", "declared", "text"),
+    [
+        (
+            "<meta charset='iso-8859-1'>caf\u00e9 \u201c".encode("cp1252"),
+            "",
+            "<meta charset='iso-8859-1'>caf\u00e9 \u201c",
+        ),
+        ("caf\u00e9".encode("latin-1"), "ISO-8859-1", "caf\u00e9"),
+        ("\u0442\u0435\u043a\u0441\u0442".encode("koi8-r"), "koi8-r", "\u0442\u0435\u043a\u0441\u0442"),
+        ("\u65e5\u672c".encode("shift_jis"), "Shift_JIS", "\u65e5\u672c"),
+        (b"\xff\xfe" + "le".encode("utf-16-le"), "ascii", "le"),
+        ("caf\u00e9".encode(), "", "caf\u00e9"),
+        ("caf\u00e9".encode(), "no-such-charset", "caf\u00e9"),
+        (b"68656c6c6f", "hex", "68656c6c6f"),  # a codec, but no encoding
+    ],
+)
+def test_pages_come_as_utf8(page: bytes, declared: str, text: str) -> None:
+    assert to_utf8(page, declared).decode() == text
+
+
+def test_folders_of_pages(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_bytes("<p>\u00e9t\u00e9".encode())
+    (tmp_path / "b.htm.gz").write_bytes(gzip.compress(b"<p>" + b"x" * 2000))
+    assert seen(read(Html(paths=[str(tmp_path / "*")]))) == [
+        ("<p>\u00e9t\u00e9".encode(), None, 8),
+        (b"", "too_long", 2003),
+    ]
+
+
+def record(url: str, body: bytes, content_type: str = "text/html", status: str = "200 OK", extra: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{extra}\r\n".encode()
+    return warc_record("response", url, head + body, "application/http; msgtype=response")
+
+
+def warc_record(kind: str, url: str, block: bytes, content_type: str) -> bytes:
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
+        f"WARC-Record-ID: <urn:uuid:1>\r\nContent-Type: {content_type}\r\nContent-Length: {len(block)}\r\n\r\n"
+    )
+    return head.encode() + block + b"\r\n\r\n"
+
+
+ARCHIVE = [
+    warc_record("warcinfo", "", b"software: test", "application/warc-fields"),
+    record("http://a.org/1", "<p>caf\u00e9".encode("latin-1"), "text/html; charset=ISO-8859-1"),
+    record("http://a.org/2", b"\x89PNG", "image/png"),
+    record("http://a.org/3", b"gone", status="404 Not Found"),
+    record("http://a.org/4", gzip.compress(b"<p>packed"), extra="Content-Encoding: gzip\r\n"),
+    record("http://a.org/5", b"y" * 5000),
+    warc_record("conversion", "http://a.org/6", "d\u00e9j\u00e0 extrait".encode(), "text/plain"),
+]
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip", "a member a record"])
+def test_pages_of_an_archive(tmp_path: Path, how: str) -> None:
+    packed = {
+        "plain": b"".join(ARCHIVE),
+        "gzip": gzip.compress(b"".join(ARCHIVE)),
+        "a member a record": b"".join(map(gzip.compress, ARCHIVE)),
+    }
+    (tmp_path / ("a.warc" if how == "plain" else "a.warc.gz")).write_bytes(packed[how])
+    found = read(Warc(paths=[str(tmp_path / "a.*")]))
+    assert seen(found) == [
+        ("<p>caf\u00e9".encode(), None, 8),
+        (b"", "not_a_page", 4),
+        (b"", "http_status", 4),
+        (b"<p>packed", None, 9),
+        (b"", "too_long", 5000),
+        ("d\u00e9j\u00e0 extrait".encode(), None, 14),
+    ]
+    assert [c.url for c in found] == [f"http://a.org/{n}" for n in range(1, 7)]
+    assert [c.place for c in found] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"".join(ARCHIVE)[:-12], "is cut short in its record 6"),
+        (b"garbage\n" * 100, "is not a readable WARC file: record 0"),
+        (b"WARC/1.0\r\nnonsense\r\n\r\n", "is not a readable WARC file"),
+    ],
+)
+def test_a_garbled_archive_is_a_clear_error(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "a.warc").write_bytes(data)
+    with pytest.raises(StageError, match=rf"a\.warc {message}"):
+        read(Warc(paths=[str(tmp_path / "a.warc")]))
+
+
+def test_a_truncated_packed_archive_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, ARCHIVE))[:-9])
+    with pytest.raises(StageError, match=r"a\.warc\.gz cannot be read as \.gz"):
+        read(Warc(paths=[str(tmp_path / "a.warc.gz")]))
+
+
+def test_source_trees_with_languages_and_licences(tmp_path: Path) -> None:
+    tree = tmp_path / "project"
+    files = {
+        "LICENSE": MIT, "main.py": "print()", "src/a.cpp": "int x;", "src/notes.txt": "no code",
+        "src/lib/COPYING": BSD, "src/lib/b.rs": "fn b() {}",
+        "src/c.go": "// SPDX-License-Identifier: Apache-2.0 OR MIT\npackage c", ".git/d.py": "hidden",
+        "node_modules/e.js": "dependency",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    (tree / "link.py").symlink_to(tree / "main.py")
+    reader = Code(paths=[str(tree)])
+    assert [(c.path, c.language, c.license) for c in read(reader)] == [
+        ("project/main.py", "python", "MIT"),
+        ("project/src/a.cpp", "c++", "MIT"),
+        ("project/src/c.go", "go", "Apache-2.0 OR MIT"),
+        ("project/src/lib/b.rs", "rust", "BSD-2-Clause"),
+    ]
+    assert [c.path for c in read(Code(paths=[str(tree)], languages=["rust"]))] == ["project/src/lib/b.rs"]
+    before = reader.digest(digest_file)
+    (tree / "LICENSE").write_text("All rights reserved")
+    assert reader.digest(digest_file) != before
+    with pytest.raises(StageError, match="cobol"):
+        Code(paths=[str(tree)], languages=["cobol"]).parts()
+    with pytest.raises(StageError, match="is not a folder"):
+        Code(paths=[str(tree / "main.py")]).parts()
+
+
+def test_licences_are_named_only_where_they_are_certain(tmp_path: Path) -> None:
+    texts = {
+        MIT: "MIT", BSD: "BSD-2-Clause", "GNU GENERAL PUBLIC LICENSE\n Version 3, 29 June 2007": "GPL-3.0",
+        "GNU LESSER GENERAL PUBLIC LICENSE\n Version 2.1, February 1999": "LGPL-2.1",
+        "Apache License\n Version 2.0, January 2004": "Apache-2.0", "All rights reserved.": "", "\xff": "",
+        "SPDX-License-Identifier: Zlib": "Zlib",
+    }  # fmt: skip
+    for number, (text, name) in enumerate(texts.items()):
+        (tmp_path / str(number)).write_text(text)
+        assert recognise(tmp_path / str(number)) == name
+    assert declared_licence(b"/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */") == (
+        "GPL-2.0-only WITH Linux-syscall-note"
+    )
+    assert declared_licence(b"no tag") == ""
+
+
+def test_real_news_pages_come_through() -> None:
+    found = read(Html(paths=[str(test_data("html-extraction") / "**" / "*.html.gz")]), max_bytes=10_000_000)
+    assert len(found) > 50
+    assert all(c.refused is None and c.data.decode() for c in found)

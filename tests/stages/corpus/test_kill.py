@@ -1,0 +1,108 @@
+"""A killed ingestion goes on, and ends with the same bytes; nothing that was cut short is taken for done."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.corpus.finished import MARKER, finish, finished
+from tests.stages.corpus import children
+from tests.stages.corpus.examples import digests, prose, source, write_lines
+
+KILLS = 20
+
+
+def values(folder: Path, files: int = 24) -> dict[str, Any]:
+    """Two sources of many small shards, with copies from one in the other."""
+    sources = {}
+    for rank, name in enumerate(("first", "second")):
+        for number in range(files // 2):
+            records = [{"text": prose(number * 40 + line + rank * 100, 80)} for line in range(40)]
+            write_lines(folder / name / f"{number:02d}.jsonl", [*records, {"text": "short"}])
+        operations = [{"operation": "words", "minimum": 20}]
+        sources[name] = source(folder / name / "*.jsonl", rank=rank, operations=operations)
+    return {"sources": sources, "shard_bytes": 20_000, "validation_fraction": 0.2, "limit_bytes": 400_000}
+
+
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    config = values(tmp_path / "in")
+    for name in ("first", "calm"):  # the first one waits for the server to be there
+        began = time.monotonic()
+        calm = children.start(config, tmp_path / name, tmp_path / f"{name} scratch")
+        calm.join(60)
+        whole_s = time.monotonic() - began
+        assert calm.exitcode == 0
+    chance, kills, runs, resumed = random.Random(2), 0, 0, False
+    scratch = tmp_path / "scratch"
+    while kills < KILLS:
+        runs += 1
+        out = tmp_path / f"out{runs}"
+        child = children.start(config, out, scratch)
+        child.join(chance.uniform(0, whole_s / 2))
+        child.kill()
+        child.join(60)
+        if child.exitcode == 0:
+            assert digests(out) == digests(tmp_path / "calm")
+            shutil.rmtree(scratch)  # begin anew
+        else:
+            kills += 1
+            done = len(list(scratch.glob("*/*/" + MARKER)))
+            resumed = resumed or 0 < done < 48
+    assert resumed  # some were killed in the middle of the work
+    last = children.start(config, tmp_path / "last", scratch)
+    last.join(60)
+    assert last.exitcode == 0
+    assert digests(tmp_path / "last") == digests(tmp_path / "calm")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_whatever_was_damaged_is_done_again(tmp_path: Path) -> None:
+    config, scratch = values(tmp_path / "in", files=4), tmp_path / "scratch"
+    children.run(config, tmp_path / "out", scratch)
+    before = digests(tmp_path / "out")
+    damages = (cut, flip, Path.unlink, lambda path: path.write_bytes(b""))
+    files = ("read/00001/drafts.arrow", "read/00001/signatures.bin", f"read/00000/{MARKER}", f"written/00001/{MARKER}")
+    for number, (file, damage) in enumerate(product(files, damages)):
+        damage(scratch / file)
+        children.run(config, tmp_path / f"again{number}", scratch)
+        assert digests(tmp_path / f"again{number}") == before, (file, damage)
+
+
+def test_finished_work_is_not_done_again_and_other_inputs_are(tmp_path: Path) -> None:
+    calls = []
+
+    def work(folder: Path) -> dict[str, int]:
+        calls.append(folder)
+        (folder / "file").write_text("content")
+        return {"facts": len(calls)}
+
+    place = tmp_path / "a" / "00000"
+    assert [finish(place, {"x": 1}, work) for _ in range(3)] == [{"facts": 1}] * 3
+    assert finish(place, {"x": 2}, work) == {"facts": 2}
+    assert finished(place, {"x": 1}) is None
+    assert [path.name for path in place.parent.iterdir()] == ["00000"]
+
+
+def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def work(folder: Path) -> dict[str, int]:
+        (folder / "file").write_text("half")
+        raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"):
+        finish(tmp_path / "a" / "00000", {}, work)
+    assert list((tmp_path / "a").iterdir()) == []

@@ -1,0 +1,142 @@
+"""The n-gram model is that of the definition where its tables are not full, and tells odd text from good."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.artifacts.ngram import FACTS, TABLES, NgramModel
+from stages.base import ArtifactError, StageError
+from stages.corpus.measures.ngrams import HashedNgrams, perplexity
+from stages.corpus.operations.base import Draft
+from stages.corpus.operations.registry import OPERATIONS
+from stages.evaluation.ngram import NgramModel as ExactModel
+from stages.ngram import TrainNgram
+from tests.stages.corpus.examples import ingest, prose, small_corpus, write_lines
+from tests.stages.corpus.operations.support import rule_of
+from tests.support import run_stage
+
+texts = st.binary(max_size=60).map(lambda data: bytes(byte for byte in data if byte))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.lists(texts, min_size=1, max_size=4), texts)
+def test_bits_are_those_of_the_exact_model(order: int, documents: list[bytes], held_out: bytes) -> None:
+    hashed = HashedNgrams(order, 18)
+    hashed.add([document + b"\0" for document in documents])  # the exact model counts the end of each as well
+    exact = ExactModel(order, documents).document_bits(held_out, whole=False)
+    assert hashed.bits(held_out) == pytest.approx(exact)
+
+
+def test_a_long_document_is_judged_in_pieces_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"the cat sat on the mat, and the dog sat on the cat. " * 20
+
+    def bits() -> float:
+        model = HashedNgrams(5, 18)
+        model.add([text])
+        return model.bits(text[7:])
+
+    whole = bits()
+    monkeypatch.setattr("stages.corpus.measures.ngrams.CHUNK_BYTES", 64)
+    assert bits() == pytest.approx(whole)
+
+
+def test_perplexity_is_per_word_and_line_and_per_character_without_spaces() -> None:
+    model = HashedNgrams(3, 16)
+    model.add([b"one two three " * 50, "我们是学生。".encode() * 50])
+    bits = model.bits(b"one two\nthree")
+    assert perplexity(model, "one two\nthree") == pytest.approx(2 ** (bits / 5))
+    chinese = "我们是"
+    assert perplexity(model, chinese) == pytest.approx(2 ** (model.bits(chinese.encode()) / (3 + 1 + 1)))
+    assert perplexity(model, "") == 1
+    assert np.isfinite(perplexity(model, "\ud800" * 10_000))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> NgramModel:
+    folder = tmp_path_factory.mktemp("ngram")
+    stage = TrainNgram(corpus="corpus", order=4, table_bits=16)
+    artifact, context = run_stage(stage, {"corpus": small_corpus(folder / "corpus")}, folder / "model")
+    assert context.last["held_out_perplexity"] == artifact.facts.percentiles[50]
+    return artifact
+
+
+def test_percentiles_are_of_the_held_out_documents(model: NgramModel) -> None:
+    facts = model.facts
+    assert facts.held_out_documents > 0
+    assert model.percentile(0) == facts.percentiles[0]
+    assert model.percentile(100) == facts.percentiles[100]
+    assert facts.percentiles[98] <= model.percentile(98.5) <= facts.percentiles[99]
+    assert json.dumps(model.describe())
+
+
+def test_odd_text_is_dropped_and_text_alike_kept(model: NgramModel) -> None:
+    perplexity_filter = OPERATIONS["perplexity"]
+    function = perplexity_filter(model=model, maximum_percentile=100).function()  # type: ignore[call-arg]
+    assert rule_of(function(Draft(prose(9), path="p"))) is None
+    assert rule_of(function(Draft("zQ#9 ~~ Xk]jw!! 0xDEAD ÿÿÿ %%% vbnm", path="p"))) == "high_perplexity"
+    text = prose(9)
+    least = model.perplexity()(text)
+    for minimum, rule in ((least, None), (least * 1.01, "low_perplexity")):
+        easy = perplexity_filter(model=model, minimum=minimum).function()  # type: ignore[call-arg]
+        assert rule_of(easy(Draft(text, path="p"))) == rule
+    some = perplexity_filter(model=model, languages=("fr",), maximum=0.5).function()  # type: ignore[call-arg]
+    assert rule_of(some(Draft("anything", path="p", language="en"))) is None
+    assert rule_of(some(Draft("anything", path="p", language="fr_FR"))) == "high_perplexity"
+
+
+def test_roots_quality_takes_a_model_a_language(model: NgramModel) -> None:
+    numbers = {"min_words": 0, "max_perplexity": model.percentile(100)}
+    operation = OPERATIONS["roots_quality"](  # type: ignore[call-arg]
+        parameters={"changes": {"default": numbers}}, language_score="off", language_models={"tum": model}
+    )
+    odd = "zqx jkv wpy qqj xzk vvw kjq zxw pyv jqz"
+    assert rule_of(operation.function()(Draft(odd, path="p", language="tum"))) == "perplexity"
+    assert rule_of(operation.function()(Draft(odd, path="p", language="fon"))) is None
+
+
+def test_training_takes_the_languages_asked_for(tmp_path: Path) -> None:
+    records = [{"text": prose(number), "language": ["en", "fr"][number % 2]} for number in range(40)]
+    corpus, _ = ingest(tmp_path / "corpus", write_lines(tmp_path / "texts.jsonl", records))
+    trained, _ = run_stage(TrainNgram(corpus="c", table_bits=12, languages=("fr",)), {"c": corpus}, tmp_path / "fr")
+    assert trained.facts.documents < 21
+    with pytest.raises(StageError, match="no training documents in zu"):
+        run_stage(TrainNgram(corpus="c", table_bits=12, languages=("zu",)), {"c": corpus}, tmp_path / "zu")
+    limited, _ = run_stage(TrainNgram(corpus="c", table_bits=12, limit_bytes=100), {"c": corpus}, tmp_path / "limit")
+    assert limited.facts.train_bytes == 100
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (FACTS, b"{", "not an n-gram model's facts"),
+        (FACTS, None, "cannot be read"),
+        (TABLES, b"garbage", "not a readable safetensors file"),
+        (TABLES, None, "not a readable safetensors file"),
+    ],
+)
+def test_damage_is_refused(model: NgramModel, tmp_path: Path, file: str, content: bytes | None, said: str) -> None:
+    for name in (FACTS, TABLES):
+        (tmp_path / name).write_bytes((model.path / name).read_bytes())
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ArtifactError, match=said):
+        NgramModel(tmp_path).check()
+
+
+def test_tables_of_another_size_are_refused(model: NgramModel, tmp_path: Path) -> None:
+    (tmp_path / TABLES).write_bytes((model.path / TABLES).read_bytes())
+    facts = json.loads((model.path / FACTS).read_text())
+    (tmp_path / FACTS).write_text(json.dumps({**facts, "order": 3}))
+    with pytest.raises(ArtifactError, match=r"does not fit model\.json"):
+        NgramModel(tmp_path).check()
+    (tmp_path / FACTS).write_text(json.dumps({**facts, "percentiles": facts["percentiles"][::-1]}))
+    with pytest.raises(ArtifactError, match="not 101 ascending numbers"):
+        NgramModel(tmp_path).check()
