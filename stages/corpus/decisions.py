@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ class Decisions:
 
     files: tuple[tuple[Path, str], ...]
     rules: tuple[Rule, ...]
+    contamination: Mapping[str, int]  # of each evaluation task: the documents that held a passage of it
 
 
 def decide(index: Index, judges: Sequence[Judge], validation_fraction: float, folder: Path) -> Decisions:
@@ -67,7 +68,11 @@ def decide(index: Index, judges: Sequence[Judge], validation_fraction: float, fo
     for shard in range(len(index.starts) - 1):
         start, stop = index.starts[shard : shard + 2].tolist()
         files.append(_write(folder / f"{shard:05d}.arrow", table.slice(start, stop - start)))
-    return Decisions(tuple(files), tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings))
+    return Decisions(
+        files=tuple(files),
+        rules=tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings),
+        contamination={task: count for ruling in rulings for task, count in ruling.causes.items()},
+    )
 
 
 def _cuts(rulings: Sequence[Ruling]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

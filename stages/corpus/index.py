@@ -6,8 +6,8 @@ number of readers matters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,7 @@ class Ruling:
     values: Sequence[str] | np.ndarray  # one a row
     cuts: Cuts | None = None
     families: Families | None = None
+    causes: Mapping[str, int] = field(default_factory=dict)  # of evaluation tasks: the documents that hold a passage
 
 
 Judge = Callable[["Index", "np.ndarray"], Ruling]  # of the index and of which rows are still kept (bool)

@@ -74,6 +74,7 @@ class RemoveDocuments(Stage):
             cells=counts.cells(),
             shards=tuple(facts[index] for index in shards),
             forgotten=before.forgotten + documents + erased,
+            contamination=before.contamination,
             versions=before.versions,
         )
         check_splits(manifest)

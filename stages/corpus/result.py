@@ -43,8 +43,9 @@ def assemble(
     written: Sequence[Facts],
     places: Sequence[Path],
     drawn: Samples,
+    contamination: Mapping[str, int],
 ) -> Corpus:
-    """The corpus of shards that were read and written. `drawn`: for the samples.
+    """The corpus of shards that were read and written. `drawn`: for the samples. `contamination`: for the manifest.
 
     Raises StageError if a split is empty.
     """
@@ -53,6 +54,7 @@ def assemble(
         sources={name: sources[name].facts() for name in sorted(sources)},
         cells=counts.cells(),
         shards=tuple(_shard_facts(shard, facts) for shard, facts in zip(shards, written, strict=True)),
+        contamination=contamination,
         versions=_versions(),
     )
     check_splits(manifest)
@@ -84,6 +86,7 @@ def report(ctx: Context, manifest: Manifest) -> None:
             "kept_megabytes": total.kept.bytes / 1e6,
             "kept_documents": total.kept.documents,
             **{f"{split}_megabytes": manifest.size(split).bytes / 1e6 for split in SPLITS},
+            **{f"contaminated_{task.replace('/', '_')}": count for task, count in manifest.contamination.items()},
             **{f"dropped_{reason}_megabytes": tally.bytes / 1e6 for reason, tally in total.dropped.items()},
         }
     )

@@ -91,7 +91,8 @@ class IngestCorpus(Stage):
         ]
         written = self._each(ctx, "written", write_shard, writes, shards)
         drawn = Samples(self.samples_per_rule, self.seed)
-        return assemble(ctx, self.sources, shards, read, written, [work.place for work in writes], drawn)
+        places = [work.place for work in writes]
+        return assemble(ctx, self.sources, shards, read, written, places, drawn, decisions.contamination)
 
     def _decide(self, ctx: Context, reads: Sequence[ReadShard], folders: Mapping[str, Path]) -> Decisions:
         from stages.corpus.decisions import decide
