@@ -82,5 +82,5 @@ class RemoveDocuments(Stage):
         changed = sum(facts[index] != before.shards[index] for index in shards)
         ctx.metrics({"removed_documents": documents, "erased_ledger_rows": erased, "changed_shards": changed})
         ctx.note(f"{documents} documents removed from {changed} of {len(shards)} shards, {erased} ledger rows erased")
-        report(ctx, manifest)
+        report(ctx, Corpus(ctx.out))
         return Corpus(ctx.out)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.corpus import (
+    CARD,
+    CARD_PAGE,
     FAMILIES,
     FAMILY_COLUMNS,
     MANIFEST,
@@ -60,7 +62,7 @@ def assemble(
     check_splits(manifest)
     _place(ctx.out, places, drawn)
     (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
-    report(ctx, manifest)
+    report(ctx, Corpus(ctx.out))
     return Corpus(ctx.out)
 
 
@@ -75,10 +77,17 @@ def check_splits(manifest: Manifest) -> None:
             )
 
 
-def report(ctx: Context, manifest: Manifest) -> None:
-    """Metrics, figures and warnings."""
+def report(ctx: Context, corpus: Corpus) -> None:
+    """Metrics, figures, warnings and the data card."""
+    from stages.corpus.card import card_of, markdown, summary
+    from stages.corpus.card_page import page
     from stages.corpus.figures import flow_figure
 
+    manifest = corpus.manifest
+    card = card_of(corpus)
+    (ctx.out / CARD).write_text(markdown(card))
+    (ctx.out / CARD_PAGE).write_text(page(card))
+    ctx.highlight("data card", summary(manifest.total))
     total = manifest.total
     ctx.metrics(
         {
