@@ -41,8 +41,8 @@ def page(card: Card) -> str:
         _bars(_fates(card.manifest)),
         Markup("<h3>Samples of what was dropped</h3>"),
         *(_fold(f"{reason} ({len(samples)})", samples) for reason, samples in card.samples.items()),
-        *_families(card),
         *(_table(table) for table in card.tables),
+        *_families(card),
     ]
     head = Markup("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>")
     style = Markup("<title>Data card</title><style>{}</style>").format(Markup(STYLE))
@@ -130,7 +130,7 @@ def _fates(manifest: Manifest) -> list[tuple[str, int, str, str]]:
 
 
 def _told(tally: Tally) -> str:
-    return f"{size(tally.bytes)} in {tally.documents:,}"
+    return f"{size(tally.bytes)} in {tally.documents:,} documents"
 
 
 def _bars(rows: Sequence[tuple[str, int, str, str]]) -> Markup:
