@@ -1,6 +1,7 @@
 # Setup with pip and a plain .venv. `uv run bloomline ...` works as well.
 PYTHON ?= python3
 BIN := .venv/bin
+TEST_WORKERS ?= 2
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
@@ -25,10 +26,10 @@ quickstart: .venv/.installed  ## the whole life of a small model on this machine
 	@$(BIN)/bloomline run pipeline=quickstart
 
 test: .venv/.installed-dev  ## the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 test-fast: .venv/.installed-dev  ## without the slow tests
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m 'not slow'
 
 lint: .venv/.installed-dev  ## ruff and mypy
 	@$(BIN)/ruff check .

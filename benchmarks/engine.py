@@ -1,6 +1,7 @@
 """The engine beside its peers: a six-step graph in bloomline, Kedro, DVC and Prefect, and a pipeline of 1,000 steps.
 
     python benchmarks/engine.py [--quick]          peers: pip install -e '.[bench]'; those not installed are left out
+    PREFECT_PYTHON=prefect/bin/python ...          Prefect's own environment: pip install prefect 'fastapi<0.140'
 
 Times whole commands, the tools in turn within every round, and prints the median and the ratio to bloomline's. Then it
 damages an output behind each tool's back and looks whether a wrong result is handed on. The last line is JSON.
@@ -9,7 +10,6 @@ The file is also bloomline's own command line with one more stage, `text`, which
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -60,7 +60,7 @@ def main() -> None:
         sys.exit(cli.run(sys.argv[1:]))
     quick = "--quick" in sys.argv
     with tempfile.TemporaryDirectory(prefix="bloomline-bench-") as directory:
-        installed = [kind for kind in PEERS if importlib.util.find_spec(kind.module)]
+        installed = [kind for kind in PEERS if is_installed(kind)]
         if quick:
             installed = [kind for kind in installed if kind.name != "prefect"]  # a server for every command: too slow
         for kind in PEERS:
@@ -75,6 +75,14 @@ def main() -> None:
         + ", ".join(f"{name} {value:.2f} s" for name, value in large.items() if name != "steps")
     )
     print(json.dumps({"six_steps": results, "large": large}))
+
+
+def is_installed(kind: type[Peer]) -> bool:
+    found = subprocess.run(
+        [kind.python, "-c", f"import importlib.util, sys; sys.exit(not importlib.util.find_spec({kind.module!r}))"],
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    return found.returncode == 0
 
 
 def six_steps(peers: Sequence[Peer], rounds: int, damages: Sequence[str]) -> dict[str, Row]:

@@ -27,6 +27,7 @@ class Peer:
     directory: Path
     name: ClassVar[str]
     module: ClassVar[str]  # to import, to see whether it is installed
+    python: ClassVar[str] = sys.executable  # whose interpreter that is
     run_is_current: ClassVar[bool] = True  # a run does only what is needed
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -193,8 +194,11 @@ class Dvc(Peer):
 
 
 class Prefect(Peer):
+    """Its server (3.8) does not start with the FastAPI that bloomline needs: it has an environment of its own."""
+
     name = "prefect"
     module = "prefect"
+    python = os.environ.get("PREFECT_PYTHON", sys.executable)
 
     def set_up(self) -> list[Sequence[str]]:
         self.write(
@@ -204,7 +208,7 @@ class Prefect(Peer):
             from prefect import flow, task
             from prefect.cache_policies import INPUTS, TASK_SOURCE
 
-            @task(persist_result=True, cache_policy=INPUTS + TASK_SOURCE)
+            @task(persist_result=True, result_serializer="json", cache_policy=INPUTS + TASK_SOURCE)
             def step(name, letter, *texts):
                 open({str(self.trace)!r}, "a").write(name)
                 return "".join(texts) + letter
@@ -231,7 +235,7 @@ class Prefect(Peer):
         return []
 
     def run(self, d_letter: str = "d") -> Sequence[str]:
-        return [sys.executable, "flow.py", d_letter]
+        return [self.python, "flow.py", d_letter]
 
     def outputs(self) -> dict[str, Path]:
         """Results are files named by the cache key: which step made one is read from what it holds."""
@@ -240,7 +244,7 @@ class Prefect(Peer):
         for path in (self.directory / "out").glob("*"):
             content = path.read_text(errors="replace") if path.is_file() else ""
             for step, text in texts.items():
-                if f'"{text}"' in content:
+                if rf'"result":"\"{text}\""' in content:
                     found[step] = path
         return found
 

@@ -81,6 +81,7 @@ class Launcher(Protocol):
 
 
 Work = Callable[[Launcher, Send], Any]
+Deliver = Callable[[Message], None]
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,11 @@ class Executor(Protocol):
     @property
     def nodes(self) -> list[Node]: ...
 
-    def start(self, step: str, work: Work, demand: Demand) -> None: ...
+    def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
+        """Start a piece of work. One that runs to its end right here tells `deliver` what it says while it runs."""
 
     def wait(self, timeout_s: float) -> list[Message | Outcome]:
-        """What has arrived; returns as soon as there is something, or after the timeout with an empty list."""
+        """What else has arrived; returns as soon as there is something, or after the timeout with an empty list."""
 
     def stop(self, step: str) -> None:
         """Ask the work to stop: its `stopping()` turns true."""

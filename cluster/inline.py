@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from time import sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from cluster.attempt import attempt
-from cluster.base import Message, Node, Outcome, Send, Work
+from cluster.base import Deliver, Message, Node, Outcome, Send, Work
 from cluster.items import in_turn
 from cluster.reporter import StepReporter
 from stages.base import Application, Demand, Rank, Resources, Served
@@ -26,10 +27,10 @@ class InlineExecutor:
         self._events: list[Message | Outcome] = []
         self._stopping: set[str] = set()
 
-    def start(self, step: str, work: Work, demand: Demand) -> None:
+    def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
         self._stopping.discard(step)
-        outcome = attempt(step, work, InlineLauncher(), _InlineSend(step, self._events, self._stopping))
-        self._events.append(outcome)
+        send = _InlineSend(step, deliver or self._events.append, self._stopping)
+        self._events.append(attempt(step, work, InlineLauncher(), send))
 
     def wait(self, timeout_s: float) -> list[Message | Outcome]:
         if not self._events:
@@ -63,13 +64,15 @@ class InlineExecutor:
 
 
 class _InlineSend:
-    def __init__(self, step: str, events: list[Message | Outcome], stopping: set[str]) -> None:
+    def __init__(self, step: str, deliver: Deliver, stopping: set[str]) -> None:
         self._step = step
-        self._events = events
+        self._deliver = deliver
         self._stopping = stopping
+        self._one_at_a_time = threading.Lock()  # the work may have threads
 
     def __call__(self, message: Message) -> None:
-        self._events.append(message)
+        with self._one_at_a_time:
+            self._deliver(message)
 
     def stopping(self) -> bool:
         return self._step in self._stopping

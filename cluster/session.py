@@ -11,7 +11,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from cluster.base import Message, Node, Outcome, Work
+from cluster.base import Deliver, Message, Node, Outcome, Work
 from cluster.config import LocalCluster, RemoteCluster
 from cluster.connection import Connection
 from cluster.death import cause_of_death
@@ -60,7 +60,7 @@ class RayExecutor:
     def nodes(self) -> list[Node]:
         return self._connection.nodes
 
-    def start(self, step: str, work: Work, demand: Demand) -> None:
+    def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
         if self._head_lost:
             self._events.append(Outcome(step, "lost", error=HEAD_LOST))
             return

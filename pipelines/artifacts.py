@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines import config
 from pipelines.errors import BloomlineError, nearest
-from pipelines.legible import size
+from pipelines.legible import number, size
 from pipelines.process import is_gone
 from pipelines.session import Session
 from pipelines.store import Record, Store
@@ -155,13 +155,26 @@ def _leftovers(store: Store, unused: bool) -> list[tuple[str, int, Callable[[], 
     return found
 
 
-def _print_values(title: str, values: Any) -> None:
-    if values:
-        print(title)
-        width = min(32, max(len(str(name)) for name in values))
-        for name, value in values.items():
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            print(f"  {name!s:<{width}}  {shown}")
+def _print_values(title: str, values: Any, indent: str = "") -> None:
+    """Names and values, one a line; what is nested in them below, further in."""
+    if not values:
+        return
+    print(f"{indent}{title}")
+    indent += "  "
+    width = min(32, max(len(str(name)) for name in values))
+    for name, value in values.items():
+        if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
+            _print_values(name, value, indent)
+        else:
+            print(f"{indent}{name!s:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_shown, value)) or "none"
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _print(renderable: Any) -> None:

@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines import cache
+
 ENVIRONMENT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
 UNREPEATABLE = re.compile(r"\$\{(now|hydra|random)\b")
 
@@ -66,8 +68,7 @@ def _path(overrides: Sequence[str]) -> Path:
     """Where the entry of these overrides is: they, the working directory and the versions name it."""
     versions = [version(name) for name in ("hydra-core", "omegaconf")]
     key = json.dumps([*versions, str(Path(__file__).parent), os.getcwd(), *overrides])
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "bloomline" / "compositions" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return cache.directory() / "compositions" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def _texts(directories: Sequence[str]) -> list[str]:

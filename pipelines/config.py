@@ -19,6 +19,7 @@ from cluster.config import ClusterConfig
 from pipelines import composition_cache, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
+from pipelines.libyaml import libyaml
 from pipelines.store import StoreConfig
 from pipelines.tracking.config import TrackingConfig
 from stages.base import Config
@@ -93,7 +94,7 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path] | Non
 
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
+        with libyaml(), initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
             composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error

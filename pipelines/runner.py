@@ -164,7 +164,7 @@ class Runner:
             inputs={source: (record, kinds[source]) for source, record in records.items()},
             store=_shared(self._store),
         )
-        self._executor.start(name, partial(execute, job), step.plan.demand)
+        self._executor.start(name, partial(execute, job), step.plan.demand, self._on_message)
 
     def _fits(self, step: StepProgress) -> bool:
         """Whether the step's demand fits beside those of the steps that run now."""

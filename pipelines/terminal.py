@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pipelines.legible import brief, duration, number, size
 from pipelines.summary import RunSummary, StepSummary
+from pipelines.table import Cell, Column, draw
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -68,42 +69,54 @@ def clean(text: str) -> str:
 
 def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
     """The plan: what is cached, what would run and why, what can't."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("Step", no_wrap=True, max_width=20)
-    table.add_column("Stage", no_wrap=True, max_width=14)
-    table.add_column("Plan", no_wrap=True)
-    table.add_column("Why", ratio=1, overflow="fold")
-    if out.width >= WIDE and any(row.where for row in rows):
-        table.add_column("Where", overflow="fold", max_width=48)
-    for row in rows:
-        cells = [Text(clean(row.name)), Text(clean(row.stage)), _state(row.state), Text(clean(row.reason))]
-        table.add_row(*cells, *([Text(clean(_short_path(row.where)))] if len(table.columns) > 4 else []))
-    out.print(table)
+    columns = [
+        Column("Step", most=20),
+        Column("Stage", most=14),
+        Column("Plan"),
+        Column("Why", flexible=True, fold=True),
+    ]
+    wide = out.width >= WIDE and any(row.where for row in rows)
+    if wide:
+        columns.append(Column("Where", most=48, flexible=True, fold=True))
+    cells = [
+        (
+            Cell(clean(row.name)),
+            Cell(clean(row.stage)),
+            _state(row.state),
+            Cell(clean(row.reason)),
+            *([Cell(clean(_short_path(row.where)))] if wide else []),
+        )
+        for row in rows
+    ]
+    draw(out, columns, cells)
 
 
 def show_result(out: Console, run: RunSummary, report: Path | None, commands: Sequence[str]) -> None:
     """How a run ended: its table, highlights, errors, notes, the report and what one may do next."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    names = max((len(step.name) for step in run.steps), default=4)
-    table.add_column("Step", no_wrap=True, min_width=min(names, 18), max_width=18)
-    table.add_column("State", no_wrap=True, min_width=len("skipped"))
-    table.add_column("Time", justify="right", no_wrap=True, min_width=len("59 min 59 s"))
-    table.add_column("Headline", overflow="ellipsis", no_wrap=True)
-    table.add_column("Artifact", no_wrap=True)
-    if out.width >= WIDE:
-        table.add_column("Where", overflow="fold")
-    for step in run.steps:
-        seconds = duration(step.seconds) if step.seconds is not None else ""
-        cells = [Text(clean(step.name)), _state(step.state), Text(seconds), Text(headline(step)), Text(_artifact(step))]
-        table.add_row(*cells, *([Text(clean(_short_path(step.artifact or "")))] if out.width >= WIDE else []))
+    wide = out.width >= WIDE
+    columns = [
+        Column("Step", most=18),
+        Column("State"),
+        Column("Time", right=True),
+        Column("Headline", flexible=True, fold=True),
+        Column("Artifact", flexible=True),
+        *([Column("Where", flexible=True, fold=True)] if wide else []),
+    ]
+    cells = [
+        (
+            Cell(clean(step.name)),
+            _state(step.state),
+            Cell(duration(step.seconds) if step.seconds is not None else ""),
+            Cell(headline(step)),
+            Cell(_artifact(step)),
+            *([Cell(clean(_short_path(step.artifact or "")))] if wide else []),
+        )
+        for step in run.steps
+    ]
     out.print()
-    out.print(table)
+    draw(out, columns, cells)
     for step in run.steps:
         if step.error:
             out.print(Text(f"\n{clean(step.name)}: ", "bold red") + Text(clean(step.error), "default"))
@@ -127,10 +140,8 @@ def headline(step: StepSummary) -> str:
     return f"{clean(step.headline[0]).replace('_', ' ')} {number(step.headline[1])}"
 
 
-def _state(state: str) -> RenderableType:
-    from rich.text import Text
-
-    return Text("not selected" if state == "unselected" else state, COLOURS.get(state, "dim"))
+def _state(state: str) -> Cell:
+    return Cell("not selected" if state == "unselected" else state, COLOURS.get(state, "dim"))
 
 
 def _artifact(step: StepSummary) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +12,31 @@ import pytest
 
 if TYPE_CHECKING:
     from cluster.session import RayExecutor
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where workers share the suite (`-n 2 --dist loadgroup`), tests of one Ray go to one worker."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            own = "end_to_end" in item.path.parts  # those start a Ray of their own
+            item.add_marker(pytest.mark.xdist_group("own_ray" if own else "suite_ray"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A suite that was started in the background ignores Ctrl-C, and so would all that it starts."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What bloomline remembers of one run for the next is the suite's own, and shared by its processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

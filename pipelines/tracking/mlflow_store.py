@@ -19,12 +19,13 @@ from typing import Any
 from filelock import FileLock
 
 from pipelines.process import is_gone
+from pipelines.tracking import database
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.operations import PARENT, milliseconds
 from pipelines.tracking.spool import Operation, Spool
 
-BATCH_POINTS = 1000  # MLflow's limits for one request
-BATCH_PARAMETERS = 100
+BATCH_POINTS = 800  # MLflow's limits for one request: 1,000 values in all,
+BATCH_VALUES = 100  # of which 100 parameters and 100 tags
 STALE_HEARTBEAT_S = 3600.0  # a driver on another machine that was silent for so long is taken for dead
 KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
 REFUSALS = {
@@ -64,9 +65,12 @@ class Connection:
             root.mkdir(parents=True, exist_ok=True)
             # Two drivers that create the schema at once would trip over each other's tables.
             with FileLock(root / "mlflow.db.lock"):
+                was_there = config.uri is not None or database.begin(root / "mlflow.db")
                 self.client = MlflowClient(uri, uri)
                 self.client.search_experiments(max_results=1)
                 self.client.search_registered_models(max_results=1)
+                if not was_there:
+                    database.keep(root / "mlflow.db")
         else:
             self.client = MlflowClient(uri, uri)
             self.client.search_experiments(max_results=1)
@@ -149,9 +153,7 @@ class Writer:
         """Carry out one operation. Raises RefusedError, or whatever the client raises when MLflow can't be reached."""
         does: dict[str, Callable[[Operation], None]] = {
             "run": self._run,
-            "params": self._params,
-            "tags": self._tags,
-            "metrics": self._metrics,
+            "log": self._log,
             "text": self._text,
             "file": self._file,
             "inputs": self._inputs,
@@ -182,11 +184,11 @@ class Writer:
         if experiment is None:
             experiment = self._connection.experiment(operation["experiment"])
             self._spool.ids["experiment"] = experiment
-        wanted = {"run": tags["bloomline.run"]} | ({"step": key} if key else {"pipeline": tags["bloomline.pipeline"]})
-        found = self._connection.find_runs(**wanted)
-        if found:
-            self._runs[key] = found[0].info.run_id
-            return
+        if self._spool.doubtful:
+            own = {"step": key} if key else {"pipeline": tags["bloomline.pipeline"]}
+            if found := self._connection.find_runs(run=tags["bloomline.run"], **own):
+                self._runs[key] = found[0].info.run_id
+                return
         if key:
             tags["mlflow.parentRunId"] = self._runs[PARENT]
         if "bloomline.cached_from" in tags:
@@ -203,25 +205,21 @@ class Writer:
                 return {"bloomline.cached_from_run_id": run.info.run_id, "mlflow.note.content": note}
         return {"mlflow.note.content": f"Cached: made by run {run_id}, which this MLflow does not know."}
 
-    def _params(self, operation: Operation) -> None:
-        from mlflow.entities import Param
+    def _log(self, operation: Operation) -> None:
+        from mlflow.entities import Metric, Param, RunTag
 
-        params = [Param(name, value) for name, value in operation["params"].items()]
-        for start in range(0, len(params), BATCH_PARAMETERS):
-            self._client.log_batch(self._id(operation), params=params[start : start + BATCH_PARAMETERS])
-
-    def _tags(self, operation: Operation) -> None:
-        from mlflow.entities import RunTag
-
-        self._client.log_batch(self._id(operation), tags=[RunTag(*item) for item in operation["tags"].items()])
-
-    def _metrics(self, operation: Operation) -> None:
-        from mlflow.entities import Metric
-
-        model = self._model_id(operation.get("model"))
+        model = self._model_id(operation["model"])
         points = [Metric(name, value, at, step, model_id=model) for name, value, at, step in operation["points"]]
-        for start in range(0, len(points), BATCH_POINTS):
-            self._client.log_batch(self._id(operation), metrics=points[start : start + BATCH_POINTS])
+        params = [Param(name, value) for name, value in operation["params"].items()]
+        tags = [RunTag(name, value) for name, value in operation["tags"].items()]
+        requests = max(-(-len(points) // BATCH_POINTS), -(-len(params) // BATCH_VALUES), -(-len(tags) // BATCH_VALUES))
+        for number in range(requests):
+            self._client.log_batch(
+                self._id(operation),
+                points[number * BATCH_POINTS : (number + 1) * BATCH_POINTS],
+                params[number * BATCH_VALUES : (number + 1) * BATCH_VALUES],
+                tags[number * BATCH_VALUES : (number + 1) * BATCH_VALUES],
+            )
 
     def _text(self, operation: Operation) -> None:
         self._client.log_text(self._id(operation), operation["text"], operation["path"])

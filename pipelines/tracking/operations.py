@@ -61,6 +61,17 @@ def tags(values: Mapping[str, object]) -> dict[str, str]:
     return {f"bloomline.{name}": cut(str(value), MAX_TAG) for name, value in values.items() if value not in (None, "")}
 
 
+def log(
+    key: str,
+    points: Iterable[Point] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    model: str | None = None,
+) -> Operation:
+    """Values of a run. `model`: the fingerprint of the model that the points are about."""
+    return {"op": "log", "key": key, "points": list(points), "params": params or {}, "tags": tags or {}, "model": model}
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # The parent
 
@@ -86,11 +97,10 @@ def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Opera
 def run_finished(run: RunSummary, graph_svg: str) -> Iterable[Operation]:
     """The parent's end: summary, graph with states, headline metrics. Runs of steps still open end as the run did."""
     yield {"op": "text", "key": PARENT, "path": "graph.svg", "text": graph_svg}
-    yield {"op": "tags", "key": PARENT, "tags": {"mlflow.note.content": note(run)} | tags({"state": run.state})}
     at = milliseconds(run.started + run.seconds)
     points = [(key_of(f"{s.name}/{s.headline[0]}"), s.headline[1], at, 0) for s in run.steps if s.headline]
     points += [(key_of(f"{s.name}/seconds"), s.seconds, at, 0) for s in run.steps if s.seconds is not None]
-    yield {"op": "metrics", "key": PARENT, "points": points}
+    yield log(PARENT, points, tags={"mlflow.note.content": note(run)} | tags({"state": run.state}))
     yield closed(run.state, at)
 
 
@@ -139,9 +149,9 @@ def step_started(step: StepSummary, label: str, run_id: str, at: int) -> Iterabl
     own: dict[str, object] = {"run": run_id, "step": step.name, "stage": step.stage, "fingerprint": step.fingerprint}
     own |= {"reason": step.reason, "cached_from": step.cached_from}
     yield {"op": "run", "key": step.name, "name": label, "at": at, "tags": tags(own)}
-    yield {"op": "params", "key": step.name, "params": flat(step.config)}
     whole = json.dumps(step.config, indent=2, ensure_ascii=False, default=str)
     yield {"op": "text", "key": step.name, "path": "config.json", "text": whole}
+    yield log(step.name, params=flat(step.config))
 
 
 def inputs(step: StepSummary, made: Mapping[str, StepSummary]) -> Iterable[Operation]:
@@ -171,11 +181,6 @@ def step_finished(
     own: dict[str, object] = {"state": step.state, "artifact": step.artifact, "artifact_type": step.artifact_type}
     own |= {"size_bytes": step.size_bytes, "error": step.error}
     note_text = step.error or "\n\n".join(f"**{title}**\n\n{text}" for title, text in step.highlights.items())
-    yield {
-        "op": "tags",
-        "key": step.name,
-        "tags": tags(own) | ({"mlflow.note.content": cut(note_text, MAX_TAG)} if note_text else {}),
-    }
     if step.facts:
         facts = json.dumps(step.facts, indent=2, ensure_ascii=False, default=str)
         yield {"op": "text", "key": step.name, "path": "artifact.json", "text": facts}
@@ -192,7 +197,8 @@ def step_finished(
         }
     model = step if step.artifact_role == "model" else _only_model(step, made)
     about = model.fingerprint if model is not None else None
-    yield {"op": "metrics", "key": step.name, "points": list(points), "model": about}
+    described = tags(own) | ({"mlflow.note.content": cut(note_text, MAX_TAG)} if note_text else {})
+    yield log(step.name, points, tags=described, model=about)
     yield from _registration(step, made)
     yield {"op": "end", "key": step.name, "status": STATUS[step.state], "at": at}
 

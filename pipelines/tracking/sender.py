@@ -23,6 +23,7 @@ IN_TROUBLE_S = 3.0  # how long the end of a run waits for an MLflow that failed 
 ARTIFACT_TRIES = 3
 ARTIFACT_WAIT_S = 1.0
 BATCH_POINTS = 1000
+ACKNOWLEDGE_S = 0.5
 
 
 class Sender:
@@ -38,6 +39,7 @@ class Sender:
         self._spool = spool
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._acknowledged = 0.0  # monotonic seconds
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     def start(self) -> None:
@@ -84,6 +86,8 @@ class Sender:
                     earlier_done = True
             except Exception as error:
                 self.trouble = _first_line(error)
+                if self._spool is not None:
+                    self._spool.doubtful = True
                 if self._stopping.is_set():
                     return
                 self._stopping.wait(backoff)
@@ -106,16 +110,29 @@ class Sender:
         from pipelines.tracking.mlflow_store import RefusedError
 
         writer, count = self._writer(spool, connection, writers), 0
-        while unsent := spool.unsent():
-            for operation, offset in _batched(unsent):
-                try:
-                    self._apply(writer, operation, connection)
-                except RefusedError as error:
-                    self.refused += 1
-                    spool.refuse(operation, str(error))
-                spool.acknowledge(offset)
-                count += 1
+        arrived = spool.offset
+        try:
+            while unsent := spool.unsent():
+                for operation, offset in _batched(unsent):
+                    try:
+                        self._apply(writer, operation, connection)
+                    except RefusedError as error:
+                        self.refused += 1
+                        spool.refuse(operation, str(error))
+                    arrived = offset
+                    count += 1
+                    if time.monotonic() - self._acknowledged > ACKNOWLEDGE_S:
+                        self._acknowledge(spool, arrived)
+                self._acknowledge(spool, arrived)
+        finally:
+            self._acknowledge(spool, arrived)
         return count
+
+    def _acknowledge(self, spool: Spool, offset: int) -> None:
+        """Not after each operation: what is sent again does no harm."""
+        if offset > spool.offset:
+            spool.acknowledge(offset)
+        self._acknowledged = time.monotonic()
 
     def _apply(self, writer: Any, operation: Operation, connection: Any) -> None:
         """Carry out an operation. An artifact is given up when its storage fails again and again while MLflow itself
@@ -145,20 +162,24 @@ class Sender:
 
 
 def _batched(unsent: list[tuple[Operation, int]]) -> list[tuple[Operation, int]]:
-    """Neighbouring points of one run as one operation."""
+    """Neighbouring values of one run as one operation."""
     merged: list[tuple[Operation, int]] = []
     for operation, offset in unsent:
         last = merged[-1][0] if merged else {}
-        joins = operation.get("op") == last.get("op") == "metrics" and _same_run(operation, last)
-        if joins and len(last["points"]) + len(operation["points"]) <= BATCH_POINTS:
-            merged[-1] = ({**last, "points": [*last["points"], *operation["points"]]}, offset)
+        if _joins(last, operation):
+            both = {name: {**last[name], **operation[name]} for name in ("params", "tags")}
+            merged[-1] = ({**last, **both, "points": [*last["points"], *operation["points"]]}, offset)
         else:
             merged.append((operation, offset))
     return merged
 
 
-def _same_run(one: Operation, other: Operation) -> bool:
-    return one["key"] == other["key"] and one.get("model") == other.get("model")
+def _joins(last: Operation, operation: Operation) -> bool:
+    whole = {"key", "model", "points", "params", "tags"}
+    if not (operation.get("op") == last.get("op") == "log" and whole <= operation.keys() & last.keys()):
+        return False
+    same = operation["key"] == last["key"] and operation["model"] == last["model"]
+    return same and len(last["points"]) + len(operation["points"]) <= BATCH_POINTS
 
 
 def _first_line(error: Exception) -> str:

@@ -32,6 +32,7 @@ class Spool:
         self.directory = directory
         self._lock = lock
         self._log = directory / "operations.jsonl"
+        self.doubtful = self._log.exists()  # whether operations may have arrived that are not acknowledged
         self._append = threading.Lock()
         self._files = 0
         state = self._read_state()

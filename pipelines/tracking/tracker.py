@@ -82,7 +82,7 @@ class Tracking:
         if message.kind == "metrics":
             points = operations.metric_points(body["values"], body.get("at"), body.get("time") or time.time())
             self._last.setdefault(message.step, {}).update({point[0]: point for point in points})
-            self._put([{"op": "metrics", "key": message.step, "points": points}])
+            self._put([operations.log(message.step, points)])
         elif message.kind == "figure":
             self._put_file(message.step, Path(body["path"]), "figures")
 
@@ -178,7 +178,7 @@ class Tracking:
             points = operations.metric_points(system_metrics(), self._samples, time.time())
             self._samples += 1
             running = [name for name, step in list(self._open.items()) if step.state != "cached"]
-            self._put({"op": "metrics", "key": name, "points": points} for name in running)
+            self._put(operations.log(name, points) for name in running)
 
 
 def system_metrics() -> dict[str, float]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ValidationError
 
-from stages.artifacts.manifest import SPLITS, Manifest, Split, Tally
+from stages.artifacts.manifest import SPLITS, Cut, Manifest, Split, Tally
 from stages.base import Artifact, ArtifactError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ SAMPLES = "samples.parquet"
 FAMILIES = "families.parquet"
 CARD, CARD_PAGE = "card.md", "card.html"
 BATCH_DOCUMENTS = 64
-LARGE_LOSS = 0.9  # of a source's bytes: worth a warning
+LARGE_LOSS = 0.9  # of a source's documents or bytes: worth a warning
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,9 @@ class Corpus(Artifact):
             "read": total.read.model_dump(),
             "kept": total.kept.model_dump(),
             "splits": {split: manifest.size(split).model_dump() for split in SPLITS},
-            "kept by source": _kept(manifest.by("source")),
-            "kept by language": _kept(manifest.by("language")),
-            "kept by licence": _kept(manifest.by("license")),
+            "kept by source": _kept(manifest, "source"),
+            "kept by language": _kept(manifest, "language"),
+            "kept by licence": _kept(manifest, "license"),
             "dropped": {reason: tally.model_dump() for reason, tally in total.dropped.items()},
             "trimmed bytes": dict(total.trimmed),
             "warnings": warnings(manifest),
@@ -198,17 +198,24 @@ def warnings(manifest: Manifest) -> list[str]:
     """What a person should look at: sources that lost nearly all, or gave nothing."""
     found = []
     for source, flow in manifest.by("source").items():
-        lost = 1 - flow.kept.bytes / flow.read.bytes if flow.read.bytes else 0.0
-        if lost > LARGE_LOSS:
-            causes = {**{reason: tally.bytes for reason, tally in flow.dropped.items()}, **flow.trimmed}
-            worst = max(causes, key=lambda cause: causes[cause])
-            found.append(f"source {source} lost {lost:.0%} of its {flow.read.bytes / 1e6:.1f} MB, mostly by {worst}")
+        dropped = sum(flow.dropped.values(), Tally())
+        documents, size = (
+            lost / read if read else 0.0
+            for lost, read in ((dropped.documents, flow.read.documents), (dropped.bytes, flow.read.bytes))
+        )
+        if max(documents, size) > LARGE_LOSS:
+            worst = max(flow.dropped, key=lambda reason: flow.dropped[reason].documents)
+            found.append(
+                f"source {source} lost {documents:.0%} of its documents, {size:.0%} of its bytes; most by {worst}"
+            )
     silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
     return found + [f"source {source} holds no document" for source in sorted(silent)]
 
 
-def _kept(flows: Mapping[str, object]) -> dict[str, object]:
-    return {name or "(none)": flow.kept.model_dump() for name, flow in flows.items()}  # type: ignore[attr-defined]
+def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:
+    """Those that have something, the largest first."""
+    flows = sorted(manifest.by(cut).items(), key=lambda item: -item[1].kept.bytes)
+    return {name or "(none)": flow.kept.model_dump() for name, flow in flows if flow.kept.documents}
 
 
 @contextmanager

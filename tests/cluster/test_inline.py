@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.base import Executor, Launcher, Send
+from cluster.base import Executor, Launcher, Message, Send
 from cluster.config import InlineCluster, executor
 from stages.base import Demand, Stopped
 from tests.cluster import work
@@ -36,6 +36,18 @@ def test_messages_come_before_the_outcome(inline: Executor) -> None:
     ended, said = run(inline, partial(work.say, 3))
     assert [message.body["at"] for message in said] == [0, 1, 2]
     assert ended.state == "done"
+
+
+def test_what_is_said_is_delivered_while_the_work_runs(inline: Executor) -> None:
+    heard: list[object] = []
+
+    def say_and_look(launcher: Launcher, send: Send) -> int:
+        send(Message("step", "note", {"text": "here"}))
+        return len(heard)
+
+    inline.start("step", say_and_look, Demand(), heard.append)
+    (ended,) = inline.wait(0)
+    assert ended.result == 1  # type: ignore[union-attr]
 
 
 def test_a_gang_is_one_rank(inline: Executor) -> None:

@@ -59,9 +59,9 @@ def training(
     return bloomline, process
 
 
-def goes_on(bloomline: CommandLine, content: str) -> None:
-    """The same command again ends well, from a checkpoint, with the same bits."""
-    code, out = bloomline("run", *TRAINING)
+def goes_on(bloomline: CommandLine, content: str, *elsewhere: str) -> None:
+    """The same command again (or the same work elsewhere) ends well, from a checkpoint, with the same bits."""
+    code, out = bloomline("run", *TRAINING, *elsewhere)
     assert code == 0, out
     assert "goes on from the checkpoint of step" in out
     record = pretrained(bloomline)
@@ -103,7 +103,7 @@ def test_the_ray_head(training, undisturbed: tuple[Path, str]) -> None:
     assert "Traceback" not in out, out
     assert "bloomline" in out.split("Next:")[-1], out
     assert pretrained(bloomline) is None
-    goes_on(bloomline, undisturbed[1])
+    goes_on(bloomline, undisturbed[1], "cluster=inline")
 
 
 def test_sigterm_saves_and_stops(training, undisturbed: tuple[Path, str]) -> None:
@@ -112,7 +112,7 @@ def test_sigterm_saves_and_stops(training, undisturbed: tuple[Path, str]) -> Non
     out, _ = process.communicate(timeout=90)
     assert process.returncode == 128 + signal.SIGTERM, out
     assert "stopped" in out
-    goes_on(bloomline, undisturbed[1])
+    goes_on(bloomline, undisturbed[1], "cluster=inline")
 
 
 def alive(process: psutil.Process) -> bool:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.base import Executor, Message, Node, Outcome, Work
+from cluster.base import Deliver, Executor, Message, Node, Outcome, Work
 from pipelines.graph import build, select
 from pipelines.plan import Plan, make
 from pipelines.provenance import Provenance
@@ -80,7 +80,7 @@ class ThreadExecutor:
         self._events: queue.Queue[Message | Outcome] = queue.Queue()
         self._stopping: dict[str, threading.Event] = {}
 
-    def start(self, step: str, work: Work, demand: Demand) -> None:
+    def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
         stopping = self._stopping[step] = threading.Event()
         threading.Thread(target=self._run, args=(step, work, stopping), daemon=True).start()
 

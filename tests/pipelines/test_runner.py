@@ -126,7 +126,7 @@ def test_damage_after_planning_is_noticed_when_the_input_is_read(store: Store) -
     run(store, six_steps(), until=["c"])
 
     class Late(ThreadExecutor):
-        def start(self, step, work, demand) -> None:
+        def start(self, step, work, demand, deliver=None) -> None:
             if step == "d":
                 record = store.latest("demo", "c")
                 file = Path(store.uri(record)) / "text.txt"

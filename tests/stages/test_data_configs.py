@@ -1,4 +1,4 @@
-"""Every YAML of the groups corpus, ngram, tokenizer, tokens and evaluate is a valid config of its stage."""
+"""Every YAML of the groups corpus, ngram, remove, tokenizer, tokens and evaluate is a valid config of its stage."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CONF = Path(__file__).parents[2] / "conf"
 EDGES = {
     "corpus": (),
     "ngram": ("corpus",),
+    "remove": ("corpus",),
     "tokenizer": ("corpus",),
     "tokens": ("corpus", "tokenizer"),
     "evaluate": ("model", "corpus"),
@@ -29,13 +30,15 @@ def test_composes_to_a_valid_stage(path: Path) -> None:
         config = compose(f"{path.parent.name}/{path.stem}")[path.parent.name]
     if path.name == "files.yaml":
         config.sources.files.reader.paths = ["data/*.txt"]  # the one value that a user has to give
+    if path.name == "listed.yaml":
+        config.listed.path = "removals.txt"
     values: dict[str, Any] = OmegaConf.to_container(config, throw_on_missing=True)  # type: ignore[assignment]
     stage = registry.load(path.parent.name)(**values, **{name: name for name in EDGES[path.parent.name]})
     assert set(values) <= stage.model_fields_set
 
 
 def test_every_group_has_a_debug_size_and_the_quickstarts() -> None:
-    for group in EDGES.keys() - {"ngram"}:  # no step of the quickstart
+    for group in EDGES.keys() - {"ngram", "remove"}:  # no steps of the quickstart
         assert {"debug", "quickstart"} <= {path.stem for path in FILES if path.parent.name == group}
 
 

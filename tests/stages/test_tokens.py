@@ -54,9 +54,10 @@ def test_every_token_leads_back_to_its_document(
     loaded, position = tokenizer.load(), 0
     for number, document in enumerate(documents):
         found = train.document(number)
-        assert (found.id, found.source, found.path, found.license) == (
-            document.id, document.source, document.path, document.license,
+        assert (found.id, found.source, found.path, found.license, found.operations) == (
+            document.id, document.source, document.path, document.license, document.operations,
         )  # fmt: skip
+        assert found.operations == corpus.manifest.sources[found.source].chain
         assert (found.start, found.bytes) == (position, len(document.text.encode()))
         ids = list(train.tokens[found.start : found.stop])
         assert ids[-1] == dataset.end_of_text

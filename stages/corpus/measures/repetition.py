@@ -55,8 +55,8 @@ class WordGrams:
         total = len(self._words) - length + 1
         if total < 1:
             return 0
-        ordered, start, count = self._counted(length)
-        best = ordered[start[count == count.max()]].min()  # the sort is stable: a group begins with its first place
+        first, count = self._counted(length)
+        best = first[count == count.max()].min()
         size = int(self._ends[best + length] - self._ends[best]) + length - 1
         return size * int(count.max())
 
@@ -68,12 +68,12 @@ class WordGrams:
         total = len(self._words) - length + 1
         if total < 1 or length >= self._distinct_from:
             return 0
-        ordered, start, _ = self._counted(length)
-        if len(start) == total:
+        keys = np.sort(rolling_keys(self._words, length))
+        if (keys[1:] != keys[:-1]).all():
             self._distinct_from = length
             return 0
         again = np.ones(total, bool)
-        again[ordered[start]] = False  # all but the first of each
+        again[self._counted(length)[0]] = False  # all but the first of each
         touched = np.zeros(len(self._words) + 1, np.int64)
         places = np.flatnonzero(again)
         np.add.at(touched, places, 1)
@@ -96,13 +96,13 @@ class WordGrams:
                 place += 1
         return characters
 
-    def _counted(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Places of the grams sorted by gram, where each group begins in that order, and how large each is."""
+    def _counted(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each different gram its first place and how often it occurs."""
         keys = rolling_keys(self._words, length)
-        ordered = np.argsort(keys, kind="stable")
+        ordered = np.argsort(keys)
         sorted_keys = keys[ordered]
         start = np.flatnonzero(np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1])))
-        return ordered, start, np.diff(np.append(start, len(keys)))
+        return np.minimum.reduceat(ordered, start), np.diff(np.append(start, len(keys)))
 
 
 def numbered(words: Sequence[str]) -> np.ndarray:

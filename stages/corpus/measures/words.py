@@ -12,19 +12,21 @@ from functools import cache, lru_cache
 
 _PLAIN = r"[^\W\d_]++(?=[\s,;!?\")])"  # most words, first: what follows them leaves no other choice
 _URL = r"(?:https?://|www\.|mailto:)[^\s<>\"]*[^\s<>\"'.,;:!?)\]}]"
-_MAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*"
+_MAIL = r"[\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)*"
 _ABBREVIATION = r"(?:[A-Z]|Mrs?|Ms|Dr|Prof|St|Jr|Sr|Gen|Rev|Inc|Corp|Co|Ltd|vs)\.(?!\w)|(?:[A-Za-z]\.){2,}"
 _CLITIC = r"['’](?:[sS]|[mM]|[dD]|[lL][lL]|[rR][eE]|[vV][eE])\b"
 _NEGATED = r"\w+(?=[nN]['’][tT]\b)|[nN]['’][tT]\b"
 _SIGNED = r"(?<![\w)\]])[+-][0-9][\w.,:/-]*\w|(?<![\w)\]])[+-][0-9]"
-_NUMBER = r"\d+(?:[.,:]\d+)+\w*"
+# Signs within a word: most beside a digit, several in a row, some between any letters.
 _JOINT = (
-    r"(?:[.&@]|/(?=\d)|(?<=\d)/|(?<=\D)-(?=\d)|(?<=\d)-(?=[^\W\d])|['’](?![sSmMdD]\b|[lL][lL]\b|[rR][eE]\b|[vV][eE]\b))"
+    r"(?:(?:(?<![a-z])\.|\.(?![A-Z])|[&@+$*#]|/(?=\d)|(?<=\d)/|(?<=\D)-(?=\d)|(?<=\d)-(?=[^\W\d])|(?<=\d),(?=\d))"
+    r"|[=:<>\"!\[](?=\d)|(?<=\d)[=:<>\"!\[]|[=:/<>\"!\[(]{2,8}"
+    r"|['’](?![sSmMdD]\b|[lL][lL]\b|[rR][eE]\b|[vV][eE]\b))"
 )
 _WORD = rf"(?:(?<!\w)/)?\w+(?:{_JOINT}\w+)*"
 _SMILEY = r"[:;=]-?[()DP](?!\w)"
 _MARKS = r"\.{2,}|-{2,}|[^\w\s]"
-_KINDS = (_PLAIN, _URL, _MAIL, _ABBREVIATION, _CLITIC, _NEGATED, _SIGNED, _NUMBER, _WORD, _SMILEY, _MARKS)
+_KINDS = (_PLAIN, _URL, _MAIL, _ABBREVIATION, _CLITIC, _NEGATED, _SIGNED, _WORD, _SMILEY, _MARKS)
 _TOKEN = re.compile("|".join(_KINDS))
 
 

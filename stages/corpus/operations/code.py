@@ -14,7 +14,10 @@ _WORD_CHARACTER = re.compile(r"\w")
 
 
 class CodeQuality(Operation):
-    """Drops source files that look like data, generated or minified code. ROOTS' bounds are exclusive, as here."""
+    """Drops source files that look like data, generated or minified code.
+
+    ROOTS' bounds (arXiv 2303.03915, section 3.1.2), exclusive as there.
+    """
 
     operation: Literal["code_quality"] = "code_quality"
     more_than_characters: NonNegativeInt = 100

@@ -14,7 +14,10 @@ GRAM = Annotated[int, Field(ge=1, le=64)]
 
 
 class GopherQuality(Operation):
-    """Drops what is no prose: too short or long, odd words, many symbols, lists, cut-off lines, no stop words."""
+    """Drops what is no prose: too short or long, odd words, many symbols, lists, cut-off lines, no stop words.
+
+    Gopher's quality rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1), as datatrove reads them.
+    """
 
     operation: Literal["gopher_quality"] = "gopher_quality"
     min_words: NonNegativeInt = 50
@@ -72,7 +75,8 @@ _LETTER = re.compile(r"[^\W\d_]")
 class GopherRepetition(Operation):
     """Drops what repeats itself: lines and paragraphs, frequent short grams of words, repeated long ones.
 
-    Shares are of all lines or paragraphs, or of the characters of the text. Limits of grams are by their length.
+    Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1). Shares are of all lines or paragraphs, or
+    of the characters of the text. Limits of grams are by their length.
     """
 
     operation: Literal["gopher_repetition"] = "gopher_repetition"

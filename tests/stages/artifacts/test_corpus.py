@@ -117,24 +117,26 @@ def test_a_ledger_that_is_not_as_recorded_is_refused(made: Corpus, tmp_path: Pat
 
 
 def test_a_source_that_lost_nearly_all_is_told() -> None:
-    def cell(source: str, kept: int) -> Cell:
-        tally = Tally(documents=1, bytes=kept)
-        lost = {"gopher.too_few_words": Tally(documents=9, bytes=900), "text.too_short": Tally(documents=1, bytes=1)}
-        read = Tally(documents=11, bytes=kept + 901)
-        return Cell(source=source, language="en", license="MIT", lengths={kept.bit_length(): tally},
-                    flow=Flow(read=read, kept=tally, dropped=lost))  # fmt: skip
+    def cell(source: str, kept: int, lost: int) -> Cell:
+        tally, dropped = Tally(documents=1, bytes=kept), Tally(documents=lost, bytes=lost * 100)
+        flow = Flow(
+            read=Tally(documents=1 + lost, bytes=kept + lost * 100),
+            kept=tally,
+            dropped={"gopher_quality.too_few_words": dropped},
+        )
+        return Cell(source=source, language="en", license="MIT", lengths={kept.bit_length(): tally}, flow=flow)
 
     facts = SourceFacts(reader="files", rank=0, weight=1, operations=(), chain="")
     shards = [
-        ShardFacts(source=name, splits={"train": Tally(documents=1, bytes=kept)}, dropped=10)
-        for name, kept in (("bad", 9), ("good", 5000))
+        ShardFacts(source=name, splits={"train": Tally(documents=1, bytes=kept)}, dropped=lost)
+        for name, kept, lost in (("bad", 9, 10), ("good", 5000, 1))
     ]
     manifest = Manifest(
         sources=dict.fromkeys(("bad", "good", "silent"), facts),
-        cells=(cell("bad", 9), cell("good", 5000)),
+        cells=(cell("bad", 9, 10), cell("good", 5000, 1)),
         shards=tuple(shards),
     )
     assert warnings(manifest) == [
-        "source bad lost 99% of its 0.0 MB, mostly by gopher.too_few_words",
+        "source bad lost 91% of its documents, 99% of its bytes; most by gopher_quality.too_few_words",
         "source silent holds no document",
     ]

@@ -33,7 +33,7 @@ def many(folder: Path, files: int = 8) -> dict[str, Any]:
             ]
             bad = [{"text": "short"}, {"text": 3}, b"{", {"text": prose(number) + "\0"}, {"text": "cafe\u0301 " * 30}]
             write_lines(folder / name / f"{number:02d}.jsonl", records + bad)
-        operations = [{"operation": "normalise_unicode"}, {"operation": "words", "minimum": 20, "maximum": 60}]
+        operations = [{"operation": "normalise"}, {"operation": "words", "minimum": 20, "maximum": 60}]
         sources[name] = source(folder / name / "*.jsonl", rank=rank, license="MIT", operations=operations)
     return {"sources": sources, "shard_bytes": 20_000, "validation_fraction": 0.2, "limit_bytes": 60_000}
 
@@ -65,7 +65,7 @@ def test_every_source_and_language_is_conserved_and_every_drop_is_in_the_ledger(
     assert {(cell.source, cell.language) for cell in manifest.cells} == {
         (name, language) for name in ("web", "books") for language in ("en", "fr", "")
     }
-    assert manifest.total.trimmed["normalise_unicode"] > 0
+    assert manifest.total.trimmed["normalise"] > 0
     ledger = collections.Counter()
     bytes_ = collections.Counter()
     for shard in range(len(manifest.shards)):
@@ -81,7 +81,7 @@ def test_every_source_and_language_is_conserved_and_every_drop_is_in_the_ledger(
     assert {key: tally.documents for key, tally in counted.items()} == ledger
     assert {key: tally.bytes for key, tally in counted.items()} == bytes_
     assert {reason for _, _, reason in counted} == {
-        "read.no_text", "read.not_a_record", "text.nul_character", "words.too_few_words", "deduplicate.exact",
+        "read.no_text", "read.not_a_record", "text.nul_character", "words.too_few", "deduplicate.exact",
         "limit.over",
     }  # fmt: skip
     assert manifest.total.read.documents == 2 * 8 * 30
@@ -93,7 +93,7 @@ def test_the_ledger_says_why_and_duplicates_name_the_copy_that_stayed(tmp_path: 
     rows = [row for shard in range(len(corpus.manifest.shards)) for row in corpus.dropped(shard).to_pylist()]
     assert not kept.keys() & {row["id"] for row in rows}
     words = [row for row in rows if row["operation"] == "words"]
-    assert {(row["rule"], row["value"], row["threshold"]) for row in words} == {("too_few_words", "1", "20")}
+    assert {(row["rule"], row["value"], row["threshold"]) for row in words} == {("too_few", "1", "20")}
     copies = [row for row in rows if row["operation"] == "deduplicate"]
     assert len(copies) > 50
     assert {kept[row["value"]].source for row in copies if row["source"] == "books"} == {"web"}  # of the smaller rank
@@ -110,7 +110,7 @@ def test_samples_are_drawn_by_seed_and_show_the_text(tmp_path: Path) -> None:
     per_rule = collections.Counter((row["source"], row["operation"], row["rule"]) for row in tables[0])
     assert set(per_rule.values()) <= {1, 2, 3}
     assert per_rule["books", "deduplicate", "exact"] == 3
-    assert {row["text"] for row in tables[0] if row["rule"] == "too_few_words"} == {"short"}
+    assert {row["text"] for row in tables[0] if row["rule"] == "too_few"} == {"short"}
 
 
 def test_samples_of_parts_are_those_of_the_whole() -> None:

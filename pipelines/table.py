@@ -1,0 +1,105 @@
+"""A table of text without borders, for one row or for thousands.
+
+Widths are measured once; only what is too wide for its column is cut or folded. (Rich's own table lays every cell out
+by itself: a third of a second for a plan of a thousand steps.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GAP = 2
+LEAST = 8  # columns of the terminal that a flexible column has at least
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column is laid out. Widths are in columns of the terminal."""
+
+    title: str
+    most: int | None = None  # its width at most
+    flexible: bool = False  # gives way where the terminal is too narrow
+    fold: bool = False  # what is too long goes on below; otherwise it is cut
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text without control characters, and its style."""
+
+    text: str
+    style: str = ""
+
+
+def draw(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print a table with a line of titles."""
+    from rich.segment import Segment, Segments
+    from rich.style import Style
+
+    titles = [Cell(column.title, "bold") for column in columns]
+    widths = _widths(columns, [titles, *rows], out.width)
+    styles = {cell.style: Style.parse(cell.style) for row in [titles, *rows] for cell in row}
+    segments = []
+    for row in [titles, *rows]:
+        folded = [_lines(cell.text, column, width) for cell, column, width in zip(row, columns, widths, strict=True)]
+        for line in zip_longest(*folded, fillvalue=""):
+            last = max((index for index, text in enumerate(line) if text.strip()), default=0)
+            for index, text in enumerate(line[: last + 1]):
+                padded = _padded(text, widths[index], columns[index].right)
+                segments.append(Segment(padded.rstrip() if index == last else padded, styles[row[index].style]))
+                segments.append(Segment("\n" if index == last else " " * GAP))
+    out.print(Segments(segments), end="")
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available: int) -> list[int]:
+    from rich.cells import cell_len
+
+    widths = [
+        min(max(cell_len(row[index].text) for row in rows), column.most or available)
+        for index, column in enumerate(columns)
+    ]
+    excess = sum(widths) + GAP * (len(columns) - 1) - available
+    for index in sorted(range(len(columns)), key=lambda index: -widths[index]):
+        if excess > 0 and columns[index].flexible:
+            narrower = max(widths[index] - excess, min(widths[index], max(LEAST, len(columns[index].title))))
+            excess -= widths[index] - narrower
+            widths[index] = narrower
+    return widths
+
+
+def _lines(text: str, column: Column, width: int) -> list[str]:
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width and "\n" not in text:
+        return [text]
+    if not column.fold:
+        return [set_cell_size(text.replace("\n", " "), width - 1) + "…"]
+    return _folded(text, width)
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Lines no wider than `width`, broken between words where possible."""
+    from rich.cells import cell_len, chop_cells
+
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) <= width:
+            lines[-1] = joined
+            continue
+        pieces = chop_cells(word, width)
+        lines = [*lines, *pieces] if lines[-1] else [*lines[:-1], *pieces]
+    return lines
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    from rich.cells import cell_len
+
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space

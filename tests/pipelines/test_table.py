@@ -1,0 +1,58 @@
+"""The table: every width kept, nothing of a folded cell lost."""
+
+from __future__ import annotations
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from pipelines import terminal
+from pipelines.table import Cell, Column, draw
+
+COLUMNS = [Column("Step", most=10), Column("Time", right=True), Column("Why", flexible=True, fold=True)]
+
+
+def drawn(rows: list[tuple[str, str, str]], width: int, columns: list[Column] = COLUMNS) -> list[str]:
+    file = io.StringIO()
+    draw(terminal.console(file, width), columns, [[Cell(text) for text in row] for row in rows])
+    return file.getvalue().splitlines()
+
+
+def test_columns_stand_below_their_titles() -> None:
+    assert drawn([("a", "1 s", "first"), ("bcd", "10 s", "second one")], 40) == [
+        "Step  Time  Why",
+        "a      1 s  first",
+        "bcd   10 s  second one",
+    ]
+
+
+def test_what_is_too_long_is_cut_or_folded() -> None:
+    assert drawn([("a" * 12, "1 s", "one two three four")], 30)[1:] == [
+        "aaaaaaaaa…   1 s  one two",
+        "                  three four",
+    ]
+
+
+def test_the_widest_gives_way_first() -> None:
+    columns = [Column("A", flexible=True), Column("B", flexible=True)]
+    assert drawn([("a" * 30, "b" * 10)], 30, columns)[1] == "a" * 17 + "…  " + "b" * 10  # type: ignore[list-item]
+
+
+def test_an_empty_cell_leaves_no_trailing_space() -> None:
+    assert drawn([("a", "", "")], 40)[1] == "a"
+    assert drawn([], 40) == ["Step  Time  Why"]
+
+
+words = st.text(st.characters(exclude_categories=["C", "Z", "M"]), min_size=1, max_size=30)
+
+
+@given(st.lists(st.tuples(words, words, st.lists(words, max_size=5).map(" ".join)), max_size=4), st.integers(80, 200))
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(rows: list[tuple[str, str, str]], width: int) -> None:
+    lines = drawn(rows, width)
+    assert all(cell_len(line) <= width for line in lines)
+    whole = "".join("".join(lines).split())
+    for _, _, why in rows:
+        for word in why.split():
+            assert word in whole
