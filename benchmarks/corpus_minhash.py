@@ -21,8 +21,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, for a process of its own
 
 FILES = {
-    "near-duplicates-war-and-peace.jsonl.gz": "text", "ewt-web-text.jsonl.gz": "text", "spamassassin-raw.jsonl.gz": "raw",
-}  # fmt: skip
+    "near-duplicates-war-and-peace.jsonl.gz": "text",
+    "ewt-web-text.jsonl.gz": "text",
+    "spamassassin-raw.jsonl.gz": "raw",
+}
 BANDS, ROWS = 14, 8  # of all, as is datatrove's default; ours is measured with its own as well
 Pairs = Iterable[tuple[str, str]]
 
@@ -35,7 +37,10 @@ def measure(data: Path, folder: Path, peer_python: str) -> dict[str, Any]:
     for name, field in FILES.items():
         with gzip.open(data / "messy" / name, "rt", encoding="utf-8") as lines:
             found_rows = [json.loads(line) for line in lines]
-        rows += [{"id": f"{row.get('family', '')}|{row['id']}", "text": row[field]} for row in found_rows]
+        rows += [
+            {"id": f"{row.get('family', '')}|{row['id']}", "text": row[field].encode("utf-8", "replace").decode()}
+            for row in found_rows
+        ]
     documents.write_text("".join(json.dumps({"id": row["id"], "text": row["text"]}) + "\n" for row in rows))
     size = sum(len(row["text"].encode()) for row in rows)
     runs = {

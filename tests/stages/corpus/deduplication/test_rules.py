@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from stages.artifacts.corpus import Corpus
 from stages.corpus.deduplication.url import host_and_path
+from stages.corpus.remove import RemoveDocuments
 from stages.corpus.stage import IngestCorpus
 from tests.stages.corpus.examples import all_documents, digests, ingest, prose, source, write_lines
-from tests.support import test_data
+from tests.support import run_stage, test_data
 
 
 def records(*names: str) -> list[dict[str, Any]]:
@@ -201,3 +202,19 @@ def test_a_repeated_passage_stays_where_it_has_the_first_claim(tmp_path: Path) -
 def test_a_rule_that_can_not_be_is_refused_at_once(rule: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         IngestCorpus(sources={"files": source("*.txt")}, deduplicate=[rule])
+
+
+def test_a_removed_document_takes_its_family_along(tmp_path: Path) -> None:
+    words = [paragraphs(number, 200) for number in (1, 2)]
+    alike = [" ".join([*text, "end", str(copy)]) for text in words for copy in range(2)]
+    corpus = deduplicated(tmp_path, [*alike, *map(prose, range(40))], {"rule": "near"})
+    rows = corpus.families().to_pylist()
+    gone = next(row["id"] for row in rows if row["kept"])
+    listed = tmp_path / "removals.txt"
+    listed.write_text(gone)
+    stage = RemoveDocuments(corpus="corpus", listed={"path": listed}, workers=1)
+    after, _ = run_stage(stage, {"corpus": corpus}, tmp_path / "removed")
+    left = after.families().to_pylist()
+    assert left == [row for row in rows if row["family"] != gone]
+    assert len(left) == 2
+    assert gone not in (after.path / "card.html").read_text()
