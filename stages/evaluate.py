@@ -127,7 +127,6 @@ class Evaluate(Stage):
         torch.set_num_threads(self.threads)
         model = self.model.load(device="cuda" if self.gpus else "cpu")
         tokenizer = self.model.tokenizer()
-        tokenizer.encode_special_tokens = True  # in a text, "</s>" is letters
 
         def progress(done: int, windows: int) -> None:
             if ctx.stopping():

@@ -14,11 +14,14 @@ STAGES: dict[str, str] = {
     "remove": "stages.corpus.remove:RemoveDocuments",
     "ngram": "stages.ngram:TrainNgram",
     "tokenizer": "stages.tokenizer:TrainTokenizer",
+    "model_tokenizer": "stages.model_tokenizer:ModelTokenizer",
     "tokens": "stages.tokens:TokenizeCorpus",
     "pretrain": "stages.pretrain:Pretrain",
+    "import": "stages.import_model:ImportModel",
     "moe": "stages.moe:ConvertToExperts",
     "quantize": "stages.quantize:Quantize",
     "evaluate": "stages.evaluate:Evaluate",
+    "export": "stages.export_model:ExportModel",
     "deploy": "stages.deploy:Deploy",
 }
 

@@ -45,7 +45,7 @@ class TokenizeCorpus(Stage):
     shard_tokens: PositiveInt = 1 << 28  # a shard ends with the first document past so many
 
     def run(self, ctx: Context) -> TokenDataset:
-        tokenizer = self.tokenizer.load()
+        tokenizer, end_of_text = self.tokenizer.load(), self.tokenizer.end_of_text
         vocab_size = tokenizer.get_vocab_size()
         token_type: Literal["<u2", "<u4"] = "<u2" if vocab_size <= 1 << 16 else "<u4"
         manifest = self.corpus.manifest
@@ -62,12 +62,10 @@ class TokenizeCorpus(Stage):
                 if ctx.stopping():
                     writer.close()
                     raise Stopped
-                done += sum(writer.add(batch, _encode(tokenizer, batch)))
+                done += sum(writer.add(batch, [[*ids, end_of_text] for ids in _encode(tokenizer, batch)]))
                 ctx.progress(done, total, "bytes")
             splits[split] = writer.close()
-        facts = TokenFacts(
-            token_type=token_type, vocab_size=vocab_size, end_of_text=Tokenizer.end_of_text, splits=splits
-        )
+        facts = TokenFacts(token_type=token_type, vocab_size=vocab_size, end_of_text=end_of_text, splits=splits)
         (ctx.out / FACTS).write_text(facts.model_dump_json(indent=2) + "\n")
         dataset = TokenDataset(ctx.out)
         shutil.copyfile(self.tokenizer.file, dataset.tokenizer_path)
@@ -103,14 +101,14 @@ class _SplitWriter:
         self._index: pa.RecordBatchFileWriter | None = None
 
     def add(self, documents: list[Document], encoded: list[list[int]]) -> list[int]:
-        """Append documents; the bytes of each one's text."""
+        """Append documents, each `encoded` with the token that ends it; the bytes of each one's text."""
         import numpy as np
         import pyarrow as pa
 
         starts, sizes = [], [len(document.text.encode()) for document in documents]
         for ids in encoded:
             starts.append(self._tokens)
-            tokens = np.array([*ids, Tokenizer.end_of_text], dtype=self._type)
+            tokens = np.array(ids, dtype=self._type)
             if self._file is None or self._shards[-1] >= self._limit:
                 self._next_shard()
             assert self._file is not None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as LoadedTokenizer
 
     from stages.model.decoder import Decoder
+    from stages.model.tensor_files import TensorFiles
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "facts.json"
 JSON_LIMIT_BYTES = 1 << 20
@@ -35,7 +36,10 @@ JSON_LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Checkpoint(Artifact):
-    """A decoder's weights with its config, its tokenizer and the facts of its making."""
+    """A decoder's weights with its config, its tokenizer and the facts of its making.
+
+    Weights are stored in the type that they came in: float32 from training, and what an imported model has.
+    """
 
     is_model: ClassVar[bool] = True
 
@@ -91,10 +95,17 @@ class Checkpoint(Artifact):
 
         return read_weights(self.path / WEIGHTS, self.config)
 
+    def open_tensors(self) -> TensorFiles:
+        """As `state_dict`, but each tensor is read when it is asked for. A context: the file is closed at its end."""
+        from stages.model.weights import open_weights
+
+        return open_weights(self.path / WEIGHTS, self.config)
+
     def check(self) -> None:
         from stages.model.weights import refuse_not_finite
 
-        refuse_not_finite(self.path / WEIGHTS, self.state_dict())
+        with self.open_tensors() as tensors:
+            refuse_not_finite(self.path / WEIGHTS, tensors)
         vocabulary, rows = self.tokenizer().get_vocab_size(), self.config.vocab_size
         if vocabulary > rows:
             raise ArtifactError(f"{self.path}: the tokenizer has {vocabulary} tokens, the embedding only {rows} rows")
@@ -107,7 +118,7 @@ class Checkpoint(Artifact):
         if config.experts:
             described["experts per layer"] = list(config.experts.per_layer)
             described["active parameters"] = config.active_parameters
-        described["weights"] = config.quantization or "float32"
+        described["weights"] = config.quantization or self._stored_types()
         described["bytes"] = (self.path / WEIGHTS).stat().st_size
         return described | dict(self.facts)
 
@@ -128,10 +139,20 @@ class Checkpoint(Artifact):
         state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
         path.mkdir(parents=True, exist_ok=True)
         write_weights(path / WEIGHTS, state, config)
+        return cls.complete(path, config, tokenizer_json, facts)
+
+    @classmethod
+    def complete(cls, path: Path, config: DecoderConfig, tokenizer_json: Path, facts: Mapping[str, Any]) -> Checkpoint:
+        """Write what belongs beside the weights, which lie in the directory `path` already."""
         (path / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
         (path / FACTS).write_text(json.dumps(dict(facts), indent=2, allow_nan=False) + "\n")
         shutil.copyfile(tokenizer_json, path / TOKENIZER)
         return cls(path)
+
+    def _stored_types(self) -> str:
+        with self.open_tensors() as tensors:
+            found = {str(entry.dtype).removeprefix("torch.") for entry in tensors.entries.values()}
+        return ", ".join(sorted(found))
 
     def _json_text(self, name: str) -> str:
         path = self.path / name

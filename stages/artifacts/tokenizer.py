@@ -1,41 +1,52 @@
 """A byte-level BPE tokenizer, as the `tokenizers` library stores it.
 
-tokenizer.json   vocabulary, merges, pre-tokenizer and special tokens
+tokenizer.json        vocabulary, merges, pre-tokenizer and special tokens
+special_tokens.json   which token ends a text; left out where the special tokens are BLOOM's
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from stages.base import Artifact, ArtifactError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as LoadedTokenizer
 
-TOKENIZER = "tokenizer.json"
-FILE_LIMIT_BYTES = 256 << 20
+TOKENIZER, SPECIAL = "tokenizer.json", "special_tokens.json"
+FILE_LIMIT_BYTES, SPECIAL_LIMIT_BYTES = 256 << 20, 1 << 16
 
 # BLOOM's special tokens; the position is the id.
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
-UNKNOWN, BEGIN_OF_TEXT, END_OF_TEXT, PADDING = range(4)
+END_OF_TEXT = SPECIAL_TOKENS.index("</s>")
 
 
 @dataclass(frozen=True)
 class Tokenizer(Artifact):
     """Text to token ids and back, without loss."""
 
-    unknown: ClassVar[int] = UNKNOWN
-    begin_of_text: ClassVar[int] = BEGIN_OF_TEXT
-    end_of_text: ClassVar[int] = END_OF_TEXT
-    padding: ClassVar[int] = PADDING
-
     @property
     def file(self) -> Path:
         """The `tokenizer.json`: a checkpoint keeps a copy of it."""
         return self.path / TOKENIZER
+
+    @property
+    def end_of_text(self) -> int:
+        """The token that ends every text."""
+        path = self.path / SPECIAL
+        if not path.exists():
+            return END_OF_TEXT
+        try:
+            found = json.loads(path.read_bytes()[:SPECIAL_LIMIT_BYTES])["end_of_text"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            found = None
+        if not isinstance(found, int) or isinstance(found, bool) or self.load().id_to_token(found) is None:
+            raise ArtifactError(f"{path} does not say which token of {TOKENIZER} is the `end_of_text`")
+        return found
 
     @property
     def vocab_size(self) -> int:
@@ -61,10 +72,13 @@ class Tokenizer(Artifact):
 
     def check(self) -> None:
         loaded = self.load()
+        if (self.path / SPECIAL).exists():
+            _ = self.end_of_text
+            return
         for index, token in enumerate(SPECIAL_TOKENS):
             if loaded.token_to_id(token) != index:
                 found = loaded.token_to_id(token)
                 raise ArtifactError(f"{self.file}: special token {token} has the id {found}, expected {index}")
 
     def describe(self) -> Mapping[str, object]:
-        return {"vocab_size": self.vocab_size, "special_tokens": dict(enumerate(SPECIAL_TOKENS))}
+        return {"vocab_size": self.vocab_size, "end of text": self.load().id_to_token(self.end_of_text)}

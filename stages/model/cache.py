@@ -32,8 +32,8 @@ class Placement:
 class KeyValueCache:
     """Keys and values of `sequences` sequences of up to `capacity` tokens, a pair of tensors for each layer.
 
-    `keys[layer]` and `values[layer]` have the shape [sequences, heads, capacity, head size]; `lengths` [sequences] says
-    how many positions of each are filled. What lies beyond is never attended to.
+    `keys[layer]` and `values[layer]` have the shape [sequences, key-value heads, capacity, head size]; `lengths`
+    [sequences] says how many positions of each are filled. What lies beyond is never attended to.
     """
 
     keys: list[Tensor]
@@ -52,7 +52,7 @@ class KeyValueCache:
         capacity = config.context_length if capacity is None else capacity
         if not 0 < capacity <= config.context_length:
             raise ValueError(f"a cache of {capacity} tokens: the model's context has {config.context_length}")
-        shape = (sequences, config.heads, capacity, config.head_size)
+        shape = (sequences, config.grouped_heads, capacity, config.head_size)
         # Zeros and not uninitialised memory: masked positions weigh nothing, but nothing times NaN is NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
@@ -123,8 +123,8 @@ class KeyValueCache:
         return Placement(positions.clamp_max(extent - 1), extent, None, (rows, positions[rows, columns]), real)
 
     def append(self, layer: int, placement: Placement, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values [batch, heads, tokens, head size]; returns all that are to be seen,
-        [batch, heads, extent, head size]."""
+        """Store a layer's new keys and values [batch, key-value heads, tokens, head size]; returns all that are to be
+        seen, [batch, key-value heads, extent, head size]."""
         for cached, new in ((self.keys[layer], keys), (self.values[layer], values)):
             if placement.start is not None:
                 cached[:, :, placement.start : placement.extent] = new

@@ -6,11 +6,13 @@ artifact's `config.json` and the argument of `Decoder`. Imports no torch, so pla
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stages.base import Config
+from stages.model.shapes import active_elements, tensor_shapes
 
 
 class ExpertsConfig(Config):
@@ -31,19 +33,54 @@ class ExpertsConfig(Config):
         return self
 
 
+class RotaryScaling(Config):
+    """Rotary frequencies slowed down, for contexts longer than those a model was first trained on."""
+
+    kind: Literal["linear", "llama3"]  # all by `factor`; or Llama 3.1's: the slow ones, with a smooth transition
+    factor: float = Field(ge=1, allow_inf_nan=False)
+    # Of llama3 alone: a frequency is slow if it turns less often than this within the original context, and left alone
+    # if it turns more often than that.
+    low_frequency_factor: PositiveFloat = 1.0
+    high_frequency_factor: PositiveFloat = 4.0
+    original_context_length: PositiveInt = 8192
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.low_frequency_factor >= self.high_frequency_factor:
+            raise ValueError("rotary_scaling.low_frequency_factor must be below high_frequency_factor")
+        return self
+
+
 class DecoderConfig(Config):
-    """BLOOM's decoder (arXiv 2211.05100): pre-LayerNorm blocks, ALiBi, embedding LayerNorm, tied head."""
+    """A decoder of pre-norm blocks. The defaults are BLOOM's (arXiv 2211.05100): ALiBi, embedding LayerNorm, GELU.
+
+    OPT's shape (arXiv 2205.01068), Llama's (2307.09288) and PaLM's (2204.02311) are other values of the same fields.
+    """
 
     vocab_size: PositiveInt  # rows of the embedding; may be larger than the tokenizer's vocabulary (padding)
     hidden_size: PositiveInt
     layers: PositiveInt
     heads: PositiveInt
+    key_value_heads: PositiveInt | None = None  # each shared by as many query heads; 1: multi-query; null: `heads`
+    attention_head_size: PositiveInt | None = None  # numbers of one head; null: hidden_size / heads
     feed_forward_size: PositiveInt | None = None  # neurons between a layer's two matrices; null: 4 x hidden_size
+    feed_forward: Literal["gelu_tanh", "relu", "swiglu"] = "gelu_tanh"  # swiglu has a third matrix, the gate's
+    position: Literal["alibi", "learned", "rotary"] = "alibi"
+    position_offset: NonNegativeInt = 0  # rows of learned positions before the first position's; OPT has 2
+    rotary_base: float = Field(default=10_000.0, gt=1, allow_inf_nan=False)  # "theta"
+    rotary_scaling: RotaryScaling | None = None
+    normalisation: Literal["layer", "rms"] = "layer"
+    layer_norm_epsilon: PositiveFloat = 1e-5  # of either normalisation
+    embedding_norm: bool = True  # normalise the embeddings before the first block
+    parallel_blocks: bool = False  # attention and feed-forward read the same input, under one norm (PaLM)
+    biases: bool = True  # of linear maps and of layer norms; a head of its own never has one
+    tied_head: bool = True  # the head is the embedding
+    logit_scale: PositiveFloat = 1.0  # logits are multiplied by it; PaLM's is 1/sqrt(hidden_size)
     context_length: PositiveInt = 2048  # tokens that a sequence may have
-    layer_norm_epsilon: PositiveFloat = 1e-5
     # Standard deviation of the initial weights. BLOOM's 0.0048 is 1/sqrt(3 h) at its largest width, h = 14336; at
     # h = 256 the same rule gives 0.036.
     initial_deviation: PositiveFloat = 0.0048
+    embedding_deviation: PositiveFloat | None = None  # of the token embedding; null: `initial_deviation`
     bos_token_id: NonNegativeInt = 1
     eos_token_id: NonNegativeInt = 2
     pad_token_id: NonNegativeInt = 3
@@ -52,8 +89,16 @@ class DecoderConfig(Config):
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
-        if self.hidden_size % self.heads:
+        if self.attention_head_size is None and self.hidden_size % self.heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        if self.heads % self.grouped_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of key_value_heads {self.key_value_heads}")
+        if self.position == "rotary" and self.head_size % 2:
+            raise ValueError(f"position: rotary turns pairs of numbers, but a head has {self.head_size}")
+        for kind, names in {"learned": ["position_offset"], "rotary": ["rotary_base", "rotary_scaling"]}.items():
+            for name in names:
+                if self.position != kind and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} means something with position: {kind} only, not with {self.position}")
         if self.experts is not None and len(self.experts.per_layer) != self.layers:
             raise ValueError(
                 f"experts.per_layer names {len(self.experts.per_layer)} layers, the model has {self.layers}"
@@ -62,7 +107,17 @@ class DecoderConfig(Config):
 
     @property
     def head_size(self) -> int:
-        return self.hidden_size // self.heads
+        return self.attention_head_size or self.hidden_size // self.heads
+
+    @property
+    def grouped_heads(self) -> int:
+        """How many heads keys and values have."""
+        return self.key_value_heads or self.heads
+
+    @property
+    def gated(self) -> bool:
+        """Whether feed-forward networks have a gate: a third matrix."""
+        return self.feed_forward == "swiglu"
 
     @property
     def inner_size(self) -> int:
@@ -80,31 +135,22 @@ class DecoderConfig(Config):
 
     @property
     def parameters(self) -> int:
-        """How many parameters the model has, in closed form; the tied head counts once.
-
-        Dense: V h + 2h + L (12 h^2 + 13 h) + 2h, where feed_forward_size is 4h. A layer of E experts adds (E - 1)
-        feed-forward networks and E h for its gate, and with `residual` one more network and 2h + 2.
-        """
-        return self._count(active=False)
+        """How many parameters the model has; a tied head counts once."""
+        return sum(math.prod(shape) for shape in tensor_shapes(self).values())
 
     @property
     def active_parameters(self) -> int:
         """How many parameters one token passes through: `top_k` experts of each layer instead of all."""
-        return self._count(active=True)
+        return sum(active_elements(self, name, shape) for name, shape in tensor_shapes(self).items())
 
-    def _count(self, active: bool) -> int:
-        def network(inner: int) -> int:
-            return 2 * h * inner + inner + h
-
-        h = self.hidden_size
-        attention = 4 * h * h + 4 * h
-        total = self.vocab_size * h + 2 * h + 2 * h
-        for layer in range(self.layers):
-            total += attention + 2 * 2 * h
-            experts = self.experts_of(layer)
-            if self.experts is None or not experts:
-                total += network(self.inner_size)
-                continue
-            total += (self.experts.top_k if active else experts) * network(self.expert_inner_size) + experts * h
-            total += network(self.inner_size) + 2 * h + 2 if self.experts.residual else 0
-        return total
+    @property
+    def multiplied_parameters(self) -> int:
+        """The active parameters of matrices that a token is multiplied by, the head's included: what operations are
+        counted by. Not those of embeddings that are only looked up, norms and biases."""
+        looked_up = {"position_embeddings.weight"} | (set() if self.tied_head else {"word_embeddings.weight"})
+        matrices = [
+            (name, shape)
+            for name, shape in tensor_shapes(self).items()
+            if name.endswith("weight") and len(shape) > 1 and name not in looked_up
+        ]
+        return sum(active_elements(self, name, shape) for name, shape in matrices)

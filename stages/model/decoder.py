@@ -1,42 +1,51 @@
-"""The decoder: BLOOM's architecture (arXiv 2211.05100), as published, on any device.
+"""The decoder: token embedding, blocks of attention and feed-forward with pre-norm residuals, norm, head.
 
-Token embedding, LayerNorm, `layers` blocks of attention and feed-forward with pre-LayerNorm residuals, LayerNorm, and
-a head tied to the embedding. Parameter names are those of Hugging Face's BLOOM, with `blocks` for its `transformer.h`.
+BLOOM's architecture (arXiv 2211.05100) as published, and by config those of other families. Parameter names are those
+of Hugging Face's BLOOM, with `blocks` for its `transformer.h`.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own customary name
 from torch import Tensor, nn
 
-from stages.model import alibi
-from stages.model.cache import KeyValueCache, Placement
+from stages.model import layers
+from stages.model.cache import KeyValueCache
 from stages.model.config import DecoderConfig
-from stages.model.feed_forward import FeedForward, MixtureOfExperts, Routing
-from stages.model.layers import embedding, linear
+from stages.model.feed_forward import Routing, feed_forward
+from stages.model.forward_pass import ForwardPass
+from stages.model.rotary import rotate
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with an additive bias; queries, keys and values from one fused matrix.
+    """Self-attention; queries, keys and values from one fused matrix.
 
-    The rows of `query_key_value` are ordered by head, then query, key, value within the head, as BLOOM has them.
+    Each head of keys and values serves a group of query heads. The rows of `query_key_value` are ordered by group:
+    the group's queries head by head, then its keys, then its values. With a group for each head that is BLOOM's order.
     """
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.heads, self.head_size = layer, config.heads, config.head_size
-        self.query_key_value = linear(config, config.hidden_size, 3 * config.hidden_size)
-        self.dense = linear(config, config.hidden_size, config.hidden_size)
+        self.layer, self.groups, self.head_size = layer, config.grouped_heads, config.head_size
+        self.heads_of_group = config.heads // config.grouped_heads
+        attended = config.heads * config.head_size
+        fused = attended + 2 * config.grouped_heads * config.head_size
+        self.query_key_value = layers.linear(config, config.hidden_size, fused)
+        self.dense = layers.linear(config, attended, config.hidden_size)
 
-    def forward(self, x: Tensor, bias: Tensor, cache: KeyValueCache | None, placement: Placement | None) -> Tensor:
-        batch, length, hidden = x.shape
-        fused = self.query_key_value(x).view(batch, length, self.heads, 3, self.head_size)
-        query, key, value = (part.transpose(1, 2) for part in fused.unbind(3))
-        if cache is not None and placement is not None:
-            key, value = cache.append(self.layer, placement, key, value)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        output: Tensor = self.dense(mixed.transpose(1, 2).reshape(batch, length, hidden))
+    def forward(self, x: Tensor, shared: ForwardPass) -> Tensor:
+        batch, length, _ = x.shape
+        fused = self.query_key_value(x).view(batch, length, self.groups, self.heads_of_group + 2, self.head_size)
+        queries, key, value = fused.split([self.heads_of_group, 1, 1], 3)
+        query, key, value = (part.flatten(2, 3).transpose(1, 2) for part in (queries, key, value))
+        if shared.rotation is not None:
+            query, key = rotate(query, shared.rotation), rotate(key, shared.rotation)
+        if shared.cache is not None and shared.placement is not None:
+            key, value = shared.cache.append(self.layer, shared.placement, key, value)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=shared.bias, enable_gqa=self.heads_of_group > 1
+        )
+        output: Tensor = self.dense(mixed.transpose(1, 2).flatten(2))
         return output
 
 
@@ -45,21 +54,30 @@ class Block(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.input_layernorm = layers.norm(config)
         self.self_attention = Attention(config, layer)
-        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.mlp = MixtureOfExperts(config, layer) if config.experts_of(layer) else FeedForward(config)
+        self.post_attention_layernorm = layers.norm(config)
+        self.mlp = feed_forward(config, layer)
 
-    def forward(
-        self,
-        x: Tensor,
-        bias: Tensor,
-        cache: KeyValueCache | None = None,
-        placement: Placement | None = None,
-        routings: list[Routing] | None = None,
-    ) -> Tensor:
-        x = x + self.self_attention(self.input_layernorm(x), bias, cache, placement)
-        mixed: Tensor = self.mlp(self.post_attention_layernorm(x), routings)
+    def forward(self, x: Tensor, shared: ForwardPass) -> Tensor:
+        x = x + self.self_attention(self.input_layernorm(x), shared)
+        mixed: Tensor = self.mlp(self.post_attention_layernorm(x), shared.routings)
+        return x + mixed
+
+
+class ParallelBlock(nn.Module):
+    """One layer in PaLM's form (arXiv 2204.02311, section 2): attention and feed-forward of one normalised copy, side
+    by side, both added to the stream."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = layers.norm(config)
+        self.self_attention = Attention(config, layer)
+        self.mlp = feed_forward(config, layer)
+
+    def forward(self, x: Tensor, shared: ForwardPass) -> Tensor:
+        normalised = self.input_layernorm(x)
+        mixed: Tensor = self.self_attention(normalised, shared) + self.mlp(normalised, shared.routings)
         return x + mixed
 
 
@@ -69,10 +87,13 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.word_embeddings = embedding(config)
-        self.word_embeddings_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.ln_f = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
+        block = ParallelBlock if config.parallel_blocks else Block
+        self.word_embeddings = layers.embedding(config)
+        self.position_embeddings = layers.positions(config)
+        self.word_embeddings_layernorm = layers.embedding_norm(config)
+        self.blocks = nn.ModuleList(block(config, layer) for layer in range(config.layers))
+        self.ln_f = layers.norm(config)
+        self.lm_head = layers.head(config)
 
     def forward(
         self,
@@ -88,8 +109,13 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head: [..., hidden] -> [..., vocabulary]. Apart from `hidden_states` so that losses can be chunked."""
-        logits: Tensor = self.word_embeddings.logits(hidden)
+        logits: Tensor = self.word_embeddings.logits(hidden) if self.lm_head is None else self.lm_head(hidden)
         return logits
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix, [vocabulary, hidden]: the embedding's if the two are tied."""
+        return self.word_embeddings.weight if self.lm_head is None else self.lm_head.weight
 
     def hidden_states(
         self,
@@ -100,35 +126,30 @@ class Decoder(nn.Module):
         cache: KeyValueCache | None = None,
         routings: list[Routing] | None = None,
     ) -> Tensor:
-        """The last layer's normalised output [batch, length, hidden].
+        """What the head multiplies: the last layer's normalised output (and scaled, if logits are), [batch, length,
+        hidden].
 
-        documents: [batch, length] integers; tokens see only tokens of the same document before them (packing).
+        documents: [batch, length] integers; tokens see only tokens of the same document before them (packing), and
+            positions are counted from the start of each stretch of a document.
         attention_mask: [batch, length], 0 at padding, on either side; padding is never seen (nor cached).
         cache: the tokens go on from the cached ones, row by row, and are then cached themselves. Excludes `documents`.
         routings: an empty list that is filled with where each layer of experts sent the tokens, bottom first.
         """
-        if cache is not None and documents is not None:
-            raise ValueError("a cache holds one document a row: `documents` and `cache` exclude each other")
-        placement = cache.place(tokens.shape[1], attention_mask) if cache is not None else None
-        x = self.word_embeddings_layernorm(self.word_embeddings(tokens).to(self.ln_f.weight.dtype))
-        bias = self._bias(tokens, documents, attention_mask, placement).to(x.dtype)
+        dtype = self.ln_f.weight.dtype
+        shared = ForwardPass.begin(
+            self.config,
+            tokens,
+            documents=documents,
+            attention_mask=attention_mask,
+            cache=cache,
+            routings=routings,
+            dtype=dtype,
+        )
+        x = self.position_embeddings(self.word_embeddings(tokens).to(dtype), shared.positions)
+        x = self.word_embeddings_layernorm(x)
         for block in self.blocks:
-            x = block(x, bias, cache, placement, routings)
+            x = block(x, shared)
         if cache is not None:
             cache.advance(tokens.shape[1], attention_mask)
         hidden: Tensor = self.ln_f(x)
-        return hidden
-
-    def _bias(
-        self, tokens: Tensor, documents: Tensor | None, attention_mask: Tensor | None, placement: Placement | None
-    ) -> Tensor:
-        length = tokens.shape[1]
-        head_slopes = torch.tensor(alibi.slopes(self.config.heads), device=tokens.device)
-        if placement is not None:
-            return alibi.attention_bias(head_slopes, placement.positions, placement.extent)
-        bias = alibi.attention_bias(head_slopes, torch.arange(length, device=tokens.device)[None], length)
-        if attention_mask is not None:
-            # Padding is a document of its own: nobody else sees it, and its own rows of attention stay finite.
-            real = attention_mask.bool()
-            documents = real.long() if documents is None else torch.where(real, documents, -1)
-        return bias if documents is None else alibi.separate(bias, documents)
+        return hidden if self.config.logit_scale == 1 else hidden * self.config.logit_scale

@@ -7,7 +7,9 @@ is padded; a forward pass costs `top_k` networks a token however many experts th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own customary name
@@ -40,31 +42,53 @@ class Routing:
         return self.probabilities.shape[1] * (self.probabilities.mean(0) * share).sum()
 
 
-class FeedForward(nn.Module):
-    """Two matrices with BLOOM's GELU between: the tanh form, whose constant 0.79788456 is sqrt(2/pi) in fp32."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),  # BLOOM's constant 0.79788456 is sqrt(2/pi) in fp32
+    "relu": F.relu,
+    "swiglu": F.silu,  # of the gate (arXiv 2002.05202)
+}
+
+
+class Network(nn.Module):
+    """Two matrices with an activation between; with a gate, a third one whose activation multiplies the first's
+    output. `linear(in_features, out_features)` makes a matrix."""
+
+    def __init__(self, config: DecoderConfig, inner_size: int, linear: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.feed_forward]
+        self.dense_h_to_4h = linear(config.hidden_size, inner_size)
+        self.dense_gate = linear(config.hidden_size, inner_size) if config.gated else None
+        self.dense_4h_to_h = linear(inner_size, config.hidden_size)
+
+    def compute(self, x: Tensor, *load: list[int]) -> Tensor:
+        """[..., hidden] -> [..., hidden]. `load`: what the matrices of experts ask for."""
+        inner = self.dense_h_to_4h(x, *load)
+        gate = self.dense_gate
+        inner = self.activation(inner) if gate is None else self.activation(gate(x, *load)) * inner
+        output: Tensor = self.dense_4h_to_h(inner, *load)
+        return output
+
+
+class FeedForward(Network):
+    """The feed-forward network of a dense layer."""
 
     def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.dense_h_to_4h = linear(config, config.hidden_size, config.inner_size)
-        self.dense_4h_to_h = linear(config, config.inner_size, config.hidden_size)
+        super().__init__(config, config.inner_size, partial(linear, config))
 
     def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
         """[..., hidden] -> [..., hidden]. There is no choice to make, so `routings` stays as it is."""
-        output: Tensor = self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x), approximate="tanh"))
-        return output
+        return self.compute(x)
 
 
-class ExpertNetworks(nn.Module):
+class ExpertNetworks(Network):
     """Feed-forward networks of the same shape, side by side."""
 
-    def __init__(self, config: DecoderConfig, experts: int, inner_size: int) -> None:
-        super().__init__()
-        self.dense_h_to_4h = expert_linear(config, experts, config.hidden_size, inner_size)
-        self.dense_4h_to_h = expert_linear(config, experts, inner_size, config.hidden_size)
+    def __init__(self, config: DecoderConfig, experts: int) -> None:
+        super().__init__(config, config.expert_inner_size, partial(expert_linear, config, experts))
 
     def forward(self, x: Tensor, load: list[int]) -> Tensor:
-        output: Tensor = self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x, load), approximate="tanh"), load)
-        return output
+        """[tokens, hidden] -> [tokens, hidden], the tokens sorted by expert."""
+        return self.compute(x, load)
 
 
 class MixtureOfExperts(nn.Module):
@@ -83,7 +107,7 @@ class MixtureOfExperts(nn.Module):
         self.layer, self.top_k = layer, config.experts.top_k
         count = config.experts_of(layer)
         self.gate = nn.Linear(config.hidden_size, count, bias=False)
-        self.experts = ExpertNetworks(config, count, config.expert_inner_size)
+        self.experts = ExpertNetworks(config, count)
         self.residual = FeedForward(config) if config.experts.residual else None
         self.coefficient = nn.Linear(config.hidden_size, 2) if config.experts.residual else None
 
@@ -130,3 +154,8 @@ def _mixed(outputs: Tensor, shares: Tensor) -> Tensor:
         return outputs[:, 0] * shares
     first, others = outputs[:, 0], outputs[:, 1:]
     return first + ((others - first[:, None]) * shares[:, 1:, None]).sum(1)
+
+
+def feed_forward(config: DecoderConfig, layer: int) -> FeedForward | MixtureOfExperts:
+    """The feed-forward part of a layer: one network, or a mixture of experts."""
+    return MixtureOfExperts(config, layer) if config.experts_of(layer) else FeedForward(config)

@@ -1,4 +1,4 @@
-"""Initial weights: BLOOM's, each parameter from a generator of its own.
+"""Initial weights: BLOOM's rule for every shape, each parameter from a generator of its own.
 
 A parameter's values depend on the seed, its name and its shape alone, not on the order in which parameters are made
 nor on which process makes them; and any range of them can be made without the rest.
@@ -20,7 +20,7 @@ CHUNK = 1 << 16  # values that share one counter of the generator
 
 
 def initialise(model: Decoder, seed: int) -> None:
-    """Give a decoder BLOOM's initial weights, in place: matrices normal around 0, biases 0, LayerNorm weights 1.
+    """Give a decoder its initial weights, in place: matrices normal around 0, biases 0, norms 1.
 
     The standard deviation is the config's; that of the matrices which write into the residual stream is divided by
     sqrt(2 layers), so that the stream's variance does not grow with depth.
@@ -37,6 +37,8 @@ def initial_values(config: DecoderConfig, seed: int, name: str, shape: tuple[int
     if "layernorm" in name or name.startswith("ln_f"):
         return torch.ones(shape)
     deviation = config.initial_deviation
+    if name == "word_embeddings.weight" and config.embedding_deviation is not None:
+        deviation = config.embedding_deviation
     if name.endswith(("self_attention.dense.weight", "dense_4h_to_h.weight")):
         deviation /= math.sqrt(2 * config.layers)
     return normal(seed, name, 0, math.prod(shape)).mul_(deviation).view(shape)

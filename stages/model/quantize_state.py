@@ -21,8 +21,9 @@ def quantize_state(state: Mapping[str, Tensor], config: DecoderConfig) -> tuple[
     if config.quantization is not None:
         raise StageError(f"the model is quantized already, to {config.quantization}")
     quantized = DecoderConfig.model_validate(config.model_dump() | {"quantization": "int8"})
-    target = expected_tensors(quantized)
-    transfer = Transfer(state, target)
+    target = {name: tensor.shape for name, tensor in expected_tensors(quantized).items()}
+    written: dict[str, Tensor] = {}
+    transfer = Transfer(state, target, written.__setitem__)
     for name in expected_tensors(config):
         value = transfer.take(name)
         scale_name = name.removesuffix("weight") + "scale"
@@ -30,4 +31,5 @@ def quantize_state(state: Mapping[str, Tensor], config: DecoderConfig) -> tuple[
             value, scale = quantize_rows(value)
             transfer.put(scale_name, scale)
         transfer.put(name, value)
-    return transfer.finish(), quantized
+    transfer.finish()
+    return written, quantized

@@ -49,11 +49,11 @@ class QuantizedLinear(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
         self.register_buffer("weight", torch.zeros(out_features, in_features, dtype=torch.int8))
         self.register_buffer("scale", torch.zeros(out_features))
-        self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return linear_int8(x, self.weight, self.scale, self.bias)
@@ -84,16 +84,16 @@ class QuantizedExpertLinear(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, experts: int, in_features: int, out_features: int) -> None:
+    def __init__(self, experts: int, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
         self.register_buffer("weight", torch.zeros(experts, out_features, in_features, dtype=torch.int8))
         self.register_buffer("scale", torch.zeros(experts, out_features))
-        self.bias = nn.Parameter(torch.zeros(experts, out_features), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(experts, out_features), requires_grad=False) if bias else None
 
     def forward(self, x: Tensor, load: list[int]) -> Tensor:
         """As `ExpertLinear.forward`."""
         parts = [
-            linear_int8(part, self.weight[expert], self.scale[expert], self.bias[expert])
+            linear_int8(part, self.weight[expert], self.scale[expert], None if self.bias is None else self.bias[expert])
             for expert, part in enumerate(x.split(load))  # type: ignore[no-untyped-call]  # torch leaves it untyped
             if len(part)
         ]

@@ -5,7 +5,7 @@ Losing weights without an error is the classic fault of conversions: the model s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -13,33 +13,42 @@ from stages.base import StageError
 
 
 class Transfer:
-    """Moves tensors from `source` to a model whose tensors have the names and shapes of `target` (meta tensors do)."""
+    """Moves tensors from `source` to a model whose tensors have the names and shapes of `target`.
 
-    def __init__(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-        self._source, self._target = dict(source), target
-        self._written: dict[str, Tensor] = {}
+    A source that loads its tensors as they are asked for, and a `write` that puts them into a file, keep one tensor
+    in memory at a time.
+    """
+
+    def __init__(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Sequence[int]], write: Callable[[str, Tensor], None]
+    ) -> None:
+        self._source, self._target, self._write = source, target, write
+        self._unused = dict.fromkeys(source)
+        self._missing = dict.fromkeys(target)
 
     def take(self, name: str) -> Tensor:
         """A source tensor. Each can be taken once."""
-        if name not in self._source:
+        if name not in self._unused:
             raise StageError(f"the source has no tensor {name}, or it was used already")
-        return self._source.pop(name)
+        del self._unused[name]
+        return self._source[name]
 
     def put(self, name: str, value: Tensor) -> None:
         """Write a target tensor. Each can be written once."""
         if name not in self._target:
             raise StageError(f"the target has no tensor {name}")
-        if name in self._written:
+        if name not in self._missing:
             raise StageError(f"the target's tensor {name} was written twice")
-        if value.shape != self._target[name].shape:
+        if list(value.shape) != list(self._target[name]):
             raise StageError(
-                f"{name} would have the shape {list(value.shape)}; the target's is {list(self._target[name].shape)}"
+                f"{name} would have the shape {list(value.shape)}; the target's is {[*self._target[name]]}"
             )
-        self._written[name] = value
+        del self._missing[name]
+        self._write(name, value)
 
-    def finish(self) -> dict[str, Tensor]:
-        """The target's tensors. Raises StageError if a source tensor was left over or a target tensor not written."""
-        missing = [name for name in self._target if name not in self._written]
-        if self._source or missing:
-            raise StageError(f"conversion lost tensors: unused {sorted(self._source)}, not written {missing}")
-        return self._written
+    def finish(self) -> None:
+        """Raises StageError if a source tensor was left over or a target tensor not written."""
+        if self._unused or self._missing:
+            raise StageError(
+                f"conversion lost tensors: unused {sorted(self._unused)}, not written {list(self._missing)}"
+            )

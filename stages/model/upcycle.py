@@ -18,10 +18,10 @@ from torch import Tensor
 from stages.base import StageError
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.initialise import initial_values
+from stages.model.shapes import tensor_shapes
 from stages.model.transfer import Transfer
-from stages.model.weights import expected_tensors
 
-FIRST, SECOND = "dense_h_to_4h", "dense_4h_to_h"
+FIRST, SECOND = ("dense_h_to_4h", "dense_gate"), "dense_4h_to_h"
 
 
 def expert_config(
@@ -52,8 +52,9 @@ def upcycle(state: Mapping[str, Tensor], dense: DecoderConfig, target: DecoderCo
 
     Raises StageError if any tensor of either model is left over.
     """
-    transfer = Transfer(state, expected_tensors(target))
-    for name in expected_tensors(dense):
+    written: dict[str, Tensor] = {}
+    transfer = Transfer(state, tensor_shapes(target), written.__setitem__)
+    for name in tensor_shapes(dense):
         layer, part = _feed_forward_part(name)
         value = transfer.take(name)
         if layer is None or not target.experts_of(layer):
@@ -69,7 +70,8 @@ def upcycle(state: Mapping[str, Tensor], dense: DecoderConfig, target: DecoderCo
     for layer in range(target.layers):
         if target.experts_of(layer):
             _put_gates(transfer, target, layer, dense.inner_size // target.expert_inner_size, seed)
-    return transfer.finish()
+    transfer.finish()
+    return written
 
 
 def _feed_forward_part(name: str) -> tuple[int | None, str]:

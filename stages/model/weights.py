@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from stages.base import ArtifactError
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
+from stages.model.tensor_files import Entry, TensorFiles, TensorWriter
 
 SHOWN = 5  # names in an error message
 
@@ -23,21 +22,27 @@ def expected_tensors(config: DecoderConfig) -> dict[str, torch.Tensor]:
 
 
 def write_weights(path: Path, state: Mapping[str, torch.Tensor], config: DecoderConfig) -> None:
-    """Write a state dict. Raises ArtifactError if it is not that of a model of this config."""
+    """Write a state dict: the same bytes for the same tensors. Raises ArtifactError if it is not that of a model of
+    this config."""
     _refuse_misfit(path, state, config)
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, path)
+    entries = {name: Entry(tuple(state[name].shape), state[name].dtype) for name in expected_tensors(config)}
+    with TensorWriter(path, entries) as file:
+        for name in entries:
+            file.write(name, state[name])
+
+
+def open_weights(path: Path, config: DecoderConfig) -> TensorFiles:
+    """The tensors of a file, each read when it is asked for. Raises ArtifactError, before any is read, if the file is
+    damaged or does not fit the config."""
+    files = TensorFiles([path])
+    _refuse_misfit(path, files.entries, config)
+    return files
 
 
 def read_weights(path: Path, config: DecoderConfig) -> dict[str, torch.Tensor]:
     """Read a state dict. Raises ArtifactError if the file is damaged or does not fit the config."""
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path} is not a whole safetensors file: {error}") from None
-    _refuse_misfit(path, state, config)
-    return state
+    with open_weights(path, config) as tensors:
+        return dict(tensors)
 
 
 def converted(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -55,7 +60,7 @@ def refuse_not_finite(path: Path, state: Mapping[str, torch.Tensor]) -> None:
         raise ArtifactError(f"{path} holds values that are not finite: {_names(bad)}")
 
 
-def _refuse_misfit(path: Path, state: Mapping[str, torch.Tensor], config: DecoderConfig) -> None:
+def _refuse_misfit(path: Path, state: Mapping[str, torch.Tensor | Entry], config: DecoderConfig) -> None:
     expected = expected_tensors(config)
     missing, extra = [n for n in expected if n not in state], [n for n in state if n not in expected]
     if missing or extra:
@@ -63,9 +68,9 @@ def _refuse_misfit(path: Path, state: Mapping[str, torch.Tensor], config: Decode
         raise ArtifactError(f"{path} does not fit its config; " + "; ".join(said))
     for name, tensor in state.items():
         wanted = expected[name]
-        if tensor.shape != wanted.shape:
+        if tuple(tensor.shape) != tuple(wanted.shape):
             raise ArtifactError(f"{path}: {name} has shape {list(tensor.shape)}, not {list(wanted.shape)}")
-        if tensor.is_floating_point() != wanted.is_floating_point():
+        if tensor.dtype.is_floating_point != wanted.dtype.is_floating_point:
             raise ArtifactError(f"{path}: {name} is {tensor.dtype}, not {wanted.dtype}")
 
 

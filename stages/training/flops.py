@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from stages.model.config import DecoderConfig
 
-def decoder_flops(
-    *, batch_size: int, sequence_length: int, layers: int, hidden_size: int, vocab_size: int, recompute: bool = False
-) -> float:
-    """Operations of one training step of a GPT-like decoder with a feed-forward of four times the hidden size.
 
-    Equation 3 of Narayanan et al. (arXiv 2104.04473), which BLOOM's logs use: with `recompute` the hardware's count
-    (activations computed twice), without it the model's own.
+def flops_per_target(config: DecoderConfig, sequence_length: int, *, recompute: bool = False) -> float:
+    """Operations of training per predicted token: three times those of the forward pass, with `recompute` four times
+    in the blocks.
+
+    For a GPT-like decoder this is equation 3 of Narayanan et al. (arXiv 2104.04473), which BLOOM's logs use; it holds
+    for every shape and for the experts that a token passes through. Attention counts the whole square of the
+    sequence, as there and in PaLM's count (arXiv 2204.02311, appendix B), although half of it is masked.
     """
-    passes, head_passes = (96, 16) if recompute else (72, 12)
-    tokens = batch_size * sequence_length
-    attention = sequence_length / (6 * hidden_size)
-    head = vocab_size / (head_passes * layers * hidden_size)
-    return passes * tokens * layers * hidden_size**2 * (1 + attention + head)
+    head = 2 * config.vocab_size * config.hidden_size
+    attention = 4 * config.layers * config.heads * config.head_size * sequence_length
+    blocks = 2 * config.multiplied_parameters - head + attention
+    return float((4 if recompute else 3) * blocks + 3 * head)
 
 
 def parameter_flops(parameters: int, tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""The cross-entropy of a tied head, a few rows at a time, so that the logits of a batch are never there at once.
+"""The cross-entropy of the head, a few rows at a time, so that the logits of a batch are never there at once.
 
 In training the gradient of each chunk of logits is formed in place as soon as its loss is known: no second copy, no
 pass over them in the backward pass. At a vocabulary of 4096 that takes two thirds of the time of a matrix product
@@ -23,14 +23,14 @@ def cross_entropy(model: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
     """The sum of cross-entropies (nats, float32 scalar) of `targets` [...] given final hidden states [..., hidden]."""
     hidden, targets = hidden.flatten(0, -2), targets.flatten()
     if torch.is_grad_enabled():
-        total: Tensor = _TiedCrossEntropy.apply(hidden, model.word_embeddings.weight, targets)  # type: ignore[no-untyped-call]
+        total: Tensor = _HeadCrossEntropy.apply(hidden, model.head_weight, targets)  # type: ignore[no-untyped-call]
         return total
     chunks = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
     losses = [functional.cross_entropy(model.logits(part).float(), wanted, reduction="sum") for part, wanted in chunks]
     return torch.stack(losses).sum()
 
 
-class _TiedCrossEntropy(torch.autograd.Function):
+class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.model.config import DecoderConfig
+from stages.model.shapes import tensor_shapes
 from stages.training.layout import Group, group
 from stages.training.recipe import Execution, Recipe
 from stages.training.tree import leaf_range, piece_spans
@@ -104,43 +105,27 @@ def gradient_sums(leaves: int, ranks: int, zero_stage: int) -> int:
 
 def groups_of(model: DecoderConfig) -> list[Group]:
     """The groups that a decoder's parameters will lie in, by size: what lies outside the blocks, then each block."""
-    h, f = model.hidden_size, model.inner_size
-    norm = {"weight": (h,), "bias": (h,)}
-    network = _network(h, f)
-    attention = {"qkv": (3 * h, h), "qkv_bias": (3 * h,), "dense": (h, h), "dense_bias": (h,)}
-    groups = [group("rest", {"embedding": (model.vocab_size, h)} | _named(norm, "embedding_norm") | _named(norm, "ln"))]
-    for layer in range(model.layers):
-        shapes = _named(norm, "norm_1") | _named(norm, "norm_2") | attention
-        experts = model.experts_of(layer)
-        if model.experts and experts:
-            shapes |= {"gate": (experts, h)}
-            shapes |= {name: (experts, *shape) for name, shape in _network(h, model.expert_inner_size).items()}
-            if model.experts.residual:
-                shapes |= _named(network, "residual") | {"mix": (2, h), "mix_bias": (2,)}
-        else:
-            shapes |= network
-        groups.append(group(f"block-{layer:03d}", shapes))
-    return groups
-
-
-def _network(hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
-    return {"up": (inner, hidden), "up_bias": (inner,), "down": (hidden, inner), "down_bias": (hidden,)}
-
-
-def _named(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:
-    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
+    groups: dict[str, dict[str, tuple[int, ...]]] = {"rest": {}}
+    for name, shape in tensor_shapes(model).items():
+        fields = name.split(".", 2)
+        title = f"block-{int(fields[1]):03d}" if fields[0] == "blocks" else "rest"
+        groups.setdefault(title, {})[name] = shape
+    return [group(title, shapes) for title, shapes in groups.items()]
 
 
 def _activations(model: DecoderConfig, recipe: Recipe, element: int, recompute_every: int) -> int:
     """What one micro-batch's forward pass keeps for its backward pass, with what the head needs.
 
-    Per token and block: nine vectors of the hidden size (two norm inputs and outputs, queries, keys, values, the
-    attention's output twice) and two of the feed-forward size for each network that a token passes through. Of a block
-    that is computed again only its input is kept, and one such block is whole at a time.
+    Per token and block: two norms' inputs and outputs, queries, keys, values, the attention's output before and after
+    its matrix, and for each network that a token passes through the input and output of its activation, and if gated
+    the gate's output and the product. Of a block that is computed again only its input is kept, and one such block is
+    whole at a time.
     """
     tokens = recipe.micro_batch_size * recipe.sequence_length
     networks = model.experts.top_k + model.experts.residual if model.experts else 1
-    block = tokens * element * (9 * model.hidden_size + 2 * networks * model.inner_size)
+    attended, shared = model.heads * model.head_size, model.grouped_heads * model.head_size
+    attention = 5 * model.hidden_size + 2 * attended + 2 * shared
+    block = tokens * element * (attention + (4 if model.gated else 2) * networks * model.inner_size)
     recomputed = -(-model.layers // recompute_every) if recompute_every else 0
     blocks = (model.layers - recomputed + min(recomputed, 1) + 1) * block  # one more: gradients on their way back
     inputs = recomputed * tokens * element * model.hidden_size

@@ -10,9 +10,12 @@ import pytest
 from pipelines.store import Store, StoreConfig
 from tests.end_to_end.conftest import CommandLine
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
-STEPS = {"corpus", "tokenizer", "tokens", "pretrain", "moe", "quantize", "evaluate", "deploy"}
+STEPS = {"corpus", "tokenizer", "tokens", "pretrain", "moe", "quantize", "evaluate", "deploy", "export"}
+IMPORTED = [  # pipeline=import at the debug size
+    f"{group}@steps.{group}=debug" for group in ("corpus", "tokens", "quantize", "evaluate", "deploy")
+]
 
 
 def test_the_whole_life(bloomline: CommandLine) -> None:
@@ -56,6 +59,14 @@ def test_the_whole_life(bloomline: CommandLine) -> None:
     deployment = json.loads((Path(store.uri(records["deploy"])) / "deployment.json").read_text())
     assert deployment["model_name"]
 
+    # What was exported, imported as if it came from outside: the same file of weights, used on.
+    source = f"steps.model.source.path={store.uri(records['export'])}"
+    code, out = bloomline("run", "pipeline=import", *IMPORTED, source, "cluster=inline", "until=evaluate")
+    assert code == 0, out
+    imported = {record.step: record for record in store.records() if record.stage == "import"}["model"]
+    weights = [Path(store.uri(record)) / "model.safetensors" for record in (records["pretrain"], imported)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
 
 def test_of_two_runs_at_once_one_computes_and_the_other_takes_the_result(bloomline: CommandLine) -> None:
     words = ["run", "pipeline=debug", "until=tokens", "cluster=inline"]
@@ -70,8 +81,12 @@ def test_of_two_runs_at_once_one_computes_and_the_other_takes_the_result(bloomli
 def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
     from pipelines.config import pipelines_available
 
-    assert {"quickstart", "debug"} <= set(pipelines_available())
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):  # a plan reads no more than their digests
+        (bloomline.directory / name).write_text("{}")
+    needed = {"import": [f"steps.model.source.path={bloomline.directory}"]}
+    assert {"quickstart", "debug", *needed} <= set(pipelines_available())
     for name in pipelines_available():
-        code, out = bloomline("plan", f"pipeline={name}", "cluster.cpus=64", "cluster.memory_bytes=1000000000000")
+        large = ["cluster.cpus=64", "cluster.memory_bytes=1000000000000"]
+        code, out = bloomline("plan", f"pipeline={name}", *large, *needed.get(name, []))
         assert code == 0, out
         assert "never run" in out

@@ -12,6 +12,7 @@ from stages.artifacts.tokens import TokenDataset
 from stages.base import StageError
 from stages.model.config import DecoderConfig
 from stages.pretrain import Pretrain
+from tests.stages.model.models import SHAPES
 from tests.stages.training.texts import token_set
 from tests.support import run_stage
 
@@ -35,6 +36,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
     library = Path(sysconfig.get_paths()["stdlib"])
     texts = [(library / name).read_text() for name in ("argparse.py", "ast.py", "bisect.py", "calendar.py", "cmd.py")]
     return token_set(tmp_path_factory.mktemp("tokens") / "set", {"train": texts[:4], "validation": texts[4:]}, 500)
+
+
+@pytest.mark.parametrize("shape", ["opt", "llama", "palm"])
+def test_other_shapes_learn_too(shape: str, tokens: TokenDataset, tmp_path: Path) -> None:
+    model = MODEL.model_dump() | SHAPES[shape] | {"embedding_deviation": None, "logit_scale": 1.0}
+    stage = Pretrain.model_validate(FIELDS | {"model": model, "steps": 15, "validation_every": 15})
+    checkpoint, _ = run_stage(stage, {"tokens": tokens}, tmp_path)
+    assert checkpoint.facts["validation_loss"] < 0.9 * checkpoint.facts["validation_loss_before"]
 
 
 def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path) -> None:

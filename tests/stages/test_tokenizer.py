@@ -13,11 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.corpus import Corpus
-from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
+from stages.artifacts.tokenizer import SPECIAL, TOKENIZER, Tokenizer
 from stages.base import ArtifactError, StageError
+from stages.model_tokenizer import ModelTokenizer
 from stages.tokenizer import ADVERSARIAL, TrainTokenizer, bloom_tokenizer, verify_round_trip
+from stages.tokens import TokenizeCorpus
 from tests.stages.corpus.examples import small_corpus
+from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.support import RecordingContext, run_stage, test_data
 
 
@@ -37,7 +41,22 @@ def test_special_tokens_are_blooms_and_the_vocabulary_as_asked(trained: tuple[To
     loaded = tokenizer.load()
     assert [loaded.id_to_token(index) for index in range(4)] == ["<unk>", "<s>", "</s>", "<pad>"]
     assert tokenizer.vocab_size == loaded.get_vocab_size() == context.last["vocab_size"] == 400
-    assert loaded.token_to_id("</s>") == Tokenizer.end_of_text
+    assert loaded.token_to_id("</s>") == tokenizer.end_of_text
+
+
+def test_a_models_tokenizer_ends_texts_as_the_model_does(tmp_path: Path, corpus: Corpus) -> None:
+    model = small_model(small_config(eos_token_id=77))
+    checkpoint = Checkpoint.save(tmp_path / "model", model, model.config, byte_tokenizer(tmp_path / "bytes.json"), {})
+    tokenizer, context = run_stage(ModelTokenizer(model="model"), {"model": checkpoint}, tmp_path / "tokenizer")
+    assert (tokenizer.end_of_text, context.last["vocab_size"]) == (77, 260)
+    assert tokenizer.file.read_bytes() == checkpoint.tokenizer_path.read_bytes()
+    stage = TokenizeCorpus(corpus="corpus", tokenizer="tokenizer")
+    tokens, _ = run_stage(stage, {"corpus": corpus, "tokenizer": tokenizer}, tmp_path / "tokens")
+    assert tokens.end_of_text == 77  # and run_stage has checked where it stands
+    for content in ('{"end_of_text": 260}', '{"end_of_text": true}', "[]", "{", ""):
+        (tokenizer.path / SPECIAL).write_text(content)
+        with pytest.raises(ArtifactError, match="does not say which token"):
+            tokenizer.check()
 
 
 def test_bytes_per_token_is_of_held_out_text(trained: tuple[Tokenizer, RecordingContext], corpus: Corpus) -> None:

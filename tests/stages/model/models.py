@@ -44,3 +44,32 @@ def byte_tokenizer(path: Path) -> Path:
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", "<pad>"])
     tokenizer.save(str(path))
     return path
+
+
+# The shapes of other families, each with something that the others lack.
+SHAPES: dict[str, dict[str, Any]] = {
+    "bloom": {},
+    "opt": {
+        "position": "learned", "position_offset": 2, "feed_forward": "relu", "embedding_norm": False,
+    },
+    "llama": {
+        "position": "rotary", "key_value_heads": 2, "feed_forward": "swiglu", "feed_forward_size": 80,
+        "normalisation": "rms", "embedding_norm": False, "biases": False, "tied_head": False,
+    },
+    "llama3": {
+        "position": "rotary", "key_value_heads": 3, "attention_head_size": 10, "feed_forward": "swiglu",
+        "normalisation": "rms", "embedding_norm": False, "biases": False, "rotary_base": 500.0,
+        "rotary_scaling": {"kind": "llama3", "factor": 8.0, "original_context_length": 64},
+    },
+    "palm": {
+        "position": "rotary", "key_value_heads": 1, "attention_head_size": 12, "feed_forward": "swiglu",
+        "embedding_norm": False, "biases": False, "parallel_blocks": True, "logit_scale": 0.25,
+        "embedding_deviation": 1.0,
+    },
+}  # fmt: skip
+FAMILIES = ("bloom", "opt", "llama", "llama3")  # those that `transformers` has
+
+
+def shaped(shape: str, **changes: Any) -> DecoderConfig:
+    """A small model in one of `SHAPES`."""
+    return small_config(**(SHAPES[shape] | changes))

@@ -9,7 +9,7 @@ from stages.base import StageError
 from stages.model.decoder import Decoder
 from stages.model.transfer import Transfer
 from stages.model.upcycle import expert_config, upcycle
-from tests.stages.model.models import random_tokens, small_model
+from tests.stages.model.models import random_tokens, shaped, small_model
 
 DENSE = small_model()
 
@@ -33,6 +33,16 @@ def test_computes_what_the_dense_model_does(
     model = converted(copies, top_k, granularity, residual)
     tokens = random_tokens(2, 40)
     torch.testing.assert_close(model(tokens), DENSE(tokens), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", ["opt", "llama", "palm"])
+@torch.inference_mode()
+def test_other_shapes_compute_the_same_as_experts(shape: str) -> None:
+    dense, tokens = small_model(shaped(shape)), random_tokens(2, 40)
+    config = expert_config(dense.config, (0, 3), 2, 2, True)
+    model = Decoder(config).eval()
+    model.load_state_dict(upcycle(dense.state_dict(), dense.config, config, seed=1))
+    torch.testing.assert_close(model(tokens), dense(tokens), atol=1e-5, rtol=1e-5)
 
 
 def test_expert_gradients_sum_to_the_dense_one() -> None:
@@ -73,7 +83,9 @@ def test_a_lost_tensor_is_an_error() -> None:
 
 
 def test_transfer_counts() -> None:
-    transfer = Transfer({"a": torch.zeros(2)}, {"x": torch.zeros(2), "y": torch.zeros(3)})
+    written: dict = {}
+    source, target = {"a": torch.zeros(2), "b": torch.zeros(3)}, {"x": (2,), "y": (3,)}
+    transfer = Transfer(source, target, written.__setitem__)
     value = transfer.take("a")
     with pytest.raises(StageError, match="used already"):
         transfer.take("a")
@@ -82,8 +94,11 @@ def test_transfer_counts() -> None:
         transfer.put("x", value)
     with pytest.raises(StageError, match=r"shape \[2\]; the target's is \[3\]"):
         transfer.put("y", value)
-    with pytest.raises(StageError, match=r"not written \['y'\]"):
+    assert list(written) == ["x"]
+    with pytest.raises(StageError, match=r"unused \['b'\], not written \['y'\]"):
         transfer.finish()
+    transfer.put("y", transfer.take("b"))
+    transfer.finish()
 
 
 @pytest.mark.parametrize(

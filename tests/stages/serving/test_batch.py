@@ -10,7 +10,7 @@ from stages.serving.batch import DecoderBatch
 from stages.serving.engine import Engine
 from stages.serving.metrics import Metrics
 from stages.serving.sampling import Sampling
-from tests.stages.model.models import random_tokens, small_config, small_model
+from tests.stages.model.models import random_tokens, shaped, small_config, small_model
 
 TABLE = [bytes([index % 256]) for index in range(300)]
 
@@ -18,10 +18,21 @@ TABLE = [bytes([index % 256]) for index in range(300)]
 EXPERTS = ExpertsConfig(per_layer=(0, 4), top_k=2, residual=True)
 
 
-@pytest.fixture(scope="module", params=["dense", "experts", "quantized"])
+MODELS = {
+    "dense": small_config(),
+    "experts": small_config(experts=EXPERTS),
+    "quantized experts": small_config(experts=EXPERTS),
+    "opt": shaped("opt"),
+    "llama": shaped("llama"),
+    "quantized llama": shaped("llama"),
+    "palm": shaped("palm"),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def model(request):
-    plain = small_model(small_config(experts=None if request.param == "dense" else EXPERTS))
-    if request.param != "quantized":
+    plain = small_model(MODELS[request.param])
+    if not request.param.startswith("quantized"):
         return plain
     state, config = quantize_state(plain.state_dict(), plain.config)
     model = Decoder(config)

@@ -11,17 +11,17 @@ from stages.model.decoder import Decoder
 from stages.training import head, memory
 
 
-@pytest.fixture(scope="module")
-def model() -> Decoder:
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def model(request: pytest.FixtureRequest) -> Decoder:
     torch.manual_seed(0)
-    return Decoder(DecoderConfig(vocab_size=301, hidden_size=24, layers=1, heads=2))
+    return Decoder(DecoderConfig(vocab_size=301, hidden_size=24, layers=1, heads=2, tied_head=request.param))
 
 
 @pytest.mark.parametrize("tokens", [(1, 1), (2, 128), (3, 100)])
 def test_loss_and_gradients(tokens: tuple[int, int], model: Decoder) -> None:
     hidden = torch.randn(*tokens, 24, requires_grad=True)
     targets = torch.randint(0, 301, tokens)
-    weight = model.word_embeddings.weight
+    weight = model.head_weight
     logits = (hidden @ weight.T).flatten(0, 1)
     plain = functional.cross_entropy(logits, targets.flatten(), reduction="sum")
     expected = torch.autograd.grad(3 * plain, [hidden, weight])
@@ -36,7 +36,7 @@ def test_loss_and_gradients(tokens: tuple[int, int], model: Decoder) -> None:
 def test_large_logits_do_not_overflow(model: Decoder) -> None:
     hidden = torch.full((4, 24), 1e3, requires_grad=True)
     targets = torch.tensor([0, 1, 2, 3])
-    plain = functional.cross_entropy(hidden @ model.word_embeddings.weight.T, targets, reduction="sum")
+    plain = functional.cross_entropy(hidden @ model.head_weight.T, targets, reduction="sum")
     assert torch.allclose(head.cross_entropy(model, hidden, targets), plain, rtol=1e-5)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
@@ -17,6 +18,7 @@ from stages.training.collectives import Collectives, sum_of_squares
 from stages.training.recipe import Execution, Recipe
 from stages.training.schedule import learning_rate
 from stages.training.tree import Pieces, leaf_range, piece_spans
+from tests.stages.model.models import SHAPES, random_tokens, shaped, small_model
 
 # -- schedules
 
@@ -155,12 +157,26 @@ def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float) -> None:
 
 def test_the_operations_of_bloom_176b_are_those_of_its_log() -> None:
     """104.70 s a step of 2048 samples on 384 GPUs were logged as 149.77 TFLOPs a GPU."""
-    shape = {"batch_size": 2048, "sequence_length": 2048, "layers": 70, "hidden_size": 14336, "vocab_size": 250_880}
-    assert flops.decoder_flops(**shape, recompute=True) / 104.70 / 384 / 1e12 == pytest.approx(149.77, rel=1e-4)
-    assert flops.decoder_flops(**shape) / 104.70 / 384 / 1e12 == pytest.approx(112.885, rel=1e-5)
+    bloom = DecoderConfig(vocab_size=250_880, hidden_size=14336, layers=70, heads=112)
+    per_second = 2048 * 2048 / 104.70 / 384 / 1e12
+    assert flops.flops_per_target(bloom, 2048, recompute=True) * per_second == pytest.approx(149.77, rel=1e-4)
+    assert flops.flops_per_target(bloom, 2048) * per_second == pytest.approx(112.885, rel=1e-5)
     needed = flops.parameter_flops(176_247_271_424, 2048 * 2048)
     assert needed / 104.70 / 384 / 1e12 == pytest.approx(110.32, rel=1e-4)
     assert flops.utilisation(needed, 104.70, 384 * 312e12) == pytest.approx(0.3536, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "experts"])
+def test_the_operations_of_every_shape_are_those_that_torch_counts(shape: str) -> None:
+    experts = ExpertsConfig(per_layer=(0, 4), top_k=2, residual=True)
+    config = shaped("llama", experts=experts) if shape == "experts" else shaped(shape)
+    model, tokens = small_model(config), random_tokens(2, 30)
+    with FlopCounterMode(display=False) as counter:
+        model(tokens).sum().backward()
+    counts = counter.get_flop_counts()["Global"]
+    counted = sum(count for operation, count in counts.items() if "attention" not in str(operation))
+    attention = 3 * 4 * config.layers * config.heads * config.head_size * 30  # a token's; torch may leave it out
+    assert counted == 2 * 30 * (flops.flops_per_target(config, 30) - attention)
 
 
 # -- memory
@@ -188,9 +204,9 @@ def test_table_2_of_the_zero_paper() -> None:
     assert found == pytest.approx([2.0, 7.6, 14.4, 128.0], abs=0.05)
 
 
-@pytest.mark.parametrize("width", [48, 60])
-def test_the_planner_lays_a_decoder_out_as_training_does(width: int) -> None:
-    config = DecoderConfig(vocab_size=1001, hidden_size=width, layers=3, heads=4)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_planner_lays_a_decoder_out_as_training_does(shape: str) -> None:
+    config = shaped(shape, vocab_size=1001, hidden_size=60, layers=3)
     with torch.device("meta"):
         model = Decoder(config)
     real, planned = buffers.groups_of(model, list(model.blocks)), memory.groups_of(config)

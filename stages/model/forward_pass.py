@@ -1,0 +1,97 @@
+"""What all layers share in one forward pass: where each token stands, and what it may see."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stages.model import alibi, rotary
+from stages.model.cache import KeyValueCache, Placement
+from stages.model.config import DecoderConfig
+from stages.model.feed_forward import Routing
+from stages.model.rotary import Rotation
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One pass through the blocks, apart from the hidden states themselves."""
+
+    positions: Tensor  # [batch or 1, length]: each token's place in its document
+    bias: Tensor  # [batch or 1, heads or 1, length, keys]: added to the scores; minus infinity hides a key
+    rotation: Rotation | None = None  # of rotary positions
+    cache: KeyValueCache | None = None
+    placement: Placement | None = None  # where the tokens go in the cache
+    routings: list[Routing] | None = None  # filled with where each layer of experts sent the tokens
+
+    @classmethod
+    def begin(
+        cls,
+        config: DecoderConfig,
+        tokens: Tensor,
+        *,
+        documents: Tensor | None,
+        attention_mask: Tensor | None,
+        cache: KeyValueCache | None,
+        routings: list[Routing] | None,
+        dtype: torch.dtype,
+    ) -> ForwardPass:
+        """See `Decoder.hidden_states` for the arguments. `dtype`: of the hidden states.
+
+        Raises ValueError if `documents` and `cache` are both given or learned positions end, CacheFullError if the
+        cache has no room.
+        """
+        if cache is not None and documents is not None:
+            raise ValueError("a cache holds one document a row: `documents` and `cache` exclude each other")
+        length = tokens.shape[1]
+        if config.position == "learned" and length > config.context_length:
+            raise ValueError(f"a sequence of {length} tokens: the model has learned {config.context_length} positions")
+        head_slopes = torch.tensor(
+            alibi.slopes(config.heads) if config.position == "alibi" else [0.0], device=tokens.device
+        )
+        if cache is not None:
+            placement = cache.place(length, attention_mask)
+            positions = placement.positions
+            bias = attention_bias(head_slopes, positions, placement.extent)
+        else:
+            placement = None
+            if attention_mask is not None:
+                # Padding is a document of its own: nobody else sees it, and its own rows of attention stay finite.
+                real = attention_mask.bool()
+                documents = real.long() if documents is None else torch.where(real, documents, -1)
+            indices = torch.arange(length, device=tokens.device)[None]
+            positions = indices if documents is None else places(documents)
+            bias = attention_bias(head_slopes, indices, length)
+            bias = bias if documents is None else separate(bias, documents)
+        turned = rotary.rotation(config, positions, dtype) if config.position == "rotary" else None
+        return cls(positions, bias.to(dtype), turned, cache, placement, routings)
+
+
+def attention_bias(head_slopes: Tensor, query_positions: Tensor, key_count: int) -> Tensor:
+    """The bias of queries at `query_positions` [batch, queries] on keys 0..`key_count`: slope times distance, and
+    minus infinity on keys after the query. Shape [batch, heads, queries, keys].
+
+    The distance is relative, so that near keys keep full precision at any position (softmax ignores a shift of a row,
+    and so this equals a bias by the key's position). A slope of 0 leaves only what may be seen.
+    """
+    keys = torch.arange(key_count, device=query_positions.device)
+    distance = keys - query_positions[:, None, :, None]
+    bias = head_slopes[:, None, None] * distance
+    return bias.masked_fill_(distance > 0, -math.inf)
+
+
+def separate(bias: Tensor, documents: Tensor) -> Tensor:
+    """`bias` [1, heads, length, length] with documents kept apart: minus infinity where query and key are of
+    different `documents` [batch, length]. Shape [batch, heads, length, length]."""
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return torch.where(same, bias, -math.inf)
+
+
+def places(documents: Tensor) -> Tensor:
+    """Each token's place in its stretch of equal `documents` [batch, length], counted from 0."""
+    indices = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return indices - torch.where(begins, indices, 0).cummax(1).values

@@ -1,0 +1,258 @@
+"""Hugging Face's `config.json` of each family, read and written as typed values.
+
+Reading refuses what the decoder does not compute: a field whose other values change the computation accepts one value
+only. Fields that are not named here change nothing at inference (dropout, what a training framework left behind).
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from stages.model.config import DecoderConfig, RotaryScaling
+
+# Bounds on what a file may ask for, far above any model's: a config is read before its tensors are.
+Width = Annotated[int, Field(gt=0, le=1 << 20)]
+Rows = Annotated[int, Field(gt=0, le=1 << 24)]
+Layers = Annotated[int, Field(gt=0, le=1 << 12)]
+TokenId = Annotated[int, Field(ge=0, le=1 << 24)]
+
+
+class FamilyConfig(BaseModel):
+    """A family's `config.json`: what all of them say."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, populate_by_name=True, allow_inf_nan=False)
+
+    vocab_size: Rows
+    hidden_size: Width
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | list[TokenId]
+    pad_token_id: TokenId | None = None
+    quantization_config: None = None
+
+    def decoder(self) -> DecoderConfig:
+        """The decoder that computes what this config says. Raises ValueError (pydantic's) if there is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, config: DecoderConfig) -> dict[str, Any]:
+        """The JSON of a decoder's config. Exact if reading it back gives an equal one."""
+        raise NotImplementedError
+
+    def _common(self) -> dict[str, Any]:
+        end = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
+        return {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "eos_token_id": end,
+            "bos_token_id": end if self.bos_token_id is None else self.bos_token_id,
+            "pad_token_id": end if self.pad_token_id is None else self.pad_token_id,
+        }
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.eos_token_id == []:
+            raise ValueError("eos_token_id names no token")
+        return self
+
+
+class Bloom(FamilyConfig):
+    hidden_size: Width = Field(validation_alias=AliasChoices("hidden_size", "n_embed"))
+    layers: Layers = Field(validation_alias=AliasChoices("n_layer", "num_hidden_layers"))
+    heads: Width = Field(validation_alias=AliasChoices("n_head", "num_attention_heads"))
+    inner_size: Width | None = Field(None, validation_alias="n_inner")
+    seq_length: Rows = 2048
+    layer_norm_epsilon: PositiveFloat = 1e-5
+    initializer_range: PositiveFloat = 0.02
+    apply_residual_connection_post_layernorm: Literal[False] = False
+    tie_word_embeddings: Literal[True] = True
+
+    def decoder(self) -> DecoderConfig:
+        return DecoderConfig(
+            **self._common(),
+            layers=self.layers,
+            heads=self.heads,
+            feed_forward_size=self.inner_size,
+            context_length=self.seq_length,
+            layer_norm_epsilon=self.layer_norm_epsilon,
+            initial_deviation=self.initializer_range,
+        )
+
+    @classmethod
+    def of(cls, config: DecoderConfig) -> dict[str, Any]:
+        return _ids(config) | {
+            "n_layer": config.layers,
+            "n_head": config.heads,
+            "seq_length": config.context_length,
+            "layer_norm_epsilon": config.layer_norm_epsilon,
+            "initializer_range": config.initial_deviation,
+            "apply_residual_connection_post_layernorm": False,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": True,
+        }
+
+
+class Opt(FamilyConfig):
+    num_hidden_layers: Layers
+    num_attention_heads: Width
+    ffn_dim: Width
+    max_position_embeddings: Rows = 2048
+    word_embed_proj_dim: Width | None = None
+    init_std: PositiveFloat = 0.02
+    activation_function: Literal["relu"] = "relu"
+    do_layer_norm_before: Literal[True] = True  # opt-350m normalises after each part instead
+    remove_final_layer_norm: Literal[False] = Field(False, validation_alias="_remove_final_layer_norm")
+    enable_bias: Literal[True] = True
+    layer_norm_elementwise_affine: Literal[True] = True
+    tie_word_embeddings: Literal[True] = True
+
+    @model_validator(mode="after")
+    def _embeds_at_full_width(self) -> Self:
+        if self.word_embed_proj_dim not in (None, self.hidden_size):
+            raise ValueError(
+                f"word_embed_proj_dim {self.word_embed_proj_dim} differs from hidden_size {self.hidden_size}: "
+                "embeddings that are projected (opt-350m) are not supported"
+            )
+        return self
+
+    def decoder(self) -> DecoderConfig:
+        return DecoderConfig(
+            **self._common(),
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            feed_forward_size=self.ffn_dim,
+            feed_forward="relu",
+            position="learned",
+            position_offset=2,
+            embedding_norm=False,
+            context_length=self.max_position_embeddings,
+            initial_deviation=self.init_std,
+        )
+
+    @classmethod
+    def of(cls, config: DecoderConfig) -> dict[str, Any]:
+        return _ids(config) | {
+            "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads,
+            "ffn_dim": config.inner_size,
+            "word_embed_proj_dim": config.hidden_size,
+            "max_position_embeddings": config.context_length,
+            "init_std": config.initial_deviation,
+            "activation_function": "relu",
+            "do_layer_norm_before": True,
+            "enable_bias": True,
+            "layer_norm_elementwise_affine": True,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": True,
+        }
+
+
+class RopeParameters(BaseModel):
+    """Rotary positions as Llama's config has them: `rope_parameters`, or before transformers 5 `rope_scaling`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    rope_type: Literal["default", "linear", "llama3"] = Field(
+        "default", validation_alias=AliasChoices("rope_type", "type")
+    )
+    rope_theta: float | None = None
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position_embeddings: Rows = 8192
+    partial_rotary_factor: float = Field(1.0, ge=1, le=1)
+
+    def scaling(self) -> RotaryScaling | None:
+        if self.rope_type == "default":
+            return None
+        if self.rope_type == "linear":
+            return RotaryScaling(kind="linear", factor=self.factor)
+        return RotaryScaling(
+            kind="llama3",
+            factor=self.factor,
+            low_frequency_factor=self.low_freq_factor,
+            high_frequency_factor=self.high_freq_factor,
+            original_context_length=self.original_max_position_embeddings,
+        )
+
+
+class Llama(FamilyConfig):
+    num_hidden_layers: Layers
+    num_attention_heads: Width
+    num_key_value_heads: Width | None = None
+    head_dim: Width | None = None
+    intermediate_size: Width
+    max_position_embeddings: Rows = 2048
+    rms_norm_eps: PositiveFloat = 1e-6
+    initializer_range: PositiveFloat = 0.02
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeParameters | None = None
+    rope_parameters: RopeParameters | None = None
+    tie_word_embeddings: bool = False
+    hidden_act: Literal["silu"] = "silu"
+    attention_bias: Literal[False] = False
+    mlp_bias: Literal[False] = False
+
+    def decoder(self) -> DecoderConfig:
+        rope = self.rope_parameters or self.rope_scaling or RopeParameters()
+        return DecoderConfig(
+            **self._common(),
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            key_value_heads=self.num_key_value_heads,
+            attention_head_size=self.head_dim,
+            feed_forward_size=self.intermediate_size,
+            feed_forward="swiglu",
+            position="rotary",
+            rotary_base=self.rope_theta if rope.rope_theta is None else rope.rope_theta,
+            rotary_scaling=rope.scaling(),
+            normalisation="rms",
+            layer_norm_epsilon=self.rms_norm_eps,
+            embedding_norm=False,
+            biases=False,
+            tied_head=self.tie_word_embeddings,
+            context_length=self.max_position_embeddings,
+            initial_deviation=self.initializer_range,
+        )
+
+    @classmethod
+    def of(cls, config: DecoderConfig) -> dict[str, Any]:
+        return _ids(config) | {
+            "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads,
+            "num_key_value_heads": config.grouped_heads,
+            "head_dim": config.head_size,
+            "intermediate_size": config.inner_size,
+            "max_position_embeddings": config.context_length,
+            "rms_norm_eps": config.layer_norm_epsilon,
+            "initializer_range": config.initial_deviation,
+            "rope_theta": config.rotary_base,
+            "rope_scaling": _rope_scaling(config.rotary_scaling),
+            "tie_word_embeddings": config.tied_head,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+        }
+
+
+def _ids(config: DecoderConfig) -> dict[str, Any]:
+    names = ("vocab_size", "hidden_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: getattr(config, name) for name in names}
+
+
+def _rope_scaling(scaling: RotaryScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    if scaling.kind == "linear":
+        return {"rope_type": "linear", "factor": scaling.factor}
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_frequency_factor,
+        "high_freq_factor": scaling.high_frequency_factor,
+        "original_max_position_embeddings": scaling.original_context_length,
+    }

@@ -1,0 +1,26 @@
+"""The tokenizer of a model that is there already, for texts that it is to read: an imported model's, say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import ClassVar
+
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.tokenizer import SPECIAL, TOKENIZER, Tokenizer
+from stages.base import Context, Stage
+
+
+class ModelTokenizer(Stage):
+    """The tokenizer that a model was trained with. Reads Checkpoint, leaves Tokenizer."""
+
+    headline: ClassVar[str | None] = "vocab_size"
+
+    model: Checkpoint
+
+    def run(self, ctx: Context) -> Tokenizer:
+        shutil.copyfile(self.model.tokenizer_path, ctx.out / TOKENIZER)
+        (ctx.out / SPECIAL).write_text(json.dumps({"end_of_text": self.model.config.eos_token_id}) + "\n")
+        tokenizer = Tokenizer(ctx.out)
+        ctx.metrics({"vocab_size": tokenizer.vocab_size})
+        return tokenizer
