@@ -1,4 +1,4 @@
-"""Corpus work beside its peers: filters on the same documents in bloomline and datatrove.
+"""Corpus work beside its peers: filters, and near-duplicates, of the same documents in bloomline and datatrove.
 
     python benchmarks/corpus.py [--quick] [--data FOLDER] [--peer-python PYTHON]
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import corpus_filters
+from benchmarks import corpus_filters, corpus_minhash
 
 
 def main() -> None:
@@ -32,8 +32,10 @@ def main() -> None:
         filters = corpus_filters.measure(
             Path(arguments.data), Path(directory), arguments.peer_python, quick=arguments.quick
         )
+        near = corpus_minhash.measure(Path(arguments.data), Path(directory) / "near", arguments.peer_python)
     corpus_filters.show(filters)
-    print(json.dumps({"filters": filters}))
+    corpus_minhash.show(near)
+    print(json.dumps({"filters": filters, "near_duplicates": near}))
 
 
 if __name__ == "__main__":

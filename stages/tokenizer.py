@@ -5,14 +5,17 @@ Bytes are the alphabet, so any text has tokens and no text is lost; the step fai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from stages.artifacts.corpus import Corpus
+from stages.artifacts.corpus import Corpus, Document
 from stages.artifacts.tokenizer import SPECIAL_TOKENS, Tokenizer
 from stages.base import Context, Stage, StageError, Stopped
+from stages.fertility import FertilityGate
+from stages.mixing import Mixing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as LoadedTokenizer
@@ -49,20 +52,12 @@ class TrainTokenizer(Stage):
     corpus: Corpus
     vocab_size: int = Field(default=250_680, ge=256 + len(SPECIAL_TOKENS), le=1 << 24)  # special tokens included
     sample_bytes: PositiveInt = 1_000_000_000  # of training text, about: the documents with the smallest ids
+    alpha: PositiveFloat = Field(default=1.0, le=1)  # of languages in the sample: below 1, small ones have more of it
     min_frequency: PositiveInt = 2  # of a pair of tokens, to be merged
+    fertility: FertilityGate | None = None  # whether it must be fair to every language
 
     def run(self, ctx: Context) -> Tokenizer:
-        from tokenizers.trainers import BpeTrainer
-
-        trained = bloom_tokenizer()
-        trainer = BpeTrainer(
-            vocab_size=self.vocab_size,
-            min_frequency=self.min_frequency,
-            special_tokens=list(SPECIAL_TOKENS),
-            initial_alphabet=_byte_alphabet(),
-            show_progress=False,
-        )
-        trained.train_from_iterator(self._sample(ctx), trainer)
+        trained = self._train(self._sample(ctx))
         tokenizer = Tokenizer(ctx.out)
         trained.save(str(tokenizer.file), pretty=False)
 
@@ -75,7 +70,42 @@ class TrainTokenizer(Stage):
             tokens += verify_round_trip(loaded, batch)
             text_bytes += sum(len(text.encode()) for text in batch)
         ctx.metrics({"vocab_size": size, "bytes_per_token": text_bytes / tokens, "checked_megabytes": text_bytes / 1e6})
+        if self.fertility is not None:
+            self._check_fertility(ctx, loaded, self.fertility)
         return tokenizer
+
+    def _train(self, texts: Iterable[list[str]]) -> LoadedTokenizer:
+        from tokenizers.trainers import BpeTrainer
+
+        trained = bloom_tokenizer()
+        trainer = BpeTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=_byte_alphabet(),
+            show_progress=False,
+        )
+        trained.train_from_iterator(texts, trainer)
+        return trained
+
+    def _check_fertility(self, ctx: Context, tokenizer: LoadedTokenizer, gate: FertilityGate) -> None:
+        from stages.fertility import behind, fertilities, fertility_figure
+
+        found = fertilities(self.corpus, tokenizer, gate, self._train)
+        for language, value in found.items():
+            label = re.sub(r"[^A-Za-z0-9_.-]", "_", language)
+            ctx.metrics({f"fertility_{label}": value.shared, f"fertility_excess_{label}": value.excess})
+        ctx.figure("fertility", fertility_figure(found, gate))
+        if missing := [language for language in gate.languages if language not in found]:
+            ctx.note(f"too little text to tell the fertility of {', '.join(missing)}")
+        if complaints := behind(found, gate):
+            if gate.otherwise == "fail":
+                raise StageError(
+                    f"the tokenizer is not fair to {len(complaints)} of {len(found)} languages; "
+                    f"{'; '.join(complaints)}: lower alpha, enlarge vocab_size or max_excess, or say otherwise: warn"
+                )
+            for complaint in complaints:
+                ctx.note(f"warning: {complaint}")
 
     def _sample(self, ctx: Context) -> Iterator[list[str]]:
         """Batches of training texts: all, or a fair sample of all shards."""
@@ -83,7 +113,7 @@ class TrainTokenizer(Stage):
         total = min(self.sample_bytes, size)
         batch: list[str] = []
         read = pending = 0
-        for document in self.corpus.documents("train", fraction=total / size):
+        for document in self._sampled(total, total / size):
             size = len(document.text.encode())
             batch.append(document.text)
             read, pending = read + size, pending + size
@@ -94,6 +124,14 @@ class TrainTokenizer(Stage):
                 yield batch
                 batch, pending = [], 0
         yield batch
+
+    def _sampled(self, total: int, fraction: float) -> Iterator[Document]:
+        """The documents of the sample: about `total` bytes, that `fraction` of the training split."""
+        if self.alpha == 1:
+            return self.corpus.documents("train", fraction=fraction)
+        mixing = Mixing(by="language", alpha=self.alpha, max_epochs=1, total_bytes=total)
+        epochs = mixing.epochs(mixing.sizes(self.corpus.documents("train")))
+        return mixing.mixed(lambda: self.corpus.documents("train"), epochs)
 
 
 def bloom_tokenizer() -> LoadedTokenizer:

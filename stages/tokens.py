@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from stages.artifacts.tokens import (
     shard_name,
 )
 from stages.base import Context, Stage, Stopped
+from stages.mixing import Mixing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +41,7 @@ class TokenizeCorpus(Stage):
 
     corpus: Corpus
     tokenizer: Tokenizer
+    mixing: Mixing | None = None  # how often each source or language comes in the training split; null: once
     shard_tokens: PositiveInt = 1 << 28  # a shard ends with the first document past so many
 
     def run(self, ctx: Context) -> TokenDataset:
@@ -46,17 +49,20 @@ class TokenizeCorpus(Stage):
         vocab_size = tokenizer.get_vocab_size()
         token_type: Literal["<u2", "<u4"] = "<u2" if vocab_size <= 1 << 16 else "<u4"
         manifest = self.corpus.manifest
-        total = sum(manifest.size(split).bytes for split in SPLITS)
+        sizes = {split: manifest.size(split).bytes for split in SPLITS}
+        train = self.corpus.documents("train")
+        if self.mixing is not None:
+            train, sizes["train"] = self._mixture(ctx, self.mixing)
+        total = sum(sizes.values())
         splits: dict[Split, SplitFacts] = {}
         done = 0
         for split in SPLITS:
             writer = _SplitWriter(ctx.out, split, token_type, self.shard_tokens)
-            for batch in _batches(self.corpus.documents(split)):
+            for batch in _batches(train if split == "train" else self.corpus.documents(split)):
                 if ctx.stopping():
                     writer.close()
                     raise Stopped
-                sizes = writer.add(batch, [[*ids, end_of_text] for ids in _encode(tokenizer, batch)])
-                done += sum(sizes)
+                done += sum(writer.add(batch, [[*ids, end_of_text] for ids in _encode(tokenizer, batch)]))
                 ctx.progress(done, total, "bytes")
             splits[split] = writer.close()
         facts = TokenFacts(token_type=token_type, vocab_size=vocab_size, end_of_text=end_of_text, splits=splits)
@@ -68,6 +74,20 @@ class TokenizeCorpus(Stage):
         words = sum(found.tokens - found.documents for found in splits.values())
         ctx.metrics({"bytes_per_token": sum(found.bytes for found in splits.values()) / max(words, 1)})
         return dataset
+
+    def _mixture(self, ctx: Context, mixing: Mixing) -> tuple[Iterator[Document], int]:
+        """The training documents as often as each comes, and about their bytes; tells of the proportions."""
+        held = mixing.sizes(self.corpus.documents("train"))
+        sources = self.corpus.manifest.sources
+        weights = {name: facts.weight for name, facts in sources.items()} if mixing.by == "source" else {}
+        epochs = mixing.epochs(held, weights)
+        total = sum(held[name] * epochs[name] for name in held)
+        for name, size in held.items():
+            label = re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "none"
+            ctx.metrics({f"epochs_{label}": epochs[name], f"share_{label}": size * epochs[name] / total})
+        if absent := [name or "(none)" for name in held if not epochs[name]]:
+            ctx.note(f"left out of the mixture, having no ratio: {', '.join(absent)}")
+        return mixing.mixed(lambda: self.corpus.documents("train"), epochs), int(total)
 
 
 class _SplitWriter:

@@ -3,6 +3,8 @@
 documents/SPLIT-NNNNN.parquet   the documents of a shard that are in a split (train, validation)
 dropped/NNNNN.parquet           the ledger: every document of a shard that was dropped, by which rule and why
 samples.parquet                 a few dropped documents of each source and rule, with the beginning of their text
+families.parquet                documents that are like others, by family: which stayed, and how like it the others are
+card.md, card.html              the data card: all this for people
 manifest.json                   what came in, what was kept, what was dropped, in documents and bytes
 
 A shard holds a part of one source, in the order of the files and the places in them that it was read from.
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 64 << 20
 SAMPLES = "samples.parquet"
+FAMILIES = "families.parquet"
+CARD, CARD_PAGE = "card.md", "card.html"
 BATCH_DOCUMENTS = 64
 LARGE_LOSS = 0.9  # of a source's documents or bytes: worth a warning
 
@@ -54,6 +58,14 @@ DROPPED_COLUMNS = {
     **dict.fromkeys(("id", "source", "path", "url", "package", "license", "language"), "string"),
     "bytes": "int64",  # of its text, as it was when dropped
     **dict.fromkeys(("operation", "rule", "value", "threshold"), "string"),
+}
+FAMILY_COLUMNS = {
+    "family": "string",  # the id of the document of it that has the first claim
+    "rule": "string",  # that found them alike
+    **dict.fromkeys(("id", "source", "path"), "string"),
+    "similarity": "double",  # to the first: 1 for itself
+    "kept": "bool",
+    "text": "string",  # its beginning
 }
 SAMPLE_COLUMNS = {**{name: kind for name, kind in DROPPED_COLUMNS.items() if name != "bytes"}, "text": "string"}
 
@@ -103,6 +115,11 @@ class Corpus(Artifact):
         with _opened(self.path / SAMPLES, SAMPLE_COLUMNS) as file:
             return file.read()
 
+    def families(self) -> pa.Table:
+        """Documents that are alike, family by family, the one that stayed first. Raises ArtifactError."""
+        with _opened(self.path / FAMILIES, FAMILY_COLUMNS) as file:
+            return file.read()
+
     def check(self) -> None:
         """Every document read: digests are those of the texts, no id comes twice, numbers are the manifest's."""
         import numpy as np
@@ -129,6 +146,7 @@ class Corpus(Artifact):
                 ids.append(np.array(found, "S32"))
             self.dropped(index)
         self.samples()
+        self.families()
         every = np.sort(np.concatenate(ids)) if ids else np.empty(0, "S32")
         if (every[1:] == every[:-1]).any():
             raise ArtifactError(f"{self.path}: two documents have the id {every[1:][every[1:] == every[:-1]][0]!r}")

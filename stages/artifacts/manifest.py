@@ -119,6 +119,7 @@ class Manifest(Config):
     cells: tuple[Cell, ...]
     shards: tuple[ShardFacts, ...]
     forgotten: NonNegativeInt = 0  # documents dropped of which the ledger no longer tells: they were removed
+    contamination: Mapping[str, NonNegativeInt] = {}  # evaluation task -> documents that held a passage of it
     versions: Mapping[str, str] = {}  # of the packages that decide what comes out
 
     @model_validator(mode="after")

@@ -1,10 +1,14 @@
-"""The second phase: what becomes of each document, decided over the whole corpus and written down shard by shard."""
+"""The second phase: what becomes of each document, decided over the whole corpus and written down shard by shard.
+
+A shard's file has a row a document: its fate, the value that the ledger tells of that, the passages that are cut out
+of its text, and the families of like documents that it is of.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +17,11 @@ from stages.corpus.index import Index, Judge, Ruling, validation
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
-TRAIN, VALIDATION, FIRST_RULING = 0, 1, 2
-COLUMNS = {"fate": "uint8", "value": "string"}  # TRAIN, VALIDATION, or a ruling from FIRST_RULING on, and its value
+TRAIN, VALIDATION, FIRST_RULING = 0, 1, 2  # fates; from FIRST_RULING on: dropped by that ruling
+CUT = ("ruling", "start", "stop")
+FAMILY = ("ruling", "first", "similarity")  # of the one that stays: its id, of itself too
 
 
 @dataclass(frozen=True)
@@ -33,44 +39,90 @@ class Decisions:
 
     files: tuple[tuple[Path, str], ...]
     rules: tuple[Rule, ...]
+    contamination: Mapping[str, int]  # of each evaluation task: the documents that held a passage of it
 
 
 def decide(index: Index, judges: Sequence[Judge], validation_fraction: float, folder: Path) -> Decisions:
     """Ask the judges in turn, each of what those before it left, and write a file a shard into `folder`."""
     import numpy as np
+    import pyarrow as pa
 
     fates = np.where(validation(index, validation_fraction), VALIDATION, TRAIN).astype(np.uint8)
     kept = np.ones(len(index), bool)
+    values = np.full(len(index), None, object)
     rulings = []
     for number, judge in enumerate(judges):
         ruling = judge(index, kept)
         kept[ruling.rows] = False
         fates[ruling.rows] = FIRST_RULING + number
+        values[ruling.rows] = ruling.values
         rulings.append(ruling)
+    table = pa.table({
+        "fate": fates,
+        "value": pa.array(values, pa.string()),
+        "cuts": _grouped(len(index), *_cuts(rulings)),
+        "families": _grouped(len(index), *_families(index, rulings)),
+    })  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    values = _values(len(index), rulings)
     files = []
     for shard in range(len(index.starts) - 1):
-        rows = slice(index.starts[shard], index.starts[shard + 1])
-        files.append(_write(folder / f"{shard:05d}.arrow", fates[rows], values[rows]))
-    return Decisions(tuple(files), tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings))
+        start, stop = index.starts[shard : shard + 2].tolist()
+        files.append(_write(folder / f"{shard:05d}.arrow", table.slice(start, stop - start)))
+    return Decisions(
+        files=tuple(files),
+        rules=tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings),
+        contamination={task: count for ruling in rulings for task, count in ruling.causes.items()},
+    )
 
 
-def _values(count: int, rulings: Sequence[Ruling]) -> np.ndarray:
+def _cuts(rulings: Sequence[Ruling]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The row of every cut, and the columns that tell of it."""
     import numpy as np
 
-    values = np.full(count, None, object)
-    for ruling in rulings:
-        values[ruling.rows] = ruling.values
-    return values
+    found = [(number, ruling.cuts) for number, ruling in enumerate(rulings) if ruling.cuts is not None]
+    none = np.empty(0, np.int64)
+    rows = np.concatenate([none, *(cuts.rows for _, cuts in found)])
+    columns = (
+        np.concatenate([none, *(np.full(len(cuts.rows), number) for number, cuts in found)]),
+        np.concatenate([none, *(cuts.starts for _, cuts in found)]),
+        np.concatenate([none, *(cuts.stops for _, cuts in found)]),
+    )
+    return rows, dict(zip(CUT, columns, strict=True))
 
 
-def _write(path: Path, fates: np.ndarray, values: np.ndarray) -> tuple[Path, str]:
+def _families(index: Index, rulings: Sequence[Ruling]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The row of every member of a family, that which stays included, and the columns that tell of it."""
+    import numpy as np
+
+    rows, numbers, first, similarity = ([np.empty(0, kind)] for kind in (np.int64, np.int64, np.int64, np.float64))
+    for number, ruling in enumerate(rulings):
+        if ruling.families is not None:
+            stay = np.unique(ruling.families.first)
+            rows += [stay, ruling.families.rows]
+            numbers.append(np.full(len(stay) + len(ruling.families.rows), number))
+            first += [stay, ruling.families.first]
+            similarity += [np.ones(len(stay)), ruling.families.similarity]
+    ids = np.array(index.ids(np.concatenate(first)), object)
+    return np.concatenate(rows), dict(
+        zip(FAMILY, (np.concatenate(numbers), ids, np.concatenate(similarity)), strict=True)
+    )
+
+
+def _grouped(count: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> pa.Array:
+    """For each of `count` rows the list of what is told of it: the entries of `columns` at the places of `rows`."""
+    import numpy as np
     import pyarrow as pa
 
-    from stages.corpus.tables import schema
+    order = np.argsort(rows, kind="stable")
+    offsets = np.searchsorted(rows[order], np.arange(count + 1))
+    kinds = {"first": pa.string(), "similarity": pa.float64()}
+    arrays = [pa.array(column[order], kinds.get(name, pa.int64())) for name, column in columns.items()]
+    return pa.LargeListArray.from_arrays(offsets.astype(np.int64), pa.StructArray.from_arrays(arrays, list(columns)))
 
-    table = pa.table([pa.array(fates), pa.array(values, pa.string())], schema=schema(COLUMNS))
+
+def _write(path: Path, table: pa.Table) -> tuple[Path, str]:
+    import pyarrow as pa
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

@@ -6,8 +6,8 @@ number of readers matters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,39 @@ SIGNATURE_BYTES = 40
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """Passages that are taken out of texts: bytes [start, stop) of the text of a row. Int64, by row, then by start;
+    those of one row are disjoint and begin and end between characters."""
+
+    rows: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+
+@dataclass(frozen=True)
+class Families:
+    """Documents that are like another: each with the row of the one of them that stays, and how alike the two are."""
+
+    rows: np.ndarray  # int64; those that stay are not among them
+    first: np.ndarray  # int64
+    similarity: np.ndarray  # float64, 0 to 1
+
+
+@dataclass(frozen=True)
 class Ruling:
-    """Documents that are dropped by one rule: rows of the index, and for each the value that the ledger tells."""
+    """Documents that are dropped by one rule: rows of the index, and for each the value that the ledger tells.
+
+    A rule may cut passages instead, and it may tell which documents are alike.
+    """
 
     operation: str
     rule: str
     threshold: str
     rows: np.ndarray  # int64
     values: Sequence[str] | np.ndarray  # one a row
+    cuts: Cuts | None = None
+    families: Families | None = None
+    causes: Mapping[str, int] = field(default_factory=dict)  # of evaluation tasks: the documents that hold a passage
 
 
 Judge = Callable[["Index", "np.ndarray"], Ruling]  # of the index and of which rows are still kept (bool)
@@ -62,6 +87,14 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def claim(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in the order in which they may stay: by the rank of their source, then by id."""
+        import numpy as np
+
+        table = self.table[rows]
+        ordered: np.ndarray = rows[np.lexsort((table["id_low"], table["id_high"], self.rank[rows]))]
+        return ordered
 
     def ids(self, rows: np.ndarray) -> list[str]:
         """The ids of rows, as documents have them."""

@@ -13,6 +13,7 @@ from typing import Any
 from stages.artifacts.corpus import (
     BATCH_DOCUMENTS,
     DROPPED_COLUMNS,
+    FAMILIES,
     SAMPLE_COLUMNS,
     SAMPLES,
     dropped_name,
@@ -23,7 +24,7 @@ from stages.corpus.ledger import Counts, reason
 from stages.corpus.operations.base import Apply, Draft, Drop
 from stages.corpus.operations.labels import License, Removals
 from stages.corpus.operations.tables import WordList
-from stages.corpus.tables import TableWriter, rows_of, use_flat_memory
+from stages.corpus.tables import ROW_GROUP_ROWS, TableWriter, rows_of, use_flat_memory
 from stages.corpus.writing import DocumentWriter
 
 OPERATION, LISTED, LICENSE = "remove", "listed", "license"
@@ -134,6 +135,18 @@ def rewrite_samples(corpus: Path, out: Path, removed: frozenset[str]) -> None:
         for row in rows_of(corpus / SAMPLES):
             if row["id"] not in removed and row["value"] not in removed:
                 samples.add(row)
+
+
+def rewrite_families(corpus: Path, out: Path, removed: frozenset[str]) -> None:
+    """The families without those that a removed document is of: the others in it tell what it said."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    table = parquet.read_table(corpus / FAMILIES)
+    gone = table.filter(pc.is_in(table["id"], pa.array(sorted(removed), pa.string())))["family"].combine_chunks()
+    left = table.filter(pc.invert(pc.is_in(table["family"], gone)))
+    parquet.write_table(left, out / FAMILIES, compression="zstd", row_group_size=ROW_GROUP_ROWS)
 
 
 def _rewrite_documents(source: Path, target: Path, tally: Tally, removed: frozenset[str]) -> Tally:

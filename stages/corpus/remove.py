@@ -45,7 +45,7 @@ class RemoveDocuments(Stage):
 
     def run(self, ctx: Context) -> Corpus:
         from stages.corpus.ledger import Counts
-        from stages.corpus.removal import Find, Rewrite, Wanted, find, rewrite, rewrite_samples
+        from stages.corpus.removal import Find, Rewrite, Wanted, find, rewrite, rewrite_families, rewrite_samples
         from stages.corpus.result import check_splits, report
 
         before = self.corpus.manifest
@@ -63,6 +63,7 @@ class RemoveDocuments(Stage):
         for index, shard in ctx.map(rewrite, rewrites, workers=self.workers):
             facts[index] = shard
             ctx.progress(len(facts), len(rewrites), "shards")
+        rewrite_families(self.corpus.path, ctx.out, removed)
         rewrite_samples(self.corpus.path, ctx.out, removed)
         counts = Counts.of(before.cells)
         counts.add_rows(row for index in shards for row in found[index].counts)
@@ -73,6 +74,7 @@ class RemoveDocuments(Stage):
             cells=counts.cells(),
             shards=tuple(facts[index] for index in shards),
             forgotten=before.forgotten + documents + erased,
+            contamination=before.contamination,
             versions=before.versions,
         )
         check_splits(manifest)
@@ -80,5 +82,5 @@ class RemoveDocuments(Stage):
         changed = sum(facts[index] != before.shards[index] for index in shards)
         ctx.metrics({"removed_documents": documents, "erased_ledger_rows": erased, "changed_shards": changed})
         ctx.note(f"{documents} documents removed from {changed} of {len(shards)} shards, {erased} ledger rows erased")
-        report(ctx, manifest)
+        report(ctx, Corpus(ctx.out))
         return Corpus(ctx.out)

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.corpus import (
+    CARD,
+    CARD_PAGE,
+    FAMILIES,
+    FAMILY_COLUMNS,
     MANIFEST,
     SAMPLE_COLUMNS,
     SAMPLES,
@@ -23,11 +27,12 @@ from stages.corpus.ledger import Counts, Samples
 from stages.corpus.reading import DROPPED, SAMPLED
 from stages.corpus.shards import Shard
 from stages.corpus.source import Source
-from stages.corpus.tables import TableWriter, rows_of
+from stages.corpus.tables import ROW_GROUP_ROWS, TableWriter, rows_of, schema
+from stages.corpus.writing import FAMILIES as FAMILIES_OF_SHARD
 from stages.corpus.writing import split_file
 
 # What decides the bytes of a corpus beside our own code.
-PACKAGES = ("bloomline", "pyarrow", "warcio", "trafilatura", "ftfy", "pycld2", "regex")
+PACKAGES = ("bloomline", "pyarrow", "warcio", "trafilatura", "ftfy", "pycld2", "rensa", "datasketch", "regex")
 
 Facts = Mapping[str, Any]
 
@@ -40,8 +45,9 @@ def assemble(
     written: Sequence[Facts],
     places: Sequence[Path],
     drawn: Samples,
+    contamination: Mapping[str, int],
 ) -> Corpus:
-    """The corpus of shards that were read and written. `drawn`: for the samples.
+    """The corpus of shards that were read and written. `drawn`: for the samples. `contamination`: for the manifest.
 
     Raises StageError if a split is empty.
     """
@@ -50,12 +56,13 @@ def assemble(
         sources={name: sources[name].facts() for name in sorted(sources)},
         cells=counts.cells(),
         shards=tuple(_shard_facts(shard, facts) for shard, facts in zip(shards, written, strict=True)),
+        contamination=contamination,
         versions=_versions(),
     )
     check_splits(manifest)
     _place(ctx.out, places, drawn)
     (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
-    report(ctx, manifest)
+    report(ctx, Corpus(ctx.out))
     return Corpus(ctx.out)
 
 
@@ -70,10 +77,17 @@ def check_splits(manifest: Manifest) -> None:
             )
 
 
-def report(ctx: Context, manifest: Manifest) -> None:
-    """Metrics, figures and warnings."""
+def report(ctx: Context, corpus: Corpus) -> None:
+    """Metrics, figures, warnings and the data card."""
+    from stages.corpus.card import card_of, markdown, summary
+    from stages.corpus.card_page import page
     from stages.corpus.figures import flow_figure
 
+    manifest = corpus.manifest
+    card = card_of(corpus)
+    (ctx.out / CARD).write_text(markdown(card))
+    (ctx.out / CARD_PAGE).write_text(page(card))
+    ctx.highlight("data card", summary(manifest.total))
     total = manifest.total
     ctx.metrics(
         {
@@ -81,6 +95,7 @@ def report(ctx: Context, manifest: Manifest) -> None:
             "kept_megabytes": total.kept.bytes / 1e6,
             "kept_documents": total.kept.documents,
             **{f"{split}_megabytes": manifest.size(split).bytes / 1e6 for split in SPLITS},
+            **{f"contaminated_{task.replace('/', '_')}": count for task, count in manifest.contamination.items()},
             **{f"dropped_{reason}_megabytes": tally.bytes / 1e6 for reason, tally in total.dropped.items()},
         }
     )
@@ -108,11 +123,24 @@ def _place(out: Path, places: Sequence[Path], drawn: Samples) -> None:
     with TableWriter(out / SAMPLES, SAMPLE_COLUMNS) as file:
         for row in drawn.rows():
             file.add(row)
+    _gather_families(out, places)
     for index, place in enumerate(places):
         for split in SPLITS:
             if (file := place / split_file(split)).exists():
                 os.rename(file, out / shard_name(split, index))
         os.rename(place / DROPPED, out / dropped_name(index))
+
+
+def _gather_families(out: Path, places: Sequence[Path]) -> None:
+    """The families of all shards as one table, each together."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = schema(FAMILY_COLUMNS)
+    found = [place / FAMILIES_OF_SHARD for place in places if (place / FAMILIES_OF_SHARD).exists()]
+    table = pa.concat_tables([columns.empty_table(), *(parquet.read_table(file, schema=columns) for file in found)])
+    order = [("rule", "ascending"), ("family", "ascending"), ("similarity", "descending"), ("id", "ascending")]
+    parquet.write_table(table.sort_by(order), out / FAMILIES, compression="zstd", row_group_size=ROW_GROUP_ROWS)
 
 
 def _versions() -> dict[str, str]:

@@ -8,19 +8,23 @@ depends on the content and the configuration alone: never on the number of worke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.artifacts.corpus import Corpus
 from stages.base import Context, Demand, Resources, Runtime, Stage
+from stages.corpus.decontamination import Decontaminate
+from stages.corpus.deduplication.exact import ExactDuplicates
+from stages.corpus.deduplication.registry import AnyRule
 from stages.corpus.shards import Shard, by_rank, plan
 from stages.corpus.source import Source
 from stages.corpus.text import TextRules
 
 if TYPE_CHECKING:
     from stages.corpus.decisions import Decisions
-    from stages.corpus.index import Judge
+    from stages.corpus.reading import ReadShard
 
 Work = TypeVar("Work")
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -36,6 +40,8 @@ class IngestCorpus(Stage):
     min_characters: NonNegativeInt = 100  # of a text without the white space around it, after the operations
     max_bytes: PositiveInt = 1_000_000  # of a text as read
     max_replacement_ratio: float = Field(default=0.001, ge=0, le=1)  # U+FFFD per character, as read
+    deduplicate: tuple[AnyRule, ...] = (ExactDuplicates(),)  # rules in turn, over the documents of all sources
+    decontaminate: Decontaminate | None = None  # evaluation sets to keep out
     limit_bytes: PositiveInt | None = None  # of all that is kept; null: no cap
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)  # of documents, by hash
     shard_bytes: PositiveInt = 64_000_000  # stored bytes of what is read into one shard, where it can be divided
@@ -43,6 +49,7 @@ class IngestCorpus(Stage):
     seed: NonNegativeInt = 0  # of these samples
     workers: Runtime[NonNegativeInt] = 0  # 0: as many as there is room for; 1: the step's own process
     worker: Runtime[Resources] = Resources()  # what each asks
+    memory_bytes: Runtime[PositiveInt] = 1 << 30  # for a decision over the whole, beside some 100 bytes a document
 
     def demand(self) -> Demand:
         # The step's own process only waits, unless it does the work.
@@ -56,7 +63,7 @@ class IngestCorpus(Stage):
         from stages.corpus.writing import WriteShard, write_shard
 
         shards = plan(self.sources, self.shard_bytes)
-        folders = {name: ctx.scratch / name for name in ("read", "decided", "written")}
+        folders = {name: ctx.scratch / name for name in ("read", "measured", "decided", "written")}
         for folder in folders.values():
             clear_leftovers(folder)
         rules = TextRules(
@@ -69,13 +76,14 @@ class IngestCorpus(Stage):
             ReadShard(shard, self.sources[shard.source], rules, folder=folders["read"], **sampling) for shard in shards
         ]
         read = self._each(ctx, "read", read_shard, reads, shards)
-        decisions = self._decide(reads, folders["decided"])
+        decisions = self._decide(ctx, reads, folders)
         writes = [
             WriteShard(
                 read=work.place,
                 decision=file,
                 decision_digest=digest,
                 rules=decisions.rules,
+                bounds=rules,
                 place=folders["written"] / work.place.name,
                 **sampling,
             )
@@ -83,23 +91,30 @@ class IngestCorpus(Stage):
         ]
         written = self._each(ctx, "written", write_shard, writes, shards)
         drawn = Samples(self.samples_per_rule, self.seed)
-        return assemble(ctx, self.sources, shards, read, written, [work.place for work in writes], drawn)
+        places = [work.place for work in writes]
+        return assemble(ctx, self.sources, shards, read, written, places, drawn, decisions.contamination)
 
-    def _decide(self, reads: Sequence[Any], folder: Any) -> Decisions:
+    def _decide(self, ctx: Context, reads: Sequence[ReadShard], folders: Mapping[str, Path]) -> Decisions:
         from stages.corpus.decisions import decide
-        from stages.corpus.index import Index
-        from stages.corpus.reading import SIGNATURES
+        from stages.corpus.drafts import Drafts
+        from stages.corpus.index import Index, over_limit
+        from stages.corpus.reading import DRAFTS, SIGNATURES
 
         ranks = {name: rank for rank, (name, _) in enumerate(by_rank(self.sources))}
         index = Index.load([work.place / SIGNATURES for work in reads], [ranks[work.shard.source] for work in reads])
-        return decide(index, self._judges(), self.validation_fraction, folder)
-
-    def _judges(self) -> list[Judge]:
-        """What drops documents for what others are, in turn."""
-        from stages.corpus.deduplication.exact import exact_duplicates
-        from stages.corpus.index import over_limit
-
-        return [exact_duplicates, *([over_limit(self.limit_bytes)] if self.limit_bytes is not None else [])]
+        drafts = Drafts(
+            files=[work.place / DRAFTS for work in reads],
+            sources=[work.shard.source for work in reads],
+            folder=folders["measured"],
+            memory_bytes=self.memory_bytes,
+            each=lambda done, function, work: self._each(ctx, done, function, work, [read.shard for read in reads]),
+        )
+        judges = [rule.judge(drafts) for rule in self.deduplicate]
+        if self.decontaminate is not None:
+            judges.append(self.decontaminate.judge(drafts))
+        if self.limit_bytes is not None:
+            judges.append(over_limit(self.limit_bytes))
+        return decide(index, judges, self.validation_fraction, folders["decided"])
 
     def _each(
         self,

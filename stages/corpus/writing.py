@@ -3,28 +3,35 @@
 train.parquet, validation.parquet   the documents (no file where there are none)
 dropped.parquet                     the ledger of the shard, whole
 samples.parquet                     a few of these with their text
+families.parquet                    its documents that are like others (no file where there are none)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
+from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS
 from stages.artifacts.manifest import SPLITS, Split
+from stages.corpus.cutting import cut
 from stages.corpus.decisions import FIRST_RULING, TRAIN, VALIDATION, Rule
+from stages.corpus.drafts import batches
 from stages.corpus.finished import finish
 from stages.corpus.ledger import SAMPLE_CHARACTERS, Counts, Samples, reason
 from stages.corpus.reading import DRAFTS, DROPPED, SAMPLED
 from stages.corpus.tables import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
+from stages.corpus.text import OPERATION as TEXT
+from stages.corpus.text import TextRules
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 FATES: Mapping[Split, int] = {"train": TRAIN, "validation": VALIDATION}
+FAMILIES = "families.parquet"
+LEFT_TOO_LITTLE = 255  # a fate, beside those that were decided: not a document any more without what was cut
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class WriteShard:
     decision: Path  # the file of its fates
     decision_digest: str
     rules: tuple[Rule, ...]
+    bounds: TextRules
     samples: int  # kept with their text, of each rule
     seed: int
     place: Path
@@ -61,13 +69,24 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
     splits = {split: [0, 0] for split in SPLITS}
     dropped = 0
     writers = {split: DocumentWriter(folder / split_file(split)) for split in SPLITS}
-    with TableWriter(folder / DROPPED, DROPPED_COLUMNS) as ledger:
+    with (
+        TableWriter(folder / DROPPED, DROPPED_COLUMNS) as ledger,
+        TableWriter(folder / FAMILIES, FAMILY_COLUMNS, optional=True) as families,
+    ):
         for row in rows_of(work.read / DROPPED):
             ledger.add(row)
             dropped += 1
         start = 0
-        for batch in _batches(work.read / DRAFTS):
-            here = fates[start : start + batch.num_rows]
+        for batch in batches(work.read / DRAFTS):
+            here = fates[start : start + batch.num_rows].copy()
+            told = decided.slice(start, batch.num_rows)
+            values = told["value"].to_pylist()
+            remains = cut(batch, told["cuts"].to_pylist(), here, work.rules, work.bounds, counts)
+            batch = remains.batch
+            for place, drop in remains.dropped.items():
+                here[place], values[place] = LEFT_TOO_LITTLE, str(drop.value)
+            for row in _family_rows(batch, told["families"].to_pylist(), here, work.rules):
+                families.add(row)
             sizes = _sizes(batch)
             for split, writer in writers.items():
                 chosen = here == FATES[split]
@@ -75,7 +94,6 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
                 writer.add(batch.filter(pa.array(chosen)))
                 splits[split][0] += int(chosen.sum())
                 splits[split][1] += int(sizes[chosen].sum())
-            values = decided["value"].slice(start, batch.num_rows)
             dropped += _drop(work, batch, here, sizes, values, counts, samples, ledger.add)
             start += batch.num_rows
     for writer in writers.values():
@@ -132,7 +150,7 @@ def _drop(
     batch: pa.RecordBatch,
     fates: np.ndarray,
     sizes: np.ndarray,
-    values: pa.ChunkedArray,
+    values: Sequence[str],
     counts: Counts,
     samples: Samples,
     enter: Callable[[Mapping[str, Any]], None],
@@ -148,9 +166,10 @@ def _drop(
     lost = batch.filter(mask)
     texts = pc.utf8_slice_codeunits(lost["text"], 0, SAMPLE_CHARACTERS).to_pylist()
     rows = lost.drop_columns(["text"]).to_pylist()
-    told = values.filter(mask).to_pylist()
+    told = [value for value, lost in zip(values, chosen, strict=True) if lost]
+    too_short = Rule(TEXT, "too_short", str(work.bounds.min_characters))
     for row, text, fate, size, value in zip(rows, texts, fates[chosen], sizes[chosen], told, strict=True):
-        rule = work.rules[fate - FIRST_RULING]
+        rule = too_short if fate == LEFT_TOO_LITTLE else work.rules[fate - FIRST_RULING]
         row |= {"operation": rule.operation, "rule": rule.rule, "threshold": rule.threshold, "value": value}
         counts.dropped(row["source"], row["language"], row["license"], reason(rule.operation, rule.rule), int(size))
         enter({**row, "bytes": int(size)})
@@ -187,8 +206,16 @@ def _sizes(batch: pa.RecordBatch) -> np.ndarray:
     return sizes
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
-    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
-        yield from stream
+def _family_rows(
+    batch: pa.RecordBatch, families: Sequence[Sequence[Mapping[str, Any]]], fates: np.ndarray, rules: Sequence[Rule]
+) -> list[dict[str, Any]]:
+    """The rows of FAMILY_COLUMNS of a batch."""
+    rows = []
+    for place, found in enumerate(families):
+        for family in found:
+            columns = {name: batch[name][place].as_py() for name in ("id", "source", "path", "text")}
+            columns["text"] = columns["text"][:SAMPLE_CHARACTERS]
+            rule, kept = rules[family["ruling"]].rule, bool(fates[place] < FIRST_RULING)
+            row = {"family": family["first"], "rule": rule, "similarity": family["similarity"], "kept": kept}
+            rows.append({**columns, **row})
+    return rows

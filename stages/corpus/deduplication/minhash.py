@@ -1,0 +1,168 @@
+"""Near-duplicates by MinHash and locality-sensitive hashing: texts that share most of their runs of words.
+
+The share of equal values in two signatures estimates the Jaccard similarity of two sets of shingles (Broder, "On the
+resemblance and containment of documents", 1997). Documents of which one band of values is wholly equal are compared;
+with b bands of r rows those of similarity s are with probability 1 - (1 - s**r)**b. Those found to be less alike
+than asked are let go: bands choose what is looked at, not what is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from stages.base import StageError
+from stages.corpus.deduplication import families
+from stages.corpus.deduplication.rule import Rule
+from stages.corpus.drafts import Drafts, Measure, texts
+from stages.corpus.index import Index, Judge, Ruling
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from stages.corpus.measures.shingles import Shingles
+
+SIGNATURES = "minhash.bin"  # uint32 [bands, documents, rows]
+Library = Literal["rensa", "datasketch"]
+
+
+class MinHash(Measure):
+    """A signature of every draft: `bands` x `rows` values of 32 bits."""
+
+    bands: PositiveInt
+    rows: PositiveInt
+    shingle_words: PositiveInt
+    seed: NonNegativeInt
+    library: Library
+
+    def measure(self, drafts: Iterator[pa.RecordBatch], folder: Path) -> Mapping[str, Any]:
+        import numpy as np
+
+        from stages.corpus.measures.shingles import shingles
+
+        found = [self.signatures(shingles(group, self.shingle_words)) for group in texts(drafts)]
+        whole = np.concatenate([np.empty((0, self.bands * self.rows), np.uint32), *found])
+        whole.reshape(-1, self.bands, self.rows).transpose(1, 0, 2).tofile(folder / SIGNATURES)
+        return {"documents": len(whole)}
+
+    def signatures(self, found: Shingles) -> np.ndarray:
+        """[texts, bands * rows] of uint32."""
+        return _SIGNERS[self.library](found, self.bands * self.rows, self.seed)
+
+
+class NearDuplicates(Rule):
+    """Texts that share `similarity` of their runs of words (Jaccard, estimated), by MinHash."""
+
+    rule: Literal["near"] = "near"
+    similarity: float = Field(default=0.6, gt=0, le=1)
+    bands: PositiveInt = 25
+    rows: PositiveInt = 5
+    shingle_words: PositiveInt = 5
+    seed: NonNegativeInt = 1
+    library: Library = "rensa"  # signatures of the two differ: name datasketch where rensa has no wheel
+
+    def judge(self, drafts: Drafts) -> Judge:
+        measure = MinHash(**{name: getattr(self, name) for name in MinHash.model_fields})
+        folders, _ = drafts.measured(self.rule, measure)
+
+        def judge(index: Index, kept: np.ndarray) -> Ruling:
+            import numpy as np
+
+            signatures = Signatures(folders, index.starts, self.bands, self.rows)
+            members = index.claim(np.flatnonzero(kept & signatures.present(kept)))
+            tables = (signatures.keys(band, members) for band in range(self.bands))
+            labels = families.find(members, tables, signatures.similarity, self.similarity)
+            return families.ruling(index, self.rule, f"{self.similarity:g}", members, labels, signatures.similarity)
+
+        return judge
+
+
+class Signatures:
+    """The signatures of all shards, on disk."""
+
+    def __init__(self, folders: list[Path], starts: np.ndarray, bands: int, rows: int) -> None:
+        import numpy as np
+
+        self._starts, self._bands, self._rows = starts, bands, rows
+        self._shards = []
+        for folder, count in zip(folders, np.diff(starts).tolist(), strict=True):
+            file = folder / SIGNATURES
+            if (size := file.stat().st_size) != 4 * bands * rows * count:
+                raise StageError(f"{file} holds {size} bytes, not the signatures of {count} documents")
+            empty = np.empty((bands, 0, rows), np.uint32)
+            self._shards.append(np.memmap(file, np.uint32, "r", shape=(bands, count, rows)) if count else empty)
+
+    def present(self, kept: np.ndarray) -> np.ndarray:
+        """Which rows have a signature (bool): those with a word."""
+        import numpy as np
+
+        blank = np.uint32(0xFFFF_FFFF)
+        return np.concatenate([np.empty(0, bool), *((shard[0] != blank).any(axis=1) for shard in self._shards)])
+
+    def keys(self, band: int, members: np.ndarray) -> np.ndarray:
+        """The hash of a band of each member (uint64)."""
+        import numpy as np
+
+        from stages.corpus.measures.shingles import mixed
+
+        values = self._band(band, members).astype(np.uint64)
+        keys = np.full(len(members), band, np.uint64)
+        for column in range(self._rows):
+            keys = mixed(keys * np.uint64(0x9E3779B97F4A7C15) + values[:, column])
+        return keys
+
+    def similarity(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """The share of equal values in the signatures of rows and rows."""
+        import numpy as np
+
+        equal = np.zeros(len(one))
+        for band in range(self._bands):
+            equal += (self._band(band, one) == self._band(band, other)).sum(axis=1)
+        return equal / (self._bands * self._rows)
+
+    def _band(self, band: int, rows: np.ndarray) -> np.ndarray:
+        """[rows, rows of a band]"""
+        import numpy as np
+
+        found = np.empty((len(rows), self._rows), np.uint32)
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        for shard in np.unique(shards).tolist():
+            here = np.flatnonzero(shards == shard)
+            found[here] = self._shards[shard][band][rows[here] - self._starts[shard]]
+        return found
+
+
+def _rensa(found: Shingles, permutations: int, seed: int) -> np.ndarray:
+    import numpy as np
+    from rensa import RMinHash
+
+    starts = found.starts.astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hashes, starts, permutations, seed)
+    return np.array(matrix.to_rows(), np.uint32).reshape(len(starts) - 1, permutations)
+
+
+def _datasketch(found: Shingles, permutations: int, seed: int) -> np.ndarray:
+    import itertools
+
+    import numpy as np
+    from datasketch import MinHash as Sketch
+
+    first = Sketch(num_perm=permutations, seed=seed, hashfunc=_low_bits)
+    same = {"seed": seed, "hashfunc": _low_bits, "permutations": first.permutations, "scheme": first.scheme}
+    rows = []
+    for start, stop in itertools.pairwise(found.starts.tolist()):
+        sketch = Sketch(num_perm=permutations, **same)
+        sketch.update_batch(found.hashes[start:stop].tolist())
+        rows.append(sketch.hashvalues.astype(np.uint32))
+    return np.array(rows, np.uint32).reshape(len(rows), permutations)
+
+
+def _low_bits(value: int) -> int:
+    return value & 0xFFFF_FFFF
+
+
+_SIGNERS = {"rensa": _rensa, "datasketch": _datasketch}

@@ -1,0 +1,113 @@
+"""The data card: its numbers are those of a recount, and nothing in a corpus can break out of its page."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.artifacts.corpus import CARD, CARD_PAGE, Corpus
+from stages.corpus.card_page import squarified
+from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
+
+EVIL = "<script>alert(1)</script>|`x`"
+
+
+class Page(HTMLParser):
+    """Tags, and the cells of all tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.rows: list[list[str]] = []
+        self._cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        assert not any(name.startswith("on") or (value or "").startswith("http") for name, value in attrs)
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append("")
+        self._cell = tag == "td"
+
+    def handle_data(self, data: str) -> None:
+        if self._cell:
+            self.rows[-1][-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._cell = False
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    folder = tmp_path_factory.mktemp("card")
+    words = [prose(number, 120) for number in range(40)]
+    rows = [{"text": text, "language": "fr", "license": EVIL, "path": EVIL} for text in words]
+    rows += [{"text": text + " and so on", "language": "en", "license": "CC0-1.0"} for text in words[:10]]
+    rows += [{"text": EVIL, "language": "en"}]
+    sources = {
+        "news": source(write_lines(folder / "news.jsonl", rows)),
+        "lost": source(write_lines(folder / "lost.jsonl", [{"text": "short"}] * 5)),
+    }
+    rules = [{"rule": "exact"}, {"rule": "near"}]
+    return ingest(folder, sources=sources, deduplicate=rules)[0]
+
+
+def test_its_numbers_are_those_of_a_recount(corpus: Corpus) -> None:
+    documents: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for document in all_documents(corpus):
+        for name in (document.source, document.license, document.language):
+            documents[name] += 1
+            sizes[name] += len(document.text.encode())
+    page = Page((corpus.path / CARD_PAGE).read_text())
+    found = {row[0]: row[1:] for row in page.rows if len(row) == 6}
+    for shown, name in (("news", "news"), ("French (fr)", "fr"), (EVIL, EVIL)):
+        assert found[shown][1] == f"{documents[name]:,}"
+        assert found[shown][3] == f"{sizes[name]:,}"
+    dropped = Counter(
+        f"{row['operation']}.{row['rule']}"
+        for shard in range(len(corpus.manifest.shards))
+        for row in corpus.dropped(shard).to_pylist()
+    )
+    told = {row[0]: int(row[1].replace(",", "")) for row in page.rows if row and row[0] in dropped}
+    assert told == dropped
+    markdown = (corpus.path / CARD).read_text()
+    for name, count in dropped.items():
+        assert re.search(rf"^\| {re.escape(name)} \| {count:,} \|", markdown, re.MULTILINE)
+
+
+def test_what_a_corpus_says_is_only_text(corpus: Corpus) -> None:
+    page = Page((corpus.path / CARD_PAGE).read_text())
+    assert not page.tags["script"]
+    assert not page.tags["link"] + page.tags["img"]  # self-contained
+    markdown = (corpus.path / CARD).read_text()
+    assert "<script" not in markdown
+    assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines() if "alert" in line}) == 1
+
+
+def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
+    text = (corpus.path / CARD_PAGE).read_text()
+    assert "source lost lost 100%" in text
+    assert "text.too_short (6)" in text
+    assert "<p>10 families.</p>" in text
+    assert text.count("and 1 more</summary>") == 10
+    assert "% alike, stayed)" in text
+    assert "% alike, dropped)" in text
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=40))
+def test_a_tree_map_fills_its_space_in_proportion(sizes: list[float]) -> None:
+    ordered = sorted(sizes, reverse=True)
+    found = squarified(ordered, 0, 0, 900, 300)
+    for each, (x, y, width, height) in zip(ordered, found, strict=True):
+        assert width * height == pytest.approx(each / sum(sizes) * 270_000, rel=1e-6)
+        assert -1e-3 <= x <= x + width <= 900.001
+        assert -1e-3 <= y <= y + height <= 300.001
