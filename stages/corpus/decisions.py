@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.corpus.index import Index, Judge, Ruling, validation
+from stages.corpus.index import Index, Judge, Ruling
+from stages.corpus.splitting import Split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +43,12 @@ class Decisions:
     contamination: Mapping[str, int]  # of each evaluation task: the documents that held a passage of it
 
 
-def decide(index: Index, judges: Sequence[Judge], validation_fraction: float, folder: Path) -> Decisions:
-    """Ask the judges in turn, each of what those before it left, and write a file a shard into `folder`."""
+def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) -> Decisions:
+    """Ask the judges in turn, each of what those before it left, split the rest, write a file a shard into `folder`."""
     import numpy as np
     import pyarrow as pa
 
-    fates = np.where(validation(index, validation_fraction), VALIDATION, TRAIN).astype(np.uint8)
+    fates = np.zeros(len(index), np.uint8)
     kept = np.ones(len(index), bool)
     values = np.full(len(index), None, object)
     rulings = []
@@ -57,6 +58,7 @@ def decide(index: Index, judges: Sequence[Judge], validation_fraction: float, fo
         fates[ruling.rows] = FIRST_RULING + number
         values[ruling.rows] = ruling.values
         rulings.append(ruling)
+    fates[kept] = np.where(split(index, kept)[kept], VALIDATION, TRAIN)
     table = pa.table({
         "fate": fates,
         "value": pa.array(values, pa.string()),

@@ -115,11 +115,3 @@ def over_limit(limit_bytes: int) -> Judge:
         return Ruling("limit", "over", str(limit_bytes), rows[over], [str(size) for size in table["size"][over]])
 
     return judge
-
-
-def validation(index: Index, fraction: float) -> np.ndarray:
-    """Which documents are for validation (bool): by hash of the text, so that a document stays where it is."""
-    import numpy as np
-
-    chosen: np.ndarray = index.table["key_low"] < np.uint64(int(fraction * 2.0**64))
-    return chosen

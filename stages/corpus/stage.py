@@ -44,6 +44,8 @@ class IngestCorpus(Stage):
     decontaminate: Decontaminate | None = None  # evaluation sets to keep out
     limit_bytes: PositiveInt | None = None  # of all that is kept; null: no cap
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)  # of documents, by hash
+    validation_documents_per_language: NonNegativeInt = 0  # where the fraction gives fewer: those with smallest hashes
+    validation_share_per_language: float = Field(default=0.2, gt=0, le=0.5)  # of a language, at most, for that number
     shard_bytes: PositiveInt = 64_000_000  # stored bytes of what is read into one shard, where it can be divided
     samples_per_rule: NonNegativeInt = 5  # dropped documents of each source and rule that are kept to be looked at
     seed: NonNegativeInt = 0  # of these samples
@@ -99,6 +101,7 @@ class IngestCorpus(Stage):
         from stages.corpus.drafts import Drafts
         from stages.corpus.index import Index, over_limit
         from stages.corpus.reading import DRAFTS, SIGNATURES
+        from stages.corpus.splitting import Validation
 
         ranks = {name: rank for rank, (name, _) in enumerate(by_rank(self.sources))}
         index = Index.load([work.place / SIGNATURES for work in reads], [ranks[work.shard.source] for work in reads])
@@ -114,7 +117,12 @@ class IngestCorpus(Stage):
             judges.append(self.decontaminate.judge(drafts))
         if self.limit_bytes is not None:
             judges.append(over_limit(self.limit_bytes))
-        return decide(index, judges, self.validation_fraction, folders["decided"])
+        validation = Validation(
+            fraction=self.validation_fraction,
+            documents_per_language=self.validation_documents_per_language,
+            share_per_language=self.validation_share_per_language,
+        )
+        return decide(index, judges, validation.split(drafts), folders["decided"])
 
     def _each(
         self,
