@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class HeldOut:
     """What is evaluated of one document. `whole`: nothing was cut off, so that its end counts too."""
 
+    id: str
     source: str
+    language: str  # "" without a label
     data: bytes
     whole: bool
 
@@ -37,10 +39,12 @@ class Evaluate(Stage):
     """A model on the validation documents of a corpus. Reads Checkpoint and Corpus, leaves EvalReport."""
 
     headline: ClassVar[str | None] = "bits_per_byte"
+    version: ClassVar[str] = "2"
 
     model: Checkpoint
     corpus: Corpus
     documents_per_source: PositiveInt = 200  # those with the smallest ids
+    documents_per_language: NonNegativeInt = 0  # where those of the sources are fewer: with the smallest ids too
     document_bytes: PositiveInt = 100_000  # of each document, from its start
     overlap: float = Field(default=0.5, ge=0, le=0.95)  # of a window with the one before it, in contexts
     ngram_order: int = Field(default=6, ge=1, le=8)  # bytes of a gram
@@ -62,22 +66,22 @@ class Evaluate(Stage):
         return Demand(task=Resources(cpus=self.threads, gpus=self.gpus))
 
     def run(self, ctx: Context) -> EvalReport:
-        from stages.evaluation.figures import bits_figure
+        from stages.evaluation.figures import bits_figure, languages_figure
         from stages.evaluation.ngram import NgramModel
 
         self._check_lengths()
         held_out = self._held_out()
         ngram = NgramModel(self.ngram_order, self._training_texts())
-        sources = {source: _baselines(documents, ngram) for source, documents in sorted(held_out.items())}
-        total = sum(sources.values(), Bits())
-        total = total.model_copy(update={"xz": _one_file(held_out)})
+        baselines = [_baselines(document, ngram) for document in held_out]
+        total = _together(held_out, baselines)
         ctx.note(f"xz -9: {total.per_byte('xz'):.3f} bits per byte, n-gram: {total.per_byte('ngram'):.3f}")
 
         scores, completions = self._use_model(ctx, held_out)
-        sources = {source: _scored(bits, *scores[source]) for source, bits in sources.items()}
+        bits = [_scored(known, *score) for known, score in zip(baselines, scores, strict=True)]
         results = EvalResults(
-            total=_scored(total, *(sum(column) for column in zip(*scores.values(), strict=True))),
-            sources=sources,
+            total=sum(bits, Bits()).model_copy(update={"xz": total.xz}),
+            sources=_by("source", held_out, bits),
+            languages=_by("language", held_out, bits),
             ngram_order=self.ngram_order,
             ngram_train_bytes=ngram.train_bytes,
             completions=completions,
@@ -85,6 +89,8 @@ class Evaluate(Stage):
         (ctx.out / REPORT).write_text(results.model_dump_json(indent=2) + "\n")
         ctx.metrics(_metrics(results))
         ctx.figure("bits_per_byte", bits_figure(results))
+        if len(results.languages) > 1:
+            ctx.figure("bits_per_byte_by_language", languages_figure(results))
         ctx.highlight("against xz -9", verdict(results.total))
         greedy = completions[0]
         ctx.highlight("completion", greedy.prompt + greedy.text)
@@ -95,19 +101,23 @@ class Evaluate(Stage):
         if self.completion_tokens >= context:
             raise StageError(f"completion_tokens is {self.completion_tokens}; the model's context has {context} tokens")
 
-    def _held_out(self) -> dict[str, list[HeldOut]]:
-        """The documents to evaluate, by source."""
-        smallest: dict[str, list[tuple[str, HeldOut]]] = defaultdict(list)
+    def _held_out(self) -> list[HeldOut]:
+        """The documents to evaluate, by source, then by id: the smallest ids of each source and of each language."""
+        smallest: dict[tuple[str, str], list[HeldOut]] = defaultdict(list)
         for document in self.corpus.documents("validation"):
             data = document.text.encode()
             kept = data[: self.document_bytes].decode(errors="ignore").encode()  # whole characters only
-            chosen = smallest[document.source]
-            insort(chosen, (document.id, HeldOut(document.source, kept, whole=len(kept) == len(data))), key=_by_id)
-            del chosen[self.documents_per_source :]
-        found = {source: [document for _, document in chosen] for source, chosen in smallest.items()}
-        if not any(document.data for documents in found.values() for document in documents):
+            one = HeldOut(document.id, document.source, document.language, kept, whole=len(kept) == len(data))
+            for group, most in (
+                (("source", one.source), self.documents_per_source),
+                (("language", one.language), self.documents_per_language),
+            ):
+                insort(smallest[group], one, key=_id)
+                del smallest[group][most:]
+        found = {document.id: document for chosen in smallest.values() for document in chosen if document.data}
+        if not found:
             raise StageError("the corpus has no validation document to evaluate")
-        return found
+        return sorted(found.values(), key=lambda document: (document.source, document.id))
 
     def _training_texts(self) -> Iterator[bytes]:
         """Training texts of all shards alike, about as many bytes as are wanted."""
@@ -116,9 +126,9 @@ class Evaluate(Stage):
             yield document.text.encode()
 
     def _use_model(
-        self, ctx: Context, held_out: Mapping[str, list[HeldOut]]
-    ) -> tuple[dict[str, tuple[int, float]], tuple[Completion, ...]]:
-        """Tokens and bits of each source, and the completions: a greedy one of each prompt, then the sampled ones."""
+        self, ctx: Context, held_out: Sequence[HeldOut]
+    ) -> tuple[list[tuple[int, float]], tuple[Completion, ...]]:
+        """Tokens and bits of each document, and the completions: a greedy one of each prompt, then the sampled ones."""
         import torch
 
         from stages.evaluation.completions import complete
@@ -133,17 +143,13 @@ class Evaluate(Stage):
                 raise Stopped
             ctx.progress(done, windows, "windows")
 
-        documents = [document for group in held_out.values() for document in group]
         end = model.config.eos_token_id
-        texts = [document.data.decode() for document in documents]
+        texts = [document.data.decode() for document in held_out]
         encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        tokens = [ids + [end] * document.whole for ids, document in zip(encoded, documents, strict=True)]
+        tokens = [ids + [end] * document.whole for ids, document in zip(encoded, held_out, strict=True)]
         overlap = int(self.overlap * model.config.context_length)
         nats = document_nats(model, tokens, begin=end, overlap=overlap, progress=progress)
-        scores = dict.fromkeys(held_out, (0, 0.0))
-        for document, ids, loss in zip(documents, tokens, nats, strict=True):
-            count, bits = scores[document.source]
-            scores[document.source] = (count + len(ids), bits + float(loss) / math.log(2))
+        scores = [(len(ids), float(loss) / math.log(2)) for ids, loss in zip(tokens, nats, strict=True)]
 
         completions = tuple(
             complete(
@@ -167,26 +173,38 @@ def verdict(total: Bits) -> str:
     )
 
 
-def _by_id(entry: tuple[str, HeldOut]) -> str:
-    return entry[0]
+def _id(document: HeldOut) -> str:
+    return document.id
 
 
-def _baselines(documents: list[HeldOut], ngram: NgramModel) -> Bits:
+def _baselines(document: HeldOut, ngram: NgramModel) -> Bits:
+    """What a document costs without a model, but for `xz`: that is of several in one file."""
     from stages.evaluation.compression import xz_bits
 
     return Bits(
-        documents=len(documents),
-        bytes=sum(len(document.data) for document in documents),
-        ngram=sum(ngram.document_bits(document.data, document.whole) for document in documents),
-        xz=xz_bits(b"".join(document.data for document in documents)),
-        xz_per_document=sum(xz_bits(document.data) for document in documents),
+        documents=1,
+        bytes=len(document.data),
+        ngram=ngram.document_bits(document.data, document.whole),
+        xz_per_document=xz_bits(document.data),
     )
 
 
-def _one_file(held_out: Mapping[str, list[HeldOut]]) -> int:
+def _by(cut: Literal["source", "language"], documents: Sequence[HeldOut], bits: Sequence[Bits]) -> dict[str, Bits]:
+    """The bits of each source or language, in the order of their names."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, document in enumerate(documents):
+        groups[getattr(document, cut)].append(place)
+    return {
+        name: _together([documents[place] for place in places], [bits[place] for place in places])
+        for name, places in sorted(groups.items())
+    }
+
+
+def _together(documents: Sequence[HeldOut], bits: Sequence[Bits]) -> Bits:
     from stages.evaluation.compression import xz_bits
 
-    return xz_bits(b"".join(document.data for source in sorted(held_out) for document in held_out[source]))
+    one_file = xz_bits(b"".join(document.data for document in documents))
+    return sum(bits, Bits()).model_copy(update={"xz": one_file})
 
 
 def _scored(bits: Bits, tokens: float, model_bits: float) -> Bits:
@@ -200,6 +218,10 @@ def _metrics(results: EvalResults) -> dict[str, float]:
     by_source = {
         f"{source.replace(' ', '_')}_bits_per_byte": bits.per_byte("model") for source, bits in results.sources.items()
     }
+    by_language = {
+        f"bits_per_byte/language/{language or 'none'}": bits.per_byte("model")
+        for language, bits in results.languages.items()
+    }
     return {
         "perplexity": total.perplexity,
         "bits_per_byte": total.per_byte("model"),
@@ -208,4 +230,5 @@ def _metrics(results: EvalResults) -> dict[str, float]:
         "ngram_bits_per_byte": total.per_byte("ngram"),
         "evaluated_kilobytes": total.bytes / 1e3,
         **by_source,
+        **by_language,
     }

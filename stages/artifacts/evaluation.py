@@ -1,6 +1,6 @@
 """What an evaluation found: the size of held-out text under a model and under the baselines, and completions.
 
-report.json   bits by source and by coder, and the completions
+report.json   bits by source, by language and by coder, and the completions
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ class Completion(Config):
 
 
 class EvalResults(Config):
-    """The whole of an evaluation. `total.xz` is of all sources in one file, not the sum of a file for each."""
+    """The whole of an evaluation. `xz` of a source, a language or the total is of one file, so that they do not add up."""
 
     total: Bits
     sources: Mapping[str, Bits] = Field(min_length=1)
+    languages: Mapping[str, Bits] = Field(min_length=1)  # "": documents without a label
     ngram_order: PositiveInt  # bytes of a gram
     ngram_train_bytes: NonNegativeInt
     completions: tuple[Completion, ...]
@@ -79,10 +80,11 @@ class EvalReport(Artifact):
 
     def check(self) -> None:
         results = self.results
-        added = sum(results.sources.values(), Bits())
-        for name in ("documents", "bytes", "tokens"):
-            if getattr(added, name) != getattr(results.total, name):
-                raise ArtifactError(f"{self.path / REPORT}: {name} by source do not add up to the total")
+        for cut, parts in (("source", results.sources), ("language", results.languages)):
+            added = sum(parts.values(), Bits())
+            for name in ("documents", "bytes", "tokens"):
+                if getattr(added, name) != getattr(results.total, name):
+                    raise ArtifactError(f"{self.path / REPORT}: {name} by {cut} do not add up to the total")
         if not results.total.bytes:
             raise ArtifactError(f"{self.path / REPORT}: nothing was evaluated")
 
@@ -94,4 +96,7 @@ class EvalReport(Artifact):
             "perplexity": results.total.perplexity,
             "bits per byte": {coder: results.total.per_byte(coder) for coder in coders},
             "bits per byte by source": {source: bits.per_byte("model") for source, bits in results.sources.items()},
+            "bits per byte by language": {
+                language or "(none)": bits.per_byte("model") for language, bits in results.languages.items()
+            },
         }

@@ -1,4 +1,4 @@
-"""Bits per byte by source: the model beside the baselines."""
+"""Bits per byte by source and by language: the model beside the baselines."""
 
 from __future__ import annotations
 
@@ -28,6 +28,28 @@ def bits_figure(results: EvalResults) -> Figure:
     axes.set_xticks(range(len(groups)), [name.replace("$", r"\$") for name in names])
     axes.set_ylabel("bits per byte (lower is better)")
     axes.set_title("Held-out text: size under the model and under the baselines")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def languages_figure(results: EvalResults) -> Figure:
+    """A bar for each language, those that the model knows best first; marks for the n-gram model and xz."""
+    ordered = sorted(results.languages.items(), key=lambda item: (item[1].per_byte("model"), item[0]))
+    places = range(len(ordered))
+    figure = Figure(figsize=(8, 1.4 + 0.28 * len(ordered)), layout="constrained")
+    axes = figure.subplots()
+    label, color = CODERS["model"]
+    axes.barh(places, [bits.per_byte("model") for _, bits in ordered], 0.7, label=label, color=color)
+    for coder, mark in (("ngram", "o"), ("xz", "|")):
+        label, color = CODERS[coder]
+        axes.plot([bits.per_byte(coder) for _, bits in ordered], places, mark, color=color, label=label, clip_on=False)
+    names = [f"{language or '(none)'}, {bits.bytes / 1e3:,.0f} kB" for language, bits in ordered]
+    axes.set_yticks(places, [name.replace("$", r"\$") for name in names], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("bits per byte (lower is better)")
+    axes.set_title("Held-out text by language")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -18,7 +18,7 @@ from stages.base import ArtifactError, StageError
 from stages.evaluate import Evaluate, verdict
 from stages.model.config import ExpertsConfig
 from stages.model.quantize_state import quantize_state
-from tests.stages.corpus.examples import small_corpus
+from tests.stages.corpus.examples import ingest, prose, small_corpus, source, write_lines
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.support import RecordingContext, run_stage
 
@@ -70,17 +70,17 @@ def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(
 
 def test_xz_is_that_of_the_same_bytes(evaluated: tuple[EvalReport, RecordingContext], corpus: Corpus) -> None:
     results = evaluated[0].results
-    texts = {source: [] for source in results.sources}
+    texts = {name: [] for name in results.sources}
     for document in sorted(corpus.documents("validation"), key=lambda document: document.id):
         texts[document.source].append(document.text.encode())
 
     def size(data: bytes) -> int:
         return 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
 
-    for source, documents in texts.items():
-        assert results.sources[source].xz == size(b"".join(documents))
-        assert results.sources[source].xz_per_document == sum(map(size, documents))
-    assert results.total.xz == size(b"".join(data for source in sorted(texts) for data in texts[source]))
+    for name, documents in texts.items():
+        assert results.sources[name].xz == size(b"".join(documents))
+        assert results.sources[name].xz_per_document == sum(map(size, documents))
+    assert results.total.xz == size(b"".join(data for name in sorted(texts) for data in texts[name]))
     assert results.total.xz < sum(bits.xz for bits in results.sources.values())
 
 
@@ -145,6 +145,35 @@ def test_threads_ask_for_cpus_and_are_not_identity() -> None:
     assert Evaluate(model="m", corpus="c", threads=3, gpus=1).demand().task.cpus == 3
 
 
+def test_bits_by_language_are_those_of_its_documents(uniform: Checkpoint, tmp_path: Path) -> None:
+    languages = [*["en"] * 60, *["sw"] * 20, *[""] * 20]
+    records = [{"text": prose(number), "language": language} for number, language in enumerate(languages)]
+    sources = {
+        name: source(write_lines(tmp_path / f"{name}.jsonl", records[part::2]))
+        for part, name in enumerate(("news", "books"))
+    }
+    split = {"validation_fraction": 0.05, "validation_documents_per_language": 4}
+    corpus, _ = ingest(tmp_path / "corpus", sources=sources, **split)
+    every, context = evaluate(corpus, uniform, tmp_path / "every")
+    texts: dict[str, list[bytes]] = {}
+    for document in sorted(corpus.documents("validation"), key=lambda document: (document.source, document.id)):
+        texts.setdefault(document.language, []).append(document.text.encode())
+    found = every.results.languages
+    assert {language: (bits.documents, bits.bytes) for language, bits in found.items()} == {
+        language: (len(data), sum(map(len, data))) for language, data in texts.items()
+    }
+    for language, data in texts.items():
+        assert found[language].xz == 8 * len(lzma.compress(b"".join(data), preset=9 | lzma.PRESET_EXTREME))
+        assert found[language].model == pytest.approx(found[language].tokens * math.log2(VOCABULARY), rel=1e-5)
+        name = f"bits_per_byte/language/{language or 'none'}"
+        assert context.last[name] == found[language].per_byte("model")
+    assert sum(bits.model for bits in found.values()) == pytest.approx(every.results.total.model)
+    assert "bits_per_byte_by_language" in context.figures
+    few, _ = evaluate(corpus, uniform, tmp_path / "few", documents_per_source=1, documents_per_language=3)
+    assert [bits.documents >= 3 for bits in few.results.languages.values()] == [True] * 3
+    assert few.results.total.documents < every.results.total.documents
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"total": NaN}'])
 def test_garbage_is_one_clear_error(tmp_path: Path, content: str) -> None:
     (tmp_path / REPORT).write_text(content)
@@ -152,9 +181,12 @@ def test_garbage_is_one_clear_error(tmp_path: Path, content: str) -> None:
         EvalReport(tmp_path).check()
 
 
-def test_totals_that_do_not_add_up_are_refused(evaluated: tuple[EvalReport, RecordingContext], tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", ["source", "language"])
+def test_totals_that_do_not_add_up_are_refused(
+    evaluated: tuple[EvalReport, RecordingContext], tmp_path: Path, cut: str
+) -> None:
     content = json.loads((evaluated[0].path / REPORT).read_text())
-    content["total"]["bytes"] += 1
+    next(iter(content[f"{cut}s"].values()))["bytes"] += 1
     (tmp_path / REPORT).write_text(json.dumps(content))
-    with pytest.raises(ArtifactError, match="bytes by source do not add up"):
+    with pytest.raises(ArtifactError, match=f"bytes by {cut} do not add up"):
         EvalReport(tmp_path).check()

@@ -186,7 +186,14 @@ def test_the_identity_is_the_content(good: Path, tmp_path: Path) -> None:
 def test_the_card_tells_of_the_run(tmp_path: Path) -> None:
     corpus = small_corpus(tmp_path / "corpus")
     bits = Bits(documents=2, bytes=1000, tokens=300, model=1500, ngram=2000, xz=2500, xz_per_document=2600)
-    results = EvalResults(total=bits, sources={"odd | name": bits}, ngram_order=6, ngram_train_bytes=10, completions=())
+    results = EvalResults(
+        total=bits,
+        sources={"odd | name": bits},
+        languages={"": bits},
+        ngram_order=6,
+        ngram_train_bytes=10,
+        completions=(),
+    )
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "report.json").write_text(results.model_dump_json())
     stage = ExportModel(
