@@ -37,7 +37,7 @@ class Message:
     """Something that a step says while it runs. `body` holds plain Python values only."""
 
     step: str
-    kind: Literal["progress", "metrics", "note", "figure", "highlight", "started"]
+    kind: Literal["progress", "metrics", "note", "figure", "page", "highlight", "started"]
     body: Mapping[str, Any]
 
 

@@ -88,6 +88,12 @@ class StepContext(StepReporter):
         figure.savefig(path, dpi=144, bbox_inches="tight")
         self._send(Message(self.step, "figure", {"name": name, "png": path.read_bytes()}))
 
+    def page(self, name: str, text: str) -> None:
+        path = self.out / "pages" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        self._send(Message(self.step, "page", {"name": name, "text": text}))
+
     def highlight(self, title: str, text: str) -> None:
         self._send(Message(self.step, "highlight", {"title": title, "text": text}))
 

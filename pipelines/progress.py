@@ -33,6 +33,7 @@ class StepProgress:
     metrics: dict[str, float] = field(default_factory=dict)
     highlights: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Path] = field(default_factory=dict)
+    pages: dict[str, Path] = field(default_factory=dict)
     error: str | None = None
     tracking_run_id: str | None = None
 
@@ -69,6 +70,7 @@ class StepProgress:
             size_bytes=record.size_bytes if record else None,
             cached_from=record.run_id if record and self.state == "cached" else None,
             figures=dict(self.figures),
+            pages=dict(self.pages),
             error=self.error if self.state == "failed" else None,
         )
 

@@ -194,6 +194,12 @@ class Runner:
             path.write_bytes(message.body["png"])
             step.figures[message.body["name"]] = path
             message = replace(message, body={"name": message.body["name"], "path": path})
+        elif message.kind == "page":
+            path = self._directory / "pages" / message.step / message.body["name"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(message.body["text"], encoding="utf-8")
+            step.pages[message.body["name"]] = path
+            message = replace(message, body={"name": message.body["name"], "path": path})
         self._tell(lambda observer: observer.step_message(message))
 
     def _on_outcome(self, outcome: Outcome) -> None:
@@ -227,7 +233,7 @@ class Runner:
         """The artifact is there already."""
         step.record, step.reason = record, reason
         step.metrics, step.highlights = dict(record.metrics), dict(record.highlights)
-        step.figures = self._store.figures(record)
+        step.figures, step.pages = self._store.figures(record), self._store.pages(record)
         self._store.set_latest(self._plan.graph.name, step.plan.step.name, record.fingerprint)
         self._finish(step, "cached")
 

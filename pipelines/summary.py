@@ -32,6 +32,7 @@ class StepSummary:
     size_bytes: int | None = None
     cached_from: str | None = None  # id of the run that made the artifact, if this run did not
     figures: Mapping[str, Path] = field(default_factory=dict)  # name -> PNG
+    pages: Mapping[str, Path] = field(default_factory=dict)  # name -> HTML or Markdown, by the name's ending
     error: str | None = None
 
 

@@ -205,6 +205,10 @@ class Context(Reporter, Protocol):
     def figure(self, name: str, figure: Figure) -> None:
         """Keep a matplotlib figure: with the artifact (figures/NAME.png), in MLflow and in the report."""
 
+    def page(self, name: str, text: str) -> None:
+        """Keep a text for people, NAME.html (which needs nothing else) or NAME.md: with the artifact (pages/), in
+        MLflow and in the report. `name` has its ending."""
+
     def highlight(self, title: str, text: str) -> None:
         """A short text worth showing at the end of a run (a sample completion, say)."""
 

@@ -65,6 +65,11 @@ class RecordingContext:
             path.parent.mkdir(exist_ok=True)
             figure.savefig(path)
 
+    def page(self, name: str, text: str) -> None:
+        path = self.out / "pages" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
     def highlight(self, title: str, text: str) -> None:
         self.highlights[title] = text
 

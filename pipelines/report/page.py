@@ -14,7 +14,7 @@ from pipelines.legible import duration, number, size
 from pipelines.report.graph import graph_svg
 from pipelines.summary import RunSummary, StepSummary
 
-LARGEST_FIGURE_BYTES = 8 << 20
+LARGEST_FIGURE_BYTES = 8 << 20  # and of a page
 WORDS = {
     "done": "done",
     "cached": "cached",
@@ -28,7 +28,7 @@ WORDS = {
 
 
 def render(run: RunSummary) -> str:
-    """The page. Everything that comes from the run is escaped; figures that can't be read are named, not shown."""
+    """The page. Everything that comes from the run is escaped; what can't be read is named, not shown."""
     style = files("pipelines.report").joinpath("page.css").read_text()
     body = Markup("\n").join(
         part
@@ -145,7 +145,7 @@ def _step(step: StepSummary) -> Markup:
         '<section class="step" id="step-{name}" aria-labelledby="step-{name}-head">\n'
         '<h3 id="step-{name}-head">{name} <span class="stage">{stage}</span> {badge}</h3>\n'
         "{error}\n{facts}\n{metrics}\n"
-        '<div class="figures">{figures}</div>\n{config}\n</section>'
+        '<div class="figures">{figures}</div>\n{pages}\n{config}\n</section>'
     ).format(
         name=step.name,
         stage=step.stage,
@@ -154,6 +154,7 @@ def _step(step: StepSummary) -> Markup:
         facts=_facts(facts),
         metrics=_metrics(step.metrics),
         figures=figures,
+        pages=Markup("\n").join(_page(name, path) for name, path in step.pages.items()),
         config=_folded("Configuration", _yaml_like(step.config)) if step.config else "",
     )
 
@@ -168,17 +169,35 @@ def _metrics(metrics: Mapping[str, float]) -> Markup:
 
 def _figure(name: str, path: Path) -> Markup:
     title = name.replace("_", " ")
-    try:
-        too_large = path.stat().st_size > LARGEST_FIGURE_BYTES
-        content = b"" if too_large else path.read_bytes()
-    except OSError:
-        content = b""
+    content = _content(path)
     if not content.startswith(b"\x89PNG"):
         return Markup("<p>The figure <em>{}</em> can't be shown: {}</p>").format(title, str(path))
     data = base64.b64encode(content).decode()
     return Markup(
         '<figure><img alt="Plot: {0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
     ).format(title, data)
+
+
+def _page(name: str, path: Path) -> Markup:
+    """A page in a frame in which no script runs and from which nothing is asked for; Markdown as it is written."""
+    title = Path(name).stem.replace("_", " ")
+    text = _content(path).decode(errors="replace")
+    if not text:
+        return Markup("<p>The page <em>{}</em> can't be shown: {}</p>").format(name, str(path))
+    if not name.endswith(".html"):
+        return _folded(f"Page: {title}, as text", text)
+    return Markup(
+        "<details><summary>Page: {0}</summary>"
+        '<iframe title="{0}" sandbox loading="lazy" srcdoc="{1}"></iframe></details>'
+    ).format(title, text)
+
+
+def _content(path: Path) -> bytes:
+    """Nothing if it can't be read or is too large to be shown."""
+    try:
+        return path.read_bytes() if path.stat().st_size <= LARGEST_FIGURE_BYTES else b""
+    except OSError:
+        return b""
 
 
 def _again(run: RunSummary) -> Markup:

@@ -76,9 +76,9 @@ class Record(BaseModel):
 
     @property
     def content(self) -> str:
-        """Digest of what the artifact holds: its files but the figures, which are for people."""
+        """Digest of what the artifact holds: its files but the figures and pages, which are for people."""
         digest = hashlib.sha256()
         for file in sorted(self.files, key=lambda file: file.path):
-            if not file.path.startswith("figures/"):
+            if not file.path.startswith(("figures/", "pages/")):
                 digest.update(f"{file.sha256} {file.path}\n".encode())
         return digest.hexdigest()

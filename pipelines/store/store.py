@@ -117,17 +117,23 @@ class Store:
 
     def figures(self, record: Record) -> dict[str, Path]:
         """The artifact's figures, name -> PNG on this machine."""
-        found = {}
+        return {name.removesuffix(".png"): path for name, path in self._shown(record, "figures/", ".png")}
+
+    def pages(self, record: Record) -> dict[str, Path]:
+        """The artifact's pages for people, name -> HTML or Markdown on this machine."""
+        return dict(self._shown(record, "pages/", ""))
+
+    def _shown(self, record: Record, folder: str, ending: str) -> Iterator[tuple[str, Path]]:
+        """The files of a folder with their names in it; what lies elsewhere is fetched."""
         for file in record.files:
-            if file.path.startswith("figures/") and file.path.endswith(".png"):
+            if file.path.startswith(folder) and file.path.endswith(ending):
                 if isinstance(self.files, RemoteFiles):
-                    path = self.config.state / "cache" / "figures" / file.sha256
+                    path = self.config.state / "cache" / folder / file.sha256 / Path(file.path).name
                     if not path.exists():
                         self.files.get(f"{record.location}/{file.path}", path)
                 else:
                     path = self.config.local_root / record.location / file.path
-                found[file.path.removeprefix("figures/").removesuffix(".png")] = path
-        return found
+                yield file.path.removeprefix(folder), path
 
     @property
     def uri_of_root(self) -> str:

@@ -83,8 +83,8 @@ class Tracking:
             points = operations.metric_points(body["values"], body.get("at"), body.get("time") or time.time())
             self._last.setdefault(message.step, {}).update({point[0]: point for point in points})
             self._put([operations.log(message.step, points)])
-        elif message.kind == "figure":
-            self._put_file(message.step, Path(body["path"]), "figures")
+        elif message.kind in ("figure", "page"):
+            self._put_file(message.step, Path(body["path"]), f"{message.kind}s")
 
     def step_finished(self, step: StepSummary, record: object = None) -> None:
         """The step is done, cached, failed or stopped. One that never began has no run."""
@@ -99,8 +99,9 @@ class Tracking:
         final = {point[0]: point for point in operations.metric_points(step.metrics, None, now)}
         points = [last.get(name, point) for name, point in final.items()]
         if step.state == "cached":
-            for figure in step.figures.values():
-                self._put_file(step.name, figure, "figures")
+            for folder, files in (("figures", step.figures), ("pages", step.pages)):
+                for path in files.values():
+                    self._put_file(step.name, path, folder)
         self._put(operations.step_finished(step, points, self._made, milliseconds(now)))
 
     def run_finished(self, run: RunSummary) -> None:

@@ -4,7 +4,7 @@ documents/SPLIT-NNNNN.parquet   the documents of a shard that are in a split (tr
 dropped/NNNNN.parquet           the ledger: every document of a shard that was dropped, by which rule and why
 samples.parquet                 a few dropped documents of each source and rule, with the beginning of their text
 families.parquet                documents that are like others, by family: which stayed, and how like it the others are
-card.md, card.html              the data card: all this for people
+pages/card.md, card.html        the data card: all this for people
 manifest.json                   what came in, what was kept, what was dropped, in documents and bytes
 
 A shard holds a part of one source, in the order of the files and the places in them that it was read from.
@@ -32,7 +32,6 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 64 << 20
 SAMPLES = "samples.parquet"
 FAMILIES = "families.parquet"
-CARD, CARD_PAGE = "card.md", "card.html"
 BATCH_DOCUMENTS = 64
 LARGE_LOSS = 0.9  # of a source's documents or bytes: worth a warning
 

@@ -50,7 +50,7 @@ class Completion(Config):
 
 
 class EvalResults(Config):
-    """The whole of an evaluation. `xz` of a source, a language or the total is of one file, so that they do not add up."""
+    """The whole of an evaluation. `xz` of a source, a language or the total is of one file: they do not add up."""
 
     total: Bits
     sources: Mapping[str, Bits] = Field(min_length=1)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from markupsafe import Markup
 
 from stages.artifacts.manifest import Manifest, Tally
 from stages.corpus.card import Card, Sample, Table, language_name, size, summary
+from stages.corpus.tree_map import COLORS, Tile, tiles
 
 WIDTH = 920  # of a chart
-COLORS = ("#2f6f4f", "#4f6f8f", "#8f6f2f", "#7f4f6f", "#5f7f3f", "#2f7f8f", "#8f4f3f", "#5f5f8f", "#6f6f6f")
 LABEL_WIDTH, LABEL_HEIGHT = 60, 24  # of a rectangle that is large enough for a name
 
 STYLE = """
@@ -49,74 +49,23 @@ def page(card: Card) -> str:
     return str(head + style + Markup("\n").join(parts) + Markup("\n</html>\n"))
 
 
-def squarified(sizes: Sequence[float], x: float, y: float, width: float, height: float) -> list[tuple[float, ...]]:
-    """Rectangles (x, y, width, height) with areas in proportion to sizes, which descend; none much longer than wide.
-
-    Bruls, Huizing and van Wijk, "Squarified treemaps" (2000).
-    """
-    found: list[tuple[float, ...]] = []
-    scale = width * height / sum(sizes) if sizes else 0.0
-    areas = [each * scale for each in sizes]
-    while areas:
-        side = min(width, height)
-        count = 1
-        while count < len(areas) and _worst(areas[: count + 1], side) <= _worst(areas[:count], side):
-            count += 1
-        row, areas = areas[:count], areas[count:]
-        depth = sum(row) / side if side else 0.0
-        place = 0.0
-        for area in row:
-            length = area / depth if depth else 0.0
-            found.append((x, y + place, depth, length) if width >= height else (x + place, y, length, depth))
-            place += length
-        if width >= height:
-            x, width = x + depth, width - depth
-        else:
-            y, height = y + depth, height - depth
-    return found
-
-
-def _worst(row: Sequence[float], side: float) -> float:
-    """The largest ratio of the sides of rectangles that share a strip along `side`."""
-    total = sum(row)
-    return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in row)
-
-
 def _tree_map(manifest: Manifest) -> Markup:
-    """Languages by size, and in each its sources."""
-    sizes: dict[str, dict[str, int]] = {}
-    for cell in manifest.cells:
-        if cell.flow.kept.bytes:
-            sources = sizes.setdefault(cell.language, {})
-            sources[cell.source] = sources.get(cell.source, 0) + cell.flow.kept.bytes
-    ordered = sorted(sizes.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     height = 360
-    outer = squarified([sum(sources.values()) for _, sources in ordered], 0, 0, WIDTH, height)
-    shapes = [
-        shape
-        for place, ((language, sources), (x, y, width, tall)) in enumerate(zip(ordered, outer, strict=True))
-        for shape in _language(language, sources, COLORS[place % len(COLORS)], x, y, width, tall)
-    ]
+    shapes = [shape for tile in tiles(manifest, WIDTH, height) for shape in _tile(tile)]
     return _svg(height, shapes, "Bytes kept, by language and source")
 
 
-def _language(
-    language: str, sources: Mapping[str, int], color: str, x: float, y: float, width: float, tall: float
-) -> Iterable[Markup]:
-    ordered = sorted(sources.items(), key=lambda item: (-item[1], item[0]))
-    for (source, count), (left, top, wide, high) in zip(
-        ordered, squarified([count for _, count in ordered], x, y, width, tall), strict=True
-    ):
-        told = f"{language_name(language)}, {source}: {size(count)}"
-        yield Markup(
-            "<rect x={:.1f} y={:.1f} width={:.1f} height={:.1f} fill='{}' stroke=white><title>{}</title></rect>"
-        ).format(left, top, wide, high, color, told)
-        if wide > LABEL_WIDTH and high > LABEL_HEIGHT:
-            text = _short(f"{language or '(none)'} · {source}", wide)
-            yield Markup("<text x={:.1f} y={:.1f} fill=white>{}</text>").format(left + 6, top + 16, text)
-            if high > 2 * LABEL_HEIGHT:
-                amount = Markup("<text x={:.1f} y={:.1f} fill=white opacity=.8>{}</text>")
-                yield amount.format(left + 6, top + 32, size(count))
+def _tile(tile: Tile) -> Iterator[Markup]:
+    told = f"{language_name(tile.language)}, {tile.source}: {size(tile.bytes)}"
+    yield Markup(
+        "<rect x={:.1f} y={:.1f} width={:.1f} height={:.1f} fill='{}' stroke=white><title>{}</title></rect>"
+    ).format(tile.x, tile.y, tile.width, tile.height, tile.color, told)
+    if tile.width > LABEL_WIDTH and tile.height > LABEL_HEIGHT:
+        text = _short(f"{tile.language or '(none)'} · {tile.source}", tile.width)
+        yield Markup("<text x={:.1f} y={:.1f} fill=white>{}</text>").format(tile.x + 6, tile.y + 16, text)
+        if tile.height > 2 * LABEL_HEIGHT:
+            amount = Markup("<text x={:.1f} y={:.1f} fill=white opacity=.8>{}</text>")
+            yield amount.format(tile.x + 6, tile.y + 32, size(tile.bytes))
 
 
 def _fates(manifest: Manifest) -> list[tuple[str, int, str, str]]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from stages.artifacts.manifest import Cut, Manifest, Tally
+from stages.corpus.tree_map import tiles
 
 SHOWN = 8  # bars of a panel; the rest is summed
 
@@ -26,6 +28,24 @@ def flow_figure(manifest: Manifest) -> Figure:
         _bars(each, title, tallies, color)
     _histogram(lengths, manifest)
     nothing.set_axis_off()
+    return figure
+
+
+def tree_map_figure(manifest: Manifest) -> Figure:
+    """What is kept, by language and in each by source, as areas."""
+    width, height = 100.0, 50.0
+    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    axes = figure.subplots()
+    for tile in tiles(manifest, width, height):
+        axes.add_patch(Rectangle((tile.x, tile.y), tile.width, tile.height, facecolor=tile.color, edgecolor="white"))
+        if tile.width > 8 and tile.height > 4:
+            name = f"{tile.language or '(none)'} · {tile.source}".replace("$", r"\$")
+            text = f"{name}\n{tile.bytes / 1e6:,.2f} MB"
+            label = axes.text(tile.x + 0.6, tile.y + 0.8, text, color="white", fontsize=8, va="top", clip_on=True)
+            label.set_clip_path(axes.patches[-1])
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_title("kept, by language and source")
+    axes.set_axis_off()
     return figure
 
 

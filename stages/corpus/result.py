@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.corpus import (
-    CARD,
-    CARD_PAGE,
     FAMILIES,
     FAMILY_COLUMNS,
     MANIFEST,
@@ -81,12 +79,12 @@ def report(ctx: Context, corpus: Corpus) -> None:
     """Metrics, figures, warnings and the data card."""
     from stages.corpus.card import card_of, markdown, summary
     from stages.corpus.card_page import page
-    from stages.corpus.figures import flow_figure
+    from stages.corpus.figures import flow_figure, tree_map_figure
 
     manifest = corpus.manifest
     card = card_of(corpus)
-    (ctx.out / CARD).write_text(markdown(card))
-    (ctx.out / CARD_PAGE).write_text(page(card))
+    ctx.page("card.md", markdown(card))
+    ctx.page("card.html", page(card))
     ctx.highlight("data card", summary(manifest.total))
     total = manifest.total
     ctx.metrics(
@@ -100,6 +98,7 @@ def report(ctx: Context, corpus: Corpus) -> None:
         }
     )
     ctx.figure("corpus", flow_figure(manifest))
+    ctx.figure("tree_map", tree_map_figure(manifest))
     for warning in warnings(manifest):
         ctx.note(f"warning: {warning}")
 

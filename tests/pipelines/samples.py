@@ -44,8 +44,12 @@ def step(name: str, inputs: tuple[str, ...] = (), **fields: Any) -> StepSummary:
 def run(directory: Path, run_id: str = "run-1", **fields: Any) -> RunSummary:
     """Corpus (a dataset) -> pretrain (a model) -> quantize (a model) -> deploy (registers it)."""
     figure = png(directory / "loss.png")
+    page = directory / "card.html"
+    page.write_text("<!doctype html><title>Card</title><p>7 documents")
     steps = (
-        step("corpus", artifact_role="dataset", artifact_type="Corpus", facts={"documents": 7}),
+        step(
+            "corpus", artifact_role="dataset", artifact_type="Corpus", facts={"documents": 7}, pages={"card.html": page}
+        ),
         step(
             "pretrain",
             ("corpus",),
@@ -81,7 +85,7 @@ def run(directory: Path, run_id: str = "run-1", **fields: Any) -> RunSummary:
 
 def waiting(summary: StepSummary) -> StepSummary:
     """The step as it is before it runs."""
-    nothing: dict[str, Any] = {"metrics": {}, "highlights": {}, "figures": {}, "facts": {}}
+    nothing: dict[str, Any] = {"metrics": {}, "highlights": {}, "figures": {}, "pages": {}, "facts": {}}
     return replace(summary, state="waiting", seconds=None, headline=None, artifact=None, size_bytes=None, **nothing)
 
 
@@ -104,5 +108,7 @@ def tell(observer: Any, told: RunSummary, curve: int = 20) -> None:
                     observer.step_message(message)
             for name, path in summary.figures.items():
                 observer.step_message(Message(summary.name, "figure", {"name": name, "path": path}))
+            for name, path in summary.pages.items():
+                observer.step_message(Message(summary.name, "page", {"name": name, "path": path}))
         observer.step_finished(summary, None)
     observer.run_finished(told)

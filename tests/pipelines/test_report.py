@@ -87,8 +87,11 @@ def test_a_failure_stands_out(tmp_path: Path) -> None:
 
 def test_nothing_in_the_page_asks_for_anything_outside(tmp_path: Path) -> None:
     text = render(samples.run(tmp_path))
-    tags = {tag for tag, _ in Page(text).tags}
-    assert not tags & {"script", "iframe", "object", "base", "form"}
+    found = Page(text).tags
+    assert not {tag for tag, _ in found} & {"script", "object", "base", "form"}
+    assert [set(attributes) for tag, attributes in found if tag == "iframe"] == [
+        {"title", "sandbox", "loading", "srcdoc"}
+    ]
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text)
     assert not re.search(r"@import|url\(", text)
 
@@ -111,6 +114,7 @@ def test_what_comes_from_a_run_is_text_wherever_it_stands(tmp_path: Path) -> Non
         highlights={EVIL: EVIL},
         config={EVIL: {EVIL: EVIL}},
         figures={EVIL: tmp_path / "missing.png"},
+        pages={EVIL: tmp_path / "missing.md"},
         inputs=(),
     )
     evil = replace(
@@ -140,6 +144,20 @@ def test_a_figure_that_is_gone_or_no_picture_is_named(tmp_path: Path) -> None:
     page = Page(render(told))
     assert "The figure loss can't be shown" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
+
+
+def test_a_page_is_shown_in_a_frame_that_nothing_leaves(tmp_path: Path) -> None:
+    told = samples.run(tmp_path)
+    (tmp_path / "card.html").write_text(EVIL)
+    (tmp_path / "card.md").write_text(EVIL)
+    pages = {"card.html": tmp_path / "card.html", "card.md": tmp_path / "card.md", "gone.html": tmp_path / "gone"}
+    page = Page(render(replace(told, steps=(replace(told.steps[0], pages=pages),))))
+    assert [attributes for tag, attributes in page.tags if tag == "iframe"] == [
+        {"title": "card", "sandbox": None, "loading": "lazy", "srcdoc": EVIL}
+    ]
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert EVIL in page.text  # Markdown, as it is written
+    assert "The page gone.html can't be shown" in page.text
 
 
 def test_writing_replaces_the_page_whole(tmp_path: Path) -> None:

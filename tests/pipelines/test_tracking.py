@@ -90,6 +90,9 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
     assert curve == [(at, 19.0 - at, (10**9 + at) * 1000) for at in range(20)]
     assert [file.path for file in asked.list_artifacts(pretrain.info.run_id, "figures")] == ["figures/loss.png"]
 
+    corpus = runs["01-corpus"].info.run_id
+    assert [file.path for file in asked.list_artifacts(corpus, "pages")] == ["pages/card.html"]
+
     dataset = pretrain.inputs.dataset_inputs[0]
     assert (dataset.dataset.name, dataset.dataset.digest) == ("corpus", told.steps[0].fingerprint[:36])
     models = {model.name: model for model in asked.search_logged_models([parent.info.experiment_id])}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifacts.corpus import CARD, CARD_PAGE, Corpus
-from stages.corpus.card_page import squarified
+from stages.artifacts.corpus import Corpus
+from stages.corpus.tree_map import squarified
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
 
 EVIL = "<script>alert(1)</script>|`x`"
@@ -66,7 +66,7 @@ def test_its_numbers_are_those_of_a_recount(corpus: Corpus) -> None:
         for name in (document.source, document.license, document.language):
             documents[name] += 1
             sizes[name] += len(document.text.encode())
-    page = Page((corpus.path / CARD_PAGE).read_text())
+    page = Page((corpus.path / "pages" / "card.html").read_text())
     found = {row[0]: row[1:] for row in page.rows if len(row) == 6}
     for shown, name in (("news", "news"), ("French (fr)", "fr"), (EVIL, EVIL)):
         assert found[shown][1] == f"{documents[name]:,}"
@@ -78,22 +78,22 @@ def test_its_numbers_are_those_of_a_recount(corpus: Corpus) -> None:
     )
     told = {row[0]: int(row[1].replace(",", "")) for row in page.rows if row and row[0] in dropped}
     assert told == dropped
-    markdown = (corpus.path / CARD).read_text()
+    markdown = (corpus.path / "pages" / "card.md").read_text()
     for name, count in dropped.items():
         assert re.search(rf"^\| {re.escape(name)} \| {count:,} \|", markdown, re.MULTILINE)
 
 
 def test_what_a_corpus_says_is_only_text(corpus: Corpus) -> None:
-    page = Page((corpus.path / CARD_PAGE).read_text())
+    page = Page((corpus.path / "pages" / "card.html").read_text())
     assert not page.tags["script"]
     assert not page.tags["link"] + page.tags["img"]  # self-contained
-    markdown = (corpus.path / CARD).read_text()
+    markdown = (corpus.path / "pages" / "card.md").read_text()
     assert "<script" not in markdown
     assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines() if "alert" in line}) == 1
 
 
 def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
-    text = (corpus.path / CARD_PAGE).read_text()
+    text = (corpus.path / "pages" / "card.html").read_text()
     assert "source lost lost 100%" in text
     assert "text.too_short (6)" in text
     assert "<p>10 families.</p>" in text

@@ -217,4 +217,4 @@ def test_a_removed_document_takes_its_family_along(tmp_path: Path) -> None:
     left = after.families().to_pylist()
     assert left == [row for row in rows if row["family"] != gone]
     assert len(left) == 2
-    assert gone not in (after.path / "card.html").read_text()
+    assert gone not in (after.path / "pages" / "card.html").read_text()
