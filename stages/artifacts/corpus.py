@@ -194,7 +194,7 @@ def dropped_name(index: int) -> str:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """What a person should look at: sources that lost nearly all, or gave nothing."""
+    """What a person should look at: sources that lost nearly all or gave nothing, tasks that were not looked for."""
     found = []
     for source, flow in manifest.by("source").items():
         dropped = sum(flow.dropped.values(), Tally())
@@ -207,6 +207,9 @@ def warnings(manifest: Manifest) -> list[str]:
             found.append(
                 f"source {source} lost {documents:.0%} of its documents, {size:.0%} of its bytes; most by {worst}"
             )
+    for task, known in manifest.contamination.items():
+        if known.too_short == known.texts:
+            found.append(f"nothing of evaluation set {task} was looked for: its {known.texts} texts are too short")
     silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
     return found + [f"source {source} holds no document" for source in sorted(silent)]
 

@@ -112,6 +112,14 @@ class ShardFacts(Config):
     dropped: NonNegativeInt
 
 
+class Contamination(Config):
+    """An evaluation task that was to be kept out."""
+
+    documents: NonNegativeInt  # that held a passage of it
+    texts: NonNegativeInt  # of the task
+    too_short: NonNegativeInt  # of these: they have fewer words than a passage and were not looked for
+
+
 class Manifest(Config):
     """A corpus in numbers, and what made it."""
 
@@ -119,7 +127,7 @@ class Manifest(Config):
     cells: tuple[Cell, ...]
     shards: tuple[ShardFacts, ...]
     forgotten: NonNegativeInt = 0  # documents dropped of which the ledger no longer tells: they were removed
-    contamination: Mapping[str, NonNegativeInt] = {}  # evaluation task -> documents that held a passage of it
+    contamination: Mapping[str, Contamination] = {}  # by evaluation task
     versions: Mapping[str, str] = {}  # of the packages that decide what comes out
 
     @model_validator(mode="after")

@@ -111,8 +111,12 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
         rows = tuple((name, f"{count:,}") for name, count in trimmed.items())
         yield Table("Taken out of texts", ("operation", "bytes"), rows)
     if manifest.contamination:
-        rows = tuple((task, f"{count:,}") for task, count in manifest.contamination.items())
-        yield Table("Evaluation sets found", ("task", "documents"), rows)
+        rows = tuple(
+            (task, f"{found.documents:,}", f"{found.texts:,}", f"{found.too_short:,}")
+            for task, found in manifest.contamination.items()
+        )
+        columns = ("task", "documents that hold a passage", "texts of the task", "of these too short to look for")
+        yield Table("Evaluation sets", columns, rows)
     lengths = {f"{2 ** (bits - 1):,} to {2**bits - 1:,}": tally for bits, tally in manifest.lengths.items() if bits}
     yield Table("Lengths", ("bytes of a document", "documents", "bytes"), tuple(_tallies(lengths)))
     rows = tuple((name, ", ".join(str(op["operation"]) for op in facts.operations) or "(none)")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.artifacts.manifest import Contamination
 from stages.corpus.index import Index, Judge, Ruling
 from stages.corpus.splitting import Split
 
@@ -40,7 +41,7 @@ class Decisions:
 
     files: tuple[tuple[Path, str], ...]
     rules: tuple[Rule, ...]
-    contamination: Mapping[str, int]  # of each evaluation task: the documents that held a passage of it
+    contamination: Mapping[str, Contamination]  # by evaluation task
 
 
 def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) -> Decisions:
@@ -73,7 +74,7 @@ def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) ->
     return Decisions(
         files=tuple(files),
         rules=tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings),
-        contamination={task: count for ruling in rulings for task, count in ruling.causes.items()},
+        contamination={task: found for ruling in rulings for task, found in ruling.contamination.items()},
     )
 
 

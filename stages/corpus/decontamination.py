@@ -2,7 +2,7 @@
 
 A passage is a run of 13 words, whatever their case and punctuation (as for GPT-3: Brown et al. 2020, arXiv 2005.14165,
 appendix C). An evaluation set is a number of JSON, JSON Lines or text files; every text in them counts, of JSON every
-string. Texts of fewer words are not looked for: too much would be found.
+string. Texts of fewer words are not looked for: too much would be found. They are counted.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
+from stages.artifacts.manifest import Contamination
 from stages.base import Config, External, StageError
 from stages.corpus.drafts import Drafts, Measure, texts
 from stages.corpus.index import Cuts, Index, Judge, Ruling
@@ -86,15 +88,22 @@ class Decontaminate(Config):
             hits = np.concatenate([np.empty(0, HIT), *tables])
             hits, rows = hits[kept[rows]], rows[kept[rows]]
             found: dict[int, list[str]] = defaultdict(list)
-            for task, hashes in grams.items():
-                for row in np.unique(rows[np.isin(hits["gram"], hashes)]).tolist():
+            for task, runs in grams.items():
+                for row in np.unique(rows[np.isin(hits["gram"], runs.hashes)]).tolist():
                     found[row].append(task)
-            causes = {task: sum(task in tasks for tasks in found.values()) for task in grams}
+            contamination = {
+                task: Contamination(
+                    documents=sum(task in tasks for tasks in found.values()), texts=runs.texts, too_short=runs.too_short
+                )
+                for task, runs in grams.items()
+            }
             dropped = np.array(sorted(found), np.int64)
             if self.action == "cut":
-                return Ruling(OPERATION, RULE, str(self.words), dropped[:0], [], _cuts(rows, hits), causes=causes)
+                dropped, cuts = dropped[:0], _cuts(rows, hits)
+            else:
+                cuts = None
             values = [", ".join(found[row]) for row in dropped.tolist()]
-            return Ruling(OPERATION, RULE, str(self.words), dropped, values, causes=causes)
+            return Ruling(OPERATION, RULE, str(self.words), dropped, values, cuts, contamination=contamination)
 
         return judge
 
@@ -110,7 +119,7 @@ class Overlaps(Measure):
 
         from stages.corpus.measures.shingles import shingles
 
-        looked_for = np.unique(np.concatenate([_grams(task, self.words) for task in self.tasks.values()]))
+        looked_for = np.unique(np.concatenate([_grams(task, self.words).hashes for task in self.tasks.values()]))
         first = hits = 0
         with (folder / HITS).open("wb") as file:
             for group in texts(drafts):
@@ -127,19 +136,30 @@ class Overlaps(Measure):
         return {"documents": first, "hits": hits}
 
 
+@dataclass(frozen=True)
+class _Grams:
+    """Of an evaluation set: the hashes of its runs of words, sorted; how many texts it has, how many have no run."""
+
+    hashes: np.ndarray
+    texts: int
+    too_short: int
+
+
 @lru_cache(maxsize=4096)
-def _grams(task: EvaluationSet, words: int) -> np.ndarray:
-    """The hashes of all runs of `words` words of an evaluation set, sorted; those of shorter texts are left out."""
+def _grams(task: EvaluationSet, words: int) -> _Grams:
+    """All runs of `words` words of an evaluation set; those of shorter texts are left out."""
     import numpy as np
 
     from stages.corpus.measures.shingles import shingles
 
-    found = [np.empty(0, np.uint64)]
+    found, too_short = [np.empty(0, np.uint64)], 0
     for text in task.texts():
-        single = shingles([text], 1)
-        if len(single.hashes) >= words:
+        length = len(shingles([text], 1).hashes)
+        if length >= words:
             found.append(shingles([text], words).hashes)
-    return np.unique(np.concatenate(found))
+        elif length:
+            too_short += 1
+    return _Grams(np.unique(np.concatenate(found)), texts=len(found) - 1 + too_short, too_short=too_short)
 
 
 def _cuts(rows: np.ndarray, hits: np.ndarray) -> Cuts:

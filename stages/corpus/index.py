@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.artifacts.manifest import Contamination
 from stages.base import StageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Ruling:
     values: Sequence[str] | np.ndarray  # one a row
     cuts: Cuts | None = None
     families: Families | None = None
-    causes: Mapping[str, int] = field(default_factory=dict)  # of evaluation tasks: the documents that hold a passage
+    contamination: Mapping[str, Contamination] = field(default_factory=dict)  # by evaluation task
 
 
 Judge = Callable[["Index", "np.ndarray"], Ruling]  # of the index and of which rows are still kept (bool)

@@ -19,7 +19,7 @@ from stages.artifacts.corpus import (
     shard_name,
     warnings,
 )
-from stages.artifacts.manifest import SPLITS, Manifest, ShardFacts, Tally
+from stages.artifacts.manifest import SPLITS, Contamination, Manifest, ShardFacts, Tally
 from stages.base import Context, StageError
 from stages.corpus.ledger import Counts, Samples
 from stages.corpus.reading import DROPPED, SAMPLED
@@ -43,7 +43,7 @@ def assemble(
     written: Sequence[Facts],
     places: Sequence[Path],
     drawn: Samples,
-    contamination: Mapping[str, int],
+    contamination: Mapping[str, Contamination],
 ) -> Corpus:
     """The corpus of shards that were read and written. `drawn`: for the samples. `contamination`: for the manifest.
 
@@ -93,7 +93,10 @@ def report(ctx: Context, corpus: Corpus) -> None:
             "kept_megabytes": total.kept.bytes / 1e6,
             "kept_documents": total.kept.documents,
             **{f"{split}_megabytes": manifest.size(split).bytes / 1e6 for split in SPLITS},
-            **{f"contaminated_{task.replace('/', '_')}": count for task, count in manifest.contamination.items()},
+            **{
+                f"contaminated_{task.replace('/', '_')}": found.documents
+                for task, found in manifest.contamination.items()
+            },
             **{f"dropped_{reason}_megabytes": tally.bytes / 1e6 for reason, tally in total.dropped.items()},
         }
     )

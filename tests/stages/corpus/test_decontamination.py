@@ -63,7 +63,9 @@ def test_every_planted_passage_is_found_and_told_by_its_task(tmp_path: Path) -> 
     assert sorted(row["path"] for row in ledger) == sorted(task for task, _ in planted)
     assert all(row["path"] in row["value"].split(", ") for row in ledger)
     for task, found in corpus.manifest.contamination.items():
-        assert found == sum(task in row["value"].split(", ") for row in ledger) >= (task in {t for t, _ in planted})
+        held = sum(task in row["value"].split(", ") for row in ledger)
+        assert found.documents == held >= (task in {t for t, _ in planted})
+        assert found.too_short < found.texts or task not in {t for t, _ in planted}
     assert {row["rule"] for row in ledger} == {"evaluation_set"}
     assert {document.path for document in all_documents(corpus)} == {"clean"}
 
@@ -94,6 +96,24 @@ def test_fewer_words_than_asked_are_no_hit(tmp_path: Path) -> None:
         tmp_path / "few", texts, tasks={"quiz": {"paths": [str(tmp_path / "quiz.txt")]}}
     ).manifest.total.dropped
     assert small(tmp_path, texts, words=12).manifest.total.dropped["decontaminate.evaluation_set"].documents == 1
+
+
+def test_what_is_too_short_to_be_looked_for_is_counted_and_told(tmp_path: Path) -> None:
+    rows = [{"question": QUESTION, "answer": "yes"}, {"question": "why?", "answer": ""}, {"question": prose(7)}]
+    write_lines(tmp_path / "quiz.jsonl", rows)
+    (tmp_path / "names.txt").write_text("Königsberg, Kneiphof")
+    tasks = {name: {"paths": [str(tmp_path / name)]} for name in ("quiz.jsonl", "names.txt")}
+    path = write_lines(tmp_path / "in.jsonl", [{"text": prose(number)} for number in range(40)])
+    corpus, context = ingest(tmp_path, path, decontaminate={"tasks": tasks})
+    assert {
+        task: (found.documents, found.texts, found.too_short) for task, found in corpus.manifest.contamination.items()
+    } == {
+        "quiz.jsonl": (1, 4, 2),
+        "names.txt": (0, 1, 1),
+    }
+    warning = "nothing of evaluation set names.txt was looked for: its 1 texts are too short"
+    assert [note for note in context.notes if note.startswith("warning")] == [f"warning: {warning}"]
+    assert "| quiz.jsonl | 1 | 4 | 2 |" in (corpus.path / "pages" / "card.md").read_text()
 
 
 @pytest.mark.parametrize(("name", "data"), [("quiz.json", b"{"), ("quiz.txt", b"\xff"), ("quiz.jsonl.gz", b"no gzip")])
