@@ -187,8 +187,7 @@ def _page(name: str, path: Path) -> Markup:
     if not name.endswith(".html"):
         return _folded(f"Page: {title}, as text", text)
     return Markup(
-        "<details><summary>Page: {0}</summary>"
-        '<iframe title="{0}" sandbox loading="lazy" srcdoc="{1}"></iframe></details>'
+        '<details><summary>Page: {0}</summary><iframe title="{0}" sandbox srcdoc="{1}"></iframe></details>'
     ).format(title, text)
 
 

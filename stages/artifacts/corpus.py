@@ -209,7 +209,9 @@ def warnings(manifest: Manifest) -> list[str]:
             )
     for task, known in manifest.contamination.items():
         if known.too_short == known.texts:
-            found.append(f"nothing of evaluation set {task} was looked for: its {known.texts} texts are too short")
+            found.append(
+                f"nothing of evaluation set {task} was looked for: all its texts ({known.texts}) are too short"
+            )
     silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
     return found + [f"source {source} holds no document" for source in sorted(silent)]
 

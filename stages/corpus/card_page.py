@@ -11,6 +11,7 @@ from stages.corpus.card import Card, Sample, Table, language_name, size, summary
 from stages.corpus.tree_map import COLORS, Tile, tiles
 
 WIDTH = 920  # of a chart
+TITLE_WIDTH = 600
 LABEL_WIDTH, LABEL_HEIGHT = 60, 24  # of a rectangle that is large enough for a name
 
 STYLE = """
@@ -21,7 +22,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align
 th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
 .words td, .words th { text-align: left; }
 .scroll { overflow-x: auto; }
-svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif; }
+svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 .warning { border-left: 4px solid #b5651d; padding: .4rem .8rem; background: #b5651d22; }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
@@ -63,9 +64,11 @@ def _tile(tile: Tile) -> Iterator[Markup]:
     if tile.width > LABEL_WIDTH and tile.height > LABEL_HEIGHT:
         text = _short(f"{tile.language or '(none)'} · {tile.source}", tile.width)
         yield Markup("<text x={:.1f} y={:.1f} fill=white>{}</text>").format(tile.x + 6, tile.y + 16, text)
-        if tile.height > 2 * LABEL_HEIGHT:
-            amount = Markup("<text x={:.1f} y={:.1f} fill=white opacity=.8>{}</text>")
-            yield amount.format(tile.x + 6, tile.y + 32, size(tile.bytes))
+        amount = size(tile.bytes)
+        if tile.height > 2 * LABEL_HEIGHT and _short(amount, tile.width) == amount:
+            yield Markup("<text x={:.1f} y={:.1f} fill=white opacity=.8>{}</text>").format(
+                tile.x + 6, tile.y + 32, amount
+            )
 
 
 def _fates(manifest: Manifest) -> list[tuple[str, int, str, str]]:
@@ -101,8 +104,8 @@ def _bars(rows: Sequence[tuple[str, int, str, str]]) -> Markup:
 
 
 def _svg(height: float, shapes: Iterable[Markup], label: str) -> Markup:
-    return Markup('<svg role=img aria-label="{}" viewBox="0 0 {} {}" width={}>{}</svg>').format(
-        label, WIDTH, height, WIDTH, Markup("").join(shapes)
+    return Markup('<svg role=img aria-label="{}" viewBox="0 0 {} {}">{}</svg>').format(
+        label, WIDTH, height, Markup("").join(shapes)
     )
 
 
@@ -112,7 +115,13 @@ def _families(card: Card) -> list[Markup]:
     more = f", the first {len(card.families)} of them here" if card.more_families else ""
     count = len(card.families) + card.more_families
     head = Markup("<h2>Documents that are alike</h2><p>{:,} families{}.</p>").format(count, more)
-    return [head, *(_fold(f"{members[0].label} and {len(members) - 1} more", members) for members in card.families)]
+    return [head, *(_fold(_family_title(members), members) for members in card.families)]
+
+
+def _family_title(members: Sequence[Sample]) -> str:
+    """How they begin, and how many there are."""
+    begins = " ".join(members[0].text.split())
+    return f"{_short(begins, TITLE_WIDTH)} and {len(members) - 1} more"
 
 
 def _fold(title: str, samples: Sequence[Sample]) -> Markup:

@@ -34,7 +34,7 @@ def flow_figure(manifest: Manifest) -> Figure:
 def tree_map_figure(manifest: Manifest) -> Figure:
     """What is kept, by language and in each by source, as areas."""
     width, height = 100.0, 50.0
-    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     for tile in tiles(manifest, width, height):
         axes.add_patch(Rectangle((tile.x, tile.y), tile.width, tile.height, facecolor=tile.color, edgecolor="white"))

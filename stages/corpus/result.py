@@ -83,8 +83,8 @@ def report(ctx: Context, corpus: Corpus) -> None:
 
     manifest = corpus.manifest
     card = card_of(corpus)
-    ctx.page("card.md", markdown(card))
     ctx.page("card.html", page(card))
+    ctx.page("card.md", markdown(card))
     ctx.highlight("data card", summary(manifest.total))
     total = manifest.total
     ctx.metrics(

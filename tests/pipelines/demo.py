@@ -145,13 +145,14 @@ class Join(Stage):
 
 
 class Count(Stage):
-    """Counts the characters of a text."""
+    """Counts the characters of a text; tells it on a page."""
 
     text: Text
     factor: float = 1.0
 
     def run(self, ctx: Context) -> Number:
         (ctx.out / "number.txt").write_text(str(len(self.text.text) * self.factor))
+        ctx.page("count.html", f"<p>{self.text.text} has {len(self.text.text)} characters")
         return Number(ctx.out)
 
 

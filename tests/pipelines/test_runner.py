@@ -48,6 +48,22 @@ def test_runs_everything_once(store: Store) -> None:
     assert next(step for step in again.steps if step.name == "c").headline == ("length", 3.0)
 
 
+def test_a_page_is_kept_with_the_artifact_and_shown_again_when_cached(store: Store) -> None:
+    for state in ("done", "cached"):
+        summary, _, _ = run(store, six_steps())
+        step = next(step for step in summary.steps if step.name == "f")
+        assert step.state == state
+        assert {name: path.read_text() for name, path in step.pages.items()} == {
+            "count.html": "<p>a b has 3 characters"
+        }
+    assert (Path(step.artifact) / "pages" / "count.html").exists()
+    record = store.latest("demo", "f")
+    assert record is not None
+    without = tuple(file for file in record.files if not file.path.startswith("pages/"))
+    assert len(without) == len(record.files) - 1
+    assert record.content == record.model_copy(update={"files": without}).content  # a page is for people
+
+
 def test_independent_steps_run_side_by_side_within_the_resources(store: Store, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     steps = {"a": {"stage": "make"}}

@@ -97,7 +97,7 @@ def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
     assert "source lost lost 100%" in text
     assert "text.too_short (6)" in text
     assert "<p>10 families.</p>" in text
-    assert text.count("and 1 more</summary>") == 10
+    assert text.count(" and 1 more</summary>") == 10
     assert "% alike, stayed)" in text
     assert "% alike, dropped)" in text
 
