@@ -44,7 +44,7 @@ def test_a_state_larger_than_the_memory_limit_trains_to_the_same_bits(tmp_path: 
     allowed = int(state_bytes(parameters, 0, 1, Accounting(4, 4, 8)) * 0.6)
     free = start(tmp_path / "free", {}, 0)
     bound = start(tmp_path / "bound", {}, allowed)
-    offloaded = start(tmp_path / "offloaded", FILES, allowed)
+    offloaded = start(tmp_path / "offloaded", {**FILES, "checkpoint_buffer_bytes": 0}, allowed)
     (wanted, said), (_, refusal), (found, complaint) = (
         one.communicate(timeout=200) for one in (free, bound, offloaded)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import socket
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,10 +152,9 @@ class Heard:
         return [values[name] for _, values in self.points if name in values]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def meeting_place() -> str:
+    """A rendezvous of its own for each gang: a file, as a port that is free now may be taken a moment later."""
+    return f"file://localhost{tempfile.mkdtemp()}/ranks"
 
 
 def alone(reporter: Heard | None = None) -> Rank:
@@ -184,7 +183,7 @@ class Workers:
 
     def gang(self, function: Any, *arguments: Any, ranks: int) -> list[tuple[Any, Heard]]:
         """`function(rank, *arguments)` on every rank: results (exceptions included) and what each rank said."""
-        rendezvous = f"tcp://127.0.0.1:{free_port()}"
+        rendezvous = meeting_place()
         for index in range(ranks):
             self.pipes[index].send((function, index, ranks, rendezvous, arguments))
         return [self.pipes[index].recv() for index in range(ranks)]
