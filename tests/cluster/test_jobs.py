@@ -168,7 +168,7 @@ from stages.base import Demand, Resources
 
 def gang(launcher, send):
     return launcher.gang(
-        "step", lambda rank: rank.index, (), ranks=2, rank=Resources(cpus=1), max_restarts=0, send=send
+        "step", lambda rank: rank.index, (), ranks=2, rank=Resources(cpus=1), max_restarts=0, fewer={}, send=send
     )
 
 try:

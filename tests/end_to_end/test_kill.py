@@ -59,9 +59,9 @@ def training(
     return bloomline, process
 
 
-def goes_on(bloomline: CommandLine, content: str, *elsewhere: str) -> None:
-    """The same command again (or the same work elsewhere) ends well, from a checkpoint, with the same bits."""
-    code, out = bloomline("run", *TRAINING, *elsewhere)
+def goes_on(bloomline: CommandLine, content: str) -> None:
+    """The same work again, in process, ends well, from a checkpoint, with the same bits."""
+    code, out = bloomline("run", *TRAINING, "cluster=inline")
     assert code == 0, out
     assert "goes on from the checkpoint of step" in out
     record = pretrained(bloomline)
@@ -69,12 +69,22 @@ def goes_on(bloomline: CommandLine, content: str, *elsewhere: str) -> None:
     assert record.content == content
 
 
-def test_the_driver(training, undisturbed: tuple[Path, str]) -> None:
+def test_sigterm_saves_and_stops_and_then_the_driver_is_killed(
+    training, undisturbed: tuple[Path, str], started: Callable
+) -> None:
     bloomline, process = training
-    ranks = [child for child in family(process.pid) if is_rank(child)]
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=90)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert "stopped" in out
+    saved = newest_step(bloomline)
+    again = started(bloomline.start("run", *TRAINING))
+    wait_for(lambda: newest_step(bloomline) > saved or again.poll() is not None, 180, "no further checkpoint")
+    assert again.poll() is None, again.communicate()[0]
+    ranks = [child for child in family(again.pid) if is_rank(child)]
     assert len(ranks) == 2
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=30)
+    again.send_signal(signal.SIGKILL)
+    again.wait(timeout=30)
     assert pretrained(bloomline) is None
     wait_for(lambda: not any(alive(rank) for rank in ranks), 60, "ranks of the killed run are left")
     goes_on(bloomline, undisturbed[1])
@@ -103,16 +113,12 @@ def test_the_ray_head(training, undisturbed: tuple[Path, str]) -> None:
     assert "Traceback" not in out, out
     assert "bloomline" in out.split("Next:")[-1], out
     assert pretrained(bloomline) is None
-    goes_on(bloomline, undisturbed[1], "cluster=inline")
+    goes_on(bloomline, undisturbed[1])
 
 
-def test_sigterm_saves_and_stops(training, undisturbed: tuple[Path, str]) -> None:
-    bloomline, process = training
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=90)
-    assert process.returncode == 128 + signal.SIGTERM, out
-    assert "stopped" in out
-    goes_on(bloomline, undisturbed[1], "cluster=inline")
+def newest_step(command_line: CommandLine) -> int:
+    found = (command_line.store / "scratch").glob("*/checkpoints/step-*")
+    return max((int(path.name.split("-")[1]) for path in found), default=0)
 
 
 def alive(process: psutil.Process) -> bool:
