@@ -16,10 +16,15 @@ BATCH_ROWS = 1 << 12
 
 
 def use_flat_memory() -> None:
-    """Let Arrow give freed memory back: its own allocator keeps some more of it with every shard that a worker does."""
+    """Let Arrow give freed memory back, and work in one thread: there is a worker for every processor.
+
+    Its own allocator keeps some more memory with every shard that a worker does; the system's, with every thread.
+    """
     import pyarrow as pa
 
     pa.set_memory_pool(pa.system_memory_pool())
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
 
 
 def schema(columns: Mapping[str, str]) -> pa.Schema:
