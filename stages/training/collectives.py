@@ -27,6 +27,7 @@ from stages.base import Rank
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Tags tell direct sends apart that are on their way at the same time: each kind has an order of its own.
 EXCHANGE, GATHER = 1, {"parameters": 2, "gradients": 3}
+SQUARED_AT_ONCE = 1 << 16  # elements: squares, and again in twice the width, stay in the cache
 
 
 class CollectiveError(RuntimeError):
@@ -214,7 +215,13 @@ def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives
     """
     from stages.training.layout import ALIGNMENT
 
-    sums = torch.cat([shard.square().view(-1, ALIGNMENT).sum(1, dtype=torch.float64) for shard in shards])
+    size = sum(len(shard) for shard in shards) // ALIGNMENT
+    sums, done = torch.empty(size, dtype=torch.float64, device=collectives.device), 0
+    for shard in shards:
+        for part in shard.split(SQUARED_AT_ONCE):
+            rows_of_part = part.square().view(-1, ALIGNMENT)
+            torch.sum(rows_of_part, 1, dtype=torch.float64, out=sums[done : done + len(rows_of_part)])
+            done += len(rows_of_part)
     peak = sums.max().nan_to_num(nan=math.inf).view(1)
     largest = float(collectives.agree(peak, "max"))
     if largest == 0 or math.isinf(largest):

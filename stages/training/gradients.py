@@ -19,6 +19,9 @@ from stages.training.collectives import Collectives
 from stages.training.layout import bucket_columns
 from stages.training.tree import Pieces, leaf_range, piece_spans
 
+# An exchange wakes threads on all ranks: sums of small groups wait for each other until they are so many bytes.
+WORTH_SENDING_BYTES = 4 << 20
+
 
 def keep_whole(buffers: Buffers, leaf_number: int) -> None:
     """Stages 0 and 1: add a micro-batch's gradient to the sums that this rank keeps until the step's end."""

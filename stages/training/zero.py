@@ -203,10 +203,14 @@ class ShardedModel:
             self._send(first)
 
     def _send(self, first: int) -> None:
-        """Stages 0 and 1: the sums of the groups from `first` on are complete. Every rank sends them in one order."""
+        """Stages 0 and 1: the sums of the groups from `first` on are complete. Every rank sends them in one order, and
+        a few small groups at a time."""
+        waiting = self.groups[first : self._unsent]
         if self.zero_stage > 1 or self.collectives.ranks == 1:
             return
-        for buffers in reversed(self.groups[first : self._unsent]):
+        if first and sum(4 * len(buffers.full) for buffers in waiting) < gradients.WORTH_SENDING_BYTES:
+            return
+        for buffers in reversed(waiting):
             gradients.exchange_sums(
                 buffers,
                 self.leaves,
