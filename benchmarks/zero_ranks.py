@@ -92,10 +92,13 @@ def work(rank: int, setting: Setting, task: dict[str, Any], meeting_place: str) 
 
 
 def in_turn(steps: dict[str, Step], key: str, found: Facts, setting: Setting, rank: int, task: dict[str, Any]) -> None:
-    """Time a few steps of each variant, round after round, forwards and backwards."""
+    """Time a few steps of each variant, round after round, forwards and backwards: by the clock, and the processor's
+    time of all ranks together, which other work on the machine disturbs less."""
     for number in range(task["rounds"]):
         for name in list(steps) if number % 2 else list(reversed(steps)):
-            found[name].setdefault(key, []).append(timed(steps[name], setting, rank, task["steps"]))
+            seconds, processor_seconds = timed(steps[name], setting, rank, task["steps"])
+            found[name].setdefault(key, []).append(seconds)
+            found[name].setdefault(f"{key}_processor", []).append(processor_seconds)
 
 
 def prepared(variant: Variant, setting: Setting, rank: int, counted: bool) -> tuple[Step, dict[str, Any]]:
@@ -122,17 +125,18 @@ def settle() -> None:
     time.sleep(0.05)
 
 
-def timed(step: Step, setting: Setting, rank: int, count: int) -> float:
-    """Seconds a step."""
+def timed(step: Step, setting: Setting, rank: int, count: int) -> tuple[float, float]:
+    """Seconds a step, and seconds of processors a step, summed over the ranks."""
     given = [batches(setting, rank, number) for number in range(count)]
     if setting.ranks > 1:
         dist.barrier()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for one in given:
         step(one)
+    processor = torch.tensor(time.process_time() - used, dtype=torch.float64)
     if setting.ranks > 1:
-        dist.barrier()
-    return (time.perf_counter() - began) / count
+        dist.all_reduce(processor)
+    return (time.perf_counter() - began) / count, float(processor) / count
 
 
 def batches(setting: Setting, rank: int, number: int) -> Batches:

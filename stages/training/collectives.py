@@ -92,6 +92,21 @@ class Collectives:
 
         return wait
 
+    def sum_of_two_later(self, row: Tensor, columns: slice, purpose: str = "gradients") -> Callable[[], None]:
+        """Begin to add up what two ranks have in the `columns` of both shards of `row`, in place on both; what is
+        returned waits for the end. Two numbers have one sum, whoever adds them up: no order has to be kept."""
+        parts = [half[columns] for half in row.view(2, -1).unbind(0)]
+        joined = [row] if len(parts[0]) * 2 == len(row) else parts
+        self.sent_bytes[purpose] += sum(part.nbytes for part in joined)
+        with self._named(f"exchange of {purpose}"):
+            work = [dist.all_reduce(part, async_op=True) for part in joined]
+
+        def wait() -> None:
+            with self._named(f"exchange of {purpose}"):
+                _await(work)
+
+        return wait
+
     def _exchange_directly(
         self, rows: Sequence[Tensor], own: list[Tensor], row_counts: Sequence[int], columns: slice
     ) -> tuple[list[dist.Work | None], list[Tensor]]:

@@ -222,10 +222,10 @@ class ShardedModel:
             )
         self._unsent = first
 
-    def _landed(self, buffers: Buffers, gradient: Tensor) -> None:
-        """This rank's shard of a group's gradient has come; at stage 0 every rank gets all shards."""
+    def _landed(self, buffers: Buffers, gradient: Tensor, complete: bool) -> None:
+        """This rank's shard of a group's gradient has come; at stage 0 every rank gets all shards, if it has not."""
         buffers.gradient = gradient
-        if self.zero_stage == 0:
+        if self.zero_stage == 0 and not complete:
             self._coming.append(self.collectives.gather_later(gradient, "gradients"))
 
     def reduce(self) -> float:
