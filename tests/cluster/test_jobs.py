@@ -162,14 +162,12 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 JOINING = """
 import os, sys
-from cluster.base import ClusterError, Outcome
+from cluster.base import ClusterError, Gang, Outcome
 from cluster.config import RemoteCluster, executor
 from stages.base import Demand, Resources
 
 def gang(launcher, send):
-    return launcher.gang(
-        "step", lambda rank: rank.index, (), ranks=2, rank=Resources(cpus=1), max_restarts=0, fewer={}, send=send
-    )
+    return launcher.gang("step", Gang(lambda rank: rank.index, ranks=2), send)
 
 try:
     with executor(RemoteCluster(address=sys.argv[1], placement_timeout_s=2)) as joined:
