@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ from stages.base import Resources
 PROBE_EVERY_S = 2.0
 HEAD_TIMEOUT_S = 12.0  # a head that does not answer for this long is gone; after 60 s Ray ends this process unsaid
 LONGEST_TEMPORARY_DIRECTORY = 40  # characters: Ray makes Unix sockets below it, whose paths end at 107
-JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job, with the job's metadata
+ENTRYPOINT_CPUS = "entrypoint_cpus"  # in a job's metadata: how many CPUs of the driver's node are set aside for it
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -64,10 +67,11 @@ class Connection:
 
     @property
     def nodes(self) -> list[Node]:
-        """The machines of the cluster. Does not wait for one that is being started."""
+        """The machines of the cluster, without what is set aside for this driver. Does not wait for one that is being
+        started."""
         if self._owned and isinstance(self._config, LocalCluster):
             return [this_machine(self._config)]
-        return nodes()
+        return nodes(_set_aside_cpus())
 
     @property
     def can_grow(self) -> bool:
@@ -138,9 +142,21 @@ class Connection:
         self._closing.wait()
 
 
-def nodes() -> list[Node]:
-    """The machines of the cluster that this process is in, with all that they have."""
-    return [_node(entry["Resources"]) for entry in ray.nodes() if entry["Alive"]]  # type: ignore[no-untyped-call]
+def nodes(without_cpus: float = 0) -> list[Node]:
+    """The machines of the cluster that this process is in, with all that they have but `without_cpus` of its own."""
+    found = []
+    here = ray.get_runtime_context().get_node_id()
+    for entry in ray.nodes():  # type: ignore[no-untyped-call]
+        if entry["Alive"]:
+            node = _node(entry["Resources"])
+            own = entry["NodeID"] == here
+            found.append(replace(node, cpus=max(node.cpus - without_cpus, 0)) if own else node)
+    return found
+
+
+def _set_aside_cpus() -> float:
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
+    return float(job.get("metadata", {}).get(ENTRYPOINT_CPUS, 0))
 
 
 def free() -> Resources:

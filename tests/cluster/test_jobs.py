@@ -129,11 +129,14 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import glob, sys, ray; print(sorted(glob.glob('**', recursive=True, include_hidden=True))); "
         "print(sys.argv[1:]); "
-        "ray.init(address='auto'); print('joined', ray.is_initialized()); sys.exit(7)"
+        "ray.init(address='auto'); print('joined', ray.is_initialized()); "
+        f"sys.path.append({str(Path(__file__).parents[2])!r}); from cluster.config import RemoteCluster, nodes; "
+        "print('free of 2:', [node.cpus for node in nodes(RemoteCluster())]); sys.exit(7)"
     )
     out = io.StringIO()
     assert submit(config, ["seed=a b", "cluster.address=x"], tree=tree, driver=python(program), out=out) == 7
     said = out.getvalue()
+    assert "free of 2: [1.0]" in said, said
     assert "['kept.py', 'package', 'package/data', 'package/data/kept.txt']" in said, said
     assert "['seed=a b', 'cluster=remote', 'cluster.address=auto']" in said
     assert "joined True" in said
