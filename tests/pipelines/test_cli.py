@@ -49,6 +49,8 @@ def test_plan_run_and_run_again(bloomline, tmp_path: Path) -> None:
     assert code == 0, out
     assert "small: done" in out
     assert "report.html" in out
+    for command in out.split("Next:")[1].strip().splitlines():
+        assert "store.root=" in command, command
     assert (tmp_path / "store" / "mlflow.db").exists()
     report = next((tmp_path / "store" / "runs").glob("*/report.html"))
     assert "<svg" in report.read_text()
