@@ -157,6 +157,7 @@ def test_artifacts(bloomline, tmp_path: Path) -> None:
     bloomline("run")
     _, out, _ = bloomline("artifacts", "list")
     assert all(name in out for name in ("make", "join", "count", "Text", "Number"))
+    assert "…" not in out
     code, out, _ = bloomline("artifacts", "show", "b")
     assert code == 0
     assert "separator" in out
