@@ -11,11 +11,9 @@ import functools
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -30,11 +28,11 @@ import ray
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster, this_machine
 from cluster.reach import probe
+from cluster.temporary import TemporaryDirectory
 from stages.base import Resources
 
 PROBE_EVERY_S = 2.0
 HEAD_TIMEOUT_S = 12.0  # a head that does not answer for this long is gone; after 60 s Ray ends this process unsaid
-LONGEST_TEMPORARY_DIRECTORY = 40  # characters: Ray makes Unix sockets below it, whose paths end at 107
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job, with the job's metadata
 ENTRYPOINT_CPUS = "entrypoint_cpus"  # in a job's metadata: how many CPUs of the driver's node are set aside for it
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -50,17 +48,17 @@ class Connection:
         self._closing = threading.Event()
         elsewhere = isinstance(config, RemoteCluster) and config.address != "auto"
         self._owned = elsewhere or not ray.is_initialized()
-        self._directory: Path | None = None
+        self._directory: TemporaryDirectory | None = None
         self._probed = self._answered = time.monotonic()
         self._family: set[psutil.Process] = set()  # every process seen of a cluster that was started here
         if not self._owned:
             self._connected.set()
         elif isinstance(config, LocalCluster):
-            self._directory = _temporary_directory()
+            self._directory = TemporaryDirectory()
             # Ray asks the kernel to end its processes with the thread that started them (PR_SET_PDEATHSIG): so that a
             # killed driver leaves none behind, and the thread must stay. As it is not the main thread, Ray leaves the
             # handler of SIGTERM to us.
-            threading.Thread(target=self._live, args=(config, self._directory), name="ray", daemon=True).start()
+            threading.Thread(target=self._live, args=(config, self._directory.path), name="ray", daemon=True).start()
         else:
             _join(config)
             self._connected.set()
@@ -114,12 +112,12 @@ class Connection:
             ray.shutdown(wait_for_processes=True)
         self._closing.set()
         if self._directory and not keep_logs:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.remove()
 
     @property
     def logs(self) -> Path | None:
         """Where the processes of a cluster that was started here write their logs."""
-        return self._directory / "session_latest" / "logs" if self._directory else None
+        return self._directory.path / "session_latest" / "logs" if self._directory else None
 
     def _live(self, config: LocalCluster, directory: Path) -> None:
         try:
@@ -235,13 +233,6 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _temporary_directory() -> Path:
-    base = tempfile.gettempdir()
-    return Path(
-        tempfile.mkdtemp(prefix="bloomline-", dir=base if len(base) <= LONGEST_TEMPORARY_DIRECTORY - 18 else "/tmp")
-    )
 
 
 def _node(resources: Mapping[str, float]) -> Node:
