@@ -208,7 +208,8 @@ class ShardedModel:
         waiting = self.groups[first : self._unsent]
         if self.zero_stage > 1 or self.collectives.ranks == 1:
             return
-        if first and sum(4 * len(buffers.full) for buffers in waiting) < gradients.WORTH_SENDING_BYTES:
+        enough = min(gradients.WORTH_SENDING_BYTES, self.execution.bucket_bytes)
+        if first and sum(4 * len(buffers.full) for buffers in waiting) < enough:
             return
         for buffers in reversed(waiting):
             gradients.exchange_sums(
