@@ -13,9 +13,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stages.corpus.languages import canonical_code
+
+if TYPE_CHECKING:
+    from regex import Pattern
 
 Backend = Literal["cld2", "roots"]
 UNKNOWN = "und"  # ISO 639-2: undetermined
@@ -73,26 +76,40 @@ def _cld2() -> Callable[[str], list[Share]]:
             _, _, found, *spans = pycld2.detect(data, isPlainText=True, bestEffort=True, returnVectors=True)
         except pycld2.error:
             return [Share(UNKNOWN, 0.0)]
-        codes = {code: canonical_code(code) for _, code, _, _ in found if code != "un"}
-        if len(codes) == 1:
-            return [Share(code, percent / 100) for code, (_, _, percent, _) in zip(codes.values(), found, strict=False)]
-        return _by_span(data, spans[0], codes) if codes else [Share(UNKNOWN, 0.0)]
+        told = {code: (canonical_code(code), percent / 100) for _, code, percent, _ in found if code != "un"}
+        return _shares(told, _letters(data, spans[0])) if told else [Share(UNKNOWN, 0.0)]
 
     return detect
 
 
-def _by_span(data: bytes, spans: Sequence[tuple[int, int, str, str]], codes: Mapping[str, str]) -> list[Share]:
-    """Shares of the characters that the spans of a text hold. CLD2's own are of bytes, of which scripts need 1 to 3."""
-    characters: Counter[str] = Counter()
+def _shares(told: Mapping[str, tuple[str, float]], letters: Mapping[str, int]) -> list[Share]:
+    """Shares of the letters of a text, by what CLD2 tells of the whole (code, share of the bytes) and of its spans.
+
+    Bytes favour scripts that take three of them a letter. Spans of no language (commands, names, numbers) take nothing
+    from the languages around them, as long as these have more letters; what remains is then too little to go by.
+    """
+    known = {code: letters.get(code, 0) for code in told}
+    total = max(sum(known.values()), letters.get("un", 0)) or 1
+    if len(told) == 1:
+        (code, (canonical, share)) = next(iter(told.items()))
+        return [Share(canonical, max(share, known[code] / total))]
+    ordered = sorted(known.items(), key=lambda item: -item[1])
+    return [Share(told[code][0], count / total) for code, count in ordered]
+
+
+def _letters(data: bytes, spans: Sequence[tuple[int, int, str, str]]) -> Counter[str]:
+    """The letters, with their marks, of the spans of each language by CLD2's code."""
+    found: Counter[str] = Counter()
     for start, length, _, code in spans:
-        part = data[start : start + length]
-        characters[code] += length - sum(map(part.count, _CONTINUATIONS)) if not part.isascii() else length
-    total = sum(characters.values()) or 1
-    shares = [Share(codes[code], count / total) for code, count in characters.most_common() if code in codes]
-    return shares or [Share(UNKNOWN, 0.0)]
+        found[code] += len(_not_letters().sub("", data[start : start + length].decode("utf-8", "ignore")))
+    return found
 
 
-_CONTINUATIONS = tuple(bytes([value]) for value in range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
+@cache
+def _not_letters() -> Pattern[str]:
+    import regex
+
+    return regex.compile(r"[^\p{L}\p{M}]+")
 
 
 def _fasttext() -> Callable[[str], list[Share]]:
