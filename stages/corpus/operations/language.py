@@ -25,8 +25,9 @@ class IdentifyLanguage(Operation):
     """Drops documents that are not in the language they are declared to be in, or finds the language of each.
 
     With `cld2` the value is the share of the letters that are in the language (neighbours that can't be told apart
-    count as one, what is in no language does not count); with `roots` it is fastText's probability, for which ROOTS' thresholds were made. Programming languages,
-    and languages that the detector does not know, pass as they are declared.
+    count as one, what is in no language does not count); with `roots` it is fastText's probability, for which ROOTS'
+    thresholds were made. Programming languages, and languages that the detector does not know, pass as they are
+    declared.
     """
 
     version: ClassVar[str] = "2"
