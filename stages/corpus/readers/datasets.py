@@ -15,6 +15,7 @@ from stages.base import StageError
 from stages.corpus.readers.base import Candidate, digest_of
 from stages.corpus.readers.parquet import TEXT_KINDS
 from stages.corpus.readers.places import FilePart, content_digest
+from stages.corpus.readers.position import following
 from stages.corpus.readers.records import RecordReader
 
 STATE, DICTIONARY = "state.json", "dataset_dict.json"
@@ -40,7 +41,7 @@ class Datasets(RecordReader):
         import pyarrow as pa
 
         try:
-            with pa.memory_map(part.url) as file, pa.ipc.open_stream(file) as stream:
+            with pa.memory_map(part.url) as file, following(file.tell), pa.ipc.open_stream(file) as stream:
                 kinds = {field.name: str(field.type) for field in stream.schema}
                 columns = self.check_columns(part, kinds, TEXT_KINDS)
                 place = 0

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field
 
 from stages.base import StageError
 from stages.corpus.readers.base import Part, Reader, digest_of
+from stages.corpus.readers.position import following
 
 COMPRESSIONS = ("", ".gz", ".zst")
 BUFFER_BYTES = 1 << 20
@@ -117,10 +118,10 @@ def raw(part: FilePart) -> Iterator[BinaryIO]:
     """A file's bytes as stored; can be sought in."""
     if "://" in part.url:
         file_system, path = _file_system(part.url)
-        with file_system.open(path, "rb") as file:
+        with file_system.open(path, "rb") as file, following(lambda: file.tell() - part.start):
             yield file
     else:
-        with open(part.url, "rb", BUFFER_BYTES) as file:
+        with open(part.url, "rb", BUFFER_BYTES) as file, following(lambda: file.tell() - part.start):
             yield file
 
 
