@@ -23,7 +23,6 @@ from stages.corpus.shards import Shard
 from tests.stages.corpus.examples import ingest, prose, source, write_lines
 from tests.support import RecordingContext
 
-
 LONG = prose(0, 300)
 
 
