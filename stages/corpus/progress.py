@@ -122,7 +122,10 @@ class Meter:
         while len(self._seen) > 2 and now - self._seen[0][0] > SPEED_WINDOW_S:
             self._seen.popleft()
         speed = max(total - self._seen[0][1], 0.0) / max(now - self._seen[0][0], 1e-3)
-        under_way = [name for name, size in self._sizes.items() if round(self._done[name]) < size][:SHOWN]
-        shares = {name: f"{self._done[name] / self._sizes[name]:.0%}" for name in under_way}
-        told = {self._what: f"{speed / 1e6:.1f} MB/s", **shares}
-        self._reporter.progress(total, sum(self._sizes.values()), "bytes", **told)
+        shares = {name: self._done[name] / size for name, size in self._sizes.items() if size}
+        told_of = [name for name, share in shares.items() if 0.0 < share < 0.9999]
+        told_of = told_of or [name for name, share in shares.items() if not share]
+        told = {name: f"{int(100 * shares[name])}%" for name in told_of[:SHOWN]}
+        self._reporter.progress(
+            total, sum(self._sizes.values()), "bytes", **{self._what: f"{speed / 1e6:.1f} MB/s"}, **told
+        )
