@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.artifacts.corpus import Corpus
+from stages.corpus.card import size
 from stages.corpus.tree_map import squarified
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
 
@@ -90,6 +91,22 @@ def test_what_a_corpus_says_is_only_text(corpus: Corpus) -> None:
     markdown = (corpus.path / "pages" / "card.md").read_text()
     assert "<script" not in markdown
     assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines() if "alert" in line}) == 1
+
+
+def test_every_source_has_its_bar_and_every_rule_leads_to_its_samples(corpus: Corpus) -> None:
+    text = (corpus.path / "pages" / "card.html").read_text()
+    flows = corpus.manifest.by("source")
+    assert flows.keys() == {"news", "lost"}
+    for name, flow in flows.items():
+        kept, read = flow.kept.bytes, flow.read.bytes
+        assert f"<title>{name}: {size(kept)} kept, {kept / read:.1%} of what was read</title>" in text
+        dropped = sum(tally.bytes for tally in flow.dropped.values())
+        assert f"<title>{name}: {size(dropped)} dropped, {dropped / read:.1%} of what was read</title>" in text
+    reasons = {f"{row['operation']}.{row['rule']}" for row in corpus.samples().to_pylist()}
+    assert len(reasons) >= 2
+    for reason in reasons:
+        assert text.count(f'<a href="#samples-{reason}">') == 1
+        assert text.count(f"<details><summary>{reason} (") == text.count(f'<div id="samples-{reason}">') == 1
 
 
 def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
