@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
@@ -87,11 +88,11 @@ def content_digest(part: FilePart, digest_file: Callable[[Path], str]) -> str:
         return digest_file(Path(part.url))
     with told(part):
         file_system, path = _file_system(part.url)
-        info = file_system.info(path)
+        info = _asked(file_system.info, path)
         if mark := next((f"{name}:{info[name]}" for name in CONTENT_MARKS if info.get(name)), None):
             return f"{mark}:{part.size}"
-        with file_system.open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with raw(part) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -118,8 +119,10 @@ def raw(part: FilePart) -> Iterator[BinaryIO]:
     """A file's bytes as stored; can be sought in."""
     if "://" in part.url:
         file_system, path = _file_system(part.url)
-        with file_system.open(path, "rb") as file, following(lambda: file.tell() - part.start):
-            yield file
+        with _asked(file_system.open, path, "rb") as stored:
+            file = io.BufferedReader(_Remote(stored), BUFFER_BYTES)
+            with following(lambda: file.tell() - part.start):
+                yield file
     else:
         with open(part.url, "rb", BUFFER_BYTES) as file, following(lambda: file.tell() - part.start):
             yield file
@@ -133,6 +136,7 @@ def told(part: FilePart) -> Iterator[None]:
     except (OSError, EOFError, zlib.error) as error:
         suffix = PurePosixPath(part.url).suffix
         words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        words = "it is not there any more" if isinstance(error, FileNotFoundError) else words
         kind = f" as {suffix}" if suffix in COMPRESSIONS else ""
         raise StageError(f"{part.url} cannot be read{kind}: {words}") from None
 
@@ -148,7 +152,11 @@ def _local(pattern: str) -> Iterator[FilePart]:
 def _remote(pattern: str) -> Iterator[FilePart]:
     try:
         file_system, path = _file_system(pattern)
-        found = file_system.glob(path, detail=True) if glob.has_magic(path) else {path: file_system.info(path)}
+        file_system.invalidate_cache()  # of what was there when it was last asked
+        if glob.has_magic(path):
+            found = _asked(partial(file_system.glob, detail=True), path)
+        else:
+            found = {path: _asked(file_system.info, path)}
     except FileNotFoundError:
         return
     except (OSError, ValueError, ImportError) as error:
@@ -158,6 +166,42 @@ def _remote(pattern: str) -> Iterator[FilePart]:
         if info["type"] == "file":
             below = PurePosixPath(name).relative_to(base).as_posix()
             yield FilePart(below, int(info["size"] or 0), url=file_system.unstrip_protocol(name))
+
+
+class _Remote(io.RawIOBase):
+    """What fsspec opened. Its own files read lines of any length, and raise whatever their library does."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        place: int = _asked(self._file.seek, offset, whence)
+        return place
+
+    def tell(self) -> int:
+        place: int = self._file.tell()
+        return place
+
+    def readinto(self, buffer: Any) -> int:
+        data = _asked(self._file.read, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _asked(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a file system answers, its errors as OSError: botocore's, for one, are not."""
+    try:
+        return call(*arguments)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _file_system(url: str) -> tuple[Any, str]:
