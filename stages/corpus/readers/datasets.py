@@ -35,7 +35,10 @@ class Datasets(RecordReader):
         return digest_of([[[part.name, content_digest(part, digest_file)] for part in self.parts()], self.options()])
 
     def parts(self) -> list[FilePart]:
-        return [part for path in self.paths for folder in self._folders(Path(path)) for part in _files(folder)]
+        found = [part for path in self.paths for folder in self._folders(Path(path)) for part in _files(folder)]
+        if not found:
+            raise StageError(f"reader.paths: no Arrow file is named by the {STATE} of {', '.join(self.paths)}")
+        return found
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         import pyarrow as pa

@@ -102,6 +102,8 @@ def opened(part: FilePart) -> Iterator[BinaryIO]:
     Compressed data that ends too early raises an error as well: fewer documents are never taken for all of them.
     """
     with told(part), raw(part) as file:
+        if part.url.endswith(COMPRESSIONS[1:]) and not file.peek(1):  # type: ignore[attr-defined]  # it is buffered
+            raise EOFError("it is empty")
         if part.url.endswith(".gz"):
             yield io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER_BYTES)  # type: ignore[arg-type]
         elif part.url.endswith(".zst"):
