@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,13 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 def test_a_wrong_operation_is_refused_before_anything_starts(operation: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         IngestCorpus(sources={"a": {"reader": {"kind": "installed"}, "operations": [operation]}})
+
+
+def test_every_promise_of_the_documentation_names_tests_that_are_there() -> None:
+    root = Path(__file__).parents[3]
+    rows = re.findall(r"^\| (\d+) \|.*$", (root / "docs" / "corpus.md").read_text(), re.MULTILINE)
+    assert [int(number) for number in rows] == list(range(1, 16))
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (root / "docs" / "corpus.md").read_text())
+    assert len(named) >= 30
+    for file, test in named:
+        assert f"def {test}(" in (root / "tests" / "stages" / file).read_text(), f"{file}::{test}"
