@@ -159,8 +159,10 @@ def _remote(pattern: str) -> Iterator[FilePart]:
             found = _asked(partial(file_system.glob, detail=True), path)
         else:
             found = {path: _asked(file_system.info, path)}
-    except FileNotFoundError:
-        return
+    except FileNotFoundError as error:
+        if (cause := error.__cause__) is None:
+            return
+        raise StageError(f"reader.paths: {pattern} cannot be listed: {cause}") from None
     except (OSError, ValueError, ImportError) as error:
         raise StageError(f"reader.paths: {pattern} cannot be listed: {error}") from None
     base = _base(path).as_posix()

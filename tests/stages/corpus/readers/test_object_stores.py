@@ -155,7 +155,7 @@ def refusing() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("bucket", r"nothing matches s3://no-such-bucket/"),
+        ("bucket", r"nothing matches s3://no-such-bucket/\*|The specified bucket does not exist"),
         ("key", r"cannot be listed: (The key is not known|Forbidden)"),
         ("credentials", "cannot be listed: NoCredentialsError"),
         ("endpoint", "cannot be listed: EndpointConnectionError"),
