@@ -3,15 +3,15 @@
     cld2    Compact Language Detector 2: every natural language of ROOTS but three, the share of the text in each
     roots   fastText's lid.176 (compressed), as ROOTS used it: its scores are those that ROOTS' thresholds are for
 
-Three languages of ROOTS are unknown to both. Their alphabets give them away: letters that no other language of ROOTS
-combines so (Kikuyu, Fon; for Bambara only most paragraphs).
+Three languages of ROOTS are unknown to both. Their letters give them away (Kikuyu, Fon, Bambara), and small words that
+they do not share with others of the same letters; of Bambara's neighbours, Maninka and Dyula are still taken for it.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -149,7 +149,7 @@ def _controls() -> dict[int, str]:
 
 
 def _by_letters(text: str) -> str:
-    """`fon`, `bm`, `ki`, or nothing: by the share of telling letters in a text."""
+    """`fon`, `bm`, `ki`, or nothing: by letters that few languages have, and by small words where several have them."""
     if text.isascii():
         return ""
     letters = unicodedata.normalize("NFD", text[:20_000].lower())
@@ -159,16 +159,21 @@ def _by_letters(text: str) -> str:
         return sum(map(letters.count, signs)) / total
 
     if (letters.count("i\u0303") + letters.count("u\u0303")) / total > 0.05:
-        return "ki"
+        return "ki" if share("r") > 0.005 else ""  # Kamba, its neighbour, has no r
     open_vowels = share("ɛɔ")
     if open_vowels > 0.02 and share("ɖ") > 0.004 and not share("ƒʋɣŋ"):
-        return "fon"
-    if (
-        open_vowels > 0.03
-        and share("ɲŋ")
-        and not share("ɖƒʋɣɩʊəɓɗ")
-        and share("y")
-        and share("\u0300\u0301\u030c") < 0.01
-    ):
-        return "bm"
+        return "fon" if _words_among(letters, _FON) >= 0.2 else ""
+    if open_vowels > 0.03 and not share("ɖƒʋɣɩʊəɓɗ") and share("\u0300\u0301\u030c") < 0.01:  # Lingala has tones
+        return "bm" if _words_among(letters, _BAMBARA) >= 0.2 else ""
     return ""
+
+
+# Words of their grammars, without marks: to be, not to be, at, the, and, person, all, ...
+_BAMBARA = frozenset({"ka", "bɛ", "tɛ", "ye", "ni", "bɛɛ", "mɔgɔ", "kan", "min", "kɛ", "la"})
+_FON = frozenset({"ɖo", "ɔ", "mɛ", "lɛ", "bo", "nu", "kpodo", "ɖe", "alo", "wɛ", "e"})
+
+
+def _words_among(decomposed: str, listed: Collection[str]) -> float:
+    """The share of the words of a text that are listed."""
+    words = _not_letters().split("".join(sign for sign in decomposed if not unicodedata.combining(sign)))
+    return sum(word in listed for word in words) / max(sum(map(bool, words)), 1)

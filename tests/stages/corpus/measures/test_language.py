@@ -37,6 +37,31 @@ def test_paragraphs_of_the_udhr_are_told_apart() -> None:
     assert sum(sum(found) / len(found) for found in hits.values()) / len(hits) >= 0.93
 
 
+@pytest.mark.parametrize(("code", "name", "least"), [("bm", "bam", 0.85), ("fon", "fon", 0.95)])
+def test_what_no_detector_knows_is_told_by_letters_and_small_words(code: str, name: str, least: float) -> None:
+    """And others with the same letters (Ga, Ewe, Susu, Dendi, ...) are not taken for it: Maninka and Dyula are."""
+    detect = detector("cld2")
+    found, others, kept = 0, 0, []
+    for row in read_lines(test_data("multilingual", "udhr.jsonl.gz")):
+        paragraphs = [text for text in row["text"].split("\n") if len(text) >= 60 and ("ɔ" in text or "ɛ" in text)]
+        if row["code"] == name:
+            kept = [detect(text)[0].language == code for text in paragraphs]
+        elif row["code"] not in ("emk", "dyu"):
+            others += len(paragraphs)
+            found += sum(detect(text)[0].language == code for text in paragraphs)
+    assert sum(kept) >= least * len(kept)
+    assert others > 1500
+    assert found <= 0.015 * others
+
+
+def test_kikuyu_is_not_kamba() -> None:
+    kikuyu = "Andũ othe maciaragwo marĩ na wĩyathi na maiganaine harĩ gĩtĩĩo na kĩhooto, na nĩmaheetwo ũmenyo."
+    kamba = "Andũ onthe nĩmasyaawa me athasye na maianene, nĩmanengetwe kĩlĩko na wasya wa ngoo, na maĩlwa nĩ kũtwĩa."
+    detect = detector("cld2")
+    assert detect(kikuyu)[0].language == "ki"
+    assert detect(kamba)[0].language != "ki"
+
+
 def test_languages_that_are_not_told_apart_are_near() -> None:
     assert near("id", "ms")
     assert near("xh", "zu")
