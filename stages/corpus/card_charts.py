@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from markupsafe import Markup
 
@@ -41,14 +40,23 @@ def _tile(tile: Tile) -> Iterator[Markup]:
             )
 
 
-def fates(manifest: Manifest, samples: Container[str]) -> Markup:
-    """Bars of what was kept and of what each rule took; those with samples lead to them."""
+def fates(manifest: Manifest) -> Iterator[tuple[str, Markup]]:
+    """What was kept and what each rule took, the most first: the name, and its bar."""
     total = manifest.total
     taken: list[tuple[str, int, str]] = [
         (reason, tally.bytes, _told(tally)) for reason, tally in total.dropped.items()
     ] + [(f"{name} (out of texts)", count, size(count)) for name, count in total.trimmed.items() if count > 0]
     taken.sort(key=lambda item: (-item[1], item[0]))
-    return _bars([("kept", total.kept.bytes, _told(total.kept), KEPT), *((*each, DROPPED) for each in taken)], samples)
+    rows = [("kept", total.kept.bytes, _told(total.kept), KEPT), *((*each, DROPPED) for each in taken)]
+    longest = max((count for _, count, _, _ in rows), default=0) or 1
+    for name, count, told, color in rows:
+        width = max(ROOM * count / longest, 1)
+        shapes = [
+            _text(NAMES - 8, 16, short(name, NAMES), "end"),
+            _rectangle(NAMES, 4, width, 16, color, f"{name}: {told}"),
+            _text(NAMES + width + 6, 16, told),
+        ]
+        yield name, _svg(ROW, shapes, f"{name}: {told}")
 
 
 def by_source(manifest: Manifest) -> Markup:
@@ -80,25 +88,8 @@ def by_source(manifest: Manifest) -> Markup:
     return Markup("<p>{}</p>").format(legend) + _svg(len(flows) * ROW + 4, shapes, "What became of each source")
 
 
-def anchor(reason: str) -> str:
-    """The fragment of the address under which the samples of a reason are."""
-    return "samples-" + re.sub(r"[^A-Za-z0-9_.-]", "-", reason)
-
-
 def _told(tally: Tally) -> str:
     return f"{size(tally.bytes)} in {tally.documents:,} documents"
-
-
-def _bars(rows: Sequence[tuple[str, int, str, str]], samples: Container[str]) -> Markup:
-    longest = max((count for _, count, _, _ in rows), default=0) or 1
-    shapes = []
-    for place, (name, count, told, color) in enumerate(rows):
-        y, width = place * ROW, max(ROOM * count / longest, 1)
-        row = _text(NAMES - 8, y + 16, short(name, NAMES), "end")
-        row += _rectangle(NAMES, y + 4, width, 16, color, f"{name}: {told}")
-        row += _text(NAMES + width + 6, y + 16, told)
-        shapes.append(Markup('<a href="#{}">{}</a>').format(anchor(name), row) if name in samples else row)
-    return _svg(len(rows) * ROW + 4, shapes, "Bytes kept, and dropped or taken out by each rule")
 
 
 def _text(x: float, y: float, text: str, side: str = "start") -> Markup:
@@ -112,7 +103,7 @@ def _rectangle(x: float, y: float, width: float, height: float, color: str, told
 
 
 def _svg(height: float, shapes: Iterable[Markup], label: str) -> Markup:
-    return Markup('<div class=scroll><svg role=img aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>').format(
+    return Markup('<svg role=img aria-label="{}" viewBox="0 0 {} {}">{}</svg>').format(
         label, WIDTH, height, Markup("").join(shapes)
     )
 

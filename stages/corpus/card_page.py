@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
 from stages.corpus.card import Card, Sample, Table, summary
-from stages.corpus.card_charts import anchor, by_source, fates, short, tree_map
+from stages.corpus.card_charts import by_source, fates, short, tree_map
 
 TITLE_WIDTH = 600
 
@@ -20,8 +20,12 @@ th:first-child, td:first-child { text-align: left; min-width: 9em; overflow-wrap
 .words td, .words th { text-align: left; }
 .scroll { overflow-x: auto; }
 svg { width: 100%; min-width: 640px; height: auto; font: 12px system-ui, sans-serif; }
-svg a { color: inherit; }
-svg a:hover text:first-child, svg a:focus text:first-child { text-decoration: underline; }
+svg { vertical-align: top; }
+.bar { padding-left: 1.2em; }
+.scroll details { border: 0; padding: 0; }
+.scroll summary { display: flex; align-items: center; }
+.scroll summary::before { content: "▸"; flex: none; width: 1.2em; }
+.scroll details[open] > summary::before { content: "▾"; }
 .key { display: inline-block; width: .8em; height: .8em; margin-left: 1em; }
 .warning { border-left: 4px solid #b5651d; padding: .4rem .8rem; background: #b5651d22; }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
@@ -37,19 +41,28 @@ def page(card: Card) -> str:
         Markup("<h1>Data card</h1><p>{}</p>").format(summary(total)),
         *(Markup("<p class=warning>{}</p>").format(warning) for warning in card.warnings),
         Markup("<h2>What it holds</h2>"),
-        tree_map(card.manifest),
-        Markup("<h2>What became of what was read</h2>"),
-        fates(card.manifest, card.samples.keys()),
+        _scroll(tree_map(card.manifest)),
+        Markup("<h2>What became of what was read</h2><p>A click on a bar opens samples of what was dropped.</p>"),
+        _scroll(*_fates(card)),
         Markup("<h3>By source</h3>"),
-        by_source(card.manifest),
-        Markup("<h3>Samples of what was dropped</h3>"),
-        *(_fold(f"{reason} ({len(samples)})", samples, anchor(reason)) for reason, samples in card.samples.items()),
+        _scroll(by_source(card.manifest)),
         *(_table(table) for table in card.tables),
         *_families(card),
     ]
     head = Markup("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>")
     style = Markup("<title>Data card</title><style>{}</style>").format(Markup(STYLE))
     return str(head + style + Markup("\n").join(parts) + Markup("\n</html>\n"))
+
+
+def _scroll(*parts: Markup) -> Markup:
+    return Markup("<div class=scroll>{}</div>").format(Markup("\n").join(parts))
+
+
+def _fates(card: Card) -> Iterator[Markup]:
+    """A bar each; under it the samples of what was dropped, if there are some."""
+    for name, bar in fates(card.manifest):
+        samples = card.samples.get(name)
+        yield _fold(bar, samples) if samples else Markup("<div class=bar>{}</div>").format(bar)
 
 
 def _families(card: Card) -> list[Markup]:
@@ -67,13 +80,11 @@ def _family_title(members: Sequence[Sample]) -> str:
     return f"{short(begins, TITLE_WIDTH)} and {len(members) - 1} more"
 
 
-def _fold(title: str, samples: Sequence[Sample], name: str = "") -> Markup:
-    """Samples that a click opens. A link to `name` opens them too: browsers show what is linked to."""
+def _fold(title: str, samples: Sequence[Sample]) -> Markup:
     texts = Markup("").join(
         Markup("<p>{}</p><pre dir=auto>{}</pre>").format(sample.label, sample.text) for sample in samples
     )
-    inside = Markup('<div id="{}">{}</div>').format(name, texts) if name else texts
-    return Markup("<details><summary>{}</summary>{}</details>").format(title, inside)
+    return Markup("<details><summary>{}</summary>{}</details>").format(title, texts)
 
 
 def _table(table: Table) -> Markup:

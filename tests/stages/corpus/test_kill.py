@@ -18,7 +18,7 @@ from tests.stages.corpus.examples import digests, prose, source, write_lines
 KILLS = 20
 
 
-def values(folder: Path, files: int = 8) -> dict[str, Any]:
+def values(folder: Path, files: int = 6) -> dict[str, Any]:
     """Two sources of small shards, with copies from one in the other."""
     sources = {}
     for rank, name in enumerate(("first", "second")):
@@ -27,11 +27,11 @@ def values(folder: Path, files: int = 8) -> dict[str, Any]:
             write_lines(folder / name / f"{number:02d}.jsonl", [*records, {"text": "short"}])
         operations = [{"operation": "words", "minimum": 20}]
         sources[name] = source(folder / name / "*.jsonl", rank=rank, operations=operations)
-    return {"sources": sources, "shard_bytes": 20_000, "validation_fraction": 0.2, "limit_bytes": 80_000}
+    return {"sources": sources, "shard_bytes": 20_000, "validation_fraction": 0.2, "limit_bytes": 60_000}
 
 
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    config, pieces = values(tmp_path / "in"), 2 * 8
+    config, pieces = values(tmp_path / "in"), 2 * 6
     for name in ("first", "calm"):  # the first one waits for the server to be there
         began = time.monotonic()
         calm = children.start(config, tmp_path / name, tmp_path / f"{name} scratch")
