@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from regex import Pattern
 
 Backend = Literal["cld2", "roots"]
+WHOLE = 0.97  # CLD2 seldom says more of a text in one language
 UNKNOWN = "und"  # ISO 639-2: undetermined
 
 # Languages so near that neither detector tells them apart in short texts.
@@ -77,6 +78,10 @@ def _cld2() -> Callable[[str], list[Share]]:
         except pycld2.error:
             return [Share(UNKNOWN, 0.0)]
         told = {code: (canonical_code(code), percent / 100) for _, code, percent, _ in found if code != "un"}
+        if len(told) == 1:
+            (alone,) = told.values()
+            if alone[1] >= WHOLE:
+                return [Share(*alone)]
         return _shares(told, _letters(data, spans[0])) if told else [Share(UNKNOWN, 0.0)]
 
     return detect
@@ -101,8 +106,15 @@ def _letters(data: bytes, spans: Sequence[tuple[int, int, str, str]]) -> Counter
     """The letters, with their marks, of the spans of each language by CLD2's code."""
     found: Counter[str] = Counter()
     for start, length, _, code in spans:
-        found[code] += len(_not_letters().sub("", data[start : start + length].decode("utf-8", "ignore")))
+        part = data[start : start + length]
+        if part.isascii():
+            found[code] += len(part.translate(None, _NOT_ASCII_LETTERS))
+        else:
+            found[code] += len(_not_letters().sub("", part.decode("utf-8", "ignore")))
     return found
+
+
+_NOT_ASCII_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 
 
 @cache
