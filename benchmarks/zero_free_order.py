@@ -28,7 +28,6 @@ def free_order() -> Iterator[None]:
     with (
         patch.object(gradients, "keep_whole", _keep_whole),
         patch.object(gradients, "exchange_sums", _reduce),
-        patch.object(zero.ShardedModel, "_landed", _landed),
         patch.object(zero, "sum_of_squares", _sum_of_squares),
     ):
         yield
@@ -49,7 +48,7 @@ def _reduce(
     collectives: Collectives,
     bucket_bytes: int,
     flight: Flight,
-    landed: Callable[[Tensor], None],
+    landed: Callable[[Tensor, bool], None],
     whole: bool,
 ) -> None:
     [piece], buffers.pieces = buffers.pieces[0].take(), []
@@ -71,11 +70,7 @@ def _reduce(
                 total.add_(other)
             return total
 
-    flight.begin(gradient.nbytes, lambda: landed(wait()))
-
-
-def _landed(self: zero.ShardedModel, buffers: Buffers, gradient: Tensor) -> None:
-    buffers.gradient = gradient
+    flight.begin(gradient.nbytes, lambda: landed(wait(), whole))
 
 
 def _sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives) -> float:

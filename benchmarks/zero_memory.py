@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import socket
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -45,14 +44,14 @@ def setting(quick: bool) -> tuple[DecoderConfig, Recipe]:
     return model, Recipe(global_batch_size=8, micro_batch_size=2, sequence_length=128)
 
 
-def measure(index: int, ranks: int, port: int, quick: bool, name: str, answers: Any) -> None:
+def measure(index: int, ranks: int, meeting_place: str, quick: bool, name: str, answers: Any) -> None:
     """One variant on one rank, in a process of its own."""
     import torch
 
     from stages.training.collectives import joined
 
     torch.set_num_threads(1)
-    rank = Rank(index, ranks, f"tcp://127.0.0.1:{port}", None)  # type: ignore[arg-type]
+    rank = Rank(index, ranks, meeting_place, None)  # type: ignore[arg-type]
     with joined(rank, 120) as collectives:
         found = (peer if name == PEER else ours)(collectives, quick, name)
     answers.put(found | {"rank": index})
@@ -169,16 +168,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a smaller model: under a minute")
     parser.add_argument("--ranks", type=int, default=2)
     asked = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # each process is a copy of one that has imported torch
+    context.set_forkserver_preload(["stages.training.zero", "stages.model.decoder", "torch.distributed.fsdp"])
     rows, wrong = [], []
     print(f"{'MB on the first rank':<20}{'parameters':>12}{'optimizer':>11}{'gradients':>11}{'files':>9}{'peak':>9}"
           f"{'bound':>9}{'process':>9}")  # fmt: skip
     for name in [*VARIANTS, PEER]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        meeting_place = f"file://localhost{tempfile.mkdtemp()}/ranks"
         answers: Any = context.SimpleQueue()
-        work = [(index, asked.ranks, port, asked.quick, name, answers) for index in range(asked.ranks)]
+        work = [(index, asked.ranks, meeting_place, asked.quick, name, answers) for index in range(asked.ranks)]
         processes = [context.Process(target=measure, args=arguments) for arguments in work]
         for process in processes:
             process.start()

@@ -14,9 +14,9 @@ import json
 import logging
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -38,15 +38,15 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     setting = Setting(**task["setting"])
     if setting.ranks == 1:
-        work(0, setting, task, 0)
+        work(0, setting, task, "")
         return
     if task["namespace"]:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    meeting_place = f"file://localhost{tempfile.mkdtemp()}/ranks"
     context = multiprocessing.get_context("fork")  # torch is imported, but has started nothing yet
-    processes = [context.Process(target=work, args=(rank, setting, task, port)) for rank in range(setting.ranks)]
+    processes = [
+        context.Process(target=work, args=(rank, setting, task, meeting_place)) for rank in range(setting.ranks)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -54,15 +54,15 @@ def main() -> None:
     sys.exit(max(abs(process.exitcode or 0) for process in processes))
 
 
-def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
+def work(rank: int, setting: Setting, task: dict[str, Any], meeting_place: str) -> None:
     """Everything that one rank does: look at each variant, then time them in turn, then over the slow link."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(setting.ranks)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "DS_ACCELERATOR": "cpu"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "DS_ACCELERATOR": "cpu"}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     if setting.ranks > 1:
-        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=setting.ranks)
+        dist.init_process_group("gloo", init_method=meeting_place, rank=rank, world_size=setting.ranks)
     output, sys.stdout = sys.stdout, sys.stderr  # what libraries say is no result
     variants = SHARDED if setting.ranks > 1 else SINGLE
     map_large_blocks(MAPPED_BYTES)
@@ -92,10 +92,13 @@ def work(rank: int, setting: Setting, task: dict[str, Any], port: int) -> None:
 
 
 def in_turn(steps: dict[str, Step], key: str, found: Facts, setting: Setting, rank: int, task: dict[str, Any]) -> None:
-    """Time a few steps of each variant, round after round, forwards and backwards."""
+    """Time a few steps of each variant, round after round, forwards and backwards: by the clock, and the processor's
+    time of all ranks together, which other work on the machine disturbs less."""
     for number in range(task["rounds"]):
         for name in list(steps) if number % 2 else list(reversed(steps)):
-            found[name].setdefault(key, []).append(timed(steps[name], setting, rank, task["steps"]))
+            seconds, processor_seconds = timed(steps[name], setting, rank, task["steps"])
+            found[name].setdefault(key, []).append(seconds)
+            found[name].setdefault(f"{key}_processor", []).append(processor_seconds)
 
 
 def prepared(variant: Variant, setting: Setting, rank: int, counted: bool) -> tuple[Step, dict[str, Any]]:
@@ -122,17 +125,18 @@ def settle() -> None:
     time.sleep(0.05)
 
 
-def timed(step: Step, setting: Setting, rank: int, count: int) -> float:
-    """Seconds a step."""
+def timed(step: Step, setting: Setting, rank: int, count: int) -> tuple[float, float]:
+    """Seconds a step, and seconds of processors a step, summed over the ranks."""
     given = [batches(setting, rank, number) for number in range(count)]
     if setting.ranks > 1:
         dist.barrier()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for one in given:
         step(one)
+    processor = torch.tensor(time.process_time() - used, dtype=torch.float64)
     if setting.ranks > 1:
-        dist.barrier()
-    return (time.perf_counter() - began) / count
+        dist.all_reduce(processor)
+    return (time.perf_counter() - began) / count, float(processor) / count
 
 
 def batches(setting: Setting, rank: int, number: int) -> Batches:

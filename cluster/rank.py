@@ -59,6 +59,7 @@ class RankProcess:
         process.prepare(resources)
         self._owner = owner  # the process of the step: takes the messages
         self._stopping = threading.Event()
+        self._listener: socket.socket | None = None
 
     @ray.method(concurrency_group="control")
     def place(self) -> Place:
@@ -67,11 +68,11 @@ class RankProcess:
 
     @ray.method(concurrency_group="control")
     def rendezvous(self, same_node: bool) -> str:
-        """A free port of this node, as the address where the ranks of a gang meet."""
+        """The address where the ranks of a gang meet. Its port is kept: nobody else can take it before they do."""
         host = "127.0.0.1" if same_node else str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
+        self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._listener.bind((host, 0))
+        port = self._listener.getsockname()[1]
         return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
     @ray.method(concurrency_group="control")
@@ -95,6 +96,7 @@ class RankProcess:
             reporter=StepReporter(step, outbox),
             local_index=seat.local_index,
             uses_gpu=bool(seat.gpus),
+            listener=self._listener.fileno() if self._listener else None,
         )
         outcome = attempt(step, function, rank, *arguments)
         ended = Ended(seat.index, outcome, time.time())

@@ -154,10 +154,11 @@ class Rank:
 
     index: int
     size: int
-    rendezvous: str  # "tcp://host:port" for torch.distributed's init_process_group
+    rendezvous: str  # where ranks meet: "tcp://host:port", or "file://localhost/path" on one machine
     reporter: Reporter
     local_index: int = 0  # among the ranks on this node: the device to use
     uses_gpu: bool = False
+    listener: int | None = None  # rank 0: a socket (file descriptor) bound to the rendezvous's port, to listen on
 
 
 class Served(Protocol):

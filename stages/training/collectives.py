@@ -1,8 +1,9 @@
 """What ranks say to each other: exact sums of shards, gathers, and small agreements, with every byte counted.
 
 gloo's own reduce-scatter is an all-reduce underneath (twice the traffic, a full-size copy), and the order in which
-NCCL adds depends on the number of ranks. So gradients are exchanged (sent directly, on NCCL by one all-to-all) and each
-owner adds what it received itself, in an order that training defines (`stages/training/tree.py`). ReduceOp.AVG is never used.
+NCCL adds depends on the number of ranks. So gradients are exchanged (sent directly; on NCCL by one all-to-all) and
+each owner adds what it received itself, in an order that training defines (`stages/training/tree.py`).
+ReduceOp.AVG is never used.
 A stalled or broken collective ends with a CollectiveError that names the rank and the operation.
 """
 
@@ -14,8 +15,9 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -87,6 +89,21 @@ class Collectives:
             with self._named(f"exchange of {purpose}"):
                 _await(work)
             return shards
+
+        return wait
+
+    def sum_of_two_later(self, row: Tensor, columns: slice, purpose: str = "gradients") -> Callable[[], None]:
+        """Begin to add up what two ranks have in the `columns` of both shards of `row`, in place on both; what is
+        returned waits for the end. Two numbers have one sum, whoever adds them up: no order has to be kept."""
+        parts = [half[columns] for half in row.view(2, -1).unbind(0)]
+        joined = [row] if len(parts[0]) * 2 == len(row) else parts
+        self.sent_bytes[purpose] += sum(part.nbytes for part in joined)
+        with self._named(f"exchange of {purpose}"):
+            work = [dist.all_reduce(part, async_op=True) for part in joined]
+
+        def wait() -> None:
+            with self._named(f"exchange of {purpose}"):
+                _await(work)
 
         return wait
 
@@ -245,13 +262,14 @@ def joined(rank: Rank, timeout_s: float) -> Iterator[Collectives]:
         loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
         if loopback:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    timeout = datetime.timedelta(seconds=timeout_s)
     try:
         dist.init_process_group(
             "nccl" if rank.uses_gpu else "gloo",
-            init_method=rank.rendezvous,
             rank=rank.index,
             world_size=rank.size,
-            timeout=datetime.timedelta(seconds=timeout_s),
+            timeout=timeout,
+            **_meeting(rank, timeout),
         )
     except (RuntimeError, ValueError) as error:
         raise CollectiveError(
@@ -262,3 +280,14 @@ def joined(rank: Rank, timeout_s: float) -> Iterator[Collectives]:
         yield Collectives(rank.index, rank.size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _meeting(rank: Rank, timeout: datetime.timedelta) -> Mapping[str, Any]:
+    """How `init_process_group` is to bring the ranks together."""
+    address = urlsplit(rank.rendezvous)
+    if address.scheme != "tcp":
+        return {"init_method": rank.rendezvous}
+    # torch takes the descriptor over, and closes it.
+    listener = None if rank.listener is None else os.dup(rank.listener)
+    host, first = str(address.hostname), rank.index == 0
+    return {"store": dist.TCPStore(host, address.port or 0, rank.size, first, timeout, master_listen_fd=listener)}

@@ -94,12 +94,12 @@ def exchange_sums(
     collectives: Collectives,
     bucket_bytes: int,
     flight: Flight,
-    landed: Callable[[Tensor], None],
+    landed: Callable[[Tensor, bool], None],
     whole: bool,
 ) -> None:
     """Stages 0 and 1: all ranks exchange the sums that they have kept. When all has come, `landed` is called with this
     rank's shard of the sum over all `leaves` micro-batches, [padded / ranks]; `whole`: with a tensor for all ranks'
-    shards, [padded], in which this rank's is."""
+    shards, [padded], in which this rank's is, and whether the others' are in it as well."""
     ranks, rank, shard = collectives.ranks, collectives.rank, buffers.layout.shard(collectives.ranks)
     kept, buffers.pieces = buffers.pieces, []
     spans = [piece_spans(leaf_range(rank, ranks, leaves)) for rank in range(ranks)]
@@ -109,6 +109,18 @@ def exchange_sums(
     result: list[Tensor] = []  # made as late as it can be
     if whole:  # where the first of the kept sums is, if there is any
         result = [held[0] if held else torch.empty(ranks * shard, device=buffers.full.device)]
+
+    def begin_two(columns: slice) -> None:
+        size_bytes = 4 * ranks * (columns.stop - columns.start)
+        flight.make_room(size_bytes, 1, bucket_bytes)
+        summed = collectives.sum_of_two_later(held[0], columns)
+
+        def landing() -> None:
+            summed()
+            if columns == cuts[-1]:
+                landed(held[0], True)
+
+        flight.begin(size_bytes, landing)
 
     def begin(columns: slice) -> None:
         size_bytes = 4 * ranks * (columns.stop - columns.start) * max(counts)
@@ -128,12 +140,12 @@ def exchange_sums(
             if place[columns].data_ptr() != total.data_ptr():
                 place[columns] = total
             if columns == cuts[-1]:
-                landed(result[0])
+                landed(result[0], False)
 
         flight.begin(size_bytes, landing)
 
     for columns in cuts:
-        begin(columns)
+        (begin_two if whole and counts == [1, 1] else begin)(columns)
 
 
 def shard_of_sum(buffers: Buffers, collectives: Collectives) -> Tensor:

@@ -208,7 +208,8 @@ class ShardedModel:
         waiting = self.groups[first : self._unsent]
         if self.zero_stage > 1 or self.collectives.ranks == 1:
             return
-        if first and sum(4 * len(buffers.full) for buffers in waiting) < gradients.WORTH_SENDING_BYTES:
+        enough = min(gradients.WORTH_SENDING_BYTES, self.execution.bucket_bytes)
+        if first and sum(4 * len(buffers.full) for buffers in waiting) < enough:
             return
         for buffers in reversed(waiting):
             gradients.exchange_sums(
@@ -222,10 +223,10 @@ class ShardedModel:
             )
         self._unsent = first
 
-    def _landed(self, buffers: Buffers, gradient: Tensor) -> None:
-        """This rank's shard of a group's gradient has come; at stage 0 every rank gets all shards."""
+    def _landed(self, buffers: Buffers, gradient: Tensor, complete: bool) -> None:
+        """This rank's shard of a group's gradient has come; at stage 0 every rank gets all shards, if it has not."""
         buffers.gradient = gradient
-        if self.zero_stage == 0:
+        if self.zero_stage == 0 and not complete:
             self._coming.append(self.collectives.gather_later(gradient, "gradients"))
 
     def reduce(self) -> float:

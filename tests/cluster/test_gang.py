@@ -31,8 +31,8 @@ def test_ranks_know_their_seats(ray_session: Executor) -> None:
     assert (first["visible"], first["uses_gpu"], first["threads"]) == ("", False, "1")
 
 
-def test_ranks_meet(ray_session: Executor) -> None:
-    ended, _ = run(ray_session, gang(work.all_reduce))
+def test_ranks_meet_at_a_port_that_nobody_else_can_take(ray_session: Executor) -> None:
+    ended, _ = run(ray_session, gang(work.meet_at_a_kept_port))
     assert ended.result == [3.0, 3.0]
 
 

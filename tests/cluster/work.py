@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
 
 from cluster.base import Gang, Items, Launcher, Message, Send
 from stages.base import Rank, Resources, StageError, Stopped
@@ -128,18 +132,18 @@ def hang(rank: Rank) -> None:
     time.sleep(DEADLINE_S)
 
 
-def all_reduce(rank: Rank) -> float:
-    """The sum of all ranks' numbers, by torch.distributed."""
+def meet_at_a_kept_port(rank: Rank) -> float:
+    """The sum of all ranks' numbers, after another process would have liked to have the port where they meet."""
     import torch
-    from torch import distributed
 
-    distributed.init_process_group("gloo", init_method=rank.rendezvous, rank=rank.index, world_size=rank.size)
-    try:
-        number = torch.tensor(float(rank.index + 1))
-        distributed.all_reduce(number)
-        return float(number)
-    finally:
-        distributed.destroy_process_group()
+    from stages.training.collectives import joined
+
+    port = urlsplit(rank.rendezvous).port
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    time.sleep(0.5 * (1 - rank.index))  # the other rank calls before this one listens
+    with joined(rank, 30) as collectives:
+        return float(collectives.agree(torch.tensor(float(rank.index + 1))))
 
 
 # -- functions of items ---------------------------------------------------------------------------------------------

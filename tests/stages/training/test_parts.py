@@ -16,6 +16,7 @@ from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
 from stages.training import buffers, flops, layout, memory, order
 from stages.training.collectives import Collectives, sum_of_squares
+from stages.training.gradients import Flight
 from stages.training.recipe import Execution, Recipe
 from stages.training.schedule import learning_rate
 from stages.training.tree import Pieces, leaf_range, piece_spans
@@ -154,6 +155,26 @@ def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float) -> None:
     values = torch.ones(128)
     values[77] = bad
     assert math.isinf(sum_of_squares([values], 2, Collectives()))
+
+
+def test_exchanges_land_when_there_is_no_room_for_the_next() -> None:
+    """Two of the largest group at once, or a whole bucket; small ones ride along; a larger one flies alone."""
+    landed: list[str] = []
+    flight = Flight(largest=100, at_once=2)
+
+    def fly(name: str, elements: int, bucket_bytes: int = 4000) -> None:
+        flight.make_room(4 * elements, 1, bucket_bytes)
+        flight.begin(4 * elements, lambda: landed.append(name))
+
+    for name, elements in (("a", 100), ("b", 90), ("c", 10)):
+        fly(name, elements)
+    assert landed == []
+    fly("d", 50)
+    assert landed == ["a"]
+    fly("e", 60, bucket_bytes=200)
+    assert landed == ["a", "b", "c", "d"]
+    flight.land()
+    assert landed == ["a", "b", "c", "d", "e"]
 
 
 # -- operations

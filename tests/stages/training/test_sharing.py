@@ -147,19 +147,29 @@ def no_reduce() -> Iterator[None]:
         return lambda: [mine[row].clone() if self.rank == rank else torch.zeros(width)
                         for rank, count in enumerate(row_counts) for row in range(count)]  # fmt: skip
 
-    with patch.object(Collectives, "exchange_later", exchange):
+    def no_sum(self: Collectives, row: torch.Tensor, columns: slice) -> Callable[[], None]:
+        return lambda: None
+
+    with patch.object(Collectives, "exchange_later", exchange), patch.object(Collectives, "sum_of_two_later", no_sum):
         yield
 
 
 @contextmanager
 def shard_off_by_one() -> Iterator[None]:
-    whole = Collectives.exchange_later
+    whole, whole_sum = Collectives.exchange_later, Collectives.sum_of_two_later
 
     def exchange(self: Collectives, *arguments: Any) -> Callable[[], list[torch.Tensor]]:
         received = whole(self, *arguments)
         return lambda: [shard.roll(1) for shard in received()]
 
-    with patch.object(Collectives, "exchange_later", exchange):
+    def sum_of_two(self: Collectives, row: torch.Tensor, columns: slice) -> Callable[[], None]:
+        wait = whole_sum(self, row, columns)
+        return lambda: [wait(), row.copy_(row.roll(1))][0]
+
+    with (
+        patch.object(Collectives, "exchange_later", exchange),
+        patch.object(Collectives, "sum_of_two_later", sum_of_two),
+    ):
         yield
 
 
@@ -172,7 +182,13 @@ def no_gather() -> Iterator[None]:
             full.zero_().chunk(self.ranks)[self.rank].copy_(shard)
         return lambda: None
 
-    with patch.object(Collectives, "gather_later", gather):
+    whole_sum = Collectives.sum_of_two_later
+
+    def sum_of_two(self: Collectives, row: torch.Tensor, columns: slice) -> Callable[[], None]:
+        before, wait = row.clone().chunk(2), whole_sum(self, row, columns)
+        return lambda: [wait(), row.chunk(2)[1 - self.rank].copy_(before[1 - self.rank])][0]
+
+    with patch.object(Collectives, "gather_later", gather), patch.object(Collectives, "sum_of_two_later", sum_of_two):
         yield
 
 
