@@ -59,6 +59,8 @@ class DigestMemory:
                     with self._connection() as connection:
                         rows = connection.execute("SELECT path, token, sha256 FROM digests")
                         self._known = {path: (token, digest) for path, token, digest in rows}
+                except sqlite3.OperationalError:
+                    pass  # another process is just making it, or holds it
                 except sqlite3.DatabaseError:
                     self._path.unlink(missing_ok=True)  # a damaged memory is no memory
         return self._known

@@ -148,6 +148,14 @@ def test_a_damaged_memory_of_digests_costs_time_only(store: Store) -> None:
     assert plan(Store(store.config)).to_run == []
 
 
+def test_a_memory_of_digests_that_another_process_is_making_stays(store: Store) -> None:
+    memory = store.config.state / "digests.sqlite"
+    memory.parent.mkdir(parents=True)
+    memory.touch()  # as sqlite makes it: empty, its table is yet to come
+    assert store.digests.known() == {}
+    assert memory.exists()
+
+
 @given(st.text(min_size=1))
 def test_no_path_leads_out_of_the_artifact(path: str) -> None:
     try:
