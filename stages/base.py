@@ -120,12 +120,14 @@ class Demand(Config):
     """What a step asks of the cluster: its own process, and its gang if it has one (`ranks` processes).
 
     `fewer`: with how many ranks it goes on where there is no room for all, and what each of those then asks.
+    `unit`: what people call one of those processes.
     """
 
     task: Resources = Resources()
     ranks: int = 0
     rank: Resources = Resources()
     fewer: Mapping[int, Resources] = {}
+    unit: str = "rank"
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Deploy(Stage):
     def demand(self) -> Demand:
         # The step itself only sends requests; its replicas are what needs room.
         replica = Resources(cpus=self.cpus_per_replica, gpus=self.gpus_per_replica)
-        return Demand(task=Resources(cpus=0), ranks=self.replicas, rank=replica)
+        return Demand(task=Resources(cpus=0), ranks=self.replicas, rank=replica, unit="replica")
 
     def run(self, ctx: Context) -> Deployment:
         from stages.serving.trial import Client, check, measure, summary
