@@ -57,8 +57,8 @@ def activations(model: DecoderConfig, recipe: Recipe, execution: Execution) -> A
         kept=[some if again else all_ for some, all_, again in zip(of_again, whole, computed_again, strict=True)],
         again=[all_ - some if again else 0 for some, all_, again in zip(of_again, whole, computed_again, strict=True)],
         working=[tokens * element * _passed_back(model, layer, element) for layer in range(model.layers)],
-        stream=(3 if model.normalisation == "layer" else 3 + 12 // element) * stream,
-        head=3 * stream + max(weight_gradient + logits, at_end),
+        stream=2 * stream,
+        head=(2 if model.normalisation == "layer" else 8 // element) * stream + max(weight_gradient + logits, at_end),
         head_gradient=head_gradient,
     )
 
@@ -131,5 +131,5 @@ def _passed_back(model: DecoderConfig, layer: int, element: int) -> int:
     inner = model.inner_size
     if model.experts is not None and model.experts_of(layer):
         inner = model.experts.top_k * model.expert_inner_size
-    norm = 3 if model.normalisation == "layer" else 3 + 12 // element  # root mean squares are in float32
+    norm = 2 if model.normalisation == "layer" else 8 // element  # root mean squares are in float32
     return norm * model.hidden_size + (3 if model.gated else 2) * inner

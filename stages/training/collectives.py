@@ -24,6 +24,7 @@ from torch import Tensor
 
 from stages.base import Rank
 
+SQUARES = 1 << 18  # elements that are squared at a time: a multiple of a row, few enough to be no memory
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -177,13 +178,17 @@ def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives
     """
     from stages.training.layout import ALIGNMENT
 
-    sums = torch.cat([shard.square().view(-1, ALIGNMENT).sum(1, dtype=torch.float64) for shard in shards])
+    sums = torch.cat([
+        stretch.square().view(-1, ALIGNMENT).sum(1, dtype=torch.float64)
+        for shard in shards
+        for stretch in shard.split(SQUARES)
+    ])  # fmt: skip
     peak = sums.max().nan_to_num(nan=math.inf).view(1)
     largest = float(collectives.agree(peak, "max"))
     if largest == 0 or math.isinf(largest):
         return largest
     scale = math.ldexp(1.0, 62 - rows.bit_length() - math.frexp(largest)[1])
-    total = (sums * scale).round().to(torch.int64).sum().view(1)
+    total = sums.mul_(scale).round_().to(torch.int64).sum().view(1)
     return int(collectives.agree(total)) / scale
 
 

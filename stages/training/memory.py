@@ -19,6 +19,7 @@ from stages.training.peak import Setting, collection, most_gradients, step_peak
 from stages.training.recipe import Execution, Recipe
 
 RUNTIME_BYTES = 430 << 20  # a process with torch and Ray in it, before the first tensor
+SCRATCH_BYTES = 1 << 20  # of kernels, which pack what they multiply
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     padded, largest = sum(sizes), max(sizes)
     share = ranks if zero_stage else 1  # what a rank owns of the optimizer's states is 1 / share
     parameters = element * padded // (ranks if zero_stage == 3 else 1)
-    optimizer_in_files, parameters_in_files = execution.offload_optimizer == "file", execution.offload_parameters == "file"
+    optimizer_in_files, parameters_in_files = (
+        execution.offload_optimizer == "file",
+        execution.offload_parameters == "file",
+    )
     settings = [
         Setting(groups, ranks, zero_stage, element, execution.bucket_bytes, size // recipe.micro_batch_size)
         for size in recipe.batch_sizes
@@ -99,7 +103,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
         gradients=gradients,
         master=0 if optimizer_in_files or element == 4 else 4 * padded // share,
         moments=0 if optimizer_in_files else 8 * padded // share,
-        transient=max(0, peak - gradients),
+        transient=max(0, peak - gradients) + peak // 32 + SCRATCH_BYTES,
         checkpoint=min(execution.checkpoint_buffer_bytes, 12 * padded),
     )
 

@@ -15,7 +15,7 @@ from stages.training.activations import Activations
 from stages.training.layout import Group, bucket_columns
 from stages.training.tree import held_after, leaf_range
 
-SQUARES = 1 << 20  # stages.training.collectives.SQUARES, which can't be had without torch
+SQUARES = 1 << 18  # stages.training.collectives.SQUARES, which can't be had without torch
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,22 @@ class Setting:
         return [[one.padded(self.ranks) for one in self.groups if min(one.places) == place] for place in range(places)]
 
     @cached_property
-    def sums(self) -> list[int]:
-        """How many sums of gradients are held after each turn, by the rank that has the most micro-batches."""
-        if self.zero_stage > 1:
-            held = held_after(range(self.leaves))
-            return [held[min(done, self.leaves) - 1] for done in range(self.ranks, self.leaves + self.ranks, self.ranks)]
-        runs = [leaf_range(rank, self.ranks, self.leaves) for rank in range(self.ranks)]
-        return max((held_after(run) for run in runs), key=lambda held: (max(held, default=0), len(held)))
+    def sums(self) -> set[tuple[int, ...]]:
+        """How many sums of gradients are held after each turn: of one rank after the other, those that differ."""
+        if self.zero_stage < 2:
+            return {tuple(held_after(leaf_range(rank, self.ranks, self.leaves))) for rank in range(self.ranks)}
+        held = held_after(range(self.leaves))
+        done = range(self.ranks, self.leaves + self.ranks, self.ranks)
+        return {tuple(held[min(leaves, self.leaves) - 1] for leaves in done)}
+
+    @cached_property
+    def turns(self) -> set[tuple[int, int, bool]]:
+        """The turns that differ, of any rank: sums held before and after, and whether it is the step's last."""
+        return {
+            (before, after, turn == len(held))
+            for held in self.sums
+            for turn, (before, after) in enumerate(zip((0, *held), held, strict=False), start=1)
+        }
 
     def kept(self, elements: int, sums: int) -> int:
         """Bytes of the sums of a gradient of so many elements, between two turns."""
@@ -59,26 +68,22 @@ class Setting:
 
 def most_gradients(setting: Setting) -> int:
     """Bytes of gradients at most between two turns, and when all were summed."""
-    turns = list(zip([0, *setting.sums], setting.sums, strict=False))
-    between = turns[:-1] if _exchanges_sums(setting) else turns
     late = 0  # elements of this rank's shard that are still on their way when a turn is over
     if setting.zero_stage > 1:
         shard = setting.groups[0].shard(setting.ranks)
         last = bucket_columns(shard, setting.ranks, setting.bucket_bytes)[-1]
         late = last.stop - last.start
-    kept = (setting.kept(setting.elements, after) + 4 * late * (before - after) for before, after in between)
-    return max(setting.reduced(setting.elements), *kept, 0)
+    between = [
+        setting.kept(setting.elements, after) + 4 * late * (before - after)
+        for before, after, last in setting.turns
+        if not (last and _exchanges_sums(setting))
+    ]
+    return max([setting.reduced(setting.elements), *between])
 
 
 def step_peak(setting: Setting, activations: Activations) -> int:
     """Bytes of gradients, activations and all that a step works with, at its peak."""
-    turns = {
-        (before, after, last)
-        for before, after, last in zip(
-            [0, *setting.sums], setting.sums, [False] * (len(setting.sums) - 1) + [True], strict=False
-        )
-    }
-    passes = (moment for turn in turns for moment in _backward_pass(setting, activations, *turn))
+    passes = (moment for turn in setting.turns for moment in _backward_pass(setting, activations, *turn))
     return max(*passes, _norm(setting))
 
 
@@ -92,9 +97,7 @@ def _backward_pass(setting: Setting, kept: Activations, before: int, after: int,
     closing = setting.closing
     top = len(closing) - 1
     exchanged = last and _exchanges_sums(setting)
-    done = [
-        sum(setting.reduced(n) if exchanged else setting.kept(n, after) for n in sizes) for sizes in closing
-    ]
+    done = [sum(setting.reduced(n) if exchanged else setting.kept(n, after) for n in sizes) for sizes in closing]
     ahead = [sum(setting.kept(n, before) for n in sizes) for sizes in closing]
     flight = [*(_in_flight(setting, sizes, after, last) for sizes in closing), 0]
     gathered = _gathered(setting)
@@ -135,9 +138,11 @@ def _leaf(sizes: Sequence[int]) -> int:
 def _in_flight(setting: Setting, sizes: Sequence[int], sums: int, last: bool) -> int:
     """Bytes that ranks exchange of a place's groups while the backward pass goes on."""
     largest = max(sizes, default=0)
+    if setting.ranks == 1:  # nothing is sent, but what would be is not added before its turn
+        return 4 * largest if setting.zero_stage > 1 else 0
     if setting.zero_stage > 1:  # what is sent, and what comes
-        return (2 if setting.ranks > 1 else 1) * min(setting.bucket_bytes, 4 * largest)
-    if not last or setting.ranks == 1:
+        return 2 * min(setting.bucket_bytes, 4 * largest)
+    if not last:
         return 0
     whole = 4 * sums * largest
     bucket = min(setting.bucket_bytes, whole)

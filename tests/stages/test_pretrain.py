@@ -67,7 +67,7 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
 
     needed = memory.predict(MODEL, stage, stage)
     measured = [context.last[f"memory_{part}_bytes"] for part in ("parameters", "optimizer", "gradients")]
-    assert measured == [needed.parameters, needed.optimizer, needed.gradients]
+    assert measured == [needed.parameters, needed.moments + needed.master, needed.gradients]
     # The checkpoint holds the weights that were validated last.
     from stages.training.materialise import initial_weights
     from stages.training.recipe import Recipe
