@@ -18,6 +18,7 @@ from pydantic import field_validator
 from stages.artifacts.checkpoint import WEIGHTS, Checkpoint
 from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Context, External, Stage, StageError, Stopped
+from stages.model.config import DecoderConfig
 from stages.model.huggingface import directory
 from stages.model.huggingface.families import read_config
 
@@ -65,6 +66,12 @@ class ImportModel(Stage):
     headline: ClassVar[str | None] = "parameters"
 
     source: HuggingFaceDirectory
+
+    def forecast(self) -> DecoderConfig | None:
+        source = self.source.directory / directory.CONFIG
+        if not source.is_file():
+            return None  # planning says what is missing
+        return read_config(directory.read_json(source, directory.CONFIG_LIMIT_BYTES), str(source))[1]
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.model.huggingface.conversion import import_tensors, imported_entries

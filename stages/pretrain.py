@@ -48,6 +48,9 @@ class Pretrain(Stage, Recipe, Execution):
         fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
         return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
 
+    def forecast(self) -> DecoderConfig:
+        return self.model
+
     def lighter(self) -> Iterable[Mapping[str, object]]:
         return memory.lighter(self)
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, fields
 from functools import cache
 
 from stages.model.config import DecoderConfig
+from stages.model.footprint import RUNTIME_BYTES
 from stages.model.shapes import tensor_shapes
 from stages.training.activations import activations
 from stages.training.layout import Group, arrange
 from stages.training.peak import Setting, collection, most_gradients, step_peak
 from stages.training.recipe import Execution, Recipe
 
-RUNTIME_BYTES = 430 << 20  # a process with torch and Ray in it, before the first tensor
 SCRATCH_BYTES = 1 << 20  # of kernels, which pack what they multiply
 
 

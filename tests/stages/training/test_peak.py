@@ -120,8 +120,8 @@ SHARED: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("model", "fields"), ALONE, ids=str)
 def test_a_rank_alone_never_needs_more_than_was_planned(model: str, fields: dict[str, Any]) -> None:
     recipe, execution = split({"global_batch_size": 2, "zero_stage": 0} | fields)
-    # Which expert a token goes to is not known beforehand, nor when the gradients of each are there.
-    within = 1.45 if MODELS[model].experts else 1.25
+    # Which expert a token goes to is not known, nor how much of a block is freed while it is computed again.
+    within = 1.45 if MODELS[model].experts else 1.35 if execution.recompute != "none" else 1.25
     hold([measure(alone(), MODELS[model], recipe, execution)], MODELS[model], recipe, execution, within)
 
 
