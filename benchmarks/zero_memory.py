@@ -161,7 +161,8 @@ def expected(name: str, quick: bool, ranks: int) -> tuple[dict[str, int], int]:
     share = {"gradients": padded if execution.zero_stage == 0 else padded // ranks}
     held = {
         "parameters": needed.parameters,
-        "optimizer": needed.master + needed.moments,
+        "master": needed.master,
+        "optimizer": needed.optimizer,
         "gradients": 4 * share["gradients"],
     }
     return held, needed.gradients + needed.transient

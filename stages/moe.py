@@ -121,7 +121,7 @@ class ConvertToExperts(Stage, Recipe, Execution):
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
         loads_after = measure_loads(trained.load(), self._held_out(self.validation_samples))
         ctx.metrics(load_metrics(loads_after), step=result.steps)
-        report.figures(ctx, result)
+        report.figures(ctx, result, config, self, self)
         ctx.figure("expert_load", load_figure(loads_before, loads_after))
         return trained
 

@@ -73,7 +73,7 @@ class Pretrain(Stage, Recipe, Execution):
         demand = self.demand()
         asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
         result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
-        report.figures(ctx, result)
+        report.figures(ctx, result, self.model, self, self)
         weights = checkpoints.weights(Path(result.checkpoint))
         return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))
 

@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -198,7 +198,8 @@ class _Run:
             self._note(f"ended after step {progress.step} of {self.recipe.steps}: {progress.ended}")
         if self.first and sent:
             self.rank.reporter.metrics({f"sent_bytes_{purpose}": float(count) for purpose, count in sent.items()})
-        return progress.result(str(checkpoints.place(self.scratch, progress.step)), sent)
+        result = progress.result(str(checkpoints.place(self.scratch, progress.step)), sent)
+        return replace(result, memory=meters.parts(self.model), ranks=self.collectives.ranks)
 
 
 def _digest(spec: TrainingSpec, model: ShardedModel) -> str:

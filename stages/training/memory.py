@@ -58,7 +58,7 @@ class Needed:
     parameters: int
     gradients: int  # at most between micro-batches: sums, on several levels of the tree
     master: int  # float32 weights, where training computes with others
-    moments: int
+    optimizer: int  # float32 moments
     transient: int  # what a step has at its peak beyond those: activations, gathered blocks, what is exchanged
     checkpoint: int  # copies that rank 0 writes while training goes on
     runtime: int = RUNTIME_BYTES
@@ -102,7 +102,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
         parameters=0 if parameters_in_files else parameters,
         gradients=gradients,
         master=0 if optimizer_in_files or element == 4 else 4 * padded // share,
-        moments=0 if optimizer_in_files else 8 * padded // share,
+        optimizer=0 if optimizer_in_files else 8 * padded // share,
         transient=max(0, peak - gradients) + peak // 32 + SCRATCH_BYTES,
         checkpoint=min(execution.checkpoint_buffer_bytes, 12 * padded),
     )
