@@ -11,7 +11,7 @@ from stages.base import Edge
 from stages.model.config import DecoderConfig
 from stages.model.shapes import tensor_shapes
 
-RUNTIME_BYTES = 430 << 20  # a process with torch and Ray in it, before the first tensor
+RUNTIME_BYTES = 480 << 20  # a process with torch and Ray in it, before the first tensor
 BATCH_SAMPLES = 8  # held-out samples that are computed together
 BATCH_TOKENS = 8192  # of windows that are evaluated together
 LOGITS_LIMIT = 1 << 25  # logits held at once

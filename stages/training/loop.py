@@ -49,13 +49,15 @@ def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
 
     Raises Stopped after saving when the run was asked to stop, StageError when training cannot go on.
     """
+    resident = meters.process().get("process_resident", 0)
     with _threads(spec.recipe.threads_per_rank), joined(rank, spec.execution.collective_timeout_s) as collectives:
         task = spec.build()
         if spec.recipe.compiled:
             compile_blocks(task.blocks)
         model = ShardedModel(task, spec.recipe, spec.execution, collectives, Path(spec.scratch) / "offload")
         with Saver(Path(spec.scratch), _digest(spec, model), spec.execution, collectives) as saver:
-            return _Run(rank, spec, task, model, collectives, saver).finish()
+            result = _Run(rank, spec, task, model, collectives, saver).finish()
+            return replace(result, resident_before=resident)
 
 
 class _Run:

@@ -21,7 +21,7 @@ from stages.training.zero import ShardedModel
 # to what they take of it. Its peak nobody keeps: that of the resident set counts shared pages wholly.
 METERS = {
     Path("/proc/self/smaps_rollup"): {"Pss": "process", "Pss_Anon": "process_anonymous"},
-    Path("/proc/self/status"): {"VmHWM": "process_peak"},
+    Path("/proc/self/status"): {"VmRSS": "process_resident", "VmHWM": "process_peak"},
 }
 
 
@@ -54,7 +54,8 @@ def _distinct(tensors: Iterable[Tensor], seen: set[int]) -> int:
 
 
 def process() -> dict[str, int]:
-    """Bytes of this process in memory now, those that are no file's, and the most there ever were; what is known."""
+    """Bytes of this process in memory: now (its share of them), those that are no file's, now with all that is shared,
+    and the most there ever were of that; what is known."""
     found = {}
     for path, fields in METERS.items():
         with contextlib.suppress(OSError, KeyError, ValueError):

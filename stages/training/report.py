@@ -13,8 +13,6 @@ from stages.training.task import TrainingResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REST = "all else, measured"
-
 
 def facts(result: TrainingResult) -> dict[str, Any]:
     """What a checkpoint's maker leaves in it. JSON values; losses in nats per token."""
@@ -62,7 +60,10 @@ def memory_figure(result: TrainingResult, model: DecoderConfig, recipe: Recipe, 
         memory.predict(model, recipe, execution.model_copy(update=dict(zip(kept, values, strict=True))), result.ranks)
         for values in zip(*kept.values(), strict=True)
     ]
-    bars = [(f"stage {stage}", dict(needed.parts)) for stage, needed in enumerate(stages)]
+    bars = [
+        (f"stage {stage}", {part: size for part, size in needed.parts.items() if part != "runtime"})
+        for stage, needed in enumerate(stages)
+    ]
     bars.insert(execution.zero_stage + 1, (f"stage {execution.zero_stage},\nmeasured", _measured(result)))
     largest = max(sum(parts.values()) for _, parts in bars)
     unit, size = next((unit, size) for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
@@ -70,14 +71,17 @@ def memory_figure(result: TrainingResult, model: DecoderConfig, recipe: Recipe, 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     below = [0.0] * len(bars)
-    for part in [*bars[0][1], REST]:
+    for part in bars[0][1]:
         heights = [parts.get(part, 0) / size for _, parts in bars]
         if any(heights):
             drawn = axes.bar([name for name, _ in bars], heights, width=0.7, bottom=below, label=part)
             drawn[execution.zero_stage + 1].set(hatch="//", edgecolor="white")
         below = [low + height for low, height in zip(below, heights, strict=True)]
     ranks = f"{result.ranks} rank{'s' if result.ranks > 1 else ''}"
-    axes.set(ylabel=f"{unit} of one of {ranks}", title="Memory by part: planned, and at its peak where it ran")
+    axes.set(
+        ylabel=f"{unit} of one of {ranks}",
+        title="Memory by part beyond the bare process: planned, and at its peak where it ran",
+    )
     axes.set_title(axes.get_title(), fontsize="medium")
     axes.margins(x=0.02)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True, frameon=False)
@@ -85,9 +89,11 @@ def memory_figure(result: TrainingResult, model: DecoderConfig, recipe: Recipe, 
 
 
 def _measured(result: TrainingResult) -> dict[str, int]:
-    """What rank 0 had by part; what is left of the process at its peak is everything else, torch and Ray included."""
+    """What rank 0 had by part. Transient is what its process had at its peak beyond those and what it began with:
+    copies for a checkpoint are in it."""
     held = {part: result.memory.get(part, 0) for part in ("parameters", "gradients", "master", "optimizer")}
-    return held | {REST: max(0, result.memory.get("process_peak", 0) - sum(held.values()))}
+    grown = result.memory.get("process_peak", 0) - result.resident_before
+    return held | {"transient": max(0, grown - sum(held.values()))}
 
 
 def groups_figure(result: TrainingResult) -> Figure | None:
