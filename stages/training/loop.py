@@ -49,15 +49,13 @@ def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
 
     Raises Stopped after saving when the run was asked to stop, StageError when training cannot go on.
     """
-    resident = meters.process().get("process_resident", 0)
     with _threads(spec.recipe.threads_per_rank), joined(rank, spec.execution.collective_timeout_s) as collectives:
         task = spec.build()
         if spec.recipe.compiled:
             compile_blocks(task.blocks)
         model = ShardedModel(task, spec.recipe, spec.execution, collectives, Path(spec.scratch) / "offload")
         with Saver(Path(spec.scratch), _digest(spec, model), spec.execution, collectives) as saver:
-            result = _Run(rank, spec, task, model, collectives, saver).finish()
-            return replace(result, resident_before=resident)
+            return _Run(rank, spec, task, model, collectives, saver).finish()
 
 
 class _Run:
@@ -83,6 +81,8 @@ class _Run:
         else:
             self.model.initialise(self.task.initial)
             self._validate()
+        # All is loaded by now: what the process has beside its state is not training's.
+        self.bare_bytes = meters.process().get("process_resident", 0) - sum(meters.held(self.model).values())
         progress, recipe = self.progress, self.recipe
         self.saver.start(progress.step if saved else None)
         self.seconds_before = progress.seconds
@@ -201,7 +201,8 @@ class _Run:
         if self.first and sent:
             self.rank.reporter.metrics({f"sent_bytes_{purpose}": float(count) for purpose, count in sent.items()})
         result = progress.result(str(checkpoints.place(self.scratch, progress.step)), sent)
-        return replace(result, memory=meters.parts(self.model), ranks=self.collectives.ranks)
+        memory = meters.parts(self.model) | {"bare": self.bare_bytes}
+        return replace(result, memory=memory, ranks=self.collectives.ranks)
 
 
 def _digest(spec: TrainingSpec, model: ShardedModel) -> str:

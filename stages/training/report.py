@@ -92,7 +92,7 @@ def _measured(result: TrainingResult) -> dict[str, int]:
     """What rank 0 had by part. Transient is what its process had at its peak beyond those and what it began with:
     copies for a checkpoint are in it."""
     held = {part: result.memory.get(part, 0) for part in ("parameters", "gradients", "master", "optimizer")}
-    grown = result.memory.get("process_peak", 0) - result.resident_before
+    grown = result.memory.get("process_peak", 0) - result.memory.get("bare", 0)
     return held | {"transient": max(0, grown - sum(held.values()))}
 
 

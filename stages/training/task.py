@@ -95,6 +95,7 @@ class TrainingResult:
     validation_metrics: Mapping[str, float] = field(default_factory=dict)
     validation_groups: Mapping[str, float] = field(default_factory=dict)  # loss by "source/NAME", "language/NAME"
     sent_bytes: Mapping[str, int] = field(default_factory=dict)  # by this rank since its start, by purpose
-    memory: Mapping[str, int] = field(default_factory=dict)  # bytes of this rank by part (`stages.training.meters`)
-    resident_before: int = 0  # bytes that this rank's process had in memory before it had a model
+    memory: Mapping[str, int] = field(
+        default_factory=dict
+    )  # bytes of this rank by part (`meters`); "bare": its process
     ranks: int = 1  # that did the work at the end

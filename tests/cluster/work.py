@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,19 @@ def hang(rank: Rank) -> None:
     """A rank that never looks whether it should stop."""
     rank.reporter.note(str(os.getpid()))
     time.sleep(DEADLINE_S)
+
+
+def stand_still(rank: Rank) -> None:
+    """Rank 1 stops in the middle of an exchange."""
+    import torch
+
+    from stages.training.collectives import joined
+
+    with joined(rank, 2) as collectives:
+        collectives.exchange_later(torch.zeros(1, 128), [1, 1])()
+        if rank.index == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        collectives.exchange_later(torch.zeros(1, 128), [1, 1])()
 
 
 def all_reduce(rank: Rank) -> float:
