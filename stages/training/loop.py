@@ -122,7 +122,7 @@ class _Run:
         signals = Signals(*sums.combine(*self._signals()))
         means = sums.means()
         norm = norm_of_sum / means.targets
-        rate = learning_rate(recipe, progress.step)
+        rate = learning_rate(recipe, progress.step, progress.samples)
         fault = progress.take(recipe, samples, means, norm)
         if fault:
             self.model.discard()
