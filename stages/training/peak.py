@@ -15,7 +15,7 @@ from stages.training.activations import Activations
 from stages.training.layout import Group, bucket_columns
 from stages.training.tree import held_after, leaf_range
 
-SQUARES = 1 << 18  # stages.training.collectives.SQUARES, which can't be had without torch
+SQUARED_AT_ONCE = 1 << 16  # stages.training.collectives.SQUARED_AT_ONCE, which can't be had without torch
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class Setting:
 
 def most_gradients(setting: Setting) -> int:
     """Bytes of gradients at most between two turns, and when all were summed."""
-    late = 0  # elements of this rank's shard that are still on their way when a turn is over
-    if setting.zero_stage > 1:
-        shard = setting.groups[0].shard(setting.ranks)
-        last = bucket_columns(shard, setting.ranks, setting.bucket_bytes)[-1]
-        late = last.stop - last.start
+    late = _late(setting) if setting.zero_stage > 1 else 0
     between = [
         setting.kept(setting.elements, after) + 4 * late * (before - after)
         for before, after, last in setting.turns
@@ -97,14 +93,15 @@ def _backward_pass(setting: Setting, kept: Activations, before: int, after: int,
     closing = setting.closing
     top = len(closing) - 1
     exchanged = last and _exchanges_sums(setting)
-    done = [sum(setting.reduced(n) if exchanged else setting.kept(n, after) for n in sizes) for sizes in closing]
+    done = [
+        sum(max(setting.kept(n, after), setting.reduced(n) if exchanged else 0) for n in sizes) for sizes in closing
+    ]
     ahead = [sum(setting.kept(n, before) for n in sizes) for sizes in closing]
-    flight = [*(_in_flight(setting, sizes, after, last) for sizes in closing), 0]
     gathered = _gathered(setting)
     tied = any(len(group.places) > 1 for group in setting.groups)
-    # The last exchange of the turn before ends with the first of this one.
-    first = setting.groups[0].padded(setting.ranks)
-    waiting = _in_flight(setting, [first], after, last) if setting.zero_stage > 1 and before else 0
+    # From the second turn on, what the one before has left on its way is there as well.
+    flight = [_in_flight(setting, closing if before else closing[place:], after, last) for place in range(top + 2)]
+    waiting = flight[0] if setting.zero_stage > 1 and before else 0
     yield kept.all_kept + kept.head + sum(ahead) + waiting + gathered[top]
     held = kept.shared + (kept.head_gradient if tied else 0)
     for place in range(top, 0, -1):
@@ -113,7 +110,7 @@ def _backward_pass(setting: Setting, kept: Activations, before: int, after: int,
         rows = 0 if tied or place < top else kept.head_gradient
         yield left + ahead[place] + rows + _leaf(closing[place]) + sum(done[place + 1 :]) + flight[place + 1]
         if setting.zero_stage > 1:
-            yield left + _leaf(closing[place]) + sum(done[place:]) + flight[place]
+            yield left + _leaf(closing[place]) + sum(done[place:]) + flight[place + 1] + _room(setting, closing[place])
         if place == top:
             continue
         at_work = kept.kept[place - 1] + kept.again[place - 1] + kept.working[place - 1]
@@ -122,7 +119,8 @@ def _backward_pass(setting: Setting, kept: Activations, before: int, after: int,
     rows = kept.head_gradient  # of the embedding, which is as large
     gradient = max(2 * rows if tied else rows, rows + _leaf(closing[0]))
     yield kept.shared + gradient + ahead[0] + sum(done[1:]) + flight[1] + gathered[0]
-    yield sum(done) + _leaf(closing[0]) * (setting.zero_stage > 1) + flight[0]
+    sending = _leaf(closing[0]) + _room(setting, closing[0]) if setting.zero_stage > 1 else 0
+    yield sum(done) + max(sending + flight[1], flight[0])
 
 
 def _exchanges_sums(setting: Setting) -> bool:
@@ -135,20 +133,40 @@ def _leaf(sizes: Sequence[int]) -> int:
     return 4 * sum(sizes)
 
 
-def _in_flight(setting: Setting, sizes: Sequence[int], sums: int, last: bool) -> int:
-    """Bytes that ranks exchange of a place's groups while the backward pass goes on."""
-    largest = max(sizes, default=0)
-    if setting.ranks == 1:  # nothing is sent, but what would be is not added before its turn
-        return 4 * largest if setting.zero_stage > 1 else 0
-    if setting.zero_stage > 1:  # what is sent, and what comes
-        return 2 * min(setting.bucket_bytes, 4 * largest)
-    if not last:
+def _in_flight(setting: Setting, closed: Sequence[Sequence[int]], sums: int, last: bool) -> int:
+    """Bytes of what ranks exchange while the backward pass goes on (`gradients.Flight`), of the groups that it may be:
+    from stage 2 on gradients that would be gone else, and what comes."""
+    sizes = [size for sizes in closed for size in sizes]
+    if not sizes:
         return 0
-    whole = 4 * sums * largest
-    bucket = min(setting.bucket_bytes, whole)
-    # The sums stay until they are sent. Several are brought together first, and a part of one is cut out.
-    copies = 3 if sums > 1 else 2 if bucket < whole else 1
-    return whole + copies * bucket + 4 * largest // setting.ranks
+    if setting.zero_stage > 1:
+        # A large group's gradient stays whole until the last bucket of it was sent.
+        return (
+            _room(setting, sizes)
+            + max(0, 4 * max(sizes) - setting.bucket_bytes)
+            + (_room(setting, sizes) if setting.ranks > 1 else 0)
+        )
+    largest = max(max(sizes) for sizes in setting.closing if sizes)
+    return 2 * min(setting.bucket_bytes, 4 * sums * largest) if last and setting.ranks > 1 else 0
+
+
+def _room(setting: Setting, sizes: Sequence[int]) -> int:
+    """Bytes of these groups that may be on their way at once, from stage 2 on."""
+    largest = max(max(sizes) for sizes in setting.closing if sizes)
+    return min(setting.bucket_bytes, 4 * largest, 4 * sum(sizes))
+
+
+def _late(setting: Setting) -> int:
+    """Elements of a rank's shard that are still on their way when a turn is over: of the last buckets, those that there
+    is room for."""
+    room, found = _room(setting, [size for sizes in setting.closing for size in sizes]), 0
+    for group in setting.groups:  # the first are sent last
+        for columns in reversed(bucket_columns(group.shard(setting.ranks), setting.ranks, setting.bucket_bytes)):
+            width = columns.stop - columns.start
+            if 4 * setting.ranks * (found + width) > room:
+                return found
+            found += width
+    return found
 
 
 def _gathered(setting: Setting) -> list[int]:
@@ -178,5 +196,5 @@ def _norm(setting: Setting) -> int:
     largest = max(max(sizes) for sizes in setting.closing if sizes)
     joined = 4 * largest // setting.ranks if setting.zero_stage > 1 else 0
     rows = setting.elements // setting.ranks // 4
-    squares = 12 * min(SQUARES, largest // setting.ranks)
+    squares = 12 * min(SQUARED_AT_ONCE, largest // setting.ranks)
     return setting.reduced(setting.elements) + max(joined, squares + rows)
