@@ -100,7 +100,10 @@ def _backward_pass(setting: Setting, kept: Activations, before: int, after: int,
     gathered = _gathered(setting)
     tied = any(len(group.places) > 1 for group in setting.groups)
     # From the second turn on, what the one before has left on its way is there as well.
-    flight = [_in_flight(setting, closing if before else closing[place:], after, last) for place in range(top + 2)]
+    flight = [
+        _in_flight(setting, closing if before and not exchanged else closing[place:], after, last)
+        for place in range(top + 2)
+    ]
     waiting = flight[0] if setting.zero_stage > 1 and before else 0
     yield kept.all_kept + kept.head + sum(ahead) + waiting + gathered[top]
     held = kept.shared + (kept.head_gradient if tied else 0)
@@ -139,15 +142,16 @@ def _in_flight(setting: Setting, closed: Sequence[Sequence[int]], sums: int, las
     sizes = [size for sizes in closed for size in sizes]
     if not sizes:
         return 0
+    others = setting.ranks - 1  # of whose shards come as many as this rank has
     if setting.zero_stage > 1:
         # A large group's gradient stays whole until the last bucket of it was sent.
-        return (
-            _room(setting, sizes)
-            + max(0, 4 * max(sizes) - setting.bucket_bytes)
-            + (_room(setting, sizes) if setting.ranks > 1 else 0)
-        )
+        room = _room(setting, sizes)
+        return room + max(0, 4 * max(sizes) - setting.bucket_bytes) + room * others // setting.ranks
+    if not last:
+        return 0
     largest = max(max(sizes) for sizes in setting.closing if sizes)
-    return 2 * min(setting.bucket_bytes, 4 * sums * largest) if last and setting.ranks > 1 else 0
+    room = 2 * min(setting.bucket_bytes, 4 * sums * largest)
+    return min(room, 4 * sums * sum(sizes)) * others // setting.ranks
 
 
 def _room(setting: Setting, sizes: Sequence[int]) -> int:
