@@ -158,9 +158,13 @@ def expected(name: str, quick: bool, ranks: int) -> tuple[dict[str, int], int]:
     needed = memory.predict(config, recipe, execution)
     padded = sum(group.padded(ranks) for group in memory.groups_of(config))
     share = {"gradients": padded if execution.zero_stage == 0 else padded // ranks}
-    held = {"parameters": needed.parameters, "optimizer": needed.optimizer, "gradients": 4 * share["gradients"]}
-    bound = needed.gradients + needed.gathered + needed.communication + needed.activations + needed.update
-    return held, bound
+    held = {
+        "parameters": needed.parameters,
+        "master": needed.master,
+        "optimizer": needed.optimizer,
+        "gradients": 4 * share["gradients"],
+    }
+    return held, needed.gradients + needed.transient
 
 
 def main() -> int:

@@ -210,13 +210,14 @@ def _raise_first_failure(ranks: list[Any], calls: list[ray.ObjectRef[Any]], ende
     refused = [end for end in ended.values() if end.outcome.state == "failed" and not end.outcome.trace]
     if not refused:
         running = [index for index in range(len(ranks)) if index not in ended]
+        noticed = next((f"; {end.outcome.error}" for end in ended.values() if end.outcome.state == "failed"), "")
         for index, answer in [(index, ranks[index].ping.remote()) for index in running]:
             try:
                 ray.get(answer, timeout=ANSWER_TIMEOUT_S)
             except GetTimeoutError as error:
-                raise RankLostError(f"rank {index} was lost: it does not answer") from error
+                raise RankLostError(f"rank {index} was lost: it does not answer{noticed}") from error
             except RayActorError as error:
-                raise RankLostError(f"rank {index} was lost: {cause_of_death(error)}") from error
+                raise RankLostError(f"rank {index} was lost: {cause_of_death(error)}{noticed}") from error
         others = [calls[index] for index in running]
         returned, _ = ray.wait(others, num_returns=len(others), timeout=GATHER_S) if others else ([], [])
         ended |= {calls.index(call): _ended(call, calls.index(call), False) for call in returned}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -98,7 +98,27 @@ def build(name: str, steps: Mapping[str, Any]) -> Graph:
     except CycleError as error:
         loop = " -> ".join(reversed(error.args[1]))
         raise ConfigError([Problem("steps", f"a cycle: {loop}", "steps that can be put in an order")]) from None
-    return Graph(name, {step_name: made[step_name] for step_name in order})
+    return Graph(name, _told({step_name: made[step_name] for step_name in order}))
+
+
+def _told(steps: Mapping[str, Step]) -> Mapping[str, Step]:
+    """The steps, in order, each told what those that feed it know of their artifacts beforehand.
+
+    Raises ConfigError where a stage tells from that that it would fail.
+    """
+    forecasts: dict[str, Any] = {}
+    found: dict[str, Step] = {}
+    for name, step in steps.items():
+        stage = (
+            step.stage.told(forecasts) if any(forecasts[source] is not None for source in step.inputs) else step.stage
+        )
+        try:
+            forecasts[name] = stage.forecast()
+            stage.demand()
+        except StageError as error:
+            raise ConfigError([Problem(f"steps.{name}", str(error), "a stage that could run")]) from None
+        found[name] = replace(step, stage=stage)
+    return found
 
 
 def select(graph: Graph, from_: Collection[str], until: Collection[str], only: Collection[str]) -> set[str]:
@@ -163,10 +183,6 @@ def _step(name: str, fields: Any) -> Step:
         problems += validation.problems(key, stage_type, error)
     if problems:
         raise ConfigError(problems)
-    try:
-        stage.demand()
-    except StageError as error:
-        raise ConfigError([Problem(key, str(error), "a stage whose demand can be told")]) from None
     return Step(name, stage_name, stage, tuple(edges(stage)), produces(stage_type), checked)
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.base import Node
+from pipelines import room
 from pipelines.errors import BloomlineError
 from pipelines.fingerprint import Payload, changes, fingerprint, payload
 from pipelines.graph import Graph, Step
 from pipelines.store import Damage, Record, Store
-from stages.base import Demand, Resources
+from stages.base import Demand
 
 State = Literal["cached", "run", "blocked", "unselected"]
 
@@ -32,6 +33,7 @@ class StepPlan:
     payload: Payload
     record: Record | None  # of the artifact that is in the store now, whole or not
     demand: Demand
+    room: str = ""  # of a step to be run that says what memory it needs: how much that is, of how much there is
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,16 @@ def make(
         missing = [other for other in step_plan.step.inputs if plans[other].state == "unselected"]
         if step_plan.state == "run" and missing:
             reason = f"needs {', '.join(missing)}, not in the store and not selected: use from={missing[0]}"
-            plans[name] = _with(step_plan, "blocked", reason)
+            plans[name] = replace(step_plan, state="blocked", reason=reason)
     if nodes is not None and any(step_plan.state == "run" for step_plan in plans.values()):
         available = nodes()
         for name, step_plan in plans.items():
-            if step_plan.state == "run" and (lack := lacking(step_plan.demand, available)):
-                plans[name] = _with(step_plan, "blocked", lack + _remedy(step_plan.step, available))
+            if step_plan.state != "run":
+                continue
+            if lack := room.lacking(step_plan.demand, available):
+                plans[name] = replace(step_plan, state="blocked", reason=lack + room.remedy(step_plan.step, available))
+            else:
+                plans[name] = replace(step_plan, room=room.fitting(step_plan.demand, available))
     return Plan(graph, plans)
 
 
@@ -89,54 +95,6 @@ def is_current(record: Record, inputs: Mapping[str, Record]) -> str | None:
         if name in inputs and inputs[name].content != entry.content:
             return f"{name} came out different from what this was made of"
     return None
-
-
-def lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    """What a demand asks that the nodes can't give, or None if it, or with fewer ranks as much as it allows, fits."""
-    lack = _lacking(demand, nodes)
-    fewer = (demand.model_copy(update={"ranks": count, "rank": rank}) for count, rank in demand.fewer.items())
-    return lack if lack and all(_lacking(smaller, nodes) for smaller in fewer) else None
-
-
-def _remedy(step: Step, nodes: Sequence[Node]) -> str:
-    """The override with which the step would fit, as its stage suggests."""
-    for fields in step.stage.lighter():
-        changed = replace(step, stage=step.stage.model_copy(update=dict(fields)))
-        if not lacking(changed.demand(), nodes):
-            overrides = " ".join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
-            return f"; it fits with {overrides}"
-    return ""
-
-
-def _lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    processes = [("a rank", demand.rank)] * demand.ranks + [("the step", demand.task)]
-    largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
-    if largest is None:
-        return "the cluster has no nodes"
-    share = min(largest_memory := max(node.memory_bytes for node in nodes),
-                sum(node.memory_bytes for node in nodes) // max(demand.ranks, 1))  # fmt: skip
-    if demand.ranks and demand.rank.memory_bytes > share:
-        has = f"one of {demand.ranks} has {_gib(share)}" if share < largest_memory else f"a node has {_gib(share)}"
-        return f"needs {_gib(demand.rank.memory_bytes)} a rank, {has}"
-    for who, need in processes[:1] + processes[-1:]:
-        if not any(_fits(need, node) for node in nodes):
-            return f"{who} asks {_resources(need)}; no node has that (the largest has {_node(largest)})"
-    for what in ("cpus", "gpus", "memory_bytes"):
-        asked = sum(getattr(need, what) for _, need in processes)
-        has = sum(getattr(node, what) for node in nodes)
-        if asked > has:
-            unit = {"cpus": "CPUs", "gpus": "GPUs", "memory_bytes": "bytes of memory"}[what]
-            return f"asks {asked:,g} {unit}, the cluster has {has:,g}"
-    return None
-
-
-def _fits(need: Resources, node: Node) -> bool:
-    return (
-        need.cpus <= node.cpus
-        and need.gpus <= node.gpus
-        and need.memory_bytes <= node.memory_bytes
-        and all(node.custom.get(name, 0) >= amount for name, amount in need.custom.items())
-    )
 
 
 def _judge(
@@ -182,26 +140,6 @@ def _payload(step: Step, plans: Mapping[str, StepPlan], store: Store) -> Payload
         raise BloomlineError(f"steps.{step.name}: can't read {error.filename}: {error.strerror}.") from error
 
 
-def _with(plan: StepPlan, state: State, reason: str) -> StepPlan:
-    return StepPlan(plan.step, state, reason, plan.fingerprint, plan.payload, plan.record, plan.demand)
-
-
 def _listed(damages: Sequence[Damage]) -> str:
     more = f" and {len(damages) - 3} more" if len(damages) > 3 else ""
     return ", ".join(map(str, damages[:3])) + more
-
-
-def _resources(need: Resources) -> str:
-    parts = [f"{need.cpus:g} CPUs"] if need.cpus else []
-    parts += [f"{need.gpus:g} GPUs"] if need.gpus else []
-    parts += [_gib(need.memory_bytes)] if need.memory_bytes else []
-    parts += [f"{amount:g} {name}" for name, amount in need.custom.items()]
-    return ", ".join(parts) or "nothing"
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
-
-
-def _node(node: Node) -> str:
-    return _resources(Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom))

@@ -137,7 +137,7 @@ def _show_plan(prepared: Prepared) -> None:
             name=step.step.name,
             stage=step.step.stage_name,
             state=step.state,
-            reason=step.reason,
+            reason="; ".join(part for part in (step.reason, step.room) if part),
             where=prepared.store.uri(step.record) if step.record else "",
         )
         for step in prepared.plan.steps.values()

@@ -12,7 +12,7 @@ are part of what the result is, unless wrapped in `Runtime`: those say how the w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
@@ -70,10 +70,14 @@ class External(Config):
 
 @dataclass(frozen=True)
 class Edge:
-    """An artifact field before its step has run: the name of the step, and the type that the field expects."""
+    """An artifact field before its step has run: the name of the step, and the type that the field expects.
+
+    `told`: what that step's stage tells of its artifact beforehand (`Stage.forecast`).
+    """
 
     step: str
     expects: type[Artifact]
+    told: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,14 @@ class Demand(Config):
     """What a step asks of the cluster: its own process, and its gang if it has one (`ranks` processes).
 
     `fewer`: with how many ranks it goes on where there is no room for all, and what each of those then asks.
+    `unit`: what people call one of those processes.
     """
 
     task: Resources = Resources()
     ranks: int = 0
     rank: Resources = Resources()
     fewer: Mapping[int, Resources] = {}
+    unit: str = "rank"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -266,6 +272,11 @@ class Stage(Config):
         """What this step asks of the cluster. Pure, cheap: `plan` calls it. Overridden by the step's `resources`."""
         return Demand()
 
+    def forecast(self) -> Any:
+        """What is known of the artifact before it is made, from the fields and from what edges are `told`; None:
+        nothing. Of a Checkpoint it is the DecoderConfig. Pure, cheap; raises StageError where `run` would for it."""
+        return None
+
     def lighter(self) -> Iterable[Mapping[str, object]]:
         """Values of `Runtime` fields with which this step would ask for less, mildest change first: where a step is
         blocked, `plan` suggests the first with which it would not be."""
@@ -276,25 +287,30 @@ class Stage(Config):
 
     def bind(self, artifacts: Mapping[str, Artifact]) -> Self:
         """This stage with every edge replaced by the artifact of its step. `artifacts` maps step name to artifact."""
-        return _bound(self, artifacts)
+        return _bound(self, lambda edge: artifacts[edge.step])
+
+    def told(self, forecasts: Mapping[str, Any]) -> Self:
+        """This stage with every edge told what is known of its artifact. `forecasts`: by step name."""
+        return _bound(self, lambda edge: replace(edge, told=forecasts.get(edge.step)))
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _bound(model: _Model, artifacts: Mapping[str, Artifact]) -> _Model:
-    return model.model_copy(update={name: _bind(getattr(model, name), artifacts) for name in type(model).model_fields})
+def _bound(model: _Model, put: Callable[[Edge], Any]) -> _Model:
+    return model.model_copy(update={name: _bind(getattr(model, name), put) for name in type(model).model_fields})
 
 
-def _bind(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
+def _bind(value: Any, put: Callable[[Edge], Any]) -> Any:
+    """A value with `put(edge)` in the place of every edge in it."""
     if isinstance(value, Edge):
-        return artifacts[value.step]
+        return put(value)
     if isinstance(value, BaseModel):
-        return _bound(value, artifacts)
+        return _bound(value, put)
     if isinstance(value, Mapping):
-        return {key: _bind(item, artifacts) for key, item in value.items()}
+        return {key: _bind(item, put) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return type(value)(_bind(item, artifacts) for item in value)  # type: ignore[call-arg]
+        return type(value)(_bind(item, put) for item in value)  # type: ignore[call-arg]
     return value
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.deployment import TRIAL, Deployment, Serving, write
 from stages.base import Context, Demand, Resources, Runtime, Stage
+from stages.model.footprint import RUNTIME_BYTES, cache_bytes, forward_bytes, known_config, weight_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +50,12 @@ class Deploy(Stage):
 
     def demand(self) -> Demand:
         # The step itself only sends requests; its replicas are what needs room.
-        replica = Resources(cpus=self.cpus_per_replica, gpus=self.gpus_per_replica)
-        return Demand(task=Resources(cpus=0), ranks=self.replicas, rank=replica)
+        config, needed = known_config(self.model), 0
+        if config is not None and not self.gpus_per_replica:  # on a GPU it lies there
+            computing = forward_bytes(config, 1, self.prefill_chunk)
+            needed = RUNTIME_BYTES + weight_bytes(config) + cache_bytes(config, self.max_running) + computing
+        replica = Resources(cpus=self.cpus_per_replica, gpus=self.gpus_per_replica, memory_bytes=needed)
+        return Demand(task=Resources(cpus=0), ranks=self.replicas, rank=replica, unit="replica")
 
     def run(self, ctx: Context) -> Deployment:
         from stages.serving.trial import Client, check, measure, summary

@@ -11,14 +11,15 @@ from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.corpus import Corpus
 from stages.artifacts.evaluation import REPORT, Bits, Completion, EvalReport, EvalResults
-from stages.base import Context, Demand, Resources, Runtime, Stage, StageError, Stopped
+from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageError, Stopped
+from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
 
 if TYPE_CHECKING:
     from stages.evaluation.ngram import NgramModel
@@ -63,7 +64,17 @@ class Evaluate(Stage):
         return self
 
     def demand(self) -> Demand:
-        return Demand(task=Resources(cpus=self.threads, gpus=self.gpus))
+        config, needed = known_config(self.model), 0
+        if config is not None:
+            length = config.context_length
+            computing = forward_bytes(config, max(1, BATCH_TOKENS // length), length)
+            needed = RUNTIME_BYTES + weight_bytes(config) + computing
+        return Demand(task=Resources(cpus=self.threads, gpus=self.gpus, memory_bytes=needed))
+
+    def forecast(self) -> str | None:
+        """The name of the step whose model is measured."""
+        model = cast("object", self.model)
+        return model.step if isinstance(model, Edge) else None
 
     def run(self, ctx: Context) -> EvalReport:
         from stages.evaluation.figures import bits_figure, languages_figure

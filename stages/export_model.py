@@ -7,15 +7,15 @@ card is made of the run: what the corpus held, how training went, what the evalu
 from __future__ import annotations
 
 import json
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 from pydantic import Field, PositiveInt, StringConstraints
 
-from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.checkpoint import TEMPLATE, Checkpoint
 from stages.artifacts.corpus import Corpus
 from stages.artifacts.evaluation import EvalReport
 from stages.artifacts.huggingface import CARD, HuggingFaceModel
-from stages.base import Context, Stage, Stopped
+from stages.base import Context, Edge, Stage, StageError, Stopped
 from stages.model.huggingface import directory
 from stages.model.huggingface.card import Card, card_text
 from stages.model.huggingface.families import write_config
@@ -41,6 +41,15 @@ class ExportModel(Stage):
     summary: str = Field("", max_length=10_000)  # a paragraph for the card: what the model is for, and what not
     max_shard_bytes: PositiveInt = 5_000_000_000  # of tensors in one file; a larger model gets several and an index
 
+    def forecast(self) -> None:
+        """Nothing; but the evaluation that goes into the card must be of the model."""
+        model, evaluation = cast("object", self.model), cast("object", self.evaluation)
+        if isinstance(model, Edge) and isinstance(evaluation, Edge) and evaluation.told not in (None, model.step):
+            raise StageError(
+                f"evaluation: {evaluation.step} measures the model of {evaluation.told}, not that of {model.step}, "
+                f"which is exported: name a step that evaluates {model.step}, or leave evaluation out"
+            )
+
     def run(self, ctx: Context) -> HuggingFaceModel:
         from stages.model.huggingface.writing import write_tensors, write_tokenizer
 
@@ -59,6 +68,8 @@ class ExportModel(Stage):
         for name, content in ((directory.CONFIG, values), ("generation_config.json", ids)):
             (ctx.out / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         write_tokenizer(ctx.out, self.model.tokenizer_path, self.model.tokenizer(), config)
+        if (template := self.model.chat_template) is not None:
+            (ctx.out / TEMPLATE).write_text(template, encoding="utf-8")
         (ctx.out / CARD).write_text(card_text(self._card(family.name)), encoding="utf-8")
         ctx.metrics({"files": written.files, "tensors": written.tensors, "bytes": written.nbytes})
         ctx.note(f"written as {family.architecture}: {written.tensors} tensors in {written.files} files")

@@ -9,9 +9,8 @@ import torch
 from stages.artifacts.tokens import TokenDataset
 from stages.base import StageError
 from stages.model.decoder import Decoder
+from stages.model.footprint import BATCH_SAMPLES
 from stages.training.windows import Batch, Windows, next_token_loss
-
-BATCH_SAMPLES = 8
 
 
 def held_out_batches(dataset: TokenDataset, sequence_length: int, samples: int) -> Iterator[Batch]:

@@ -18,8 +18,10 @@ from pydantic import field_validator
 from stages.artifacts.checkpoint import WEIGHTS, Checkpoint
 from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Context, External, Stage, StageError, Stopped
+from stages.model.config import DecoderConfig
 from stages.model.huggingface import directory
 from stages.model.huggingface.families import read_config
+from stages.model.huggingface.tokens import read_token_facts, token_files
 
 _REMEDY = "a model and a tokenizer of `transformers` write all that is needed with save_pretrained(DIRECTORY)"
 
@@ -48,6 +50,7 @@ class HuggingFaceDirectory(External):
             *([index] if index.is_file() else []),
             *directory.weight_files(self.directory),
             self.directory / directory.TOKENIZER,
+            *token_files(self.directory),
         ]
 
     def digest(self, digest_file: Callable[[Path], str]) -> str:
@@ -66,6 +69,13 @@ class ImportModel(Stage):
 
     source: HuggingFaceDirectory
 
+    def forecast(self) -> DecoderConfig | None:
+        source = self.source.directory / directory.CONFIG
+        try:
+            return read_config(directory.read_json(source, directory.CONFIG_LIMIT_BYTES), str(source))[1]
+        except StageError:  # told when it is read; or the tokenizer's files complete it
+            return None
+
     def run(self, ctx: Context) -> Checkpoint:
         from stages.model.huggingface.conversion import import_tensors, imported_entries
         from stages.model.tensor_files import TensorWriter
@@ -73,8 +83,10 @@ class ImportModel(Stage):
         self.source.files()
         source = self.source.directory
         values = directory.read_json(source / directory.CONFIG, directory.CONFIG_LIMIT_BYTES)
-        family, config = read_config(values, str(source / directory.CONFIG))
-        Tokenizer(source).load()  # refused before the work is done, not after
+        tokens = read_token_facts(source, Tokenizer(source).load())
+        for disagreement in tokens.disagreements(values):
+            ctx.note(disagreement)
+        family, config = read_config(tokens.completed(values), str(source / directory.CONFIG))
         with directory.open_tensors(source) as tensors:
             entries = imported_entries(family, config, tensors.entries)
             writer, done = TensorWriter(ctx.out / WEIGHTS, entries), 0
@@ -93,4 +105,4 @@ class ImportModel(Stage):
             facts = {"imported_from": family.name, "source_tensors": len(tensors), "stored_as": ", ".join(types)}
         ctx.metrics({"parameters": config.parameters, "tensors": len(entries)})
         ctx.note(f"{family.name}: {facts['source_tensors']} tensors read, {len(entries)} written, {facts['stored_as']}")
-        return Checkpoint.complete(ctx.out, config, source / directory.TOKENIZER, facts)
+        return Checkpoint.complete(ctx.out, config, source / directory.TOKENIZER, facts, tokens.chat_template)

@@ -7,7 +7,7 @@ the experts part from each other; how evenly they are used is recorded before an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +17,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage, StageError
+from stages.model.config import DecoderConfig, expert_config
+from stages.model.footprint import RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
+from stages.training import memory
 from stages.training.recipe import Execution, Recipe, part
 from stages.training.task import Loss, Task, TrainingSpec
 
@@ -47,14 +50,33 @@ class ConvertToExperts(Stage, Recipe, Execution):
     separate_documents: bool = Field(True, description="packed documents do not see each other")
 
     def demand(self) -> Demand:
-        # The memory is unknown until the model is there.
-        rank = Resources(cpus=float(self.threads_per_rank))
-        fewer = dict.fromkeys(range(self.minimum_ranks or self.ranks, self.ranks), rank)
-        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank, fewer=fewer)
+        dense, config = known_config(self.model), self.forecast()
+
+        def rank(ranks: int) -> Resources:
+            needed = memory.predict(config, self, self, ranks).total if config else 0  # unknown: nothing is said
+            return Resources(cpus=float(self.threads_per_rank), memory_bytes=needed)
+
+        converting = 0
+        if dense and config:
+            # Both models are there at once when their logits are compared.
+            compared = forward_bytes(config, PARITY_SAMPLES, self.sequence_length)
+            converting = RUNTIME_BYTES + weight_bytes(dense) + weight_bytes(config) + compared
+        fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
+        task = Resources(cpus=0, memory_bytes=converting)
+        return Demand(task=task, ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
+
+    def forecast(self) -> DecoderConfig | None:
+        dense = known_config(self.model)
+        if dense is None:
+            return None
+        return expert_config(dense, self._copies(dense.layers), self.top_k, self.granularity, self.residual)
+
+    def lighter(self) -> Iterable[Mapping[str, object]]:
+        return memory.lighter(self)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.model.expert_load import load_figure, load_metrics, measure_loads
-        from stages.model.upcycle import expert_config, upcycle
+        from stages.model.upcycle import upcycle
         from stages.training import checkpoints, report
         from stages.training.loop import train
 
@@ -99,7 +121,7 @@ class ConvertToExperts(Stage, Recipe, Execution):
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
         loads_after = measure_loads(trained.load(), self._held_out(self.validation_samples))
         ctx.metrics(load_metrics(loads_after), step=result.steps)
-        report.figures(ctx, result)
+        report.figures(ctx, result, config, self, self)
         ctx.figure("expert_load", load_figure(loads_before, loads_after))
         return trained
 

@@ -48,6 +48,9 @@ class Pretrain(Stage, Recipe, Execution):
         fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
         return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
 
+    def forecast(self) -> DecoderConfig:
+        return self.model
+
     def lighter(self) -> Iterable[Mapping[str, object]]:
         return memory.lighter(self)
 
@@ -70,7 +73,7 @@ class Pretrain(Stage, Recipe, Execution):
         demand = self.demand()
         asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
         result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
-        report.figures(ctx, result)
+        report.figures(ctx, result, self.model, self, self)
         weights = checkpoints.weights(Path(result.checkpoint))
         return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))
 

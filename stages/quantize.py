@@ -13,7 +13,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from stages.artifacts.checkpoint import WEIGHTS, Checkpoint
 from stages.artifacts.tokens import TokenDataset
-from stages.base import Context, Stage, StageError
+from stages.base import Context, Demand, Resources, Stage, StageError
+from stages.model.config import DecoderConfig
+from stages.model.footprint import BATCH_SAMPLES, RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
 
 
 class Quantize(Stage):
@@ -27,6 +29,18 @@ class Quantize(Stage):
     max_loss_increase: NonNegativeFloat = Field(0.02, description="nats per held-out token; more fails the step")
     sequence_length: PositiveInt = Field(256, description="tokens of one held-out sample")
     held_out_samples: PositiveInt = Field(128, description="spread evenly over the validation split")
+
+    def demand(self) -> Demand:
+        config, quantized = known_config(self.model), self.forecast()
+        if config is None or quantized is None:
+            return Demand()
+        measuring = weight_bytes(config) + forward_bytes(config, BATCH_SAMPLES, self.sequence_length)
+        quantizing = weight_bytes(config) + weight_bytes(quantized)
+        return Demand(task=Resources(memory_bytes=RUNTIME_BYTES + max(measuring, quantizing)))
+
+    def forecast(self) -> DecoderConfig | None:
+        config = known_config(self.model)
+        return config and config.model_copy(update={"quantization": self.scheme})
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.held_out import held_out_loss

@@ -4,6 +4,7 @@
     model.safetensors    every parameter, by the decoder's own names
     tokenizer.json       the tokenizer that it was trained with (the `tokenizers` library's format)
     facts.json           what is known of its making: tokens seen, losses, ...
+    chat_template.jinja  of an imported model that has one: how a conversation becomes a text
 
 Opening one executes no code: JSON and safetensors only, and every tensor is held against the config.
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stages.model.tensor_files import TensorFiles
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "facts.json"
+TEMPLATE = "chat_template.jinja"
 JSON_LIMIT_BYTES = 1 << 20
 
 
@@ -45,7 +47,7 @@ class Checkpoint(Artifact):
 
     @property
     def config(self) -> DecoderConfig:
-        text = self._json_text(CONFIG)
+        text = self._text(CONFIG)
         try:
             return DecoderConfig.model_validate_json(text)
         except ValidationError as error:
@@ -57,12 +59,17 @@ class Checkpoint(Artifact):
     def facts(self) -> Mapping[str, Any]:
         """What is known of the model's making. JSON values."""
         try:
-            facts = json.loads(self._json_text(FACTS))
+            facts = json.loads(self._text(FACTS))
         except (ValueError, RecursionError):
             raise ArtifactError(f"{self.path / FACTS} is not JSON") from None
         if not isinstance(facts, dict):
             raise ArtifactError(f"{self.path / FACTS} does not hold a JSON object")
         return facts
+
+    @property
+    def chat_template(self) -> str | None:
+        """How a conversation becomes a text (Jinja), if that is known. Not executed here."""
+        return self._text(TEMPLATE) if (self.path / TEMPLATE).is_file() else None
 
     @property
     def tokenizer_path(self) -> Path:
@@ -142,11 +149,20 @@ class Checkpoint(Artifact):
         return cls.complete(path, config, tokenizer_json, facts)
 
     @classmethod
-    def complete(cls, path: Path, config: DecoderConfig, tokenizer_json: Path, facts: Mapping[str, Any]) -> Checkpoint:
+    def complete(
+        cls,
+        path: Path,
+        config: DecoderConfig,
+        tokenizer_json: Path,
+        facts: Mapping[str, Any],
+        chat_template: str | None = None,
+    ) -> Checkpoint:
         """Write what belongs beside the weights, which lie in the directory `path` already."""
         (path / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
         (path / FACTS).write_text(json.dumps(dict(facts), indent=2, allow_nan=False) + "\n")
         shutil.copyfile(tokenizer_json, path / TOKENIZER)
+        if chat_template is not None:
+            (path / TEMPLATE).write_text(chat_template, encoding="utf-8")
         return cls(path)
 
     def _stored_types(self) -> str:
@@ -154,7 +170,7 @@ class Checkpoint(Artifact):
             found = {str(entry.dtype).removeprefix("torch.") for entry in tensors.entries.values()}
         return ", ".join(sorted(found))
 
-    def _json_text(self, name: str) -> str:
+    def _text(self, name: str) -> str:
         path = self.path / name
         try:
             if path.stat().st_size > JSON_LIMIT_BYTES:

@@ -18,6 +18,7 @@ from stages.base import Artifact, ArtifactError, StageError
 from stages.model.config import DecoderConfig
 from stages.model.huggingface import directory
 from stages.model.huggingface.families import Family, read_config
+from stages.model.huggingface.tokens import read_token_facts
 
 CARD = "README.md"
 
@@ -34,10 +35,13 @@ class HuggingFaceModel(Artifact):
         return read_config(directory.read_json(path, directory.CONFIG_LIMIT_BYTES), str(path))
 
     def check(self) -> None:
-        """Everything that loading looks at: the config, and by their headers that all tensors are there and fit."""
+        """Everything that loading looks at: the config, and by their headers that all tensors are there and fit, and
+        that what is said of tokens is so."""
         from stages.model.huggingface.conversion import exported_shapes, imported_entries
 
+        tokenizer = Tokenizer(self.path).load()
         try:
+            read_token_facts(self.path, tokenizer)
             family, config = self.read()
             with directory.open_tensors(self.path) as tensors:
                 imported_entries(family, config, tensors.entries)
@@ -46,7 +50,6 @@ class HuggingFaceModel(Artifact):
             raise ArtifactError(f"{self.path}: {error}") from None
         if extra:
             raise ArtifactError(f"{self.path} holds tensors that are not of its model: {', '.join(extra[:5])}")
-        Tokenizer(self.path).load()
         if not (self.path / CARD).is_file():
             raise ArtifactError(f"{self.path} has no {CARD}")
 

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from stages.model.decoder import Decoder
-
-LOGITS_LIMIT = 1 << 25  # logits held at once
+from stages.model.footprint import BATCH_TOKENS, LOGITS_LIMIT
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def document_nats(
     *,
     begin: int,
     overlap: int,
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """-ln p(document) of each document, float64 [documents].

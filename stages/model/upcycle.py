@@ -16,36 +16,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from stages.base import StageError
-from stages.model.config import DecoderConfig, ExpertsConfig
+from stages.model.config import DecoderConfig
 from stages.model.initialise import initial_values
 from stages.model.shapes import tensor_shapes
 from stages.model.transfer import Transfer
 
 FIRST, SECOND = ("dense_h_to_4h", "dense_gate"), "dense_4h_to_h"
-
-
-def expert_config(
-    dense: DecoderConfig, copies: tuple[int, ...], top_k: int, granularity: int, residual: bool
-) -> DecoderConfig:
-    """The config of `dense` converted to experts: `copies` [layers] of each feed-forward network (0: stays dense), of
-    which a token passes through `top_k`, each cut into `granularity` experts.
-
-    Raises StageError if `dense` is not dense or cannot be cut so.
-    """
-    if dense.experts is not None or dense.quantization is not None:
-        raise StageError("only a dense model in floating point can be converted to experts")
-    if dense.inner_size % granularity:
-        raise StageError(f"granularity {granularity} does not divide the {dense.inner_size} neurons of a layer")
-    if top_k > min(count for count in copies if count):
-        raise StageError(f"top_k is {top_k}, but a layer has only {min(c for c in copies if c)} experts")
-    experts = ExpertsConfig(
-        per_layer=tuple(count * granularity for count in copies),
-        top_k=top_k * granularity,
-        feed_forward_size=dense.inner_size // granularity if granularity > 1 else None,
-        residual=residual,
-    )
-    return DecoderConfig.model_validate(dense.model_dump() | {"experts": experts})
 
 
 def upcycle(state: Mapping[str, Tensor], dense: DecoderConfig, target: DecoderConfig, seed: int) -> dict[str, Tensor]:

@@ -244,7 +244,7 @@ def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives
     if largest == 0 or math.isinf(largest):
         return largest
     scale = math.ldexp(1.0, 62 - rows.bit_length() - math.frexp(largest)[1])
-    total = (sums * scale).round().to(torch.int64).sum().view(1)
+    total = sums.mul_(scale).round_().to(torch.int64).sum().view(1)
     return int(collectives.agree(total)) / scale
 
 

@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +81,8 @@ class _Run:
         else:
             self.model.initialise(self.task.initial)
             self._validate()
+        # All is loaded by now: what the process has beside its state is not training's.
+        self.bare_bytes = meters.process().get("process_resident", 0) - sum(meters.held(self.model).values())
         progress, recipe = self.progress, self.recipe
         self.saver.start(progress.step if saved else None)
         self.seconds_before = progress.seconds
@@ -120,7 +122,7 @@ class _Run:
         signals = Signals(*sums.combine(*self._signals()))
         means = sums.means()
         norm = norm_of_sum / means.targets
-        rate = learning_rate(recipe, progress.step)
+        rate = learning_rate(recipe, progress.step, progress.samples)
         fault = progress.take(recipe, samples, means, norm)
         if fault:
             self.model.discard()
@@ -198,7 +200,9 @@ class _Run:
             self._note(f"ended after step {progress.step} of {self.recipe.steps}: {progress.ended}")
         if self.first and sent:
             self.rank.reporter.metrics({f"sent_bytes_{purpose}": float(count) for purpose, count in sent.items()})
-        return progress.result(str(checkpoints.place(self.scratch, progress.step)), sent)
+        result = progress.result(str(checkpoints.place(self.scratch, progress.step)), sent)
+        memory = meters.parts(self.model) | {"bare": self.bare_bytes}
+        return replace(result, memory=memory, ranks=self.collectives.ranks)
 
 
 def _digest(spec: TrainingSpec, model: ShardedModel) -> str:

@@ -7,18 +7,19 @@ gradient sums, gathered blocks, activations and logits, for a given decoder and 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 
 from stages.model.config import DecoderConfig
+from stages.model.footprint import RUNTIME_BYTES
 from stages.model.shapes import tensor_shapes
+from stages.training.activations import activations
 from stages.training.layout import Group, arrange
+from stages.training.peak import Setting, collection, most_gradients, step_peak
 from stages.training.recipe import Execution, Recipe
-from stages.training.tree import leaf_range, piece_spans
 
-HEAD_ROWS = 128  # stages.training.head.ROWS, which can't be had without torch
-RUNTIME_BYTES = 430 << 20  # a process with torch and Ray in it, before the first tensor
+SCRATCH_BYTES = 1 << 20  # of kernels, which pack what they multiply
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,13 @@ def _per_parameter(zero_stage: int, ranks: int, accounting: Accounting) -> float
 
 @dataclass(frozen=True)
 class Needed:
-    """Bytes of one rank by part. The first three persist; the others are bounds of what is there at a step's peak."""
+    """Bytes of one rank by part. The first four are exact; the others bound what is there at most."""
 
     parameters: int
-    gradients: int  # sums over micro-batches: one, or several levels of the tree
-    optimizer: int
-    gathered: int  # stage 3: the groups at work and those on their way
-    communication: int  # the gradient of a group, as it is exchanged
-    activations: int  # of one micro-batch, with what the head needs
-    update: int  # what the update or the collection of a checkpoint, a group at a time, needs beyond those three
+    gradients: int  # at most between micro-batches: sums, on several levels of the tree
+    master: int  # float32 weights, where training computes with others
+    optimizer: int  # float32 moments
+    transient: int  # what a step has at its peak beyond those: activations, gathered blocks, what is exchanged
     checkpoint: int  # copies that rank 0 writes while training goes on
     runtime: int = RUNTIME_BYTES
 
@@ -74,7 +73,7 @@ class Needed:
 
 
 def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: int | None = None) -> Needed:
-    """Bytes that the rank with the most (the first) needs to train `model` by `recipe`; `ranks`: if other than asked.
+    """Bytes that the rank with the most needs to train `model` by `recipe`; `ranks`: if other than asked.
 
     What is offloaded to files counts as the stretch of it that is in memory at a time.
     """
@@ -83,39 +82,28 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     element = 4 if recipe.precision == "float32" else 2
     sizes = [one.padded(ranks) for one in groups]
     padded, largest = sum(sizes), max(sizes)
-    share = ranks if zero_stage else 1  # what a rank owns is 1 / share
+    share = ranks if zero_stage else 1  # what a rank owns of the optimizer's states is 1 / share
     parameters = element * padded // (ranks if zero_stage == 3 else 1)
-    per_parameter = 8 if element == 4 else 12
-    optimizer = per_parameter * padded // share
-    held = max(gradient_sums(size // recipe.micro_batch_size, ranks, zero_stage) for size in recipe.batch_sizes)
-    gathered = 0
-    if zero_stage == 3:
-        at = [sum(element * n for n, one in zip(sizes, groups, strict=True) if place in one.places)
-              for place in range(model.layers + 2)]  # fmt: skip
-        gathered = max(here + following for here, following in itertools.pairwise(at))
-    if execution.offload_parameters == "file":
-        gathered += element * largest // ranks
-    buckets = 3 * min(execution.bucket_bytes, 4 * largest * held) if ranks > 1 else 0
-    # As autograd leaves a parameter's gradient, and in the group's.
-    communication = (4 + element) * largest + buckets
-    if ranks > 1 and zero_stage > 1:
-        communication += 4 * largest  # a gradient is on its way while the next group's comes
-    activations = _activations(model, recipe, element, execution)
-    # For the norm a group's gradient is squared and in twice the width; a state in a file is in memory for its update.
-    window = sum(
-        size * largest // padded
-        for place, size in ((execution.offload_parameters, parameters), (execution.offload_optimizer, optimizer))
-        if place == "file"
+    optimizer_in_files, parameters_in_files = (
+        execution.offload_optimizer == "file",
+        execution.offload_parameters == "file",
     )
-    update = max(3 * 4 * largest // share, window, 12 * largest)
+    settings = [
+        Setting(groups, ranks, zero_stage, element, execution.bucket_bytes, size // recipe.micro_batch_size)
+        for size in recipe.batch_sizes
+    ]
+    kept = activations(model, recipe, execution)
+    gradients = max(most_gradients(setting) for setting in settings)
+    # In memory of what is in files: the group at work.
+    window = (8 if element == 4 else 12) * largest // share if optimizer_in_files else 0
+    window += element * largest // ranks if parameters_in_files else 0
+    peak = window + max(*(step_peak(setting, kept) for setting in settings), collection(settings[-1]))
     return Needed(
-        parameters=0 if execution.offload_parameters == "file" else parameters,
-        gradients=4 * held * (padded // ranks if zero_stage > 1 else padded),
-        optimizer=0 if execution.offload_optimizer == "file" else optimizer,
-        gathered=gathered,
-        communication=communication,
-        activations=activations,
-        update=max(0, update - gathered - communication - activations),
+        parameters=0 if parameters_in_files else parameters,
+        gradients=gradients,
+        master=0 if optimizer_in_files or element == 4 else 4 * padded // share,
+        optimizer=0 if optimizer_in_files else 8 * padded // share,
+        transient=max(0, peak - gradients) + peak // 32 + SCRATCH_BYTES,
         checkpoint=min(execution.checkpoint_buffer_bytes, 12 * padded),
     )
 
@@ -141,18 +129,7 @@ def lighter(execution: Execution) -> Iterator[dict[str, object]]:
             yield changed
 
 
-def gradient_sums(leaves: int, ranks: int, zero_stage: int) -> int:
-    """How many partial sums the tree holds at most on a rank: 1 + log2 of the micro-batches it sums, less one.
-
-    No order of a balanced tree needs fewer; stages 2 and 3 hold them for a shard only.
-    """
-    if zero_stage < 2:
-        runs = [leaf_range(rank, ranks, leaves) for rank in range(ranks)]
-        return max(len(piece_spans(run[:count])) for run in runs for count in range(1, len(run) + 1))
-    turns = [min(count, leaves) for count in range(ranks, leaves + ranks, ranks)]
-    return max(len(piece_spans(range(count))) for count in turns)
-
-
+@cache
 def groups_of(model: DecoderConfig) -> list[Group]:
     """The groups that a decoder's parameters will lie in."""
     shapes = tensor_shapes(model)
@@ -164,28 +141,3 @@ def groups_of(model: DecoderConfig) -> list[Group]:
     head = [name for name in shapes if name.startswith(("ln_f", "lm_head"))]
     head += ["word_embeddings.weight"] if model.tied_head else []
     return arrange(shapes, blocks, stem, head)
-
-
-def _activations(model: DecoderConfig, recipe: Recipe, element: int, execution: Execution) -> int:
-    """What one micro-batch's forward pass keeps for its backward pass, with what the head needs.
-
-    Per token and block: two norms' inputs and outputs, queries, keys, values, the attention's output before and after
-    its matrix, and for each network that a token passes through the input and output of its activation, and if gated
-    the gate's output and the product. Of a block that is computed again its input is kept, and in the selective mode
-    what its matrices gave; one such block is whole at a time.
-    """
-    tokens = recipe.micro_batch_size * recipe.sequence_length
-    networks = model.experts.top_k + model.experts.residual if model.experts else 1
-    hidden, attended, shared = model.hidden_size, model.heads * model.head_size, model.grouped_heads * model.head_size
-    products = 2 * hidden + attended + 2 * shared + networks * model.inner_size * (2 if model.gated else 1)
-    block = 5 * hidden + 2 * attended + 2 * shared + (4 if model.gated else 2) * networks * model.inner_size
-    recomputed = -(-model.layers // execution.recompute_every) if execution.recompute != "none" else 0
-    # Two more: gradients on their way back, and a block that is computed again.
-    kept = (model.layers - recomputed + 1 + min(recomputed, 1)) * block
-    kept += recomputed * products if execution.recompute == "selective" else 0
-    kept += min(recomputed, 1 if execution.offload_activations == "file" else recomputed) * hidden
-    attention_bias = 2 * recipe.micro_batch_size * model.heads * recipe.sequence_length**2
-    chunk = 3 * 4 * HEAD_ROWS * model.vocab_size
-    # The head's gradient: summed in float32, then with the loss's own factor; a tied embedding's comes on top.
-    head = (8 if element == 4 else 6) * model.vocab_size * hidden
-    return element * (tokens * kept + attention_bias) + chunk + head

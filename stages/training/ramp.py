@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import ClassVar
+
 from pydantic import PositiveInt
 
 from stages.base import Config
@@ -12,6 +15,8 @@ class BatchSizeRamp(Config):
 
     As GPT-3 (arXiv 2005.14165) and BLOOM did: BLOOM 176B went from 192 to 2048 by 16 over 9,765,625 samples.
     """
+
+    version: ClassVar[str] = "2"  # warm-up and decay of the learning rate are over samples
 
     start: PositiveInt  # samples in the first steps
     increment: PositiveInt  # samples that a step grows by
@@ -41,3 +46,16 @@ class BatchSizeRamp(Config):
             return full
         increments = (full - self.start) // self.increment
         return self.start + taken * increments // self.samples * self.increment
+
+    def taken(self, steps: int, full: int) -> int:
+        """Samples of the first `steps` steps."""
+        return _taken(self, steps, full)
+
+
+@cache
+def _taken(ramp: BatchSizeRamp, steps: int, full: int) -> int:
+    taken = done = 0
+    while done < steps and taken < ramp.samples:
+        taken += ramp.size(taken, full)
+        done += 1
+    return taken + (steps - done) * full

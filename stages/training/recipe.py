@@ -64,12 +64,15 @@ class Recipe(Config):
             )
         if self.batch_size_ramp:
             self.batch_size_ramp.check(self.global_batch_size, self.micro_batch_size)
-        if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than steps {self.steps}")
-        if self.decay_steps is not None and self.warmup_steps + self.decay_steps > self.steps:
+        ramp, steps, said = self.batch_size_ramp, float(self.steps), f"steps {self.steps}"
+        if ramp:  # what the learning rate follows are samples: those of the ramped steps make fewer of the full size
+            steps = ramp.taken(self.steps, self.global_batch_size) / self.global_batch_size
+            said += f", whose samples make {steps:.1f} steps of global_batch_size {self.global_batch_size}"
+        if self.warmup_steps >= steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than {said}")
+        if self.decay_steps is not None and self.warmup_steps + self.decay_steps > steps:
             raise ValueError(
-                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} together exceed "
-                f"steps {self.steps}"
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} together exceed {said}"
             )
         return self
 

@@ -69,8 +69,7 @@ class Saver:
         for index in range(len(model.groups)):
             tensors = model.collect(index)
             if self._writing is not None and tensors is not None:
-                # Copies: without sharding, what was collected is the state itself, and training goes on.
-                self._writing.put({name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()})
+                self._writing.put(tensors)
         if self._writing is not None:
             self._writing.close(complete=True)
         self._step, self._at = step, time.monotonic()

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step."""
+"""The learning rate as a pure function of how far training has come."""
 
 from __future__ import annotations
 
@@ -7,22 +7,31 @@ import math
 from stages.training.recipe import Recipe
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of optimizer step `step` (0-based).
+def learning_rate(recipe: Recipe, step: int, samples: int) -> float:
+    """The learning rate of optimizer step `step` (0-based), before which `samples` were taken.
 
     Linear warm-up that reaches the peak at step `warmup_steps`, then one of: constant; cosine (Loshchilov and
     Hutter, arXiv 1608.03983) or linear down to `final_learning_rate_fraction` of the peak over `decay_steps`;
     warmup_stable_decay (arXiv 2404.06395): the peak until `decay_steps` before the end, then linear. The last step
     of the decay is the first at the final value.
+
+    Where the batch size is ramped, warm-up and decay are over samples, as BLOOM's and Megatron's are: a step counts as
+    the part of a full one that its batch is, and `warmup_steps` and `decay_steps` are of the full size.
     """
-    peak = recipe.learning_rate
-    if step < recipe.warmup_steps:
-        return peak * (step + 1) / (recipe.warmup_steps + 1)
+    peak, ramp, full = recipe.learning_rate, recipe.batch_size_ramp, recipe.global_batch_size
+    done_before: float = step
+    size: float = 1
+    end: float = recipe.steps
+    if ramp:
+        done_before, size = samples / full, ramp.size(samples, full) / full
+        end = ramp.taken(recipe.steps, full) / full
+    if done_before < recipe.warmup_steps:
+        return peak * (done_before + size) / (recipe.warmup_steps + 1)
     if recipe.schedule == "constant":
         return peak
-    decay_steps = recipe.decay_steps or recipe.steps - recipe.warmup_steps
-    start = recipe.steps - decay_steps if recipe.schedule == "warmup_stable_decay" else recipe.warmup_steps
-    done = min(max(step - start, 0) / max(decay_steps - 1, 1), 1.0)
+    decay_steps = recipe.decay_steps or end - recipe.warmup_steps
+    start = end - decay_steps if recipe.schedule == "warmup_stable_decay" else recipe.warmup_steps
+    done = min(max(done_before - start, 0) / max(decay_steps - 1, 1), 1.0)
     kept = 0.5 * (1 + math.cos(math.pi * done)) if recipe.schedule == "cosine" else 1 - done
     final = recipe.final_learning_rate_fraction
     return peak * (final + (1 - final) * kept)

@@ -80,7 +80,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a rank returns when training is done. The same on every rank, but for `sent_bytes`."""
+    """What a rank returns when training is done. The same on every rank, but for bytes sent and held."""
 
     checkpoint: str  # path of the last checkpoint: `stages.training.checkpoints.weights` reads it
     steps: int
@@ -95,3 +95,7 @@ class TrainingResult:
     validation_metrics: Mapping[str, float] = field(default_factory=dict)
     validation_groups: Mapping[str, float] = field(default_factory=dict)  # loss by "source/NAME", "language/NAME"
     sent_bytes: Mapping[str, int] = field(default_factory=dict)  # by this rank since its start, by purpose
+    memory: Mapping[str, int] = field(
+        default_factory=dict
+    )  # bytes of this rank by part (`meters`); "bare": its process
+    ranks: int = 1  # that did the work at the end

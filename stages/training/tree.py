@@ -8,6 +8,7 @@ the tree allows (`Pieces`), sent elsewhere, and finished there: the result is th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,25 @@ def leaf_range(rank: int, ranks: int, leaves: int) -> range:
 def piece_spans(leaves: range) -> list[tuple[int, int]]:
     """(start, length) of the maximal subtrees that a contiguous run of leaves is summed to, from left to right."""
     spans: list[tuple[int, int]] = []
+    for spans in _grown(leaves):  # noqa: B007  # the last one is what is asked for
+        pass
+    return spans
+
+
+def held_after(leaves: range) -> list[int]:
+    """How many such subtrees there are after each leaf of a run: as many sums are held then."""
+    return [len(spans) for spans in _grown(leaves)]
+
+
+def _grown(leaves: range) -> Iterator[list[tuple[int, int]]]:
+    """The spans after each leaf; one list that grows and shrinks."""
+    spans: list[tuple[int, int]] = []
     for leaf in leaves:
         spans.append((leaf, 1))
         while len(spans) > 1 and _siblings(spans[-2], spans[-1]):
             (start, length), _ = spans[-2], spans.pop()
             spans[-1] = (start, 2 * length)
-    return spans
+        yield spans
 
 
 def _siblings(left: tuple[int, int], right: tuple[int, int]) -> bool:

@@ -285,15 +285,18 @@ class ShardedModel:
     def collect(self, index: int) -> dict[str, Tensor] | None:
         """Group `index`'s master weights and moments, "STATE/PARAMETER" -> tensor in its own shape; on rank 0 only.
 
-        A collective: every rank must call it. The same for every number of ranks and every stage.
+        A collective: every rank must call it. The same for every number of ranks and every stage. Tensors are in host
+        memory and the caller's own: training may go on.
         """
         buffers = self.groups[index]
         tensors = {}
         with buffers.states() as states:
             for state, value in states.items():
                 value = value.to(self.collectives.device)
-                full = self.collectives.gather_to_first(value) if self.zero_stage else value
+                shared_out = self.zero_stage and self.collectives.ranks > 1
+                full = self.collectives.gather_to_first(value) if shared_out else value
                 if full is not None and self.collectives.rank == 0:
+                    full = full.to("cpu", copy=not shared_out)
                     for slot in buffers.layout.slots:
                         tensors[f"{state}/{slot.name}"] = full[slot.offset : slot.end].view(slot.shape)
         return tensors if self.collectives.rank == 0 else None

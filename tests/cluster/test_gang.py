@@ -56,6 +56,13 @@ def test_a_lost_rank_restarts_the_gang_whole_and_once(ray_session: Executor, tmp
     assert "1 of 3" in notes[0]
 
 
+def test_a_rank_that_stands_still_is_named_with_the_operation(ray_session: Executor) -> None:
+    ended, _ = run(ray_session, gang(work.stand_still))
+    assert ended.state == "failed"
+    assert "rank 1 was lost: it does not answer" in ended.error
+    assert "rank 0 of 2: exchange of gradients failed or stalled" in ended.error
+
+
 def test_a_rank_lost_too_often_fails_the_step(ray_session: Executor) -> None:
     ended, said = run(ray_session, gang(work.die, ranks=1, restarts=1))
     assert (ended.state, ended.trace) == ("failed", "")

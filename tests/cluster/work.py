@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -130,6 +131,19 @@ def hang(rank: Rank) -> None:
     """A rank that never looks whether it should stop."""
     rank.reporter.note(str(os.getpid()))
     time.sleep(DEADLINE_S)
+
+
+def stand_still(rank: Rank) -> None:
+    """Rank 1 stops in the middle of an exchange."""
+    import torch
+
+    from stages.training.collectives import joined
+
+    with joined(rank, 2) as collectives:
+        collectives.exchange_later([torch.zeros(128)], [1, 1], slice(0, 64))()
+        if rank.index == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        collectives.exchange_later([torch.zeros(128)], [1, 1], slice(0, 64))()
 
 
 def meet_at_a_kept_port(rank: Rank) -> float:

@@ -59,14 +59,15 @@ def training(
     return bloomline, process
 
 
-def goes_on(bloomline: CommandLine, content: str) -> None:
-    """The same work again, in process, ends well, from a checkpoint, with the same bits."""
-    code, out = bloomline("run", *TRAINING, "cluster=inline")
+def goes_on(bloomline: CommandLine, content: str, *where: str) -> str:
+    """The same work again, in process or `where`, ends well, from a checkpoint, with the same bits. What was said."""
+    code, out = bloomline("run", *TRAINING, *(where or ["cluster=inline"]))
     assert code == 0, out
     assert "goes on from the checkpoint of step" in out
     record = pretrained(bloomline)
     assert record is not None
     assert record.content == content
+    return out
 
 
 def test_sigterm_saves_and_stops_and_then_the_driver_is_killed(
@@ -113,7 +114,11 @@ def test_the_ray_head(training, undisturbed: tuple[Path, str]) -> None:
     assert "Traceback" not in out, out
     assert "bloomline" in out.split("Next:")[-1], out
     assert pretrained(bloomline) is None
-    goes_on(bloomline, undisturbed[1])
+    # The machine is smaller now: one rank takes over from two.
+    one_cpu = ["cluster.cpus=1", "steps.pretrain.minimum_ranks=1"]
+    out = goes_on(bloomline, undisturbed[1], *one_cpu)
+    assert "fits with 1 rank" in out
+    assert "there is no room for 2 ranks; goes on with 1" in out
 
 
 def newest_step(command_line: CommandLine) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import weakref
 from pathlib import Path
@@ -19,7 +20,7 @@ from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.evaluation import Bits, EvalReport, EvalResults
 from stages.base import StageError
 from stages.export_model import ExportModel
-from stages.import_model import HuggingFaceDirectory
+from stages.import_model import HuggingFaceDirectory, ImportModel
 from stages.model.config import ExpertsConfig
 from stages.model.huggingface.families import write_config
 from stages.model.quantize_state import quantize_state
@@ -232,3 +233,40 @@ def test_edges_of_the_card_may_be_left_out() -> None:
     steps["export"]["evaluation"] = "corpus"
     with pytest.raises(ConfigError, match=r"steps.export.evaluation.*a step that makes a EvalReport"):
         build("demo", steps)
+
+
+def test_what_the_tokenizer_says_completes_the_config_and_a_chat_template_is_passed_on(
+    good: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(good, source)
+    values = json.loads((source / "config.json").read_text())
+    end = values.pop("eos_token_id")
+    (source / "config.json").write_text(json.dumps(values | {"pad_token_id": None, "bos_token_id": 0}))
+    template = "{% for message in messages %}{{ message.content }}</s>{% endfor %}"
+    alter(source / "tokenizer_config.json", chat_template=[{"name": "default", "template": template}])
+    (source / "special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "<pad>", "special": True}}))
+    checkpoint, context = run_stage(ImportModel(source={"path": str(source)}), {}, tmp_path / "in")
+    assert (checkpoint.config.eos_token_id, checkpoint.config.pad_token_id) == (end, 3)
+    assert checkpoint.config.bos_token_id == 0
+    assert "config.json says bos_token_id 0, the tokenizer 1: that of config.json is kept" in context.notes
+    assert checkpoint.chat_template == template
+    assert (exported(tmp_path / "out", checkpoint).path / "chat_template.jinja").read_text() == template
+
+
+def test_an_evaluation_of_another_model_does_not_get_into_a_card() -> None:
+    model = {"vocab_size": 512, "hidden_size": 32, "layers": 2, "heads": 4}
+    steps: dict[str, dict[str, object]] = {
+        "corpus": {"stage": "corpus", "sources": {"here": {"reader": {"kind": "installed", "packages": ["pydantic"]}}}},
+        "tokenizer": {"stage": "tokenizer", "corpus": "corpus"},
+        "tokens": {"stage": "tokens", "corpus": "corpus", "tokenizer": "tokenizer"},
+        "pretrain": {"stage": "pretrain", "tokens": "tokens", "model": model},
+        "quantize": {"stage": "quantize", "model": "pretrain", "tokens": "tokens"},
+        "of_small": {"stage": "evaluate", "model": "quantize", "corpus": "corpus"},
+        "of_whole": {"stage": "evaluate", "model": "pretrain", "corpus": "corpus"},
+        "export": {"stage": "export", "model": "pretrain", "license": "mit", "evaluation": "of_whole"},
+    }
+    assert build("cards", steps).steps["export"]
+    steps["export"]["evaluation"] = "of_small"
+    with pytest.raises(ConfigError, match="of_small measures the model of quantize, not that of pretrain"):
+        build("cards", steps)

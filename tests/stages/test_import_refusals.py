@@ -51,6 +51,20 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "the tokenizer has 260 tokens, the embedding only 100 rows",
     ),
+    "another tokenizer's end": (
+        lambda p: alter(p / "tokenizer_config.json", eos_token="<|end|>"),
+        "eos_token is '<|end|>', which tokenizer.json does not have",
+    ),
+    "a token that is a number": (lambda p: alter(p / "tokenizer_config.json", bos_token=7), "bos_token is 7, expected"),
+    "other added tokens": (
+        lambda p: alter(p / "tokenizer_config.json", added_tokens_decoder={"2": {"content": "<|end|>"}}),
+        "token 2 is '<|end|>', tokenizer.json that it is '</s>'",
+    ),
+    "templates without a default": (
+        lambda p: alter(p / "tokenizer_config.json", chat_template=[{"name": "tool", "template": "x"}]),
+        "several templates, none named default",
+    ),
+    "no map of tokens": (lambda p: (p / "special_tokens_map.json").write_text("["), "special_tokens_map.json is not J"),
     "more layers": (lambda p: alter(p / "config.json", n_layer=3), "lacks transformer.h.2.input_layernorm.weight"),
     "fewer layers": (lambda p: alter(p / "config.json", n_layer=1), "unused .*transformer.h.1"),
     "other heads": (lambda p: alter(p / "config.json", n_head=7), "48 is not a multiple of heads 7"),

@@ -52,7 +52,7 @@ def test_converts_trains_on_and_records_the_load(dense: Checkpoint, tokens: Toke
         assert values["layer_2_load_violation"] >= 0
         assert values["layer_2_dead_experts"] in range(4)
     assert {"load_balancing_loss", "validation_load_entropy", "validation_load_violation"} <= context.last.keys()
-    assert context.figures == ["loss", "expert_load"]
+    assert context.figures == ["loss", "memory", "expert_load"]
     # The experts have parted.
     weight = trained.state_dict()["blocks.2.mlp.experts.dense_h_to_4h.weight"]
     assert not torch.equal(weight[0], weight[1])

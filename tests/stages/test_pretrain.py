@@ -55,7 +55,7 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     facts = checkpoint.facts
     assert facts["tokens_seen"] == 30 * 8 * 64
     assert facts["validation_loss"] == context.last["validation_loss"] < 0.85 * facts["validation_loss_before"]
-    assert context.figures == ["loss"]
+    assert context.figures == ["loss", "memory"]
     assert context.progressed[-1] == (30, 30)
     losses = [(step, values["loss"]) for step, values in context.recorded if "loss" in values]
     assert [step for step, _ in losses] == list(range(1, 31))
@@ -66,8 +66,8 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     from stages.training import memory
 
     needed = memory.predict(MODEL, stage, stage)
-    measured = [context.last[f"memory_{part}_bytes"] for part in ("parameters", "optimizer", "gradients")]
-    assert measured == [needed.parameters, needed.optimizer, needed.gradients]
+    measured = [context.last[f"memory_{part}_bytes"] for part in ("parameters", "master", "optimizer", "gradients")]
+    assert measured == [needed.parameters, needed.master, needed.optimizer, needed.gradients]
     # The checkpoint holds the weights that were validated last.
     from stages.training.materialise import initial_weights
     from stages.training.recipe import Recipe

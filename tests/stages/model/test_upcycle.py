@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.base import StageError
+from stages.model.config import expert_config
 from stages.model.decoder import Decoder
 from stages.model.transfer import Transfer
-from stages.model.upcycle import expert_config, upcycle
+from stages.model.upcycle import upcycle
 from tests.stages.model.models import random_tokens, shaped, small_model
 
 DENSE = small_model()

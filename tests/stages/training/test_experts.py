@@ -8,7 +8,8 @@ import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
-from stages.model.upcycle import expert_config, upcycle
+from stages.model.config import expert_config
+from stages.model.upcycle import upcycle
 from stages.training.loop import train
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import TrainingResult, TrainingSpec

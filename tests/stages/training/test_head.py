@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
-from stages.training import head, memory
+from stages.training import activations, head
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -41,4 +41,4 @@ def test_large_logits_do_not_overflow(model: Decoder) -> None:
 
 
 def test_the_planner_knows_the_chunk() -> None:
-    assert memory.HEAD_ROWS == head.ROWS
+    assert activations.HEAD_ROWS == head.ROWS

@@ -70,7 +70,7 @@ def test_what_is_offloaded_is_in_files_to_the_byte(tmp_path: Path) -> None:
         model = ShardedModel(task, RECIPE.model_copy(update={"precision": precision}), execution, Collectives())
         padded = sum(one.layout.padded(1) for one in model.groups)
         held = meters.held(model)
-        assert (held["parameters"], held["optimizer"]) == (in_memory * padded, 0)
+        assert (held["parameters"], held["master"], held["optimizer"]) == (in_memory * padded, 0, 0)
         assert in_files * padded <= held["files"] <= in_files * padded + 4 * mmap.PAGESIZE * len(model.groups)
 
 

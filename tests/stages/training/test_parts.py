@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
-from stages.training import buffers, flops, layout, memory, order
+from stages.training import buffers, flops, layout, memory, order, peak
 from stages.training.collectives import Collectives, sum_of_squares
 from stages.training.gradients import Flight
+from stages.training.ramp import BatchSizeRamp
 from stages.training.recipe import Execution, Recipe
 from stages.training.schedule import learning_rate
 from stages.training.tree import Pieces, leaf_range, piece_spans
@@ -28,7 +29,7 @@ from tests.stages.model.models import SHAPES, random_tokens, shaped, small_model
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "warmup_stable_decay", "constant"])
 def test_warm_up_reaches_the_peak_once(schedule: str) -> None:
     recipe = Recipe(steps=100, warmup_steps=10, learning_rate=2.0, schedule=schedule)
-    rates = [learning_rate(recipe, step) for step in range(100)]
+    rates = [learning_rate(recipe, step, 0) for step in range(100)]
     assert rates[:11] == pytest.approx([2.0 * (step + 1) / 11 for step in range(11)])
     assert max(rates) == rates[10] == 2.0
 
@@ -36,14 +37,37 @@ def test_warm_up_reaches_the_peak_once(schedule: str) -> None:
 def test_where_decays_end_and_what_lies_between() -> None:
     fields = {"steps": 101, "learning_rate": 1.0, "final_learning_rate_fraction": 0.2}
     cosine, linear = (Recipe(**fields, schedule=name) for name in ("cosine", "linear"))
-    assert learning_rate(cosine, 100) == pytest.approx(0.2)
-    assert learning_rate(cosine, 50) == pytest.approx(0.6)
-    assert learning_rate(cosine, 25) == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
-    assert learning_rate(linear, 25) == pytest.approx(0.8)
+    assert learning_rate(cosine, 100, 0) == pytest.approx(0.2)
+    assert learning_rate(cosine, 50, 0) == pytest.approx(0.6)
+    assert learning_rate(cosine, 25, 0) == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert learning_rate(linear, 25, 0) == pytest.approx(0.8)
     stable = Recipe(**fields, schedule="warmup_stable_decay", decay_steps=11)
-    assert [learning_rate(stable, step) for step in (50, 90, 95, 100)] == pytest.approx([1.0, 1.0, 0.6, 0.2])
+    assert [learning_rate(stable, step, 0) for step in (50, 90, 95, 100)] == pytest.approx([1.0, 1.0, 0.6, 0.2])
     short = Recipe(**fields, schedule="cosine", decay_steps=51)
-    assert [learning_rate(short, step) for step in (50, 51, 100)] == pytest.approx([0.2] * 3)
+    assert [learning_rate(short, step, 0) for step in (50, 51, 100)] == pytest.approx([0.2] * 3)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "warmup_stable_decay"])
+def test_a_ramped_batch_is_warmed_up_and_decayed_over_samples(schedule: str) -> None:
+    """Where as many samples were taken the learning rate is that of a run at the full size, as BLOOM's was."""
+    fields = {"global_batch_size": 64, "micro_batch_size": 4, "warmup_steps": 10, "schedule": schedule}
+    ramp = BatchSizeRamp(start=16, increment=16, samples=996)
+    ramped = Recipe(**fields, steps=200, batch_size_ramp=ramp, decay_steps=50)
+    samples = [0]
+    for _ in range(200):
+        samples.append(samples[-1] + ramped.batch_size(samples[-1]))
+    assert ramp.taken(200, 64) == samples[-1]
+    whole = samples[-1] // 64
+    assert 64 * whole == samples[-1]  # so that there is such a run
+    full = Recipe(**fields, steps=whole, decay_steps=50)
+    rates = [learning_rate(ramped, step, taken) for step, taken in enumerate(samples[:-1])]
+    for taken, rate in zip(samples[:-1], rates, strict=True):
+        if taken % 64 == 0 and taken >= 640:
+            assert rate == pytest.approx(learning_rate(full, taken // 64, taken), rel=1e-9)
+    assert rates[:3] == pytest.approx([1e-3 * taken / 64 / 11 for taken in (16, 32, 48)])
+    assert rates[-1] == pytest.approx(1e-4)
+    with pytest.raises(ValueError, match="whose samples make"):
+        Recipe(**fields, steps=15, batch_size_ramp=ramp)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +271,7 @@ def test_the_planner_counts_every_expert() -> None:
 
 def test_higher_stages_and_recomputing_need_less() -> None:
     config = DecoderConfig(vocab_size=50_000, hidden_size=1024, layers=24, heads=16)
-    recipe = Recipe(global_batch_size=8, micro_batch_size=1, precision="bfloat16")
+    recipe = Recipe(global_batch_size=32, micro_batch_size=1, precision="bfloat16")
     needed = [memory.predict(config, recipe, Execution(ranks=8, zero_stage=stage)).total for stage in range(4)]
     assert needed == sorted(needed, reverse=True)
     assert len(set(needed)) == 4
@@ -259,14 +283,15 @@ def test_higher_stages_and_recomputing_need_less() -> None:
         {"recompute": "full"},
         {"recompute": "full", "offload_activations": "file"},
     ]
-    kept = [memory.predict(config, recipe, Execution.model_validate(way)).activations for way in ways]
+    recipe = recipe.model_copy(update={"sequence_length": 2048})
+    kept = [memory.predict(config, recipe, Execution.model_validate(way)).transient for way in ways]
     assert kept == sorted(kept, reverse=True)
     assert len(set(kept)) == len(ways)
 
 
 def test_what_is_suggested_needs_less_and_less_and_changes_no_fingerprint() -> None:
     config = DecoderConfig(vocab_size=50_000, hidden_size=1024, layers=24, heads=16)
-    recipe = Recipe(global_batch_size=8, micro_batch_size=1, sequence_length=2048, precision="bfloat16")
+    recipe = Recipe(global_batch_size=32, micro_batch_size=1, sequence_length=2048, precision="bfloat16")
     now = Execution(ranks=8, zero_stage=1)
     suggested = list(memory.lighter(now))
     needed = [memory.predict(config, recipe, now.model_copy(update=fields)).total for fields in suggested]
@@ -281,7 +306,9 @@ def test_what_is_suggested_needs_less_and_less_and_changes_no_fingerprint() -> N
 
 @pytest.mark.parametrize(
     ("leaves", "ranks", "stage", "sums"),
-    [(8, 1, 1, 3), (8, 8, 1, 1), (8, 4, 0, 1), (8, 2, 2, 2), (8, 4, 3, 1), (8, 3, 1, 2)],
-)
-def test_how_many_partial_sums_are_held(leaves: int, ranks: int, stage: int, sums: int) -> None:
-    assert memory.gradient_sums(leaves, ranks, stage) == sums
+    [(8, 1, 1, {(1, 1, 2, 1, 2, 2, 3, 1)}), (8, 8, 1, {(1,)}), (8, 4, 0, {(1, 1)}), (8, 2, 2, {(1, 1, 2, 1)}),
+     (8, 4, 3, {(1, 1)}), (8, 3, 1, {(1, 1), (1, 1, 2), (1, 2, 2)}), (5, 2, 3, {(1, 1, 2)})],
+)  # fmt: skip
+def test_how_many_partial_sums_are_held(leaves: int, ranks: int, stage: int, sums: set[tuple[int, ...]]) -> None:
+    config = DecoderConfig(vocab_size=100, hidden_size=16, layers=1, heads=2)
+    assert peak.Setting(memory.groups_of(config), ranks, stage, 4, 1 << 20, leaves).sums == sums

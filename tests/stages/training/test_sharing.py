@@ -62,8 +62,9 @@ def test_model_states_are_as_large_as_the_closed_form(
     whole = sum(padded(ranks))
     share = [whole if stage > zero_stage else whole // ranks for stage in (1, 2, 3)]
     # Where parameters are float32 they are the master weights, and counted as parameters.
-    optimizer, parameters = (8, 4) if precision == "float32" else (12, 2)
-    expected = {"parameters": parameters * share[2], "gradients": 4 * share[1], "optimizer": optimizer * share[0]}
+    master, parameters = (0, 4) if precision == "float32" else (4, 2)
+    expected = {"parameters": parameters * share[2], "gradients": 4 * share[1], "optimizer": 8 * share[0]}
+    expected["master"] = master * share[0]
     expected["files"] = 0
     if zero_stage == 1:
         expected["gradients"] = 4 * whole // ranks  # after the exchange: less than the paper's stage 1 keeps

@@ -1,0 +1,124 @@
+"""Whether there is room for a step: what it asks, held against what the cluster's nodes have, in words for people.
+
+    fits: needs 0.6 GiB a rank, one of 2 has 11.8 GiB
+    needs 41.0 GiB a rank, a node has 24.0 GiB; it fits with steps.pretrain.zero_stage=3
+
+Demands are predictions that stages make (`Stage.demand`); a stage also says with which `Runtime` fields it would ask
+for less (`Stage.lighter`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cluster.base import Node
+from cluster.placement import room
+from pipelines.graph import Step
+from stages.base import Demand, Resources
+
+
+def lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
+    """What a demand asks that the nodes can't give, or None if it, or with fewer ranks as much as it allows, fits."""
+    lack = _lacking(demand, nodes)
+    return lack if lack and _most_ranks(demand, nodes) is None else None
+
+
+def fitting(demand: Demand, nodes: Sequence[Node]) -> str:
+    """How much of the nodes' memory a demand that fits will need; "" where it does not say."""
+    lack, fewer = _lacking(demand, nodes), _most_ranks(demand, nodes)
+    if lack and fewer:
+        return f"{lack}; fits with {_ranks(fewer)}: {_needs(fewer, nodes)}"
+    needed = _needs(demand, nodes)
+    return f"fits: {needed}" if needed else ""
+
+
+def remedy(step: Step, nodes: Sequence[Node]) -> str:
+    """The overrides with which a step that lacks memory would fit, as its stage suggests, or how near they come."""
+    least: tuple[int, str, Demand] | None = None
+    for fields in step.stage.lighter():
+        demand = replace(step, stage=step.stage.model_copy(update=dict(fields))).demand()
+        overrides = " ".join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
+        if not lacking(demand, nodes):
+            return f"; it fits with {overrides}"
+        if demand.ranks == step.demand().ranks and (least is None or demand.rank.memory_bytes < least[0]):
+            least = demand.rank.memory_bytes, overrides, demand
+    if least is None or _short_of_memory(least[2], nodes) is None:
+        return ""
+    return f"; at the least {gib(least[0])}, with {least[1]}"
+
+
+def _most_ranks(demand: Demand, nodes: Sequence[Node]) -> Demand | None:
+    """The demand with the most of the smaller numbers of ranks that it allows and that fit."""
+    for count in sorted(demand.fewer, reverse=True):
+        smaller = demand.model_copy(update={"ranks": count, "rank": demand.fewer[count], "fewer": {}})
+        if not _lacking(smaller, nodes):
+            return smaller
+    return None
+
+
+def _lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
+    largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
+    if largest is None:
+        return "the cluster has no nodes"
+    if short := _short_of_memory(demand, nodes):
+        return short
+    gang = [(f"a {demand.unit}", demand.rank)] * demand.ranks
+    processes = [*gang, ("the step", demand.task)]
+    for who, need in (*gang[:1], processes[-1]):
+        if not room(need, 1, nodes):
+            return f"{who} asks {_resources(need)}; no node has that (the largest has {_node(largest)})"
+    for what, unit in (("cpus", "CPUs"), ("gpus", "GPUs"), ("memory_bytes", "bytes of memory")):
+        asked = sum(getattr(need, what) for _, need in processes)
+        has = sum(getattr(node, what) for node in nodes)
+        if asked > has:
+            return f"asks {asked:,g} {unit}, the cluster has {has:,g}"
+    placed = room(demand.rank, demand.ranks, nodes)
+    if placed < demand.ranks:
+        return f"asks {_ranks(demand)} with {_resources(demand.rank)} each; the nodes have room for {placed}"
+    return None
+
+
+def _short_of_memory(demand: Demand, nodes: Sequence[Node]) -> str | None:
+    """That every rank needs more than a node has, or than its share of all nodes, if so."""
+    if demand.ranks and demand.rank.memory_bytes > _share(demand.ranks, nodes):
+        return _needs(demand, nodes)
+    return None
+
+
+def _needs(demand: Demand, nodes: Sequence[Node]) -> str:
+    """ "needs 0.6 GiB a rank, one of 2 has 11.8 GiB"; "" where no memory is asked."""
+    largest = max(node.memory_bytes for node in nodes)
+    if demand.ranks and demand.rank.memory_bytes:
+        share = _share(demand.ranks, nodes)
+        has = f"one of {demand.ranks}" if share < largest else "a node"
+        return f"needs {gib(demand.rank.memory_bytes)} a {demand.unit}, {has} has {gib(share)}"
+    if demand.task.memory_bytes:
+        return f"needs {gib(demand.task.memory_bytes)}, a node has {gib(largest)}"
+    return ""
+
+
+def _share(ranks: int, nodes: Sequence[Node]) -> int:
+    """Memory that each of `ranks` equal processes can have at most, wherever they are put."""
+    memory = [node.memory_bytes for node in nodes]
+    return min(max(memory), sum(memory) // ranks)
+
+
+def _ranks(demand: Demand) -> str:
+    return f"{demand.ranks} {demand.unit}{'s' if demand.ranks != 1 else ''}"
+
+
+def gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _resources(need: Resources) -> str:
+    parts = [f"{need.cpus:g} CPUs"] if need.cpus else []
+    parts += [f"{need.gpus:g} GPUs"] if need.gpus else []
+    parts += [gib(need.memory_bytes)] if need.memory_bytes else []
+    parts += [f"{amount:g} {name}" for name, amount in need.custom.items()]
+    return ", ".join(parts) or "nothing"
+
+
+def _node(node: Node) -> str:
+    return _resources(Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom))

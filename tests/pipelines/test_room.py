@@ -1,0 +1,96 @@
+"""What a plan says of memory: that a step fits, with which bytes, or with what it would."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster.base import Node
+from pipelines import cli
+from pipelines.room import fitting, lacking
+from stages.base import Demand, Resources
+
+GIB = 1 << 30
+
+
+def node(gib: float, cpus: int = 4) -> Node:
+    return Node(cpus=cpus, gpus=0, memory_bytes=int(gib * GIB), custom={})
+
+
+def ranks(count: int, gib: float, fewer: dict[int, float] | None = None) -> Demand:
+    smaller = {n: Resources(memory_bytes=int(size * GIB)) for n, size in (fewer or {}).items()}
+    return Demand(
+        task=Resources(cpus=0), ranks=count, rank=Resources(cpus=1, memory_bytes=int(gib * GIB)), fewer=smaller
+    )
+
+
+@pytest.mark.parametrize(
+    ("demand", "nodes", "lack", "fit"),
+    [
+        (ranks(2, 3), [node(8)], None, "fits: needs 3.0 GiB a rank, one of 2 has 4.0 GiB"),
+        (ranks(2, 5), [node(8)], "needs 5.0 GiB a rank, one of 2 has 4.0 GiB", None),
+        (ranks(2, 5), [node(8), node(8)], None, "fits: needs 5.0 GiB a rank, a node has 8.0 GiB"),
+        # Enough on the whole, but not on any two nodes.
+        (ranks(2, 5), [node(9), node(3)], "asks 2 ranks with 1 CPUs, 5.0 GiB each; the nodes have room for 1", None),
+        (
+            ranks(2, 5, {1: 7}), [node(8)], None,
+            "needs 5.0 GiB a rank, one of 2 has 4.0 GiB; fits with 1 rank: needs 7.0 GiB a rank, a node has 8.0 GiB",
+        ),
+        (Demand(task=Resources(memory_bytes=3 * GIB)), [node(8)], None, "fits: needs 3.0 GiB, a node has 8.0 GiB"),
+        (Demand(ranks=2, unit="replica", rank=Resources(memory_bytes=9 * GIB)), [node(8)],
+         "needs 9.0 GiB a replica, one of 2 has 4.0 GiB", None),
+        (Demand(), [node(8)], None, ""),
+    ],
+)  # fmt: skip
+def test_what_is_lacking_and_what_fits(demand: Demand, nodes: list[Node], lack: str | None, fit: str | None) -> None:
+    assert lacking(demand, nodes) == lack
+    if fit is not None:
+        assert fitting(demand, nodes) == fit
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Plans the debug pipeline on a machine of two CPUs; exit code, and each step's plan and reason in one line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def call(memory_gib: int, *words: str) -> tuple[int, dict[str, str]]:
+        machine = ["cluster.cpus=2", f"cluster.memory_bytes={memory_gib * GIB}", f"store.root={tmp_path / 'store'}"]
+        code = cli.run(["plan", "pipeline=debug", *machine, *words])
+        lines = [line.split(None, 2) for line in capsys.readouterr().out.splitlines() if line.strip()]
+        return code, {line[0]: line[2] for line in lines if len(line) == 3}
+
+    return call
+
+
+def test_every_step_that_holds_a_model_says_that_it_fits(plan) -> None:
+    code, said = plan(24)
+    assert code == 0
+    for step, what in {"pretrain": "a rank, one of 2 has 12.0", "moe": "a rank, one of 2 has 12.0",
+                       "quantize": ", a node has 24.0", "evaluate": ", a node has 24.0",
+                       "deploy": "a replica, a node has 24.0"}.items():  # fmt: skip
+        assert re.fullmatch(rf"run +never run; fits: needs 0\.\d GiB ?{re.escape(what)} GiB", said[step]), said[step]
+
+
+def test_the_smallest_stage_that_fits_is_suggested_and_does(plan) -> None:
+    large = ["model@steps.pretrain.model=bloom_560m", "steps.pretrain.global_batch_size=16"]
+    stage_1 = [*large, "steps.pretrain.zero_stage=0"]
+    code, said = plan(22, *stage_1)
+    assert code == 3
+    match = re.search(r"blocked +needs ([\d.]+) GiB a rank, one of 2 has 11.0 GiB; it fits with (.*)", said["pretrain"])
+    assert match, said["pretrain"]
+    assert match[2] == "steps.pretrain.zero_stage=2"
+    code, said = plan(22, *large, "steps.pretrain.zero_stage=1", "until=pretrain")
+    assert code == 3
+    code, said = plan(22, *large, match[2], "until=pretrain")
+    assert code == 0
+    assert "fits: needs" in said["pretrain"]
+
+
+def test_where_nothing_fits_the_least_is_told(plan) -> None:
+    code, said = plan(24, "model@steps.pretrain.model=bloom_176b", "until=pretrain")
+    assert code == 3
+    assert re.search(r"blocked +needs [\d.]+ GiB a rank, one of 2 has 12.0 GiB; at the least [\d.]+ GiB, with steps",
+                     said["pretrain"]), said["pretrain"]  # fmt: skip
