@@ -128,7 +128,7 @@ class Overlaps(Measure):
                 table = np.empty(len(places), HIT)
                 of = found.text_of(places)
                 table["row"], table["gram"] = first + of, found.hashes[places]
-                for hit, text, (start, stop) in zip(table, of, found.characters[places].tolist(), strict=True):
+                for hit, text, (start, stop) in zip(table, of, found.characters(places).tolist(), strict=True):
                     hit["start"] = len(group[text][:start].encode())
                     hit["stop"] = hit["start"] + len(group[text][start:stop].encode())
                 table.tofile(file)
