@@ -32,6 +32,29 @@ class Cuts:
     stops: np.ndarray
 
 
+def covered(rows: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Cuts:
+    """What passages of rows cover, in any order; those that touch or overlap as one."""
+    import numpy as np
+
+    order = np.lexsort((starts, rows))
+    rows, starts, stops = rows[order], starts[order], stops[order]
+    far = int(stops.max(initial=0)) + 1  # what is added for each row keeps those of different ones apart
+    reach = np.maximum.accumulate(stops + rows * far)
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]) | (starts[1:] + rows[1:] * far > reach[:-1])
+    last = np.append(new[1:], True)[: len(new)]
+    return Cuts(rows[new], starts[new], (reach - rows * far)[last])
+
+
+def together(cuts: Sequence[Cuts]) -> Cuts:
+    """What any of them covers."""
+    import numpy as np
+
+    none = np.empty(0, np.int64)
+    columns = zip(*((one.rows, one.starts, one.stops) for one in (Cuts(none, none, none), *cuts)), strict=True)
+    return covered(*map(np.concatenate, columns))
+
+
 @dataclass(frozen=True)
 class Families:
     """Documents that are like another: each with the row of the one of them that stays, and how alike the two are."""

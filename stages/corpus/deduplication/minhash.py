@@ -107,7 +107,7 @@ class Signatures:
         """The hash of a band of each member (uint64)."""
         import numpy as np
 
-        from stages.corpus.measures.shingles import mixed
+        from stages.corpus.measures.rolling import mixed
 
         values = self._band(band, members).astype(np.uint64)
         keys = np.full(len(members), band, np.uint64)

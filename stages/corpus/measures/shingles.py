@@ -2,8 +2,7 @@
 
 Two texts with the same words have the same hashes, whatever their case, punctuation and white space. A word is a run
 of letters, marks and digits; where a script has no spaces between words (Chinese, Japanese, Thai, ...), a character.
-The hash of a run is a polynomial of its characters modulo 2**64, taken from sums over the whole batch (Karp and Rabin,
-"Efficient randomized pattern-matching algorithms", 1987), then mixed. It is the same on every machine and run.
+The hash of a run is that of its characters (see `rolling`), mixed. It is the same on every machine and run.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
+
+from stages.corpus.measures.rolling import inverse_powers, mixed, prefix_sums
 
 if TYPE_CHECKING:
     import numpy as np
 
-_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
-_INVERSE = pow(_BASE, -1, 1 << 64)
 _BETWEEN, _IN_WORD, _WORD = 0, 1, 2  # a character between words, of a word, and one that is a word
-_KEPT_POWERS = 1 << 22
 _TABLE = 1 << 17  # the planes with scripts; above lie ideographs and what no text holds
 
 # Scripts that put no space between words.
@@ -76,7 +74,7 @@ def shingles(texts: Sequence[str], length: int) -> Shingles:
     values = folded[places].astype(np.uint64)
     values <<= np.uint64(1)
     values |= begins_word
-    prefix = _prefix_sums(values)
+    prefix = prefix_sums(values)
 
     first_word = np.searchsorted(places[words], bounds) if len(words) else np.zeros(len(bounds), np.int64)
     count = np.diff(first_word)
@@ -85,7 +83,7 @@ def shingles(texts: Sequence[str], length: int) -> Shingles:
     first = np.arange(starts[-1]) + np.repeat(first_word[:-1] - starts[:-1], runs)
     last = first + np.repeat(np.minimum(length, count) - 1, runs)
     from_, to = words[first], ends[last]
-    hashes = mixed((prefix[to] - prefix[from_]) * _powers(_INVERSE, len(prefix))[from_])
+    hashes = mixed((prefix[to] - prefix[from_]) * inverse_powers(len(prefix))[from_])
     return Shingles(hashes, starts, (places[from_], places[to - 1]), bounds)
 
 
@@ -106,60 +104,9 @@ def _classified(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return folded, kind != _BETWEEN, kind == _WORD
 
 
-def windows(data: np.ndarray, length: int) -> np.ndarray:
-    """The hash of every run of `length` bytes, [len(data) - length + 1]; empty if there is none."""
-    import numpy as np
-
-    if len(data) < length:
-        return np.empty(0, np.uint64)
-    prefix = _prefix_sums(data.astype(np.uint64))
-    inverse = _powers(_INVERSE, len(prefix))[: len(prefix) - length]
-    return mixed((prefix[length:] - prefix[:-length]) * inverse)
-
-
-def mixed(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, in place: every input bit reaches every output bit."""
-    import numpy as np
-
-    values ^= values >> np.uint64(30)
-    values *= np.uint64(0xBF58476D1CE4E5B9)
-    values ^= values >> np.uint64(27)
-    values *= np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(31)
-    return values
-
-
-def _prefix_sums(values: np.ndarray) -> np.ndarray:
-    """[len + 1]: the sums of (value + 1) times the base to the power of its place, modulo 2**64."""
-    import numpy as np
-
-    sums = np.zeros(len(values) + 1, np.uint64)
-    terms = values + np.uint64(1)
-    terms *= _powers(_BASE, len(values))
-    np.cumsum(terms, out=sums[1:])
-    return sums
-
-
-def _powers(base: int, count: int) -> np.ndarray:
-    """The first `count` powers of a base, modulo 2**64."""
-    size = 1 << max(count, 1 << 16).bit_length()
-    return (_kept_powers if size <= _KEPT_POWERS else _new_powers)(base, size)[:count]
-
-
-def _new_powers(base: int, count: int) -> np.ndarray:
-    import numpy as np
-
-    factors = np.full(count, base, np.uint64)
-    factors[0] = 1
-    return np.cumprod(factors)
-
-
-_kept_powers = lru_cache(_new_powers)
-
-
 @cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """Of each character below _TABLE: its lower case (where that is one character), and its kind; then, of all above."""
+    """Of each character below _TABLE, and of all above: its lower case (where that is one character), and its kind."""
     import numpy as np
 
     characters = "".join(map(chr, range(_TABLE)))
