@@ -173,9 +173,33 @@ def _sorted(pieces: list[Piece]) -> Piece:
     """All records of some pieces, by key."""
     import numpy as np
 
-    keys, values = (np.concatenate(columns) for columns in zip(*pieces, strict=True))
-    order = np.argsort(keys)
+    keys, values = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
+    order = ascending(keys)
     return keys[order], values[order]
+
+
+def ascending(keys: np.ndarray) -> np.ndarray:
+    """The order of keys (uint64), as np.argsort has it but that of equal ones is their own.
+
+    Several times as fast: numpy sorts plain numbers with vector instructions, so each place rides in the low bits of
+    its key. Keys that differ in these bits alone are rare among hashes, and put right afterwards.
+    """
+    import numpy as np
+
+    if not len(keys):
+        return np.empty(0, np.int64)
+    free = 64 - int(keys.max()).bit_length()  # bits at the top that no key has
+    places = np.uint64((1 << len(keys).bit_length()) - 1)
+    packed = keys << np.uint64(min(free, 63))
+    packed &= ~places
+    packed |= np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    packed &= places
+    order = packed.astype(np.int64)
+    found = keys[order]
+    if (found[1:] < found[:-1]).any():
+        order = order[np.argsort(found, kind="stable")]
+    return order
 
 
 Least = tuple[
@@ -200,5 +224,5 @@ def _least(one: Least, other: Least) -> Least:
     if not len(one[0]):
         return other
     keys, values, several = (np.concatenate(columns) for columns in zip(one, other, strict=True))
-    order = np.argsort(keys)
+    order = ascending(keys)
     return _least_of(keys[order], values[order], several[order])

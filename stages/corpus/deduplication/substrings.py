@@ -22,7 +22,7 @@ from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
 from stages.corpus.index import Cuts, Index, Judge, Ruling, covered, together
 from stages.corpus.measures.rolling import inverse_powers, mixed, prefix_sums
-from stages.corpus.spill import Spill, repeats
+from stages.corpus.spill import Spill, ascending, repeats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,10 +89,7 @@ def repeated(passages: Passages, length: int, folder: Path, memory_bytes: int) -
             )  # of one hash, but not the first passage of it
             for addresses, firsts in _ascending(pairs):
                 same = _same(passages, addresses, passages.addresses(firsts), length)
-                again = addresses[same]
-                row = passages.rows(again)
-                again -= passages.begins(row)
-                found.append(covered(row, again, again + length))
+                found.append(_cover(passages, addresses[same], length))
                 others = addresses[~same]
                 unlike.add(_hashes_at(passages, others, length), passages.positions(others))
             pairs.clear()
@@ -112,8 +109,8 @@ def _candidates(passages: Passages, length: int, spill: Spill, folder: Path, mem
                     places = of_passage[np.append(True, of_passage[1:] != of_passage[:-1])[: len(of_passage)]]
                     seeds.add(grams[places], chunk.moved(places, chunk.addresses))
             for _, addresses, firsts in repeats(seeds):
-                every = np.unique(np.concatenate([addresses, firsts])).astype(np.uint64)
-                again.add(every, np.zeros(len(every), np.int64))
+                for every in (addresses, firsts[np.append(True, firsts[1:] != firsts[:-1])]):
+                    again.add(every.astype(np.uint64), np.zeros(len(every), np.int64))
         coming = (addresses for addresses, _ in _ascending(again))
         pending = next(coming, np.empty(0, np.int64))
         for chunk in passages.chunks():
@@ -142,7 +139,7 @@ def _ascending(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         found = list(pieces())
         if found:
             keys, values = (np.concatenate(columns) for columns in zip(*found, strict=True))
-            order = np.argsort(keys)
+            order = ascending(keys) if len(found) > 1 else slice(None)
             yield keys[order].astype(np.int64), values[order]
 
 
@@ -209,6 +206,17 @@ def _same(passages: Passages, addresses: np.ndarray, others: np.ndarray, length:
         whole = np.arange(int(count.sum())) + np.repeat(np.arange(len(some)) * (length - 1), count)
         same[first : first + len(whole)] = until[whole + length] == until[whole]
     return same
+
+
+def _cover(passages: Passages, addresses: np.ndarray, length: int) -> Cuts:
+    """What the passages at addresses (ascending) cover."""
+    import numpy as np
+
+    new = np.append(True, np.diff(addresses) > 1)[: len(addresses)]
+    first, last = addresses[new], addresses[np.append(new[1:], True)[: len(new)]]
+    row = passages.rows(first)
+    begins = passages.begins(row)
+    return covered(row, first - begins, last - begins + length)
 
 
 def _of_characters(passages: Passages, cuts: Cuts) -> Cuts:
