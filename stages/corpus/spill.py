@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -27,20 +28,23 @@ Piece = tuple["np.ndarray", "np.ndarray"]  # keys (uint64), ascending, and their
 
 @dataclass(frozen=True)
 class _Run:
-    """Records in a file: all keys, ascending, then all values. `samples`: every so many-th key."""
+    """Records in a file: all keys, ascending, then all values. `samples`: every `step`-th key."""
 
     file: Path
     count: int
     samples: np.ndarray
+    step: int
 
-    def place_of(self, key: int | None) -> int:
+    def place_of(self, key: int) -> int:
         """How many of its keys are smaller."""
         import numpy as np
 
-        if key is None:
-            return self.count
-        keys = np.memmap(self.file, np.uint64, "r", shape=(self.count,))
-        return int(np.searchsorted(keys, np.uint64(key)))
+        sample = int(np.searchsorted(self.samples, np.uint64(key)))
+        if not sample:
+            return 0
+        start = (sample - 1) * self.step
+        keys = np.fromfile(self.file, np.uint64, min(self.step, self.count - start), offset=8 * start)
+        return start + int(np.searchsorted(keys, np.uint64(key)))
 
     def read(self, start: int, stop: int) -> Piece:
         import numpy as np
@@ -98,10 +102,12 @@ class Spill:
             yield self._all_held
             return
         self._write()
-        cuts = self._cuts()
-        for low, high in zip([0, *cuts], [*cuts, None], strict=True):
-            spans = [(run, run.place_of(low), run.place_of(high)) for run in self._runs]
-            yield lambda spans=spans: self._read([(run, start, stop) for run, start, stop in spans if start < stop])
+        starts = [0] * len(self._runs)
+        for cut in [*self._cuts(), None]:
+            stops = [run.count if cut is None else run.place_of(cut) for run in self._runs]
+            spans = [span for span in zip(self._runs, starts, stops, strict=True) if span[1] < span[2]]
+            yield partial(self._read, spans)
+            starts = stops
 
     def _all_held(self) -> Iterator[Piece]:
         if self._records:
@@ -120,7 +126,7 @@ class Spill:
         with file.open("wb") as out:
             keys.tofile(out)
             values.tofile(out)
-        self._runs.append(_Run(file, len(keys), keys[:: self._step].copy()))
+        self._runs.append(_Run(file, len(keys), keys[:: self._step].copy(), self._step))
         self._held, self._records = [], 0
 
     @property
