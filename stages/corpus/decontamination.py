@@ -101,9 +101,14 @@ class Decontaminate(Config):
                 for task, runs in grams.items()
             }
             dropped = np.array(sorted(found) if self.action == "drop" else [], np.int64)
-            values = [", ".join(sorted(found[row])) for row in dropped.tolist()]
             return Ruling(
-                OPERATION, RULE, str(self.words), dropped, values, together(cuts), contamination=contamination
+                operation=OPERATION,
+                rule=RULE,
+                threshold=str(self.words),
+                rows=dropped,
+                values=lambda places: [", ".join(sorted(found[row])) for row in dropped[places].tolist()],
+                cuts=together(cuts),
+                contamination=contamination,
             )
 
         return judge

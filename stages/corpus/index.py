@@ -64,9 +64,12 @@ class Families:
     similarity: np.ndarray  # float64, 0 to 1
 
 
+Values = Callable[["np.ndarray"], Sequence[str]]  # what is told of those of a ruling's rows that stand at given places
+
+
 @dataclass(frozen=True)
 class Ruling:
-    """Documents that are dropped by one rule: rows of the index, and for each the value that the ledger tells.
+    """Documents that are dropped by one rule: rows of the index, and the values that the ledger tells of them.
 
     A rule may cut passages instead, and it may tell which documents are alike.
     """
@@ -75,10 +78,15 @@ class Ruling:
     rule: str
     threshold: str
     rows: np.ndarray  # int64
-    values: Sequence[str] | np.ndarray  # one a row
+    values: Values
     cuts: Cuts | None = None
     families: Families | None = None
     contamination: Mapping[str, Contamination] = field(default_factory=dict)  # by evaluation task
+
+
+def nothing_told(places: np.ndarray) -> Sequence[str]:
+    """The values of a ruling that drops nothing."""
+    return []
 
 
 Judge = Callable[["Index", "np.ndarray"], Ruling]  # of the index and of which rows are still kept (bool)
@@ -136,6 +144,7 @@ def over_limit(limit_bytes: int) -> Judge:
         table = index.table[rows]
         order = np.lexsort((table["id_low"], table["id_high"], table["key_low"], table["key_high"]))
         over = order[np.cumsum(table["size"][order]) > np.uint64(limit_bytes)]
-        return Ruling("limit", "over", str(limit_bytes), rows[over], [str(size) for size in table["size"][over]])
+        sizes = table["size"][over]
+        return Ruling("limit", "over", str(limit_bytes), rows[over], lambda places: list(map(str, sizes[places])))
 
     return judge

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RECORD_BYTES = 64  # that a record takes while it is sorted, or looked up
 FEWEST_RECORDS = 1 << 10  # at a time, however little memory is given
+LAST_KEY = (1 << 64) - 1
 SAMPLES = 64  # keys that are remembered for every part's worth of a run
 
 Piece = tuple["np.ndarray", "np.ndarray"]  # keys (uint64), ascending, and their values (int64)
@@ -94,19 +95,20 @@ class Spill:
             self._records += len(piece[0])
 
     def parts(self) -> Iterator[Callable[[], Iterator[Piece]]]:
-        """All records, by ascending keys, those of a key in one part. Of each its pieces, to be read as often as asked.
+        """All records, by ascending keys, those of a key in one part and in the order in which they were added.
 
-        A part is one piece, unless a single key has more records than fit. Nothing may be added any more.
+        Of each part its pieces, to be read as often as asked: one, or several of a single key that has more records
+        than fit. Nothing may be added any more.
         """
         if not self._runs:
             yield self._all_held
             return
         self._write()
         starts = [0] * len(self._runs)
-        for cut in [*self._cuts(), None]:
+        for cut, alone in self._cuts():
             stops = [run.count if cut is None else run.place_of(cut) for run in self._runs]
             spans = [span for span in zip(self._runs, starts, stops, strict=True) if span[1] < span[2]]
-            yield partial(self._read, spans)
+            yield partial(self._read, spans, alone)
             starts = stops
 
     def _all_held(self) -> Iterator[Piece]:
@@ -133,24 +135,27 @@ class Spill:
     def _step(self) -> int:
         return max(self._capacity // SAMPLES, 1)
 
-    def _cuts(self) -> list[int]:
-        """Keys at which parts begin, but for the first: with no more than about the capacity between two."""
+    def _cuts(self) -> list[tuple[int | None, bool]]:
+        """Where parts end: the key after them (None: all the rest), and whether it is a single key that may not fit."""
         import numpy as np
 
         samples = np.sort(np.concatenate([run.samples for run in self._runs]))
         every = max(SAMPLES - len(self._runs), SAMPLES // 2)  # of each run up to a step more lies between two samples
-        found: list[int] = np.unique(samples[every::every]).tolist()
-        return [cut for cut in found if cut > 0]
+        keys, times = np.unique(samples[every::every], return_counts=True)
+        cuts: list[tuple[int | None, bool]] = []
+        for key, many in zip(keys.tolist(), (times > 1).tolist(), strict=True):
+            cuts.append((key, False))
+            if many:
+                cuts.append((key + 1 if key < LAST_KEY else None, True))
+        return cuts if cuts and cuts[-1][0] is None else [*cuts, (None, False)]
 
-    def _read(self, spans: list[tuple[_Run, int, int]]) -> Iterator[Piece]:
-        if not spans:
-            return
-        if sum(stop - start for _, start, stop in spans) <= 2 * self._capacity:
+    def _read(self, spans: list[tuple[_Run, int, int]], alone: bool) -> Iterator[Piece]:
+        if alone:
+            for run, start, stop in spans:
+                for place in range(start, stop, self._capacity):
+                    yield run.read(place, min(place + self._capacity, stop))
+        elif spans:
             yield _sorted([run.read(start, stop) for run, start, stop in spans])
-            return
-        for run, start, stop in spans:
-            for place in range(start, stop, self._capacity):
-                yield run.read(place, min(place + self._capacity, stop))
 
 
 def repeats(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

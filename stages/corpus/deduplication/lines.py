@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeInt
 
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
-from stages.corpus.index import Cuts, Index, Judge, Ruling
+from stages.corpus.index import Cuts, Index, Judge, Ruling, nothing_told
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ class TemplateLines(Rule):
             rows, starts, stops = np.concatenate(found).astype(np.int64).T
             order = np.lexsort((starts, rows))
             cuts = Cuts(rows[order], starts[order], stops[order])
-            return Ruling("deduplicate", self.rule, str(self.min_count), np.empty(0, np.int64), [], cuts)
+            return Ruling("deduplicate", self.rule, str(self.min_count), np.empty(0, np.int64), nothing_told, cuts)
 
         return judge
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from stages.corpus.deduplication.passages import Chunk, Passages
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
-from stages.corpus.index import Cuts, Index, Judge, Ruling, covered, together
+from stages.corpus.index import Cuts, Index, Judge, Ruling, covered, nothing_told, together
 from stages.corpus.measures.rolling import inverse_powers, mixed, prefix_sums
 from stages.corpus.spill import Spill, ascending, repeats
 
@@ -66,7 +66,7 @@ class RepeatedSubstrings(Rule):
             ends = [np.fromfile(folder / ENDS, np.int64) for folder in folders]
             passages = Passages([folder / TEXT for folder in folders], ends, index, kept)
             cuts = repeated(passages, self.min_bytes, drafts.folder, drafts.memory_bytes)
-            return Ruling("deduplicate", self.rule, str(self.min_bytes), np.empty(0, np.int64), [], cuts)
+            return Ruling("deduplicate", self.rule, str(self.min_bytes), np.empty(0, np.int64), nothing_told, cuts)
 
         return judge
 
