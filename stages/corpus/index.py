@@ -124,8 +124,8 @@ class Index:
         """Rows in the order in which they may stay: by the rank of their source, then by id."""
         import numpy as np
 
-        table = self.table[rows]
-        ordered: np.ndarray = rows[np.lexsort((table["id_low"], table["id_high"], self.rank[rows]))]
+        low, high = (self.table[name][rows] for name in ("id_low", "id_high"))
+        ordered: np.ndarray = rows[np.lexsort((low, high, self.rank[rows]))]
         return ordered
 
     def ids(self, rows: np.ndarray) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 RECORD_BYTES = 64  # that a record takes while it is sorted, or looked up
-FEWEST_RECORDS = 1 << 10  # at a time, however little memory is given
+FEWEST_RECORDS = 1 << 16  # at a time, however little memory is given: with fewer, runs are many and short
 LAST_KEY = (1 << 64) - 1
 SAMPLES = 64  # keys that are remembered for every part's worth of a run
 
@@ -178,6 +178,18 @@ def repeats(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
             again = (keys[places] == wanted) & (first[places] != values)
             if again.any():
                 yield wanted[again], values[again], first[places[again]]
+
+
+def frequent(spill: Spill, times: int) -> Iterator[np.ndarray]:
+    """The keys that come so many times or more, ascending, in batches. Values do not matter."""
+    import numpy as np
+
+    for pieces in spill.parts():
+        keys, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+        for piece, _ in pieces():  # several pieces are of one key
+            found, here = np.unique(piece, return_counts=True)
+            keys, counts = (found, here) if not len(keys) else (keys, counts + here)
+        yield keys[counts >= times]
 
 
 def _sorted(pieces: list[Piece]) -> Piece:

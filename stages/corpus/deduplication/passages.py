@@ -62,6 +62,11 @@ class Passages:
         found: np.ndarray = self._begins[rows]
         return found
 
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """The bytes of rows' texts."""
+        found: np.ndarray = self._sizes[rows]
+        return found
+
     def addresses(self, positions: np.ndarray) -> np.ndarray:
         import numpy as np
 
@@ -77,10 +82,6 @@ class Passages:
     def bytes_of(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The bytes from addresses on, end to end (uint8). None reaches into another text."""
         return self._texts.gather(starts, lengths)
-
-    def text(self, row: int) -> np.ndarray:
-        """The bytes of a row's text."""
-        return self._texts.read(int(self._begins[row]), int(self._begins[row] + self._sizes[row]))
 
 
 @dataclass(frozen=True)

@@ -220,19 +220,23 @@ def _cover(passages: Passages, addresses: np.ndarray, length: int) -> Cuts:
 
 
 def _of_characters(passages: Passages, cuts: Cuts) -> Cuts:
-    """The cuts as far as they are whole characters of UTF-8."""
+    """The cuts as far as they are whole characters of UTF-8, which have up to three bytes after their first."""
     import numpy as np
 
-    found: list[tuple[int, int, int]] = []
-    row, data = -1, np.empty(0, np.uint8)
-    for of, start, stop in zip(cuts.rows.tolist(), cuts.starts.tolist(), cuts.stops.tolist(), strict=True):
-        if of != row:
-            row, data = of, passages.text(of)
-        while start < stop and data[start] & 0xC0 == 0x80:
-            start += 1
-        while stop > start and stop < len(data) and data[stop] & 0xC0 == 0x80:
-            stop -= 1
-        if start < stop:
-            found.append((row, start, stop))
-    rows, starts, stops = np.array(found, np.int64).reshape(-1, 3).T
-    return Cuts(rows, starts, stops)
+    begins, ends = passages.begins(cuts.rows), passages.begins(cuts.rows) + passages.sizes(cuts.rows)
+    starts, stops = begins + cuts.starts, begins + cuts.stops
+    for _ in range(3):
+        starts += (starts < stops) & _within_character(passages, np.minimum(starts, ends - 1))
+    for _ in range(3):
+        stops -= (starts < stops) & (stops < ends) & _within_character(passages, np.minimum(stops, ends - 1))
+    left = starts < stops
+    return Cuts(cuts.rows[left], (starts - begins)[left], (stops - begins)[left])
+
+
+def _within_character(passages: Passages, addresses: np.ndarray) -> np.ndarray:
+    """Whether there is a byte that is not the first of its character."""
+    import numpy as np
+
+    pieces = [addresses[start : start + COMPARED] for start in range(0, len(addresses), COMPARED)]
+    found = [passages.bytes_of(piece, np.ones(len(piece), np.int64)) & 0xC0 == 0x80 for piece in pieces]
+    return np.concatenate([np.empty(0, bool), *found])
