@@ -87,6 +87,8 @@ def test_a_larger_corpus_takes_no_more_memory_but_for_its_documents(
     # Where every byte may begin a passage there are fewer documents, and longer ones.
     fewest, documents, words = (1 << 12, 25, 100) if rule["rule"] == "substrings" else (1 << 9, 1000, 5)
     monkeypatch.setattr(spill, "FEWEST_RECORDS", fewest)
+    monkeypatch.setattr("stages.corpus.deduplication.substrings.COMPARED", 1 << 12)
+    monkeypatch.setattr("stages.corpus.deduplication.passages.CHUNK_BYTES", 1 << 12)
     peaks, counts = [], []
     for times in (1, 4):
         texts = [
@@ -107,4 +109,4 @@ def test_a_larger_corpus_takes_no_more_memory_but_for_its_documents(
         cuts = 24 * len(ruling.cuts.rows) if ruling.cuts else 0  # what is found is held
         peaks.append(tracemalloc.get_traced_memory()[1] - 6 * cuts)
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 100 * (counts[1] - counts[0]) + 0.1 * peaks[0], peaks
+    assert peaks[1] - peaks[0] < 100 * (counts[1] - counts[0]) + 0.2 * peaks[0], peaks
