@@ -58,7 +58,7 @@ def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) ->
         kept[ruling.rows] = False
         fates[ruling.rows] = FIRST_RULING + number
         rulings.append(ruling)
-    fates[kept] = np.where(split(index, kept)[kept], VALIDATION, TRAIN)
+    fates[kept] = np.where(split(index, kept, _lost(len(index), rulings))[kept], VALIDATION, TRAIN)
     told = [_Told.of(ruling) for ruling in rulings]
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -79,6 +79,17 @@ def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) ->
         rules=tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings),
         contamination={task: found for ruling in rulings for task, found in ruling.contamination.items()},
     )
+
+
+def _lost(count: int, rulings: Sequence[Ruling]) -> np.ndarray:
+    """The bytes that are cut out of each row at most: what two rulings cut counts twice."""
+    import numpy as np
+
+    lost = np.zeros(count, np.int64)
+    for ruling in rulings:
+        if ruling.cuts is not None:
+            np.add.at(lost, ruling.cuts.rows, ruling.cuts.stops - ruling.cuts.starts)
+    return lost
 
 
 @dataclass(frozen=True)

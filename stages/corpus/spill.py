@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from stages.corpus.finished import ASIDE
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -58,7 +60,7 @@ class Spill:
     """Records under way. A context manager: what it wrote goes with it."""
 
     def __init__(self, folder: Path, memory_bytes: int) -> None:
-        """`folder`: for a folder of its own, if there is something to write."""
+        """`folder`: for a folder of its own, if there is something to write; `clear_leftovers` knows its name."""
         self._folder, self._own = folder, ""
         self._capacity = max(memory_bytes // RECORD_BYTES, FEWEST_RECORDS)
         self._held: list[Piece] = []
@@ -122,7 +124,7 @@ class Spill:
             return
         if not self._own:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._own = tempfile.mkdtemp(prefix="spill-", dir=self._folder)
+            self._own = tempfile.mkdtemp(prefix=f"spill{ASIDE}", dir=self._folder)
         keys, values = _sorted(self._held)
         file = Path(self._own) / f"{len(self._runs):06d}.bin"
         with file.open("wb") as out:

@@ -16,6 +16,7 @@ from tests.stages.corpus import children
 from tests.stages.corpus.examples import digests, prose, source, write_lines
 
 KILLS = 20
+MEASURING_KILLS = 8
 
 
 def values(folder: Path, files: int = 12) -> dict[str, Any]:
@@ -59,6 +60,38 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     last.join(60)
     assert last.exitcode == 0
     assert digests(tmp_path / "last") == digests(tmp_path / "calm")
+
+
+def test_kills_while_shards_are_measured_change_nothing(tmp_path: Path) -> None:
+    rules = [{"rule": "near"}, {"rule": "lines", "min_count": 2}, {"rule": "substrings"}]
+    config = values(tmp_path / "in") | {"deduplicate": rules, "memory_bytes": 1, "min_characters": 10}
+    scratch = tmp_path / "scratch"
+    began = time.monotonic()
+    children.run(config, tmp_path / "calm", tmp_path / "calm scratch")
+    measured, decided = (tmp_path / "calm scratch" / name for name in ("measured", "decided"))
+    first = min(path.stat().st_ctime for path in measured.rglob("*"))
+    phase_s = max(path.stat().st_ctime for path in decided.rglob("*")) - first
+    chance, kills, runs, resumed = random.Random(3), 0, 0, False
+    while kills < MEASURING_KILLS:
+        assert time.monotonic() - began < 120
+        runs += 1
+        child = children.start(config, tmp_path / f"out{runs}", scratch)
+        while child.is_alive() and not (scratch / "measured").exists():
+            time.sleep(0.001)
+        child.join(chance.uniform(0, phase_s / 2))
+        child.kill()
+        child.join(60)
+        if child.exitcode == 0:
+            assert digests(tmp_path / f"out{runs}") == digests(tmp_path / "calm")
+            shutil.rmtree(scratch)
+        else:
+            kills += 1
+            done = len(list((scratch / "measured").rglob(MARKER)))
+            resumed = resumed or 0 < done < 36
+    assert resumed
+    children.run(config, tmp_path / "last", scratch)
+    assert digests(tmp_path / "last") == digests(tmp_path / "calm")
+    assert not list(scratch.glob("measured/spill*"))  # what killed ones left there is gone
 
 
 def cut(path: Path) -> None:
