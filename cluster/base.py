@@ -9,13 +9,11 @@ module outside `cluster/` imports ray, and this module does not either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self
 
 from stages.base import Application, Demand, Resources, Served, StageError
-
-T = TypeVar("T")
 
 
 class ClusterError(StageError):
@@ -50,33 +48,35 @@ class Send(Protocol):
         """True once the driver asked this work to stop. Cheap: may be called every training step."""
 
 
+@dataclass(frozen=True)
+class Gang:
+    """What several processes at once are to do: see `stages.base.Context.gang`."""
+
+    function: Callable[..., Any]  # of a Rank and `arguments`
+    arguments: tuple[Any, ...] = ()
+    ranks: int = 1
+    rank: Resources = Resources()  # of each
+    fewer: Mapping[int, Resources] = field(default_factory=dict)
+    max_restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is to be done for each of several items: see `stages.base.Context.map`."""
+
+    function: Callable[[Any], Any]
+    items: Sequence[Any]
+    workers: int = 0  # 0: as many as there is room for
+    resources: Resources = Resources()  # of each
+    max_retries: int = 3
+
+
 class Launcher(Protocol):
     """What a step may start beside itself."""
 
-    def gang(
-        self,
-        step: str,
-        function: Callable[..., T],
-        arguments: tuple[Any, ...],
-        *,
-        ranks: int,
-        rank: Resources,
-        fewer: Mapping[int, Resources],
-        max_restarts: int,
-        send: Send,
-    ) -> list[T]: ...
+    def gang(self, step: str, gang: Gang, send: Send) -> list[Any]: ...
 
-    def map(
-        self,
-        step: str,
-        function: Callable[[Any], T],
-        items: Sequence[Any],
-        *,
-        workers: int,
-        resources: Resources,
-        max_retries: int,
-        send: Send,
-    ) -> Iterator[tuple[int, T]]: ...
+    def map(self, step: str, items: Items, send: Send) -> Iterator[tuple[int, Any]]: ...
 
     def serve(self, application: Application) -> Served: ...
 

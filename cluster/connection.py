@@ -8,17 +8,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ import ray
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster, this_machine
 from cluster.reach import probe
+from cluster.temporary import TemporaryDirectory
 from stages.base import Resources
 
 PROBE_EVERY_S = 2.0
 HEAD_TIMEOUT_S = 12.0  # a head that does not answer for this long is gone; after 60 s Ray ends this process unsaid
-LONGEST_TEMPORARY_DIRECTORY = 40  # characters: Ray makes Unix sockets below it, whose paths end at 107
-JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job, with the job's metadata
+ENTRYPOINT_CPUS = "entrypoint_cpus"  # in a job's metadata: how many CPUs of the driver's node are set aside for it
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -47,27 +48,28 @@ class Connection:
         self._closing = threading.Event()
         elsewhere = isinstance(config, RemoteCluster) and config.address != "auto"
         self._owned = elsewhere or not ray.is_initialized()
-        self._directory: Path | None = None
+        self._directory: TemporaryDirectory | None = None
         self._probed = self._answered = time.monotonic()
         self._family: set[psutil.Process] = set()  # every process seen of a cluster that was started here
         if not self._owned:
             self._connected.set()
         elif isinstance(config, LocalCluster):
-            self._directory = _temporary_directory()
+            self._directory = TemporaryDirectory()
             # Ray asks the kernel to end its processes with the thread that started them (PR_SET_PDEATHSIG): so that a
             # killed driver leaves none behind, and the thread must stay. As it is not the main thread, Ray leaves the
             # handler of SIGTERM to us.
-            threading.Thread(target=self._live, args=(config, self._directory), name="ray", daemon=True).start()
+            threading.Thread(target=self._live, args=(config, self._directory.path), name="ray", daemon=True).start()
         else:
             _join(config)
             self._connected.set()
 
     @property
     def nodes(self) -> list[Node]:
-        """The machines of the cluster. Does not wait for one that is being started."""
+        """The machines of the cluster, without what is set aside for this driver. Does not wait for one that is being
+        started."""
         if self._owned and isinstance(self._config, LocalCluster):
             return [this_machine(self._config)]
-        return nodes()
+        return nodes(_set_aside_cpus())
 
     @property
     def can_grow(self) -> bool:
@@ -110,12 +112,12 @@ class Connection:
             ray.shutdown(wait_for_processes=True)
         self._closing.set()
         if self._directory and not keep_logs:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.remove()
 
     @property
     def logs(self) -> Path | None:
         """Where the processes of a cluster that was started here write their logs."""
-        return self._directory / "session_latest" / "logs" if self._directory else None
+        return self._directory.path / "session_latest" / "logs" if self._directory else None
 
     def _live(self, config: LocalCluster, directory: Path) -> None:
         try:
@@ -138,9 +140,21 @@ class Connection:
         self._closing.wait()
 
 
-def nodes() -> list[Node]:
-    """The machines of the cluster that this process is in, with all that they have."""
-    return [_node(entry["Resources"]) for entry in ray.nodes() if entry["Alive"]]  # type: ignore[no-untyped-call]
+def nodes(without_cpus: float = 0) -> list[Node]:
+    """The machines of the cluster that this process is in, with all that they have but `without_cpus` of its own."""
+    found = []
+    here = ray.get_runtime_context().get_node_id()
+    for entry in ray.nodes():  # type: ignore[no-untyped-call]
+        if entry["Alive"]:
+            node = _node(entry["Resources"])
+            own = entry["NodeID"] == here
+            found.append(replace(node, cpus=max(node.cpus - without_cpus, 0)) if own else node)
+    return found
+
+
+def _set_aside_cpus() -> float:
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
+    return float(job.get("metadata", {}).get(ENTRYPOINT_CPUS, 0))
 
 
 def free() -> Resources:
@@ -219,13 +233,6 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _temporary_directory() -> Path:
-    base = tempfile.gettempdir()
-    return Path(
-        tempfile.mkdtemp(prefix="bloomline-", dir=base if len(base) <= LONGEST_TEMPORARY_DIRECTORY - 18 else "/tmp")
-    )
 
 
 def _node(resources: Mapping[str, float]) -> Node:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,12 +23,12 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.attempt import WorkError
-from cluster.base import Message, Outcome, Send
+from cluster.base import Gang, Message, Outcome, Send
 from cluster.connection import free, nodes
 from cluster.death import cause_of_death
 from cluster.placement import bundle, describe, describe_nodes, fits, options
 from cluster.rank import Ended, Place, RankProcess, Seat
-from stages.base import Resources, StageError, Stopped
+from stages.base import StageError, Stopped
 
 POLL_S = 0.2  # how often the gang looks whether it was asked to stop
 START_TIMEOUT_S = 120.0  # for the processes of placed ranks to answer: on a loaded machine they take seconds
@@ -46,11 +45,7 @@ class GangSpec:
     """What a gang is to do, and where it may run."""
 
     step: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    ranks: int
-    resources: Resources  # of each rank
-    fewer: Mapping[int, Resources]  # with how many ranks it may go on where there is no room, and what each then asks
+    gang: Gang
     group_name: str  # unique: the driver finds a placement group by it that this process could not remove
     can_grow: bool  # whether nodes may join the cluster
     placement_timeout_s: float
@@ -64,14 +59,15 @@ class PlacementError(StageError):
     """There was no room for a gang."""
 
 
-def run_gang(spec: GangSpec, max_restarts: int, send: Send) -> list[Any]:
-    """The results of `spec.function(rank, *spec.arguments)` on every rank, in rank order.
+def run_gang(spec: GangSpec, send: Send) -> list[Any]:
+    """The results of the gang's `function(rank, *arguments)` on every rank, in rank order.
 
     Raises StageError if the gang can't be placed or was lost once more than `max_restarts`, and what a rank raised:
     Stopped and StageError as they are, anything else as WorkError.
     """
-    if spec.ranks < 1 or spec.resources.gpus % 1:
-        asked = f"{spec.ranks} ranks with {spec.resources.gpus:g} GPUs each"
+    max_restarts = spec.gang.max_restarts
+    if spec.gang.ranks < 1 or spec.gang.rank.gpus % 1:
+        asked = f"{spec.gang.ranks} ranks with {spec.gang.rank.gpus:g} GPUs each"
         raise StageError(f"The gang of {spec.step} asks {asked}; expected at least one rank, and whole GPUs.")
     restarts = 0
     while True:
@@ -93,14 +89,13 @@ def _run_on_most(spec: GangSpec, send: Send) -> list[Any]:
     try:
         return _run_once(spec, send)
     except PlacementError as error:
-        for count in sorted(spec.fewer, reverse=True):
-            text = f"there is no room for {spec.ranks} ranks; goes on with {count} if there is for those"
-            smaller = replace(
-                spec, ranks=count, resources=spec.fewer[count], group_name=f"{spec.group_name}.{count}",
-                placement_timeout_s=min(spec.placement_timeout_s, FEWER_TIMEOUT_S), can_grow=False,
-            )  # fmt: skip
-            if not fits(smaller.resources, count, nodes()):
+        for count in sorted(spec.gang.fewer, reverse=True):
+            text = f"there is no room for {spec.gang.ranks} ranks; goes on with {count} if there is for those"
+            gang = replace(spec.gang, ranks=count, rank=spec.gang.fewer[count])
+            if not fits(gang.rank, count, nodes()):
                 continue
+            timeout_s = min(spec.placement_timeout_s, FEWER_TIMEOUT_S)
+            smaller = GangSpec(spec.step, gang, f"{spec.group_name}.{count}", False, timeout_s)
             send(Message(spec.step, "note", {"text": text}))
             try:
                 return _run_once(smaller, send)
@@ -110,21 +105,21 @@ def _run_on_most(spec: GangSpec, send: Send) -> list[Any]:
 
 
 def _run_once(spec: GangSpec, send: Send) -> list[Any]:
-    group = placement_group([bundle(spec.resources)] * spec.ranks, strategy="PACK", name=spec.group_name)
+    group = placement_group([bundle(spec.gang.rank)] * spec.gang.ranks, strategy="PACK", name=spec.group_name)
     ranks: list[Any] = []
     places: list[Place] = []
     try:
         _await_placement(spec, group, send)
         owner = ray.get_runtime_context().current_actor
-        for index in range(spec.ranks):
+        for index in range(spec.gang.ranks):
             strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-            rank = RankProcess.options(**options(spec.resources), scheduling_strategy=strategy)  # type: ignore[attr-defined]
-            ranks.append(rank.remote(spec.resources, owner))
+            rank = RankProcess.options(**options(spec.gang.rank), scheduling_strategy=strategy)  # type: ignore[attr-defined]
+            ranks.append(rank.remote(spec.gang.rank, owner))
         places = _answers([rank.place.remote() for rank in ranks], START_TIMEOUT_S)
         same_node = len({place.node for place in places}) == 1
         rendezvous = _answers([ranks[0].rendezvous.remote(same_node)], START_TIMEOUT_S)[0]
         calls = [
-            rank.run.remote(spec.step, seat, spec.function, spec.arguments)
+            rank.run.remote(spec.step, seat, spec.gang.function, spec.gang.arguments)
             for rank, seat in zip(ranks, seats(places, rendezvous), strict=True)
         ]
         return _results(ranks, calls, send)
@@ -154,7 +149,7 @@ def seats(places: list[Place], rendezvous: str) -> list[Seat]:
 
 
 def _await_placement(spec: GangSpec, group: PlacementGroup, send: Send) -> None:
-    possible = spec.can_grow or fits(spec.resources, spec.ranks, nodes())
+    possible = spec.can_grow or fits(spec.gang.rank, spec.gang.ranks, nodes())
     deadline = time.monotonic() + spec.placement_timeout_s
     say_at = time.monotonic() + SAY_WAITING_S
     while not group.wait(POLL_S):
@@ -162,15 +157,15 @@ def _await_placement(spec: GangSpec, group: PlacementGroup, send: Send) -> None:
             raise Stopped
         if possible and time.monotonic() > say_at:
             say_at = float("inf")
-            asked = f"{spec.ranks} ranks with {describe(spec.resources)} each"
+            asked = f"{spec.gang.ranks} ranks with {describe(spec.gang.rank)} each"
             until = f"gives up after {spec.placement_timeout_s:g} s"
             text = f"waits for room for {asked}; free now: {describe(free())}; {until}"
             send(Message(spec.step, "note", {"text": text}))
         if not possible or time.monotonic() > deadline:
             waited = f" within {spec.placement_timeout_s:g} s" if possible else ""
             raise PlacementError(
-                f"The gang of {spec.step} could not be placed{waited}: it asks {spec.ranks} ranks with "
-                f"{describe(spec.resources)} each, the cluster has {describe_nodes(nodes())}, of which "
+                f"The gang of {spec.step} could not be placed{waited}: it asks {spec.gang.ranks} ranks with "
+                f"{describe(spec.gang.rank)} each, the cluster has {describe_nodes(nodes())}, of which "
                 f"{describe(free())} is free. Ask for fewer ranks, or less for each."
             )
 

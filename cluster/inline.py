@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from time import sleep
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from cluster.attempt import attempt
-from cluster.base import Deliver, Message, Node, Outcome, Send, Work
+from cluster.base import Deliver, Gang, Items, Message, Node, Outcome, Send, Work
 from cluster.items import in_turn
 from cluster.reporter import StepReporter
-from stages.base import Application, Demand, Rank, Resources, Served
-
-T = TypeVar("T")
+from stages.base import Application, Demand, Rank, Served
 
 
 class InlineExecutor:
@@ -81,33 +79,12 @@ class _InlineSend:
 class InlineLauncher:
     """A gang is one rank, called; items are done in turn; an application is served by a subprocess."""
 
-    def gang(
-        self,
-        step: str,
-        function: Callable[..., T],
-        arguments: tuple[Any, ...],
-        *,
-        ranks: int,
-        rank: Resources,
-        fewer: Mapping[int, Resources],
-        max_restarts: int,
-        send: Send,
-    ) -> list[T]:
-        alone = Rank(index=0, size=1, rendezvous="", reporter=StepReporter(step, send), uses_gpu=rank.gpus > 0)
-        return [function(alone, *arguments)]
+    def gang(self, step: str, gang: Gang, send: Send) -> list[Any]:
+        alone = Rank(index=0, size=1, rendezvous="", reporter=StepReporter(step, send), uses_gpu=gang.rank.gpus > 0)
+        return [gang.function(alone, *gang.arguments)]
 
-    def map(
-        self,
-        step: str,
-        function: Callable[[Any], T],
-        items: Sequence[Any],
-        *,
-        workers: int,
-        resources: Resources,
-        max_retries: int,
-        send: Send,
-    ) -> Iterator[tuple[int, T]]:
-        return in_turn(function, items, send)
+    def map(self, step: str, items: Items, send: Send) -> Iterator[tuple[int, Any]]:
+        return in_turn(items.function, items.items, send)
 
     def serve(self, application: Application) -> Served:
         from cluster import inline_serve

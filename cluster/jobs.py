@@ -20,6 +20,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
+from cluster.connection import ENTRYPOINT_CPUS
 from cluster.reach import probe
 
 DRIVER = ("python", "-m", "pipelines.cli", "run")
@@ -75,7 +76,7 @@ def submit(
             entrypoint=shlex.join([*driver, *in_job(overrides)]),
             submission_id=f"bloomline-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
             runtime_env={"working_dir": str(tree), "excludes": NOT_UPLOADED},
-            metadata={"overrides": shlex.join(overrides)},
+            metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
     except AuthenticationError as error:

@@ -5,8 +5,7 @@ Runs in the process of a step, which owns the tasks: they end with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -14,7 +13,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, Ray
 
 from cluster import process
 from cluster.attempt import WorkError, attempt, reraise
-from cluster.base import Message, Outcome, Send
+from cluster.base import Items, Message, Outcome, Send
 from cluster.connection import nodes
 from cluster.death import cause_of_death
 from cluster.placement import describe, describe_nodes, options, room
@@ -25,42 +24,30 @@ LARGEST_QUEUE = 256  # tasks under way where nodes may join the cluster: what wa
 LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
 
 
-@dataclass(frozen=True)
-class MapSpec:
-    """What is to be done for each item, and where it may run."""
-
-    step: str
-    function: Callable[[Any], Any]
-    items: Sequence[Any]
-    workers: int  # 0: as many as there is room for
-    resources: Resources  # of each
-    max_retries: int
-    can_grow: bool  # whether nodes may join the cluster
-
-
-def run_map(spec: MapSpec, send: Send) -> Iterator[tuple[int, Any]]:
+def run_map(step: str, work: Items, can_grow: bool, send: Send) -> Iterator[tuple[int, Any]]:
     """(Index of the item, result) of every item, as they end. Tasks still under way are ended with the generator.
+    `can_grow`: nodes may join the cluster.
 
     Raises StageError if no node has room for a worker or an item was lost once more than `max_retries`, Stopped, and
     what `function` raised: StageError as it is, anything else as WorkError.
     """
-    limit = spec.workers or _room(spec)
-    waiting = list(reversed(range(len(spec.items))))
-    losses = [0] * len(spec.items)
+    limit = work.workers or _room(step, work, can_grow)
+    waiting = list(reversed(range(len(work.items))))
+    losses = [0] * len(work.items)
     running: dict[ray.ObjectRef[Any], int] = {}
     try:
         while waiting or running:
             while waiting and len(running) < limit:
                 index = waiting.pop()
-                running[_start(spec, index)] = index
+                running[_start(step, work, index)] = index
             if send.stopping():
                 raise Stopped
             returned, _ = ray.wait(list(running), timeout=POLL_S)
             for call in returned:
                 index = running.pop(call)
-                outcome = _outcome(spec, call, index)
+                outcome = _outcome(step, work, call, index)
                 if outcome.state == "lost":
-                    _note_loss(spec, index, losses, outcome.error, send)
+                    _note_loss(step, work, index, losses, outcome.error, send)
                     waiting.append(index)
                 else:
                     reraise(outcome)
@@ -76,41 +63,41 @@ def _call(step: str, resources: Resources, function: Callable[[Any], Any], item:
     return attempt(step, function, item)
 
 
-def _start(spec: MapSpec, index: int) -> ray.ObjectRef[Any]:
-    task = _call.options(**options(spec.resources))
-    reference: ray.ObjectRef[Any] = task.remote(spec.step, spec.resources, spec.function, spec.items[index])
+def _start(step: str, work: Items, index: int) -> ray.ObjectRef[Any]:
+    task = _call.options(**options(work.resources))
+    reference: ray.ObjectRef[Any] = task.remote(step, work.resources, work.function, work.items[index])
     return reference
 
 
-def _outcome(spec: MapSpec, call: ray.ObjectRef[Any], index: int) -> Outcome:
+def _outcome(step: str, work: Items, call: ray.ObjectRef[Any], index: int) -> Outcome:
     try:
         outcome: Outcome = ray.get(call)
     except LOST as error:
-        return Outcome(spec.step, "lost", error=cause_of_death(error))
+        return Outcome(step, "lost", error=cause_of_death(error))
     except RayError as error:  # the function, its item or its result can't pass between processes
-        return Outcome(spec.step, "failed", error=str(error).strip().splitlines()[-1], trace=str(error))
+        return Outcome(step, "failed", error=str(error).strip().splitlines()[-1], trace=str(error))
     if outcome.state == "failed" and outcome.trace:
-        raise WorkError(f"item {index + 1} of {len(spec.items)}: {outcome.error}", outcome.trace)
+        raise WorkError(f"item {index + 1} of {len(work.items)}: {outcome.error}", outcome.trace)
     return outcome
 
 
-def _note_loss(spec: MapSpec, index: int, losses: list[int], cause: str, send: Send) -> None:
+def _note_loss(step: str, work: Items, index: int, losses: list[int], cause: str, send: Send) -> None:
     losses[index] += 1
-    lost = f"item {index + 1} of {len(spec.items)} of {spec.step} was lost: {cause}"
-    if losses[index] > spec.max_retries:
+    lost = f"item {index + 1} of {len(work.items)} of {step} was lost: {cause}"
+    if losses[index] > work.max_retries:
         times = f" ({losses[index]} times)" if losses[index] > 1 else ""
         raise StageError(f"{lost[0].upper()}{lost[1:]}{times}.")
-    text = f"{lost}; it is done again ({losses[index]} of {spec.max_retries})"
-    send(Message(spec.step, "note", {"text": text}))
+    text = f"{lost}; it is done again ({losses[index]} of {work.max_retries})"
+    send(Message(step, "note", {"text": text}))
 
 
-def _room(spec: MapSpec) -> int:
-    if spec.can_grow:
+def _room(step: str, work: Items, can_grow: bool) -> int:
+    if can_grow:
         return LARGEST_QUEUE
-    found = room(spec.resources, len(spec.items), nodes())
-    if spec.items and not found:
+    found = room(work.resources, len(work.items), nodes())
+    if work.items and not found:
         raise StageError(
-            f"A worker of {spec.step} asks {describe(spec.resources)}, which no node has: the cluster has "
+            f"A worker of {step} asks {describe(work.resources)}, which no node has: the cluster has "
             f"{describe_nodes(nodes())}. Ask less, or use a cluster that has it."
         )
     return found

@@ -7,21 +7,19 @@ process owns the ranks of its gang, so that whatever dies takes with it what it 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import ray
 
 from cluster import process
 from cluster.attempt import attempt
-from cluster.base import Message, Outcome, Send, Work
+from cluster.base import Gang, Items, Message, Outcome, Send, Work
 from cluster.gang import GangSpec, run_gang
 from cluster.items import in_turn
 from cluster.mail import Mailbox
-from cluster.mapping import MapSpec, run_map
+from cluster.mapping import run_map
 from stages.base import Application, Resources, Served
-
-T = TypeVar("T")
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"take": 1, "deliver": 1, "control": 1})  # type: ignore[call-overload]
@@ -64,55 +62,15 @@ class RayLauncher:
         self._can_grow = can_grow
         self._placement_timeout_s = placement_timeout_s
 
-    def gang(
-        self,
-        step: str,
-        function: Callable[..., T],
-        arguments: tuple[Any, ...],
-        *,
-        ranks: int,
-        rank: Resources,
-        fewer: Mapping[int, Resources],
-        max_restarts: int,
-        send: Send,
-    ) -> list[T]:
+    def gang(self, step: str, gang: Gang, send: Send) -> list[Any]:
         self._gangs += 1
-        spec = GangSpec(
-            step=step,
-            function=function,
-            arguments=arguments,
-            ranks=ranks,
-            resources=rank,
-            fewer=fewer,
-            group_name=f"{self._group_name}.{self._gangs}",
-            can_grow=self._can_grow,
-            placement_timeout_s=self._placement_timeout_s,
-        )
-        return run_gang(spec, max_restarts, send)
+        group_name = f"{self._group_name}.{self._gangs}"
+        return run_gang(GangSpec(step, gang, group_name, self._can_grow, self._placement_timeout_s), send)
 
-    def map(
-        self,
-        step: str,
-        function: Callable[[Any], T],
-        items: Sequence[Any],
-        *,
-        workers: int,
-        resources: Resources,
-        max_retries: int,
-        send: Send,
-    ) -> Iterator[tuple[int, T]]:
-        if workers == 1:
-            return in_turn(function, items, send)
-        spec = MapSpec(
-            step=step,
-            function=function,
-            items=items,
-            workers=workers,
-            resources=resources,
-            max_retries=max_retries,
-            can_grow=self._can_grow,
-        )
-        return run_map(spec, send)
+    def map(self, step: str, items: Items, send: Send) -> Iterator[tuple[int, Any]]:
+        if items.workers == 1:
+            return in_turn(items.function, items.items, send)
+        return run_map(step, items, self._can_grow, send)
 
     def serve(self, application: Application) -> Served:
         from cluster import serve

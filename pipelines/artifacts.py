@@ -9,12 +9,14 @@ bloomline artifacts gc [unused] [dry-run]  what killed runs left; with `unused`,
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import config
+from pipelines import config, terminal
 from pipelines.errors import BloomlineError, nearest
 from pipelines.legible import number, size
 from pipelines.process import is_gone
@@ -50,16 +52,7 @@ def show_list(store: Store, names: Sequence[str]) -> int:
     if not records:
         print(f"Nothing in {store.uri_of_root} yet.")
         return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("step", "stage", "makes", "fingerprint", "size", "made", "by run"):
-        table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True)
-    for record in records:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
-        fingerprint, bytes_ = record.fingerprint[:12], size(record.size_bytes)
-        table.add_row(record.step, record.stage, record.artifact, fingerprint, bytes_, made, record.run_id)
-    _print(table)
+    terminal.show_artifacts(terminal.console(width=None if sys.stdout.isatty() else terminal.WIDE), records)
     return 0
 
 
@@ -136,7 +129,7 @@ def _leftovers(store: Store, unused: bool) -> list[tuple[str, int, Callable[[], 
     found: list[tuple[str, int, Callable[[], None]]] = []
     for location in store.orphans(SETTLED_S):
         bytes_ = sum(of_file for of_file, _ in store.files.tokens(location).values())
-        found.append((store.files.uri(location), bytes_, lambda location=location: store.remove_files(location)))  # type: ignore[misc]
+        found.append((store.files.uri(location), bytes_, partial(store.remove_files, location)))
     busy = {
         name.removesuffix(".json")[:16]
         for name in store.files.names("leases")
@@ -145,13 +138,11 @@ def _leftovers(store: Store, unused: bool) -> list[tuple[str, int, Callable[[], 
     for directory in store.work_directories():
         if directory.name.split("-")[0] not in busy and time.time() - directory.stat().st_mtime > SETTLED_S:
             bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-            found.append((str(directory), bytes_, lambda directory=directory: shutil.rmtree(directory)))  # type: ignore[misc]
+            found.append((str(directory), bytes_, partial(shutil.rmtree, directory)))
     if unused:
         kept = store.latest_fingerprints()
-        for record in store.records():
-            if record.fingerprint not in kept:
-                remove = lambda record=record: store.remove(record)  # noqa: E731
-                found.append((store.uri(record), record.size_bytes, remove))
+        old = [record for record in store.records() if record.fingerprint not in kept]
+        found += [(store.uri(record), record.size_bytes, partial(store.remove, record)) for record in old]
     return found
 
 
@@ -175,9 +166,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "; ".join(map(_shown, value)) or "none"
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def _print(renderable: Any) -> None:
-    from rich.console import Console
-
-    Console(soft_wrap=True).print(renderable)

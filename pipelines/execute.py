@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.base import Launcher, Message, Send
+from cluster.base import Gang, Items, Launcher, Message, Send
 from cluster.reporter import StepReporter
 from pipelines.store import FileEntry, Record, Store, StoreConfig
 from stages.base import Application, Artifact, Resources, Served, Stage, StageError
@@ -106,10 +106,7 @@ class StepContext(StepReporter):
         fewer: Mapping[int, Resources] = {},
         max_restarts: int = 0,
     ) -> list[T]:
-        return self._launcher.gang(
-            self.step, function, arguments, ranks=ranks, rank=rank, fewer=fewer, max_restarts=max_restarts,
-            send=self._send,
-        )  # fmt: skip
+        return self._launcher.gang(self.step, Gang(function, arguments, ranks, rank, fewer, max_restarts), self._send)
 
     def map(
         self,
@@ -120,15 +117,7 @@ class StepContext(StepReporter):
         resources: Resources = Resources(),
         max_retries: int = 3,
     ) -> Iterator[tuple[int, T]]:
-        return self._launcher.map(
-            self.step,
-            function,
-            items,
-            workers=workers,
-            resources=resources,
-            max_retries=max_retries,
-            send=self._send,
-        )
+        return self._launcher.map(self.step, Items(function, items, workers, resources, max_retries), self._send)
 
     def serve(self, application: Application) -> Served:
         return self._launcher.serve(application)

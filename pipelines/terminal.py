@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from cluster.base import Message
+    from pipelines.store import Record
 
 REFRESH_PER_S = 4
 RATE_WINDOW_S = 30.0  # the time left follows the speed of the last half minute
@@ -89,6 +90,28 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
         for row in rows
     ]
     draw(out, columns, cells)
+
+
+def show_artifacts(out: Console, records: Sequence[Record]) -> None:
+    """What is in a store, a line each; all of a fingerprint that `artifacts show` needs."""
+    wide = out.width >= WIDE
+    titles = ("Step", "Stage", "Makes", "Size", "Fingerprint", "Made", "By run")
+    columns = [Column(title, most=24, flexible=title == "Makes", right=title == "Size") for title in titles]
+    rows = [
+        (
+            record.step,
+            record.stage,
+            record.artifact,
+            size(record.size_bytes),
+            record.fingerprint[:12],
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created)),
+            record.run_id,
+        )
+        for record in records
+    ]
+    shown = [index for index, title in enumerate(titles) if wide or title not in ("Stage", "Made")]
+    cells = [[Cell(clean(row[index])) for index in shown] for row in rows]
+    draw(out, [columns[index] for index in shown], cells)
 
 
 def show_result(out: Console, run: RunSummary, report: Path | None, commands: Sequence[str]) -> None:

@@ -178,8 +178,10 @@ def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
     trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
     served = any(step.stage == "deploy" for step in run.steps)
     changed = [*kept, f"steps.{trained}.learning_rate=1e-3"] if trained else kept
+    places = ("store", "tracking", "hydra.searchpath")
+    where = [override for override in kept if override.lstrip("+").startswith(places)]
     return [
-        provenance.command("serve", kept) if served else provenance.command("artifacts", ["list"]),
+        provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),
         provenance.command("plan", changed),
-        provenance.command("ui", []),
+        provenance.command("ui", where),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,24 +38,28 @@ class Head:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A Ray head that asks for TOKEN."""
-    directory = tmp_path_factory.mktemp("h")
-    temporary = f"/tmp/bl-{os.getpid()}"  # short: Ray makes Unix sockets below it
     gcs, http, client = (free_port() for _ in range(3))
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={gcs}"]
-    command += [f"--dashboard-port={http}", f"--ray-client-server-port={client}", "--dashboard-host=127.0.0.1"]
-    command += [
-        "--num-cpus=2",
-        "--disable-usage-stats",
-        f"--temp-dir={temporary}",
-        "--include-dashboard=true",
-    ]
-    command += [f"--object-store-memory={100 << 20}", f"--dashboard-agent-listen-port={free_port()}"]
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": str(directory)}
-    log = (directory / "head.log").open("w")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        assert started_up(directory / "head.log", process), (directory / "head.log").read_text()
+    options = ["--head", f"--port={gcs}", f"--dashboard-port={http}", f"--ray-client-server-port={client}"]
+    options += ["--dashboard-host=127.0.0.1", "--include-dashboard=true", "--num-cpus=2"]
+    with ray_node(tmp_path_factory.mktemp("h"), "h", options):
         yield Head(dashboard=f"http://127.0.0.1:{http}", gcs=f"127.0.0.1:{gcs}")
+
+
+@contextmanager
+def ray_node(home: Path, name: str, options: list[str]) -> Iterator[None]:
+    """A node of Ray's as `ray start` makes it, ended with all that it started."""
+    temporary = f"/tmp/bl-{os.getpid()}{name}"  # short: Ray makes Unix sockets below it
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--block", *options, "--disable-usage-stats"]
+    command += [f"--object-store-memory={100 << 20}", f"--dashboard-agent-listen-port={free_port()}"]
+    if "--head" in options:
+        command.append(f"--temp-dir={temporary}")
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": str(home)}
+    log = home / "node.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        assert started_up(log, process), log.read_text()
+        yield
     finally:
         started = descendants(process.pid)
         process.send_signal(signal.SIGTERM)
@@ -129,11 +135,14 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import glob, sys, ray; print(sorted(glob.glob('**', recursive=True, include_hidden=True))); "
         "print(sys.argv[1:]); "
-        "ray.init(address='auto'); print('joined', ray.is_initialized()); sys.exit(7)"
+        "ray.init(address='auto'); print('joined', ray.is_initialized()); "
+        f"sys.path.append({str(Path(__file__).parents[2])!r}); from cluster.config import RemoteCluster, nodes; "
+        "print('free of 2:', [node.cpus for node in nodes(RemoteCluster())]); sys.exit(7)"
     )
     out = io.StringIO()
     assert submit(config, ["seed=a b", "cluster.address=x"], tree=tree, driver=python(program), out=out) == 7
     said = out.getvalue()
+    assert "free of 2: [1.0]" in said, said
     assert "['kept.py', 'package', 'package/data', 'package/data/kept.txt']" in said, said
     assert "['seed=a b', 'cluster=remote', 'cluster.address=auto']" in said
     assert "joined True" in said
@@ -162,20 +171,21 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 JOINING = """
 import os, sys
-from cluster.base import ClusterError, Outcome
+from cluster.base import ClusterError, Gang, Outcome
 from cluster.config import RemoteCluster, executor
 from stages.base import Demand, Resources
 
 def gang(launcher, send):
-    return launcher.gang(
-        "step", lambda rank: rank.index, (), ranks=2, rank=Resources(cpus=1), max_restarts=0, fewer={}, send=send
-    )
+    return launcher.gang("step", Gang(seat, ranks=3), send)
+
+def seat(rank):
+    return rank.index, rank.local_index, os.environ.get("GLOO_SOCKET_IFNAME")
 
 try:
     with executor(RemoteCluster(address=sys.argv[1], placement_timeout_s=2)) as joined:
-        print([node.cpus for node in joined.nodes])
+        print(sorted(node.cpus for node in joined.nodes))
         for work, demand in [
-            (gang, Demand(task=Resources(cpus=0), ranks=2)),
+            (gang, Demand(task=Resources(cpus=0), ranks=3)),
             (lambda launcher, send: os.getcwd(), Demand(task=Resources(cpus=5))),
         ]:
             joined.start("step", work, demand)
@@ -200,8 +210,13 @@ def test_joins_a_running_cluster_and_brings_the_code(head: Head, tmp_path: Path)
         ).stdout
 
     assert "refused: " in join("wrong" * 8)
-    said = join(TOKEN).splitlines()
-    assert said[:2] == ["[2.0]", "done [0, 1] "]
+    with ray_node(tmp_path, "n", [f"--address={head.gcs}", "--num-cpus=1"]):
+        said = join(TOKEN).splitlines()
+    nodes, gang = said[:2]
+    assert nodes == "[1.0, 2.0]"
+    seats = ast.literal_eval(gang.removeprefix("done "))
+    assert sorted(local for _, local, _ in seats) == [0, 0, 1]
+    assert [(index, interface) for index, _, interface in seats] == [(0, None), (1, None), (2, None)]
     assert said[2].startswith("failed None Step step asks 5 CPUs")
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.base import Launcher, Message, Send
+from cluster.base import Gang, Items, Launcher, Message, Send
 from stages.base import Rank, Resources, StageError, Stopped
 
 DEADLINE_S = 60.0
@@ -64,9 +64,7 @@ def elastic_gang(
     """The same, which goes on with as few ranks as `least`."""
     one = Resources(cpus=1)
     fewer = dict.fromkeys(range(least, ranks), one)
-    return launcher.gang(
-        "step", function, arguments, ranks=ranks, rank=one, fewer=fewer, max_restarts=restarts, send=send
-    )
+    return launcher.gang("step", Gang(function, arguments, ranks, one, fewer, restarts), send)
 
 
 # -- functions of ranks ---------------------------------------------------------------------------------------------
@@ -149,15 +147,12 @@ def all_reduce(rank: Rank) -> float:
 
 def side_by_side(function: Any, items: list[Any], workers: int, retries: int, launcher: Launcher, send: Send) -> Any:
     """Every (index, result) of a map, in the order of arrival."""
-    found = launcher.map(
-        "step", function, items, workers=workers, resources=Resources(cpus=1), max_retries=retries, send=send
-    )
-    return list(found)
+    return list(launcher.map("step", Items(function, items, workers, max_retries=retries), send))
 
 
 def first_of(items: list[Any], launcher: Launcher, send: Send) -> Any:
     """Take one result of a map, then leave the rest."""
-    found = launcher.map("step", stay, items, workers=2, resources=Resources(cpus=1), max_retries=0, send=send)
+    found = launcher.map("step", Items(stay, items, workers=2, max_retries=0), send)
     first = next(found)
     found.close()  # type: ignore[attr-defined]
     return first
@@ -223,5 +218,4 @@ def stay(item: str) -> str:
 
 def large_workers(launcher: Launcher, send: Send) -> Any:
     """A map whose workers ask for more than there is."""
-    found = launcher.map("step", square, [1], workers=0, resources=Resources(cpus=3), max_retries=0, send=send)
-    return list(found)
+    return list(launcher.map("step", Items(square, [1], resources=Resources(cpus=3)), send))

@@ -49,6 +49,8 @@ def test_plan_run_and_run_again(bloomline, tmp_path: Path) -> None:
     assert code == 0, out
     assert "small: done" in out
     assert "report.html" in out
+    for command in out.split("Next:")[1].strip().splitlines():
+        assert "store.root=" in command, command
     assert (tmp_path / "store" / "mlflow.db").exists()
     report = next((tmp_path / "store" / "runs").glob("*/report.html"))
     assert "<svg" in report.read_text()
@@ -155,6 +157,7 @@ def test_artifacts(bloomline, tmp_path: Path) -> None:
     bloomline("run")
     _, out, _ = bloomline("artifacts", "list")
     assert all(name in out for name in ("make", "join", "count", "Text", "Number"))
+    assert "…" not in out
     code, out, _ = bloomline("artifacts", "show", "b")
     assert code == 0
     assert "separator" in out

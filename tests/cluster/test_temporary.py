@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cluster.temporary import KEPT_S, LOCK, TemporaryDirectory
+
+
+def age(path: Path) -> None:
+    long_ago = time.time() - 2 * KEPT_S
+    os.utime(path / LOCK, (long_ago, long_ago))
+
+
+def test_a_directory_goes_when_it_is_removed(tmp_path: Path) -> None:
+    directory = TemporaryDirectory(tmp_path)
+    (directory.path / "log").write_text("said")
+    directory.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_driver_left_goes_after_a_while(tmp_path: Path) -> None:
+    program = f"from cluster.temporary import *; print(TemporaryDirectory(Path({str(tmp_path)!r})).path, flush=True)"
+    program += "; import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    root = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    left = Path(killed.stdout.strip())
+    assert killed.returncode < 0
+    assert left.is_dir()
+    alive = TemporaryDirectory(tmp_path)
+    foreign = tmp_path / "bloomline-of-somebody"
+    foreign.mkdir()
+    TemporaryDirectory(tmp_path).remove()
+    assert left.exists()  # its logs may be wanted
+    for path in (left, alive.path):
+        age(path)
+    TemporaryDirectory(tmp_path).remove()
+    assert sorted(tmp_path.iterdir()) == sorted([alive.path, foreign])
+    alive.remove()
