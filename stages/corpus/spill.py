@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RECORD_BYTES = 64  # that a record takes while it is sorted, or looked up
 FEWEST_RECORDS = 1 << 16  # at a time, however little memory is given: with fewer, runs are many and short
+MOST_RECORDS = 1 << 21  # however much: what leaves the processor's cache is sorted more slowly than written and read
 LAST_KEY = (1 << 64) - 1
 SAMPLES = 64  # keys that are remembered for every part's worth of a run
 
@@ -62,7 +63,7 @@ class Spill:
     def __init__(self, folder: Path, memory_bytes: int) -> None:
         """`folder`: for a folder of its own, if there is something to write; `clear_leftovers` knows its name."""
         self._folder, self._own = folder, ""
-        self._capacity = max(memory_bytes // RECORD_BYTES, FEWEST_RECORDS)
+        self._capacity = max(min(memory_bytes // RECORD_BYTES, MOST_RECORDS), FEWEST_RECORDS)
         self._held: list[Piece] = []
         self._records = 0  # that are held
         self._runs: list[_Run] = []
@@ -195,36 +196,32 @@ def frequent(spill: Spill, times: int) -> Iterator[np.ndarray]:
 
 
 def _sorted(pieces: list[Piece]) -> Piece:
-    """All records of some pieces, by key."""
-    import numpy as np
+    """All records of some pieces, by key; those of a key in the order of the pieces.
 
-    keys, values = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
-    order = ascending(keys)
-    return keys[order], values[order]
-
-
-def ascending(keys: np.ndarray) -> np.ndarray:
-    """The order of keys (uint64), as np.argsort has it but that of equal ones is their own.
-
-    Several times as fast: numpy sorts plain numbers with vector instructions, so each place rides in the low bits of
-    its key. Keys that differ in these bits alone are rare among hashes, and put right afterwards.
+    Twice as fast as by np.argsort: numpy sorts plain numbers with vector instructions, so each record's place rides in
+    the low bits of its key. Keys that differ in these bits alone are rare among hashes, and put right afterwards.
     """
     import numpy as np
 
+    keys, values = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
     if not len(keys):
-        return np.empty(0, np.int64)
+        return keys, values
     free = 64 - int(keys.max()).bit_length()  # bits at the top that no key has
     places = np.uint64((1 << len(keys).bit_length()) - 1)
     packed = keys << np.uint64(min(free, 63))
     packed &= ~places
     packed |= np.arange(len(keys), dtype=np.uint64)
     packed.sort()
-    packed &= places
-    order = packed.astype(np.int64)
-    found = keys[order]
-    if (found[1:] < found[:-1]).any():
-        order = order[np.argsort(found, kind="stable")]
-    return order
+    order = (packed & places).astype(np.int64)
+    ordered = np.sort(keys)
+    alike = (packed[1:] ^ packed[:-1]) <= places  # in all bits but those of places
+    wrong = np.flatnonzero(alike & (ordered[1:] != ordered[:-1]))
+    if len(wrong):
+        edges = np.concatenate([[0], np.flatnonzero(~alike) + 1, [len(keys)]])
+        for run in np.unique(np.searchsorted(edges, wrong, side="right")).tolist():
+            here = order[edges[run - 1] : edges[run]]
+            here[:] = here[np.argsort(keys[here], kind="stable")]
+    return ordered, values[order]
 
 
 Least = tuple[
@@ -249,5 +246,5 @@ def _least(one: Least, other: Least) -> Least:
     if not len(one[0]):
         return other
     keys, values, several = (np.concatenate(columns) for columns in zip(one, other, strict=True))
-    order = ascending(keys)
+    order = np.argsort(keys)
     return _least_of(keys[order], values[order], several[order])

@@ -22,7 +22,7 @@ from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
 from stages.corpus.index import Cuts, Index, Judge, Ruling, covered, nothing_told, together
 from stages.corpus.measures.rolling import inverse_powers, mixed, prefix_sums
-from stages.corpus.spill import Spill, ascending, repeats
+from stages.corpus.spill import Spill, repeats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ def _candidates(passages: Passages, length: int, spill: Spill, folder: Path, mem
                 if len(chunk.data) >= length:
                     grams, of_passage, _ = _seeds(chunk, prefix_sums(chunk.data), length)
                     places = of_passage[np.append(True, of_passage[1:] != of_passage[:-1])[: len(of_passage)]]
-                    seeds.add(grams[places], chunk.moved(places, chunk.addresses))
+                    seeds.add(mixed(grams[places]), chunk.moved(places, chunk.addresses))
             for _, addresses, firsts in repeats(seeds):
                 for every in (addresses, firsts[np.append(True, firsts[1:] != firsts[:-1])]):
                     again.add(every.astype(np.uint64), np.zeros(len(every), np.int64))
@@ -132,15 +132,12 @@ def _candidates(passages: Passages, length: int, spill: Spill, folder: Path, mem
 
 
 def _ascending(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Records by ascending keys, few of which come twice; the keys as int64."""
+    """Records by ascending keys; the keys as int64."""
     import numpy as np
 
     for pieces in spill.parts():
-        found = list(pieces())
-        if found:
-            keys, values = (np.concatenate(columns) for columns in zip(*found, strict=True))
-            order = ascending(keys) if len(found) > 1 else slice(None)
-            yield keys[order].astype(np.int64), values[order]
+        for keys, values in pieces():
+            yield keys.astype(np.int64), values
 
 
 def _seeds(chunk: Chunk, prefix: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
