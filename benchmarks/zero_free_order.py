@@ -1,14 +1,14 @@
-"""What bitwise equality for every number of ranks costs: this library's stage 1 with sums in any order.
+"""What bitwise equality for every number of ranks costs: this library's stages 0 and 1 with sums in any order.
 
-Gradients of micro-batches are added up as they come, ranks reduce with torch's own reduce-scatter (on gloo an
-all-reduce underneath), and the norm is a plain sum of squares. Everything else is the same code.
+Gradients of micro-batches are added up as they come; ranks then sum them by torch's own all-reduce at stage 0, and at
+stage 1 by the same direct sends, one sum a rank (gloo's reduce-scatter would send twice as much). The norm is a plain
+sum of squares. Everything else is the same code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from stages.training import gradients, zero
 from stages.training.buffers import Buffers
 from stages.training.collectives import Collectives
+from stages.training.gradients import Flight
 from stages.training.tree import Pieces
 
 
@@ -27,6 +28,7 @@ def free_order() -> Iterator[None]:
     with (
         patch.object(gradients, "keep_whole", _keep_whole),
         patch.object(gradients, "exchange_sums", _reduce),
+        patch.object(zero.ShardedModel, "_landed", _landed),
         patch.object(zero, "sum_of_squares", _sum_of_squares),
     ):
         yield
@@ -46,19 +48,34 @@ def _reduce(
     leaves: int,
     collectives: Collectives,
     bucket_bytes: int,
-    flight: Any,
+    flight: Flight,
     landed: Callable[[Tensor], None],
+    whole: bool,
 ) -> None:
     [piece], buffers.pieces = buffers.pieces[0].take(), []
-    shard = piece.value.new_empty(len(piece.value) // collectives.ranks)
-    work = dist.reduce_scatter_tensor(shard, piece.value, async_op=True)
+    gradient, ranks = piece.value, collectives.ranks
+    flight.make_room(gradient.nbytes, 1, bucket_bytes)
+    wait: Callable[[], Tensor]
+    if whole:
+        work = dist.all_reduce(gradient, async_op=True)
 
-    def landing() -> None:
-        work.wait()
-        landed(shard)
+        def wait() -> Tensor:
+            work.wait()
+            return gradient
+    else:
+        received = collectives.exchange_later([gradient], [1] * ranks, slice(0, len(gradient) // ranks))
 
-    flight.land()
-    flight.begin(landing)
+        def wait() -> Tensor:
+            *others, total = sorted(received(), key=lambda shard: shard.untyped_storage().nbytes(), reverse=True)
+            for other in others:
+                total.add_(other)
+            return total
+
+    flight.begin(gradient.nbytes, lambda: landed(wait()))
+
+
+def _landed(self: zero.ShardedModel, buffers: Buffers, gradient: Tensor) -> None:
+    buffers.gradient = gradient
 
 
 def _sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives) -> float:

@@ -55,7 +55,7 @@ ANY_ORDER = "any order"  # bloomline without its fixed order of sums
 SHARDED = tuple(
     Variant(library, stage)
     for stage, libraries in enumerate(
-        [(OURS, "DDP"), (OURS, ANY_ORDER, "DeepSpeed"), (OURS, "FSDP2", "DeepSpeed"), (OURS, "FSDP2", "DeepSpeed")]
+        [(OURS, ANY_ORDER, "DDP"), (OURS, ANY_ORDER, "DeepSpeed"), (OURS, "FSDP2", "DeepSpeed"), (OURS, "FSDP2", "DeepSpeed")]
     )
     for library in libraries
 )

@@ -8,6 +8,7 @@ the cuts are does not show in the result. An exchange goes on while the backward
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable
 
 import torch
@@ -18,6 +19,9 @@ from stages.training.collectives import Collectives
 from stages.training.layout import bucket_columns
 from stages.training.tree import Pieces, leaf_range, piece_spans
 
+# An exchange wakes threads on all ranks: sums of small groups wait for each other until they are so many bytes.
+WORTH_SENDING_BYTES = 4 << 20
+
 
 def keep_whole(buffers: Buffers, leaf_number: int) -> None:
     """Stages 0 and 1: add a micro-batch's gradient to the sums that this rank keeps until the step's end."""
@@ -27,19 +31,31 @@ def keep_whole(buffers: Buffers, leaf_number: int) -> None:
 
 
 class Flight:
-    """One exchange is on its way while computation goes on: the one before is landed before the next takes off."""
+    """Exchanges that are on their way while computation goes on. Before one begins for which there is no room, the
+    oldest are landed: waited for, and what came taken up. So computation seldom waits for a slower rank, and small
+    groups never have a wait of their own.
 
-    def __init__(self) -> None:
-        self._landing: Callable[[], None] | None = None
+    There is room for `at_once` exchanges of the largest group, which has `largest` elements, or of a whole bucket.
+    """
 
-    def begin(self, landing: Callable[[], None]) -> None:
+    def __init__(self, largest: int, at_once: int) -> None:
+        self._largest, self._at_once = largest, at_once
+        self._on_the_way: deque[tuple[int, Callable[[], None]]] = deque()
+
+    def make_room(self, size_bytes: int, rows: int, bucket_bytes: int) -> None:
+        """For `size_bytes` of `rows` rows of gradients."""
+        limit = self._at_once * min(bucket_bytes, 4 * self._largest * rows)
+        while self._on_the_way and sum(size for size, _ in self._on_the_way) + size_bytes > limit:
+            self._on_the_way.popleft()[1]()
+
+    def begin(self, size_bytes: int, landing: Callable[[], None]) -> None:
         """An exchange has begun; `landing` waits for it and takes up what came."""
-        self._landing = landing
+        self._on_the_way.append((size_bytes, landing))
 
     def land(self) -> None:
-        landing, self._landing = self._landing, None
-        if landing is not None:
-            landing()
+        """Land all."""
+        while self._on_the_way:
+            self._on_the_way.popleft()[1]()
 
 
 def exchange_turn(
@@ -50,13 +66,15 @@ def exchange_turn(
     Rank r's gradient is that of micro-batch `first_leaf` + r, and is dropped if there are only `leaves` of them.
     """
     ranks = collectives.ranks
-    leaf = buffers.take_gradient().view(ranks, -1)
-    cuts = bucket_columns(leaf.shape[1], ranks, bucket_bytes)
+    leaf = buffers.take_gradient()
+    cuts = bucket_columns(len(leaf) // ranks, ranks, bucket_bytes)
     if not buffers.pieces:
         buffers.pieces = [Pieces() for _ in cuts]
 
     def begin(columns: slice, pieces: Pieces) -> None:
-        received = collectives.exchange_later(leaf[:, columns].reshape(1, -1), [1] * ranks)
+        size_bytes = 4 * ranks * (columns.stop - columns.start)
+        flight.make_room(size_bytes, 1, bucket_bytes)
+        received = collectives.exchange_later([leaf], [1] * ranks, columns)
 
         def landing() -> None:
             for number, value in enumerate(received(), start=first_leaf):
@@ -64,10 +82,9 @@ def exchange_turn(
                     pieces.add(number, 1, value)
             pieces.settle()
 
-        flight.begin(landing)
+        flight.begin(size_bytes, landing)
 
     for columns, pieces in zip(cuts, buffers.pieces, strict=True):
-        flight.land()
         begin(columns, pieces)
 
 
@@ -78,42 +95,44 @@ def exchange_sums(
     bucket_bytes: int,
     flight: Flight,
     landed: Callable[[Tensor], None],
+    whole: bool,
 ) -> None:
     """Stages 0 and 1: all ranks exchange the sums that they have kept. When all has come, `landed` is called with this
-    rank's shard of the sum over all `leaves` micro-batches, [padded / ranks]."""
-    ranks = collectives.ranks
+    rank's shard of the sum over all `leaves` micro-batches, [padded / ranks]; `whole`: with a tensor for all ranks'
+    shards, [padded], in which this rank's is."""
+    ranks, rank, shard = collectives.ranks, collectives.rank, buffers.layout.shard(collectives.ranks)
     kept, buffers.pieces = buffers.pieces, []
     spans = [piece_spans(leaf_range(rank, ranks, leaves)) for rank in range(ranks)]
     counts = [len(of_rank) for of_rank in spans]
-    held = [piece.value.view(ranks, -1) for sums in kept for piece in sums.take()]
-    cuts = bucket_columns(buffers.layout.shard(ranks), ranks * max(counts), bucket_bytes)
-    whole = torch.empty(buffers.layout.shard(ranks), device=buffers.full.device) if len(cuts) > 1 else None
+    held = [piece.value for sums in kept for piece in sums.take()]
+    cuts = bucket_columns(shard, ranks * max(counts), bucket_bytes)
+    result: list[Tensor] = []  # made as late as it can be
+    if whole:  # where the first of the kept sums is, if there is any
+        result = [held[0] if held else torch.empty(ranks * shard, device=buffers.full.device)]
 
     def begin(columns: slice) -> None:
-        if len(held) == 1:
-            rows = held[0][:, columns].reshape(1, -1)  # where it is, if the columns are all
-        else:
-            rows = torch.empty(len(held), ranks * (columns.stop - columns.start), device=buffers.full.device)
-            for row, piece in zip(rows, held, strict=True):
-                row.view(ranks, -1).copy_(piece[:, columns])
-        received = collectives.exchange_later(rows, counts)
+        size_bytes = 4 * ranks * (columns.stop - columns.start) * max(counts)
+        flight.make_room(size_bytes, max(counts), bucket_bytes)
+        received = collectives.exchange_later(held, counts, columns)
 
         def landing() -> None:
-            total = Pieces()
+            sums = Pieces(within=whole)
             for (start, length), value in zip(itertools.chain(*spans), received(), strict=True):
-                total.add(start, length, value)
-            total.settle()
-            if whole is None:
-                landed(total.total())
-                return
-            whole[columns] = total.total()
+                sums.add(start, length, value)
+            if not whole:
+                sums.settle()
+            total = sums.total()
+            if not result:
+                result.append(total if len(cuts) == 1 else total.new_empty(shard))
+            place = result[0].view(ranks, -1)[rank] if whole else result[0]
+            if place[columns].data_ptr() != total.data_ptr():
+                place[columns] = total
             if columns == cuts[-1]:
-                landed(whole)
+                landed(result[0])
 
-        flight.begin(landing)
+        flight.begin(size_bytes, landing)
 
     for columns in cuts:
-        flight.land()
         begin(columns)
 
 

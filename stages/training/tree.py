@@ -45,10 +45,15 @@ class Piece:
 
 
 class Pieces:
-    """Sums that grow from left to right. Takes tensors over: what is added may be changed in place."""
+    """Sums that grow from left to right. Takes tensors over: what is added may be changed in place.
 
-    def __init__(self) -> None:
+    A sum takes the place of one of its two terms. `within`: of the one that is part of something larger, where that is
+    kept; else of the one that is not, so that the larger can go.
+    """
+
+    def __init__(self, within: bool = False) -> None:
         self.held: list[Piece] = []
+        self._within = within
 
     def add(self, start: int, length: int, value: Tensor) -> None:
         """Add the next subtree to the right; merges it with its siblings on the left."""
@@ -57,12 +62,12 @@ class Pieces:
             left, right = self.held[-2], self.held[-1]
             if not _siblings((left.start, left.length), (right.start, right.length)):
                 return
-            self.held[-2:] = [Piece(left.start, 2 * left.length, left.value.add_(right.value))]
+            self.held[-2:] = [Piece(left.start, 2 * left.length, self._sum(left.value, right.value))]
 
     def settle(self) -> None:
         """Give what is held storage of its own: a sum that grew inside a larger buffer would keep all of it alive."""
         for index, piece in enumerate(self.held):
-            if piece.value.untyped_storage().nbytes() > piece.value.nbytes:
+            if _is_part(piece.value):
                 self.held[index] = replace(piece, value=piece.value.clone())
 
     def take(self) -> list[Piece]:
@@ -75,5 +80,14 @@ class Pieces:
         pieces = self.take()
         value = pieces.pop().value
         while pieces:
-            value = pieces.pop().value.add_(value)
+            value = self._sum(pieces.pop().value, value)
         return value
+
+    def _sum(self, left: Tensor, right: Tensor) -> Tensor:
+        if _is_part(left) != _is_part(right) and _is_part(right) == self._within:
+            return right.add_(left)  # addition of two commutes
+        return left.add_(right)
+
+
+def _is_part(value: Tensor) -> bool:
+    return value.untyped_storage().nbytes() > value.nbytes

@@ -68,7 +68,6 @@ class ShardedModel:
         self._turn = 0  # micro-batches that this rank has done of the batch
         self.most_gradient_bytes = 0  # that were kept at once, between micro-batches and at the end of a step
         self._open = 0  # groups, from the first, whose gradients of the micro-batch at work are not taken up
-        self._flight = gradients.Flight()
         self._coming: list[Callable[[], None]] = []  # stage 0: what waits for gradients that ranks give each other
         folder = Path(execution.offload_folder or scratch or tempfile.gettempdir())
         self._homes = Homes(collectives.device, folder)
@@ -78,6 +77,9 @@ class ShardedModel:
         for buffers in self.groups:
             for slot, parameter in buffers.parameters:
                 parameter.register_post_accumulate_grad_hook(_collector(buffers, slot))
+        largest = max(layout.padded(collectives.ranks) for layout in layouts)
+        # What is on its way from stage 2 on keeps whole gradients that would be gone else.
+        self._flight = gradients.Flight(largest, at_once=2 if self.zero_stage < 2 else 1)
         self._unsent = len(self.groups)  # stages 0 and 1: groups, from the first, whose sums are not on their way
         self._first_block = next(index for index, layout in enumerate(layouts) if 1 in layout.places)
         self._last_place = len(task.blocks) + 1
@@ -201,10 +203,14 @@ class ShardedModel:
             self._send(first)
 
     def _send(self, first: int) -> None:
-        """Stages 0 and 1: the sums of the groups from `first` on are complete. Every rank sends them in one order."""
+        """Stages 0 and 1: the sums of the groups from `first` on are complete. Every rank sends them in one order, and
+        a few small groups at a time."""
+        waiting = self.groups[first : self._unsent]
         if self.zero_stage > 1 or self.collectives.ranks == 1:
             return
-        for buffers in reversed(self.groups[first : self._unsent]):
+        if first and sum(4 * len(buffers.full) for buffers in waiting) < gradients.WORTH_SENDING_BYTES:
+            return
+        for buffers in reversed(waiting):
             gradients.exchange_sums(
                 buffers,
                 self.leaves,
@@ -212,15 +218,15 @@ class ShardedModel:
                 self.execution.bucket_bytes,
                 self._flight,
                 partial(self._landed, buffers),
+                whole=self.zero_stage == 0,
             )
         self._unsent = first
 
-    def _landed(self, buffers: Buffers, shard: Tensor) -> None:
+    def _landed(self, buffers: Buffers, gradient: Tensor) -> None:
         """This rank's shard of a group's gradient has come; at stage 0 every rank gets all shards."""
-        buffers.gradient = shard
+        buffers.gradient = gradient
         if self.zero_stage == 0:
-            buffers.gradient = shard.new_empty(buffers.layout.padded(self.collectives.ranks))
-            self._coming.append(self.collectives.gather_later(buffers.gradient, "gradients", shard))
+            self._coming.append(self.collectives.gather_later(gradient, "gradients"))
 
     def reduce(self) -> float:
         """Sum the gradients of all micro-batches; returns the global norm of the sum (not finite if any part is not).

@@ -139,10 +139,12 @@ def test_ranks_send_what_the_closed_form_says(
 
 @contextmanager
 def no_reduce() -> Iterator[None]:
-    def exchange(self: Collectives, rows: torch.Tensor, row_counts: list[int]) -> Callable[[], list[torch.Tensor]]:
-        shard = rows.shape[1] // self.ranks
-        mine = rows[:, self.rank * shard : (self.rank + 1) * shard]
-        return lambda: [mine[row].clone() if self.rank == rank else torch.zeros(shard)
+    def exchange(
+        self: Collectives, rows: list[torch.Tensor], row_counts: list[int], columns: slice
+    ) -> Callable[[], list[torch.Tensor]]:
+        mine = [row.view(self.ranks, -1)[self.rank, columns] for row in rows]
+        width = columns.stop - columns.start
+        return lambda: [mine[row].clone() if self.rank == rank else torch.zeros(width)
                         for rank, count in enumerate(row_counts) for row in range(count)]  # fmt: skip
 
     with patch.object(Collectives, "exchange_later", exchange):
