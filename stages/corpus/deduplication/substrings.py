@@ -84,9 +84,8 @@ def repeated(passages: Passages, length: int, folder: Path, memory_bytes: int) -
             for _, positions, firsts in repeats(spill):
                 pairs.add(passages.addresses(positions).astype(np.uint64), firsts)
             spill.clear()
-            unlike = stack.enter_context(
-                Spill(folder, memory_bytes // 2)
-            )  # of one hash, but not the first passage of it
+            # Of one hash, but not what its first passage is: these are looked at again among themselves.
+            unlike = stack.enter_context(Spill(folder, memory_bytes // 2))
             for addresses, firsts in _ascending(pairs):
                 same = _same(passages, addresses, passages.addresses(firsts), length)
                 found.append(_cover(passages, addresses[same], length))
