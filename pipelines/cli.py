@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines.errors import BloomlineError, ConfigError, nearest
+from pipelines.errors import BloomlineError, nearest, tell
 from pipelines.session import Session
 from stages.base import StageError
 
@@ -72,13 +72,8 @@ def run(arguments: Sequence[str]) -> int:
             if hydra_flags.present(rest):
                 return hydra_flags.run(rest, lambda overrides, composed: action(overrides, composed, session))
             return action(rest, None, session)
-    except ConfigError as error:
-        print("The configuration is refused; nothing was started.", file=sys.stderr)
-        print(error, file=sys.stderr)
-        return error.exit_code
     except StageError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code if isinstance(error, BloomlineError) else 1
+        return tell(error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,6 +38,14 @@ class ConfigError(BloomlineError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def tell(error: StageError) -> int:
+    """Show a refusal on the terminal, without a traceback; the exit code that it means."""
+    if isinstance(error, ConfigError):
+        print("The configuration is refused; nothing was started.", file=sys.stderr)
+    print(error, file=sys.stderr)
+    return error.exit_code if isinstance(error, BloomlineError) else 1
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -19,8 +19,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.errors import BloomlineError
 from pipelines.graph import Step
-from stages.base import Artifact, Edge, External, RuntimeMarker
+from stages.base import Artifact, Edge, External, RuntimeMarker, StageError
 
 FIRST_VERSION = "1"  # of a config value's code: left out, like a field at its default
 
@@ -31,7 +32,7 @@ Payload = dict[str, Any]
 def payload(step: Step, inputs: Mapping[str, str], digest_file: DigestFile) -> Payload:
     """What the step's result depends on. `inputs`: step name -> fingerprint, of every step that feeds it.
 
-    Raises TypeError for a field value that has no canonical form, StageError for external content that is not there.
+    Raises TypeError for a field value that has no canonical form, BloomlineError for external content that is missing.
     """
     return {
         "stage": step.stage_name,
@@ -85,7 +86,10 @@ def _fields(model: BaseModel, where: str, digest_file: DigestFile) -> dict[str, 
 
 def _canonical(value: Any, where: str, digest_file: DigestFile) -> Any:
     if isinstance(value, External):
-        return {"external": value.digest(digest_file)}
+        try:
+            return {"external": value.digest(digest_file)}
+        except StageError as error:
+            raise BloomlineError(f"{where}: {error}") from None
     if isinstance(value, BaseModel):
         fields = _fields(value, where, digest_file)
         version = getattr(value, "version", FIRST_VERSION)

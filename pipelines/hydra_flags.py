@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipelines.config import CONFIG_MODULE, CONFIG_NAME, VERSION_BASE, prepare
-from pipelines.errors import BloomlineError
+from pipelines.errors import tell
+from stages.base import StageError
 
 SIGNALLED = 128  # exit codes above it: stopped by a signal
 
@@ -33,9 +34,8 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
     def task(composed: Any) -> None:
         try:
             codes.append(action(list(HydraConfig.get().overrides.task), composed))
-        except BloomlineError as error:
-            print(error, file=sys.stderr)
-            codes.append(error.exit_code)
+        except StageError as error:
+            codes.append(tell(error))
         if codes[-1] > SIGNALLED:
             sys.exit(codes[-1])
 

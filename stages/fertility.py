@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 
 from stages.artifacts.corpus import Corpus
 from stages.base import Config
+from stages.corpus.languages import quality_code
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +57,7 @@ def fertilities(corpus: Corpus, tokenizer: LoadedTokenizer, gate: FertilityGate,
     held_out = _texts(corpus, "validation", chosen, gate.held_out_bytes)
     found = {}
     for language in chosen:
-        words = _words(held_out[language])
+        words = _words(held_out[language], language)
         if words:
             alone = train([_texts(corpus, "train", [language], gate.max_bytes)[language]])
             found[language] = Fertility(*(_tokens(each, held_out[language]) / words for each in (tokenizer, alone)))
@@ -108,9 +109,12 @@ def _texts(
     return found
 
 
-def _words(texts: Sequence[str]) -> int:
+def _words(texts: Sequence[str], language: str) -> int:
+    from stages.corpus.measures.segmentation import UNSPACED, count_words
     from stages.corpus.measures.shingles import shingles
 
+    if (code := quality_code(language)) in UNSPACED:
+        return sum(count_words(text, code) for text in texts)
     return sum(len(shingles([text], 1).hashes) for text in texts)
 
 

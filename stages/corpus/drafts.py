@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from stages.base import Config
 from stages.corpus.finished import clear_leftovers, finish
+from stages.corpus.progress import telling
 from stages.corpus.readers.base import digest_of
+from stages.corpus.readers.position import following, position
 from stages.corpus.tables import use_flat_memory
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def measure_shard(work: MeasureShard) -> dict[str, Any]:
     """The facts of a shard that was measured, now or before."""
     inputs = {"measure": work.measure.model_dump(mode="json"), "version": work.measure.version}
     use_flat_memory()
-    return finish(work.place, inputs, lambda folder: work.measure.measure(batches(work.drafts), folder))
+    with telling(work.place, share_of(work.drafts)):
+        return finish(work.place, inputs, lambda folder: work.measure.measure(batches(work.drafts), folder))
 
 
 Each = Callable[[str, Callable[[MeasureShard], Mapping[str, Any]], Sequence[MeasureShard]], list[Mapping[str, Any]]]
@@ -66,11 +69,17 @@ class Drafts:
         return [item.place for item in work], self.each(what, measure_shard, work)
 
 
+def share_of(path: Path) -> Callable[[], float]:
+    """How much of a file of drafts has been read, 0 to 1."""
+    size = max(path.stat().st_size, 1)
+    return lambda: position() / size
+
+
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
     """The drafts of a shard, some in memory at a time."""
     import pyarrow as pa
 
-    with pa.OSFile(os.fspath(path)) as file, pa.ipc.open_stream(file) as stream:
+    with pa.OSFile(os.fspath(path)) as file, following(file.tell), pa.ipc.open_stream(file) as stream:
         yield from stream
 
 

@@ -18,7 +18,9 @@ from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
 from stages.corpus.finished import finish
 from stages.corpus.ledger import Counts, Samples, reason
 from stages.corpus.operations.base import Apply, Draft, Drop
+from stages.corpus.progress import telling
 from stages.corpus.readers.base import Candidate
+from stages.corpus.readers.position import position
 from stages.corpus.shards import Shard
 from stages.corpus.source import Source
 from stages.corpus.tables import TableWriter, schema, use_flat_memory
@@ -53,7 +55,13 @@ class ReadShard:
 def read_shard(work: ReadShard) -> dict[str, Any]:
     """The facts of a shard that was read, now or before: `counts`, as `Counts.rows` tells them, and `documents`."""
     use_flat_memory()
-    return finish(work.place, {}, lambda folder: _ShardReader(work, folder).run())
+
+    def read(folder: Path) -> dict[str, Any]:
+        reader = _ShardReader(work, folder)
+        with telling(work.place, reader.share):
+            return reader.run()
+
+    return finish(work.place, {}, read)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,12 @@ class _ShardReader:
         self._counts = Counts()
         self._samples = Samples(work.samples, work.seed)
         self._documents = 0
+        self._bytes = max(work.shard.size, 1)
+        self._part_bytes = self._parts_bytes = 0  # stored, of the part that is being read, and of those before it
+
+    def share(self) -> float:
+        """How much of the shard was read, 0 to 1. May be asked by another thread."""
+        return (self._parts_bytes + min(position(), self._part_bytes)) / self._bytes
 
     def run(self) -> dict[str, Any]:
         with (
@@ -86,8 +100,10 @@ class _ShardReader:
             TableWriter(self._folder / DROPPED, DROPPED_COLUMNS) as dropped,
         ):
             for part in self._work.shard.parts:
+                self._part_bytes = part.size
                 for candidate in self._source.reader.read(part, self._work.rules.max_bytes):
                     self._enter(candidate, drafts.add, signatures.write, dropped.add)
+                self._parts_bytes, self._part_bytes = self._parts_bytes + part.size, 0
         with TableWriter(self._folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
             for row in self._samples.rows():
                 sampled.add(row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from stages.corpus.decisions import Decisions
     from stages.corpus.reading import ReadShard
 
-Work = TypeVar("Work")
+
+class Placed(Protocol):
+    """Work on one shard that fills a folder."""
+
+    @property
+    def place(self) -> Path: ...
+
+
+Work = TypeVar("Work", bound=Placed)
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
@@ -137,9 +145,9 @@ class IngestCorpus(Stage):
         """What `function` tells of each shard, in their order; shows how far it is."""
         from stages.corpus.progress import Meter
 
-        meter = Meter(ctx, done, shards)
         facts: dict[int, Mapping[str, Any]] = {}
-        for index, found in ctx.map(function, work, workers=self.workers, resources=self.worker):
-            facts[index] = found
-            meter.finished(shards[index])
+        with Meter(ctx, done, shards, work[0].place.parent) as meter:
+            for index, found in ctx.map(function, work, workers=self.workers, resources=self.worker):
+                facts[index] = found
+                meter.finished(index)
         return [facts[index] for index in range(len(work))]

@@ -17,9 +17,10 @@ from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, SA
 from stages.artifacts.manifest import SPLITS, Split
 from stages.corpus.cutting import cut
 from stages.corpus.decisions import FIRST_RULING, TRAIN, VALIDATION, Rule
-from stages.corpus.drafts import batches
+from stages.corpus.drafts import batches, share_of
 from stages.corpus.finished import finish
 from stages.corpus.ledger import SAMPLE_CHARACTERS, Counts, Samples, reason
+from stages.corpus.progress import telling
 from stages.corpus.reading import DRAFTS, DROPPED, SAMPLED
 from stages.corpus.tables import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
 from stages.corpus.text import OPERATION as TEXT
@@ -51,7 +52,8 @@ class WriteShard:
 def write_shard(work: WriteShard) -> dict[str, Any]:
     """The facts of a shard that was written: `counts` as `Counts.rows` tells them, `splits`, and `dropped`."""
     use_flat_memory()
-    return finish(work.place, {"decision": work.decision_digest}, lambda folder: _write(work, folder))
+    with telling(work.place, share_of(work.read / DRAFTS)):
+        return finish(work.place, {"decision": work.decision_digest}, lambda folder: _write(work, folder))
 
 
 def split_file(split: Split) -> str:

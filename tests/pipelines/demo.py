@@ -55,6 +55,8 @@ class FileContent(External):
     path: Path
 
     def digest(self, digest_file: Callable[[Path], str]) -> str:
+        if self.path.is_dir():
+            raise StageError(f"{self.path} is a folder; expected a file")
         return digest_file(self.path)
 
 

@@ -132,6 +132,14 @@ def test_hydras_own_flags(bloomline) -> None:
     assert "bloomline" in out
 
 
+@pytest.mark.parametrize("flags", [[], ["--config-dir", "conf"]])
+def test_content_that_is_not_there_is_one_line_that_names_the_key(bloomline, flags: list[str]) -> None:
+    for verb in ("plan", "run"):
+        code, _, err = bloomline(verb, *flags, "+steps.a.source.path=conf")
+        assert code == 1
+        assert err == "steps.a.source: conf is a folder; expected a file\n"
+
+
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     out = capsys.readouterr().out

@@ -3,21 +3,25 @@
     cld2    Compact Language Detector 2: every natural language of ROOTS but three, the share of the text in each
     roots   fastText's lid.176 (compressed), as ROOTS used it: its scores are those that ROOTS' thresholds are for
 
-Three languages of ROOTS are unknown to both. Their alphabets give them away: letters that no other language of ROOTS
-combines so (Kikuyu, Fon; for Bambara only most paragraphs).
+Three languages of ROOTS are unknown to both. Their letters give them away (Kikuyu, Fon, Bambara), and small words that
+they do not share with others of the same letters; of Bambara's neighbours, Maninka and Dyula are still taken for it.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stages.corpus.languages import canonical_code
 
+if TYPE_CHECKING:
+    from regex import Pattern
+
 Backend = Literal["cld2", "roots"]
+WHOLE = 0.97  # CLD2 seldom says more of a text in one language
 UNKNOWN = "und"  # ISO 639-2: undetermined
 
 # Languages so near that neither detector tells them apart in short texts.
@@ -73,26 +77,51 @@ def _cld2() -> Callable[[str], list[Share]]:
             _, _, found, *spans = pycld2.detect(data, isPlainText=True, bestEffort=True, returnVectors=True)
         except pycld2.error:
             return [Share(UNKNOWN, 0.0)]
-        codes = {code: canonical_code(code) for _, code, _, _ in found if code != "un"}
-        if len(codes) == 1:
-            return [Share(code, percent / 100) for code, (_, _, percent, _) in zip(codes.values(), found, strict=False)]
-        return _by_span(data, spans[0], codes) if codes else [Share(UNKNOWN, 0.0)]
+        told = {code: (canonical_code(code), percent / 100) for _, code, percent, _ in found if code != "un"}
+        if len(told) == 1:
+            (alone,) = told.values()
+            if alone[1] >= WHOLE:
+                return [Share(*alone)]
+        return _shares(told, _letters(data, spans[0])) if told else [Share(UNKNOWN, 0.0)]
 
     return detect
 
 
-def _by_span(data: bytes, spans: Sequence[tuple[int, int, str, str]], codes: Mapping[str, str]) -> list[Share]:
-    """Shares of the characters that the spans of a text hold. CLD2's own are of bytes, of which scripts need 1 to 3."""
-    characters: Counter[str] = Counter()
+def _shares(told: Mapping[str, tuple[str, float]], letters: Mapping[str, int]) -> list[Share]:
+    """Shares of the letters of a text, by what CLD2 tells of the whole (code, share of the bytes) and of its spans.
+
+    Bytes favour scripts that take three of them a letter. Spans of no language (commands, names, numbers) take nothing
+    from the languages around them, as long as these have more letters; what remains is then too little to go by.
+    """
+    known = {code: letters.get(code, 0) for code in told}
+    total = max(sum(known.values()), letters.get("un", 0)) or 1
+    if len(told) == 1:
+        (code, (canonical, share)) = next(iter(told.items()))
+        return [Share(canonical, max(share, known[code] / total))]
+    ordered = sorted(known.items(), key=lambda item: -item[1])
+    return [Share(told[code][0], count / total) for code, count in ordered]
+
+
+def _letters(data: bytes, spans: Sequence[tuple[int, int, str, str]]) -> Counter[str]:
+    """The letters, with their marks, of the spans of each language by CLD2's code."""
+    found: Counter[str] = Counter()
     for start, length, _, code in spans:
         part = data[start : start + length]
-        characters[code] += length - sum(map(part.count, _CONTINUATIONS)) if not part.isascii() else length
-    total = sum(characters.values()) or 1
-    shares = [Share(codes[code], count / total) for code, count in characters.most_common() if code in codes]
-    return shares or [Share(UNKNOWN, 0.0)]
+        if part.isascii():
+            found[code] += len(part.translate(None, _NOT_ASCII_LETTERS))
+        else:
+            found[code] += len(_not_letters().sub("", part.decode("utf-8", "ignore")))
+    return found
 
 
-_CONTINUATIONS = tuple(bytes([value]) for value in range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
+_NOT_ASCII_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
+
+
+@cache
+def _not_letters() -> Pattern[str]:
+    import regex
+
+    return regex.compile(r"[^\p{L}\p{M}]+")
 
 
 def _fasttext() -> Callable[[str], list[Share]]:
@@ -132,7 +161,7 @@ def _controls() -> dict[int, str]:
 
 
 def _by_letters(text: str) -> str:
-    """`fon`, `bm`, `ki`, or nothing: by the share of telling letters in a text."""
+    """`fon`, `bm`, `ki`, or nothing: by letters that few languages have, and by small words where several have them."""
     if text.isascii():
         return ""
     letters = unicodedata.normalize("NFD", text[:20_000].lower())
@@ -142,16 +171,21 @@ def _by_letters(text: str) -> str:
         return sum(map(letters.count, signs)) / total
 
     if (letters.count("i\u0303") + letters.count("u\u0303")) / total > 0.05:
-        return "ki"
+        return "ki" if share("r") > 0.005 else ""  # Kamba, its neighbour, has no r
     open_vowels = share("ɛɔ")
     if open_vowels > 0.02 and share("ɖ") > 0.004 and not share("ƒʋɣŋ"):
-        return "fon"
-    if (
-        open_vowels > 0.03
-        and share("ɲŋ")
-        and not share("ɖƒʋɣɩʊəɓɗ")
-        and share("y")
-        and share("\u0300\u0301\u030c") < 0.01
-    ):
-        return "bm"
+        return "fon" if _words_among(letters, _FON) >= 0.2 else ""
+    if open_vowels > 0.03 and not share("ɖƒʋɣɩʊəɓɗ") and share("\u0300\u0301\u030c") < 0.01:  # Lingala has tones
+        return "bm" if _words_among(letters, _BAMBARA) >= 0.2 else ""
     return ""
+
+
+# Words of their grammars, without marks: to be, not to be, at, the, and, person, all, ...
+_BAMBARA = frozenset({"ka", "bɛ", "tɛ", "ye", "ni", "bɛɛ", "mɔgɔ", "kan", "min", "kɛ", "la"})
+_FON = frozenset({"ɖo", "ɔ", "mɛ", "lɛ", "bo", "nu", "kpodo", "ɖe", "alo", "wɛ", "e"})
+
+
+def _words_among(decomposed: str, listed: Collection[str]) -> float:
+    """The share of the words of a text that are listed."""
+    words = _not_letters().split("".join(sign for sign in decomposed if not unicodedata.combining(sign)))
+    return sum(word in listed for word in words) / max(sum(map(bool, words)), 1)

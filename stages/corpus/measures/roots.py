@@ -1,7 +1,8 @@
 """The statistics of a text by which ROOTS chose among web pages (arXiv 2303.03915, section 3 and its code).
 
-Words are what stands between white space, without the special characters at either end; for Chinese they are pieces
-of words, here single characters. The ratios are over the text as it is given: ROOTS measured after its modifiers.
+Words are what stands between white space, without the special characters at either end; for Chinese ROOTS took the
+pieces of a sentencepiece model, here they are words by ICU's dictionaries. The ratios are over the text as it is given:
+ROOTS measured after its modifiers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from stages.corpus.measures.repetition import counts_of, numbered, rolling_keys
+from stages.corpus.measures.segmentation import UNSPACED, segments
 
 _WHITE_SPACE = "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\u00a0\ufffc\u0084"
 _MARKS = (
@@ -23,9 +25,6 @@ _MARKS = (
     "‟；،、¨ााी्े◦˚゜ʼ≖¤ッツシ℃√！【】‿∞➤～πه۩☛₨➩☻๑٪♥ıॽ《‘©﴿٬？▷Г♫∟™ª₪®「—❖」﴾》"
 )
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
-_CJK = re.compile(
-    r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]|[^\s\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]+"
-)
 
 
 @cache
@@ -56,16 +55,16 @@ def stripped(word: str) -> str:
     return word[start:end]
 
 
-def words(text: str, *, characters: bool = False) -> list[str]:
-    """The words of a text: between white space, without special characters at their ends. `characters`: for Chinese."""
+def words(text: str, language: str = "") -> list[str]:
+    """The words of a text, without special characters at their ends. `language`: by the code of the table."""
+    if language in UNSPACED:
+        return list(filter(None, map(stripped, segments(text, language))))
     special = special_characters()
     found = [
         stripped(word) if word[0] in special or word[-1] in special else word
         for word in text.replace("\n", " ").replace("\t", " ").split(" ")
         if word
     ]
-    if characters:
-        return [piece for word in found for piece in map(stripped, _CJK.findall(word)) if piece]
     return [word for word in found if word]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -24,10 +24,13 @@ def _codes(values: Mapping[str, float]) -> Mapping[str, float]:
 class IdentifyLanguage(Operation):
     """Drops documents that are not in the language they are declared to be in, or finds the language of each.
 
-    With `cld2` the value is the share of the text that is in the language (neighbours that can't be told apart count
-    as one); with `roots` it is fastText's probability, for which ROOTS' thresholds were made. Programming languages,
-    and languages that the detector does not know, pass as they are declared.
+    With `cld2` the value is the share of the letters that are in the language (neighbours that can't be told apart
+    count as one, what is in no language does not count); with `roots` it is fastText's probability, for which ROOTS'
+    thresholds were made. Programming languages, and languages that the detector does not know, pass as they are
+    declared.
     """
+
+    version: ClassVar[str] = "2"
 
     operation: Literal["language"] = "language"
     detector: Literal["cld2", "roots"] = "cld2"

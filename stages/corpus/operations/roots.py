@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stages.artifacts.ngram import NgramModel
 from stages.corpus.languages import canonical_code, quality_code
@@ -65,6 +65,8 @@ class RootsQuality(RootsTabled):
     score and perplexity. A statistic that needs something not given (a list, a model) is left out, as ROOTS did.
     """
 
+    version: ClassVar[str] = "2"
+
     operation: Literal["roots_quality"] = "roots_quality"
     language_score: Literal["roots", "cld2", "off"] = "roots"  # the detector; ROOTS' thresholds are fastText's
     stop_words: Mapping[str, WordList] = {}  # by language, instead of those that are known
@@ -80,7 +82,7 @@ class RootsQuality(RootsTabled):
         def statistics(draft: Draft) -> Iterator[Statistic]:
             code, numbers = of(draft)
             text, joined_by = draft.text, numbers.neighbours_joined_by
-            words = roots.words(text, characters=numbers.characters_as_words)
+            words = roots.words(text, code)
             yield "too_few_words", numbers.min_words, None, lambda: len(words)
             yield "too_many_words", None, numbers.max_words, lambda: len(words)
             repetition = partial(roots.character_repetition, text, numbers.character_ngram)

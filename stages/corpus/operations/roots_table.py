@@ -41,7 +41,6 @@ class RootsParameters(Config):
     max_flagged_words: Ratio | None = 0.1
     min_language_score: Ratio | None = 0.7
     max_perplexity: NonNegativeFloat | None = 10_000
-    characters_as_words: bool = False  # for Chinese: ROOTS took the pieces of a sentencepiece model
     neighbours_joined_by: str | None = None  # pairs of words, joined so, are looked up in the lists as well
 
 

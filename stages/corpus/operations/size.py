@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
+from stages.corpus.languages import canonical_code, quality_code
 from stages.corpus.operations.base import Apply, Draft, Drop, Operation
 
 
@@ -21,12 +22,12 @@ class Sized(Operation):
             raise ValueError(f"maximum {self.maximum} is less than minimum {self.minimum}: nothing would be kept")
         return self
 
-    def size(self, text: str) -> int:
+    def size(self, draft: Draft) -> int:
         raise NotImplementedError
 
     def function(self) -> Apply:
         def apply(draft: Draft) -> Draft | Drop:
-            size = self.size(draft.text)
+            size = self.size(draft)
             if size < self.minimum:
                 return Drop("too_few", size, self.minimum)
             if self.maximum is not None and size > self.maximum:
@@ -37,13 +38,20 @@ class Sized(Operation):
 
 
 class Words(Sized):
-    """Number of words between white space (ROOTS: filter_small_docs, which keeps 15 and more)."""
+    """Number of words between white space (ROOTS: filter_small_docs, which keeps 15 and more).
+
+    In documents in Chinese, Japanese, Thai, Lao, Khmer and Burmese, words by ICU's dictionaries.
+    """
+
+    version: ClassVar[str] = "2"
 
     operation: Literal["words"] = "words"
     minimum: NonNegativeInt = 15
 
-    def size(self, text: str) -> int:
-        return len(text.split())
+    def size(self, draft: Draft) -> int:
+        from stages.corpus.measures.segmentation import count_words
+
+        return count_words(draft.text, quality_code(canonical_code(draft.language)))
 
 
 class Bytes(Sized):
@@ -52,8 +60,8 @@ class Bytes(Sized):
     operation: Literal["bytes"] = "bytes"
     minimum: NonNegativeInt = 300
 
-    def size(self, text: str) -> int:
-        return len(text.encode("utf-8", "surrogatepass"))
+    def size(self, draft: Draft) -> int:
+        return len(draft.text.encode("utf-8", "surrogatepass"))
 
 
 class Characters(Sized):
@@ -62,5 +70,5 @@ class Characters(Sized):
     operation: Literal["characters"] = "characters"
     minimum: NonNegativeInt = 1
 
-    def size(self, text: str) -> int:
-        return len(text.strip())
+    def size(self, draft: Draft) -> int:
+        return len(draft.text.strip())

@@ -14,6 +14,8 @@ from stages.corpus.readers.base import Candidate
 from stages.corpus.readers.places import FilePart, compressed, opened
 from stages.corpus.readers.records import RecordReader
 
+LINE_LIMIT = 16  # times the longest text: there may be other columns, and quotes
+
 
 class Csv(RecordReader):
     """Rows after a header that names the columns, the text in the one that `text_field` names."""
@@ -29,15 +31,40 @@ class Csv(RecordReader):
         delimiter = self.delimiter or ("\t" if ".tsv" in part.name else ",")
         with opened(part) as stream:
             # What is not UTF-8 comes back as the bytes that it was, for the first filter to find.
-            text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[arg-type]
-            rows = csv.DictReader(text, delimiter=delimiter)
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")  # type: ignore[arg-type]
+            lines: list[str] = []  # of the row that is being read
+            rows = csv.DictReader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter)
+            last: list[str] = []
             try:
                 self.check_columns(part, dict.fromkeys(rows.fieldnames or (), "text"), ("text",))
+                lines.clear()
                 for place, row in enumerate(rows):
+                    last = lines.copy()
+                    lines.clear()
                     yield self._row(part, place, row, max_bytes)
+                if _ends_within_quotes(last, delimiter):
+                    raise csv.Error("the file ends within quotes")
             except csv.Error as error:
                 raise StageError(f"{part.url}, line {rows.line_num}: {error}: is it a CSV file?") from None
 
     def _row(self, part: FilePart, place: int, row: dict[str, str], max_bytes: int) -> Candidate:
         size = sum(len(value) for value in row.values() if isinstance(value, str))
         return self.candidate(part, place, row, size, max_bytes)
+
+
+def _ends_within_quotes(row: list[str], delimiter: str) -> bool:
+    """Whether a quote is left open. `csv` tells only where it is strict, which would refuse other things as well."""
+    try:
+        list(csv.reader(row, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
+
+
+def _lines(text: io.TextIOWrapper, seen: list[str], limit: int) -> Iterator[str]:
+    """Lines, remembered in `seen`. Raises csv.Error for one of more than `limit` characters."""
+    while line := text.readline(limit):
+        if len(line) == limit and not line.endswith(("\n", "\r")):
+            raise csv.Error(f"more than {limit} characters without an end of line")
+        seen.append(line)
+        yield line

@@ -15,6 +15,7 @@ from stages.base import StageError
 from stages.corpus.readers.base import Candidate, digest_of
 from stages.corpus.readers.parquet import TEXT_KINDS
 from stages.corpus.readers.places import FilePart, content_digest
+from stages.corpus.readers.position import following
 from stages.corpus.readers.records import RecordReader
 
 STATE, DICTIONARY = "state.json", "dataset_dict.json"
@@ -34,13 +35,16 @@ class Datasets(RecordReader):
         return digest_of([[[part.name, content_digest(part, digest_file)] for part in self.parts()], self.options()])
 
     def parts(self) -> list[FilePart]:
-        return [part for path in self.paths for folder in self._folders(Path(path)) for part in _files(folder)]
+        found = [part for path in self.paths for folder in self._folders(Path(path)) for part in _files(folder)]
+        if not found:
+            raise StageError(f"reader.paths: no Arrow file is named by the {STATE} of {', '.join(self.paths)}")
+        return found
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         import pyarrow as pa
 
         try:
-            with pa.memory_map(part.url) as file, pa.ipc.open_stream(file) as stream:
+            with pa.memory_map(part.url) as file, following(file.tell), pa.ipc.open_stream(file) as stream:
                 kinds = {field.name: str(field.type) for field in stream.schema}
                 columns = self.check_columns(part, kinds, TEXT_KINDS)
                 place = 0

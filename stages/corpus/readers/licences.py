@@ -46,6 +46,8 @@ def is_licence_file(name: str) -> bool:
 def recognise(file: Path) -> str:
     """The SPDX identifier of the licence that a file holds; nothing if it is none that is known."""
     try:
+        if not file.is_file():  # a pipe would keep us waiting
+            return ""
         with file.open("rb") as stream:
             head = stream.read(TEXT_BYTES)
     except OSError:

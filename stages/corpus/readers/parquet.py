@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from stages.base import StageError
 from stages.corpus.readers.base import Candidate, Part
 from stages.corpus.readers.places import FilePart, raw, told
+from stages.corpus.readers.position import following
 from stages.corpus.readers.records import BATCH_ROWS, RecordReader
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ class Parquet(RecordReader):
             kinds = {field.name: str(field.type) for field in table.schema_arrow}
             columns = self.check_columns(part, kinds, TEXT_KINDS)
             groups = range(table.metadata.num_row_groups)[part.start : part.stop]
-            place = sum(table.metadata.row_group(index).num_rows for index in range(part.start))
-            for batch in table.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns):
-                for record in batch.to_pylist():
-                    yield self.candidate(part, place, record, 0, max_bytes)
-                    place += 1
+            first = place = sum(table.metadata.row_group(index).num_rows for index in range(part.start))
+            rows = max(sum(table.metadata.row_group(index).num_rows for index in groups), 1)
+            with following(lambda: part.size * (place - first) / rows):
+                for batch in table.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns):
+                    for record in batch.to_pylist():
+                        yield self.candidate(part, place, record, 0, max_bytes)
+                        place += 1
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
@@ -21,6 +22,7 @@ from pydantic import AfterValidator, Field
 
 from stages.base import StageError
 from stages.corpus.readers.base import Part, Reader, digest_of
+from stages.corpus.readers.position import following
 
 COMPRESSIONS = ("", ".gz", ".zst")
 BUFFER_BYTES = 1 << 20
@@ -86,11 +88,11 @@ def content_digest(part: FilePart, digest_file: Callable[[Path], str]) -> str:
         return digest_file(Path(part.url))
     with told(part):
         file_system, path = _file_system(part.url)
-        info = file_system.info(path)
+        info = _asked(file_system.info, path)
         if mark := next((f"{name}:{info[name]}" for name in CONTENT_MARKS if info.get(name)), None):
             return f"{mark}:{part.size}"
-        with file_system.open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with raw(part) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -100,6 +102,8 @@ def opened(part: FilePart) -> Iterator[BinaryIO]:
     Compressed data that ends too early raises an error as well: fewer documents are never taken for all of them.
     """
     with told(part), raw(part) as file:
+        if part.url.endswith(COMPRESSIONS[1:]) and not file.peek(1):  # type: ignore[attr-defined]  # it is buffered
+            raise EOFError("it is empty")
         if part.url.endswith(".gz"):
             yield io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER_BYTES)  # type: ignore[arg-type]
         elif part.url.endswith(".zst"):
@@ -117,10 +121,12 @@ def raw(part: FilePart) -> Iterator[BinaryIO]:
     """A file's bytes as stored; can be sought in."""
     if "://" in part.url:
         file_system, path = _file_system(part.url)
-        with file_system.open(path, "rb") as file:
-            yield file
+        with _asked(file_system.open, path, "rb") as stored:
+            file = io.BufferedReader(_Remote(stored), BUFFER_BYTES)
+            with following(lambda: file.tell() - part.start):
+                yield file
     else:
-        with open(part.url, "rb", BUFFER_BYTES) as file:
+        with open(part.url, "rb", BUFFER_BYTES) as file, following(lambda: file.tell() - part.start):
             yield file
 
 
@@ -132,6 +138,7 @@ def told(part: FilePart) -> Iterator[None]:
     except (OSError, EOFError, zlib.error) as error:
         suffix = PurePosixPath(part.url).suffix
         words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        words = "it is not there any more" if isinstance(error, FileNotFoundError) else words
         kind = f" as {suffix}" if suffix in COMPRESSIONS else ""
         raise StageError(f"{part.url} cannot be read{kind}: {words}") from None
 
@@ -147,9 +154,15 @@ def _local(pattern: str) -> Iterator[FilePart]:
 def _remote(pattern: str) -> Iterator[FilePart]:
     try:
         file_system, path = _file_system(pattern)
-        found = file_system.glob(path, detail=True) if glob.has_magic(path) else {path: file_system.info(path)}
-    except FileNotFoundError:
-        return
+        file_system.invalidate_cache()  # of what was there when it was last asked
+        if glob.has_magic(path):
+            found = _asked(partial(file_system.glob, detail=True), path)
+        else:
+            found = {path: _asked(file_system.info, path)}
+    except FileNotFoundError as error:
+        if (cause := error.__cause__) is None:
+            return
+        raise StageError(f"reader.paths: {pattern} cannot be listed: {cause}") from None
     except (OSError, ValueError, ImportError) as error:
         raise StageError(f"reader.paths: {pattern} cannot be listed: {error}") from None
     base = _base(path).as_posix()
@@ -157,6 +170,42 @@ def _remote(pattern: str) -> Iterator[FilePart]:
         if info["type"] == "file":
             below = PurePosixPath(name).relative_to(base).as_posix()
             yield FilePart(below, int(info["size"] or 0), url=file_system.unstrip_protocol(name))
+
+
+class _Remote(io.RawIOBase):
+    """What fsspec opened. Its own files read lines of any length, and raise whatever their library does."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        place: int = _asked(self._file.seek, offset, whence)
+        return place
+
+    def tell(self) -> int:
+        place: int = self._file.tell()
+        return place
+
+    def readinto(self, buffer: Any) -> int:
+        data = _asked(self._file.read, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _asked(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a file system answers, its errors as OSError: botocore's, for one, are not."""
+    try:
+        return call(*arguments)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from stages.base import StageError
 from stages.corpus.operations.base import Drop
 from stages.corpus.readers.base import Candidate, Part, too_long, usable
 from stages.corpus.readers.charset import to_utf8
+from stages.corpus.readers.encodings import Read, content
 from stages.corpus.readers.places import FilePart, FileReader, compressed, opened
 
 PIECE_BYTES = 1 << 20
@@ -22,6 +23,8 @@ _CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]{1,40})", re.IGNORECASE)
 
 class Warc(FileReader):
     """Web archives: pages that were answered with status 200, and extracted texts."""
+
+    version: ClassVar[str] = "2"
 
     kind: Literal["warc"] = "warc"
 
@@ -45,11 +48,9 @@ class Warc(FileReader):
                         raise ValueError("it has no WARC-Type")
                     if record.rec_type not in ("response", "conversion"):
                         continue
-                    content = record.content_stream()
-                    data = content.read(max_bytes + 1)  # one more tells whether there is more
-                    size = len(data)
-                    while len(data) > max_bytes and (rest := content.read(PIECE_BYTES)):
-                        size += len(rest)
+                    found = content(*_sent(record), max_bytes)
+                    while record.raw_stream.read(PIECE_BYTES):  # what may follow the last chunk
+                        pass
                     missing = getattr(record.raw_stream, "limit", 1) != 0
                 except (OSError, EOFError):
                     raise  # of our own stream: told with the file's name
@@ -57,27 +58,55 @@ class Warc(FileReader):
                     raise StageError(f"{part.url} is not a readable WARC file: record {place + 1}: {error}") from None
                 if missing:
                     raise StageError(f"{part.url} is cut short in its record {place}")
-                yield _candidate(part, place, record, data, size, max_bytes)
+                yield _candidate(part, place, record, found, max_bytes)
             while stream.read(PIECE_BYTES):  # for warcio, what is cut short just ends; our own stream tells
                 pass
 
 
-def _candidate(part: FilePart, place: int, record: Any, data: bytes, size: int, max_bytes: int) -> Candidate:
+def _sent(record: Any) -> tuple[Read, str]:
+    """What reads the body of a record, out of its chunks if it has some, and in which encoding it is."""
+    from warcio.bufferedreaders import ChunkedDataReader
+
+    headers = record.http_headers
+    if not headers:
+        return record.raw_stream.read, ""
+    chunked = (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked"
+    body = ChunkedDataReader(record.raw_stream) if chunked else record.raw_stream
+    return _whole_pieces(body.read), headers.get_header("Content-Encoding") or ""
+
+
+def _whole_pieces(read: Read) -> Read:
+    """Reads on to the length that is asked for: chunks come one at a time."""
+
+    def pieces(length: int) -> bytes:
+        found: list[bytes] = []
+        while length > 0 and (piece := read(length)):
+            found.append(piece)
+            length -= len(piece)
+        return b"".join(found)
+
+    return pieces
+
+
+def _candidate(part: FilePart, place: int, record: Any, found: tuple[bytes | Drop, int], max_bytes: int) -> Candidate:
     url = usable((record.rec_headers.get_header("WARC-Target-URI") or "").strip("<>"))
 
     def refused(drop: Drop, size: int) -> Candidate:
         return Candidate(b"", part.name, place, url=url, refused=drop, refused_bytes=size)
 
-    if len(data) > max_bytes:
+    data, size = found
+    if not isinstance(data, Drop) and len(data) > max_bytes:
         return refused(too_long(size, max_bytes), size)
-    if record.rec_type == "conversion":
+    if record.rec_type == "conversion" and not isinstance(data, Drop):
         return Candidate(data, part.name, place, url=url)
     headers = record.http_headers
     status = headers.get_statuscode() if headers else ""
     if status != "200":
-        return refused(Drop("http_status", usable(status), "200"), len(data))
+        return refused(Drop("http_status", usable(status), "200"), size)
     kind = headers.get_header("Content-Type") or ""
     if kind.partition(";")[0].strip().lower() not in PAGES:
-        return refused(Drop("not_a_page", usable(kind), " ".join(PAGES)), len(data))
+        return refused(Drop("not_a_page", usable(kind), " ".join(PAGES)), size)
+    if isinstance(data, Drop):
+        return refused(data, size)
     charset = _CHARSET.search(kind)
     return Candidate(to_utf8(data, charset[1] if charset else ""), part.name, place, url=url)

@@ -15,6 +15,10 @@ from stages.artifacts.manifest import SPLITS
 from stages.corpus.stage import IngestCorpus
 from tests.support import RecordingContext, run_stage
 
+ENGLISH = "The committee will meet again next week to discuss what should be done about the old bridge. "
+FRENCH = "Le comité se réunira de nouveau la semaine prochaine pour discuter de ce qu'il faut faire du vieux pont. "
+HINDI = "समिति अगले सप्ताह फिर बैठक करेगी और पुराने पुल के बारे में चर्चा करेगी। "
+
 
 def prose(number: int, words: int = 40) -> str:
     """A text like no other, of about 7 x `words` characters."""
@@ -31,6 +35,12 @@ def write_lines(path: Path, records: list[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of JSON Lines in gzip."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def source(*paths: Path | str, **fields: Any) -> dict[str, Any]:

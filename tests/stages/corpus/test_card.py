@@ -9,8 +9,10 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import escape
 
 from stages.artifacts.corpus import Corpus
+from stages.corpus.card import size
 from stages.corpus.tree_map import squarified
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
 
@@ -92,10 +94,26 @@ def test_what_a_corpus_says_is_only_text(corpus: Corpus) -> None:
     assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines() if "alert" in line}) == 1
 
 
+def test_every_source_has_its_bar_and_every_rule_its_samples_under_it(corpus: Corpus) -> None:
+    text = (corpus.path / "pages" / "card.html").read_text()
+    flows = corpus.manifest.by("source")
+    assert flows.keys() == {"news", "lost"}
+    for name, flow in flows.items():
+        kept, read = flow.kept.bytes, flow.read.bytes
+        assert f"<title>{name}: {size(kept)} kept, {kept / read:.1%} of what was read</title>" in text
+        dropped = sum(tally.bytes for tally in flow.dropped.values())
+        assert f"<title>{name}: {size(dropped)} dropped, {dropped / read:.1%} of what was read</title>" in text
+    samples = [(f"{row['operation']}.{row['rule']}", row["text"]) for row in corpus.samples().to_pylist()]
+    assert len({reason for reason, _ in samples}) >= 2
+    for reason, sample in samples:
+        (folded,) = re.findall(rf'<details><summary><svg role=img aria-label="{reason}: .*?</details>', text, re.DOTALL)
+        assert str(escape(sample[:100])) in folded
+
+
 def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
     text = (corpus.path / "pages" / "card.html").read_text()
     assert "source lost lost 100%" in text
-    assert "text.too_short (6)" in text
+    assert re.search(r'aria-label="text\.too_short: \d+ B in 6 documents"', text)
     assert "<p>10 families.</p>" in text
     assert text.count(" and 1 more</summary>") == 10
     assert "% alike, stayed)" in text

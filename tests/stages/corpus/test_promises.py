@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from pydantic import ValidationError
 from cluster.base import Executor, Launcher, Send
 from pipelines.execute import StepContext
 from stages.artifacts.corpus import Corpus, dropped_name
+from stages.artifacts.ngram import NgramModel
 from stages.base import Demand, Resources, StageError
 from stages.corpus.ledger import Samples
 from stages.corpus.stage import IngestCorpus
+from stages.ngram import TrainNgram
 from tests.cluster.support import run
 from tests.stages.corpus import children
-from tests.stages.corpus.examples import all_documents, digests, ingest, prose, source, write_lines
+from tests.stages.corpus.examples import all_documents, digests, ingest, prose, small_corpus, source, write_lines
+from tests.support import run_stage
 
 
 def many(folder: Path, files: int = 8) -> dict[str, Any]:
@@ -38,25 +42,34 @@ def many(folder: Path, files: int = 8) -> dict[str, Any]:
     return {"sources": sources, "shard_bytes": 20_000, "validation_fraction": 0.2, "limit_bytes": 60_000}
 
 
-def ingest_on(values: dict[str, Any], out: Path, launcher: Launcher, send: Send) -> None:
+def ingest_on(values: dict[str, Any], models: dict[str, NgramModel], out: Path, launcher: Launcher, send: Send) -> None:
     """Work for an executor: ingest, as a step does."""
     out.mkdir()
     scratch = out.with_suffix(".scratch")
     scratch.mkdir()
-    IngestCorpus(**values).run(StepContext("corpus", out, scratch, launcher, send))
+    IngestCorpus(**values).bind(models).run(StepContext("corpus", out, scratch, launcher, send))
 
 
 @pytest.mark.ray
 def test_the_number_of_workers_never_changes_a_byte(ray_session: Executor, tmp_path: Path) -> None:
     values = many(tmp_path / "in")
+    english = {"operation": "perplexity", "model": "ngram", "languages": ["en"], "maximum_percentile": 50}
+    values["sources"]["web"]["operations"].append(english)
+    training = TrainNgram(corpus="corpus", order=3, table_bits=12)
+    models = {"ngram": run_stage(training, {"corpus": small_corpus(tmp_path / "good")}, tmp_path / "ngram")[0]}
     for workers in (1, 2):
-        work = partial(ingest_on, {**values, "workers": workers}, tmp_path / str(workers))
+        work = partial(ingest_on, {**values, "workers": workers}, models, tmp_path / str(workers))
         ended, said = run(ray_session, work, Demand(task=Resources(cpus=0)))
         assert ended.state == "done", ended
         assert [message for message in said if message.kind == "progress"]
     one = digests(tmp_path / "1")
     assert len([name for name in one if name.startswith("documents/")]) > 4
     assert one == digests(tmp_path / "2")
+    corpus = Corpus(tmp_path / "2")
+    dropped = [row for shard in range(len(corpus.manifest.shards)) for row in corpus.dropped(shard).to_pylist()]
+    by_perplexity = [(row["source"], row["language"]) for row in dropped if row["operation"] == "perplexity"]
+    assert len(by_perplexity) > 20
+    assert set(by_perplexity) == {("web", "en")}
 
 
 def test_every_source_and_language_is_conserved_and_every_drop_is_in_the_ledger(tmp_path: Path) -> None:
@@ -185,3 +198,13 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 def test_a_wrong_operation_is_refused_before_anything_starts(operation: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         IngestCorpus(sources={"a": {"reader": {"kind": "installed"}, "operations": [operation]}})
+
+
+def test_every_promise_of_the_documentation_names_tests_that_are_there() -> None:
+    root = Path(__file__).parents[3]
+    rows = re.findall(r"^\| (\d+) \|.*$", (root / "docs" / "corpus.md").read_text(), re.MULTILINE)
+    assert [int(number) for number in rows] == list(range(1, 16))
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (root / "docs" / "corpus.md").read_text())
+    assert len(named) >= 30
+    for file, test in named:
+        assert f"def {test}(" in (root / "tests" / "stages" / file).read_text(), f"{file}::{test}"

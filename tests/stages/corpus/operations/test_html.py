@@ -45,14 +45,21 @@ def f1(found: str, gold: str) -> float:
     return 2 * common / (len(one) + len(other)) if common else 0.0
 
 
-def test_extraction_from_news_pages_is_accurate() -> None:
+def test_extraction_from_news_pages_is_accurate_and_no_worse_than_the_library_alone() -> None:
+    """On all 89 pages it is 0.967, as docs/measurements.md tells; here on every second one."""
+    import trafilatura
+
     folder = test_data("html-extraction")
     function = made("extract_html").function()
     gold = json.loads((folder / "ground-truth.json").read_text())
-    scores = []
-    for path in sorted((folder / "html").glob("*.html.gz"))[:12]:
+    ours, alone = [], []
+    for place, path in enumerate(sorted((folder / "html").glob("*.html.gz"))[::2]):
         page = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
         draft = function(Draft(page, path=path.name))
         article = gold[path.name.removesuffix(".html.gz")]["articleBody"]
-        scores.append(f1(draft.text if isinstance(draft, Draft) else "", article))
-    assert sum(scores) / len(scores) > 0.85
+        ours.append(f1(draft.text if isinstance(draft, Draft) else "", article))
+        if place % 4 == 0:
+            alone.append(ours[-1] - f1(trafilatura.extract(page, include_comments=False) or "", article))
+    assert len(ours) == 45
+    assert sum(ours) / len(ours) >= 0.95
+    assert min(alone) >= -0.02

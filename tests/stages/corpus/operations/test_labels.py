@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stages.base import StageError
-from stages.corpus.measures.licenses import accepts
 from stages.corpus.operations.base import Draft, Drop
 from stages.corpus.operations.tables import WordList
 from tests.stages.corpus.operations.support import apply, made, rule_of
@@ -65,28 +62,6 @@ def test_an_exception_can_be_allowed_alone() -> None:
 
 def test_denied_names_win() -> None:
     assert not kept("GPL-3.0-only", allow=["*"], deny=["GPL-*"])
-
-
-expressions = st.recursive(
-    st.sampled_from(["A", "B", "C"]).map(lambda name: (name, lambda accepted: name in accepted)),
-    lambda inner: st.tuples(st.sampled_from(["AND", "OR"]), inner, inner).map(
-        lambda parts: (
-            f"({parts[1][0]} {parts[0]} {parts[2][0]})",
-            lambda accepted: (
-                (parts[1][1](accepted) and parts[2][1](accepted))
-                if parts[0] == "AND"
-                else (parts[1][1](accepted) or parts[2][1](accepted))
-            ),
-        )
-    ),
-    max_leaves=6,
-)
-
-
-@given(expressions, st.sets(st.sampled_from(["A", "B", "C"])))
-def test_expressions_are_boolean(expression: tuple, accepted: set[str]) -> None:
-    text, meaning = expression
-    assert accepts(text, lambda name: name.upper() in accepted) == meaning(accepted)
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,18 @@
-"""ROOTS' parameters are the published ones, and its eight statistics what they are by definition."""
+"""ROOTS' parameters are the published ones, and each of its statistics decides by them."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from stages.corpus.measures import roots
 from stages.corpus.operations.base import Draft, Drop
 from stages.corpus.operations.roots import RootsQuality
 from stages.corpus.operations.roots_table import RootsTable
 from stages.corpus.operations.tables import stop_words
+from tests.stages.corpus.examples import read_lines
 from tests.stages.corpus.operations.support import apply, made, rule_of, text_of
+from tests.support import test_data
 
 # min words, longest word, character and word repetition, special, stop, flagged, language score, perplexity
 PUBLISHED = {
@@ -51,80 +48,12 @@ def test_the_table_is_the_published_one() -> None:
         assert one.word_ngram == (7 if code == "ur" else 5)
         assert one.unwanted_in_words == (() if code in ("default", "zh") else ("http", "www", ".com", "href", "//"))
         assert one.neighbours_joined_by == {"vi": " ", "zh": ""}.get(code)
-        assert one.characters_as_words == (code == "zh")
 
 
 def test_a_language_without_parameters_has_the_default() -> None:
     of, table = RootsQuality().lookup(), RootsTable().languages()
     for language, code in (("zhs", "zh"), ("zht", "zh"), ("pt_BR", "pt"), ("yo", "default"), ("", "default")):
         assert of(Draft("", path="p", language=language))[1] == table[code]
-
-
-# --- the statistics, by hand -------------------------------------------------------------------------------------
-
-
-def test_words_stand_between_spaces_without_special_characters_at_their_ends() -> None:
-    assert roots.words("«Bonjour», dit-il ... 12 😀 l’été!\n\tEt toi?") == ["Bonjour", "dit-il", "l’été", "Et", "toi"]
-    assert roots.words("我们是, 中国人。 GPT-4", characters=True) == ["我", "们", "是", "中", "国", "人", "GPT"]
-    assert roots.words("... 123 !!!") == []
-
-
-def test_character_repetition_takes_as_many_grams_as_the_root_of_the_distinct_ones() -> None:
-    # abcabcabcxyz: 3-grams abc 3, bca 2, cab 2, bcx cxy xyz 1 each: 6 distinct, so the 2 most frequent: 5 of 10.
-    assert roots.character_repetition("abcabcabcxyz", 3) == 0.5
-    # aaab: aa 2, ab 1: two distinct, root 1, one of them repeated: 2 of 3.
-    assert roots.character_repetition("aaab", 2) == pytest.approx(2 / 3)
-    # Nothing occurs twice: distinct minus singletons is 0.
-    assert roots.character_repetition("abcdef", 3) == 0
-    assert roots.character_repetition("ab", 3) == 0
-    assert roots.character_repetition("", 10) == 0
-    # All the same: one distinct gram, all of them.
-    assert roots.character_repetition("z" * 50, 10) == 1
-
-
-def test_word_repetition_is_the_mass_of_grams_that_occur_more_than_once() -> None:
-    # a b a b c: pairs ab 2, ba 1, bc 1: 2 of 4.
-    assert roots.word_repetition(["a", "b", "a", "b", "c"], 2) == 0.5
-    assert roots.word_repetition(["a", "b"], 5) == 0
-    assert roots.word_repetition(["a"] * 9, 5) == 1
-
-
-def test_special_characters_are_counted_with_spaces_digits_and_emoji() -> None:
-    assert roots.special_character_ratio("ab 1!😀") == pytest.approx(4 / 6)
-    assert roots.special_character_ratio("abc") == 0
-    assert roots.special_character_ratio("") == 0
-
-
-def test_listed_words_and_neighbours() -> None:
-    listed = frozenset({"the", "of", "trung quốc", "我们"})
-    assert roots.listed_ratio(["the", "end", "of", "it"], listed, None) == 0.5
-    assert roots.listed_ratio(["tôi", "ở", "trung", "quốc"], listed, None) == 0
-    assert roots.listed_ratio(["tôi", "ở", "trung", "quốc"], listed, " ") == 0.25, (
-        "Vietnamese: syllables joined by a space"
-    )
-    assert roots.listed_ratio(["我", "们", "好"], listed, "") == pytest.approx(1 / 3), "Chinese: joined by nothing"
-    assert roots.listed_ratio(["a", "a", "a"], frozenset({"a", "a a"}), " ") == 1, "never more than 1"
-    assert roots.listed_ratio([], listed, None) == 0
-
-
-def reference_character_repetition(text: str, length: int) -> float:
-    counts = sorted(Counter(text[i : i + length] for i in range(len(text) - length + 1)).values(), reverse=True)
-    if not counts:
-        return 0
-    taken = min(int(math.sqrt(len(counts))), len(counts) - counts.count(1))
-    return sum(counts[:taken]) / sum(counts)
-
-
-@given(st.text(alphabet="ab é中😀", max_size=80), st.integers(1, 10))
-def test_character_repetition_is_that_of_the_definition(text: str, length: int) -> None:
-    assert roots.character_repetition(text, length) == pytest.approx(reference_character_repetition(text, length))
-
-
-@given(st.lists(st.sampled_from(["a", "b", "ab"]), max_size=40), st.integers(1, 7))
-def test_word_repetition_is_that_of_the_definition(words: list[str], length: int) -> None:
-    counts = Counter(tuple(words[i : i + length]) for i in range(len(words) - length + 1))
-    expected = sum(count for count in counts.values() if count > 1) / max(counts.total(), 1)
-    assert roots.word_repetition(words, length) == pytest.approx(expected)
 
 
 # --- the modifiers ------------------------------------------------------------------------------------------------
@@ -167,7 +96,7 @@ def one_rule(**numbers: float | str | None) -> dict:
         ("min_words", "max_words", "max_character_repetition", "max_word_repetition", "max_special_characters",
          "min_stop_words", "max_flagged_words", "min_language_score", "max_perplexity"),
     )  # fmt: skip
-    changes = {code: {**off, **numbers} for code in ("default", "en", "fr", "vi")}
+    changes = {code: {**off, **numbers} for code in ("default", "en", "fr", "vi", "zh")}
     return {"parameters": {"changes": changes}, **QUIET}
 
 
@@ -221,6 +150,30 @@ def test_the_language_score_is_fasttexts() -> None:
     assert rule_of(apply("roots_quality", french, {"language": "fr"}, **scored)) is None
     assert apply("roots_quality", french, {"language": "en"}, **scored) == Drop("language_score", 0.0, 0.8)
     assert rule_of(apply("roots_quality", french, {"language": "zu"}, **scored)) is None, "fastText does not know Zulu"
+
+
+def test_statistics_of_chinese_are_of_words() -> None:
+    """By hand: six words (我们 是 中国人 你们 是 中国人), five pairs of which one occurs twice, four stop words."""
+    text = "我们是中国人，你们是中国人。"
+    for rules, rule in (
+        ({"min_words": 6}, None),
+        ({"min_words": 7}, "too_few_words"),
+        ({"max_word_repetition": 0.4, "word_ngram": 2}, None),
+        ({"max_word_repetition": 0.39, "word_ngram": 2}, "word_repetition"),
+        ({"min_stop_words": 0.66}, None),
+        ({"min_stop_words": 0.67}, "stop_words"),
+        ({"max_special_characters": 1 / 7}, None),
+        ({"max_special_characters": 0.14}, "special_characters"),
+    ):
+        assert rule_of(apply("roots_quality", text, {"language": "zhs"}, **one_rule(**rules))) == rule, rules
+
+
+@pytest.mark.parametrize(("code", "name"), [("zhs", "cmn_hans"), ("zht", "cmn_hant")])
+def test_chinese_prose_is_within_the_bounds_of_roots(code: str, name: str) -> None:
+    texts = [row["text"] for row in read_lines(test_data("multilingual", "udhr.jsonl.gz")) if row["code"] == name]
+    assert texts
+    for text in texts:
+        assert rule_of(apply("roots_quality", text, {"language": code})) is None
 
 
 def test_chinese_and_vietnamese_stop_words_are_found_in_pairs() -> None:

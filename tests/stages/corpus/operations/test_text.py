@@ -119,6 +119,12 @@ def test_sizes_are_counted_in_their_unit(operation: str, text: str, rule: str | 
     assert rule_of(apply(operation, text)) == rule
 
 
+def test_words_of_languages_without_spaces_are_those_of_a_dictionary() -> None:
+    chinese = "我们是中国人，今天天气很好。"  # 我们 是 中国人 今天 天气 很好
+    for language, minimum, rule in (("zhs", 6, None), ("zh-TW", 7, "too_few"), ("en", 2, "too_few")):
+        assert rule_of(apply("words", chinese, {"language": language}, minimum=minimum)) == rule
+
+
 def test_a_drop_says_what_was_found_and_what_was_allowed() -> None:
     found = apply("words", "one two three", maximum=20)
     assert (found.rule, found.value, found.threshold) == ("too_few", 3, 15)  # type: ignore[union-attr]

@@ -68,6 +68,44 @@ def test_csv_rows_with_quotes_and_labels(tmp_path: Path) -> None:
     assert seen(read(Csv(paths=[str(tmp_path / "t.tsv")]))) == [(b"here", None, 4)]
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("nul.csv", b'text\nfirst\n"a\0b"\nlast\n', [(b"first", None), (b"a\0b", None), (b"last", None)]),
+        ("mark.csv", b"\xef\xbb\xbftext\nhello\n", [(b"hello", None)]),
+        ("odd.csv", b'text\n"a"b\n"c"d', [(b"ab", None), (b"cd", None)]),
+        ("long.csv", b"text,n\n" + b"x" * 3000 + b",1\nok,2\n", [(b"", "too_long"), (b"ok", None)]),
+        ("mark.jsonl", b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}\n', [(b"one", None), (b"two", None)]),
+        ("bad.jsonl", b'{"text": "\xff"}\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
+        ("nul.jsonl", b'\0\0\0\0\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
+        ("deep.jsonl", b"[" * 50_000 + b'\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
+        ("huge.jsonl", b'{"n": ' + b"9" * 5000 + b'}\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
+    ],
+)
+def test_a_bad_record_is_counted_and_the_others_read(
+    tmp_path: Path, name: str, data: bytes, found: list[tuple[bytes, str | None]]
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert [each[:2] for each in seen(read(Files(paths=[str(tmp_path / name)])))] == found
+
+
+@pytest.mark.parametrize("damage", ["cut", "half", "flipped", "footer", "length", "empty", "not UTF-8"])
+def test_a_damaged_parquet_file_is_a_clear_error(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "t.parquet"
+    texts = pa.array([f"row {n} of a table" * 20 for n in range(2000)])
+    if damage == "not UTF-8":
+        texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff\xfe bad", b"ok"], pa.binary()).buffers())
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=200)
+    data = path.read_bytes()
+    path.write_bytes({
+        "cut": data[:-50], "half": data[: len(data) // 2], "length": data[:-8] + b"\xff\xff\xff\x7fPAR1", "empty": b"",
+        "flipped": data[:1000] + bytes(byte ^ 255 for byte in data[1000:1100]) + data[1100:],
+        "footer": data[:-300] + bytes(200) + data[-100:], "not UTF-8": data,
+    }[damage])  # fmt: skip
+    with pytest.raises(StageError, match=r"t\.parquet is not a readable Parquet file"):
+        read(Parquet(paths=[str(path)]))
+
+
 def test_a_quote_that_never_closes_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('text\n"' + "x" * 10_000)
     with pytest.raises(StageError, match=r"t\.csv, line \d+: field larger than field limit"):
@@ -125,6 +163,14 @@ def test_ranges_of_row_groups_hold_every_row_once(tmp_path: Path, range_bytes: i
         ("a.parquet", b"PAR1 no", "a.parquet is not a readable Parquet file"),
         ("a.jsonl", b"plain text\nof two lines\n", "none of its 2 records has a text in 'text'"),
         ("a.csv", b"a,b\n1,2\n", r"no text column 'text' \(its columns: a text, b text\)"),
+        ("a.jsonl.gz", b"", "a.jsonl.gz cannot be read as .gz: it is empty"),
+        ("a.jsonl.zst", b"", "a.jsonl.zst cannot be read as .zst: it is empty"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n') + b"more", "cannot be read as .gz: Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-8] + bytes(8), "cannot be read as .gz: CRC check failed"),
+        ("a.csv", b"", "no text column 'text'"),
+        ("a.csv", b'text\nwhole\n"not who', "a.csv, line 3: the file ends within quotes"),
+        ("a.csv", b"text\n" + b"x," * 20_000, "a.csv, line 1: more than 16000 characters without an end of line"),
+        ("a.jsonl", "{}".encode("utf-16"), "none of its 1 records has a text in 'text'"),
         ("a.docx", b"a,b\n", "a.docx has no suffix that can be read; expected one of .txt"),
     ],
 )
@@ -242,11 +288,14 @@ def test_datasets_saved_to_disk(tmp_path: Path) -> None:
         ({"_data_files": [{"filename": "gone.arrow"}]}, "names gone.arrow, which is not there"),
         ({"_data_files": [], "_indices_data_files": [{}]}, "flatten_indices"),
         ([], "is not a dataset's description"),
+        ({"_data_files": []}, "no Arrow file is named by the state.json"),
+        (None, "holds neither state.json nor dataset_dict.json"),
     ],
 )
 def test_a_garbled_dataset_is_refused(tmp_path: Path, state: object, message: str) -> None:
     (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "state.json").write_text(json.dumps(state))
+    if state is not None:
+        (tmp_path / "d" / "state.json").write_text(json.dumps(state))
     with pytest.raises(StageError, match=message):
         read(Datasets(paths=[str(tmp_path / "d")]))
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import os
+import zlib
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import zstandard
 
 from stages.base import StageError
+from stages.corpus.operations.base import Drop
 from stages.corpus.readers.charset import to_utf8
 from stages.corpus.readers.code import Code
 from stages.corpus.readers.html import Html
 from stages.corpus.readers.licences import declared_licence, recognise
+from stages.corpus.readers.text import Text
 from stages.corpus.readers.warc import Warc
 from tests.stages.corpus.readers.test_records import digest_file, read, seen
 from tests.support import test_data
@@ -114,6 +120,59 @@ def test_a_garbled_archive_is_a_clear_error(tmp_path: Path, data: bytes, message
         read(Warc(paths=[str(tmp_path / "a.warc")]))
 
 
+def deflated(page: bytes, head: bool) -> bytes:
+    packer = zlib.compressobj(wbits=15 if head else -15)
+    return packer.compress(page) + packer.flush()
+
+
+PAGE = b"<p>packed page, with enough in it to be cut in the middle</p>" * 20
+ENCODED = {
+    "gzip": gzip.compress(PAGE),
+    "x-gzip": gzip.compress(PAGE),
+    "br": pa.compress(PAGE, "brotli", asbytes=True),
+    "zstd": zstandard.ZstdCompressor().compress(PAGE),
+    "deflate": deflated(PAGE, head=True),
+    "Deflate": deflated(PAGE, head=False),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+@pytest.mark.parametrize("how", ["whole", "chunked", "not encoded", "cut", "garbled"])
+def test_pages_come_out_of_the_encoding_they_were_sent_in(tmp_path: Path, encoding: str, how: str) -> None:
+    """And one that can't be had is counted; those after it are read."""
+    body, extra = ENCODED[encoding], f"Content-Encoding: {encoding}\r\n"
+    if how == "chunked":
+        half = len(body) // 2
+        body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:half], body[half:], b""))
+        body, extra = body + b"after the last chunk", extra + "Transfer-Encoding: chunked\r\n"
+    if how == "not encoded":
+        body = PAGE
+    if how == "cut":
+        body = body[: len(body) // 2]
+    if how == "garbled":
+        body = b"\xff\xfe\xfd" * 100
+    archive = record("http://a.org/1", body, extra=extra) + record("http://a.org/2", b"<p>next")
+    (tmp_path / "a.warc").write_bytes(archive)
+    first, second = read(Warc(paths=[str(tmp_path / "a.warc")]), max_bytes=5000)
+    assert second.data == b"<p>next"
+    if how in ("cut", "garbled"):
+        assert first.refused == Drop("content_encoding", f"not {encoding.lower()}", encoding.lower())
+        assert first.refused_bytes == len(body)
+    else:
+        assert first.data == PAGE
+
+
+def test_a_page_is_bounded_when_it_is_decoded_and_an_unknown_encoding_counted(tmp_path: Path) -> None:
+    bomb = gzip.compress(b"<" * 3_000_000)
+    archive = [
+        record("http://a.org/1", bomb, extra="Content-Encoding: gzip\r\n"),
+        record("http://a.org/2", b"\x80\x81", extra="Content-Encoding: sdch\r\n"),
+    ]
+    (tmp_path / "a.warc").write_bytes(b"".join(archive))
+    found = read(Warc(paths=[str(tmp_path / "a.warc")]), max_bytes=5000)
+    assert seen(found) == [(b"", "too_long", 3_000_000), (b"", "content_encoding", 2)]
+
+
 def test_a_truncated_packed_archive_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, ARCHIVE))[:-9])
     with pytest.raises(StageError, match=r"a\.warc\.gz cannot be read as \.gz"):
@@ -147,6 +206,25 @@ def test_source_trees_with_languages_and_licences(tmp_path: Path) -> None:
         Code(paths=[str(tree)], languages=["cobol"]).parts()
     with pytest.raises(StageError, match="is not a folder"):
         Code(paths=[str(tree / "main.py")]).parts()
+
+
+@pytest.mark.timeout(20)
+def test_a_tree_with_loops_and_pipes_is_read_once_and_never_waited_for(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "x.py").write_text("print(1)")
+    (tree / "a" / "t.txt").write_text("text")
+    (tree / "a" / "b" / "loop").symlink_to(tree)
+    for name in ("self.py", "self.txt"):
+        (tree / name).symlink_to(tree / name)
+    for name in ("gone.py", "gone.txt"):
+        (tree / name).symlink_to(tmp_path / "nothing")
+    for name in ("pipe.py", "pipe.txt", "LICENSE"):
+        os.mkfifo(tree / name)
+    (tree / "folder.py").mkdir()
+    (tree / "folder.txt").mkdir()
+    assert [c.path for c in read(Code(paths=[str(tree)]))] == ["tree/a/x.py"]
+    assert [c.data for c in read(Text(paths=[str(tree / "**" / "*.txt")]))] == [b"text"]
 
 
 def test_licences_are_named_only_where_they_are_certain(tmp_path: Path) -> None:
