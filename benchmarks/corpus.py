@@ -1,6 +1,6 @@
 """Corpus work beside its peers: filters, and near-duplicates, of the same documents in bloomline and datatrove.
 
-    python benchmarks/corpus.py [--quick] [--data FOLDER] [--peer-python PYTHON]
+    python benchmarks/corpus.py [--quick] [--data FOLDER] [--peer-python PYTHON] [--near-megabytes 60]
 
 FOLDER holds the test data (default: BLOOMLINE_TEST_DATA). PYTHON is an interpreter that has datatrove 0.10 with spacy
 (default: this one); without it the peer's columns say why they are empty. The last line is JSON.
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a part of the documents, one round")
     parser.add_argument("--data", type=Path, default=os.environ.get("BLOOMLINE_TEST_DATA"))
     parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--near-megabytes", type=int, default=60, help="of the enlarged documents for near-duplicates")
     arguments = parser.parse_args()
     if arguments.data is None or not Path(arguments.data).is_dir():
         parser.error("no data: give --data FOLDER, or set BLOOMLINE_TEST_DATA")
@@ -32,7 +33,12 @@ def main() -> None:
         filters = corpus_filters.measure(
             Path(arguments.data), Path(directory), arguments.peer_python, quick=arguments.quick
         )
-        near = corpus_minhash.measure(Path(arguments.data), Path(directory) / "near", arguments.peer_python)
+        near = corpus_minhash.measure(
+            data=Path(arguments.data),
+            folder=Path(directory) / "near",
+            peer_python=arguments.peer_python,
+            megabytes=None if arguments.quick else arguments.near_megabytes,
+        )
     corpus_filters.show(filters)
     corpus_minhash.show(near)
     print(json.dumps({"filters": filters, "near_duplicates": near}))

@@ -4,7 +4,6 @@ python corpus_datatrove_minhash.py DOCUMENTS.jsonl OUT     its four steps, with 
 """
 
 import json
-import resource
 import struct
 import sys
 import time
@@ -38,7 +37,8 @@ def main(documents: Path, out: Path) -> None:
         log = str(out / f"log-{number}")
         LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=1, logging_dir=log, skip_completed=False).run()
     seconds = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) / 1024
     ids = [json.loads(line)["id"] for line in documents.open(encoding="utf-8")]
     clusters = {}
     for file in Path(removed).glob("*.clusters"):

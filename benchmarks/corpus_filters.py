@@ -34,7 +34,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "c4_quality": {},
     "redact_pii": {},
 }
-QUICK_BYTES = 1_500_000
+QUICK_BYTES = 1_000_000
 SHOWN = 12  # documents with different decisions
 
 

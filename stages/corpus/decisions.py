@@ -10,11 +10,12 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.artifacts.manifest import Contamination
-from stages.corpus.index import Index, Judge, Ruling
+from stages.corpus.index import Cuts, Families, Index, Judge, Ruling
 from stages.corpus.splitting import Split
 
 if TYPE_CHECKING:
@@ -51,26 +52,28 @@ def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) ->
 
     fates = np.zeros(len(index), np.uint8)
     kept = np.ones(len(index), bool)
-    values = np.full(len(index), None, object)
     rulings = []
     for number, judge in enumerate(judges):
         ruling = judge(index, kept)
         kept[ruling.rows] = False
         fates[ruling.rows] = FIRST_RULING + number
-        values[ruling.rows] = ruling.values
         rulings.append(ruling)
-    fates[kept] = np.where(split(index, kept)[kept], VALIDATION, TRAIN)
-    table = pa.table({
-        "fate": fates,
-        "value": pa.array(values, pa.string()),
-        "cuts": _grouped(len(index), *_cuts(rulings)),
-        "families": _grouped(len(index), *_families(index, rulings)),
-    })  # fmt: skip
+    fates[kept] = np.where(split(index, kept, _lost(len(index), rulings))[kept], VALIDATION, TRAIN)
+    told = [_Told.of(ruling) for ruling in rulings]
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for shard in range(len(index.starts) - 1):
-        start, stop = index.starts[shard : shard + 2].tolist()
-        files.append(_write(folder / f"{shard:05d}.arrow", table.slice(start, stop - start)))
+    for shard, (start, stop) in enumerate(pairwise(index.starts.tolist())):
+        here = [one.within(start, stop) for one in told]
+        values = np.full(stop - start, None, object)
+        for one in here:
+            values[one.dropped - start] = one.values
+        table = pa.table({
+            "fate": fates[start:stop],
+            "value": pa.array(values, pa.string()),
+            "cuts": _grouped(start, stop, *_cuts(here)),
+            "families": _grouped(start, stop, *_families(index, here)),
+        })  # fmt: skip
+        files.append(_write(folder / f"{shard:05d}.arrow", table))
     return Decisions(
         files=tuple(files),
         rules=tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings),
@@ -78,46 +81,98 @@ def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) ->
     )
 
 
-def _cuts(rulings: Sequence[Ruling]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _lost(count: int, rulings: Sequence[Ruling]) -> np.ndarray:
+    """The bytes that are cut out of each row at most: what two rulings cut counts twice."""
+    import numpy as np
+
+    lost = np.zeros(count, np.int64)
+    for ruling in rulings:
+        if ruling.cuts is not None:
+            np.add.at(lost, ruling.cuts.rows, ruling.cuts.stops - ruling.cuts.starts)
+    return lost
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a ruling tells, in the order of rows."""
+
+    ruling: Ruling
+    order: np.ndarray  # of the places in ruling.rows
+    rows: np.ndarray
+    members: np.ndarray  # of families, those that stay included: rows
+    first: np.ndarray
+    similarity: np.ndarray
+
+    @classmethod
+    def of(cls, ruling: Ruling) -> _Told:
+        import numpy as np
+
+        order = np.argsort(ruling.rows, kind="stable")
+        none = np.empty(0, np.int64)
+        families = ruling.families or Families(none, none, np.empty(0))
+        stay = np.unique(families.first)
+        members, first = np.append(stay, families.rows), np.append(stay, families.first)
+        similarity = np.append(np.ones(len(stay)), families.similarity)
+        by_row = np.argsort(members, kind="stable")
+        return cls(ruling, order, ruling.rows[order], members[by_row], first[by_row], similarity[by_row])
+
+    def within(self, start: int, stop: int) -> _Here:
+        """What it tells of the rows [start, stop)."""
+        import numpy as np
+
+        dropped, members = (slice(*np.searchsorted(rows, (start, stop))) for rows in (self.rows, self.members))
+        cuts = self.ruling.cuts
+        cut = slice(0) if cuts is None else slice(*np.searchsorted(cuts.rows, (start, stop)))
+        none = np.empty(0, np.int64)
+        return _Here(
+            dropped=self.rows[dropped],
+            values=self.ruling.values(self.order[dropped]),
+            cuts=Cuts(none, none, none) if cuts is None else Cuts(cuts.rows[cut], cuts.starts[cut], cuts.stops[cut]),
+            families=Families(self.members[members], self.first[members], self.similarity[members]),
+        )
+
+
+@dataclass(frozen=True)
+class _Here:
+    """What a ruling tells of the documents of one shard."""
+
+    dropped: np.ndarray  # rows
+    values: Sequence[str]  # of these
+    cuts: Cuts
+    families: Families  # with those that stay
+
+
+def _cuts(told: Sequence[_Here]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The row of every cut, and the columns that tell of it."""
     import numpy as np
 
-    found = [(number, ruling.cuts) for number, ruling in enumerate(rulings) if ruling.cuts is not None]
-    none = np.empty(0, np.int64)
-    rows = np.concatenate([none, *(cuts.rows for _, cuts in found)])
-    columns = (
-        np.concatenate([none, *(np.full(len(cuts.rows), number) for number, cuts in found)]),
-        np.concatenate([none, *(cuts.starts for _, cuts in found)]),
-        np.concatenate([none, *(cuts.stops for _, cuts in found)]),
+    numbers = np.repeat(np.arange(len(told)), [len(one.cuts.rows) for one in told])
+    rows, starts, stops = (
+        np.concatenate([np.empty(0, np.int64), *(getattr(one.cuts, name) for one in told)])
+        for name in ("rows", "starts", "stops")
     )
-    return rows, dict(zip(CUT, columns, strict=True))
+    return rows, dict(zip(CUT, (numbers, starts, stops), strict=True))
 
 
-def _families(index: Index, rulings: Sequence[Ruling]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The row of every member of a family, that which stays included, and the columns that tell of it."""
+def _families(index: Index, told: Sequence[_Here]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The row of every member of a family, and the columns that tell of it."""
     import numpy as np
 
-    rows, numbers, first, similarity = ([np.empty(0, kind)] for kind in (np.int64, np.int64, np.int64, np.float64))
-    for number, ruling in enumerate(rulings):
-        if ruling.families is not None:
-            stay = np.unique(ruling.families.first)
-            rows += [stay, ruling.families.rows]
-            numbers.append(np.full(len(stay) + len(ruling.families.rows), number))
-            first += [stay, ruling.families.first]
-            similarity += [np.ones(len(stay)), ruling.families.similarity]
-    ids = np.array(index.ids(np.concatenate(first)), object)
-    return np.concatenate(rows), dict(
-        zip(FAMILY, (np.concatenate(numbers), ids, np.concatenate(similarity)), strict=True)
-    )
+    none = np.empty(0, np.int64)
+    numbers = np.repeat(np.arange(len(told)), [len(one.families.rows) for one in told])
+    first = index.ids(np.concatenate([none, *(one.families.first for one in told)]))
+    similarity = np.concatenate([np.empty(0), *(one.families.similarity for one in told)])
+    rows = np.concatenate([none, *(one.families.rows for one in told)])
+    return rows, dict(zip(FAMILY, (numbers, np.array(first, object), similarity), strict=True))
 
 
-def _grouped(count: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> pa.Array:
-    """For each of `count` rows the list of what is told of it: the entries of `columns` at the places of `rows`."""
+def _grouped(start: int, stop: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> pa.Array:
+    """For each of the rows [start, stop) the list of what is told of it: the entries of `columns` at its places."""
     import numpy as np
     import pyarrow as pa
 
     order = np.argsort(rows, kind="stable")
-    offsets = np.searchsorted(rows[order], np.arange(count + 1))
+    offsets = np.searchsorted(rows[order], np.arange(start, stop + 1))
     kinds = {"first": pa.string(), "similarity": pa.float64()}
     arrays = [pa.array(column[order], kinds.get(name, pa.int64())) for name, column in columns.items()]
     return pa.LargeListArray.from_arrays(offsets.astype(np.int64), pa.StructArray.from_arrays(arrays, list(columns)))

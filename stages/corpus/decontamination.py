@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt, field_validator
 from stages.artifacts.manifest import Contamination
 from stages.base import Config, External, StageError
 from stages.corpus.drafts import Drafts, Measure, texts
-from stages.corpus.index import Cuts, Index, Judge, Ruling
+from stages.corpus.index import Index, Judge, Ruling, covered, together
 from stages.corpus.readers.base import digest_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 OPERATION, RULE = "decontaminate", "evaluation_set"
 HITS = "hits.bin"
 HIT = [("row", "<u4"), ("start", "<u8"), ("stop", "<u8"), ("gram", "<u8")]  # the place of a run in bytes, and its hash
+HITS_AT_A_TIME = 1 << 16
 FILE_LIMIT_BYTES = 1 << 30
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$")]
 
@@ -81,31 +82,46 @@ class Decontaminate(Config):
         def judge(index: Index, kept: np.ndarray) -> Ruling:
             import numpy as np
 
-            tables = [np.fromfile(folder / HITS, HIT) for folder in folders]
-            rows = np.concatenate(
-                [np.empty(0, np.int64), *(t["row"] + s for t, s in zip(tables, index.starts[:-1], strict=True))]
-            )
-            hits = np.concatenate([np.empty(0, HIT), *tables])
-            hits, rows = hits[kept[rows]], rows[kept[rows]]
             found: dict[int, list[str]] = defaultdict(list)
-            for task, runs in grams.items():
-                for row in np.unique(rows[np.isin(hits["gram"], runs.hashes)]).tolist():
-                    found[row].append(task)
+            cuts = []
+            for folder, first in zip(folders, index.starts[:-1].tolist(), strict=True):
+                for hits in _hits(folder / HITS):
+                    rows = hits["row"].astype(np.int64) + first
+                    hits, rows = hits[kept[rows]], rows[kept[rows]]
+                    for task, runs in grams.items():
+                        for row in np.unique(rows[np.isin(hits["gram"], runs.hashes)]).tolist():
+                            if task not in found[row]:  # another piece may have told of it
+                                found[row].append(task)
+                    if self.action == "cut":
+                        cuts.append(covered(rows, hits["start"].astype(np.int64), hits["stop"].astype(np.int64)))
             contamination = {
                 task: Contamination(
                     documents=sum(task in tasks for tasks in found.values()), texts=runs.texts, too_short=runs.too_short
                 )
                 for task, runs in grams.items()
             }
-            dropped = np.array(sorted(found), np.int64)
-            if self.action == "cut":
-                dropped, cuts = dropped[:0], _cuts(rows, hits)
-            else:
-                cuts = None
-            values = [", ".join(found[row]) for row in dropped.tolist()]
-            return Ruling(OPERATION, RULE, str(self.words), dropped, values, cuts, contamination=contamination)
+            dropped = np.array(sorted(found) if self.action == "drop" else [], np.int64)
+            return Ruling(
+                operation=OPERATION,
+                rule=RULE,
+                threshold=str(self.words),
+                rows=dropped,
+                values=lambda places: [", ".join(sorted(found[row])) for row in dropped[places].tolist()],
+                cuts=together(cuts),
+                contamination=contamination,
+            )
 
         return judge
+
+
+def _hits(file: Path) -> Iterator[np.ndarray]:
+    """The hits of a shard, some in memory at a time."""
+    import numpy as np
+
+    size = file.stat().st_size
+    step = HITS_AT_A_TIME * np.dtype(HIT).itemsize
+    for start in range(0, size, step):
+        yield np.fromfile(file, HIT, HITS_AT_A_TIME, offset=start)
 
 
 class Overlaps(Measure):
@@ -128,7 +144,7 @@ class Overlaps(Measure):
                 table = np.empty(len(places), HIT)
                 of = found.text_of(places)
                 table["row"], table["gram"] = first + of, found.hashes[places]
-                for hit, text, (start, stop) in zip(table, of, found.characters[places].tolist(), strict=True):
+                for hit, text, (start, stop) in zip(table, of, found.characters(places).tolist(), strict=True):
                     hit["start"] = len(group[text][:start].encode())
                     hit["stop"] = hit["start"] + len(group[text][start:stop].encode())
                 table.tofile(file)
@@ -160,18 +176,6 @@ def _grams(task: EvaluationSet, words: int) -> _Grams:
         elif length:
             too_short += 1
     return _Grams(np.unique(np.concatenate(found)), texts=len(found) - 1 + too_short, too_short=too_short)
-
-
-def _cuts(rows: np.ndarray, hits: np.ndarray) -> Cuts:
-    """What the hits cover, passages that touch each other as one."""
-    import numpy as np
-
-    order = np.lexsort((hits["start"], rows))
-    rows, starts, stops = rows[order], hits["start"][order].astype(np.int64), hits["stop"][order].astype(np.int64)
-    new = np.ones(len(rows), bool)
-    new[1:] = (rows[1:] != rows[:-1]) | (starts[1:] > stops[:-1])  # runs of one length: their ends ascend as well
-    last = np.append(new[1:], True)[: len(new)]
-    return Cuts(rows[new], starts[new], stops[last])
 
 
 def _texts_of(path: Path, fields: frozenset[str]) -> Iterator[str]:

@@ -32,6 +32,29 @@ class Cuts:
     stops: np.ndarray
 
 
+def covered(rows: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Cuts:
+    """What passages of rows cover, in any order; those that touch or overlap as one."""
+    import numpy as np
+
+    order = np.lexsort((starts, rows))
+    rows, starts, stops = rows[order], starts[order], stops[order]
+    far = int(stops.max(initial=0)) + 1  # what is added for each row keeps those of different ones apart
+    reach = np.maximum.accumulate(stops + rows * far)
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]) | (starts[1:] + rows[1:] * far > reach[:-1])
+    last = np.append(new[1:], True)[: len(new)]
+    return Cuts(rows[new], starts[new], (reach - rows * far)[last])
+
+
+def together(cuts: Sequence[Cuts]) -> Cuts:
+    """What any of them covers."""
+    import numpy as np
+
+    none = np.empty(0, np.int64)
+    columns = zip(*((one.rows, one.starts, one.stops) for one in (Cuts(none, none, none), *cuts)), strict=True)
+    return covered(*map(np.concatenate, columns))
+
+
 @dataclass(frozen=True)
 class Families:
     """Documents that are like another: each with the row of the one of them that stays, and how alike the two are."""
@@ -41,9 +64,12 @@ class Families:
     similarity: np.ndarray  # float64, 0 to 1
 
 
+Values = Callable[["np.ndarray"], Sequence[str]]  # what is told of those of a ruling's rows that stand at given places
+
+
 @dataclass(frozen=True)
 class Ruling:
-    """Documents that are dropped by one rule: rows of the index, and for each the value that the ledger tells.
+    """Documents that are dropped by one rule: rows of the index, and the values that the ledger tells of them.
 
     A rule may cut passages instead, and it may tell which documents are alike.
     """
@@ -52,10 +78,15 @@ class Ruling:
     rule: str
     threshold: str
     rows: np.ndarray  # int64
-    values: Sequence[str] | np.ndarray  # one a row
+    values: Values
     cuts: Cuts | None = None
     families: Families | None = None
     contamination: Mapping[str, Contamination] = field(default_factory=dict)  # by evaluation task
+
+
+def nothing_told(places: np.ndarray) -> Sequence[str]:
+    """The values of a ruling that drops nothing."""
+    return []
 
 
 Judge = Callable[["Index", "np.ndarray"], Ruling]  # of the index and of which rows are still kept (bool)
@@ -93,8 +124,8 @@ class Index:
         """Rows in the order in which they may stay: by the rank of their source, then by id."""
         import numpy as np
 
-        table = self.table[rows]
-        ordered: np.ndarray = rows[np.lexsort((table["id_low"], table["id_high"], self.rank[rows]))]
+        low, high = (self.table[name][rows] for name in ("id_low", "id_high"))
+        ordered: np.ndarray = rows[np.lexsort((low, high, self.rank[rows]))]
         return ordered
 
     def ids(self, rows: np.ndarray) -> list[str]:
@@ -113,6 +144,7 @@ def over_limit(limit_bytes: int) -> Judge:
         table = index.table[rows]
         order = np.lexsort((table["id_low"], table["id_high"], table["key_low"], table["key_high"]))
         over = order[np.cumsum(table["size"][order]) > np.uint64(limit_bytes)]
-        return Ruling("limit", "over", str(limit_bytes), rows[over], [str(size) for size in table["size"][over]])
+        sizes = table["size"][over]
+        return Ruling("limit", "over", str(limit_bytes), rows[over], lambda places: list(map(str, sizes[places])))
 
     return judge

@@ -8,18 +8,24 @@ from heapq import heappush, heappushpop
 from typing import Any, Literal
 
 from stages.artifacts.manifest import Cell, Flow, Tally
+from stages.base import StageError
 
 SAMPLE_CHARACTERS = 2000  # of a sampled text
+LABELS_LIMIT = 5000  # different pairs of a language and a licence in one source
 _MIXER = 0x9E3779B97F4A7C15  # odd: what it multiplies stays a permutation of 64 bits
 
 Kind = Literal["read", "kept", "dropped", "trimmed", "counted"]
 
 
 class Counts:
-    """Documents and bytes by source, language, licence and what became of them. Plain numbers until `cells`."""
+    """Documents and bytes by source, language, licence and what became of them. Plain numbers until `cells`.
+
+    Labels come from content, so their number has a limit: past it, StageError.
+    """
 
     def __init__(self, rows: Iterable[Sequence[Any]] = ()) -> None:
         self._counts: dict[tuple[str, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+        self._labels: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self.add_rows(rows)
 
     @classmethod
@@ -72,9 +78,21 @@ class Counts:
         return tuple(_cell(*key, kinds) for key, kinds in found.items())
 
     def _add(self, key: tuple[str, str, str, str, str], documents: int, size: int) -> None:
+        if key not in self._counts:
+            self._check(*key[:3])
         count = self._counts[key]
         count[0] += documents
         count[1] += size
+
+    def _check(self, source: str, language: str, license_: str) -> None:
+        labels = self._labels[source]
+        labels.add((language, license_))
+        if len(labels) > LABELS_LIMIT:
+            raise StageError(
+                f"source {source} has more than {LABELS_LIMIT} different pairs of a language and a licence, among them "
+                f"{language!r} with {license_!r}: its records' fields `language` and `license` seem to hold something "
+                "else; rename these fields in its records, or divide it into sources"
+            )
 
 
 def _cell(source: str, language: str, license_: str, kinds: Mapping[str, Mapping[str, list[int]]]) -> Cell:

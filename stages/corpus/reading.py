@@ -124,8 +124,9 @@ class _ShardReader:
             self._counts.trimmed(*cell, operation, size)
         for name, count in draft.counts.items():
             self._counts.counted(*cell, name, count)
+        digest = hashlib.sha256(candidate.data).hexdigest()
         row = {
-            "id": self._id(candidate),
+            "id": self._id(candidate, digest),
             "source": self._name,
             "path": draft.path.encode("utf-8", "replace").decode(),
             "url": draft.url,
@@ -135,9 +136,10 @@ class _ShardReader:
         }
         if passed.drop is None:
             self._documents += 1
-            key = hashlib.sha256(normalised(draft.text).encode()).digest()[:16]
+            key = hashlib.sha256(normalised(passed.data)).digest()[:16]
             add_signature(bytes.fromhex(row["id"]) + key + passed.size.to_bytes(8, "big"))
-            digest = hashlib.sha256(passed.data).hexdigest()
+            if passed.data is not candidate.data:
+                digest = hashlib.sha256(passed.data).hexdigest()
             add_draft({**row, "text": draft.text, "operations": self._chain, "digest": digest}, passed.size)
             return
         operation, drop = passed.drop
@@ -174,9 +176,8 @@ class _ShardReader:
             return _Passed(draft, data, (TEXT, kept), len(data), trimmed)
         return _Passed(draft, data, None, len(data), trimmed)
 
-    def _id(self, candidate: Candidate) -> str:
+    def _id(self, candidate: Candidate, digest: str) -> str:
         """What a document is, not where it was read nor what was made of it: the same on every run."""
-        digest = hashlib.sha256(candidate.data).hexdigest()
         identity = "\0".join((self._name, candidate.package, candidate.path, str(candidate.place), digest))
         return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

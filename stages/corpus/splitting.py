@@ -1,7 +1,8 @@
 """Which documents are for validation: by the hash of the text, so that a document stays where it is.
 
 Where languages are to be measured one by one, a small one gets more of its documents than the fraction would give it:
-those with the smallest hashes. A text is never in both splits, whatever languages its copies are labelled with.
+those with the smallest hashes. What rules cut out may leave too little of a document, so those that are sure to stay
+come first. A text is never in both splits, whatever languages its copies are labelled with.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 LABELS = "labels.bin"  # uint32 a draft: the place of its language in the facts of the shard
 
-Split = Callable[[Index, "np.ndarray"], "np.ndarray"]  # of the index and of which rows are kept: which are validation
+# Of the index, of which rows are kept (bool), and of how many bytes are cut out of each (int64): which are validation.
+Split = Callable[[Index, "np.ndarray", "np.ndarray"], "np.ndarray"]
 
 
 class Validation(Config):
@@ -28,31 +30,35 @@ class Validation(Config):
 
     fraction: float
     documents_per_language: int = 0
+    enough_bytes: int = 0  # of a text that was cut: with so many it is not too short
     share_per_language: float = 0.0  # a language gives no more of its documents than this for the sake of the number
 
     def split(self, drafts: Drafts) -> Split:
         """Ready to decide."""
         if not self.documents_per_language:
-            return lambda index, kept: _below(index, self.fraction)
+            return lambda index, kept, cut: _below(index, self.fraction)
         folders, facts = drafts.measured("languages", Labels())
 
-        def split(index: Index, kept: np.ndarray) -> np.ndarray:
+        def split(index: Index, kept: np.ndarray, cut: np.ndarray) -> np.ndarray:
             import numpy as np
 
+            left = index.table["size"].astype(np.int64) - cut
+            unsure = ((cut > 0) & (left < self.enough_bytes))[kept]
             labels, keys = _labels(folders, facts)[kept], index.table["key_low"][kept]
-            order = np.lexsort((keys, labels))
+            order = np.lexsort((keys, unsure, labels))
             firsts = np.flatnonzero(np.diff(labels[order])) + 1
-            more = np.concatenate([self._smallest(of_language) for of_language in np.split(keys[order], firsts)])
+            more = np.concatenate([self._first(of_language) for of_language in np.split(keys[order], firsts)])
             chosen: np.ndarray = _below(index, self.fraction) | np.isin(index.table["key_low"], more)
             return chosen
 
         return split
 
-    def _smallest(self, keys: np.ndarray) -> np.ndarray:
-        """Of a language's ascending keys those that are for validation; all of the same key or none."""
+    def _first(self, keys: np.ndarray) -> np.ndarray:
+        """Of a language's keys, those to be taken first in front, those that are for validation; all of the same key
+        or none."""
         count = min(self.documents_per_language, int(self.share_per_language * len(keys)))
-        if 0 < count < len(keys) and keys[count] == keys[count - 1]:
-            count = int(keys.searchsorted(keys[count - 1]))
+        while 0 < count < len(keys) and keys[count] == keys[count - 1]:
+            count -= 1
         return keys[:count]
 
 

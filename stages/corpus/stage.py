@@ -67,7 +67,7 @@ class IngestCorpus(Stage):
 
     def run(self, ctx: Context) -> Corpus:
         from stages.corpus.finished import clear_leftovers
-        from stages.corpus.ledger import Samples
+        from stages.corpus.ledger import Counts, Samples
         from stages.corpus.reading import ReadShard, read_shard
         from stages.corpus.result import assemble
         from stages.corpus.writing import WriteShard, write_shard
@@ -86,6 +86,7 @@ class IngestCorpus(Stage):
             ReadShard(shard, self.sources[shard.source], rules, folder=folders["read"], **sampling) for shard in shards
         ]
         read = self._each(ctx, "read", read_shard, reads, shards)
+        Counts(row for facts in read for row in facts["counts"])  # too many labels are an error before they are work
         decisions = self._decide(ctx, reads, folders)
         writes = [
             WriteShard(
@@ -128,6 +129,7 @@ class IngestCorpus(Stage):
         validation = Validation(
             fraction=self.validation_fraction,
             documents_per_language=self.validation_documents_per_language,
+            enough_bytes=4 * self.min_characters,  # characters of UTF-8 at their longest
             share_per_language=self.validation_share_per_language,
         )
         return decide(index, judges, validation.split(drafts), folders["decided"])

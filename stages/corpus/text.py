@@ -6,6 +6,7 @@ from stages.base import Config
 from stages.corpus.operations.base import Drop
 
 OPERATION = "text"  # the name under which the ledger knows these rules
+_ASCII_WHITE_SPACE = bytes(code for code in range(128) if chr(code).isspace())
 REPLACEMENT = "\ufffd"  # what decoders leave for bytes that they could not read
 
 
@@ -40,6 +41,11 @@ def encode(text: str, rules: TextRules) -> bytes | Drop:
         return Drop("not_utf8", f"character {error.start}", "")
 
 
-def normalised(text: str) -> str:
-    """What two duplicates have in common: everything but white space (as ROOTS compared code; arXiv 2303.03915)."""
-    return "".join(text.split())
+def normalised(data: bytes) -> bytes:
+    """What two duplicates have in common: everything but white space (as ROOTS compared code; arXiv 2303.03915).
+
+    `data` is UTF-8.
+    """
+    if data.isascii():
+        return data.translate(None, _ASCII_WHITE_SPACE)
+    return "".join(data.decode().split()).encode()

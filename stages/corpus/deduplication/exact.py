@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stages.base import StageError
+from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure, texts
 from stages.corpus.index import Index, Judge, Ruling
+from stages.corpus.spill import Spill, repeats
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 KEYS = "keys.bin"  # two of ">u8" a document
+GROUP = 1 << 18  # documents at a time
+Key = Callable[["np.ndarray"], "np.ndarray"]  # of rows: uint64
 Ignored = Literal["white_space", "digits_and_punctuation"]
 _NO_LETTER = re.compile(r"[\W\d_]+")
 
@@ -43,40 +48,53 @@ class ExactDuplicates(Rule):
     ignore: Ignored = "white_space"
 
     def judge(self, drafts: Drafts) -> Judge:
-        if self.ignore == "white_space":
-            return exact_duplicates
-        folders, _ = drafts.measured(self.rule, LetterKeys())
+        folders = None if self.ignore == "white_space" else drafts.measured(self.rule, LetterKeys())[0]
 
         def judge(index: Index, kept: np.ndarray) -> Ruling:
             import numpy as np
 
-            none = np.empty((0, 2), np.uint64)
-            keys = [np.fromfile(folder / KEYS, ">u8").astype(np.uint64).reshape(-1, 2) for folder in folders]
-            whole = np.concatenate([none, *keys])
-            if len(whole) != len(index):
-                raise StageError(f"{folders[0].parent} tells of {len(whole)} documents, there are {len(index)}")
-            rows = np.flatnonzero(kept)
-            return equal_keys(index, "exact", rows, whole[rows, 0], whole[rows, 1])
+            members = index.claim(np.flatnonzero(kept))
+            if folders is None:
+                high, low = (partial(_of_table, index.table[name]) for name in ("key_high", "key_low"))
+            else:
+                keys = mapped([folder / KEYS for folder in folders], index.starts, ">u8", (-1, 2))
+                high, low = (
+                    partial(gathered, [shard[:, column] for shard in keys], index.starts) for column in range(2)
+                )
+            return equal_keys(index, self.rule, members, (high, low), drafts)
 
         return judge
 
 
-def exact_duplicates(index: Index, kept: np.ndarray) -> Ruling:
-    """By the keys of the index."""
+def equal_keys(index: Index, rule: str, members: np.ndarray, keys: Sequence[Key], drafts: Drafts) -> Ruling:
+    """Of the documents whose keys are equal all but the first.
+
+    `members`: rows in the order of their claim. `keys`: the parts of a key; the first tells most documents apart.
+    """
     import numpy as np
 
-    rows = np.flatnonzero(kept)
-    return equal_keys(index, "exact", rows, index.table["key_high"][rows], index.table["key_low"][rows])
+    rows, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    with ExitStack() as stack:
+        spill = stack.enter_context(Spill(drafts.folder, drafts.memory_bytes // 2))
+        for start in range(0, len(members), GROUP):
+            some = members[start : start + GROUP]
+            spill.add(keys[0](some), np.arange(start, start + len(some)))
+        while len(spill):
+            unlike = stack.enter_context(Spill(drafts.folder, drafts.memory_bytes // 2))
+            for key, places, firsts in repeats(spill):
+                one, other = members[places], members[firsts]
+                same = np.ones(len(places), bool)
+                for more in keys[1:]:
+                    same &= more(one) == more(other)
+                rows.append(one[same])
+                first.append(other[same])
+                unlike.add(key[~same], places[~same])
+            spill.clear()
+            spill = unlike
+    stay = np.concatenate(first)
+    return Ruling("deduplicate", rule, "", np.concatenate(rows), lambda places: index.ids(stay[places]))
 
 
-def equal_keys(index: Index, rule: str, rows: np.ndarray, high: np.ndarray, low: np.ndarray) -> Ruling:
-    """Of the rows with the same key all but the first: that of the smallest source rank, then of the smallest id."""
-    import numpy as np
-
-    table = index.table[rows]
-    order = np.lexsort((table["id_low"], table["id_high"], index.rank[rows], low, high))
-    high, low = high[order], low[order]
-    repeated = np.zeros(len(rows), bool)
-    repeated[1:] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
-    first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(rows))))  # of each one's family
-    return Ruling("deduplicate", rule, "", rows[order[repeated]], index.ids(rows[order[first[repeated]]]))
+def _of_table(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    found: np.ndarray = column[rows]
+    return found

@@ -1,13 +1,12 @@
 """Template lines: menus, notices and headers that a source repeats over and over are taken out of its texts.
 
-Which lines those are is known once every line is counted. Hashes are counted a part at a time, so that memory does not
-grow with the corpus.
+Which lines those are is known once every line is counted, by its hash.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,8 @@ from pydantic import Field, NonNegativeInt
 
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
-from stages.corpus.index import Cuts, Index, Judge, Ruling
+from stages.corpus.index import Cuts, Index, Judge, Ruling, nothing_told
+from stages.corpus.spill import Spill, frequent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LINES = "lines.bin"
 LINE = [("hash", "<u8"), ("row", "<u4"), ("start", "<u4"), ("stop", "<u4")]  # its place in bytes, end of line included
 LINE_BYTES = 20
-SORTED_BYTES = 32  # that counting takes for each line it holds
+LINES_AT_A_TIME = 1 << 18
 
 
 class LineHashes(Measure):
@@ -68,15 +68,17 @@ class TemplateLines(Rule):
 
             found = [np.empty((0, 3), np.int64)]
             for members in shards.values():
-                tables = [(_kept_lines(folders[shard], index, shard, kept), index.starts[shard]) for shard in members]
-                repeated = _repeated([table for table, _ in tables], self.min_count, drafts.memory_bytes)
-                for table, first_row in tables:
+                with Spill(drafts.folder, drafts.memory_bytes) as spill:
+                    for table, _ in _kept_lines(folders, members, index, kept):
+                        spill.add(table["hash"], np.zeros(len(table), np.int64))
+                    repeated = np.concatenate([np.empty(0, np.uint64), *frequent(spill, self.min_count)])
+                for table, first_row in _kept_lines(folders, members, index, kept):
                     lines = table[_among(table["hash"], repeated)]
                     found.append(np.stack([lines["row"] + first_row, lines["start"], lines["stop"]], axis=1))
             rows, starts, stops = np.concatenate(found).astype(np.int64).T
             order = np.lexsort((starts, rows))
             cuts = Cuts(rows[order], starts[order], stops[order])
-            return Ruling("deduplicate", self.rule, str(self.min_count), np.empty(0, np.int64), [], cuts)
+            return Ruling("deduplicate", self.rule, str(self.min_count), np.empty(0, np.int64), nothing_told, cuts)
 
         return judge
 
@@ -90,30 +92,17 @@ def _lines(text: str, min_characters: int) -> Iterator[tuple[int, int, int]]:
         start += len(line)
 
 
-def _kept_lines(folder: Path, index: Index, shard: int, kept: np.ndarray) -> np.ndarray:
-    """The lines of a shard's documents that are still kept."""
+def _kept_lines(
+    folders: Sequence[Path], shards: Sequence[int], index: Index, kept: np.ndarray
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The lines of the documents of shards that are still kept, some at a time, and the first row of their shard."""
     import numpy as np
 
-    file = folder / LINES
-    if not file.stat().st_size:
-        return np.empty(0, LINE)
-    table = np.memmap(file, LINE, "r")
-    here = kept[index.starts[shard] : index.starts[shard + 1]]
-    return table if here.all() else table[here[table["row"]]]
-
-
-def _repeated(tables: list[np.ndarray], min_count: int, memory_bytes: int) -> np.ndarray:
-    """The hashes that come `min_count` times or more, sorted."""
-    import numpy as np
-
-    total = sum(map(len, tables))
-    bits = max((total * SORTED_BYTES // memory_bytes).bit_length(), 1)
-    found = [np.empty(0, np.uint64)]
-    for part in range(1 << bits):
-        hashes = [table["hash"][table["hash"] >> np.uint64(64 - bits) == part] for table in tables]
-        values, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]), return_counts=True)
-        found.append(values[counts >= min_count])
-    return np.concatenate(found)
+    for shard in shards:
+        file, start = folders[shard] / LINES, int(index.starts[shard])
+        for place in range(0, file.stat().st_size, LINE_BYTES * LINES_AT_A_TIME):
+            table = np.fromfile(file, LINE, LINES_AT_A_TIME, offset=place)
+            yield table[kept[table["row"] + start]], start
 
 
 def _among(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:

@@ -9,13 +9,14 @@ than asked are let go: bands choose what is looked at, not what is dropped.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.base import StageError
 from stages.corpus.deduplication import families
+from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure, texts
 from stages.corpus.index import Index, Judge, Ruling
@@ -74,8 +75,8 @@ class NearDuplicates(Rule):
 
             signatures = Signatures(folders, index.starts, self.bands, self.rows)
             members = index.claim(np.flatnonzero(kept & signatures.present(kept)))
-            tables = (signatures.keys(band, members) for band in range(self.bands))
-            labels = families.find(members, tables, signatures.similarity, self.similarity)
+            tables = [partial(signatures.keys, band) for band in range(self.bands)]
+            labels = families.find(members, tables, signatures.similarity, self.similarity, drafts)
             return families.ruling(index, self.rule, f"{self.similarity:g}", members, labels, signatures.similarity)
 
         return judge
@@ -85,16 +86,8 @@ class Signatures:
     """The signatures of all shards, on disk."""
 
     def __init__(self, folders: list[Path], starts: np.ndarray, bands: int, rows: int) -> None:
-        import numpy as np
-
         self._starts, self._bands, self._rows = starts, bands, rows
-        self._shards = []
-        for folder, count in zip(folders, np.diff(starts).tolist(), strict=True):
-            file = folder / SIGNATURES
-            if (size := file.stat().st_size) != 4 * bands * rows * count:
-                raise StageError(f"{file} holds {size} bytes, not the signatures of {count} documents")
-            empty = np.empty((bands, 0, rows), np.uint32)
-            self._shards.append(np.memmap(file, np.uint32, "r", shape=(bands, count, rows)) if count else empty)
+        self._shards = mapped([folder / SIGNATURES for folder in folders], starts, "u4", (bands, -1, rows))
 
     def present(self, kept: np.ndarray) -> np.ndarray:
         """Which rows have a signature (bool): those with a word."""
@@ -107,7 +100,7 @@ class Signatures:
         """The hash of a band of each member (uint64)."""
         import numpy as np
 
-        from stages.corpus.measures.shingles import mixed
+        from stages.corpus.measures.rolling import mixed
 
         values = self._band(band, members).astype(np.uint64)
         keys = np.full(len(members), band, np.uint64)
@@ -126,14 +119,7 @@ class Signatures:
 
     def _band(self, band: int, rows: np.ndarray) -> np.ndarray:
         """[rows, rows of a band]"""
-        import numpy as np
-
-        found = np.empty((len(rows), self._rows), np.uint32)
-        shards = np.searchsorted(self._starts, rows, side="right") - 1
-        for shard in np.unique(shards).tolist():
-            here = np.flatnonzero(shards == shard)
-            found[here] = self._shards[shard][band][rows[here] - self._starts[shard]]
-        return found
+        return gathered([shard[band] for shard in self._shards], self._starts, rows)
 
 
 def _rensa(found: Shingles, permutations: int, seed: int) -> np.ndarray:

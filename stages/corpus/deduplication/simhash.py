@@ -9,14 +9,15 @@ are therefore not compared; for these, rule `substrings` takes out what was ther
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from stages.base import StageError
 from stages.corpus.deduplication import families
+from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure, texts
 from stages.corpus.index import Index, Judge, Ruling
@@ -74,19 +75,24 @@ class SimilarFingerprints(Rule):
         def judge(index: Index, kept: np.ndarray) -> Ruling:
             import numpy as np
 
-            tables = [np.fromfile(folder / FINGERPRINTS, FINGERPRINT) for folder in folders]
-            table = np.concatenate([np.empty(0, FINGERPRINT), *tables])
-            if len(table) != len(index):
-                raise StageError(f"{folders[0].parent} tells of {len(table)} documents, there are {len(index)}")
-            short = table["words"] <= (self.max_words or np.iinfo(np.uint32).max)
-            members = index.claim(np.flatnonzero(kept & (table["words"] > 0) & short))
-            bits = table["bits"]
+            shards = mapped([folder / FINGERPRINTS for folder in folders], index.starts, FINGERPRINT)
+            longest = self.max_words or np.iinfo(np.uint32).max
+            fit = [(shard["words"] > 0) & (shard["words"] <= longest) for shard in shards]
+            members = index.claim(np.flatnonzero(kept & np.concatenate([np.empty(0, bool), *fit])))
+
+            def bits(rows: np.ndarray) -> np.ndarray:
+                found: np.ndarray = gathered(shards, index.starts, rows)["bits"]
+                return found
 
             def alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-                return 1 - np.bitwise_count(bits[one] ^ bits[other]) / BITS
+                return 1 - np.bitwise_count(bits(one) ^ bits(other)) / BITS
 
-            keys = _blocks(bits[members], self.blocks, self.blocks - self.max_distance)
-            labels = families.find(members, keys, alike, 1 - self.max_distance / BITS)
+            def masked(mask: int, rows: np.ndarray) -> np.ndarray:
+                return bits(rows) & np.uint64(mask)
+
+            masks = _masks(self.blocks, self.blocks - self.max_distance)
+            tables = [partial(masked, mask) for mask in masks]
+            labels = families.find(members, tables, alike, 1 - self.max_distance / BITS, drafts)
             return families.ruling(index, self.rule, str(self.max_distance), members, labels, alike)
 
         return judge
@@ -107,12 +113,9 @@ def fingerprints(found: Shingles) -> np.ndarray:
     return result
 
 
-def _blocks(bits: np.ndarray, blocks: int, equal: int) -> Iterator[np.ndarray]:
-    """For each choice of `equal` blocks: the bits in them. Two of which no more than blocks - equal differ are equal
-    in one of the choices."""
-    import numpy as np
-
+def _masks(blocks: int, equal: int) -> list[int]:
+    """For each choice of `equal` blocks: the bits in them. Two fingerprints of which no more than blocks - equal differ
+    are equal in one of the choices."""
     edges = [BITS * block // blocks for block in range(blocks + 1)]
     masks = [sum(1 << bit for bit in range(start, stop)) for start, stop in pairwise(edges)]
-    for chosen in combinations(masks, equal):
-        yield bits & np.uint64(sum(chosen))
+    return [sum(chosen) for chosen in combinations(masks, equal)]

@@ -1,32 +1,36 @@
 """Repeated passages: what stood before, word for word, is taken out (Lee et al. 2022, arXiv 2107.06499).
 
-A suffix array sorted by no more than the first `min_bytes` of each suffix: positions in the order of the hashes of what
-begins there, made in as many parts as the memory allows, each of the hashes that share their first bits. Equal hashes
-are compared byte by byte before anything is cut. Of equal passages the first stays: that of the document with the
-first claim, and in it that with the smallest offset.
+They are found by the hashes of passages, set aside on disk and looked at in parts, and compared byte by byte before
+anything is cut: the cuts are exact. Hashing and sorting every passage would spend most of its time on those that come
+once. So a few of the shorter grams of a text stand for its passages first (winnowing: Schleimer, Wilkerson and Aiken,
+"Winnowing: local algorithms for document fingerprinting", 2003). The seed of a passage is that of its grams that has
+the smallest hash, the first of several. Equal passages have equal seeds: those whose seed comes once come once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from stages.corpus.deduplication.passages import Chunk, Passages
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
-from stages.corpus.index import Cuts, Index, Judge, Ruling
+from stages.corpus.index import Cuts, Index, Judge, Ruling, covered, nothing_told, together
+from stages.corpus.measures.rolling import inverse_powers, mixed, prefix_sums
+from stages.corpus.spill import Spill, repeats
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 TEXT, ENDS = "text.bin", "ends.bin"  # all texts end to end, and where each ends (int64)
-POSITION_BYTES = 56  # that sorting takes for each position
-CHUNK_BYTES = 1 << 20  # of text that is hashed at a time
-MARKS = "marks.bin"
-COMPARED = 1 << 16  # passages that are compared at a time
+LONGEST_GRAM_BYTES = 64
+COMPARED = 1 << 17  # bytes that are compared at a time
 
 
 class Bytes(Measure):
@@ -59,144 +63,176 @@ class RepeatedSubstrings(Rule):
         def judge(index: Index, kept: np.ndarray) -> Ruling:
             import numpy as np
 
-            passages = Passages(folders, index, kept)
-            drafts.folder.mkdir(parents=True, exist_ok=True)
-            file = drafts.folder / MARKS
-            marks = np.memmap(file, bool, "w+", shape=(max(len(passages), 1),))
-            try:
-                mark_repeated(passages, self.min_bytes, drafts.memory_bytes, marks)
-                cuts = cuts_of(passages, marks, self.min_bytes)
-            finally:
-                file.unlink()
-            return Ruling("deduplicate", self.rule, str(self.min_bytes), np.empty(0, np.int64), [], cuts)
+            ends = [np.fromfile(folder / ENDS, np.int64) for folder in folders]
+            passages = Passages([folder / TEXT for folder in folders], ends, index, kept)
+            cuts = repeated(passages, self.min_bytes, drafts.folder, drafts.memory_bytes)
+            return Ruling("deduplicate", self.rule, str(self.min_bytes), np.empty(0, np.int64), nothing_told, cuts)
 
         return judge
 
 
-class Passages:
-    """The texts that are still kept as one run of bytes, in the order of their claim; on disk.
-
-    A position is a place in that run: of two positions the smaller is the one that stays.
-    """
-
-    def __init__(self, folders: list[Path], index: Index, kept: np.ndarray) -> None:
-        import numpy as np
-
-        self._starts = index.starts
-        self._texts, self._begins, sizes = [], np.zeros(len(index), np.int64), np.zeros(len(index), np.int64)
-        for shard, folder in enumerate(folders):
-            rows = slice(index.starts[shard], index.starts[shard + 1])
-            ends = np.fromfile(folder / ENDS, np.int64)
-            sizes[rows] = np.diff(ends, prepend=0)
-            self._begins[rows] = ends - sizes[rows]
-            empty = np.empty(0, np.uint8)
-            self._texts.append(np.memmap(folder / TEXT, np.uint8, "r") if len(ends) and ends[-1] else empty)
-        self.rows = index.claim(np.flatnonzero(kept))  # of the index, in this order
-        self.bases = np.concatenate([[0], np.cumsum(sizes[self.rows])]).astype(np.int64)  # the first position of each
-        self._places = np.full(len(index), -1, np.int64)  # of each row in this order
-        self._places[self.rows] = np.arange(len(self.rows))
-
-    def __len__(self) -> int:
-        return int(self.bases[-1])
-
-    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Texts, shard by shard, some at a time: their bytes end to end, where each ends, and its first position."""
-        import numpy as np
-
-        for shard, text in enumerate(self._texts):
-            rows = np.arange(self._starts[shard], self._starts[shard + 1])
-            rows = rows[self._places[rows] >= 0]
-            sizes = self._sizes(rows)
-            for group in np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // CHUNK_BYTES)) + 1):
-                if len(group):
-                    parts = [
-                        text[self._begins[row] :][:size] for row, size in zip(group, self._sizes(group), strict=True)
-                    ]
-                    yield np.concatenate(parts), np.cumsum(self._sizes(group)), self.bases[self._places[group]]
-
-    def at(self, positions: np.ndarray, length: int) -> np.ndarray:
-        """The bytes of passages, [positions, length]."""
-        import numpy as np
-
-        rows = self.rows[np.searchsorted(self.bases, positions, side="right") - 1]
-        places = self._begins[rows] + positions - self.bases[self._places[rows]]
-        shards = np.searchsorted(self._starts, rows, side="right") - 1
-        found = np.empty((len(positions), length), np.uint8)
-        for shard in np.unique(shards).tolist():
-            here = np.flatnonzero(shards == shard)
-            found[here] = np.lib.stride_tricks.sliding_window_view(self._texts[shard], length)[places[here]]
-        return found
-
-    def text(self, place: int) -> np.ndarray:
-        """The bytes of the text at a place in the order of claim."""
-        import numpy as np
-
-        row = int(self.rows[place])
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._texts[shard][self._begins[row] :][: int(self.bases[place + 1] - self.bases[place])]
-
-    def _sizes(self, rows: np.ndarray) -> np.ndarray:
-        places = self._places[rows]
-        sizes: np.ndarray = self.bases[places + 1] - self.bases[places]
-        return sizes
-
-
-def mark_repeated(passages: Passages, length: int, memory_bytes: int, marks: np.ndarray) -> None:
-    """Set `marks` (bool, of each position) where a passage of `length` bytes begins that also begins before."""
+def repeated(passages: Passages, length: int, folder: Path, memory_bytes: int) -> Cuts:
+    """What passages of `length` bytes cover that stand before as well, in whole characters."""
     import numpy as np
 
-    bits = max((len(passages) * POSITION_BYTES // memory_bytes).bit_length(), 1)
-    for part in range(1 << bits):
-        hashes, positions = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        for chunk_hashes, chunk_positions in _beginnings(passages, length):
-            chosen = chunk_hashes >> np.uint64(64 - bits) == part
-            hashes.append(chunk_hashes[chosen])
-            positions.append(chunk_positions[chosen])
-        every, where = np.concatenate(hashes), np.concatenate(positions)
-        order = np.lexsort((where, every))
-        every, where = every[order], where[order]
-        again = np.zeros(len(every), bool)
-        again[1:] = every[1:] == every[:-1]
-        first = where[np.maximum.accumulate(np.where(again, 0, np.arange(len(every))))][again]
-        repeats = where[again]
-        for start in range(0, len(repeats), COMPARED):
-            piece = slice(start, start + COMPARED)
-            same = (passages.at(repeats[piece], length) == passages.at(first[piece], length)).all(axis=1)
-            marks[repeats[piece][same]] = True
+    found: list[Cuts] = []
+    with ExitStack() as stack:
+        spill = stack.enter_context(Spill(folder, memory_bytes // 2))
+        _candidates(passages, length, spill, folder, memory_bytes // 2)
+        while len(spill):
+            pairs = stack.enter_context(Spill(folder, memory_bytes // 2))  # by address, so that they are read in order
+            for _, positions, firsts in repeats(spill):
+                pairs.add(passages.addresses(positions).astype(np.uint64), firsts)
+            spill.clear()
+            # Of one hash, but not what its first passage is: these are looked at again among themselves.
+            unlike = stack.enter_context(Spill(folder, memory_bytes // 2))
+            for addresses, firsts in _ascending(pairs):
+                same = _same(passages, addresses, passages.addresses(firsts), length)
+                found.append(_cover(passages, addresses[same], length))
+                others = addresses[~same]
+                unlike.add(_hashes_at(passages, others, length), passages.positions(others))
+            pairs.clear()
+            spill = unlike
+    return _of_characters(passages, together(found))
 
 
-def _beginnings(passages: Passages, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The hash of every passage of `length` bytes within a text, and its position."""
+def _candidates(passages: Passages, length: int, spill: Spill, folder: Path, memory_bytes: int) -> None:
+    """Add to `spill` the hash and the position of every passage whose seed comes more than once."""
     import numpy as np
 
-    from stages.corpus.measures.shingles import windows
+    with Spill(folder, memory_bytes) as again:
+        with Spill(folder, memory_bytes) as seeds:
+            for chunk in passages.chunks():
+                if len(chunk.data) >= length:
+                    grams, of_passage, _ = _seeds(chunk, prefix_sums(chunk.data), length)
+                    places = of_passage[np.append(True, of_passage[1:] != of_passage[:-1])[: len(of_passage)]]
+                    seeds.add(mixed(grams[places]), chunk.moved(places, chunk.addresses))
+            for _, addresses, firsts in repeats(seeds):
+                for every in (addresses, firsts[np.append(True, firsts[1:] != firsts[:-1])]):
+                    again.add(every.astype(np.uint64), np.zeros(len(every), np.int64))
+        coming = (addresses for addresses, _ in _ascending(again))
+        pending = next(coming, np.empty(0, np.int64))
+        for chunk in passages.chunks():
+            here = []
+            while len(pending):
+                upto = int(np.searchsorted(pending, chunk.last))
+                here.append(pending[:upto])
+                pending = pending[upto:]
+                if len(pending):
+                    break
+                pending = next(coming, pending)
+            if any(map(len, here)) and len(chunk.data) >= length:
+                flags = np.zeros(len(chunk.data), bool)
+                flags[chunk.places(np.concatenate(here))] = True
+                prefix = prefix_sums(chunk.data)
+                _, of_passage, within = _seeds(chunk, prefix, length)
+                places = within[flags[of_passage]]
+                spill.add(_hashes(prefix, places, length), chunk.moved(places, chunk.positions))
 
-    for data, ends, bases in passages.chunks():
-        hashes = windows(data, length)
-        starts = ends - np.diff(ends, prepend=0)
-        text = np.searchsorted(ends, np.arange(len(hashes)), side="right")
-        places = np.arange(len(hashes))
-        within = places + length <= ends[text]
-        yield hashes[within], (bases[text] + places - starts[text])[within]
 
-
-def cuts_of(passages: Passages, marks: np.ndarray, length: int) -> Cuts:
-    """What the marked passages cover, as far as it is whole characters."""
+def _ascending(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Records by ascending keys; the keys as int64."""
     import numpy as np
 
-    found: list[tuple[int, int, int]] = []
-    for place, row in enumerate(passages.rows.tolist()):
-        marked = np.flatnonzero(marks[passages.bases[place] : passages.bases[place + 1]])
-        if len(marked):
-            data = passages.text(place)
-            breaks = np.flatnonzero(np.diff(marked) > length)
-            starts, stops = marked[np.append(0, breaks + 1)], marked[np.append(breaks, len(marked) - 1)] + length
-            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-                while start < stop and data[start] & 0xC0 == 0x80:
-                    start += 1
-                while stop > start and stop < len(data) and data[stop] & 0xC0 == 0x80:
-                    stop -= 1
-                if start < stop:
-                    found.append((row, start, stop))
-    rows, starts, stops = np.array(sorted(found), np.int64).reshape(-1, 3).T
-    return Cuts(rows, starts, stops)
+    for pieces in spill.parts():
+        for keys, values in pieces():
+            yield keys.astype(np.int64), values
+
+
+def _seeds(chunk: Chunk, prefix: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The hash of every gram of a chunk; the place of the seed of every passage that lies within a text, ascending; the
+    place of that passage."""
+    import numpy as np
+
+    gram = min(length // 2, LONGEST_GRAM_BYTES)
+    grams = prefix[gram:] - prefix[:-gram]
+    grams *= inverse_powers(len(grams))
+    bits = np.uint64((1 << len(prefix).bit_length()) - 1)  # of a place; the others are of the hash
+    least = (grams & ~bits) | np.arange(len(grams), dtype=np.uint64)
+    span, width = length - gram + 1, 1  # grams of a passage; how many `least` is the smallest of
+    while width * 2 <= span:
+        least = np.minimum(least[:-width], least[width:])
+        width *= 2
+    if width < span:
+        least = np.minimum(least[: width - span], least[span - width :])
+    inside = np.ones(len(least), bool)
+    for end in chunk.ends.tolist()[:-1]:
+        inside[max(end - length + 1, 0) : end] = False
+    within = np.flatnonzero(inside)
+    return grams, (least & bits).astype(np.int64)[within], within
+
+
+def _hashes(prefix: np.ndarray, places: np.ndarray, length: int) -> np.ndarray:
+    """Of the passages that begin at places."""
+    return mixed((prefix[places + length] - prefix[places]) * inverse_powers(len(prefix))[places])
+
+
+def _hashes_at(passages: Passages, addresses: np.ndarray, length: int) -> np.ndarray:
+    import numpy as np
+
+    found = [np.empty(0, np.uint64)]
+    for start in range(0, len(addresses), group := max(COMPARED // length, 1)):
+        some = addresses[start : start + group]
+        data = passages.bytes_of(some, np.full(len(some), length))
+        found.append(_hashes(prefix_sums(data), np.arange(len(some)) * length, length))
+    return np.concatenate(found)
+
+
+def _same(passages: Passages, addresses: np.ndarray, others: np.ndarray, length: int) -> np.ndarray:
+    """Whether the passages at addresses (ascending) are those at the others, byte by byte."""
+    import numpy as np
+
+    same = np.zeros(len(addresses), bool)
+    # Passages that follow one another, as do the others, are compared as one run of bytes.
+    new = np.append(True, (np.diff(addresses) != 1) | (np.diff(others) != 1))[: len(addresses)]
+    new[::COMPARED] = True
+    runs = np.flatnonzero(new)
+    counts = np.diff(np.append(runs, len(addresses)))
+    sizes = counts + length - 1
+    groups = np.cumsum(sizes) // COMPARED
+    edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(runs)]
+    for start, stop in pairwise(edges):
+        some, lengths = runs[start:stop], sizes[start:stop]
+        if not len(some):
+            continue
+        unlike = passages.bytes_of(addresses[some], lengths) != passages.bytes_of(others[some], lengths)
+        until = np.append(0, np.cumsum(unlike))  # how many bytes differ before each
+        count = counts[start:stop]
+        first = int(some[0])
+        whole = np.arange(int(count.sum())) + np.repeat(np.arange(len(some)) * (length - 1), count)
+        same[first : first + len(whole)] = until[whole + length] == until[whole]
+    return same
+
+
+def _cover(passages: Passages, addresses: np.ndarray, length: int) -> Cuts:
+    """What the passages at addresses (ascending) cover."""
+    import numpy as np
+
+    new = np.append(True, np.diff(addresses) > 1)[: len(addresses)]
+    first, last = addresses[new], addresses[np.append(new[1:], True)[: len(new)]]
+    row = passages.rows(first)
+    begins = passages.begins(row)
+    return covered(row, first - begins, last - begins + length)
+
+
+def _of_characters(passages: Passages, cuts: Cuts) -> Cuts:
+    """The cuts as far as they are whole characters of UTF-8, which have up to three bytes after their first."""
+    import numpy as np
+
+    begins, ends = passages.begins(cuts.rows), passages.begins(cuts.rows) + passages.sizes(cuts.rows)
+    starts, stops = begins + cuts.starts, begins + cuts.stops
+    for _ in range(3):
+        starts += (starts < stops) & _within_character(passages, np.minimum(starts, ends - 1))
+    for _ in range(3):
+        stops -= (starts < stops) & (stops < ends) & _within_character(passages, np.minimum(stops, ends - 1))
+    left = starts < stops
+    return Cuts(cuts.rows[left], (starts - begins)[left], (stops - begins)[left])
+
+
+def _within_character(passages: Passages, addresses: np.ndarray) -> np.ndarray:
+    """Whether there is a byte that is not the first of its character."""
+    import numpy as np
+
+    pieces = [addresses[start : start + COMPARED] for start in range(0, len(addresses), COMPARED)]
+    found = [passages.bytes_of(piece, np.ones(len(piece), np.int64)) & 0xC0 == 0x80 for piece in pieces]
+    return np.concatenate([np.empty(0, bool), *found])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.exact import equal_keys
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
@@ -45,10 +47,10 @@ class SameAddress(Rule):
         def judge(index: Index, kept: np.ndarray) -> Ruling:
             import numpy as np
 
-            none = np.empty(0, np.uint64)
-            keys = np.concatenate([none, *(np.fromfile(folder / ADDRESSES, ">u8") for folder in folders)])
-            rows = np.flatnonzero(kept & (keys != 0))
-            return equal_keys(index, self.rule, rows, keys[rows].astype(np.uint64), np.zeros(len(rows), np.uint64))
+            keys = mapped([folder / ADDRESSES for folder in folders], index.starts, ">u8")
+            known = np.concatenate([np.empty(0, bool), *(shard != 0 for shard in keys)])
+            members = index.claim(np.flatnonzero(kept & known))
+            return equal_keys(index, self.rule, members, [partial(gathered, keys, index.starts)], drafts)
 
         return judge
 

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stages.artifacts.corpus import Corpus
@@ -42,7 +43,8 @@ def passages(paths: list[str], draw: random.Random) -> list[str]:
     texts = [text for text in strings(chosen) if len(shingles([text], 1).hashes) >= 13]
     found = []
     for text in draw.sample(texts, min(4, len(texts))):
-        runs = shingles([text], 13).characters.tolist()
+        found_runs = shingles([text], 13)
+        runs = found_runs.characters(np.arange(len(found_runs.hashes))).tolist()
         start, stop = runs[draw.randrange(len(runs))]
         found.append(text[start:stop].upper() if text.isascii() else text[start:stop])
     return found

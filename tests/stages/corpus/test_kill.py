@@ -16,6 +16,8 @@ from tests.stages.corpus import children
 from tests.stages.corpus.examples import digests, prose, source, write_lines
 
 KILLS = 20
+MEASURING_KILLS = 8
+MOST_RUNS = 200  # of which few should be needed
 
 
 def values(folder: Path, files: int = 6) -> dict[str, Any]:
@@ -40,7 +42,8 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         assert calm.exitcode == 0
     chance, kills, runs, resumed = random.Random(2), 0, 0, False
     scratch = tmp_path / "scratch"
-    while kills < KILLS:
+    while kills < KILLS or not resumed:  # until some was killed in the middle of the work
+        assert runs < MOST_RUNS
         runs += 1
         out = tmp_path / f"out{runs}"
         child = children.start(config, out, scratch)
@@ -54,11 +57,41 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
             kills += 1
             done = len(list(scratch.glob("*/*/" + MARKER)))
             resumed = resumed or 0 < done < pieces
-    assert resumed  # some were killed in the middle of the work
     last = children.start(config, tmp_path / "last", scratch)
     last.join(60)
     assert last.exitcode == 0
     assert digests(tmp_path / "last") == digests(tmp_path / "calm")
+
+
+def test_kills_while_shards_are_measured_change_nothing(tmp_path: Path) -> None:
+    rules = [{"rule": "near"}, {"rule": "lines", "min_count": 2}, {"rule": "substrings"}]
+    config = values(tmp_path / "in") | {"deduplicate": rules, "memory_bytes": 1, "min_characters": 10}
+    scratch = tmp_path / "scratch"
+    children.run(config, tmp_path / "calm", tmp_path / "calm scratch")
+    measured, decided = (tmp_path / "calm scratch" / name for name in ("measured", "decided"))
+    first = min(path.stat().st_ctime for path in measured.rglob("*"))
+    pieces = len(list(measured.rglob(MARKER)))
+    phase_s = max(path.stat().st_ctime for path in decided.rglob("*")) - first
+    chance, kills, runs, resumed = random.Random(3), 0, 0, False
+    while kills < MEASURING_KILLS or not resumed:
+        assert runs < MOST_RUNS
+        runs += 1
+        child = children.start(config, tmp_path / f"out{runs}", scratch)
+        while child.is_alive() and not (scratch / "measured").exists():
+            time.sleep(0.001)
+        child.join(chance.uniform(0, phase_s / 2))
+        child.kill()
+        child.join(60)
+        if child.exitcode == 0:
+            assert digests(tmp_path / f"out{runs}") == digests(tmp_path / "calm")
+            shutil.rmtree(scratch)
+        else:
+            kills += 1
+            done = len(list((scratch / "measured").rglob(MARKER)))
+            resumed = resumed or 0 < done < pieces
+    children.run(config, tmp_path / "last", scratch)
+    assert digests(tmp_path / "last") == digests(tmp_path / "calm")
+    assert not list(scratch.glob("measured/spill*"))  # what killed ones left there is gone
 
 
 def cut(path: Path) -> None:

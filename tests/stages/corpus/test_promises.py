@@ -16,7 +16,7 @@ from cluster.base import Executor, Launcher, Send
 from pipelines.execute import StepContext
 from stages.artifacts.corpus import Corpus, dropped_name
 from stages.artifacts.ngram import NgramModel
-from stages.base import Demand, Resources
+from stages.base import Demand, Resources, StageError
 from stages.corpus.ledger import Samples
 from stages.corpus.stage import IngestCorpus
 from stages.ngram import TrainNgram
@@ -153,6 +153,19 @@ def test_shards_are_one_for_one_and_divide_a_large_file(tmp_path: Path) -> None:
     assert sum(sum(tally.documents for tally in shard.splits.values()) for shard in shards) == 403
     for index in range(len(shards)):
         assert (corpus.path / dropped_name(index)).exists()
+
+
+@pytest.mark.parametrize("shard_bytes", [1_000_000, 2000])  # too many within a shard, and only in all of them
+def test_labels_without_end_are_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int
+) -> None:
+    monkeypatch.setattr("stages.corpus.ledger.LABELS_LIMIT", 50)
+    rows = [{"text": prose(number), "license": f"see page {number}"} for number in range(51)]
+    path = write_lines(tmp_path / "in.jsonl", rows)
+    with pytest.raises(StageError, match=r"source files has more than 50 .*`license`"):
+        ingest(tmp_path, path, shard_bytes=shard_bytes)
+    write_lines(path, rows[:50])
+    assert len(ingest(tmp_path / "fewer", path)[0].manifest.by("license")) == 50
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:

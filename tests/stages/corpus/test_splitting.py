@@ -79,6 +79,22 @@ def test_a_text_under_two_labels_is_in_one_split(tmp_path: Path) -> None:
     assert min(by_language(corpus)["pt"], by_language(corpus)["gl"]) >= 5
 
 
+def test_documents_of_which_too_little_is_left_are_no_part_of_a_languages_number(tmp_path: Path) -> None:
+    """Nine of ten are menus alone and fall away once these are cut out; the number is reached all the same."""
+    menu = "One of the lines that are everywhere\nAnd another one that is everywhere, on every page\n"
+    records = [
+        {"text": f"{menu}no {number}" if number % 10 else menu + prose(number), "language": language}
+        for language, first in (("en", 0), ("sw", 1000))
+        for number in range(first, first + 200)
+    ]
+    path = write_lines(tmp_path / "in.jsonl", records)
+    values = {"deduplicate": [{"rule": "lines"}], "validation_fraction": 0.001, "min_characters": 60}
+    wanted = {"validation_documents_per_language": 8, "validation_share_per_language": 0.5}
+    corpus = ingest(tmp_path, path, **values, **wanted)[0]
+    assert corpus.manifest.total.dropped["text.too_short"].documents == 2 * 180
+    assert by_language(corpus) == {"en": 8, "sw": 8}
+
+
 @given(
     keys=st.lists(st.integers(0, 30), max_size=60).map(sorted),
     count=st.integers(1, 20),
@@ -90,7 +106,7 @@ def test_what_is_taken_of_a_language_is_its_smallest_hashes_and_never_more_than_
     import numpy as np
 
     split = Validation(fraction=0.1, documents_per_language=count, share_per_language=share)
-    taken = split._smallest(np.array(keys, dict(SIGNATURE)["key_low"]).astype("u8")).tolist()
+    taken = split._first(np.array(keys, dict(SIGNATURE)["key_low"]).astype("u8")).tolist()
     assert taken == keys[: len(taken)]
     assert len(taken) <= min(count, share * len(keys))
     assert not set(taken) & set(keys[len(taken) :])  # copies of a text stay together

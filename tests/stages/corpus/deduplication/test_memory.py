@@ -1,0 +1,113 @@
+"""Every rule decides the same in little memory as in much, and takes no more of it for a larger corpus."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tempfile
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from stages.corpus import spill
+from stages.corpus.decontamination import Decontaminate
+from stages.corpus.deduplication.registry import AnyRule
+from stages.corpus.drafts import Drafts
+from stages.corpus.index import Index, Judge
+from tests.stages.corpus.deduplication.support import drafts_of, index_of
+from tests.stages.corpus.examples import prose
+
+RULES: tuple[dict[str, Any], ...] = (
+    {"rule": "exact"},
+    {"rule": "exact", "ignore": "digits_and_punctuation"},
+    {"rule": "url"},
+    {"rule": "simhash"},
+    {"rule": "near", "bands": 4, "rows": 2},
+    {"rule": "lines", "min_count": 2},
+    {"rule": "substrings", "min_bytes": 20},
+)
+NAMES = [rule["rule"] + ("" if len(rule) == 1 else f"-{list(rule.values())[1]}") for rule in RULES]
+
+
+def judge_of(rule: dict[str, Any], drafts: Drafts) -> Judge:
+    found: Any = TypeAdapter(AnyRule).validate_python(rule)
+    judge: Judge = found.judge(drafts)
+    return judge
+
+
+def told(judge: Judge, index: Index, kept: np.ndarray) -> list[Any]:
+    """What a judge says, in an order of its own."""
+    ruling = judge(index, kept)
+    order = np.argsort(ruling.rows)
+    found: list[Any] = [ruling.rows[order].tolist(), list(ruling.values(order))]
+    if ruling.cuts is not None:
+        found.append([column.tolist() for column in (ruling.cuts.rows, ruling.cuts.starts, ruling.cuts.stops)])
+    if ruling.families is not None:
+        families = ruling.families
+        columns = (families.rows, families.first, families.similarity)
+        found.append(sorted(zip(*(column.tolist() for column in columns), strict=True)))
+    return found
+
+
+line = st.text(alphabet="ab1. é", max_size=12) | st.sampled_from(["the menu of every page here", "one two three four"])
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    texts=st.lists(st.lists(line, min_size=1, max_size=4).map("\n".join), min_size=1, max_size=30),
+    fewest=st.sampled_from((1, 6, 40)),
+    seed=st.integers(0, 3),
+)
+def test_little_memory_decides_as_much_does(texts: list[str], fewest: int, seed: int) -> None:
+    index = index_of(texts, shards=3)
+    kept = np.array([random.Random(seed * 1000 + number).random() < 0.8 for number in range(len(texts))])
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        drafts = [drafts_of(texts, index, Path(folder), memory_bytes) for memory_bytes in (1 << 30, 1)]
+        task = Path(folder) / "quiz.txt"
+        task.write_text("one two three four one two")
+        sets = Decontaminate(tasks={"quiz": {"paths": [str(task)]}}, words=5)  # type: ignore[dict-item]
+        makers = [lambda given, rule=rule: judge_of(rule, given) for rule in RULES] + [sets.judge]
+        expected = [told(make(drafts[0]), index, kept) for make in makers]
+        patch.setattr(spill, "FEWEST_RECORDS", fewest)
+        patch.setattr("stages.corpus.decontamination.HITS_AT_A_TIME", 2)
+        assert [told(make(drafts[1]), index, kept) for make in makers] == expected
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_a_larger_corpus_takes_no_more_memory_but_for_its_documents(
+    rule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times the documents: no more than 100 bytes for each of them, and nothing for their texts."""
+    # Where every byte may begin a passage there are fewer documents, and longer ones.
+    fewest, documents, words = (1 << 11, 12, 60) if rule["rule"] == "substrings" else (1 << 9, 1000, 5)
+    monkeypatch.setattr(spill, "FEWEST_RECORDS", fewest)
+    monkeypatch.setattr("stages.corpus.deduplication.substrings.COMPARED", 1 << 11)
+    monkeypatch.setattr("stages.corpus.deduplication.passages.CHUNK_BYTES", 1 << 11)
+    peaks, counts = [], []
+    for times in (1, 4):
+        texts = [
+            f"{prose(number % 40, words)} word{number}\n{prose(number % 7, words)}"
+            for number in range(times * documents)
+        ]
+        index = index_of(texts, shards=2)
+        index.table["key_high"] = np.arange(len(texts)) * 7919 % len(texts) // 2
+        folder = tmp_path / str(times)
+        folder.mkdir()
+        judge = judge_of(rule, drafts_of(texts, index, folder, memory_bytes=1))
+        counts.append(len(texts))
+        del texts
+        gc.collect()
+        if times == 1:
+            judge(index, np.ones(len(index), bool))  # what is made once is there
+        tracemalloc.start()
+        ruling = judge(index, np.ones(len(index), bool))
+        cuts = 24 * len(ruling.cuts.rows) if ruling.cuts else 0  # what is found is held
+        peaks.append(tracemalloc.get_traced_memory()[1] - 6 * cuts)
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 100 * (counts[1] - counts[0]) + 0.5 * peaks[0], peaks
