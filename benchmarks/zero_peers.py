@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.zero_free_order import free_order
 from benchmarks.zero_setting import ANY_ORDER, OURS, Setting, Variant
 from stages.model.decoder import Decoder
 from stages.model.initialise import initial_values, initialise
@@ -51,7 +50,7 @@ def _unused(model: nn.Module, samples: Sequence[int]) -> Loss:
     raise NotImplementedError("the benchmark computes its losses itself")
 
 
-def ours(setting: Setting, stage: int) -> Step:
+def ours(setting: Setting, stage: int, free_order_ranks: int | None = None) -> Step:
     with torch.device("meta"):
         model = Decoder(setting.decoder)
     task = Task(
@@ -72,6 +71,7 @@ def ours(setting: Setting, stage: int) -> Step:
         beta1=BETAS[0],
         beta2=BETAS[1],
         epsilon=EPSILON,
+        free_order_ranks=free_order_ranks,
     )
     rank = dist.get_rank() if setting.ranks > 1 else 0
     execution = Execution.model_validate({"zero_stage": stage, "ranks": setting.ranks})
@@ -96,13 +96,7 @@ def ours(setting: Setting, stage: int) -> Step:
 
 
 def any_order(setting: Setting, stage: int) -> Step:
-    step = ours(setting, stage)
-
-    def freely(batches: Batches) -> float:
-        with free_order():
-            return step(batches)
-
-    return freely
+    return ours(setting, stage, free_order_ranks=setting.ranks)
 
 
 def ddp(setting: Setting, stage: int) -> Step:

@@ -20,7 +20,7 @@ from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, expert_config
 from stages.model.footprint import RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
 from stages.training import memory
-from stages.training.recipe import Execution, Recipe, part
+from stages.training.recipe import Execution, Recipe, Training, part
 from stages.training.task import Loss, Task, TrainingSpec
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PARITY_TOLERANCE = 1e-5  # largest difference of a logit, fp32
 PARITY_SAMPLES = 4  # held-out samples that logits are compared on, and as many of random tokens
 
 
-class ConvertToExperts(Stage, Recipe, Execution):
+class ConvertToExperts(Stage, Training):
     """A dense model made a mixture of experts and trained on. Reads Checkpoint and TokenDataset, leaves Checkpoint."""
 
     headline: ClassVar[str] = "validation_loss"

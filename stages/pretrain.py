@@ -18,11 +18,11 @@ from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage
 from stages.model.config import DecoderConfig
 from stages.training import memory
-from stages.training.recipe import Execution, Recipe, part
+from stages.training.recipe import Execution, Recipe, Training, part
 from stages.training.task import Task, TrainingSpec
 
 
-class Pretrain(Stage, Recipe, Execution):
+class Pretrain(Stage, Training):
     """A decoder trained from its initialisation. Reads TokenDataset, leaves Checkpoint."""
 
     headline: ClassVar[str] = "validation_loss"

@@ -107,6 +107,27 @@ class Collectives:
 
         return wait
 
+    @property
+    def has_reduce_scatter(self) -> bool:
+        """Whether the backend has a true one: gloo's is an all-reduce underneath."""
+        return self.device.type == "cuda"
+
+    def reduce_scatter_later(self, row: Tensor, columns: slice, purpose: str = "gradients") -> Callable[[], Tensor]:
+        """Begin to add up the `columns` of each rank's shard of `row`, [ranks * shard], in the backend's own order.
+        What is returned waits for the end, and gives this rank's sum."""
+        parts = row.view(self.ranks, -1)[:, columns].reshape(-1)
+        total = self._empty(columns.stop - columns.start)
+        self.sent_bytes[purpose] += total.nbytes * (self.ranks - 1)
+        with self._named(f"sum of {purpose}"):
+            work = dist.reduce_scatter_tensor(total, parts, async_op=True)
+
+        def wait() -> Tensor:
+            with self._named(f"sum of {purpose}"):
+                _await([work])
+            return total
+
+        return wait
+
     def _exchange_directly(
         self, rows: Sequence[Tensor], own: list[Tensor], row_counts: Sequence[int], columns: slice
     ) -> tuple[list[dist.Work | None], list[Tensor]]:
@@ -246,6 +267,12 @@ def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives
     scale = math.ldexp(1.0, 62 - rows.bit_length() - math.frexp(largest)[1])
     total = sums.mul_(scale).round_().to(torch.int64).sum().view(1)
     return int(collectives.agree(total)) / scale
+
+
+def plain_sum_of_squares(shards: Sequence[Tensor], collectives: Collectives) -> float:
+    """The same as it comes: rounded otherwise where elements are dealt out to ranks otherwise."""
+    norm = torch.nn.utils.get_total_norm(shards).double().view(1)
+    return float(collectives.agree(norm.square()))
 
 
 @contextmanager

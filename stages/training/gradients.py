@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.training.buffers import Buffers
 from stages.training.collectives import Collectives
 from stages.training.layout import bucket_columns
-from stages.training.tree import Pieces, leaf_range, piece_spans
+from stages.training.tree import Pieces
 
 # An exchange wakes threads on all ranks: sums of small groups wait for each other until they are so many bytes.
 WORTH_SENDING_BYTES = 4 << 20
@@ -28,6 +28,13 @@ def keep_whole(buffers: Buffers, leaf_number: int) -> None:
     if not buffers.pieces:
         buffers.pieces = [Pieces()]
     buffers.pieces[0].add(leaf_number, 1, buffers.take_gradient())
+
+
+def keep_one_sum(buffers: Buffers, rank: int) -> None:
+    """The same in free order: to the one sum that `rank` keeps."""
+    if not buffers.pieces:
+        buffers.pieces = [Pieces()]
+    buffers.pieces[0].add_to_first(rank, buffers.take_gradient())
 
 
 class Flight:
@@ -90,19 +97,20 @@ def exchange_turn(
 
 def exchange_sums(
     buffers: Buffers,
-    leaves: int,
+    spans: Sequence[Sequence[tuple[int, int]]],
     collectives: Collectives,
     bucket_bytes: int,
     flight: Flight,
     landed: Callable[[Tensor, bool], None],
     whole: bool,
+    in_order: bool,
 ) -> None:
-    """Stages 0 and 1: all ranks exchange the sums that they have kept. When all has come, `landed` is called with this
-    rank's shard of the sum over all `leaves` micro-batches, [padded / ranks]; `whole`: with a tensor for all ranks'
-    shards, [padded], in which this rank's is, and whether the others' are in it as well."""
+    """Stages 0 and 1: all ranks exchange the sums that they have kept, of each rank `spans` of the tree. When all has
+    come, `landed` is called with this rank's shard of the sum over all micro-batches, [padded / ranks]; `whole`: with a
+    tensor for all ranks' shards, [padded], in which this rank's is, and whether the others' are in it as well. Not
+    `in_order`: by the backend's own reduce-scatter where it has a true one."""
     ranks, rank, shard = collectives.ranks, collectives.rank, buffers.layout.shard(collectives.ranks)
     kept, buffers.pieces = buffers.pieces, []
-    spans = [piece_spans(leaf_range(rank, ranks, leaves)) for rank in range(ranks)]
     counts = [len(of_rank) for of_rank in spans]
     held = [piece.value for sums in kept for piece in sums.take()]
     cuts = bucket_columns(shard, ranks * max(counts), bucket_bytes)
@@ -122,18 +130,30 @@ def exchange_sums(
 
         flight.begin(size_bytes, landing)
 
-    def begin(columns: slice) -> None:
-        size_bytes = 4 * ranks * (columns.stop - columns.start) * max(counts)
-        flight.make_room(size_bytes, max(counts), bucket_bytes)
+    def natively(columns: slice) -> Callable[[], Tensor]:
+        nothing = torch.zeros(0 if held else ranks * shard, device=buffers.full.device)
+        return collectives.reduce_scatter_later(held[0] if held else nothing, columns)
+
+    def by_tree(columns: slice) -> Callable[[], Tensor]:
         received = collectives.exchange_later(held, counts, columns)
 
-        def landing() -> None:
+        def total() -> Tensor:
             sums = Pieces(within=whole)
             for (start, length), value in zip(itertools.chain(*spans), received(), strict=True):
                 sums.add(start, length, value)
             if not whole:
                 sums.settle()
-            total = sums.total()
+            return sums.total()
+
+        return total
+
+    def begin(columns: slice) -> None:
+        size_bytes = 4 * ranks * (columns.stop - columns.start) * max(counts)
+        flight.make_room(size_bytes, max(counts), bucket_bytes)
+        coming = natively(columns) if not in_order and collectives.has_reduce_scatter else by_tree(columns)
+
+        def landing() -> None:
+            total = coming()
             if not result:
                 result.append(total if len(cuts) == 1 else total.new_empty(shard))
             place = result[0].view(ranks, -1)[rank] if whole else result[0]

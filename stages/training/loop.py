@@ -50,6 +50,7 @@ def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
     Raises Stopped after saving when the run was asked to stop, StageError when training cannot go on.
     """
     with _threads(spec.recipe.threads_per_rank), joined(rank, spec.execution.collective_timeout_s) as collectives:
+        _check_order(spec.recipe.free_order_ranks, collectives.ranks)
         task = spec.build()
         if spec.recipe.compiled:
             compile_blocks(task.blocks)
@@ -210,6 +211,14 @@ def _digest(spec: TrainingSpec, model: ShardedModel) -> str:
     shapes = {slot.name: slot.shape for buffers in model.groups for slot in buffers.layout.slots}
     described = json.dumps([spec.recipe.model_dump(mode="json"), spec.identity, shapes], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _check_order(free_order_ranks: int | None, ranks: int) -> None:
+    if free_order_ranks not in (None, ranks):
+        raise StageError(
+            f"free_order_ranks is {free_order_ranks}, but {ranks} rank{'s' if ranks > 1 else ''} would train, to other "
+            "bits: run on a cluster with room for all of them (not cluster=inline), or leave free_order_ranks out"
+        )
 
 
 @contextmanager

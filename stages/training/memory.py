@@ -17,7 +17,7 @@ from stages.model.shapes import tensor_shapes
 from stages.training.activations import activations
 from stages.training.layout import Group, arrange
 from stages.training.peak import Setting, collection, most_gradients, step_peak
-from stages.training.recipe import Execution, Recipe
+from stages.training.recipe import Execution, Recipe, Training
 
 SCRATCH_BYTES = 1 << 20  # of kernels, which pack what they multiply
 
@@ -88,8 +88,9 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
         execution.offload_optimizer == "file",
         execution.offload_parameters == "file",
     )
+    in_order = recipe.free_order_ranks is None
     settings = [
-        Setting(groups, ranks, zero_stage, element, execution.bucket_bytes, size // recipe.micro_batch_size)
+        Setting(groups, ranks, zero_stage, element, execution.bucket_bytes, size // recipe.micro_batch_size, in_order)
         for size in recipe.batch_sizes
     ]
     kept = activations(model, recipe, execution)
@@ -108,11 +109,12 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     )
 
 
-def lighter(execution: Execution) -> Iterator[dict[str, object]]:
+def lighter(execution: Training) -> Iterator[dict[str, object]]:
     """Fields of `execution` by which training needs less memory, mildest change first: higher stages, then computing
     activations again, then files. Each comes as what differs from `execution`; none changes a bit of the result."""
     modes = ("none", "selective", "full")
-    stages = range(execution.zero_stage, 4) if execution.ranks > 1 else [execution.zero_stage]
+    highest = 3 if execution.free_order_ranks is None else 1
+    stages = range(execution.zero_stage, highest + 1) if execution.ranks > 1 else [execution.zero_stage]
     candidates: list[dict[str, object]] = [
         {"zero_stage": stage, "recompute": mode, "recompute_every": execution.recompute_every if mode == now else 1}
         for now in [execution.recompute]
@@ -122,7 +124,8 @@ def lighter(execution: Execution) -> Iterator[dict[str, object]]:
     full = {"recompute": "full", "recompute_every": 1, "offload_optimizer": "file"}
     candidates += [full | {"zero_stage": stage} for stage in stages]
     candidates += [full | {"offload_activations": "file", "zero_stage": stage} for stage in stages]
-    candidates += [full | {"offload_activations": "file", "offload_parameters": "file", "zero_stage": 3}]
+    if highest == 3:
+        candidates += [full | {"offload_activations": "file", "offload_parameters": "file", "zero_stage": 3}]
     for candidate in candidates:
         changed = {name: value for name, value in candidate.items() if getattr(execution, name) != value}
         if changed:

@@ -20,7 +20,8 @@ SQUARED_AT_ONCE = 1 << 16  # stages.training.collectives.SQUARED_AT_ONCE, which 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step's memory follows from, beside its activations. `leaves`: its micro-batches."""
+    """What a step's memory follows from, beside its activations. `leaves`: its micro-batches; `in_order`: gradients are
+    summed in the order that is the same for any number of ranks."""
 
     groups: Sequence[Group]
     ranks: int
@@ -28,6 +29,7 @@ class Setting:
     element: int  # bytes of a parameter in compute
     bucket_bytes: int
     leaves: int
+    in_order: bool = True
 
     @cached_property
     def closing(self) -> list[list[int]]:
@@ -39,7 +41,8 @@ class Setting:
     def sums(self) -> set[tuple[int, ...]]:
         """How many sums of gradients are held after each turn: of one rank after the other, those that differ."""
         if self.zero_stage < 2:
-            return {tuple(held_after(leaf_range(rank, self.ranks, self.leaves))) for rank in range(self.ranks)}
+            runs = [leaf_range(rank, self.ranks, self.leaves) for rank in range(self.ranks)]
+            return {tuple(held_after(run)) if self.in_order else (1,) * len(run) for run in runs}
         held = held_after(range(self.leaves))
         done = range(self.ranks, self.leaves + self.ranks, self.ranks)
         return {tuple(held[min(leaves, self.leaves) - 1] for leaves in done)}

@@ -1,7 +1,7 @@
 """What a training run computes (`Recipe`) and how it is carried out (`Execution`): typed values, no torch.
 
-A stage that trains inherits both, so that its YAML has every field flat. Training is bitwise the same for every
-number of ranks and every ZeRO stage: those are `Execution`, and never enter a fingerprint.
+A stage that trains inherits both (`Training`), so that its YAML has every field flat. Training is bitwise the same for
+every number of ranks and every ZeRO stage: those are `Execution`, and never enter a fingerprint.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class Recipe(Config):
         None, description="end after so many seconds of training, restarts included; not reproducible"
     )
     compiled: bool = Field(False, description="torch.compile the blocks: faster where it pays, but other bits")
+    free_order_ranks: PositiveInt | None = Field(
+        None, description="add gradients up as they come, on exactly so many ranks; None: in an order for any number"
+    )
     threads_per_rank: PositiveInt = Field(1, description="of compute; part of the recipe as it can change rounding")
 
     @model_validator(mode="after")
@@ -137,6 +140,27 @@ class Execution(Config):
             raise ValueError(
                 f"offload_activations: {self.offload_activations} moves the inputs of recomputed blocks away: set "
                 "recompute to full or selective"
+            )
+        return self
+
+
+class Training(Recipe, Execution):
+    """What a stage that trains has of both."""
+
+    @model_validator(mode="after")
+    def _free_order_can_be_kept(self) -> Self:
+        free = self.free_order_ranks
+        if free is None:
+            return self
+        if self.ranks != free or self.minimum_ranks not in (None, free):
+            raise ValueError(
+                f"free_order_ranks {free} trains to other bits on another number of ranks, but ranks is {self.ranks} "
+                f"and minimum_ranks {self.minimum_ranks}: set ranks to {free} and leave minimum_ranks out"
+            )
+        if self.zero_stage > 1:
+            raise ValueError(
+                f"free_order_ranks is for zero_stage 0 and 1, not {self.zero_stage}: from stage 2 on gradients are "
+                "summed micro-batch by micro-batch, and the fixed order costs nothing more"
             )
         return self
 

@@ -45,6 +45,15 @@ def _grown(leaves: range) -> Iterator[list[tuple[int, int]]]:
         yield spans
 
 
+def kept_spans(ranks: int, leaves: int, in_order: bool) -> list[list[tuple[int, int]]]:
+    """What each rank has summed its run of leaves to, as spans of the tree whose sums are then finished together.
+
+    Not `in_order`: each rank has one sum, added up as its leaves came, and the tree is that of the ranks.
+    """
+    runs = [leaf_range(rank, ranks, leaves) for rank in range(ranks)]
+    return [piece_spans(run) if in_order else [(rank, 1)][: len(run)] for rank, run in enumerate(runs)]
+
+
 def _siblings(left: tuple[int, int], right: tuple[int, int]) -> bool:
     return left[1] == right[1] and left[0] + left[1] == right[0] and left[0] % (2 * left[1]) == 0
 
@@ -77,6 +86,13 @@ class Pieces:
             if not _siblings((left.start, left.length), (right.start, right.length)):
                 return
             self.held[-2:] = [Piece(left.start, 2 * left.length, self._sum(left.value, right.value))]
+
+    def add_to_first(self, start: int, value: Tensor) -> None:
+        """Add to the one sum that is held, of which `start` is the place; in the order of the calls."""
+        if self.held:
+            self.held[0].value.add_(value)
+        else:
+            self.held.append(Piece(start, 1, value))
 
     def settle(self) -> None:
         """Give what is held storage of its own: a sum that grew inside a larger buffer would keep all of it alive."""

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from stages.training import gradients
 from stages.training.buffers import STATES, Buffers, groups_of
-from stages.training.collectives import Collectives, sum_of_squares
+from stages.training.collectives import Collectives, plain_sum_of_squares, sum_of_squares
 from stages.training.gathering import Gathering, free
 from stages.training.layout import ALIGNMENT, Group, Slot
 from stages.training.materialise import InitialValues, materialise
@@ -40,7 +40,7 @@ from stages.training.optimizer import adamw
 from stages.training.recipe import Execution, Precision, Recipe
 from stages.training.recompute import recompute
 from stages.training.task import Task
-from stages.training.tree import leaf_range
+from stages.training.tree import kept_spans, leaf_range
 
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -64,6 +64,7 @@ class ShardedModel:
     ) -> None:
         self.recipe, self.execution, self.collectives = recipe, execution, collectives
         self.zero_stage = execution.zero_stage
+        self._in_order = recipe.free_order_ranks is None
         self.leaves = recipe.micro_batches
         self._turn = 0  # micro-batches that this rank has done of the batch
         self.most_gradient_bytes = 0  # that were kept at once, between micro-batches and at the end of a step
@@ -193,7 +194,10 @@ class ShardedModel:
         """
         for buffers in reversed(self.groups[first : self._open]):
             if self.zero_stage < 2:
-                gradients.keep_whole(buffers, self._leaf)
+                if self._in_order:
+                    gradients.keep_whole(buffers, self._leaf)
+                else:
+                    gradients.keep_one_sum(buffers, self.collectives.rank)
             else:
                 first_leaf = self._turn * self.collectives.ranks
                 bucket_bytes = self.execution.bucket_bytes
@@ -211,15 +215,17 @@ class ShardedModel:
         enough = min(gradients.WORTH_SENDING_BYTES, self.execution.bucket_bytes)
         if first and sum(4 * len(buffers.full) for buffers in waiting) < enough:
             return
+        spans = kept_spans(self.collectives.ranks, self.leaves, self._in_order)
         for buffers in reversed(waiting):
             gradients.exchange_sums(
                 buffers,
-                self.leaves,
+                spans,
                 self.collectives,
                 self.execution.bucket_bytes,
                 self._flight,
                 partial(self._landed, buffers),
                 whole=self.zero_stage == 0,
+                in_order=self._in_order,
             )
         self._unsent = first
 
@@ -248,6 +254,8 @@ class ShardedModel:
         shards = [gradient.view(ranks, -1)[rank] for gradient in whole] if self.zero_stage == 0 else whole
         self._turn = 0
         self._count_gradients()
+        if not self._in_order:
+            return plain_sum_of_squares(shards, self.collectives) ** 0.5
         # Padding depends on the number of ranks, so the scale of the exact sum is set by what does not.
         rows_of_all = sum(buffers.layout.size for buffers in self.groups) // ALIGNMENT
         return sum_of_squares(shards, rows_of_all, self.collectives) ** 0.5

@@ -18,7 +18,7 @@ from stages.training import buffers, flops, layout, memory, order, peak
 from stages.training.collectives import Collectives, sum_of_squares
 from stages.training.gradients import Flight
 from stages.training.ramp import BatchSizeRamp
-from stages.training.recipe import Execution, Recipe
+from stages.training.recipe import Execution, Recipe, Training
 from stages.training.schedule import learning_rate
 from stages.training.tree import Pieces, leaf_range, piece_spans
 from tests.stages.model.models import SHAPES, random_tokens, shaped, small_model
@@ -292,16 +292,19 @@ def test_higher_stages_and_recomputing_need_less() -> None:
 def test_what_is_suggested_needs_less_and_less_and_changes_no_fingerprint() -> None:
     config = DecoderConfig(vocab_size=50_000, hidden_size=1024, layers=24, heads=16)
     recipe = Recipe(global_batch_size=32, micro_batch_size=1, sequence_length=2048, precision="bfloat16")
-    now = Execution(ranks=8, zero_stage=1)
+    now = Training(ranks=8, zero_stage=1)
     suggested = list(memory.lighter(now))
     needed = [memory.predict(config, recipe, now.model_copy(update=fields)).total for fields in suggested]
     assert suggested[0] == {"zero_stage": 2}
     assert max(needed) < memory.predict(config, recipe, now).total
     assert needed[-1] == min(needed)
     for fields in suggested:
-        Execution.model_validate(now.model_dump() | fields)
-    alone = list(memory.lighter(Execution(ranks=1, zero_stage=0)))
+        Training.model_validate(now.model_dump() | fields)
+    alone = list(memory.lighter(Training(ranks=1, zero_stage=0)))
     assert alone[0] == {"recompute": "selective"}  # a stage saves nothing where there is nobody to share with
+    free = Training(ranks=8, zero_stage=1, free_order_ranks=8)
+    for fields in memory.lighter(free):
+        Training.model_validate(free.model_dump() | fields)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ ALONE: list[tuple[str, dict[str, Any]]] = [
 SHARED: list[tuple[str, dict[str, Any]]] = [
     ("wide", {"zero_stage": 0}),
     ("bloom", {"zero_stage": 1, "global_batch_size": 12}),
+    ("bloom", {"zero_stage": 1, "global_batch_size": 12, "free_order_ranks": 2}),
     ("wide", {"zero_stage": 1, "bucket_bytes": 1 << 26}),
     ("bloom", {"zero_stage": 2, "global_batch_size": 8}),
     ("wide", {"zero_stage": 2, "bucket_bytes": 1 << 26}),
