@@ -7,6 +7,7 @@
 
 The patterns are narrower than ROOTS' where those took dates, ISBNs, phone numbers and hyphenated words for keys. Every
 one runs in time linear in the text (repetitions are possessive or bounded), and only where a cheap sign of it was seen.
+What repeats a group is written as an atomic group: before Python 3.11.5 a possessive one loses matches (gh-106052).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ KINDS: tuple[Kind, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "USER")  # of two that 
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _W = rf"[^\W{_UNSPACED}]"
 _LOCAL = rf"[^\W{_UNSPACED}]|[.!#$%&*+/=?^~'-]"
-_DOMAIN = rf"@(?:\[(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}\]|{_W}++(?:-++{_W}++)*+(?:\.{_W}++(?:-++{_W}++)*+)*+)"
-_EMAIL = re.compile(rf'(?<!{_W})(?:"[^"\s@]{{1,64}}"|(?:{_W}|[.+-])(?:{_LOCAL}){{0,255}}+)(?:{_DOMAIN})++')
-_USER = re.compile(rf"(?<![\w@.])(?<!\w-)@{_W}(?:{_W}|[.-](?={_W})){{2,}}+")
+_DOMAIN = rf"@(?:\[(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}\]|{_W}++(?>(?:-++{_W}++)*)(?>(?:\.{_W}++(?>(?:-++{_W}++)*))*))"
+_EMAIL = re.compile(rf'(?<!{_W})(?:"[^"\s@]{{1,64}}"|(?:{_W}|[.+-])(?>(?:{_LOCAL}){{0,255}}))(?>(?:{_DOMAIN})+)')
+_USER = re.compile(rf"(?<![\w@.])(?<!\w-)@{_W}(?>(?:{_W}|[.-](?={_W})){{2,}})")
 _WITH_AT = re.compile(r"(?<!\S)[^\s@]*+@\S*+")  # what has no space in it but an "@"
 
 _V4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
@@ -45,7 +46,7 @@ _KNOWN_KEYS = tuple(
     for sign, pattern in (
         (
             "PRIVATE KEY",
-            r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----(?:[^-]|-(?!----)){0,20000}+"
+            r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----(?>(?:[^-]|-(?!----)){0,20000})"
             r"-----END (?:[A-Z]+ ){0,3}PRIVATE KEY-----",
         ),
         ("A", r"A(?<!\wA)(?:KIA|SIA|ROA|IDA)[A-Z0-9]{16}(?!\w)"),  # AWS
@@ -60,17 +61,17 @@ _KNOWN_KEYS = tuple(
 )
 # These signs may be part of a key, but only changes between letters and digits count.
 _SIGN = r"[/+=:_\-\u2010-\u2015]"
-_DIGITS = rf"[0-9](?:[0-9]|{_SIGN}){{0,255}}+"
+_DIGITS = rf"[0-9](?>(?:[0-9]|{_SIGN}){{0,255}})"
 _CHANGE = rf"[A-Za-z]++{_SIGN}{{0,8}}+{_DIGITS}"
 _MIXED = re.compile(
-    rf"(?<![\w/+=:.\-\u2010-\u2015])(?:{_SIGN}{{0,8}}+(?:{_CHANGE}){{4,64}}+|{_DIGITS}(?:{_CHANGE}){{3,64}}+)[A-Za-z]*+(?!\w)"
+    rf"(?<![\w/+=:.\-\u2010-\u2015])(?:{_SIGN}{{0,8}}+(?>(?:{_CHANGE}){{4,64}})|{_DIGITS}(?>(?:{_CHANGE}){{3,64}}))[A-Za-z]*+(?!\w)"
 )
 _DIGIT_THEN_LETTER = re.compile(rf"[0-9]{_SIGN}{{0,8}}[A-Za-z]")
-_PRODUCT = re.compile(r"(?<![\w-])(?=[A-Z-]*+[0-9])(?=[0-9-]*+[A-Z])[A-Z0-9]{4,8}(?:-[A-Z0-9]{4,8}){2,7}+(?![\w-])")
+_PRODUCT = re.compile(r"(?<![\w-])(?=[A-Z-]*+[0-9])(?=[0-9-]*+[A-Z])[A-Z0-9]{4,8}(?>(?:-[A-Z0-9]{4,8}){2,7})(?![\w-])")
 _BETWEEN_HYPHENS = re.compile("-[A-Z0-9]{4,8}-")
 _SPACE = re.compile(r"\s")
 _REACH = 1024  # characters before its sign in which the beginning of a key is looked for
-_CARD = re.compile(r"[0-9](?<![\w.,-][0-9])(?:[ -]?[0-9]){12,18}+(?![\w-]|[.,][0-9])")
+_CARD = re.compile(r"[0-9](?<![\w.,-][0-9])(?>(?:[ -]?[0-9]){12,18})(?![\w-]|[.,][0-9])")
 
 
 class Found(NamedTuple):

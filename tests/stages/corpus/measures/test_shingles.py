@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.corpus.measures.shingles import shingles, windows
+from stages.corpus.measures.shingles import shingles
 
 texts = st.lists(st.text(st.sampled_from("abAB é1 ,-\n中国ก\u0301"), max_size=14), min_size=1, max_size=5)
 
@@ -41,11 +41,3 @@ def test_runs_are_equal_where_their_words_are(texts: list[str], length: int) -> 
     for run, key in zip((run for runs in expected for run in runs), found.hashes.tolist(), strict=True):
         assert by_run.setdefault(run, key) == key
     assert len(set(by_run.values())) == len(by_run)
-
-
-@given(st.binary(max_size=40), st.integers(1, 6))
-def test_windows_are_equal_where_their_bytes_are(data: bytes, length: int) -> None:
-    keys = windows(np.frombuffer(data, np.uint8), length).tolist()
-    runs = [data[at : at + length] for at in range(len(data) - length + 1)]
-    assert len(keys) == len(runs)
-    assert len(set(keys)) == len(set(runs)) == len(set(zip(runs, keys, strict=True)))
