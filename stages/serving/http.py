@@ -259,7 +259,7 @@ def application(service: Service) -> FastAPI:
 
     @app.exception_handler(ClosedError)
     async def closed(_: Request, __: ClosedError) -> Response:
-        return refuse("the server is shutting down", 503)
+        return refuse("the server is shutting down" if service.engine.alive else "the engine has stopped", 503)
 
     @app.exception_handler(GenerationFailedError)
     async def failed(_: Request, __: GenerationFailedError) -> Response:

@@ -174,13 +174,17 @@ def test_models_health_and_metrics(client):
         ({"logprobs": 21}, 400, "logprobs"),
         ({"seed": 2**63}, 400, "seed"),
         ({"stop": ""}, 400, "stop strings of 1 to"),
+        ({"stop": ["a", 1]}, 400, "stop: expected at most"),
         ({"stop": ["a"] * 17}, 400, "at most 16 stop strings"),
         ({"stream": "yes"}, 400, "stream"),
         ({"stream_options": {}}, 400, "stream_options needs stream"),
         ({"best_of": 3}, 400, "best_of"),
-        ({"presence_penalty": 0.5}, 400, "presence_penalty"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
-        ({"temprature": 0.5}, 400, "temprature: Extra inputs"),
+        ({"stream": True, "stream_options": {"include_usage": "yes"}}, 400, "stream_options.include_usage: "),
+        ({"stream": True, "stream_options": {"usage": True}}, 400, "no such parameter; there are include_usage"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty: not supported here: leave it out, or at 0"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias: not supported here: leave it out, or at {}"),
+        ({"suffix": "b"}, 400, 'suffix: not supported here: leave it out, or at ""'),
+        ({"temprature": 0.5}, 400, "temprature: no such parameter; there are model, prompt, max_tokens"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(client, body, status, reason):
@@ -288,6 +292,17 @@ def test_a_failing_step_is_a_500_and_the_server_goes_on(served):
     assert failed[0].status_code == 500
     assert events(failed[1])[-1]["error"]["type"] == "server_error"
     assert text(complete(client))
+
+
+def test_an_engine_that_broke_is_told_by_health(monkeypatch):
+    service, batch = scripted_service()
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        monkeypatch.setattr(batch, "release", lambda slot: 1 / 0)
+        batch.fail = True
+        assert complete(client).status_code == 500
+        wait_until(lambda: not service.engine.alive)
+        for answer in (client.get("/health"), complete(client)):
+            assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the engine has stopped")
 
 
 def test_shutting_down_ends_the_engine():
