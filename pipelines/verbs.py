@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pipelines import config, plan, progress, provenance, terminal
@@ -93,7 +94,8 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     from pipelines.tracking.ui import serve_ui
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
-    return serve_ui(settings.tracking, settings.store.state)
+    # At once, also into a file or a pipe: whoever waits for the address would wait until the end.
+    return serve_ui(settings.tracking, settings.store.state, say=partial(print, flush=True))
 
 
 def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
