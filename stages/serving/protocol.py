@@ -125,6 +125,23 @@ class CompletionRequest(Config):
         )
 
 
+def request_schema() -> dict[str, Any]:
+    """The JSON schema of a request, without references: they would be to the document that it becomes a part of."""
+    schema = CompletionRequest.model_json_schema()
+    parts = {f"#/$defs/{name}": part for name, part in schema.pop("$defs").items()}
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        found = {name: whole(one) for name, one in value.items() if name != "$ref"}
+        return whole(parts[value["$ref"]]) | found if "$ref" in value else found
+
+    resolved: dict[str, Any] = whole(schema)
+    return resolved
+
+
 def parse(body: bytes) -> CompletionRequest:
     """A request from its body. Raises BadRequestError."""
 

@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from stages.serving.http import application
-from tests.stages.serving.support import scripted_service, serving
+from stages.artifacts.checkpoint import Checkpoint
+from stages.serving.http import application, create
+from tests.stages.model.models import byte_tokenizer, small_config, small_model
+from tests.stages.serving.support import END, scripted_service, serving
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,17 @@ def test_prompts_may_be_tokens_and_an_empty_prompt_is_the_beginning(served):
     tokens = service.vocabulary.encode("hello")
     assert text(complete(client, prompt=tokens)) == text(complete(client))
     assert text(complete(client, prompt=[tokens])) == text(complete(client))
-    assert text(complete(client, prompt="")) == text(complete(client, prompt=[1]))
+    assert text(complete(client, prompt="")) == text(complete(client, prompt=[END]))
+
+
+def test_a_model_begins_a_text_after_the_end_of_another(tmp_path):
+    config = small_config(vocab_size=260)
+    model = Checkpoint.save(tmp_path, small_model(config), config, byte_tokenizer(tmp_path / "t.json"), {})
+    with serving(create({"model": str(model.path), "max_running": 1})) as url, httpx.Client(base_url=url) as client:
+        ask = {"max_tokens": 30, "temperature": 1, "seed": 1}
+        after = [text(complete(client, prompt=[token], **ask)) for token in range(4)]
+        assert len(set(after)) == 4
+        assert text(complete(client, prompt="", **ask)) == after[config.eos_token_id]
 
 
 def test_a_stream_put_together_is_the_whole_answer(client):
@@ -137,12 +149,14 @@ def test_models_health_and_metrics(client):
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "bloomline:time_to_first_token_seconds_bucket" in metrics.text
-    assert (
-        "prompt"
-        in client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["requestBody"]["content"][
-            "application/json"
-        ]["schema"]["properties"]
-    )
+
+
+def test_the_schema_of_a_request_is_whole(client):
+    description = client.get("/openapi.json").json()
+    schema = description["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["stream_options"]["properties"]["include_usage"]["type"] == "boolean"
+    assert "$ref" not in json.dumps(schema)
+    assert list(description["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
 @pytest.mark.parametrize(
