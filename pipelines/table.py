@@ -27,7 +27,7 @@ class Column:
     flexible: bool = False  # gives way where the terminal is too narrow
     fold: bool = False  # what is too long goes on below; otherwise it is cut
     right: bool = False
-    optional: bool = False  # left out where the table would be too wide with it
+    optional: bool = False  # left out where it is empty, and where the table would be too wide with it
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,13 @@ def draw(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
     from rich.segment import Segment, Segments
     from rich.style import Style
 
-    if sum(_natural(columns, rows)) + GAP * (len(columns) - 1) > out.width:
-        kept = [index for index, column in enumerate(columns) if not column.optional]
+    fits = sum(_natural(columns, rows)) + GAP * (len(columns) - 1) <= out.width
+    if any(column.optional for column in columns):
+        kept = [
+            index
+            for index, column in enumerate(columns)
+            if not column.optional or (fits and any(row[index].text for row in rows))
+        ]
         columns, rows = [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
     titles = [Cell(column.title, "bold") for column in columns]
     widths = _widths(columns, rows, out.width)

@@ -75,17 +75,15 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
         Column("Stage", most=14),
         Column("Plan"),
         Column("Why", flexible=True, fold=True),
+        Column("Where", optional=True),
     ]
-    placed = any(row.where for row in rows)
-    if placed:
-        columns.append(Column("Where", optional=True))
     cells = [
         (
             Cell(clean(row.name)),
             Cell(clean(row.stage)),
             _state(row.state),
             Cell(clean(row.reason)),
-            *([Cell(clean(_short_path(row.where)))] if placed else []),
+            Cell(clean(_short_path(row.where))),
         )
         for row in rows
     ]

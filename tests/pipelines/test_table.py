@@ -45,6 +45,7 @@ def test_an_optional_column_is_there_whole_or_not_at_all() -> None:
     rows = [("a", "first", "x" * 20)]
     assert drawn(rows, 34, columns) == ["Step  Why    Where", "a     first  " + "x" * 20] != drawn(rows, 32, columns)
     assert drawn(rows, 32, columns) == ["Step  Why", "a     first"]
+    assert drawn([("a", "first", "")], 80, columns) == ["Step  Why", "a     first"]
 
 
 def test_an_empty_cell_leaves_no_trailing_space() -> None:
