@@ -51,19 +51,12 @@ class ConvertToExperts(Stage, Training):
 
     def demand(self) -> Demand:
         dense, config = known_config(self.model), self.forecast()
-
-        def rank(ranks: int) -> Resources:
-            needed = memory.predict(config, self, self, ranks).total if config else 0  # unknown: nothing is said
-            return Resources(cpus=float(self.threads_per_rank), memory_bytes=needed)
-
         converting = 0
         if dense and config:
             # Both models are there at once when their logits are compared.
             compared = forward_bytes(config, PARITY_SAMPLES, self.sequence_length)
             converting = RUNTIME_BYTES + weight_bytes(dense) + weight_bytes(config) + compared
-        fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
-        task = Resources(cpus=0, memory_bytes=converting)
-        return Demand(task=task, ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
+        return memory.demand(config, self, Resources(cpus=0, memory_bytes=converting))
 
     def forecast(self) -> DecoderConfig | None:
         dense = known_config(self.model)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
-from stages.base import Context, Demand, Resources, Stage
+from stages.base import Context, Demand, Stage
 from stages.model.config import DecoderConfig
 from stages.training import memory
 from stages.training.recipe import Execution, Recipe, Training, part
@@ -41,12 +41,7 @@ class Pretrain(Stage, Training):
         return self
 
     def demand(self) -> Demand:
-        def rank(ranks: int) -> Resources:
-            needed = memory.predict(self.model, self, self, ranks)
-            return Resources(cpus=float(self.threads_per_rank), memory_bytes=needed.total)
-
-        fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
-        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
+        return memory.demand(self.model, self)
 
     def forecast(self) -> DecoderConfig:
         return self.model
