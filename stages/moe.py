@@ -20,8 +20,8 @@ from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, expert_config
 from stages.model.footprint import RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
 from stages.training import memory
-from stages.training.recipe import Execution, Recipe, Training, part
-from stages.training.task import Loss, Task, TrainingSpec
+from stages.training.recipe import Recipe, Training
+from stages.training.task import Loss, Task
 
 if TYPE_CHECKING:
     from stages.model.decoder import Decoder
@@ -71,7 +71,7 @@ class ConvertToExperts(Stage, Training):
         from stages.model.expert_load import load_figure, load_metrics, measure_loads
         from stages.model.upcycle import upcycle
         from stages.training import checkpoints, report
-        from stages.training.loop import train
+        from stages.training.gang import train_on_gang
 
         dense = self.model.load()
         config = expert_config(
@@ -93,22 +93,14 @@ class ConvertToExperts(Stage, Training):
         ctx.metrics(load_metrics(loads_before), step=0)
         del dense, before
 
-        spec = TrainingSpec(
-            task="stages.moe:build",
-            arguments={
-                "converted": str(converted.path),
-                "tokens": str(self.tokens.path),
-                "load_balancing": self.load_balancing,
-                "separate_documents": self.separate_documents,
-            },
-            identity=f"{config.model_dump_json()} {self.load_balancing} {self.separate_documents}",
-            recipe=Recipe(**part(Recipe, self)),
-            execution=Execution(**part(Execution, self)),
-            scratch=str(ctx.scratch),
-        )
-        demand = self.demand()
-        asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
-        result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
+        arguments = {
+            "converted": str(converted.path),
+            "tokens": str(self.tokens.path),
+            "load_balancing": self.load_balancing,
+            "separate_documents": self.separate_documents,
+        }
+        identity = f"{config.model_dump_json()} {self.load_balancing} {self.separate_documents}"
+        result = train_on_gang(ctx, self, self.demand(), "stages.moe:build", arguments, identity)
         facts |= report.facts(result) | {"conversion_logit_difference": difference}
         weights = checkpoints.weights(Path(result.checkpoint))
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
