@@ -86,8 +86,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
-        where = f": {error.filename}" if error.filename else ""
-        return tell(BloomlineError(f"{error.strerror}{where}. What was finished is kept: run again once that is mended."))
+        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return tell(BloomlineError(f"{what}. What was finished is kept: run again once that is mended."))
 
 
 Action = Callable[[list[str], Any, Session], int]
