@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from stages.base import StageError
 from stages.corpus.readers.base import Candidate, Reader
@@ -49,6 +50,32 @@ def test_lines_carry_their_labels(tmp_path: Path, suffix: str) -> None:
     assert [candidate.license for candidate in found] == ["MIT", ""]
     assert [candidate.place for candidate in found] == [0, len(json.dumps(records[0])) + 1]
     assert found[0].language == ""  # a number is no label
+
+
+def test_labels_may_have_other_names_and_lie_within_others(tmp_path: Path) -> None:
+    rows = [
+        {"text": "one", "lang": "sw", "id": "a/1", "meta": {"uri": "http://x", "licence": "MIT"}, "language": "no"},
+        {"text": "two", "lang": None, "meta": {"uri": None, "licence": ["MIT"]}},
+        {"text": "three", "meta": "{}", "meta.uri": "http://whole"},
+    ]
+    fields = {"language": "lang", "path": "id", "url": "meta.uri", "license": "meta.licence"}
+    path = write_lines(tmp_path / "in.jsonl", rows)
+    found = read(Files(paths=[str(path)], fields=fields))
+    labels = [(c.language, c.path, c.url, c.license) for c in found]
+    assert labels == [("sw", "a/1", "http://x", "MIT"), ("", "in.jsonl", "", ""), ("", "in.jsonl", "http://whole", "")]
+    assert read(JsonLines(paths=[str(path)], fields=fields)) == found
+    pq.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "t.parquet")
+    (row,) = read(Parquet(paths=[str(tmp_path / "t.parquet")], fields=fields))
+    assert (row.language, row.path, row.url, row.license) == labels[0]
+    (tmp_path / "t.csv").write_text("text,lang\none,sw\n")
+    assert read(Csv(paths=[str(tmp_path / "t.csv")], fields={"language": "lang"}))[0].language == "sw"
+    with pytest.raises(StageError, match=r"no column 'lung' \(its columns: .*\): correct reader.fields.language"):
+        read(Parquet(paths=[str(tmp_path / "t.parquet")], fields={"language": "lung"}))
+    with pytest.raises(ValidationError, match="fields.languag"):
+        JsonLines(paths=[str(path)], fields={"languag": "lang"})
+    assert JsonLines(paths=[str(path)], fields=fields).digest(digest_file) != JsonLines(paths=[str(path)]).digest(
+        digest_file
+    )
 
 
 def test_parquet_columns_and_empty_cells(tmp_path: Path) -> None:
@@ -162,6 +189,7 @@ def test_ranges_of_row_groups_hold_every_row_once(tmp_path: Path, range_bytes: i
         ("a.jsonl.zst", b"not zstd at all", "a.jsonl.zst cannot be read as .zst"),
         ("a.parquet", b"PAR1 no", "a.parquet is not a readable Parquet file"),
         ("a.jsonl", b"plain text\nof two lines\n", "none of its 2 records has a text in 'text'"),
+        ("a.jsonl", b'{"id": 1, "body": "x"}', r"has a text in 'text' \(the first has id, body\): if the text"),
         ("a.csv", b"a,b\n1,2\n", r"no text column 'text' \(its columns: a text, b text\)"),
         ("a.jsonl.gz", b"", "a.jsonl.gz cannot be read as .gz: it is empty"),
         ("a.jsonl.zst", b"", "a.jsonl.zst cannot be read as .zst: it is empty"),
