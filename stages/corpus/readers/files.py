@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from stages.corpus.readers.base import Candidate, Part
@@ -10,7 +10,7 @@ from stages.corpus.readers.csv_files import Csv
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
 from stages.corpus.readers.places import FileReader
-from stages.corpus.readers.records import Fields
+from stages.corpus.readers.records import FieldName, Label
 from stages.corpus.readers.text import Text
 
 
@@ -19,7 +19,7 @@ class Files(FileReader):
 
     kind: Literal["files"] = "files"
     text_field: str = "text"  # of records, as is the next
-    fields: Fields = {}
+    fields: Mapping[Label, FieldName] = {}
 
     def suffixes(self) -> tuple[str, ...]:
         return tuple(suffix for reader in self._readers() for suffix in reader.suffixes())

@@ -17,14 +17,14 @@ BATCH_ROWS = 64
 
 Label = Literal["path", "url", "package", "license", "language"]
 LABELS: tuple[Label, ...] = get_args(Label)
-Fields = Mapping[Label, Annotated[str, Field(min_length=1)]]
+FieldName = Annotated[str, Field(min_length=1)]
 
 
 class RecordReader(FileReader):
     """Files of records. Their fields `path`, `url`, `package`, `license` and `language` are carried over."""
 
     text_field: str = "text"
-    fields: Fields = {}  # what records call these, where it is something else; "meta.lang" is `lang` within `meta`
+    fields: Mapping[Label, FieldName] = {}  # what records call these; "meta.lang" is `lang` within `meta`
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         """The candidates of a part, good and bad."""
