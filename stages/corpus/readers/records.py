@@ -51,8 +51,8 @@ class RecordReader(FileReader):
 
     def candidate(self, part: FilePart, place: int, record: object, size: int, max_bytes: int) -> Candidate:
         """What a record holds. `size`: the bytes that are dropped with one that has no text."""
-        if not isinstance(record, Mapping) or not isinstance(record.get(self.text_field), str):
-            fields = usable(", ".join(map(str, record))) if isinstance(record, Mapping) else ""
+        if not isinstance(record, dict) or not isinstance(record.get(self.text_field), str):
+            fields = usable(", ".join(map(str, record))) if isinstance(record, dict) else ""
             return refused(part, place, Drop(NO_TEXT, fields, self.text_field), size)
         labels = {name: usable(_within(record, self.fields.get(name, name))) for name in LABELS}
         labels["path"] = labels["path"] or part.name
@@ -86,11 +86,11 @@ def refused(part: Part, place: int, drop: Drop, size: int) -> Candidate:
 
 def _within(record: Mapping[str, Any], field: str) -> object:
     """What a record has in a field, or in one below others: "meta.lang"."""
-    if field in record:
-        return record[field]
+    if field in record or "." not in field:
+        return record.get(field)
     found: object = record
     for name in field.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
+        found = found.get(name) if isinstance(found, dict) else None
     return found
 
 

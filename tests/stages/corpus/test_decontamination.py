@@ -120,7 +120,7 @@ def test_what_is_too_short_to_be_looked_for_is_counted_and_told(tmp_path: Path) 
 
 def test_lines_of_a_set_end_with_newlines_alone(tmp_path: Path) -> None:
     """Other signs that end lines stand in texts; a byte order mark is none of them."""
-    rows = [{"q": f"{prose(1, 8)}\u2028{prose(2, 8)}\x85"}, {"q": prose(3, 20)}]
+    rows = [{"q": f"{prose(101, 8)}\u2028{prose(102, 8)}\x85"}, {"q": prose(100, 20)}]
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "quiz.jsonl").write_bytes(b"\xef\xbb\xbf" + data.encode())
     texts = [prose(number) for number in range(20)] + [row["q"] for row in rows]
