@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -254,6 +255,29 @@ def test_identity_is_content_and_names_not_place(tmp_path: Path) -> None:
 def test_a_file_that_two_globs_name_is_read_once(tmp_path: Path) -> None:
     write_lines(tmp_path / "in.jsonl", [{"text": "once"}])
     assert len(read(Files(paths=[str(tmp_path / "*.jsonl"), str(tmp_path / "in.*")]))) == 1
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.parquet", "in.csv", "data"])
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_file_that_is_changed_while_the_step_runs_is_one_clear_error(tmp_path: Path, name: str, when: str) -> None:
+    path, reader = tmp_path / name, Files(paths=[str(tmp_path / "in.*")]) if name != "data" else None
+    if name == "data":
+        saved_dataset(path, ["some text"] * 3, files=1)
+        path, reader = next(path.glob("*.arrow")), Datasets(paths=[str(path)])
+    elif name.endswith("parquet"):
+        pq.write_table(pa.table({"text": ["some text"] * 3}), path)
+    elif "jsonl" in name:
+        write_lines(path, [{"text": "some text"}] * 3)
+    else:
+        path.write_text("text\nsome text\n")
+    assert reader is not None
+    (part,) = reader.parts()
+    found = reader.read(part, 1000)
+    if when == "while":
+        next(found)
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    with pytest.raises(StageError, match="was changed after the step began: run it again"):
+        list(found)
 
 
 @pytest.fixture
