@@ -40,6 +40,8 @@ class RootsTabled(Operation):
 class RootsModifiers(RootsTabled):
     """Makes white space uniform, removes controls, words that are parts of addresses, and over-long words."""
 
+    version: ClassVar[str] = "2"
+
     operation: Literal["roots_modifiers"] = "roots_modifiers"
     keep_lines: bool = True  # ROOTS made newlines spaces as well
 
@@ -52,7 +54,7 @@ class RootsModifiers(RootsTabled):
             _, numbers = of(draft)
             text = uniform(draft.text, keep_lines=self.keep_lines)
             if numbers.longest_word is not None or numbers.unwanted_in_words:
-                text = without_words(text, numbers.unwanted_in_words, numbers.longest_word)
+                text = without_words(text, numbers.unwanted_in_words, numbers.longest_word).strip()
             return changed(draft, text)
 
         return apply
