@@ -150,3 +150,13 @@ def test_real_books_and_code_come_through(tmp_path: Path) -> None:
     licenses = corpus.manifest.by("license").keys()
     assert "unknown" in licenses  # of the books; every record of code brings its own
     assert len(licenses) > 1
+
+
+def test_languages_are_kept_by_the_code_of_the_corpus(tmp_path: Path) -> None:
+    tags = ("pt_BR", "pt", "zh-Hant-TW", "cpp", "C", "eng", "xx-Private", None)
+    rows = [{"text": prose(number), "language": tags[number % len(tags)]} for number in range(80)]
+    path = write_lines(tmp_path / "in.jsonl", [*rows, {"text": "short", "language": "pt_AO"}])
+    corpus, _ = ingest(tmp_path, path, source={"language": "fra"})
+    held = {name: flow.read.documents for name, flow in corpus.manifest.by("language").items()}
+    assert held == {"c": 10, "c++": 10, "en": 10, "fr": 10, "pt": 21, "xx-private": 10, "zht": 10}
+    assert {document.language for document in all_documents(corpus)} == held.keys()
