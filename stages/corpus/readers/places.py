@@ -163,7 +163,8 @@ def told(part: FilePart) -> Iterator[None]:
 
 def _local(pattern: str) -> Iterator[FilePart]:
     base = _base(pattern)
-    for match in sorted(glob.glob(pattern, recursive=True)):
+    # A file that links lead to as well goes by its shortest name, even where links make a circle.
+    for match in sorted(glob.glob(pattern, recursive=True), key=lambda path: (path.count(os.sep), path)):
         file = Path(match)
         if file.is_file():
             found = file.stat()

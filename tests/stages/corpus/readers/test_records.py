@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -147,6 +149,29 @@ def test_an_endless_line_is_counted_and_the_next_one_read(tmp_path: Path) -> Non
         (b"", "too_long", 300_001),
         (b"next", None, 4),
     ]
+
+
+def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "in.jsonl", [{"text": "one"}, b"x" * 2_000_000, {"text": "two"}])
+    read_bytes = 0
+
+    class Counting(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            nonlocal read_bytes
+            read_bytes += (found := super().readinto(buffer) or 0)
+            return found
+
+    opened = "stages.corpus.readers.places.open"
+    monkeypatch.setattr(opened, lambda url, _, size: io.BufferedReader(Counting(url), 4096), raising=False)
+    found = read(JsonLines(paths=[str(path)]), range_bytes=100_000)
+    assert seen(found) == [(b"one", None, 3), (b"", "too_long", 2_000_001), (b"two", None, 3)]
+    assert read_bytes < 3 * path.stat().st_size  # with each range to the end of the line: 11 times
+
+
+def test_links_in_a_circle_are_no_more_files(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a" / "in.jsonl", [{"text": "once"}])
+    (tmp_path / "a" / "b").symlink_to(tmp_path, target_is_directory=True)
+    assert [part.name for part in JsonLines(paths=[str(tmp_path / "**" / "*.jsonl")]).parts()] == ["a/in.jsonl"]
 
 
 def test_a_text_file_is_a_document(tmp_path: Path) -> None:
