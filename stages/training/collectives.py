@@ -260,7 +260,7 @@ def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives
             rows_of_part = part.square().view(-1, ALIGNMENT)
             torch.sum(rows_of_part, 1, dtype=torch.float64, out=sums[done : done + len(rows_of_part)])
             done += len(rows_of_part)
-    peak = sums.max().nan_to_num(nan=math.inf).view(1)
+    peak = sums.max().nan_to_num(nan=math.inf, posinf=math.inf).view(1)  # left alone, infinity would become finite
     largest = float(collectives.agree(peak, "max"))
     if largest == 0 or math.isinf(largest):
         return largest

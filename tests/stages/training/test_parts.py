@@ -174,11 +174,12 @@ def test_the_sum_of_squares_does_not_depend_on_the_cut(rows: int, seed: int, mag
     assert whole == pytest.approx(float(values.double().square().sum()), rel=1e-6)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
-def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float) -> None:
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("places", [[77], [3, 77]])
+def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float, places: list[int]) -> None:
     values = torch.ones(128)
-    values[77] = bad
-    assert math.isinf(sum_of_squares([values], 2, Collectives()))
+    values[places] = bad
+    assert sum_of_squares([values], 2, Collectives()) == math.inf
 
 
 def test_exchanges_land_when_there_is_no_room_for_the_next() -> None:
