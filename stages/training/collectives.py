@@ -29,7 +29,6 @@ from stages.base import Rank
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Tags tell direct sends apart that are on their way at the same time: each kind has an order of its own.
 EXCHANGE, GATHER = 1, {"parameters": 2, "gradients": 3}
-SQUARED_AT_ONCE = 1 << 16  # elements: squares, and again in twice the width, stay in the cache
 
 
 class CollectiveError(RuntimeError):
@@ -247,19 +246,16 @@ def _await(work: Iterable[dist.Work | None]) -> None:
 def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives) -> float:
     """The sum of squares over all ranks' shards, the same to the bit however elements are dealt out to ranks.
 
-    Squares are summed along rows of 64 elements, which no shard boundary cuts; row sums are then rounded to integers
-    at a scale that depends on the largest one only, and integers add up the same in any order. `rows` (of all ranks,
-    at least; the same number for every partition) bounds the sum. Returns infinity where a square is not finite.
+    Each row of 64 elements, which no shard boundary cuts, has a norm of its own (float32); the squares of those are
+    then rounded to integers at a scale that depends on the largest one only, and integers add up the same in any order.
+    `rows` (of all ranks, at least; the same number for every partition) bounds the sum. Returns infinity where a square
+    is not finite.
     """
     from stages.training.layout import ALIGNMENT
 
-    size = sum(len(shard) for shard in shards) // ALIGNMENT
-    sums, done = torch.empty(size, dtype=torch.float64, device=collectives.device), 0
-    for shard in shards:
-        for part in shard.split(SQUARED_AT_ONCE):
-            rows_of_part = part.square().view(-1, ALIGNMENT)
-            torch.sum(rows_of_part, 1, dtype=torch.float64, out=sums[done : done + len(rows_of_part)])
-            done += len(rows_of_part)
+    norms = [torch.linalg.vector_norm(shard.view(-1, ALIGNMENT), dim=1) for shard in shards]
+    sums = torch.cat(norms).double().square_()
+    del norms
     peak = sums.max().nan_to_num(nan=math.inf, posinf=math.inf).view(1)  # left alone, infinity would become finite
     largest = float(collectives.agree(peak, "max"))
     if largest == 0 or math.isinf(largest):

@@ -18,7 +18,8 @@ def adamw(buffers: Buffers, states: Vectors, recipe: Recipe, learning_rate: floa
     """
     if buffers.gradient is None:
         return
-    gradient = buffers.gradient.to(states["master"].device).mul_(scale)
+    gradient = buffers.gradient.to(states["master"].device)
+    divisor = torch.tensor(1 / scale, device=gradient.device)  # the kernel divides, in the pass that it makes anyway
     for decayed in (True, False):
         part = _stretch(buffers, decayed)
         if part is None:
@@ -32,6 +33,7 @@ def adamw(buffers: Buffers, states: Vectors, recipe: Recipe, learning_rate: floa
             [],
             [torch.tensor(float(step - 1), device=gradient.device)],
             fused=True,
+            grad_scale=divisor,
             decoupled_weight_decay=True,
             amsgrad=False,
             maximize=False,
