@@ -147,7 +147,7 @@ class Execution(Config):
 class Training(Recipe, Execution):
     """What a stage that trains has of both."""
 
-    version: ClassVar[str] = "2"  # the norm of the gradient, and what it is divided by, are rounded otherwise
+    version: ClassVar[str] = "2"  # gradients are scaled, their norm taken and bfloat16 summed in another way
 
     @model_validator(mode="after")
     def _free_order_can_be_kept(self) -> Self:
