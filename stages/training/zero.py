@@ -309,14 +309,13 @@ class ShardedModel:
                         tensors[f"{state}/{slot.name}"] = full[slot.offset : slot.end].view(slot.shape)
         return tensors if self.collectives.rank == 0 else None
 
-    def restore(self, index: int, read: Callable[[str], Tensor]) -> None:
-        """Take over a group's state as `collect` gave it; `read` gives one tensor of it by name. A collective."""
+    def restore(self, index: int, read: InitialValues) -> None:
+        """Take over a group's state as `collect` gave it; `read` gives a range of one of its tensors. A collective."""
         buffers = self.groups[index]
         with buffers.states(changed=True) as states:
             for state, target in states.items():
                 for slot, start, stop in buffers.owned_parts():
-                    source = read(f"{state}/{slot.name}").reshape(-1)
-                    buffers.part(target, slot, start, stop).copy_(source[start:stop])
+                    buffers.part(target, slot, start, stop).copy_(read(f"{state}/{slot.name}", start, stop))
         self._begin_to_share(buffers)()
 
 

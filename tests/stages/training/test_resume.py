@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from stages.base import Rank, StageError, Stopped
 from stages.training import checkpoints
+from stages.training.collectives import Collectives
 from stages.training.loop import train
+from stages.training.materialise import stretch
 from stages.training.recipe import Execution
 from stages.training.task import Task, TrainingResult, TrainingSpec
+from stages.training.zero import ShardedModel
 from tests.stages.training import toy
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Heard, Workers, alone, spec
@@ -192,3 +197,28 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
     for name, weight in plain.items():
         shrunk = weight * (1 - 0.5 * RECIPE.learning_rate) if weight.dim() > 1 else weight
         assert decayed[name].allclose(shrunk, rtol=1e-5, atol=1e-9), name
+
+
+def test_a_rank_reads_what_it_owns_of_a_checkpoint(tmp_path: Path) -> None:
+    """All parts of it, and nothing else: four ranks read the state once between them."""
+    path = Path(train(alone(), spec(tmp_path)).checkpoint)
+    wanted = checkpoints.weights(path)
+    read = dict.fromkeys(wanted, 0)
+
+    def reading(file: Path) -> Any:
+        def values(name: str, start: int, stop: int) -> torch.Tensor:
+            read[name.split("/", 1)[1]] += stop - start
+            with safe_open(file, framework="pt") as reader:
+                return stretch(reader, name, start, stop)
+
+        return values
+
+    for rank in range(4):
+        model = ShardedModel(toy.build(RECIPE), RECIPE, Execution(zero_stage=3), Collectives(rank, 4))
+        for index, buffers in enumerate(model.groups):
+            model.restore(index, reading(path / checkpoints.file_name(index)))
+            with buffers.states() as states:
+                for slot, start, stop in buffers.owned_parts():
+                    expected = wanted[slot.name].reshape(-1)[start:stop]
+                    assert torch.equal(buffers.part(states["master"], slot, start, stop), expected)
+    assert read == {name: 3 * tensor.numel() for name, tensor in wanted.items()}
