@@ -16,9 +16,11 @@ from stages.base import StageError, Stopped
 from stages.training import loop
 from stages.training.guard import fault
 from stages.training.loop import train
+from stages.training.progress import Progress
 from stages.training.ramp import BatchSizeRamp
 from stages.training.recipe import Execution, Recipe
 from stages.training.stopping import reached
+from stages.training.sums import Means
 from stages.training.task import TrainingResult
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Heard, Toy, Workers, alone, spec
@@ -102,6 +104,19 @@ def test_what_a_spike_is() -> None:
     assert fault(recipe, losses[1:], norms[1:], 99.0, 99.0) is None  # the window is not full yet
     assert fault(recipe, [], [], float("nan"), 1.0) == "loss nan, gradient norm 1"
     assert fault(RECIPE, losses, norms, 99.0, 99.0) is None  # no factor, no guard
+
+
+def test_the_window_of_a_spike_moves_on() -> None:
+    """After eight batches of another kind the ones before them count no more."""
+    recipe = changed(loss_spike_factor=2.0, spike_window=8)
+    progress = Progress()
+    for loss in [1.0] * 9 + [1.9] * 8:
+        assert progress.take(recipe, 16, Means(128, loss, {}, {}), 1.0) is None
+    assert progress.recent == [[1.9, 1.0]] * 8
+    assert progress.take(recipe, 16, Means(128, 3.7, {}, {}), 1.0) is None
+    assert progress.take(recipe, 16, Means(128, 3.9, {}, {}), 1.0) == "loss 3.9 is more than 2 times the median 1.9"
+    assert progress.recent[-1] == [3.7, 1.0]
+    assert (progress.step, progress.updates, progress.skipped, progress.samples) == (19, 18, 1, 19 * 16)
 
 
 def test_a_spike_is_skipped_and_survives_a_restart(workers: Workers, tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_a_layout_is_aligned_and_covers_its_parameters(shapes: list[tuple[int, .
     assert group.padded(ranks) - group.size < layout.ALIGNMENT * ranks
 
 
+def test_what_decays_is_matrices_alone() -> None:
+    """An expert's biases are stacked to a matrix, and are biases still."""
+    names = {"mlp.dense.weight": (4, 8), "mlp.experts.weight": (3, 4, 8), "word_embeddings.weight": (9, 4)}
+    assert all(layout.is_decayed(name, shape) for name, shape in names.items())
+    others = {"mlp.dense.bias": (4,), "mlp.experts.bias": (3, 4), "ln_f.weight": (4,), "ln_f.bias": (4,)}
+    assert not any(layout.is_decayed(name, shape) for name, shape in others.items())
+
+
 # -- sums in a tree
 
 

@@ -222,3 +222,21 @@ def test_a_rank_reads_what_it_owns_of_a_checkpoint(tmp_path: Path) -> None:
                     expected = wanted[slot.name].reshape(-1)[start:stop]
                     assert torch.equal(buffers.part(states["master"], slot, start, stop), expected)
     assert read == {name: 3 * tensor.numel() for name, tensor in wanted.items()}
+
+
+def build_later(recipe: Any, first: int) -> Task:
+    """The toy, whose data begins at sample `first`."""
+    task = toy.build(recipe)
+    return replace(task, loss=lambda model, numbers: task.loss(model, [number + first for number in numbers]))
+
+
+def test_a_skipped_batch_is_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """But for the learning rate, which follows steps: the optimizer does not count it."""
+    fields = {"schedule": "constant", "warmup_steps": 0}
+    skipping = RECIPE.model_copy(update=fields | {"steps": 3})
+    result = train(alone(), spec(tmp_path / "skipping", skipping, poisoned=(3,)))
+    assert result.skipped == 1
+    later = RECIPE.model_copy(update=fields | {"steps": 2})
+    arguments = {"first": RECIPE.global_batch_size}
+    wanted = TrainingSpec(f"{__name__}:build_later", arguments, "toy", later, Execution(), str(tmp_path / "later"))
+    assert_same(state(result), state(train(alone(), wanted)))
