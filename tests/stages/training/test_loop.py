@@ -3,6 +3,7 @@ what a step is said to cost, and compiled blocks."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def test_what_ends_training() -> None:
     assert reached(recipe, 1, [3.0, 1.4]) == "validation loss 1.4 (stop_at_validation_loss)"
     assert reached(recipe, 1, [3.0, 2.0, 2.5, float("nan")]) == "2 validations without a lower loss (patience)"
     assert reached(recipe, 1, [3.0, 2.0, 2.5, 1.9, 2.0]) is None
+    assert reached(recipe, 1, [3.0, 2.0, 2.0, 2.0]) == "2 validations without a lower loss (patience)"
     assert reached(RECIPE, 10**9, [0.0]) is None
 
 
@@ -176,6 +178,20 @@ def test_it_ends_by_the_clock_and_says_that_this_is_not_reproducible(workers: Wo
     assert results[0].ended == results[1].ended == "0.3 s (stop_after_s): not reproducible"
     assert Path(results[0].checkpoint).is_dir()
     assert results[0].validation_curve[-1][0] == results[0].steps
+
+
+def test_the_clock_counts_what_was_before_a_restart(tmp_path: Path) -> None:
+    """An attempt that has no time left takes one step more, and no second."""
+    recipe = changed(steps=10**6, stop_after_s=1000.0, validation_every=10**6)
+    with pytest.raises(Stopped):
+        train(alone(Heard(stop_after=2)), spec(tmp_path, recipe))
+    state_file = tmp_path / "checkpoints" / "step-00000002" / "state.json"
+    state_of_run = json.loads(state_file.read_text())
+    assert 0 < state_of_run["progress"]["seconds"] < 1000
+    state_of_run["progress"]["seconds"] = 1000.0
+    state_file.write_text(json.dumps(state_of_run))
+    result = train(alone(), spec(tmp_path, recipe))
+    assert (result.steps, result.ended) == (3, "1000 s (stop_after_s): not reproducible")
 
 
 # -- what a step costs
