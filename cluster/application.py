@@ -42,6 +42,33 @@ def answers(url: str, timeout_s: float = 5.0) -> bool:
         connection.close()
 
 
+async def status_of(app: Any, path: str) -> int:
+    """The status with which an ASGI application answers a GET, asked within this process."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [],
+    }
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await app(scope, receive, send)
+    return statuses[0]
+
+
 def wait_until_answers(url: str, running: Callable[[], bool], timeout_s: float) -> bool:
     """Wait until `url` answers; False if the server ended, or the time was up, before."""
     deadline = time.monotonic() + timeout_s

@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
-from cluster.application import LOOPBACK, free_port, make, wait_until_answers
+from cluster.application import LOOPBACK, free_port, make, status_of, wait_until_answers
 from stages.base import Application, Config, StageError
 
 DRAIN_TIMEOUT_S = 30.0
@@ -41,7 +41,13 @@ class _Replica:
         self._factory, self._arguments = factory, arguments
 
     def __serve_build_asgi_app__(self) -> Any:
-        return make(self._factory, self._arguments)
+        self._app = make(self._factory, self._arguments)
+        return self._app
+
+    async def check_health(self) -> None:
+        """Serve asks this again and again, and replaces a replica whose application says that it is broken."""
+        if (status := await status_of(self._app, "/health")) >= 500:
+            raise RuntimeError(f"the application answers /health with {status}")
 
 
 ASGI: serve.Deployment = serve.deployment(

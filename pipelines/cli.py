@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -35,6 +36,9 @@ overrides   pipeline=NAME  steps.STEP.FIELD=VALUE  GROUP@steps.STEP=OPTION  clus
             from=STEP  until=STEP  only=STEP  force=STEP       (several: from=[a,b])
 flags       --help  --cfg job  --info  --multirun  --config-dir DIR  --shell-completion install=bash
 """
+
+# What only a person can mend: no error of ours, so no traceback.
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 VERBS = ("run", "plan", "submit", "serve", "ui", "artifacts")
 
@@ -79,6 +83,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return tell(BloomlineError(f"{what}. What was finished is kept: run again once that is mended."))
 
 
 Action = Callable[[list[str], Any, Session], int]

@@ -86,7 +86,7 @@ def build(name: str, steps: Mapping[str, Any]) -> Graph:
         problems.append(Problem("steps", "no step", "at least one", "Declare steps in conf/pipeline/*.yaml."))
     for step_name, fields in steps.items():
         try:
-            made[step_name] = _step(step_name, fields)
+            made[step_name] = _step(step_name, fields, steps)
         except ConfigError as error:
             problems.extend(error.problems)
     for step in made.values():
@@ -158,7 +158,7 @@ def produces(stage: type[Stage]) -> type[Artifact]:
     return found
 
 
-def _step(name: str, fields: Any) -> Step:
+def _step(name: str, fields: Any, steps: Collection[str]) -> Step:
     key = f"steps.{name}"
     if not STEP_NAME.fullmatch(name):
         expected = "a name of small letters, digits and underscores that begins with a letter"
@@ -168,8 +168,12 @@ def _step(name: str, fields: Any) -> Step:
     fields = dict(fields)
     stage_name = fields.pop("stage", None)
     if not isinstance(stage_name, str) or stage_name not in STAGES:
-        found = "missing" if stage_name is None else repr(stage_name)
-        raise ConfigError([Problem(f"{key}.stage", found, "the name of a stage", nearest(str(stage_name), STAGES))])
+        if stage_name is None:  # as a rule an override of a step whose name is misspelt
+            remedy = nearest(name, [step for step in steps if step != name]).replace("Valid:", "Steps:")
+            raise ConfigError([Problem(f"{key}.stage", "missing", "the name of a stage, or of another step", remedy)])
+        raise ConfigError(
+            [Problem(f"{key}.stage", repr(stage_name), "the name of a stage", nearest(str(stage_name), STAGES))]
+        )
     options = {option: fields.pop(option) for option in StepOptions.model_fields if option in fields}
     stage_type = load(stage_name)
     problems: list[Problem] = []

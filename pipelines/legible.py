@@ -24,6 +24,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
+def metric(name: str, value: float) -> str:
+    """The value of a metric: with a unit of size where it counts bytes, as its name says."""
+    words = name.split("_")
+    if "bytes" in words and words[:2] != ["bytes", "per"] and 0 <= value < math.inf:
+        return size(round(value))
+    return number(value)
+
+
 def brief(value: float) -> str:
     """A number in at most six characters or so: 950, 45.2k, 14.1M."""
     for least, unit, letter in ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):

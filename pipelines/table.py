@@ -27,6 +27,7 @@ class Column:
     flexible: bool = False  # gives way where the terminal is too narrow
     fold: bool = False  # what is too long goes on below; otherwise it is cut
     right: bool = False
+    optional: bool = False  # left out where it is empty, and where the table would be too wide with it
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,16 @@ def draw(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
     from rich.segment import Segment, Segments
     from rich.style import Style
 
+    fits = sum(_natural(columns, rows)) + GAP * (len(columns) - 1) <= out.width
+    if any(column.optional for column in columns):
+        kept = [
+            index
+            for index, column in enumerate(columns)
+            if not column.optional or (fits and any(row[index].text for row in rows))
+        ]
+        columns, rows = [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
     titles = [Cell(column.title, "bold") for column in columns]
-    widths = _widths(columns, [titles, *rows], out.width)
+    widths = _widths(columns, rows, out.width)
     styles = {cell.style: Style.parse(cell.style) for row in [titles, *rows] for cell in row}
     segments = []
     for row in [titles, *rows]:
@@ -57,12 +66,21 @@ def draw(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
     out.print(Segments(segments), end="")
 
 
-def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available: int) -> list[int]:
+def _natural(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:
+    """The width of each column if there is room for all of it."""
     from rich.cells import cell_len
 
-    widths = [
-        min(max(cell_len(row[index].text) for row in rows), column.most or available)
+    widest = (
+        max([cell_len(column.title), *(cell_len(row[index].text) for row in rows)])
         for index, column in enumerate(columns)
+    )
+    return [min(width, column.most or width) for width, column in zip(widest, columns, strict=True)]
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available: int) -> list[int]:
+    """The width of each column on a terminal `available` wide."""
+    widths = [
+        min(width, column.most or available) for width, column in zip(_natural(columns, rows), columns, strict=True)
     ]
     excess = sum(widths) + GAP * (len(columns) - 1) - available
     for index in sorted(range(len(columns)), key=lambda index: -widths[index]):

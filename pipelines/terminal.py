@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pipelines.legible import brief, duration, number, size
+from pipelines.legible import brief, duration, metric, size
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.table import Cell, Column, draw
 
@@ -29,7 +29,7 @@ REFRESH_PER_S = 4
 RATE_WINDOW_S = 30.0  # the time left follows the speed of the last half minute
 PLAIN_INTERVAL_S = 10.0
 BAR_WIDTH = 12
-WIDE = 120  # columns from which on the table has room for addresses
+WIDE = 120  # columns from which on the table of artifacts has room for all that is known
 COLOURS = {
     "done": "green",
     "cached": "blue",
@@ -75,17 +75,15 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
         Column("Stage", most=14),
         Column("Plan"),
         Column("Why", flexible=True, fold=True),
+        Column("Where", optional=True),
     ]
-    wide = out.width >= WIDE and any(row.where for row in rows)
-    if wide:
-        columns.append(Column("Where", most=48, flexible=True, fold=True))
     cells = [
         (
             Cell(clean(row.name)),
             Cell(clean(row.stage)),
             _state(row.state),
             Cell(clean(row.reason)),
-            *([Cell(clean(_short_path(row.where)))] if wide else []),
+            Cell(clean(_short_path(row.where))),
         )
         for row in rows
     ]
@@ -118,14 +116,13 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
     """How a run ended: its table, highlights, errors, notes, the report and what one may do next."""
     from rich.text import Text
 
-    wide = out.width >= WIDE
     columns = [
         Column("Step", most=18),
         Column("State"),
         Column("Time", right=True),
         Column("Headline", flexible=True, fold=True),
         Column("Artifact", flexible=True),
-        *([Column("Where", flexible=True, fold=True)] if wide else []),
+        Column("Where", optional=True),
     ]
     cells = [
         (
@@ -134,7 +131,7 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
             Cell(duration(step.seconds) if step.seconds is not None else ""),
             Cell(headline(step)),
             Cell(_artifact(step)),
-            *([Cell(clean(_short_path(step.artifact or "")))] if wide else []),
+            Cell(clean(_short_path(step.artifact or ""))),
         )
         for step in run.steps
     ]
@@ -160,7 +157,7 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
 def headline(step: StepSummary) -> str:
     if step.headline is None:
         return ""
-    return f"{clean(step.headline[0]).replace('_', ' ')} {number(step.headline[1])}"
+    return f"{clean(step.headline[0]).replace('_', ' ')} {metric(*step.headline)}"
 
 
 def _state(state: str) -> Cell:

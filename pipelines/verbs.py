@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipelines import config, plan, progress, provenance, terminal
@@ -93,7 +95,8 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     from pipelines.tracking.ui import serve_ui
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
-    return serve_ui(settings.tracking, settings.store.state)
+    # At once, also into a file or a pipe: whoever waits for the address would wait until the end.
+    return serve_ui(settings.tracking, settings.store.state, say=partial(print, flush=True))
 
 
 def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
@@ -106,7 +109,6 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
 
 
 def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
-    from pipelines.report.page import write
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
 
@@ -121,14 +123,26 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
         summary = runner.run()
         state = summary.state
-        report = write(summary, store.config.state / "runs" / made_by.run_id / "report.html")
-        tracking.attach(report)
+        report, notes = _write_report(summary, store.config.state / "runs" / made_by.run_id / "report.html")
+        if report is not None:
+            tracking.attach(report)
+        summary = replace(summary, notes=(*summary.notes, *notes))
     finally:
         display.close()
         notes = tracking.close(state)
     shown = replace(summary, notes=(*summary.notes, *notes))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
     return runner.exit_code
+
+
+def _write_report(summary: RunSummary, path: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """The report's page, or why there is none: a full disk must not hide how the run ended."""
+    from pipelines.report.page import write
+
+    try:
+        return write(summary, path), ()
+    except OSError as error:
+        return None, (f"The report could not be written: {error.strerror}: {path}.",)
 
 
 def _show_plan(prepared: Prepared) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -29,6 +30,14 @@ def held_out_batches(dataset: TokenDataset, sequence_length: int, samples: int) 
     chosen = [index * windows.count // used for index in range(used)]
     for start in range(0, used, BATCH_SAMPLES):
         yield windows.batch(chosen[start : start + BATCH_SAMPLES])
+
+
+def perplexity(loss: float) -> float:
+    """Of a loss in nats per token; infinite where it is beyond a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ by more than the limit, the step fails and leaves nothing.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -43,7 +42,7 @@ class Quantize(Stage):
         return config and config.model_copy(update={"quantization": self.scheme})
 
     def run(self, ctx: Context) -> Checkpoint:
-        from stages.held_out import held_out_loss
+        from stages.held_out import held_out_loss, perplexity
         from stages.model.quantize_state import quantize_state
 
         done = 0
@@ -66,15 +65,15 @@ class Quantize(Stage):
             "loss_before": before,
             "loss_after": after,
             "loss_increase": after - before,
-            "perplexity_before": math.exp(before),
-            "perplexity_after": math.exp(after),
-            "perplexity_increase": math.exp(after) - math.exp(before),
+            "perplexity_before": perplexity(before),
+            "perplexity_after": perplexity(after),
+            "perplexity_increase": perplexity(after) - perplexity(before),
             "bytes_before": float(bytes_before),
             "bytes_after": float(bytes_after),
         }
         ctx.metrics(measured)
         ctx.note(
-            f"perplexity {math.exp(before):.3f} -> {math.exp(after):.3f}, {bytes_before / 1e6:.1f} MB -> "
+            f"perplexity {perplexity(before):.3f} -> {perplexity(after):.3f}, {bytes_before / 1e6:.1f} MB -> "
             f"{bytes_after / 1e6:.1f} MB"
         )
         if not after - before <= self.max_loss_increase:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pipelines.legible import duration, number, size
+from pipelines.legible import duration, metric, size
 from pipelines.report.graph import graph_svg
 from pipelines.summary import RunSummary, StepSummary
 
@@ -161,7 +161,7 @@ def _step(step: StepSummary) -> Markup:
 
 def _metrics(metrics: Mapping[str, float]) -> Markup:
     cells = Markup("").join(
-        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name.replace("_", " "), number(value))
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name.replace("_", " "), metric(name, value))
         for name, value in metrics.items()
     )
     return Markup('<dl class="metrics">{}</dl>').format(cells) if metrics else Markup("")
@@ -229,7 +229,7 @@ def _badge(state: str) -> Markup:
 def _headline(step: StepSummary) -> Markup | str:
     if step.headline is None:
         return ""
-    return Markup("{} <strong>{}</strong>").format(step.headline[0].replace("_", " "), number(step.headline[1]))
+    return Markup("{} <strong>{}</strong>").format(step.headline[0].replace("_", " "), metric(*step.headline))
 
 
 def _facts(facts: Mapping[str, object]) -> Markup:

@@ -58,6 +58,8 @@ class Connection:
 
         for noisy in ("mlflow", "alembic"):  # importing mlflow sets these levels, so after it
             logging.getLogger(noisy).setLevel(logging.ERROR)
+        # It prints what it raises (a full disk, a database that is locked), traceback and all; the sender tells it.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self.config = config
         self.root = root
         uri = config.tracking_uri(root)

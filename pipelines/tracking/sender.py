@@ -183,5 +183,7 @@ def _joins(last: Operation, operation: Operation) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines()]
+    # SQLAlchemy says in parentheses where it was before it says what happened.
+    text = next((line for line in lines if line and not line.startswith("(raised as a result of ")), "")
     return f"{type(error).__name__}: {text}"[:300]

@@ -5,6 +5,7 @@ report.json   bits by source, by language and by coder, and the completions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,8 +37,11 @@ class Bits(Config):
 
     @property
     def perplexity(self) -> float:
-        """Of the model, per token."""
-        return float(2 ** (self.model / self.tokens))
+        """Of the model, per token; infinite where it is beyond a float."""
+        try:
+            return float(2 ** (self.model / self.tokens))
+        except OverflowError:
+            return math.inf
 
 
 class Completion(Config):

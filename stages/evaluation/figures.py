@@ -28,7 +28,7 @@ def bits_figure(results: EvalResults) -> Figure:
     axes.set_xticks(range(len(groups)), [name.replace("$", r"\$") for name in names])
     axes.set_ylabel("bits per byte (lower is better)")
     axes.set_title("Held-out text: size under the model and under the baselines")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(CODERS), frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -50,6 +50,6 @@ def languages_figure(results: EvalResults) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel("bits per byte (lower is better)")
     axes.set_title("Held-out text by language")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -165,15 +165,30 @@ class Engine:
     def _work(self) -> None:
         if self._threads is not None:
             torch.set_num_threads(self._threads)
-        with torch.inference_mode():
-            while self._schedule():
-                try:
-                    self._step()
-                except Exception:
-                    # Whatever went wrong (memory, say) must not take the other requests down with the engine.
-                    log.exception("a generation step failed; its %d sequences end with an error", len(self._running))
-                    for generation in list(self._running):
-                        self._end(generation, "error")
+        try:
+            with torch.inference_mode():
+                while self._schedule():
+                    try:
+                        self._step()
+                    except Exception:
+                        # Whatever went wrong (memory, say) must not take the other requests down with the engine.
+                        running = list(self._running)
+                        log.exception("a generation step failed; its %d sequences end with an error", len(running))
+                        for generation in running:
+                            self._end(generation, "error")
+        except BaseException:
+            log.exception("the generation engine failed, and takes no more work")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Tell all who wait that nothing will come. The model may be in any state: its slots are left alone."""
+        with self._changed:
+            self._closing = True
+            left = [*self._running, *self._waiting]
+            self._running.clear()
+            self._waiting.clear()
+        for generation in left:
+            generation.deliver(Event(finish_reason="error"))
 
     def _schedule(self) -> bool:
         """Wait for work, drop the cancelled, fill the free slots. False once closed and empty."""

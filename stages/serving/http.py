@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -23,7 +23,16 @@ from starlette.types import Receive, Scope, Send
 from stages.base import Config
 from stages.serving.engine import ClosedError, Engine, Event, OverloadedError
 from stages.serving.metrics import CONTENT_TYPE, Metrics
-from stages.serving.protocol import BadRequestError, Choice, CompletionRequest, envelope, error_body, parse, usage
+from stages.serving.protocol import (
+    BadRequestError,
+    Choice,
+    CompletionRequest,
+    envelope,
+    error_body,
+    parse,
+    request_schema,
+    usage,
+)
 from stages.serving.text import Vocabulary
 
 # Texts longer than this are tokenized beside the event loop, so that they do not hold up the streams of others.
@@ -64,10 +73,9 @@ def create(arguments: Mapping[str, Any]) -> FastAPI:
         prefill_chunk=settings.prefill_chunk,
         threads=settings.threads,
     )
-    first = checkpoint.config.bos_token_id
-    service = Service(
-        settings, engine, vocabulary, metrics, checkpoint.config.context_length, 0 if first is None else first
-    )
+    # In training a text follows the end of another one: so does what is written to an empty prompt.
+    beginning = checkpoint.config.eos_token_id
+    service = Service(settings, engine, vocabulary, metrics, checkpoint.config.context_length, beginning)
     return application(service)
 
 
@@ -259,7 +267,7 @@ def application(service: Service) -> FastAPI:
 
     @app.exception_handler(ClosedError)
     async def closed(_: Request, __: ClosedError) -> Response:
-        return refuse("the server is shutting down", 503)
+        return refuse("the server is shutting down" if service.engine.alive else "the engine has stopped", 503)
 
     @app.exception_handler(GenerationFailedError)
     async def failed(_: Request, __: GenerationFailedError) -> Response:
@@ -269,9 +277,10 @@ def application(service: Service) -> FastAPI:
     async def disconnected(_: Request, __: ClientDisconnect) -> Response:
         return Response(status_code=499)  # nobody reads it
 
-    body_schema = {"required": True, "content": {"application/json": {"schema": CompletionRequest.model_json_schema()}}}
+    body = {"required": True, "content": {"application/json": {"schema": request_schema()}}}
+    streamed = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
-    @app.post("/v1/completions", openapi_extra={"requestBody": body_schema})
+    @app.post("/v1/completions", openapi_extra={"requestBody": body}, responses=streamed)
     async def completions(request: Request) -> Response:
         completion = parse(await service.body(request))
         run = Run(service, completion, await service.choices(completion))
@@ -300,7 +309,7 @@ def application(service: Service) -> FastAPI:
             return JSONResponse(error_body("the engine has stopped", 503), 503)
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
 

@@ -30,6 +30,10 @@ _Text = Annotated[str, Field(strict=True)]
 _Switch = Annotated[bool, Field(strict=True)]
 
 
+# Parameters of OpenAI's that this engine does not have, and the value that asks for nothing.
+_OFF = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "suffix": ""}
+
+
 class BadRequestError(Exception):
     """A request that is refused: an HTTP status, a reason for people, the parameter, and OpenAI's code if any."""
 
@@ -39,7 +43,7 @@ class BadRequestError(Exception):
 
 
 class StreamOptions(Config):
-    include_usage: bool = False
+    include_usage: _Switch = False
 
 
 class CompletionRequest(Config):
@@ -60,6 +64,7 @@ class CompletionRequest(Config):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, strict=True)
     user: _Text | None = None
     best_of: int | None = Field(default=None, ge=1, strict=True)
+    # What this engine does not have, at the values of `_OFF`.
     frequency_penalty: Literal[0] = 0
     presence_penalty: Literal[0] = 0
     logit_bias: dict[str, float] = Field(default={}, max_length=0)
@@ -78,11 +83,12 @@ class CompletionRequest(Config):
             return prompt
         raise ValueError("expected a text, a list of texts, a list of tokens (whole numbers), or a list of such lists")
 
-    @field_validator("stop")
+    @field_validator("stop", mode="before")
     @classmethod
-    def _stop_strings_are_bounded(cls, stop: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        strings = [stop] if isinstance(stop, str) else stop
-        if len(strings) > MAX_STOP_STRINGS or any(not 0 < len(one) <= MAX_STOP_CHARACTERS for one in strings):
+    def _stop_strings_are_bounded(cls, stop: object) -> object:
+        strings = stop if isinstance(stop, list | tuple) else [stop]
+        short = all(isinstance(one, str) and 0 < len(one) <= MAX_STOP_CHARACTERS for one in strings)
+        if not short or len(strings) > MAX_STOP_STRINGS:
             raise ValueError(
                 f"expected at most {MAX_STOP_STRINGS} stop strings of 1 to {MAX_STOP_CHARACTERS} characters each"
             )
@@ -119,6 +125,23 @@ class CompletionRequest(Config):
         )
 
 
+def request_schema() -> dict[str, Any]:
+    """The JSON schema of a request, without references: they would be to the document that it becomes a part of."""
+    schema = CompletionRequest.model_json_schema()
+    parts = {f"#/$defs/{name}": part for name, part in schema.pop("$defs").items()}
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        found = {name: whole(one) for name, one in value.items() if name != "$ref"}
+        return whole(parts[value["$ref"]]) | found if "$ref" in value else found
+
+    resolved: dict[str, Any] = whole(schema)
+    return resolved
+
+
 def parse(body: bytes) -> CompletionRequest:
     """A request from its body. Raises BadRequestError."""
 
@@ -138,10 +161,7 @@ def parse(body: bytes) -> CompletionRequest:
     try:
         request = CompletionRequest.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        parameter = str(first["loc"][0]) if first["loc"] else None
-        where = f"{parameter}: " if parameter else ""
-        raise BadRequestError(f"{where}{first['msg']}"[:500], parameter=parameter) from None
+        raise _refusal(error) from None
     except RecursionError:
         raise BadRequestError("the body is nested too deeply") from None
     texts = [request.model, request.prompt, request.stop]
@@ -149,6 +169,21 @@ def parse(body: bytes) -> CompletionRequest:
         if isinstance(text, str) and not _is_unicode(text):
             raise BadRequestError("the body holds a lone surrogate, which is not a character")
     return request
+
+
+def _refusal(error: ValidationError) -> BadRequestError:
+    """The first thing that is wrong with a request, in words for whoever sent it."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:  # the parameters together
+        return BadRequestError(message)
+    if where[0] in _OFF:
+        message = f"not supported here: leave it out, or at {json.dumps(_OFF[where[0]])}"
+    elif first["type"] == "extra_forbidden":
+        known = StreamOptions if len(where) > 1 else CompletionRequest
+        message = f"no such parameter; there are {', '.join(known.model_fields)}"
+    return BadRequestError(f"{'.'.join(where)[:100]}: {message}", parameter=where[0])
 
 
 def _kind(value: object) -> str:

@@ -27,7 +27,8 @@ class Sampling:
     prompt_logprobs: bool = False  # those of the prompt's tokens too
 
     def generator(self) -> random.Random:
-        return random.Random(self.seed)
+        # Python's generator takes a number without its sign: -1 and 1 would be one seed.
+        return random.Random(None if self.seed is None else self.seed % 2**64)
 
 
 @dataclass(frozen=True)

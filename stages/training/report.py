@@ -108,5 +108,5 @@ def groups_figure(result: TrainingResult) -> Figure | None:
     axes.barh(names, losses, height=0.7)
     axes.axvline(result.validation_loss, color="black", linewidth=1, label="all")
     axes.set(xlabel="validation loss (nats per token)")
-    axes.legend()
+    figure.legend(loc="outside right upper", frameon=False)
     return figure

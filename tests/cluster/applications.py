@@ -7,13 +7,24 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
 
 def create(arguments: Mapping[str, Any]) -> FastAPI:
-    """Answers with its arguments; `/slow` streams ten lines in a second."""
+    """Answers with its arguments; `/slow` streams ten lines in a second; after `/sicken` it is not well."""
     app = FastAPI()
+    status = 200
+
+    @app.get("/health")
+    async def health() -> Response:
+        return Response(status_code=status)
+
+    @app.post("/sicken")
+    async def sicken() -> int:
+        nonlocal status
+        status = 503
+        return os.getpid()
 
     @app.get("/greeting")
     async def greeting() -> dict[str, Any]:

@@ -47,6 +47,28 @@ def test_applications_are_served_side_by_side_and_drained(ray_session):
         served.stop()
 
 
+def test_a_replica_that_is_not_well_and_one_that_is_killed_are_replaced(ray_session, monkeypatch):
+    from cluster import serve
+
+    monkeypatch.setattr(serve, "ASGI", serve.ASGI.options(health_check_period_s=0.2))
+    served = serve.start(APPLICATION)
+    try:
+
+        def greeter() -> int | None:
+            try:
+                return httpx.get(f"{served.url}/greeting", timeout=20).json()["pid"]
+            except (httpx.HTTPError, ValueError):
+                return None
+
+        first = httpx.post(f"{served.url}/sicken", timeout=20).json()
+        wait_for(lambda: greeter() not in (None, first), 60)
+        second = greeter()
+        os.kill(second, signal.SIGKILL)
+        wait_for(lambda: greeter() not in (None, first, second), 60)
+    finally:
+        served.stop()
+
+
 FOREGROUND = """
 import sys
 from cluster.config import LocalCluster, executor
@@ -74,10 +96,10 @@ def test_on_ray_in_the_foreground_a_ctrl_c_drains_and_ends_with_0():
         process.wait()
 
 
-def wait_for(condition, timeout_s: float, log: Path) -> None:
+def wait_for(condition, timeout_s: float, log: Path | None = None) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log and log.read_text()[-3000:]
         time.sleep(0.2)
 
 

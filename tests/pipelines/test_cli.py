@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,6 +114,29 @@ def test_one_clear_error(bloomline, words: Sequence[str], said: str) -> None:
     assert code != 0
     assert said in err or said in out
     assert "Traceback" not in err + out
+
+
+def test_a_disk_that_is_full_is_one_line_and_never_hides_how_a_run_ended(bloomline, monkeypatch) -> None:
+    from pipelines.report import page
+    from pipelines.store.lease import Leases
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "render", full)
+        code, out, err = bloomline("run")
+    assert (code, err) == (0, "")
+    assert "small: done" in out
+    assert "Note: The report could not be written: No space left on device" in " ".join(out.split())
+    assert "Report:" not in out
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Leases, "acquire", full)
+        code, _, err = bloomline("run", "force=a")
+    assert code != 0
+    assert err.startswith("No space left on device. What was finished is kept")
+    assert "Traceback" not in err
 
 
 def test_multirun_shares_what_is_upstream(bloomline, tmp_path: Path) -> None:

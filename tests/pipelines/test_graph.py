@@ -30,6 +30,13 @@ def test_builds_a_graph_in_an_order_in_which_it_can_run() -> None:
     assert [(key, edge.step) for key, edge in graph.steps["c"].edges] == [("texts.0", "a"), ("texts.1", "b")]
 
 
+def test_a_misspelt_step_is_told_the_one_that_was_meant() -> None:
+    steps = {"corpus": {"stage": "make", "text": "a"}, "corpsu": {"text": "b"}}
+    assert "steps.corpsu.stage: missing; expected the name of a stage, or of another step. Did you mean 'corpus'?" in (
+        refusal(steps)
+    )
+
+
 def test_a_config_within_a_stage_may_hold_an_edge(tmp_path: Path) -> None:
     graph = build("demo", six_steps(d__frames=[{"width": 2}, {"around": "a", "width": 2}]))
     assert [(key, edge.step) for key, edge in graph.steps["d"].edges] == [

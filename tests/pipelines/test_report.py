@@ -233,6 +233,21 @@ def test_numbers(value: float, text: str) -> None:
     assert legible.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("memory_process_bytes", 687_960_064.0, "656.1 MiB"),
+        ("sent_bytes_per_step", 10_267_824.0, "9.8 MiB"),
+        ("bytes_after", 0.0, "0 B"),
+        ("bytes_per_token", 3.7551, "3.755"),
+        ("bits_per_byte", 2.0, "2"),
+        ("lost_bytes", float("nan"), "nan"),
+    ],
+)
+def test_metrics_that_count_bytes_have_a_unit(name: str, value: float, text: str) -> None:
+    assert legible.metric(name, value) == text
+
+
 @pytest.mark.parametrize(("value", "text"), [(950, "950"), (45_230, "45.2k"), (14_121_332, "14.1M"), (2e12, "2.0T")])
 def test_brief_numbers(value: float, text: str) -> None:
     assert legible.brief(value) == text

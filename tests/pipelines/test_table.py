@@ -40,6 +40,14 @@ def test_the_widest_gives_way_first() -> None:
     assert drawn([("a" * 30, "b" * 10)], 30, columns)[1] == "a" * 17 + "…  " + "b" * 10  # type: ignore[list-item]
 
 
+def test_an_optional_column_is_there_whole_or_not_at_all() -> None:
+    columns = [Column("Step"), Column("Why", flexible=True, fold=True), Column("Where", optional=True)]
+    rows = [("a", "first", "x" * 20)]
+    assert drawn(rows, 34, columns) == ["Step  Why    Where", "a     first  " + "x" * 20] != drawn(rows, 32, columns)
+    assert drawn(rows, 32, columns) == ["Step  Why", "a     first"]
+    assert drawn([("a", "first", "")], 80, columns) == ["Step  Why", "a     first"]
+
+
 def test_an_empty_cell_leaves_no_trailing_space() -> None:
     assert drawn([("a", "", "")], 40)[1] == "a"
     assert drawn([], 40) == ["Step  Time  Why"]

@@ -131,6 +131,11 @@ def test_runs_again_to_the_same_report(
     assert again.results == evaluated[0].results
 
 
+def test_a_perplexity_beyond_all_bounds_is_infinite() -> None:
+    assert Bits(tokens=2, model=4).perplexity == 4
+    assert Bits(tokens=1, model=5000).perplexity == float("inf")
+
+
 def test_completions_longer_than_the_context_are_refused(corpus: Corpus, uniform: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="completion_tokens is 64; the model's context has 64"):
         evaluate(corpus, uniform, tmp_path, completion_tokens=64)

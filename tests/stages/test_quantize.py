@@ -50,6 +50,15 @@ def test_the_gate_fails_the_step_past_the_limit(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_loss_beyond_all_bounds_fails_by_the_gate_too(
+    dense: Checkpoint, tokens: TokenDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter((4.0, 1000.0))  # e to the second is no float
+    monkeypatch.setattr("stages.held_out.held_out_loss", lambda *_: next(losses))
+    with pytest.raises(StageError, match=r"loss rises by 996\.0000 nats per token"):
+        run_stage(Quantize.model_validate(FIELDS), {"model": dense, "tokens": tokens}, tmp_path)
+
+
 def test_a_split_without_a_sample_is_refused(dense: Checkpoint, tokens: TokenDataset, tmp_path: Path) -> None:
     fields: dict[str, Any] = FIELDS | {"sequence_length": 10**6}
     with pytest.raises(StageError, match="fewer than one sample of 1000000"):

@@ -113,4 +113,4 @@ def scripted_service(
     arguments = Arguments(model="unused", model_name="tiny", **settings)
     batch, metrics = ScriptedBatch(len(vocabulary), slots, ending), Metrics("tiny")
     engine = Engine(batch, vocabulary.table, end_of_sequence=END, metrics=metrics, max_waiting=arguments.max_waiting)
-    return Service(arguments, engine, vocabulary, metrics, context_length, beginning=1), batch
+    return Service(arguments, engine, vocabulary, metrics, context_length, beginning=END), batch

@@ -178,6 +178,22 @@ def test_a_failing_step_ends_its_sequences_and_nothing_else():
         assert engine.alive
 
 
+def test_an_engine_that_breaks_tells_all_who_wait_and_takes_no_more(monkeypatch):
+    with running(slots=1) as (engine, batch, _):
+        batch.gate.clear()
+        queues = [queue.Queue(), queue.Queue()]
+        for events in queues:
+            engine.submit([([5], Sampling(), events.put)])
+        monkeypatch.setattr(batch, "release", lambda slot: 1 / 0)
+        batch.fail = True
+        batch.gate.set()
+        assert [drain(events)[-1].finish_reason for events in queues] == ["error", "error"]
+        engine._worker.join(20)
+        assert not engine.alive
+        with pytest.raises(ClosedError):
+            engine.submit([([5], Sampling(), queues[0].put)])
+
+
 def test_logits_that_are_not_finite_end_only_their_own_sequence(monkeypatch):
     with running() as (engine, batch, _):
         honest = batch._logits

@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from stages.serving.http import application
-from tests.stages.serving.support import scripted_service, serving
+from stages.artifacts.checkpoint import Checkpoint
+from stages.serving.http import application, create
+from tests.stages.model.models import byte_tokenizer, small_config, small_model
+from tests.stages.serving.support import END, scripted_service, serving
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,17 @@ def test_prompts_may_be_tokens_and_an_empty_prompt_is_the_beginning(served):
     tokens = service.vocabulary.encode("hello")
     assert text(complete(client, prompt=tokens)) == text(complete(client))
     assert text(complete(client, prompt=[tokens])) == text(complete(client))
-    assert text(complete(client, prompt="")) == text(complete(client, prompt=[1]))
+    assert text(complete(client, prompt="")) == text(complete(client, prompt=[END]))
+
+
+def test_a_model_begins_a_text_after_the_end_of_another(tmp_path):
+    config = small_config(vocab_size=260)
+    model = Checkpoint.save(tmp_path, small_model(config), config, byte_tokenizer(tmp_path / "t.json"), {})
+    with serving(create({"model": str(model.path), "max_running": 1})) as url, httpx.Client(base_url=url) as client:
+        ask = {"max_tokens": 30, "temperature": 1, "seed": 1}
+        after = [text(complete(client, prompt=[token], **ask)) for token in range(4)]
+        assert len(set(after)) == 4
+        assert text(complete(client, prompt="", **ask)) == after[config.eos_token_id]
 
 
 def test_a_stream_put_together_is_the_whole_answer(client):
@@ -137,12 +149,14 @@ def test_models_health_and_metrics(client):
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "bloomline:time_to_first_token_seconds_bucket" in metrics.text
-    assert (
-        "prompt"
-        in client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["requestBody"]["content"][
-            "application/json"
-        ]["schema"]["properties"]
-    )
+
+
+def test_the_schema_of_a_request_is_whole(client):
+    description = client.get("/openapi.json").json()
+    schema = description["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["stream_options"]["properties"]["include_usage"]["type"] == "boolean"
+    assert "$ref" not in json.dumps(schema)
+    assert list(description["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
 @pytest.mark.parametrize(
@@ -174,13 +188,17 @@ def test_models_health_and_metrics(client):
         ({"logprobs": 21}, 400, "logprobs"),
         ({"seed": 2**63}, 400, "seed"),
         ({"stop": ""}, 400, "stop strings of 1 to"),
+        ({"stop": ["a", 1]}, 400, "stop: expected at most"),
         ({"stop": ["a"] * 17}, 400, "at most 16 stop strings"),
         ({"stream": "yes"}, 400, "stream"),
         ({"stream_options": {}}, 400, "stream_options needs stream"),
         ({"best_of": 3}, 400, "best_of"),
-        ({"presence_penalty": 0.5}, 400, "presence_penalty"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
-        ({"temprature": 0.5}, 400, "temprature: Extra inputs"),
+        ({"stream": True, "stream_options": {"include_usage": "yes"}}, 400, "stream_options.include_usage: "),
+        ({"stream": True, "stream_options": {"usage": True}}, 400, "no such parameter; there are include_usage"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty: not supported here: leave it out, or at 0"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias: not supported here: leave it out, or at {}"),
+        ({"suffix": "b"}, 400, 'suffix: not supported here: leave it out, or at ""'),
+        ({"temprature": 0.5}, 400, "temprature: no such parameter; there are model, prompt, max_tokens"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(client, body, status, reason):
@@ -288,6 +306,17 @@ def test_a_failing_step_is_a_500_and_the_server_goes_on(served):
     assert failed[0].status_code == 500
     assert events(failed[1])[-1]["error"]["type"] == "server_error"
     assert text(complete(client))
+
+
+def test_an_engine_that_broke_is_told_by_health(monkeypatch):
+    service, batch = scripted_service()
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        monkeypatch.setattr(batch, "release", lambda slot: 1 / 0)
+        batch.fail = True
+        assert complete(client).status_code == 500
+        wait_until(lambda: not service.engine.alive)
+        for answer in (client.get("/health"), complete(client)):
+            assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the engine has stopped")
 
 
 def test_shutting_down_ends_the_engine():

@@ -69,6 +69,11 @@ def test_a_seed_gives_the_same_tokens_whatever_the_batch():
     assert together[2] == int(logits[2].argmax())
 
 
+def test_seeds_that_differ_in_their_sign_are_different_seeds():
+    drawn = {Sampling(seed=seed).generator().random() for seed in (-2, -1, 0, 1, 2, -(2**63), 2**63 - 1)}
+    assert len(drawn) == 7
+
+
 def test_logprobs_are_of_the_unmodified_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, -torch.inf, 0.0]])
     first, second = logprobs(logits, [1, 1], 2)
