@@ -14,9 +14,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-from pipelines.errors import BloomlineError, nearest, tell
+from pipelines.errors import BloomlineError, disk_error, nearest, tell
 from pipelines.session import Session
 from stages.base import StageError
 
@@ -36,7 +36,11 @@ overrides   pipeline=NAME  steps.STEP.FIELD=VALUE  GROUP@steps.STEP=OPTION  clus
 flags       --help  --cfg job  --info  --multirun  --config-dir DIR  --shell-completion install=bash
 """
 
-VERBS = ("run", "plan", "submit", "serve", "ui", "artifacts")
+# Each verb with the words that may follow it.
+VERBS: dict[str, Sequence[str]] = {
+    **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
+    "artifacts": ("list", "show", "verify", "gc"),
+}
 
 
 def main() -> None:
@@ -68,6 +72,9 @@ def run(arguments: Sequence[str]) -> int:
         if verb not in VERBS:
             raise BloomlineError(f"No verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
         action = _action(verb)
+        if VERBS[verb]:
+            flags, overrides, words = hydra_flags.split(rest)
+            action, rest = partial(action, words), [*flags, *overrides]
         with Session() as session:
             if hydra_flags.present(rest):
                 return hydra_flags.run(rest, lambda overrides, composed: action(overrides, composed, session))
@@ -79,19 +86,20 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, a directory that may not be read: what and where is all there is to say
+        return tell(BloomlineError(disk_error(error)))
 
 
-Action = Callable[[list[str], Any, Session], int]
-
-
-def _action(verb: str) -> Action:
+def _action(verb: str) -> Callable[..., int]:
+    """What does a verb: a function of the words after it, if it takes any, the overrides, the DictConfig if Hydra
+    itself composed one (else None), and the session."""
     if verb == "artifacts":
         from pipelines import artifacts
 
         return artifacts.command
     from pipelines import verbs
 
-    actions: dict[str, Action] = {
+    actions = {
         "run": verbs.run,
         "plan": verbs.show_plan,
         "submit": verbs.submit,

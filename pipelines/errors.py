@@ -48,6 +48,13 @@ def tell(error: StageError) -> int:
     return error.exit_code if isinstance(error, BloomlineError) else 1
 
 
+def disk_error(error: OSError) -> str:
+    """What the system said of a file, for people."""
+    if error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}. Make room, or give access, and run the same command again."
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """ "Did you mean …?" for the closest valid name, or the list of valid names when nothing is close."""
     names = sorted(valid)

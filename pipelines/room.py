@@ -33,6 +33,22 @@ def fitting(demand: Demand, nodes: Sequence[Node]) -> str:
     return f"fits: {needed}" if needed else ""
 
 
+def together(demands: Sequence[Demand], nodes: Sequence[Node]) -> bool:
+    """Whether the nodes, all together, have what several steps ask at once."""
+    asked: dict[str, float] = {}
+    for demand in demands:
+        for need, count in ((demand.task, 1), (demand.rank, demand.ranks)):
+            for name, amount in _amounts(need).items():
+                asked[name] = asked.get(name, 0) + count * amount
+    has = [_amounts(node) for node in nodes]
+    # The small addition: 0.1 x 3 is more than 0.3 in floating point.
+    return all(amount <= sum(node.get(name, 0) for node in has) + 1e-6 for name, amount in asked.items())
+
+
+def _amounts(of: Resources | Node) -> dict[str, float]:
+    return {"cpus": of.cpus, "gpus": of.gpus, "memory_bytes": of.memory_bytes, **of.custom}
+
+
 def remedy(step: Step, nodes: Sequence[Node]) -> str:
     """The overrides with which a step that lacks memory would fit, as its stage suggests, or how near they come."""
     least: tuple[int, str, Demand] | None = None

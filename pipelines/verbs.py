@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipelines import config, plan, progress, provenance, terminal
 from pipelines.config import Composition
-from pipelines.errors import BloomlineError
+from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
 from stages.base import Servable
+
+if TYPE_CHECKING:
+    from pipelines.tracking.tracker import Tracking
 
 BLOCKED = 3  # exit code of a plan that could not be run
 
@@ -102,11 +106,12 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     store = Store(settings.store)
     selected = select(composition.graph, settings.from_, settings.until, settings.only)
     made = plan.make(composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster))
+    if made.to_run:
+        store.expect_writable()
     return Prepared(composition, store, made)
 
 
 def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
-    from pipelines.report.page import write
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
 
@@ -121,14 +126,25 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
         summary = runner.run()
         state = summary.state
-        report = write(summary, store.config.state / "runs" / made_by.run_id / "report.html")
-        tracking.attach(report)
+        report, unwritten = _report(summary, store, tracking)
     finally:
         display.close()
         notes = tracking.close(state)
-    shown = replace(summary, notes=(*summary.notes, *notes))
+    shown = replace(summary, notes=(*summary.notes, *unwritten, *notes))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
     return runner.exit_code
+
+
+def _report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
+    """The run's report, kept with its run in MLflow; or a note that says why there is none."""
+    from pipelines.report.page import write
+
+    try:
+        report = write(summary, store.config.state / "runs" / summary.run_id / "report.html")
+    except OSError as error:
+        return None, [f"There is no report: {disk_error(error)}"]
+    tracking.attach(report)
+    return report, []
 
 
 def _show_plan(prepared: Prepared) -> None:
@@ -178,7 +194,7 @@ def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
     trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
     served = any(step.stage == "deploy" for step in run.steps)
     changed = [*kept, f"steps.{trained}.learning_rate=1e-3"] if trained else kept
-    places = ("store", "tracking", "hydra.searchpath")
+    places = ("store", "tracking", "hydra.searchpath", "--config-")
     where = [override for override in kept if override.lstrip("+").startswith(places)]
     return [
         provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),

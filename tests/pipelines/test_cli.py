@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.store import Store, StoreConfig
+from pipelines.store.lease import Leases
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -103,6 +106,8 @@ def test_a_failure_says_what_to_do(bloomline) -> None:
         (["run", "steps.a.txet=x"], "Did you mean 'text'?"),
         (["run", "from=d"], "expected the name of a step"),
         (["artifacts", "lst"], "Did you mean 'list'?"),
+        (["run", "steps.bb.separator=x"], "steps.bb.stage: missing; expected the name of a stage"),
+        (["run", "store.root=ü"], """such a value in quotes. In a shell: 'store.root="ü"'."""),
         (["artifacts", "show", "nothing"], "No artifact of a step 'nothing'"),
         (["submit"], "cluster=remote"),
         (["serve", "until=a"], ""),
@@ -158,6 +163,9 @@ def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert completed("bloomline ") == list(cli.VERBS)
     assert completed("bloomline pl") == ["plan"]
     assert "cluster=inline" in completed("bloomline run cluster=in")
+    assert completed("bloomline artifacts ") == ["list", "show", "verify", "gc"]
+    assert completed("bloomline artifacts v") == ["verify"]
+    assert "store=s3" in completed("bloomline artifacts list store=")
 
 
 def test_artifacts(bloomline, tmp_path: Path) -> None:
@@ -187,3 +195,76 @@ def test_artifacts(bloomline, tmp_path: Path) -> None:
     bloomline("artifacts", "gc", "unused")
     assert len(list((tmp_path / "store" / "records").iterdir())) == 3
     assert bloomline("run", "steps.b.separator=+")[1].count("cached") >= 3
+
+
+def test_artifacts_with_hydras_flags_and_names(bloomline) -> None:
+    bloomline("run")
+    code, out, err = bloomline("artifacts", "list", "--config-dir", "conf", "b")
+    assert code == 0, err
+    assert "Count" not in out
+    assert out.count("\n") == 2
+    assert bloomline("artifacts", "gc", "everything")[0] == 1
+
+
+def test_gc_leaves_what_a_run_works_on_and_what_a_stopped_step_goes_on_from(bloomline, tmp_path: Path) -> None:
+    bloomline("run")
+    store = Store(StoreConfig(root=str(tmp_path / "store")))
+    record = store.latest("small", "b")
+    assert record is not None
+    store.files.remove(f"records/{record.fingerprint}.json")
+    staged, scratch = store.stage(record.fingerprint), store.scratch(record.fingerprint)
+    for directory in (staged, scratch, tmp_path / "store" / record.location):
+        os.utime(directory, (0, 0))
+    left = [tmp_path / "store" / record.location, staged, scratch]
+    leases = Leases(store.files, 30.0, "a run that goes on")
+    assert leases.acquire(record.fingerprint) is None
+    assert "0 B were freed" in bloomline("artifacts", "gc", "unused", "scratch")[1]
+    assert all(path.is_dir() for path in left)
+    leases.close()
+    bloomline("artifacts", "gc")
+    assert [path.is_dir() for path in left] == [False, False, True]
+    bloomline("artifacts", "gc", "scratch")
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("conf/pipeline/small.yaml/store", "small.yaml is a file"),
+        ("unknown://bucket", "The store at unknown://bucket: can't open it: Protocol not known"),
+        ("s3://bucket/root", "The store at s3://bucket/root: can't read records/"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_clear_error(bloomline, verb: str, root: str, said: str) -> None:
+    if root.startswith("s3"):
+        pytest.importorskip("s3fs")
+    nowhere = ["++store.options.endpoint_url=http://127.0.0.1:1", "store.options.key=k", "store.options.secret=s"]
+    nowhere.append("++store.options.config_kwargs.retries.max_attempts=0")
+    code, out, err = bloomline(verb, f"store.root={root}", *(nowhere if root.startswith("s3") else []))
+    assert code == 1
+    assert said in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+
+
+def test_a_sweep_says_how_to_repeat_each_job_and_leaves_nothing_behind(
+    bloomline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    code, out, err = bloomline("run", "--multirun", "--config-dir", "conf", "steps.b.separator=x,y")
+    assert code == 0, err
+    commands = [line.split() for line in out.splitlines() if line.startswith("  bloomline")]
+    assert len(commands) == 6
+    assert all(
+        "--config-dir=conf" in words and "hydra.searchpath=[file://conf]" in " ".join(words) for words in commands
+    )
+    assert "steps.b.separator=y" in commands[-2]
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_flag_keeps_its_value(bloomline) -> None:
+    code, out, _ = bloomline("plan", "--cfg", "job", "-p", "steps.b")
+    assert code == 0
+    assert "stage: join" in out

@@ -206,13 +206,12 @@ def test_killed_at_any_moment_there_is_a_whole_artifact_or_none(tmp_path: Path) 
     assert whole > 0
 
 
-def test_orphans_are_what_no_record_names(store: Store) -> None:
-    record = put(store, plan(store), "a", "run", "a")
-    assert store.orphans() == []
-    store.files.remove(f"records/{record.fingerprint}.json")
-    assert store.orphans() == [record.location]
-    store.remove_files(record.location)
-    assert store.orphans() == []
+def test_places_are_there_with_or_without_a_record(any_store: Store) -> None:
+    record = put(any_store, plan(any_store), "a", "run", "a")
+    any_store.files.remove(f"records/{record.fingerprint}.json")
+    assert any_store.places() == [record.location]
+    any_store.remove_files(record.location)
+    assert any_store.places() == []
 
 
 def test_remove(any_store: Store) -> None:
