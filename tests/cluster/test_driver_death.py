@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,28 @@ def test_killed_driver_leaves_nothing_behind(tmp_path: Path) -> None:
         driver.kill()
     assert gone(started, within_s=30)
     assert not any(tmp_path.iterdir()), "nothing is kept in HOME"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans come back to the driver on Linux only")
+def test_a_head_that_is_lost_while_it_starts_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.cluster.driver"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as driver:
+        seen: set[int] = set()
+        deadline = time.monotonic() + 120
+        while driver.poll() is None and time.monotonic() < deadline:
+            now = descendants(driver.pid)
+            if not seen and any(name(pid).endswith("raylet") for pid in now):
+                os.kill(next(pid for pid in now if name(pid).endswith("gcs_server")), signal.SIGKILL)
+                seen.update(now)
+            if seen:
+                seen.update(now)
+            time.sleep(0.05)
+        assert driver.poll() not in (None, 0)
+        assert driver.stderr
+        assert "ClusterError" in driver.stderr.read()
+    assert len(seen) > 2
+    assert gone(list(seen), within_s=5)
