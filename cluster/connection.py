@@ -93,8 +93,14 @@ class Connection:
         if now - self._probed >= PROBE_EVERY_S:
             self._probed = now
             host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S):
-                self._answered = time.monotonic()
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S).close()
+                self._answered = now
+            except ConnectionRefusedError:
+                if self._directory:  # it was a process of this machine, and nobody would start it anew
+                    self._answered = -HEAD_TIMEOUT_S
+            except OSError:
+                pass
         return now - self._answered > HEAD_TIMEOUT_S
 
     def abandon(self) -> None:

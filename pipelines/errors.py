@@ -50,9 +50,10 @@ def tell(error: StageError) -> int:
 
 def disk_error(error: OSError) -> str:
     """What the system said of a file, for people."""
-    if error.filename is None:
+    if error.strerror is None:
         return str(error)
-    return f"{error.filename}: {error.strerror}. Make room, or give access, and run the same command again."
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}. Make room, or give access, and run the same command again."
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

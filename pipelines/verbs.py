@@ -187,9 +187,9 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
 
 
 def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
-    """Three commands worth trying after a run; after one that did not end well, first the one that goes on."""
+    """Three commands worth trying after a run; after one that did not end well, last the one that goes on."""
     if run.state != "done":
-        return [provenance.command(verb, overrides) for verb in ("run", "plan", "ui")]
+        return [provenance.command(verb, overrides) for verb in ("plan", "ui", "run")]
     kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
     trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
     served = any(step.stage == "deploy" for step in run.steps)
