@@ -92,16 +92,21 @@ class Connection:
         now = time.monotonic()
         if now - self._probed >= PROBE_EVERY_S:
             self._probed = now
-            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S).close()
-                self._answered = now
-            except ConnectionRefusedError:
-                if self._directory:  # it was a process of this machine, and nobody would start it anew
-                    self._answered = -HEAD_TIMEOUT_S
-            except OSError:
-                pass
+            self.head_answers()
         return now - self._answered > HEAD_TIMEOUT_S
+
+    def head_answers(self) -> bool:
+        """Whether the head takes a connection just now. To be asked before a call to it: one to a head that is gone
+        does not return, and after a minute Ray ends this process."""
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S).close()
+        except OSError as error:
+            if self._directory and isinstance(error, ConnectionRefusedError):
+                self._answered = -HEAD_TIMEOUT_S  # it was a process of this machine, and nobody would start it anew
+            return False
+        self._answered = time.monotonic()
+        return True
 
     def abandon(self) -> None:
         """Leave a cluster whose head is gone: Ray's own goodbye would wait for it. Ends what was started here."""
@@ -125,6 +130,8 @@ class Connection:
         self._connected.wait()
         if self._error:
             self._end_processes()
+        elif self._owned and not self.head_answers():
+            self.abandon()
         elif self._owned:
             ray.shutdown(wait_for_processes=True)
         self._closing.set()

@@ -79,3 +79,12 @@ def test_a_head_that_is_lost_while_it_starts_is_one_error_and_leaves_nothing_beh
         assert "ClusterError" in driver.stderr.read()
     assert len(seen) > 2
     assert gone(list(seen), within_s=5)
+
+
+def test_a_step_that_ends_just_after_its_head_is_kept_and_the_next_is_lost_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.cluster.driver", "lose-head"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["done", "lost"], done.stderr
+    assert done.returncode == 0, done.stderr  # Ray ends a process that asks a lost head for a minute
