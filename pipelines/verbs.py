@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import config, plan, progress, provenance, terminal
 from pipelines.config import Composition
-from pipelines.errors import BloomlineError, disk_error
+from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
 from pipelines.session import Session
@@ -105,6 +105,11 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     settings = composition.settings
     store = Store(settings.store)
     selected = select(composition.graph, settings.from_, settings.until, settings.only)
+    if beside := [name for name in settings.force if name not in selected]:
+        expected = "a step that `from`, `until` and `only` select"
+        raise ConfigError(
+            Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in beside
+        )
     made = plan.make(composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster))
     if made.to_run:
         store.expect_writable()
