@@ -28,6 +28,7 @@ class Node:
     gpus: float
     memory_bytes: int
     custom: Mapping[str, float]
+    gpu_memory_bytes: int = 0  # of each of its GPUs; 0: not told
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class LocalCluster(Config):
     cpus: PositiveInt | None = None  # null: what the machine has
     gpus: NonNegativeInt | None = None
     memory_bytes: PositiveInt | None = None
+    gpu_memory_bytes: PositiveInt | None = None  # of each GPU: what plans hold predictions against; null: nothing
     custom: Mapping[str, NonNegativeFloat] = {}  # resources of your own naming
     object_store_bytes: Annotated[int, Field(ge=MINIMUM_OBJECT_STORE_BYTES)] = 134_217_728  # steps pass files, not data
     placement_timeout_s: PositiveFloat = 60.0  # for a gang to find room
@@ -43,6 +44,7 @@ class RemoteCluster(Config):
     kind: Literal["remote"] = "remote"
     address: str = "auto"  # run: auto (on a node of it) or HOST:PORT of its head; submit: http://HOST:8265
     entrypoint_cpus: NonNegativeFloat = 1.0  # submit: set aside for the driver, which keeps it off a head with 0 CPUs
+    gpu_memory_bytes: PositiveInt | None = None  # as above
     connect_timeout_s: PositiveFloat = 10.0
     placement_timeout_s: PositiveFloat = 600.0  # for a step or gang to find room: time for the cluster to grow
 
@@ -78,6 +80,7 @@ def this_machine(config: InlineCluster | LocalCluster) -> Node:
         gpus=machine.gpus() if asked.gpus is None else asked.gpus,
         memory_bytes=asked.memory_bytes or machine.memory_bytes(),
         custom=dict(asked.custom),
+        gpu_memory_bytes=asked.gpu_memory_bytes or 0,
     )
 
 

@@ -73,7 +73,8 @@ class Connection:
         started."""
         if self._owned and isinstance(self._config, LocalCluster):
             return [this_machine(self._config)]
-        return nodes(_set_aside_cpus())
+        of_gpus = self._config.gpu_memory_bytes or 0
+        return [replace(node, gpu_memory_bytes=of_gpus) for node in nodes(_set_aside_cpus())]
 
     @property
     def can_grow(self) -> bool:

@@ -51,12 +51,14 @@ def describe(asked: Resources) -> str:
     return ", ".join(part for part in parts if part) or "nothing"
 
 
+def describe_node(node: Node) -> str:
+    """What one node has, as `describe` puts it."""
+    return describe(Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom))
+
+
 def describe_nodes(nodes: Sequence[Node]) -> str:
     """What a cluster has, a node at a time: "1 node (2 CPUs, 24.0 GiB)"."""
-    each = [
-        describe(Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom))
-        for node in nodes
-    ]
+    each = [describe_node(node) for node in nodes]
     shown = "; ".join(each[:4]) + ("; ..." if len(each) > 4 else "")
     return f"{len(nodes)} node{'s' if len(nodes) != 1 else ''} ({shown})"
 

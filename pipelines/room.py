@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cluster.base import Node
-from cluster.placement import room
+from cluster.placement import describe, describe_node, room
 from pipelines.graph import Step
 from stages.base import Demand, Resources
 
@@ -51,14 +51,17 @@ def _amounts(of: Resources | Node) -> dict[str, float]:
 
 def remedy(step: Step, nodes: Sequence[Node]) -> str:
     """The overrides with which a step that lacks memory would fit, as its stage suggests, or how near they come."""
+    if _lacks_gpus(step.demand(), nodes):
+        return ""
     least: tuple[int, str, Demand] | None = None
     for fields in step.stage.lighter():
         demand = replace(step, stage=step.stage.model_copy(update=dict(fields))).demand()
         overrides = " ".join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
         if not lacking(demand, nodes):
             return f"; it fits with {overrides}"
-        if demand.ranks == step.demand().ranks and (least is None or demand.rank.memory_bytes < least[0]):
-            least = demand.rank.memory_bytes, overrides, demand
+        needed = demand.rank.gpu_memory_bytes or demand.rank.memory_bytes
+        if demand.ranks == step.demand().ranks and (least is None or needed < least[0]):
+            least = needed, overrides, demand
     if least is None or _short_of_memory(least[2], nodes) is None:
         return ""
     return f"; at the least {gib(least[0])}, with {least[1]}"
@@ -77,27 +80,37 @@ def _lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
     if largest is None:
         return "the cluster has no nodes"
-    if short := _short_of_memory(demand, nodes):
+    if short := _lacks_gpus(demand, nodes) or _short_of_memory(demand, nodes):
         return short
     gang = [(f"a {demand.unit}", demand.rank)] * demand.ranks
     processes = [*gang, ("the step", demand.task)]
     for who, need in (*gang[:1], processes[-1]):
         if not room(need, 1, nodes):
-            return f"{who} asks {_resources(need)}; no node has that (the largest has {_node(largest)})"
-    for what, unit in (("cpus", "CPUs"), ("gpus", "GPUs"), ("memory_bytes", "bytes of memory")):
+            return f"{who} asks {describe(need)}; no node has that (the largest has {describe_node(largest)})"
+    for what, unit in (("cpus", "CPUs"), ("memory_bytes", "bytes of memory")):
         asked = sum(getattr(need, what) for _, need in processes)
         has = sum(getattr(node, what) for node in nodes)
         if asked > has:
             return f"asks {asked:,g} {unit}, the cluster has {has:,g}"
     placed = room(demand.rank, demand.ranks, nodes)
     if placed < demand.ranks:
-        return f"asks {_ranks(demand)} with {_resources(demand.rank)} each; the nodes have room for {placed}"
+        return f"asks {_ranks(demand)} with {describe(demand.rank)} each; the nodes have room for {placed}"
     return None
 
 
+def _lacks_gpus(demand: Demand, nodes: Sequence[Node]) -> str | None:
+    asked = demand.task.gpus + demand.ranks * demand.rank.gpus
+    has = sum(node.gpus for node in nodes)
+    return f"asks {asked:g} GPU{'s' if asked != 1 else ''}, the cluster has {has:g}" if asked > has else None
+
+
 def _short_of_memory(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    """That every rank needs more than a node has, or than its share of all nodes, if so."""
-    if demand.ranks and demand.rank.memory_bytes > _share(demand.ranks, nodes):
+    """That every rank needs more than a GPU or a node has, or than its share of all nodes, if so."""
+    if not demand.ranks:
+        return None
+    if demand.rank.gpu_memory_bytes > (of_gpu := _gpu_memory(nodes)) > 0:
+        return _needs_of_gpu(demand, of_gpu)
+    if demand.rank.memory_bytes > _share(demand.ranks, nodes):
         return _needs(demand, nodes)
     return None
 
@@ -108,10 +121,23 @@ def _needs(demand: Demand, nodes: Sequence[Node]) -> str:
     if demand.ranks and demand.rank.memory_bytes:
         share = _share(demand.ranks, nodes)
         has = f"one of {demand.ranks}" if share < largest else "a node"
-        return f"needs {gib(demand.rank.memory_bytes)} a {demand.unit}, {has} has {gib(share)}"
+        needed = f"needs {gib(demand.rank.memory_bytes)} a {demand.unit}, {has} has {gib(share)}"
+        if demand.rank.gpu_memory_bytes:
+            return f"{_needs_of_gpu(demand, _gpu_memory(nodes))}; beside it {needed}"
+        return needed
     if demand.task.memory_bytes:
         return f"needs {gib(demand.task.memory_bytes)}, a node has {gib(largest)}"
     return ""
+
+
+def _needs_of_gpu(demand: Demand, of_gpu: int) -> str:
+    has = f", a GPU has {gib(of_gpu)}" if of_gpu else ", what a GPU has is not told (cluster.gpu_memory_bytes)"
+    return f"needs {gib(demand.rank.gpu_memory_bytes)} of a GPU a {demand.unit}{has}"
+
+
+def _gpu_memory(nodes: Sequence[Node]) -> int:
+    """Memory of the largest GPU; 0: not told."""
+    return max((node.gpu_memory_bytes for node in nodes if node.gpus), default=0)
 
 
 def _share(ranks: int, nodes: Sequence[Node]) -> int:
@@ -126,15 +152,3 @@ def _ranks(demand: Demand) -> str:
 
 def gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
-
-
-def _resources(need: Resources) -> str:
-    parts = [f"{need.cpus:g} CPUs"] if need.cpus else []
-    parts += [f"{need.gpus:g} GPUs"] if need.gpus else []
-    parts += [gib(need.memory_bytes)] if need.memory_bytes else []
-    parts += [f"{amount:g} {name}" for name, amount in need.custom.items()]
-    return ", ".join(parts) or "nothing"
-
-
-def _node(node: Node) -> str:
-    return _resources(Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom))

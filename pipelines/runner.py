@@ -139,7 +139,7 @@ class Runner:
             if stale is None:
                 return self._take(step, step.plan.record, step.reason.split(", if ")[0])
             step.reason = stale
-        if time.monotonic() < step.not_before or self._twin(step) or not self._fits(step):
+        if time.monotonic() < step.not_before or not self._may_start(step):
             return None
         holder = self._leases.acquire(step.plan.fingerprint)
         if holder:
@@ -154,13 +154,6 @@ class Runner:
             twin = made.run_id == self._provenance.run_id
             return self._take(step, made, f"the same as {made.step}" if twin else f"by run {made.run_id}, meanwhile")
         return self._start(step, records)
-
-    def _twin(self, step: StepProgress) -> bool:
-        """Whether another step of this run is computing the very same: its result will do for both."""
-        return any(
-            other.state == "running" and other.plan.fingerprint == step.plan.fingerprint
-            for other in self._steps.values()
-        )
 
     def _start(self, step: StepProgress, records: dict[str, Record]) -> None:
         name = step.plan.step.name
@@ -182,13 +175,14 @@ class Runner:
         )
         self._executor.start(name, partial(execute, job), step.plan.demand, self._on_message)
 
-    def _fits(self, step: StepProgress) -> bool:
-        """Whether the step's demand fits beside those of the steps that run now."""
-        running = [other for other in self._steps.values() if other.state == "running"]
-        if not running:
-            return True
-        demands = [other.plan.demand for other in [*running, step]]
-        return self._executor.concurrent and room.together(demands, self._executor.nodes)
+    def _may_start(self, step: StepProgress) -> bool:
+        """Whether the step's demand fits beside those of the steps that run now, none of which is computing the very
+        same: that result will do for both."""
+        running = [other.plan for other in self._steps.values() if other.state == "running"]
+        if any(other.fingerprint == step.plan.fingerprint for other in running):
+            return False
+        demands = [*(other.demand for other in running), step.plan.demand]
+        return not running or (self._executor.concurrent and room.together(demands, self._executor.nodes))
 
     # -- events -------------------------------------------------------------------------------------------------
 

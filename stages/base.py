@@ -112,11 +112,12 @@ class Artifact:
 
 
 class Resources(Config):
-    """What one process needs. `memory_bytes` is a prediction that `plan` holds against a node's memory."""
+    """What one process needs. The bytes are predictions that `plan` holds against what a node and its GPUs have."""
 
     cpus: float = 1
     gpus: float = 0
     memory_bytes: int = 0
+    gpu_memory_bytes: int = 0  # of each of its GPUs
     custom: Mapping[str, float] = {}
 
 

@@ -20,8 +20,8 @@ from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, expert_config
 from stages.model.footprint import RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
 from stages.training import memory
-from stages.training.recipe import Execution, Recipe, Training, part
-from stages.training.task import Loss, Task, TrainingSpec
+from stages.training.recipe import Recipe, Training
+from stages.training.task import Loss, Task
 
 if TYPE_CHECKING:
     from stages.model.decoder import Decoder
@@ -51,19 +51,12 @@ class ConvertToExperts(Stage, Training):
 
     def demand(self) -> Demand:
         dense, config = known_config(self.model), self.forecast()
-
-        def rank(ranks: int) -> Resources:
-            needed = memory.predict(config, self, self, ranks).total if config else 0  # unknown: nothing is said
-            return Resources(cpus=float(self.threads_per_rank), memory_bytes=needed)
-
         converting = 0
         if dense and config:
             # Both models are there at once when their logits are compared.
             compared = forward_bytes(config, PARITY_SAMPLES, self.sequence_length)
             converting = RUNTIME_BYTES + weight_bytes(dense) + weight_bytes(config) + compared
-        fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
-        task = Resources(cpus=0, memory_bytes=converting)
-        return Demand(task=task, ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
+        return memory.demand(config, self, Resources(cpus=0, memory_bytes=converting))
 
     def forecast(self) -> DecoderConfig | None:
         dense = known_config(self.model)
@@ -78,7 +71,7 @@ class ConvertToExperts(Stage, Training):
         from stages.model.expert_load import load_figure, load_metrics, measure_loads
         from stages.model.upcycle import upcycle
         from stages.training import checkpoints, report
-        from stages.training.loop import train
+        from stages.training.gang import train_on_gang
 
         dense = self.model.load()
         config = expert_config(
@@ -100,22 +93,14 @@ class ConvertToExperts(Stage, Training):
         ctx.metrics(load_metrics(loads_before), step=0)
         del dense, before
 
-        spec = TrainingSpec(
-            task="stages.moe:build",
-            arguments={
-                "converted": str(converted.path),
-                "tokens": str(self.tokens.path),
-                "load_balancing": self.load_balancing,
-                "separate_documents": self.separate_documents,
-            },
-            identity=f"{config.model_dump_json()} {self.load_balancing} {self.separate_documents}",
-            recipe=Recipe(**part(Recipe, self)),
-            execution=Execution(**part(Execution, self)),
-            scratch=str(ctx.scratch),
-        )
-        demand = self.demand()
-        asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
-        result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
+        arguments = {
+            "converted": str(converted.path),
+            "tokens": str(self.tokens.path),
+            "load_balancing": self.load_balancing,
+            "separate_documents": self.separate_documents,
+        }
+        identity = f"{config.model_dump_json()} {self.load_balancing} {self.separate_documents}"
+        result = train_on_gang(ctx, self, self.demand(), "stages.moe:build", arguments, identity)
         facts |= report.facts(result) | {"conversion_logit_difference": difference}
         weights = checkpoints.weights(Path(result.checkpoint))
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)

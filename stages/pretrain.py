@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
-from stages.base import Context, Demand, Resources, Stage
+from stages.base import Context, Demand, Stage
 from stages.model.config import DecoderConfig
 from stages.training import memory
-from stages.training.recipe import Execution, Recipe, Training, part
-from stages.training.task import Task, TrainingSpec
+from stages.training.recipe import Recipe, Training
+from stages.training.task import Task
 
 
 class Pretrain(Stage, Training):
@@ -41,12 +41,7 @@ class Pretrain(Stage, Training):
         return self
 
     def demand(self) -> Demand:
-        def rank(ranks: int) -> Resources:
-            needed = memory.predict(self.model, self, self, ranks)
-            return Resources(cpus=float(self.threads_per_rank), memory_bytes=needed.total)
-
-        fewer = {ranks: rank(ranks) for ranks in range(self.minimum_ranks or self.ranks, self.ranks)}
-        return Demand(task=Resources(cpus=0), ranks=self.ranks, rank=rank(self.ranks), fewer=fewer)
+        return memory.demand(self.model, self)
 
     def forecast(self) -> DecoderConfig:
         return self.model
@@ -56,23 +51,15 @@ class Pretrain(Stage, Training):
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.training import checkpoints, report
-        from stages.training.loop import train
+        from stages.training.gang import train_on_gang
 
-        spec = TrainingSpec(
-            task="stages.pretrain:build",
-            arguments={
-                "tokens": str(self.tokens.path),
-                "model": self.model.model_dump(mode="json"),
-                "separate_documents": self.separate_documents,
-            },
-            identity=f"{self.model.model_dump_json()} {self.separate_documents}",
-            recipe=Recipe(**part(Recipe, self)),
-            execution=Execution(**part(Execution, self)),
-            scratch=str(ctx.scratch),
-        )
-        demand = self.demand()
-        asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
-        result = ctx.gang(train, spec, **asked, max_restarts=self.max_restarts)[0]
+        arguments = {
+            "tokens": str(self.tokens.path),
+            "model": self.model.model_dump(mode="json"),
+            "separate_documents": self.separate_documents,
+        }
+        identity = f"{self.model.model_dump_json()} {self.separate_documents}"
+        result = train_on_gang(ctx, self, self.demand(), "stages.pretrain:build", arguments, identity)
         report.figures(ctx, result, self.model, self, self)
         weights = checkpoints.weights(Path(result.checkpoint))
         return Checkpoint.save(ctx.out, weights, self.model, self.tokens.tokenizer_path, report.facts(result))

@@ -1,7 +1,7 @@
 """Training, the library: what pretraining, mixture-of-experts training, tuning and distillation share.
 
 A stage inherits `Recipe` (what is computed) and `Execution` (how), writes a module-level function that builds a
-`Task` (the model and its loss), and runs `loop.train` on a gang with a `TrainingSpec`. `checkpoints.weights` then
+`Task` (the model and its loss), and has `gang.train_on_gang` run `loop.train` on it. `checkpoints.weights` then
 reads the trained weights. `stages/pretrain.py` is the example.
 
     recipe      the fields                 loop         steps, guards, resume
@@ -19,5 +19,6 @@ reads the trained weights. `stages/pretrain.py` is the example.
     report      figures and facts          gathering    stage 3: what is whole while a pass goes on
     recompute   activations not kept       gradients    summed and exchanged, a bucket at a time
     offload     state in files             materialise  values for a model without any
-    meters      what memory really holds
+    meters      what memory really holds   activations  what a pass keeps, for the planner
+    gang        where a stage starts it    peak         a step played through, in bytes
 """

@@ -26,6 +26,7 @@ class Activations:
     stream: int  # gradients on their way from block to block
     head: int  # at the head's own peak: its gradient in float32 and a few rows of logits
     head_gradient: int  # of its weight, in the precision of compute
+    moved: int  # inputs of blocks that are computed again, where they are kept elsewhere
 
     @property
     def all_kept(self) -> int:
@@ -41,7 +42,7 @@ def activations(model: DecoderConfig, recipe: Recipe, execution: Execution) -> A
         execution.recompute != "none" and layer % execution.recompute_every == 0 for layer in range(model.layers)
     ]
     stream = tokens * element * model.hidden_size
-    inputs = stream if execution.offload_activations != "file" else 0
+    inputs = 0 if execution.moved(execution.offload_activations) else stream
     of_again = [
         inputs + (tokens * element * _products(model, layer) if execution.recompute == "selective" else 0)
         for layer in range(model.layers)
@@ -60,6 +61,7 @@ def activations(model: DecoderConfig, recipe: Recipe, execution: Execution) -> A
         stream=2 * stream,
         head=(2 if model.normalisation == "layer" else 8 // element) * stream + max(weight_gradient + logits, at_end),
         head_gradient=head_gradient,
+        moved=(stream - inputs) * sum(computed_again),
     )
 
 

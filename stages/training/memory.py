@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 
+from stages.base import Demand, Resources
 from stages.model.config import DecoderConfig
 from stages.model.footprint import RUNTIME_BYTES
 from stages.model.shapes import tensor_shapes
@@ -20,6 +21,7 @@ from stages.training.peak import Setting, collection, most_gradients, step_peak
 from stages.training.recipe import Execution, Recipe, Training
 
 SCRATCH_BYTES = 1 << 20  # of kernels, which pack what they multiply
+GPU_RUNTIME_BYTES = 1 << 30  # of a GPU, before the first tensor: CUDA's context, libraries, NCCL's buffers; an estimate
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Needed:
     optimizer: int  # float32 moments
     transient: int  # what a step has at its peak beyond those: activations, gathered blocks, what is exchanged
     checkpoint: int  # copies that rank 0 writes while training goes on
+    host: int = 0  # what a rank that computes on a GPU has moved to host memory
     runtime: int = RUNTIME_BYTES
 
     @property
@@ -68,8 +71,36 @@ class Needed:
         return sum(self.parts.values())
 
     @property
+    def computing(self) -> int:
+        """Of the total, what is in the memory that the rank computes in: a GPU's, if it has one."""
+        return self.total - self.checkpoint - self.host - self.runtime
+
+    @property
     def parts(self) -> Mapping[str, int]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def demand(model: DecoderConfig | None, training: Training, task: Resources = Resources(cpus=0)) -> Demand:
+    """What a step that trains `model` asks: `task` for its own process, and its ranks. `model` None: not known yet."""
+    fewer = range(training.minimum_ranks or training.ranks, training.ranks)
+    return Demand(
+        task=task,
+        ranks=training.ranks,
+        rank=_of_rank(model, training, training.ranks),
+        fewer={ranks: _of_rank(model, training, ranks) for ranks in fewer},
+    )
+
+
+def _of_rank(model: DecoderConfig | None, training: Training, ranks: int) -> Resources:
+    """What each of so many ranks asks of its node; of a model that is not known, no memory."""
+    cpus, gpus = float(training.threads_per_rank), float(training.gpus_per_rank)
+    if model is None:
+        return Resources(cpus=cpus, gpus=gpus)
+    needed = predict(model, training, training, ranks)
+    if not gpus:
+        return Resources(cpus=cpus, memory_bytes=needed.total)
+    on_gpu = needed.computing + GPU_RUNTIME_BYTES
+    return Resources(cpus=cpus, gpus=gpus, memory_bytes=needed.total - needed.computing, gpu_memory_bytes=on_gpu)
 
 
 def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: int | None = None) -> Needed:
@@ -84,10 +115,12 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     padded, largest = sum(sizes), max(sizes)
     share = ranks if zero_stage else 1  # what a rank owns of the optimizer's states is 1 / share
     parameters = element * padded // (ranks if zero_stage == 3 else 1)
-    optimizer_in_files, parameters_in_files = (
-        execution.offload_optimizer == "file",
-        execution.offload_parameters == "file",
+    optimizer_moved, parameters_moved = map(
+        execution.moved, (execution.offload_optimizer, execution.offload_parameters)
     )
+    # On a GPU the CPU updates what is in host memory; weights on the other side are then copies of the master weights.
+    own_master = element != 4 or (execution.gpus_per_rank and optimizer_moved != parameters_moved)
+    master, optimizer = 4 * padded // share if own_master else 0, 8 * padded // share
     in_order = recipe.free_order_ranks is None
     settings = [
         Setting(groups, ranks, zero_stage, element, execution.bucket_bytes, size // recipe.micro_batch_size, in_order)
@@ -96,22 +129,31 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     kept = activations(model, recipe, execution)
     gradients = max(most_gradients(setting) for setting in settings)
     # In memory of what is in files: the group at work.
-    window = (8 if element == 4 else 12) * largest // share if optimizer_in_files else 0
-    window += element * largest // ranks if parameters_in_files else 0
+    window = (12 if own_master else 8) * largest // share if optimizer_moved else 0
+    window += element * largest // ranks if parameters_moved else 0
+    host = 0
+    if execution.gpus_per_rank:
+        # There the CPU works on the group, with its gradient.
+        host, window = window + (4 * largest // share if optimizer_moved else 0), 0
+        host += optimizer + master if execution.offload_optimizer == "host" else 0
+        host += parameters if execution.offload_parameters == "host" else 0
+        host += kept.moved if execution.offload_activations == "host" else 0
     peak = window + max(*(step_peak(setting, kept) for setting in settings), collection(settings[-1]))
     return Needed(
-        parameters=0 if parameters_in_files else parameters,
+        parameters=0 if parameters_moved else parameters,
         gradients=gradients,
-        master=0 if optimizer_in_files or element == 4 else 4 * padded // share,
-        optimizer=0 if optimizer_in_files else 8 * padded // share,
+        master=0 if optimizer_moved else master,
+        optimizer=0 if optimizer_moved else optimizer,
         transient=max(0, peak - gradients) + peak // 32 + SCRATCH_BYTES,
         checkpoint=min(execution.checkpoint_buffer_bytes, 12 * padded),
+        host=host,
     )
 
 
 def lighter(execution: Training) -> Iterator[dict[str, object]]:
     """Fields of `execution` by which training needs less memory, mildest change first: higher stages, then computing
-    activations again, then files. Each comes as what differs from `execution`; none changes a bit of the result."""
+    activations again, then keeping things elsewhere. Each comes as what differs from `execution`; none changes a bit of
+    the result."""
     modes = ("none", "selective", "full")
     highest = 3 if execution.free_order_ranks is None else 1
     stages = range(execution.zero_stage, highest + 1) if execution.ranks > 1 else [execution.zero_stage]
@@ -121,11 +163,12 @@ def lighter(execution: Training) -> Iterator[dict[str, object]]:
         for mode in modes[modes.index(now) :]
         for stage in stages
     ]
-    full = {"recompute": "full", "recompute_every": 1, "offload_optimizer": "file"}
+    away = "host" if execution.gpus_per_rank else "file"
+    full = {"recompute": "full", "recompute_every": 1, "offload_optimizer": away}
     candidates += [full | {"zero_stage": stage} for stage in stages]
-    candidates += [full | {"offload_activations": "file", "zero_stage": stage} for stage in stages]
+    candidates += [full | {"offload_activations": away, "zero_stage": stage} for stage in stages]
     if highest == 3:
-        candidates += [full | {"offload_activations": "file", "offload_parameters": "file", "zero_stage": 3}]
+        candidates += [full | {"offload_activations": away, "offload_parameters": away, "zero_stage": 3}]
     for candidate in candidates:
         changed = {name: value for name, value in candidate.items() if getattr(execution, name) != value}
         if changed:

@@ -100,6 +100,7 @@ class Execution(Config):
     """How a training run is carried out. None of it changes a bit of the result."""
 
     ranks: Runtime[PositiveInt] = Field(1, description="processes that share the work")
+    gpus_per_rank: Runtime[Literal[0, 1]] = Field(0, description="1: a GPU each, and NCCL; 0: CPUs, and gloo")
     zero_stage: Runtime[Literal[0, 1, 2, 3]] = Field(
         1, description="what ranks share out: 1 optimizer states, 2 gradients as well, 3 parameters as well"
     )
@@ -142,6 +143,10 @@ class Execution(Config):
                 "recompute to full or selective"
             )
         return self
+
+    def moved(self, place: Place) -> bool:
+        """Whether what is at `place` is out of the memory that a rank computes in."""
+        return place == "file" or (place == "host" and self.gpus_per_rank > 0)
 
 
 class Training(Recipe, Execution):

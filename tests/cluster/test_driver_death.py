@@ -36,14 +36,16 @@ def name(pid: int) -> str:
         return ""
 
 
+def start(home: Path, *words: str, **pipes: int) -> subprocess.Popen[str]:
+    """A driver (tests/cluster/driver.py) with next to nothing in its environment."""
+    command = [sys.executable, "-m", "tests.cluster.driver", *words]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, text=True, **pipes)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a driver's processes on Linux only")
 def test_killed_driver_leaves_nothing_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.cluster.driver"]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as driver:
+    with start(tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
         assert driver.stdout
         line = driver.stdout.readline().split()
         assert len(line) == 3, "the driver did not start its gang"
@@ -58,12 +60,7 @@ def test_killed_driver_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans come back to the driver on Linux only")
 def test_a_head_that_is_lost_while_it_starts_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.cluster.driver"]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as driver:
+    with start(tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
         seen: set[int] = set()
         deadline = time.monotonic() + 120
         while driver.poll() is None and time.monotonic() < deadline:
@@ -82,9 +79,7 @@ def test_a_head_that_is_lost_while_it_starts_is_one_error_and_leaves_nothing_beh
 
 
 def test_a_step_that_ends_just_after_its_head_is_kept_and_the_next_is_lost_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.cluster.driver", "lose-head"]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["done", "lost"], done.stderr
-    assert done.returncode == 0, done.stderr  # Ray ends a process that asks a lost head for a minute
+    with start(tmp_path, "lose-head", stdout=subprocess.PIPE) as driver:
+        said, _ = driver.communicate(timeout=120)
+    assert said.split() == ["done", "lost"]
+    assert driver.returncode == 0  # Ray ends a process that asks a lost head for a minute

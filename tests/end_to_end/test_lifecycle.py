@@ -83,10 +83,16 @@ def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
 
     for name in ("config.json", "model.safetensors", "tokenizer.json"):  # a plan reads no more than their digests
         (bloomline.directory / name).write_text("{}")
-    needed = {"import": [f"steps.model.source.path={bloomline.directory}"]}
+    for name in ("page.warc", "code.py"):
+        (bloomline.directory / name).touch()
+    sources = [f"steps.corpus.sources.{name}.reader.paths" for name in ("web", "code")]
+    needed = {
+        "import": [f"steps.model.source.path={bloomline.directory}"],
+        "bloom": [f"{sources[0]}=['{bloomline.directory}/page.warc']", f"{sources[1]}=['{bloomline.directory}']"],
+    }
     assert {"quickstart", "debug", *needed} <= set(pipelines_available())
     for name in pipelines_available():
-        large = ["cluster.cpus=64", "cluster.memory_bytes=1000000000000"]
+        large = ["cluster.cpus=64", "cluster.gpus=32", "cluster.memory_bytes=1000000000000"]
         code, out = bloomline("plan", f"pipeline={name}", *large, *needed.get(name, []))
         assert code == 0, out
         assert "never run" in out

@@ -91,7 +91,7 @@ def test_force(store: Store) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"c__gpus": 1}, "the step asks 1 CPUs, 1 GPUs; no node has that (the largest has 2 CPUs, 8.0 GiB)"),
+        ({"c__gpus": 1}, "asks 1 GPU, the cluster has 0"),
         ({"c__ranks": 4}, "asks 5 CPUs, the cluster has 2"),
         ({"c__ranks": 1, "c__memory_bytes": 41 << 30}, "needs 41.0 GiB a rank, a node has 8.0 GiB"),
         ({"c__resources": {"cpus": 3}}, "the step asks 3 CPUs"),

@@ -15,8 +15,10 @@ from stages.base import Demand, Resources
 GIB = 1 << 30
 
 
-def node(gib: float, cpus: int = 4) -> Node:
-    return Node(cpus=cpus, gpus=0, memory_bytes=int(gib * GIB), custom={})
+def node(gib: float, cpus: int = 4, of_gpu: float | None = None) -> Node:
+    """`of_gpu`: memory of each of two GPUs in GiB, 0 if it is not told; None: there are none."""
+    gpus = 0 if of_gpu is None else 2
+    return Node(cpus, gpus, memory_bytes=int(gib * GIB), custom={}, gpu_memory_bytes=int((of_gpu or 0) * GIB))
 
 
 def ranks(count: int, gib: float, fewer: dict[int, float] | None = None) -> Demand:
@@ -26,6 +28,11 @@ def ranks(count: int, gib: float, fewer: dict[int, float] | None = None) -> Dema
     )
 
 
+def on_gpus(count: int, gib: float) -> Demand:
+    rank = Resources(cpus=1, gpus=1, memory_bytes=GIB, gpu_memory_bytes=int(gib * GIB))
+    return Demand(task=Resources(cpus=0), ranks=count, rank=rank)
+
+
 @pytest.mark.parametrize(
     ("demand", "nodes", "lack", "fit"),
     [
@@ -33,7 +40,7 @@ def ranks(count: int, gib: float, fewer: dict[int, float] | None = None) -> Dema
         (ranks(2, 5), [node(8)], "needs 5.0 GiB a rank, one of 2 has 4.0 GiB", None),
         (ranks(2, 5), [node(8), node(8)], None, "fits: needs 5.0 GiB a rank, a node has 8.0 GiB"),
         # Enough on the whole, but not on any two nodes.
-        (ranks(2, 5), [node(9), node(3)], "asks 2 ranks with 1 CPUs, 5.0 GiB each; the nodes have room for 1", None),
+        (ranks(2, 5), [node(9), node(3)], "asks 2 ranks with 1 CPU, 5.0 GiB each; the nodes have room for 1", None),
         (
             ranks(2, 5, {1: 7}), [node(8)], None,
             "needs 5.0 GiB a rank, one of 2 has 4.0 GiB; fits with 1 rank: needs 7.0 GiB a rank, a node has 8.0 GiB",
@@ -41,6 +48,14 @@ def ranks(count: int, gib: float, fewer: dict[int, float] | None = None) -> Dema
         (Demand(task=Resources(memory_bytes=3 * GIB)), [node(8)], None, "fits: needs 3.0 GiB, a node has 8.0 GiB"),
         (Demand(ranks=2, unit="replica", rank=Resources(memory_bytes=9 * GIB)), [node(8)],
          "needs 9.0 GiB a replica, one of 2 has 4.0 GiB", None),
+        (on_gpus(2, 30), [node(8, of_gpu=40)], None,
+         "fits: needs 30.0 GiB of a GPU a rank, a GPU has 40.0 GiB; "
+         "beside it needs 1.0 GiB a rank, one of 2 has 4.0 GiB"),
+        (on_gpus(2, 50), [node(8, of_gpu=40)], "needs 50.0 GiB of a GPU a rank, a GPU has 40.0 GiB", None),
+        (on_gpus(2, 50), [node(8, of_gpu=0)], None,
+         "fits: needs 50.0 GiB of a GPU a rank, what a GPU has is not told (cluster.gpu_memory_bytes); "
+         "beside it needs 1.0 GiB a rank, one of 2 has 4.0 GiB"),
+        (on_gpus(3, 50), [node(1, of_gpu=40)], "asks 3 GPUs, the cluster has 2", None),
         (Demand(), [node(8)], None, ""),
     ],
 )  # fmt: skip
@@ -112,3 +127,21 @@ def test_steps_run_together_as_long_as_the_nodes_have_what_they_ask(each: Resour
     assert not together([Demand(task=each)] * (most + 1), nodes)
     assert together([Demand(task=Resources(cpus=0), ranks=most, rank=each)], nodes)
     assert not together([Demand(task=each, ranks=most, rank=each)], nodes)
+
+
+def test_ranks_on_gpus_are_held_against_what_gpus_have(plan) -> None:
+    """Where there is none it is blocked; host memory takes what a GPU has no room for, and is suggested."""
+    code, said = plan(24, "steps.pretrain.gpus_per_rank=1", "until=pretrain")
+    assert code == 3
+    assert said["pretrain"].endswith("asks 2 GPUs, the cluster has 0")
+    large = ["model@steps.pretrain.model=bloom_560m", "steps.pretrain.gpus_per_rank=1", "cluster.gpus=2"]
+    code, said = plan(64, *large, f"cluster.gpu_memory_bytes={16 * GIB}", "until=pretrain")
+    assert code == 0
+    assert re.search(r"fits: needs [\d.]+ GiB of a GPU a rank, a GPU has 16.0 GiB; beside it needs", said["pretrain"])
+    code, said = plan(64, *large, f"cluster.gpu_memory_bytes={7 * GIB}", "until=pretrain")
+    assert code == 3
+    match = re.search(r"blocked +needs .* of a GPU a rank, a GPU has 7.0 GiB; it fits with (.*)", said["pretrain"])
+    assert match, said["pretrain"]
+    assert "offload_optimizer=host" in match[1]
+    code, said = plan(64, *large, f"cluster.gpu_memory_bytes={7 * GIB}", "until=pretrain", *match[1].split())
+    assert code == 0
