@@ -15,10 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-
-from pipelines.errors import BloomlineError, disk_error, nearest, tell
-from pipelines.session import Session
-from stages.base import StageError
+from types import FrameType
 
 USAGE = """\
 usage: bloomline VERB [OVERRIDE ...] [HYDRA FLAG ...]
@@ -45,12 +42,36 @@ VERBS: dict[str, Sequence[str]] = {
 
 def main() -> None:
     """The entry point of `bloomline` and of `python -m pipelines.cli`."""
-    code = run(sys.argv[1:])
+    try:
+        _expect_signals()
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt as interrupt:
+        code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     # Everything is closed by now, and where the head of a Ray cluster was lost, Ray's core would crash in the
     # interpreter's own end: the exit code is to be ours.
     os._exit(code)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where nothing more particular is done about it: what is open is closed, as after Ctrl-C."""
+
+
+def _expect_signals() -> None:
+    """A signal ends the command without a trace, at once as long as nothing is open."""
+    number = signal.SIGINT
+    before = signal.getsignal(number)  # ignored in what a shell starts in the background
+    if before is signal.default_int_handler:
+        signal.signal(number, signal.SIG_DFL)
+    from pipelines import session  # noqa: F401  with it comes most of what takes time to import
+
+    signal.signal(number, before)
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -64,6 +85,9 @@ def run(arguments: Sequence[str]) -> int:
         print(f"bloomline {version('bloomline')}")
         return 0
     from pipelines import hydra_flags
+    from pipelines.errors import BloomlineError, disk_error, nearest, tell
+    from pipelines.session import Session
+    from stages.base import StageError
 
     if hydra_flags.completes(arguments):
         return hydra_flags.complete(arguments, VERBS)
@@ -81,8 +105,6 @@ def run(arguments: Sequence[str]) -> int:
             return action(rest, None, session)
     except StageError as error:
         return tell(error)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

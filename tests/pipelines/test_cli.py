@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -270,3 +272,16 @@ def test_a_flag_keeps_its_value(bloomline) -> None:
     code, out, _ = bloomline("plan", "--cfg", "job", "-p", "steps.b")
     assert code == 0
     assert "stage: join" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["run", "_expect_signals"])
+def test_a_signal_ends_a_command_without_a_trace(number: signal.Signals, where: str) -> None:
+    code = (
+        "import os, signal, time; from pipelines import cli; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"expect = cli._expect_signals; kill = lambda: os.kill(os.getpid(), {int(number)});"
+        f"cli.{where} = lambda *_: (expect(), kill(), time.sleep(9)); cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 128 + number
+    assert done.stderr == ""

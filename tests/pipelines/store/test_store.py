@@ -146,6 +146,9 @@ def test_a_damaged_memory_of_digests_costs_time_only(store: Store) -> None:
     run(store, six_steps())
     (store.config.state / "digests.sqlite").write_bytes(b"garbage" * 100)
     assert plan(Store(store.config)).to_run == []
+    (store.config.state / "digests.sqlite").write_bytes(b"garbage" * 100)  # after this store has read it
+    store.remove(next(store.records()))
+    assert len(list(store.records())) == 5
 
 
 def test_a_memory_of_digests_that_another_process_is_making_stays(store: Store) -> None:
