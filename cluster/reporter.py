@@ -18,7 +18,7 @@ class StepReporter:
         self.step = step
         self._send = send
 
-    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+    def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None:
         self._send(Message(self.step, "progress", {"done": done, "total": total, "unit": unit, "info": info}))
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:

@@ -59,7 +59,7 @@ def changes(old: Payload, new: Payload, step: Step) -> list[str]:
         return [f"stage {old['stage']} -> {new['stage']}"]
     if old["version"] != new["version"]:
         found.append(f"version of stage {step.stage_name} {old['version']} -> {new['version']}")
-    before, after = _flat(old["fields"]), _flat(new["fields"])
+    before, after = _aligned(_flat(old["fields"]), _flat(new["fields"]))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             if key.endswith(".external"):
@@ -148,6 +148,23 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
             for name, leaf in _flat(item, f"{key}.{part}".lstrip(".")).items()
         }
     return {key: value} if key else {}
+
+
+def _aligned(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Flat fields, lists that differ entry by entry; where one is longer, with the entries that the other has not."""
+    for key in [key for key in old if isinstance(old[key], list) and isinstance(new.get(key), list)]:
+        one, other = old[key], new[key]
+        if one == other:
+            continue
+        if len(one) == len(other):
+            del old[key], new[key]
+            entries = ({f"{key}[{place}]": item for place, item in enumerate(items)} for items in (one, other))
+            inner = _aligned(*map(_flat, entries))
+            old, new = old | inner[0], new | inner[1]
+        else:
+            old[key] = [item for item in one if item not in other]
+            new[key] = [item for item in other if item not in one]
+    return old, new
 
 
 def _shown(fields: Mapping[str, Any], key: str, step: Step) -> str:

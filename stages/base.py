@@ -142,7 +142,7 @@ class Demand(Config):
 class Reporter(Protocol):
     """How work in progress speaks: to the terminal, the tracking and the report."""
 
-    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+    def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None:
         """Show live progress: `done` of `total` `unit`s, and a few named values beside it. Cheap; throttled."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:

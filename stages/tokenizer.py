@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 # Sentence marks of the Latin, Chinese, Devanagari and Arabic scripts end a word.
 BLOOM_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
+_SPECIAL = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
+_WITHIN_SPECIAL = re.compile(
+    "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in SPECIAL_TOKENS)
+)
+
 BATCH_BYTES = 1 << 22
 CHECK_BYTES = 16 << 20  # of held-out text that round trips and tokens are counted on
 
@@ -48,6 +53,7 @@ class TrainTokenizer(Stage):
     """Byte-level BPE over a corpus's training documents. Reads Corpus, leaves Tokenizer."""
 
     headline: ClassVar[str | None] = "bytes_per_token"
+    version: ClassVar[str] = "2"
 
     corpus: Corpus
     vocab_size: int = Field(default=250_680, ge=256 + len(SPECIAL_TOKENS), le=1 << 24)  # special tokens included
@@ -85,7 +91,7 @@ class TrainTokenizer(Stage):
             initial_alphabet=_byte_alphabet(),
             show_progress=False,
         )
-        trained.train_from_iterator(texts, trainer)
+        trained.train_from_iterator(map(_without_special_tokens, texts), trainer)
         return trained
 
     def _check_fertility(self, ctx: Context, tokenizer: LoadedTokenizer, gate: FertilityGate) -> None:
@@ -157,13 +163,23 @@ def verify_round_trip(tokenizer: LoadedTokenizer, texts: list[str]) -> int:
     for text, ids, decoded in zip(
         texts, encoded, tokenizer.decode_batch(encoded, skip_special_tokens=False), strict=True
     ):
-        if decoded != text or any(index < len(SPECIAL_TOKENS) for index in ids):
+        if decoded != text:
             place = next((i for i, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), len(decoded))
             raise StageError(
                 f"the tokenizer does not give back a text as it was: {text[place : place + 40]!r} at character {place} "
                 f"came back as {decoded[place : place + 40]!r}"
             )
+        if special := [SPECIAL_TOKENS[index] for index in ids if index < len(SPECIAL_TOKENS)]:
+            raise StageError(f"the tokenizer takes text for its special token {special[0]}: {text[:40]!r}")
     return sum(map(len, encoded))
+
+
+def _without_special_tokens(texts: list[str]) -> list[str]:
+    """The same characters, texts that hold "</s>" or its like divided within it.
+
+    A token that merges make of these letters would be the special one: it is already in the vocabulary.
+    """
+    return [part for text in texts for part in (_WITHIN_SPECIAL.split(text) if _SPECIAL.search(text) else (text,))]
 
 
 def batches(corpus: Corpus, limit_bytes: int) -> Iterator[list[str]]:

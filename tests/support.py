@@ -46,7 +46,7 @@ class RecordingContext:
         """The last value of each metric."""
         return {name: value for _, values in self.recorded for name, value in values.items()}
 
-    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+    def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None:
         self.progressed.append((done, total))
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:

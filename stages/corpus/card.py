@@ -20,11 +20,12 @@ SAMPLE_SHOWN = 600  # characters of a text
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a heading; all columns but the first hold numbers."""
+    """Rows of text under a heading; all columns but the first hold numbers, or all hold words."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def markdown(card: Card) -> str:
     parts = ["# Data card", summary(total)]
     parts += [f"**Warning:** {_cell(warning)}" for warning in card.warnings]
     for table in card.tables:
-        rows = [table.columns, ("---", *["---:"] * (len(table.columns) - 1)), *table.rows]
+        aligned = "---" if table.words else "---:"
+        rows = [table.columns, ("---", *[aligned] * (len(table.columns) - 1)), *table.rows]
         lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
         parts.append(f"## {table.title}\n\n" + "\n".join(lines))
     if card.families:
@@ -121,7 +123,23 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
     yield Table("Lengths", ("bytes of a document", "documents", "bytes"), tuple(_tallies(lengths)))
     rows = tuple((name, ", ".join(str(op["operation"]) for op in facts.operations) or "(none)")
                  for name, facts in manifest.sources.items())  # fmt: skip
-    yield Table("Operations", ("source", "in this order"), rows)
+    yield Table("Operations", ("source", "in this order"), rows, words=True)
+    yield _coverage(manifest)
+
+
+def _coverage(manifest: Manifest) -> Table:
+    """The 59 languages of ROOTS by family: which have data here."""
+    held = {code for code, flow in manifest.by("language").items() if flow.kept.documents}
+    families: dict[str, list[str]] = {}
+    for language in LANGUAGES.values():
+        families.setdefault(language.family, []).append(language.code)
+    rows = []
+    for family, codes in families.items():
+        present, absent = [code for code in codes if code in held], [code for code in codes if code not in held]
+        names = (", ".join(map(language_name, group)) or "(none)" for group in (present, absent))
+        rows.append((f"{family}: {len(present)} of {len(codes)}", *names))
+    title = f"Languages of ROOTS: {len(held & LANGUAGES.keys())} of {len(LANGUAGES)}"
+    return Table(title, ("family", "with documents", "without"), tuple(rows), words=True)
 
 
 def _flow_row(flow: Flow, total: int) -> tuple[str, ...]:

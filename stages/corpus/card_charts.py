@@ -12,7 +12,7 @@ from stages.corpus.tree_map import Tile, tiles
 
 WIDTH = 920  # of a chart
 NAMES = 260  # before the bars
-ROOM = WIDTH - NAMES - 190  # of the longest bar
+ROOM = WIDTH - NAMES - 220  # of the longest bar
 ROW = 24
 LABEL_WIDTH, LABEL_HEIGHT = 60, 24  # of a rectangle that is large enough for a name
 KEPT, TRIMMED, DROPPED = "#2f6f4f", "#b8963e", "#a0522d"
@@ -43,11 +43,12 @@ def _tile(tile: Tile) -> Iterator[Markup]:
 def fates(manifest: Manifest) -> Iterator[tuple[str, Markup]]:
     """What was kept and what each rule took, the most first: the name, and its bar."""
     total = manifest.total
-    taken: list[tuple[str, int, str]] = [
-        (reason, tally.bytes, _told(tally)) for reason, tally in total.dropped.items()
-    ] + [(f"{name} (out of texts)", count, size(count)) for name, count in total.trimmed.items() if count > 0]
+    taken = [(reason, tally.bytes, _told(tally), DROPPED) for reason, tally in total.dropped.items()]
+    taken += [
+        (f"{name} (out of texts)", count, size(count), TRIMMED) for name, count in total.trimmed.items() if count > 0
+    ]
     taken.sort(key=lambda item: (-item[1], item[0]))
-    rows = [("kept", total.kept.bytes, _told(total.kept), KEPT), *((*each, DROPPED) for each in taken)]
+    rows = [("kept", total.kept.bytes, _told(total.kept), KEPT), *taken]
     longest = max((count for _, count, _, _ in rows), default=0) or 1
     for name, count, told, color in rows:
         width = max(ROOM * count / longest, 1)
@@ -82,10 +83,38 @@ def by_source(manifest: Manifest) -> Markup:
             x += count * scale
         share = f"{flow.kept.bytes / read:.0%} kept of {size(flow.read.bytes)}"
         shapes.append(_text(NAMES + ROOM + 6, y + 16, share))
-    legend = Markup(" ").join(
+    return _svg(len(flows) * ROW + 4, shapes, "What became of each source")
+
+
+def legend() -> Markup:
+    """What the colours of bars say."""
+    keys = Markup(" ").join(
         Markup('<span class=key style="background:{}"></span> {}').format(color, what) for what, color in FATES.items()
     )
-    return Markup("<p>{}</p>").format(legend) + _svg(len(flows) * ROW + 4, shapes, "What became of each source")
+    return Markup("<p>{}</p>").format(keys)
+
+
+def lengths(manifest: Manifest) -> Markup:
+    """How many documents there are of each length: columns, each of lengths twice those of the one before."""
+    found = manifest.lengths
+    bits = range(min(found, default=1), max(found, default=0) + 1)  # those between of which there is none as well
+    most = max((tally.documents for tally in found.values()), default=1)
+    width, high = WIDTH / max(len(bits), 1), 140
+    shapes = []
+    for place, each in enumerate(bits):
+        tally = found.get(each, Tally())
+        height = high * tally.documents / most
+        x, begins = place * width, _power_of_two(each - 1) if each else "0 B"
+        told = f"{tally.documents:,} documents of {begins} or more"
+        shapes.append(_rectangle(x + 1, 18 + high - height, width - 2, height, KEPT, told))
+        shapes.append(_text(x + width / 2, 13 + high - height, short(f"{tally.documents:,}", width + 7), "middle"))
+        shapes.append(_text(x + width / 2, high + 34, short(begins, width + 7), "middle"))
+    return _svg(high + 42, shapes, "Documents by length: each column begins at the length below it")
+
+
+def _power_of_two(exponent: int) -> str:
+    """So many bytes: "4 KiB"."""
+    return f"{2 ** (exponent % 10)} {('B', 'KiB', 'MiB', 'GiB')[exponent // 10]}"
 
 
 def _told(tally: Tally) -> str:
@@ -93,11 +122,11 @@ def _told(tally: Tally) -> str:
 
 
 def _text(x: float, y: float, text: str, side: str = "start") -> Markup:
-    return Markup("<text x={:.1f} y={} text-anchor={} fill=currentColor>{}</text>").format(x, y, side, text)
+    return Markup("<text x={:.1f} y={:.0f} text-anchor={} fill=currentColor>{}</text>").format(x, y, side, text)
 
 
 def _rectangle(x: float, y: float, width: float, height: float, color: str, told: str) -> Markup:
-    return Markup("<rect x={:.1f} y={} width={:.1f} height={} fill='{}'><title>{}</title></rect>").format(
+    return Markup("<rect x={:.1f} y={:.1f} width={:.1f} height={:.1f} fill='{}'><title>{}</title></rect>").format(
         x, y, width, height, color, told
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from stages.corpus.card import Card, Sample, Table, summary
-from stages.corpus.card_charts import by_source, fates, short, tree_map
+from stages.corpus.card_charts import by_source, fates, legend, lengths, short, tree_map
 
 TITLE_WIDTH = 600
 
@@ -43,9 +43,12 @@ def page(card: Card) -> str:
         Markup("<h2>What it holds</h2>"),
         _scroll(tree_map(card.manifest)),
         Markup("<h2>What became of what was read</h2><p>A click on a bar opens samples of what was dropped.</p>"),
+        legend(),
         _scroll(*_fates(card)),
         Markup("<h3>By source</h3>"),
         _scroll(by_source(card.manifest)),
+        Markup("<h2>How long its documents are</h2><p>Documents kept, by the bytes of their text.</p>"),
+        _scroll(lengths(card.manifest)),
         *(_table(table) for table in card.tables),
         *_families(card),
     ]
@@ -93,7 +96,7 @@ def _table(table: Table) -> Markup:
         Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row))
         for row in table.rows
     )
-    words = Markup(" class=words") if table.title == "Operations" else Markup("")
+    words = Markup(" class=words") if table.words else Markup("")
     return Markup("<h2>{}</h2><div class=scroll><table{}><tr>{}</tr>\n{}</table></div>").format(
         table.title, words, head, rows
     )

@@ -21,6 +21,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from stages.artifacts.manifest import Contamination
 from stages.base import Config, External, StageError
+from stages.corpus.deduplication.columns import among
 from stages.corpus.drafts import Drafts, Measure, texts
 from stages.corpus.index import Index, Judge, Ruling, covered, together
 from stages.corpus.readers.base import digest_of
@@ -89,7 +90,7 @@ class Decontaminate(Config):
                     rows = hits["row"].astype(np.int64) + first
                     hits, rows = hits[kept[rows]], rows[kept[rows]]
                     for task, runs in grams.items():
-                        for row in np.unique(rows[np.isin(hits["gram"], runs.hashes)]).tolist():
+                        for row in np.unique(rows[among(hits["gram"], runs.hashes)]).tolist():
                             if task not in found[row]:  # another piece may have told of it
                                 found[row].append(task)
                     if self.action == "cut":
@@ -140,7 +141,7 @@ class Overlaps(Measure):
         with (folder / HITS).open("wb") as file:
             for group in texts(drafts):
                 found = shingles(group, self.words)
-                places = np.flatnonzero(np.isin(found.hashes, looked_for))
+                places = np.flatnonzero(among(found.hashes, looked_for))
                 table = np.empty(len(places), HIT)
                 of = found.text_of(places)
                 table["row"], table["gram"] = first + of, found.hashes[places]
@@ -185,11 +186,11 @@ def _texts_of(path: Path, fields: frozenset[str]) -> Iterator[str]:
             data = file.read(FILE_LIMIT_BYTES + 1)
         if len(data) > FILE_LIMIT_BYTES:
             raise StageError(f"{path} is larger than {FILE_LIMIT_BYTES} bytes: not an evaluation set")
-        whole = data.decode()
+        whole = data.decode("utf-8-sig")
         if kind == "json":
             yield from _strings(json.loads(whole), fields)
         elif kind == "jsonl":
-            for line in whole.splitlines():
+            for line in whole.split("\n"):  # not at what else ends a line: it may stand in a text
                 if line.strip():
                     yield from _strings(json.loads(line), fields)
         else:

@@ -6,6 +6,7 @@ Codes are ROOTS' own: ISO 639-1 where there is one, else 639-3, and `zhs`, `zht`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["natural", "programming"]
@@ -91,6 +92,7 @@ ALIASES: dict[str, str] = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def canonical_code(tag: str) -> str:
     """The corpus's code for a language tag ("pt_BR" -> "pt", "zh-Hant-TW" -> "zht"); an unknown tag in lower case."""
     whole = tag.strip().lower().replace("_", "-")

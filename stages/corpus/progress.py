@@ -125,7 +125,7 @@ class Meter:
         shares = {name: self._done[name] / size for name, size in self._sizes.items() if size}
         told_of = [name for name, share in shares.items() if 0.0 < share < 0.9999]
         told_of = told_of or [name for name, share in shares.items() if not share]
-        told = {name: f"{int(100 * shares[name])}%" for name in told_of[:SHOWN]}
-        self._reporter.progress(
-            total, sum(self._sizes.values()), "bytes", **{self._what: f"{speed / 1e6:.1f} MB/s"}, **told
-        )
+        told = {self._what: f"{speed / 1e6:.1f} MB/s"}
+        for name in told_of[:SHOWN]:
+            told[f"source {name}" if name == self._what else name] = f"{int(100 * shares[name])}%"
+        self._reporter.progress(total, sum(self._sizes.values()), "bytes", **told)

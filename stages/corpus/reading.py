@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
 from stages.corpus.finished import finish
+from stages.corpus.languages import canonical_code
 from stages.corpus.ledger import Counts, Samples, reason
 from stages.corpus.operations.base import Apply, Draft, Drop
 from stages.corpus.progress import telling
@@ -155,7 +156,7 @@ class _ShardReader:
             path=candidate.path,
             url=candidate.url,
             license=candidate.license or self._source.license,
-            language=candidate.language or self._source.language,
+            language=canonical_code(candidate.language or self._source.language),
         )
         if candidate.refused is not None:
             return _Passed(draft, b"", (READ, candidate.refused), candidate.size, ())

@@ -76,10 +76,9 @@ def check_splits(manifest: Manifest) -> None:
 
 
 def report(ctx: Context, corpus: Corpus) -> None:
-    """Metrics, figures, warnings and the data card."""
+    """Metrics, warnings and the data card."""
     from stages.corpus.card import card_of, markdown, summary
     from stages.corpus.card_page import page
-    from stages.corpus.figures import flow_figure, tree_map_figure
 
     manifest = corpus.manifest
     card = card_of(corpus)
@@ -100,8 +99,6 @@ def report(ctx: Context, corpus: Corpus) -> None:
             **{f"dropped_{reason}_megabytes": tally.bytes / 1e6 for reason, tally in total.dropped.items()},
         }
     )
-    ctx.figure("corpus", flow_figure(manifest))
-    ctx.figure("tree_map", tree_map_figure(manifest))
     for warning in warnings(manifest):
         ctx.note(f"warning: {warning}")
 

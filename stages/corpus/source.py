@@ -21,7 +21,9 @@ class Source(Config):
 
     reader: AnyReader
     license: str = "unknown"  # of documents that bring none of their own, as are the two below
-    language: str = ""
+    language: str = (
+        ""  # a tag, as are those of documents; kept by the code of the corpus: "pt_BR" as "pt", "cpp" as "c++"
+    )
     weight: PositiveFloat = 1.0  # how much of it mixing takes, relative to its size
     rank: NonNegativeInt = 0  # of documents alike the one from the source of the smallest rank stays
     operations: tuple[AnyOperation, ...] = ()  # done to every document, in this order

@@ -42,7 +42,7 @@ class IngestCorpus(Stage):
     """Documents of every source, in two splits. Leaves Corpus."""
 
     headline: ClassVar[str | None] = "kept_megabytes"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
 
     sources: Mapping[SourceName, Source] = Field(min_length=1)
     min_characters: NonNegativeInt = 100  # of a text without the white space around it, after the operations

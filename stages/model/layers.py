@@ -11,10 +11,15 @@ from torch import Tensor, nn
 
 from stages.model.config import DecoderConfig
 from stages.model.quantized import QuantizedEmbedding, QuantizedExpertLinear, QuantizedLinear
+from stages.model.widened import LayerNorm, lookup
 
 
 class TiedEmbedding(nn.Embedding):
     """The token embedding, which is also the head: `logits` multiplies by the same matrix."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[...] tokens -> [..., hidden]"""
+        return lookup(input, self.weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocabulary]"""
@@ -31,7 +36,7 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """`x` [batch, length, hidden] with the vectors of `positions` [batch or 1, length] added."""
-        return x + F.embedding(positions + self.offset, self.weight)
+        return x + lookup(positions + self.offset, self.weight)
 
 
 class NoPositions(nn.Module):
@@ -75,7 +80,7 @@ def norm(config: DecoderConfig) -> nn.LayerNorm | nn.RMSNorm:
     """A normalisation of the hidden size."""
     if config.normalisation == "rms":
         return nn.RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-    return nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon, bias=config.biases)
+    return LayerNorm(config.hidden_size, config.layer_norm_epsilon, bias=config.biases)
 
 
 def embedding(config: DecoderConfig) -> TiedEmbedding | QuantizedEmbedding:

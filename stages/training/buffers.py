@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -42,32 +43,39 @@ class Buffers:
     optimizer: Home  # float32, [owned]: the moments; "master" where the weights are not the master weights
     pieces: list[Pieces] = field(default_factory=list)  # sums of gradients: whole, or one for each bucket of the shard
     leaf: Tensor | None = None  # the gradient of the micro-batch at work, float32, [padded]
-    missing: set[str] = field(default_factory=set)  # parameters that are not in it yet
+    missing: dict[str, Tensor] = field(default_factory=dict)  # where in it the parameters go that have not come yet
     gradient: Tensor | None = None  # of the whole batch, float32, [owned]
 
     def put_gradient(self, slot: Slot, gradient: Tensor) -> None:
         """One parameter's gradient of the micro-batch at work."""
         if self.leaf is None:
             self.leaf = self._empty_leaf()
-        self.leaf[slot.offset : slot.end].copy_(gradient.reshape(-1))
-        self.missing.discard(slot.name)
+        self.missing.pop(slot.name).copy_(gradient.reshape(-1))
 
     def take_gradient(self) -> Tensor:
         """The gradient of the micro-batch at work, zero where none has come; it is then no longer the group's."""
         leaf, self.leaf = self._empty_leaf() if self.leaf is None else self.leaf, None
-        for slot in self.layout.slots:
-            if slot.name in self.missing:
-                leaf[slot.offset : slot.end] = 0
+        for part in self.missing.values():
+            part.zero_()
+        self.missing = {}
         return leaf
 
     def _empty_leaf(self) -> Tensor:
         """Zero between the parameters alone: they come themselves, and clearing all would be one more pass over it."""
         leaf = torch.empty(self.full.numel(), dtype=torch.float32, device=self.full.device)
-        self.missing = {slot.name for slot in self.layout.slots}
-        ends = [slot.end for slot in self.layout.slots]
-        for end, following in zip(ends, [*(slot.offset for slot in self.layout.slots[1:]), len(leaf)], strict=True):
-            leaf[end:following] = 0
+        parts = leaf.split(self._stretches)
+        self.missing = {slot.name: part for slot, part in zip(self.layout.slots, parts[::2], strict=True)}
+        for gap in parts[1::2]:
+            if gap.numel():
+                gap.zero_()
         return leaf
+
+    @cached_property
+    def _stretches(self) -> list[int]:
+        """Elements of each parameter and of what is free after it."""
+        slots = self.layout.slots
+        starts = [*(slot.offset for slot in slots[1:]), self.full.numel()]
+        return [size for slot, end in zip(slots, starts, strict=True) for size in (slot.numel, end - slot.end)]
 
     def gradients(self) -> list[Tensor]:
         """Every gradient that is kept now: of the micro-batch at work, sums over a few, of the whole batch."""

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from stages.base import StageError
 from stages.training.collectives import Collectives
+from stages.training.materialise import stretch
 from stages.training.zero import ShardedModel
 
 FORMAT = 1
@@ -113,7 +115,7 @@ def latest(scratch: Path, digest: str, note: Callable[[str], None]) -> Saved | N
 def restore(scratch: Path, model: ShardedModel, digest: str, note: Callable[[str], None]) -> Saved | None:
     """Bring the model to the newest whole checkpoint; None if there is none. Every rank must call it.
 
-    Rank 0 checks the digests and chooses for all.
+    Rank 0 checks the digests and chooses for all; each rank reads what it owns.
     """
     collectives: Collectives = model.collectives
     saved = latest(scratch, digest, note) if collectives.rank == 0 else None
@@ -123,7 +125,7 @@ def restore(scratch: Path, model: ShardedModel, digest: str, note: Callable[[str
     path = place(scratch, step)
     for index in range(len(model.groups)):
         with _opened(path / file_name(index)) as reader:
-            model.restore(index, reader.get_tensor)
+            model.restore(index, partial(stretch, reader))
     return saved or Saved(path, step, _progress(path), ())
 
 

@@ -29,7 +29,9 @@ from stages.base import Rank
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Tags tell direct sends apart that are on their way at the same time: each kind has an order of its own.
 EXCHANGE, GATHER = 1, {"parameters": 2, "gradients": 3}
-SQUARED_AT_ONCE = 1 << 16  # elements: squares, and again in twice the width, stay in the cache
+
+
+Pending = tuple[int | None, dist.Work | None]  # the other rank, where it is one, and what is waited for
 
 
 class CollectiveError(RuntimeError):
@@ -52,19 +54,28 @@ class Collectives:
         self.seconds = 0.0
 
     @contextmanager
-    def _named(self, operation: str) -> Iterator[None]:
+    def _named(self, operation: str, other: int | None = None) -> Iterator[None]:
+        """Tells what fails inside, and which rank this one was waiting for, where it is one."""
         began = time.perf_counter()
         try:
             yield
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            who = "another rank" if other is None else f"rank {other}"
             raise CollectiveError(
-                f"rank {self.rank} of {self.ranks}: {operation} failed or stalled: another rank died, hangs, or "
-                f"cannot be reached ({reason}). Run again to go on from the last checkpoint; if ranks are only slow, "
-                "raise collective_timeout_s"
+                f"rank {self.rank} of {self.ranks}: {operation} failed or stalled: {who} died, hangs, waits for one "
+                f"that does, or cannot be reached ({reason}). Run again to go on from the last checkpoint; if ranks "
+                "are only slow, raise collective_timeout_s"
             ) from error
         finally:
             self.seconds += time.perf_counter() - began
+
+    def _await(self, work: Iterable[Pending], operation: str) -> None:
+        """Wait for the end of what has begun."""
+        for other, pending in work:
+            if pending is not None:
+                with self._named(operation, other):
+                    pending.wait()
 
     def exchange_later(
         self, rows: Sequence[Tensor], row_counts: Sequence[int], columns: slice, purpose: str = "gradients"
@@ -86,8 +97,7 @@ class Collectives:
             work, shards = begin(rows, own, row_counts, columns)
 
         def wait() -> list[Tensor]:
-            with self._named(f"exchange of {purpose}"):
-                _await(work)
+            self._await(work, f"exchange of {purpose}")
             return shards
 
         return wait
@@ -99,13 +109,9 @@ class Collectives:
         joined = [row] if len(parts[0]) * 2 == len(row) else parts
         self.sent_bytes[purpose] += sum(part.nbytes for part in joined)
         with self._named(f"exchange of {purpose}"):
-            work = [dist.all_reduce(part, async_op=True) for part in joined]
+            work = [(1 - self.rank, dist.all_reduce(part, async_op=True)) for part in joined]
 
-        def wait() -> None:
-            with self._named(f"exchange of {purpose}"):
-                _await(work)
-
-        return wait
+        return lambda: self._await(work, f"exchange of {purpose}")
 
     @property
     def has_reduce_scatter(self) -> bool:
@@ -122,37 +128,38 @@ class Collectives:
             work = dist.reduce_scatter_tensor(total, parts, async_op=True)
 
         def wait() -> Tensor:
-            with self._named(f"sum of {purpose}"):
-                _await([work])
+            self._await([(None, work)], f"sum of {purpose}")
             return total
 
         return wait
 
     def _exchange_directly(
         self, rows: Sequence[Tensor], own: list[Tensor], row_counts: Sequence[int], columns: slice
-    ) -> tuple[list[dist.Work | None], list[Tensor]]:
+    ) -> tuple[list[Pending], list[Tensor]]:
         """gloo's all-to-all would copy this rank's own shards and wake a thread of its own; direct sends from where
         gradients are take three quarters of its processor time."""
         width = columns.stop - columns.start
-        shards, work = [], []
+        shards: list[Tensor] = []
+        work: list[Pending] = []
         for other, count in enumerate(row_counts):
             come = own if other == self.rank else [self._empty(width) for _ in range(count)]
             shards += come
-            work += [dist.irecv(shard, other, tag=EXCHANGE) for shard in come if other != self.rank]
+            work += [(other, dist.irecv(shard, other, tag=EXCHANGE)) for shard in come if other != self.rank]
         for other in self._others():
-            work += [dist.isend(row.view(self.ranks, -1)[other, columns], other, tag=EXCHANGE) for row in rows]
+            sent = (row.view(self.ranks, -1)[other, columns] for row in rows)
+            work += [(other, dist.isend(part, other, tag=EXCHANGE)) for part in sent]
         return work, shards
 
     def _exchange_in_one(
         self, rows: Sequence[Tensor], own: list[Tensor], row_counts: Sequence[int], columns: slice
-    ) -> tuple[list[dist.Work | None], list[Tensor]]:
+    ) -> tuple[list[Pending], list[Tensor]]:
         width = columns.stop - columns.start
         outgoing = [row.view(self.ranks, -1)[to, columns] for to in range(self.ranks) for row in rows]
         incoming = self._empty(sum(row_counts) * width)
         counts, own_counts = [count * width for count in row_counts], [len(rows) * width] * self.ranks
         packed = torch.cat(outgoing) if outgoing else self._empty(0)
         work = dist.all_to_all_single(incoming, packed, counts, own_counts, async_op=True)
-        return [work], list(incoming.view(-1, width).unbind(0))
+        return [(None, work)], list(incoming.view(-1, width).unbind(0))
 
     def _empty(self, count: int) -> Tensor:
         return torch.empty(count, dtype=torch.float32, device=self.device)
@@ -183,32 +190,31 @@ class Collectives:
         if self.ranks == 1:
             return _nothing
         self.sent_bytes[purpose] += mine.numel() * mine.element_size() * (self.ranks - 1)
+        work: list[Pending]
         with self._named(f"gather of {purpose}"):
             if self.device.type == "cuda":
-                work = [dist.all_gather_into_tensor(full, mine.clone(), async_op=True)]
+                work = [(None, dist.all_gather_into_tensor(full, mine.clone(), async_op=True))]
             else:
                 others, tag = self._others(), GATHER[purpose]
-                work = [dist.irecv(parts[other], other, tag=tag) for other in others]
-                work += [dist.isend(mine, other, tag=tag) for other in others]
+                work = [(other, dist.irecv(parts[other], other, tag=tag)) for other in others]
+                work += [(other, dist.isend(mine, other, tag=tag)) for other in others]
 
-        def wait() -> None:
-            with self._named(f"gather of {purpose}"):
-                _await(work)
-
-        return wait
+        return lambda: self._await(work, f"gather of {purpose}")
 
     def gather_to_first(self, shard: Tensor) -> Tensor | None:
         """The shards of all ranks end to end, on rank 0; None elsewhere."""
         if self.ranks == 1:
             return shard
-        with self._named("gather of the training state"):
-            if self.rank:
+        operation = "gather of the training state"
+        if self.rank:
+            with self._named(operation, 0):
                 dist.send(shard, 0)
-                self.sent_bytes["state"] += shard.numel() * shard.element_size()
-                return None
-            full = shard.new_empty(self.ranks, shard.numel())
-            full[0] = shard
-            for other in range(1, self.ranks):
+            self.sent_bytes["state"] += shard.numel() * shard.element_size()
+            return None
+        full = shard.new_empty(self.ranks, shard.numel())
+        full[0] = shard
+        for other in range(1, self.ranks):
+            with self._named(operation, other):
                 dist.recv(full[other], other)
         return full.view(-1)
 
@@ -238,29 +244,20 @@ def _nothing() -> None:
     pass
 
 
-def _await(work: Iterable[dist.Work | None]) -> None:
-    for pending in work:
-        if pending is not None:
-            pending.wait()
-
-
 def sum_of_squares(shards: Sequence[Tensor], rows: int, collectives: Collectives) -> float:
     """The sum of squares over all ranks' shards, the same to the bit however elements are dealt out to ranks.
 
-    Squares are summed along rows of 64 elements, which no shard boundary cuts; row sums are then rounded to integers
-    at a scale that depends on the largest one only, and integers add up the same in any order. `rows` (of all ranks,
-    at least; the same number for every partition) bounds the sum. Returns infinity where a square is not finite.
+    Each row of 64 elements, which no shard boundary cuts, has a norm of its own (float32); the squares of those are
+    then rounded to integers at a scale that depends on the largest one only, and integers add up the same in any order.
+    `rows` (of all ranks, at least; the same number for every partition) bounds the sum. Returns infinity where a square
+    is not finite.
     """
     from stages.training.layout import ALIGNMENT
 
-    size = sum(len(shard) for shard in shards) // ALIGNMENT
-    sums, done = torch.empty(size, dtype=torch.float64, device=collectives.device), 0
-    for shard in shards:
-        for part in shard.split(SQUARED_AT_ONCE):
-            rows_of_part = part.square().view(-1, ALIGNMENT)
-            torch.sum(rows_of_part, 1, dtype=torch.float64, out=sums[done : done + len(rows_of_part)])
-            done += len(rows_of_part)
-    peak = sums.max().nan_to_num(nan=math.inf).view(1)
+    norms = [torch.linalg.vector_norm(shard.view(-1, ALIGNMENT), dim=1) for shard in shards]
+    sums = torch.cat(norms).double().square_()
+    del norms
+    peak = sums.max().nan_to_num(nan=math.inf, posinf=math.inf).view(1)  # left alone, infinity would become finite
     largest = float(collectives.agree(peak, "max"))
     if largest == 0 or math.isinf(largest):
         return largest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -34,14 +36,18 @@ def initial_weights(checkpoint: Checkpoint) -> InitialValues:
     def values(name: str, start: int, stop: int) -> Tensor:
         try:
             with safe_open(path, framework="pt") as reader:
-                part = reader.get_slice(name)
-                row = 1
-                for size in part.get_shape()[1:]:
-                    row *= size
-                first, last = start // row, -(-stop // row)
-                found: Tensor = part[first:last].reshape(-1)
+                return stretch(reader, name, start, stop).float()
         except (OSError, SafetensorError) as error:
             raise StageError(f"{path}: {name} cannot be read ({error})") from error
-        return found[start - first * row : stop - first * row].float()
 
     return values
+
+
+def stretch(reader: Any, name: str, start: int, stop: int) -> Tensor:
+    """Elements `start` to `stop` of a tensor in an opened safetensors file, in memory order: only the rows that they
+    are in are read."""
+    part = reader.get_slice(name)
+    row = math.prod(part.get_shape()[1:])
+    first = start // row
+    rows: Tensor = part[first : -(-stop // row)]
+    return rows.reshape(-1)[start - first * row : stop - first * row]

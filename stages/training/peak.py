@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.training.activations import Activations
-from stages.training.layout import Group, bucket_columns
+from stages.training.layout import ALIGNMENT, Group, bucket_columns
 from stages.training.tree import held_after, leaf_range
-
-SQUARED_AT_ONCE = 1 << 16  # stages.training.collectives.SQUARED_AT_ONCE, which can't be had without torch
 
 
 @dataclass(frozen=True)
@@ -199,9 +197,8 @@ def _largest_parameter(setting: Setting, place: int) -> int:
 
 
 def _norm(setting: Setting) -> int:
-    """All gradients, summed; squares of a stretch, and the sums of the rows of all."""
+    """All gradients, summed; and of each row of 64 elements its square, and that as an integer."""
     largest = max(max(sizes) for sizes in setting.closing if sizes)
     joined = 4 * largest // setting.ranks if setting.zero_stage > 1 else 0
-    rows = setting.elements // setting.ranks // 4
-    squares = 12 * min(SQUARED_AT_ONCE, largest // setting.ranks)
-    return setting.reduced(setting.elements) + max(joined, squares + rows)
+    rows = setting.elements // setting.ranks // ALIGNMENT
+    return setting.reduced(setting.elements) + max(joined, 16 * rows)

@@ -7,7 +7,7 @@ every number of ranks and every ZeRO stage: those are `Execution`, and never ent
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -151,6 +151,8 @@ class Execution(Config):
 
 class Training(Recipe, Execution):
     """What a stage that trains has of both."""
+
+    version: ClassVar[str] = "2"  # gradients are scaled, their norm taken and bfloat16 summed in another way
 
     @model_validator(mode="after")
     def _free_order_can_be_kept(self) -> Self:

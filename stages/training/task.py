@@ -44,6 +44,7 @@ class Task:
 
     `loss(model, samples)` is called with global sample numbers 0, 1, 2, ... (micro-batches of `micro_batch_size`); it
     maps them to data itself (`stages.training.order.shuffled`), and must depend on nothing else: no dropout, no state.
+    It goes through the model once: what it needs of it comes from one pass.
     """
 
     model: nn.Module  # on the meta device: without values, which each rank makes or reads for what it owns

@@ -68,6 +68,7 @@ class ShardedModel:
         self.leaves = recipe.micro_batches
         self._turn = 0  # micro-batches that this rank has done of the batch
         self.most_gradient_bytes = 0  # that were kept at once, between micro-batches and at the end of a step
+        self._passing = False  # whether the forward pass has come to the blocks
         self._open = 0  # groups, from the first, whose gradients of the micro-batch at work are not taken up
         self._coming: list[Callable[[], None]] = []  # stage 0: what waits for gradients that ranks give each other
         folder = Path(execution.offload_folder or scratch or tempfile.gettempdir())
@@ -126,6 +127,8 @@ class ShardedModel:
         """Gather and free around a block's passes, and close the groups after it when backward reaches it."""
 
         def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
+            if place == 1:
+                self._begin_pass()
             if self._gathering:
                 self._gathering.enter(place, 1)
             if place == 1:
@@ -144,6 +147,15 @@ class ShardedModel:
         block.register_forward_pre_hook(before)
         block.register_forward_hook(after)
 
+    def _begin_pass(self) -> None:
+        """Groups are freed and their gradients taken up when one pass has left them: a second would find them gone."""
+        if self._passing:
+            raise RuntimeError(
+                "the task's loss goes through the model more than once for a micro-batch: put all that it needs of it "
+                "through in one pass"
+            )
+        self._passing = True
+
     def _reach(self, place: int) -> None:
         """The backward pass has come to `place`: what is after it is done."""
         first_done = self._first_block + place
@@ -157,6 +169,7 @@ class ShardedModel:
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
         """One forward pass inside: for evaluation, under no_grad."""
+        self._passing = False
         if self._gathering:
             self._gathering.enter(0, 1)
         yield
@@ -309,14 +322,13 @@ class ShardedModel:
                         tensors[f"{state}/{slot.name}"] = full[slot.offset : slot.end].view(slot.shape)
         return tensors if self.collectives.rank == 0 else None
 
-    def restore(self, index: int, read: Callable[[str], Tensor]) -> None:
-        """Take over a group's state as `collect` gave it; `read` gives one tensor of it by name. A collective."""
+    def restore(self, index: int, read: InitialValues) -> None:
+        """Take over a group's state as `collect` gave it; `read` gives a range of one of its tensors. A collective."""
         buffers = self.groups[index]
         with buffers.states(changed=True) as states:
             for state, target in states.items():
                 for slot, start, stop in buffers.owned_parts():
-                    source = read(f"{state}/{slot.name}").reshape(-1)
-                    buffers.part(target, slot, start, stop).copy_(source[start:stop])
+                    buffers.part(target, slot, start, stop).copy_(read(f"{state}/{slot.name}", start, stop))
         self._begin_to_share(buffers)()
 
 

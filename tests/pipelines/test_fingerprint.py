@@ -145,6 +145,20 @@ def test_canonical_json_is_a_function_of_the_value(value: object) -> None:
     assert canonical_json(shuffled) == canonical_json(value)
 
 
+def test_changes_in_lists_name_the_entry() -> None:
+    step = build("demo", six_steps()).steps["a"]
+
+    def said(before: list[Any], after: list[Any]) -> list[str]:
+        old, new = ({"stage": "s", "version": "1", "inputs": {}, "fields": {"x": value}} for value in (before, after))
+        return changes(old, new, step)
+
+    entries = [{"name": "words", "minimum": 3}, {"name": "lines"}]
+    assert said(entries, [{"name": "words", "minimum": 5}, {"name": "lines"}]) == ["x[0].minimum 3 -> 5"]
+    assert said(entries, [entries[0], {"name": "lines", "version": "2"}]) == ["x[1].version (none) -> '2'"]
+    assert said(entries, entries[1:]) == ["x [{'name': 'words', 'minimum': 3}] -> []"]
+    assert said([[1, 2], [3]], [[1, 4], [3]]) == ["x[0][1] 2 -> 4"]
+
+
 def test_changes_name_the_field() -> None:
     def content(steps: dict[str, Any], name: str) -> tuple[Step, dict[str, Any]]:
         graph, found, payloads = build("demo", steps), {}, {}

@@ -20,7 +20,7 @@ from stages.base import ArtifactError, StageError
 from stages.model_tokenizer import ModelTokenizer
 from stages.tokenizer import ADVERSARIAL, TrainTokenizer, bloom_tokenizer, verify_round_trip
 from stages.tokens import TokenizeCorpus
-from tests.stages.corpus.examples import small_corpus
+from tests.stages.corpus.examples import ingest, small_corpus, write_lines
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.support import RecordingContext, run_stage, test_data
 
@@ -150,3 +150,16 @@ def test_every_language_of_the_declaration_of_human_rights_round_trips(
         texts = [json.loads(line)["text"] for line in lines]
     assert len(texts) > 100
     assert verify_round_trip(trained[0].load(), texts) > 100_000
+
+
+def test_text_full_of_special_tokens_is_learned_as_letters(tmp_path: Path) -> None:
+    """Merges that spell "</s>" would make of the letters the token that is already there by that name."""
+    words = ["<s>one</s>", "x<s>", "</s>y", "<pad><unk>", "see</s></s>"]
+    rows = [{"text": " ".join(words[(n + place) % 5] for place in range(40)) + f" {n}"} for n in range(60)]
+    corpus, _ = ingest(tmp_path, write_lines(tmp_path / "in.jsonl", rows))
+    stage = TrainTokenizer(corpus="corpus", vocab_size=300)
+    tokenizer, _ = run_stage(stage, {"corpus": corpus}, tmp_path / "tokenizer")
+    for row in rows:
+        ids = tokenizer.load().encode(row["text"]).ids
+        assert min(ids) >= 4
+    assert len(ids) < len(rows[-1]["text"]) / 2, "and the rest of such words is learned"

@@ -39,3 +39,13 @@ def gathered(shards: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray)
         here = np.flatnonzero(of == shard)
         found[here] = shards[shard][rows[here] - starts[shard]]
     return found
+
+
+def among(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Which values (bool) are among the ordered ones. For many of these: np.isin would sort them every time."""
+    import numpy as np
+
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    found: np.ndarray = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+    return found

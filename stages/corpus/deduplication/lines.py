@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
+from stages.corpus.deduplication.columns import among
 from stages.corpus.deduplication.rule import Rule
 from stages.corpus.drafts import Drafts, Measure
 from stages.corpus.index import Cuts, Index, Judge, Ruling, nothing_told
@@ -73,7 +74,7 @@ class TemplateLines(Rule):
                         spill.add(table["hash"], np.zeros(len(table), np.int64))
                     repeated = np.concatenate([np.empty(0, np.uint64), *frequent(spill, self.min_count)])
                 for table, first_row in _kept_lines(folders, members, index, kept):
-                    lines = table[_among(table["hash"], repeated)]
+                    lines = table[among(table["hash"], repeated)]
                     found.append(np.stack([lines["row"] + first_row, lines["start"], lines["stop"]], axis=1))
             rows, starts, stops = np.concatenate(found).astype(np.int64).T
             order = np.lexsort((starts, rows))
@@ -103,13 +104,3 @@ def _kept_lines(
         for place in range(0, file.stat().st_size, LINE_BYTES * LINES_AT_A_TIME):
             table = np.fromfile(file, LINE, LINES_AT_A_TIME, offset=place)
             yield table[kept[table["row"] + start]], start
-
-
-def _among(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Which values (bool) are among the ordered ones."""
-    import numpy as np
-
-    if not len(ordered):
-        return np.zeros(len(values), bool)
-    found: np.ndarray = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
-    return found

@@ -8,6 +8,7 @@ than asked are let go: bands choose what is looked at, not what is dropped.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from stages.corpus.measures.shingles import Shingles
 
 SIGNATURES = "minhash.bin"  # uint32 [bands, documents, rows]
+TURNED = 1 << 14  # documents of which the bands are put together at a time
 Library = Literal["rensa", "datasketch"]
 
 
@@ -45,10 +47,19 @@ class MinHash(Measure):
 
         from stages.corpus.measures.shingles import shingles
 
-        found = [self.signatures(shingles(group, self.shingle_words)) for group in texts(drafts)]
-        whole = np.concatenate([np.empty((0, self.bands * self.rows), np.uint32), *found])
-        whole.reshape(-1, self.bands, self.rows).transpose(1, 0, 2).tofile(folder / SIGNATURES)
-        return {"documents": len(whole)}
+        documents, band_bytes = 0, 4 * self.rows
+        with tempfile.TemporaryFile(dir=folder) as whole, (folder / SIGNATURES).open("wb") as by_band:
+            for group in texts(drafts):
+                found = self.signatures(shingles(group, self.shingle_words))
+                whole.write(found.tobytes())
+                documents += len(found)
+            whole.seek(0)
+            for start in range(0, documents, TURNED):
+                piece = np.frombuffer(whole.read(TURNED * self.bands * band_bytes), np.uint32)
+                for band, values in enumerate(piece.reshape(-1, self.bands, self.rows).transpose(1, 0, 2)):
+                    by_band.seek((band * documents + start) * band_bytes)
+                    by_band.write(values.tobytes())
+        return {"documents": documents}
 
     def signatures(self, found: Shingles) -> np.ndarray:
         """[texts, bands * rows] of uint32."""

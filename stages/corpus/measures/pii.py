@@ -55,6 +55,12 @@ _KNOWN_KEYS = tuple(
         ("sk-", r"sk-(?<!\wsk-)[A-Za-z0-9_-]{20,255}+"),  # model services
         ("k_", r"(?<!\w)[spr]k_(?:live|test)_[A-Za-z0-9]{16,255}+"),  # payment services
         ("xox", r"xox[abeoprs]-[A-Za-z0-9-]{10,255}+"),  # Slack
+        ("hf_", r"hf_(?<!\whf_)[A-Za-z0-9]{34}(?!\w)"),  # model and package hubs, until npm
+        ("pypi-", r"pypi-[A-Za-z0-9_-]{50,255}+"),
+        ("npm_", r"npm_(?<!\wnpm_)[A-Za-z0-9]{36}(?!\w)"),
+        ("glpat-", r"glpat-[A-Za-z0-9_-]{20,255}+"),  # GitLab
+        ("SG.", r"SG\.(?<!\wSG\.)[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?!\w)"),  # mail services
+        ("ya29.", r"ya29\.[A-Za-z0-9_-]{20,1024}+"),  # Google, for a while
         ("AIza", r"AIza[A-Za-z0-9_-]{35}(?!\w)"),  # Google
         ("eyJ", r"eyJ[A-Za-z0-9_-]{8,4096}+\.[A-Za-z0-9_-]{8,8192}+\.[A-Za-z0-9_-]{8,1024}+"),  # JSON Web Token
     )
@@ -74,6 +80,10 @@ _REACH = 1024  # characters before its sign in which the beginning of a key is l
 _CARD = re.compile(r"[0-9](?<![\w.,-][0-9])(?>(?:[ -]?[0-9]){12,18})(?![\w-]|[.,][0-9])")
 
 
+# What East Asian keyboards write for ASCII that is in addresses and keys; a character each, so places are the same.
+_FULL_WIDTH = re.compile("[\uff0d\uff0e\uff10-\uff19\uff20-\uff3a\uff3f\uff41-\uff5a]")
+
+
 class Found(NamedTuple):
     """One string: what kind it is, and its place in the text."""
 
@@ -84,6 +94,8 @@ class Found(NamedTuple):
 
 def find(text: str, kinds: tuple[Kind, ...] = KINDS, public_addresses_only: bool = False) -> list[Found]:
     """All strings of the given kinds, by place; none overlaps another."""
+    if not text.isascii():
+        text = _FULL_WIDTH.sub(lambda sign: chr(ord(sign[0]) - 0xFEE0), text)
     taken: list[Found] = []
     for kind in KINDS:
         if kind in kinds:

@@ -115,10 +115,10 @@ def uniform(text: str, *, keep_lines: bool) -> str:
     """Every kind of white space made one space, controls removed. `keep_lines`: newlines stay what they are."""
     kept = "\n" if keep_lines else ""
     spaces = {ord(space): " " for space in {*_WHITE_SPACE, *string.whitespace} - set(kept)}
-    uniform = text.strip().translate(spaces)
+    uniform = text.translate(spaces)
     if not keep_lines:
-        return _CONTROLS.sub("", uniform)
-    return "\n".join(_CONTROLS.sub("", line) for line in uniform.split("\n"))
+        return _CONTROLS.sub("", uniform).strip()
+    return "\n".join(_CONTROLS.sub("", line) for line in uniform.split("\n")).strip()
 
 
 def without_words(text: str, substrings: Sequence[str], longest: int | None) -> str:

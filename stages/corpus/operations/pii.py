@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ class RedactPii(Operation):
     Whole strings only, never a part of a word. Dates, versions, ISBNs, loopback addresses and netmasks stay. For code
     leave USER out: decorators look like names.
     """
+
+    version: ClassVar[str] = "2"
 
     operation: Literal["redact_pii"] = "redact_pii"
     kinds: tuple[KindName, ...] = Field(default=("EMAIL", "USER", "IP_ADDRESS", "KEY"), min_length=1)

@@ -40,6 +40,8 @@ class RootsTabled(Operation):
 class RootsModifiers(RootsTabled):
     """Makes white space uniform, removes controls, words that are parts of addresses, and over-long words."""
 
+    version: ClassVar[str] = "2"
+
     operation: Literal["roots_modifiers"] = "roots_modifiers"
     keep_lines: bool = True  # ROOTS made newlines spaces as well
 
@@ -52,7 +54,7 @@ class RootsModifiers(RootsTabled):
             _, numbers = of(draft)
             text = uniform(draft.text, keep_lines=self.keep_lines)
             if numbers.longest_word is not None or numbers.unwanted_in_words:
-                text = without_words(text, numbers.unwanted_in_words, numbers.longest_word)
+                text = without_words(text, numbers.unwanted_in_words, numbers.longest_word).strip()
             return changed(draft, text)
 
         return apply
@@ -62,10 +64,11 @@ class RootsQuality(RootsTabled):
     """Drops a document by one of ROOTS' eight statistics, the first that is out of its language's bounds.
 
     Number of words, character repetition, word repetition, special characters, stop words, flagged words, language
-    score and perplexity. A statistic that needs something not given (a list, a model) is left out, as ROOTS did.
+    score and perplexity. A statistic that needs something not given (a list, a model) is left out, as ROOTS did. So are
+    the stop words that are known of languages without parameters of their own: the default's bound fits no list.
     """
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     operation: Literal["roots_quality"] = "roots_quality"
     language_score: Literal["roots", "cld2", "off"] = "roots"  # the detector; ROOTS' thresholds are fastText's
@@ -76,7 +79,7 @@ class RootsQuality(RootsTabled):
     def function(self) -> Apply:
         from stages.corpus.measures import roots
 
-        of, score = self.lookup(), self._score()
+        of, score, tuned = self.lookup(), self._score(), self.parameters.languages().keys()
         perplexities = {code: model.perplexity() for code, model in self.language_models.items()}
 
         def statistics(draft: Draft) -> Iterator[Statistic]:
@@ -92,13 +95,10 @@ class RootsQuality(RootsTabled):
             yield "word_repetition", None, numbers.max_word_repetition, repetition
             special = partial(roots.special_character_ratio, text)
             yield "special_characters", None, numbers.max_special_characters, special
-            if listed := stop_words(code, self.stop_words.get(code)):
-                yield (
-                    "stop_words",
-                    numbers.min_stop_words,
-                    None,
-                    partial(roots.listed_ratio, lowered, listed, joined_by),
-                )
+            given = self.stop_words.get(code)
+            if listed := stop_words(code, given) if given or code in tuned else None:
+                ratio = partial(roots.listed_ratio, lowered, listed, joined_by)
+                yield "stop_words", numbers.min_stop_words, None, ratio
             if code in self.flagged_words:
                 flagged = partial(roots.listed_ratio, lowered, stop_words(code, self.flagged_words[code]), joined_by)
                 yield "flagged_words", None, numbers.max_flagged_words, flagged

@@ -14,7 +14,7 @@ from typing import Literal
 from stages.base import StageError
 from stages.corpus.readers.base import Candidate, digest_of
 from stages.corpus.readers.parquet import TEXT_KINDS
-from stages.corpus.readers.places import FilePart, content_digest
+from stages.corpus.readers.places import FilePart, content_digest, unchanged
 from stages.corpus.readers.position import following
 from stages.corpus.readers.records import RecordReader
 
@@ -44,7 +44,12 @@ class Datasets(RecordReader):
         import pyarrow as pa
 
         try:
-            with pa.memory_map(part.url) as file, following(file.tell), pa.ipc.open_stream(file) as stream:
+            with (
+                unchanged(part),
+                pa.memory_map(part.url) as file,
+                following(file.tell),
+                pa.ipc.open_stream(file) as stream,
+            ):
                 kinds = {field.name: str(field.type) for field in stream.schema}
                 columns = self.check_columns(part, kinds, TEXT_KINDS)
                 place = 0
@@ -80,7 +85,9 @@ def _files(folder: Path) -> Iterator[FilePart]:
             file = _below(folder, entry["filename"])
             if not file.is_file():
                 raise StageError(f"{folder / STATE} names {file.name}, which is not there")
-            yield FilePart(f"{folder.name}/{file.name}", file.stat().st_size, url=str(file))
+            found = file.stat()
+            name = f"{folder.name}/{file.name}"
+            yield FilePart(name, found.st_size, url=str(file), modified_ns=found.st_mtime_ns)
 
 
 def _below(folder: Path, name: str) -> Path:

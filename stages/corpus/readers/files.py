@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from stages.corpus.readers.base import Candidate, Part
@@ -10,6 +10,7 @@ from stages.corpus.readers.csv_files import Csv
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
 from stages.corpus.readers.places import FileReader
+from stages.corpus.readers.records import FieldName, Label
 from stages.corpus.readers.text import Text
 
 
@@ -17,7 +18,8 @@ class Files(FileReader):
     """Any of .txt .md .rst (a document a file), .jsonl .parquet .csv .tsv (a document a record)."""
 
     kind: Literal["files"] = "files"
-    text_field: str = "text"  # of records
+    text_field: str = "text"  # of records, as is the next
+    fields: Mapping[Label, FieldName] = {}
 
     def suffixes(self) -> tuple[str, ...]:
         return tuple(suffix for reader in self._readers() for suffix in reader.suffixes())
@@ -32,7 +34,7 @@ class Files(FileReader):
         return next(reader for reader in self._readers() if part.name.endswith(reader.suffixes()))
 
     def _readers(self) -> tuple[FileReader, ...]:
-        records = {"paths": self.paths, "text_field": self.text_field}
+        records = {"paths": self.paths, "text_field": self.text_field, "fields": self.fields}
         return (
             Text(paths=self.paths),
             JsonLines.model_validate(records),

@@ -39,7 +39,7 @@ class JsonLines(RecordReader):
             place = part.start
             if place:
                 stream.seek(place - 1)  # a line belongs to the range that its first byte is in
-                place += _rest_of_line(stream.readline, limit) - 1
+                place += _rest_of_line(stream.readline, limit, part.stop and part.stop - place) - 1
             while (part.stop is None or place < part.stop) and (line := stream.readline(limit)):
                 size = len(line)
                 if size == limit and not line.endswith(b"\n"):
@@ -57,10 +57,10 @@ class JsonLines(RecordReader):
         return self.candidate(part, place, record, len(line), max_bytes)
 
 
-def _rest_of_line(readline: object, limit: int) -> int:
-    """Reads to the end of a line, a bounded piece at a time; the number of bytes."""
+def _rest_of_line(readline: object, limit: int, enough: int | None = None) -> int:
+    """Reads to the end of a line in bounded pieces, or until it is more than `enough` bytes; how many it was."""
     size = 0
-    while piece := readline(limit):  # type: ignore[operator]
+    while (enough is None or size <= enough) and (piece := readline(limit)):  # type: ignore[operator]
         size += len(piece)
         if piece.endswith(b"\n"):
             break

@@ -34,6 +34,7 @@ class FilePart(Part):
     """A file to read, or a range of one."""
 
     url: str = ""  # an absolute local path, or a URL
+    modified_ns: int = 0  # of a local file, when it was found; 0: not known
 
 
 def _absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -126,8 +127,25 @@ def raw(part: FilePart) -> Iterator[BinaryIO]:
             with following(lambda: file.tell() - part.start):
                 yield file
     else:
-        with open(part.url, "rb", BUFFER_BYTES) as file, following(lambda: file.tell() - part.start):
+        with (
+            unchanged(part),
+            open(part.url, "rb", BUFFER_BYTES) as file,
+            following(lambda: file.tell() - part.start),
+        ):
             yield file
+
+
+@contextmanager
+def unchanged(part: FilePart) -> Iterator[None]:
+    """Raises StageError if a local file was changed since it was found: what was read is of neither version."""
+    _hold(part)
+    yield
+    _hold(part)
+
+
+def _hold(part: FilePart) -> None:
+    if part.modified_ns and os.stat(part.url).st_mtime_ns != part.modified_ns:
+        raise StageError(f"{part.url} was changed after the step began: run it again when nobody writes there")
 
 
 @contextmanager
@@ -145,10 +163,13 @@ def told(part: FilePart) -> Iterator[None]:
 
 def _local(pattern: str) -> Iterator[FilePart]:
     base = _base(pattern)
-    for match in sorted(glob.glob(pattern, recursive=True)):
+    # A file that links lead to as well goes by its shortest name, even where links make a circle.
+    for match in sorted(glob.glob(pattern, recursive=True), key=lambda path: (path.count(os.sep), path)):
         file = Path(match)
         if file.is_file():
-            yield FilePart(file.relative_to(base).as_posix(), file.stat().st_size, url=match)
+            found = file.stat()
+            name = file.relative_to(base).as_posix()
+            yield FilePart(name, found.st_size, url=match, modified_ns=found.st_mtime_ns)
 
 
 def _remote(pattern: str) -> Iterator[FilePart]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from stages.base import StageError
 from stages.corpus.operations.base import Drop
@@ -11,14 +13,18 @@ from stages.corpus.readers.base import Candidate, Part, too_long, usable
 from stages.corpus.readers.places import FilePart, FileReader
 
 NO_TEXT, NOT_A_RECORD = "no_text", "not_a_record"
-LABELS = ("path", "url", "package", "license", "language")
 BATCH_ROWS = 64
+
+Label = Literal["path", "url", "package", "license", "language"]
+LABELS: tuple[Label, ...] = get_args(Label)
+FieldName = Annotated[str, Field(min_length=1)]
 
 
 class RecordReader(FileReader):
     """Files of records. Their fields `path`, `url`, `package`, `license` and `language` are carried over."""
 
     text_field: str = "text"
+    fields: Mapping[Label, FieldName] = {}  # what records call these; "meta.lang" is `lang` within `meta`
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         """The candidates of a part, good and bad."""
@@ -26,23 +32,29 @@ class RecordReader(FileReader):
 
     def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
         assert isinstance(part, FilePart)
-        readable, total = False, 0
+        readable, total, fields = False, 0, ""
         for candidate in self.records(part, max_bytes):
-            readable = readable or candidate.refused is None or candidate.refused.rule not in (NO_TEXT, NOT_A_RECORD)
+            drop = candidate.refused
+            readable = readable or drop is None or drop.rule not in (NO_TEXT, NOT_A_RECORD)
+            if drop is not None and drop.rule == NO_TEXT:
+                fields = fields or str(drop.value)
             total += 1
             yield candidate
         whole = part.start == 0 and part.stop is None
         if total and whole and not readable:
             raise StageError(
-                f"{part.url}: none of its {total} records has a text in {self.text_field!r}: if the text has another "
-                "name, set reader.text_field; if the file is of another kind, take it out of reader.paths"
+                f"{part.url}: none of its {total} records has a text in {self.text_field!r}"
+                + f" (the first has {fields})" * bool(fields)
+                + ": if the text has another name, set reader.text_field; if the file is of another kind, take it out "
+                "of reader.paths"
             )
 
     def candidate(self, part: FilePart, place: int, record: object, size: int, max_bytes: int) -> Candidate:
         """What a record holds. `size`: the bytes that are dropped with one that has no text."""
-        if not isinstance(record, Mapping) or not isinstance(record.get(self.text_field), str):
-            return refused(part, place, Drop(NO_TEXT, "", self.text_field), size)
-        labels = {name: usable(record.get(name)) for name in LABELS}
+        if not isinstance(record, dict) or not isinstance(record.get(self.text_field), str):
+            fields = usable(", ".join(map(str, record))) if isinstance(record, dict) else ""
+            return refused(part, place, Drop(NO_TEXT, fields, self.text_field), size)
+        labels = {name: usable(_within(record, self.fields.get(name, name))) for name in LABELS}
         labels["path"] = labels["path"] or part.name
         # A lone surrogate in JSON ("\ud800") becomes bytes that are not UTF-8, for the first filter to find.
         data = record[self.text_field].encode("utf-8", "surrogatepass")
@@ -58,8 +70,30 @@ class RecordReader(FileReader):
             raise StageError(
                 f"{part.url} has no text column {self.text_field!r} (its columns: {found}): set reader.text_field"
             )
-        return [self.text_field, *(name for name in LABELS if name in columns and name != self.text_field)]
+        for label, field in self.fields.items():
+            if _column(field, columns) not in columns:
+                raise StageError(
+                    f"{part.url} has no column {field!r} (its columns: {', '.join(columns)}): correct "
+                    f"reader.fields.{label}"
+                )
+        wanted = (_column(self.fields.get(name, name), columns) for name in LABELS)
+        return list(dict.fromkeys((self.text_field, *(name for name in wanted if name in columns))))
 
 
 def refused(part: Part, place: int, drop: Drop, size: int) -> Candidate:
     return Candidate(b"", part.name, place, refused=drop, refused_bytes=size)
+
+
+def _within(record: Mapping[str, Any], field: str) -> object:
+    """What a record has in a field, or in one below others: "meta.lang"."""
+    if field in record or "." not in field:
+        return record.get(field)
+    found: object = record
+    for name in field.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _column(field: str, columns: Iterable[str]) -> str:
+    """The column that holds a field."""
+    return field if field in columns else field.partition(".")[0]

@@ -12,7 +12,7 @@ import numpy  # noqa: F401
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
-from stages.corpus import decisions, figures, result, writing  # noqa: F401
+from stages.corpus import card_page, decisions, result, writing  # noqa: F401
 from stages.corpus.deduplication import exact  # noqa: F401
 from stages.corpus.stage import IngestCorpus
 from tests.support import RecordingContext

@@ -110,6 +110,27 @@ def test_every_source_has_its_bar_and_every_rule_its_samples_under_it(corpus: Co
         assert str(escape(sample[:100])) in folded
 
 
+def test_lengths_are_a_column_each(corpus: Corpus) -> None:
+    text = (corpus.path / "pages" / "card.html").read_text()
+    lengths = [len(document.text.encode()).bit_length() for document in all_documents(corpus)]
+    for bits, count in Counter(lengths).items():
+        begins = {10: "512 B", 11: "1 KiB"}[bits]
+        assert f"<title>{count:,} documents of {begins} or more</title>" in text
+    assert text.count(" or more</title>") == max(lengths) - min(lengths) + 1
+
+
+def test_languages_of_roots_are_told_by_family(corpus: Corpus) -> None:
+    page = Page((corpus.path / "pages" / "card.html").read_text())
+    held = sorted({document.language for document in all_documents(corpus)})
+    assert "fr" in held
+    (european,) = (row for row in page.rows if row and row[0] == f"Indo-European: {len(held)} of 14")
+    assert all((f"({code})" in european[1]) == (code in held) for code in ("en", "fr", "hi"))
+    assert all((f"({code})" in european[2]) != (code in held) for code in ("en", "fr", "hi"))
+    markdown = (corpus.path / "pages" / "card.md").read_text()
+    assert f"## Languages of ROOTS: {len(held)} of 59" in markdown
+    assert "| Programming languages: 0 of 13 | (none) | C (c), C++ (c++)," in markdown
+
+
 def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
     text = (corpus.path / "pages" / "card.html").read_text()
     assert "source lost lost 100%" in text

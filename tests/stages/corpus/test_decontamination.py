@@ -118,6 +118,19 @@ def test_what_is_too_short_to_be_looked_for_is_counted_and_told(tmp_path: Path) 
     assert "| quiz.jsonl | 1 | 4 | 2 |" in (corpus.path / "pages" / "card.md").read_text()
 
 
+def test_lines_of_a_set_end_with_newlines_alone(tmp_path: Path) -> None:
+    """Other signs that end lines stand in texts; a byte order mark is none of them."""
+    rows = [{"q": f"{prose(101, 8)}\u2028{prose(102, 8)}\x85"}, {"q": prose(100, 20)}]
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "quiz.jsonl").write_bytes(b"\xef\xbb\xbf" + data.encode())
+    texts = [prose(number) for number in range(20)] + [row["q"] for row in rows]
+    path = write_lines(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    tasks = {"quiz": {"paths": [str(tmp_path / "quiz.jsonl")]}}
+    corpus, _ = ingest(tmp_path, path, decontaminate={"tasks": tasks})
+    found = corpus.manifest.contamination["quiz"]
+    assert (found.documents, found.texts, found.too_short) == (2, 2, 0)
+
+
 @pytest.mark.parametrize(("name", "data"), [("quiz.json", b"{"), ("quiz.txt", b"\xff"), ("quiz.jsonl.gz", b"no gzip")])
 def test_a_set_that_can_not_be_read_is_one_clear_error(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)

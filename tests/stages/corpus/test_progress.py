@@ -61,6 +61,20 @@ def test_a_meter_sees_what_workers_tell_of_their_shards(tmp_path: Path) -> None:
     assert not list((tmp_path / UNDER_WAY).iterdir())
 
 
+def test_a_source_may_be_called_as_what_is_told(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Telling(RecordingContext):
+        def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None:
+            told.append(info)
+
+    named = [Shard(place, name, (Part("p", 100),)) for place, name in enumerate(("read", "done", "total", "unit"))]
+    with Meter(Telling(tmp_path, tmp_path), "read", named, tmp_path) as meter:
+        meter.finished(1)
+    assert told[0] == {"read": "0.0 MB/s", "source read": "0%", "done": "0%", "total": "0%", "unit": "0%"}
+    assert told[-1].keys() == {"read", "source read", "total", "unit"}
+
+
 def test_what_killed_workers_left_and_garbage_is_not_taken_for_progress(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path, tmp_path)
     (tmp_path / UNDER_WAY).mkdir()

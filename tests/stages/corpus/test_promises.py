@@ -55,9 +55,22 @@ def test_the_number_of_workers_never_changes_a_byte(ray_session: Executor, tmp_p
     values = many(tmp_path / "in")
     english = {"operation": "perplexity", "model": "ngram", "languages": ["en"], "maximum_percentile": 50}
     values["sources"]["web"]["operations"].append(english)
+    like = write_lines(tmp_path / "in" / "like.jsonl", [{"text": f"{prose(n, 60)} once more"} for n in range(40)])
+    same = write_lines(tmp_path / "in" / "same.jsonl", [{"text": prose(n, 60)} for n in range(40)])
+    values["sources"]["like"] = source(like, same, rank=2)
+    (tmp_path / "quiz.txt").write_text(prose(3, 20))
+    rules = ({"rule": "exact"}, {"rule": "url"}, {"rule": "near", "bands": 10, "rows": 2}, {"rule": "simhash"})
+    values |= {
+        "deduplicate": [*rules, {"rule": "lines", "min_count": 2}, {"rule": "substrings"}],
+        "decontaminate": {"tasks": {"quiz": {"paths": [str(tmp_path / "quiz.txt")]}}},
+        "validation_documents_per_language": 30,
+        "limit_bytes": 50_000,
+        "min_characters": 10,
+    }
     training = TrainNgram(corpus="corpus", order=3, table_bits=12)
     models = {"ngram": run_stage(training, {"corpus": small_corpus(tmp_path / "good")}, tmp_path / "ngram")[0]}
-    for workers in (1, 2):
+    for workers in (1, 2):  # of 2 with as little memory for decisions as there may be
+        values["memory_bytes"] = 1 << (30 if workers == 1 else 0)
         work = partial(ingest_on, {**values, "workers": workers}, models, tmp_path / str(workers))
         ended, said = run(ray_session, work, Demand(task=Resources(cpus=0)))
         assert ended.state == "done", ended
@@ -70,6 +83,10 @@ def test_the_number_of_workers_never_changes_a_byte(ray_session: Executor, tmp_p
     by_perplexity = [(row["source"], row["language"]) for row in dropped if row["operation"] == "perplexity"]
     assert len(by_perplexity) > 20
     assert set(by_perplexity) == {("web", "en")}
+    total = corpus.manifest.total
+    told = {reason.partition(".")[2] for reason in total.dropped}
+    assert told >= {"exact", "near", "evaluation_set", "over"}
+    assert total.trimmed["deduplicate.substrings"] > 0
 
 
 def test_every_source_and_language_is_conserved_and_every_drop_is_in_the_ledger(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
             records.append({"text": "short", "path": f"{name}/{file}/short.txt", "url": "https://short.org/x"})
             write_lines(folder / name / f"{file}.jsonl", records)
         sources[name] = source(folder / name / "*.jsonl", rank=rank)
-    return ingest(folder, sources=sources, shard_bytes=14_000)[0]
+    return ingest(folder, sources=sources, shard_bytes=14_000, samples_per_rule=200)[0]  # every copy is a sample
 
 
 def remove(

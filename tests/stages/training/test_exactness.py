@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from stages.training import checkpoints, meters
 from stages.training.collectives import Collectives
 from stages.training.loop import train
-from stages.training.recipe import Execution
-from stages.training.task import TrainingResult
+from stages.training.recipe import Execution, Recipe
+from stages.training.task import Loss, Task, TrainingResult, TrainingSpec
 from stages.training.zero import ShardedModel
-from tests.stages.training.toy import RECIPE, Heard, Workers, alone, build, spec
+from tests.stages.training.toy import RECIPE, Heard, Workers, alone, build, sample, spec
 
 
 def state(result: TrainingResult) -> dict[str, torch.Tensor]:
@@ -112,9 +114,11 @@ def test_saving_memory_changes_no_bit(
 def test_recomputing_keeps_less(tmp_path: Path) -> None:
     """Bytes that tensors take when the backward pass is about to begin."""
     kept = {}
-    ways = [("none", "none"), ("selective", "none"), ("full", "none"), ("full", "file")]
+    ways = [("none", "none"), ("selective", "none"), ("every third", "none"), ("full", "none"), ("full", "file")]
     for mode, place in ways:
         fields = {"recompute": mode, "offload_activations": place, "offload_folder": str(tmp_path)}
+        if mode == "every third":
+            fields |= {"recompute": "full", "recompute_every": "3"}
         task = build(RECIPE, width=64, blocks=6)
         model = ShardedModel(task, RECIPE, Execution.model_validate(fields), Collectives())
         model.initialise(task.initial)
@@ -123,14 +127,55 @@ def test_recomputing_keeps_less(tmp_path: Path) -> None:
                 loss = task.loss(task.model, range(16)).total
             loss.backward()
         kept[mode, place] = found.kept
+    every_third = kept.pop(("every third", "none"))
     assert list(kept.values()) == sorted(kept.values(), reverse=True)
     inputs = 16 * RECIPE.sequence_length * 64 * 4
     # Of a block: norm in and out, and the wide layer before and after its activation; or one of each; or the input.
     assert kept["none", "none"] - kept["full", "none"] > 6 * 6 * inputs
     assert kept["selective", "none"] - kept["full", "none"] > 6 * 2.9 * inputs
+    saved = (kept["none", "none"] - every_third) / (kept["none", "none"] - kept["full", "none"])
+    assert saved == pytest.approx(2 / 6, abs=0.05)
     assert kept["full", "none"] - kept["full", "file"] > 4.9 * inputs
 
 
 def test_it_learns(reference: dict[str, tuple[TrainingResult, Heard]], tmp_path: Path) -> None:
     result = train(alone(), spec(tmp_path, RECIPE.model_copy(update={"steps": 60})))
     assert result.validation_loss < 0.75 * result.initial_validation_loss
+
+
+def build_uneven(recipe: Recipe) -> Task:
+    """The toy, where a sample predicts its first targets only: 1 to 8 of them, the first of a batch the fewest."""
+    task = build(recipe)
+
+    def loss(model: torch.nn.Module, numbers: Any) -> Loss:
+        tokens = torch.stack([sample(number, recipe.sequence_length) for number in numbers])
+        predicted = torch.tensor([1 + number % 16 // 2 for number in numbers])
+        wanted = torch.arange(recipe.sequence_length) < predicted[:, None]
+        logits = model(tokens[:, :-1])[wanted]
+        return Loss(cross_entropy(logits, tokens[:, 1:][wanted], reduction="sum"), int(predicted.sum()))
+
+    return replace(task, loss=loss, metric_names=())
+
+
+def test_every_target_of_a_batch_weighs_the_same(workers: Workers, tmp_path: Path) -> None:
+    """However it is cut: eight uneven micro-batches on three ranks are one of all samples."""
+    heard = Heard()
+    arguments: dict[str, Any] = {"arguments": {}, "identity": "uneven", "execution": Execution(zero_stage=2)}
+    cut, whole = (
+        TrainingSpec(f"{__name__}:build_uneven", recipe=recipe, scratch=str(tmp_path / name), **arguments)
+        for name, recipe in (("cut", RECIPE), ("whole", RECIPE.model_copy(update={"micro_batch_size": 16})))
+    )
+    [(result, heard_of_cut), *_] = workers.gang(train, cut, ranks=3)
+    wanted = train(alone(heard), whole)
+    assert result.tokens == wanted.tokens == RECIPE.steps * 2 * sum(range(1, 9))
+    for name in ("loss", "gradient_norm"):
+        assert heard_of_cut.curve(name) == pytest.approx(heard.curve(name), rel=1e-5)
+
+
+def test_a_loss_that_goes_through_the_model_twice_is_refused() -> None:
+    """The groups of the first pass would be closed before the gradients of the second have come."""
+    task = build(RECIPE)
+    model = ShardedModel(task, RECIPE, Execution(zero_stage=0), Collectives())
+    model.initialise(task.initial)
+    with pytest.raises(RuntimeError, match="goes through the model more than once"), model.micro_batch(0):
+        (task.loss(task.model, range(2)).total + task.loss(task.model, range(2, 4)).total).backward()

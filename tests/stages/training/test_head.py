@@ -42,3 +42,18 @@ def test_large_logits_do_not_overflow(model: Decoder) -> None:
 
 def test_the_planner_knows_the_chunk() -> None:
     assert activations.HEAD_ROWS == head.ROWS
+
+
+def test_gradients_in_bfloat16_lose_nothing_to_the_number_of_tokens() -> None:
+    """4096 tokens, most with the same target: both gradients beside those in double precision of the same values."""
+    torch.manual_seed(0)
+    model = Decoder(DecoderConfig(vocab_size=101, hidden_size=24, layers=1, heads=2)).bfloat16()
+    hidden = torch.randn(4096, 24).bfloat16().requires_grad_()
+    targets = (torch.rand(4096) ** 8 * 101).long()
+    found = torch.autograd.grad(head.cross_entropy(model, hidden, targets), [hidden, model.head_weight])
+    wide, weight = (tensor.detach().double().requires_grad_() for tensor in (hidden, model.head_weight))
+    plain = functional.cross_entropy(wide @ weight.T, targets, reduction="sum")
+    bounds = (2**-7, 2**-8)  # summed in bfloat16, the weight's would be off by 1.4 times the second
+    for gradient, expected, bound in zip(found, torch.autograd.grad(plain, [wide, weight]), bounds, strict=True):
+        assert gradient.dtype == torch.bfloat16
+        assert (gradient.double() - expected).norm() < bound * expected.norm()

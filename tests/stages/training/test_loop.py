@@ -3,6 +3,7 @@ what a step is said to cost, and compiled blocks."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from stages.base import StageError, Stopped
 from stages.training import loop
 from stages.training.guard import fault
 from stages.training.loop import train
+from stages.training.progress import Progress
 from stages.training.ramp import BatchSizeRamp
 from stages.training.recipe import Execution, Recipe
 from stages.training.stopping import reached
+from stages.training.sums import Means
 from stages.training.task import TrainingResult
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Heard, Toy, Workers, alone, spec
@@ -104,6 +107,19 @@ def test_what_a_spike_is() -> None:
     assert fault(RECIPE, losses, norms, 99.0, 99.0) is None  # no factor, no guard
 
 
+def test_the_window_of_a_spike_moves_on() -> None:
+    """After eight batches of another kind the ones before them count no more."""
+    recipe = changed(loss_spike_factor=2.0, spike_window=8)
+    progress = Progress()
+    for loss in [1.0] * 9 + [1.9] * 8:
+        assert progress.take(recipe, 16, Means(128, loss, {}, {}), 1.0) is None
+    assert progress.recent == [[1.9, 1.0]] * 8
+    assert progress.take(recipe, 16, Means(128, 3.7, {}, {}), 1.0) is None
+    assert progress.take(recipe, 16, Means(128, 3.9, {}, {}), 1.0) == "loss 3.9 is more than 2 times the median 1.9"
+    assert progress.recent[-1] == [3.7, 1.0]
+    assert (progress.step, progress.updates, progress.skipped, progress.samples) == (19, 18, 1, 19 * 16)
+
+
 def test_a_spike_is_skipped_and_survives_a_restart(workers: Workers, tmp_path: Path) -> None:
     """Sample 161 is in batch 11 of 16 samples each. Skipping it, training is as if its gradient had not been there."""
     recipe = changed(steps=12, loss_spike_factor=5.0, spike_window=8, validation_every=12)
@@ -137,6 +153,7 @@ def test_what_ends_training() -> None:
     assert reached(recipe, 1, [3.0, 1.4]) == "validation loss 1.4 (stop_at_validation_loss)"
     assert reached(recipe, 1, [3.0, 2.0, 2.5, float("nan")]) == "2 validations without a lower loss (patience)"
     assert reached(recipe, 1, [3.0, 2.0, 2.5, 1.9, 2.0]) is None
+    assert reached(recipe, 1, [3.0, 2.0, 2.0, 2.0]) == "2 validations without a lower loss (patience)"
     assert reached(RECIPE, 10**9, [0.0]) is None
 
 
@@ -161,6 +178,20 @@ def test_it_ends_by_the_clock_and_says_that_this_is_not_reproducible(workers: Wo
     assert results[0].ended == results[1].ended == "0.3 s (stop_after_s): not reproducible"
     assert Path(results[0].checkpoint).is_dir()
     assert results[0].validation_curve[-1][0] == results[0].steps
+
+
+def test_the_clock_counts_what_was_before_a_restart(tmp_path: Path) -> None:
+    """An attempt that has no time left takes one step more, and no second."""
+    recipe = changed(steps=10**6, stop_after_s=1000.0, validation_every=10**6)
+    with pytest.raises(Stopped):
+        train(alone(Heard(stop_after=2)), spec(tmp_path, recipe))
+    state_file = tmp_path / "checkpoints" / "step-00000002" / "state.json"
+    state_of_run = json.loads(state_file.read_text())
+    assert 0 < state_of_run["progress"]["seconds"] < 1000
+    state_of_run["progress"]["seconds"] = 1000.0
+    state_file.write_text(json.dumps(state_of_run))
+    result = train(alone(), spec(tmp_path, recipe))
+    assert (result.steps, result.ended) == (3, "1000 s (stop_after_s): not reproducible")
 
 
 # -- what a step costs

@@ -121,6 +121,14 @@ def test_a_layout_is_aligned_and_covers_its_parameters(shapes: list[tuple[int, .
     assert group.padded(ranks) - group.size < layout.ALIGNMENT * ranks
 
 
+def test_what_decays_is_matrices_alone() -> None:
+    """An expert's biases are stacked to a matrix, and are biases still."""
+    names = {"mlp.dense.weight": (4, 8), "mlp.experts.weight": (3, 4, 8), "word_embeddings.weight": (9, 4)}
+    assert all(layout.is_decayed(name, shape) for name, shape in names.items())
+    others = {"mlp.dense.bias": (4,), "mlp.experts.bias": (3, 4), "ln_f.weight": (4,), "ln_f.bias": (4,)}
+    assert not any(layout.is_decayed(name, shape) for name, shape in others.items())
+
+
 # -- sums in a tree
 
 
@@ -174,11 +182,12 @@ def test_the_sum_of_squares_does_not_depend_on_the_cut(rows: int, seed: int, mag
     assert whole == pytest.approx(float(values.double().square().sum()), rel=1e-6)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
-def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float) -> None:
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("places", [[77], [3, 77]])
+def test_a_sum_of_squares_that_is_not_finite_says_so(bad: float, places: list[int]) -> None:
     values = torch.ones(128)
-    values[77] = bad
-    assert math.isinf(sum_of_squares([values], 2, Collectives()))
+    values[places] = bad
+    assert sum_of_squares([values], 2, Collectives()) == math.inf
 
 
 def test_exchanges_land_when_there_is_no_room_for_the_next() -> None:

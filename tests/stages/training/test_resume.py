@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from stages.base import Rank, StageError, Stopped
 from stages.training import checkpoints
+from stages.training.collectives import Collectives
 from stages.training.loop import train
+from stages.training.materialise import stretch
 from stages.training.recipe import Execution
 from stages.training.task import Task, TrainingResult, TrainingSpec
+from stages.training.zero import ShardedModel
 from tests.stages.training import toy
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Heard, Workers, alone, spec
@@ -192,3 +197,46 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
     for name, weight in plain.items():
         shrunk = weight * (1 - 0.5 * RECIPE.learning_rate) if weight.dim() > 1 else weight
         assert decayed[name].allclose(shrunk, rtol=1e-5, atol=1e-9), name
+
+
+def test_a_rank_reads_what_it_owns_of_a_checkpoint(tmp_path: Path) -> None:
+    """All parts of it, and nothing else: four ranks read the state once between them."""
+    path = Path(train(alone(), spec(tmp_path)).checkpoint)
+    wanted = checkpoints.weights(path)
+    read = dict.fromkeys(wanted, 0)
+
+    def reading(file: Path) -> Any:
+        def values(name: str, start: int, stop: int) -> torch.Tensor:
+            read[name.split("/", 1)[1]] += stop - start
+            with safe_open(file, framework="pt") as reader:
+                return stretch(reader, name, start, stop)
+
+        return values
+
+    for rank in range(4):
+        model = ShardedModel(toy.build(RECIPE), RECIPE, Execution(zero_stage=3), Collectives(rank, 4))
+        for index, buffers in enumerate(model.groups):
+            model.restore(index, reading(path / checkpoints.file_name(index)))
+            with buffers.states() as states:
+                for slot, start, stop in buffers.owned_parts():
+                    expected = wanted[slot.name].reshape(-1)[start:stop]
+                    assert torch.equal(buffers.part(states["master"], slot, start, stop), expected)
+    assert read == {name: 3 * tensor.numel() for name, tensor in wanted.items()}
+
+
+def build_later(recipe: Any, first: int) -> Task:
+    """The toy, whose data begins at sample `first`."""
+    task = toy.build(recipe)
+    return replace(task, loss=lambda model, numbers: task.loss(model, [number + first for number in numbers]))
+
+
+def test_a_skipped_batch_is_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """But for the learning rate, which follows steps: the optimizer does not count it."""
+    fields = {"schedule": "constant", "warmup_steps": 0}
+    skipping = RECIPE.model_copy(update=fields | {"steps": 3})
+    result = train(alone(), spec(tmp_path / "skipping", skipping, poisoned=(3,)))
+    assert result.skipped == 1
+    later = RECIPE.model_copy(update=fields | {"steps": 2})
+    arguments = {"first": RECIPE.global_batch_size}
+    wanted = TrainingSpec(f"{__name__}:build_later", arguments, "toy", later, Execution(), str(tmp_path / "later"))
+    assert_same(state(result), state(train(alone(), wanted)))

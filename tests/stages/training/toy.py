@@ -135,7 +135,7 @@ class Heard:
     notes: list[str] = field(default_factory=list)
     stop_after: int | None = None
 
-    def progress(self, done: float, total: float, unit: str = "", **info: float | str) -> None:
+    def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None:
         pass
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,16 @@ from pydantic import TypeAdapter
 
 from stages.corpus import spill
 from stages.corpus.decontamination import Decontaminate
+from stages.corpus.deduplication.exact import LetterKeys
+from stages.corpus.deduplication.lines import LineHashes
+from stages.corpus.deduplication.minhash import MinHash
 from stages.corpus.deduplication.registry import AnyRule
-from stages.corpus.drafts import Drafts
+from stages.corpus.deduplication.simhash import SimHash
+from stages.corpus.deduplication.substrings import Bytes
+from stages.corpus.deduplication.url import Addresses
+from stages.corpus.drafts import Drafts, Measure
 from stages.corpus.index import Index, Judge
+from stages.corpus.splitting import Labels
 from tests.stages.corpus.deduplication.support import drafts_of, index_of
 from tests.stages.corpus.examples import prose
 
@@ -111,3 +119,35 @@ def test_a_larger_corpus_takes_no_more_memory_but_for_its_documents(
         peaks.append(tracemalloc.get_traced_memory()[1] - 6 * cuts)
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 100 * (counts[1] - counts[0]) + 0.5 * peaks[0], peaks
+
+
+MEASURES: dict[str, Measure] = {
+    "near": MinHash(bands=14, rows=8, shingle_words=5, seed=1, library="rensa"),
+    "simhash": SimHash(window_words=6),
+    "lines": LineHashes(min_characters=3),
+    "substrings": Bytes(),
+    "url": Addresses(),
+    "letters": LetterKeys(),
+    "languages": Labels(),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measuring_a_longer_shard_takes_no_more_memory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times the documents in one shard, which may be one compressed file: less than 16 bytes more for each."""
+    monkeypatch.setattr("stages.corpus.deduplication.minhash.TURNED", 100)
+    texts = [f"{prose(number, 12)}\n{prose(number % 7, 5)}" for number in range(200)]
+    columns = {"text": texts, "url": ["http://a.org/b"] * len(texts), "language": ["en"] * len(texts)}
+    batch = pa.record_batch(columns)
+    peaks = []
+    for times in (4, 4, 16):  # the first time, what is made once
+        folder = tmp_path / f"{len(peaks)}"
+        folder.mkdir()
+        gc.collect()
+        tracemalloc.start()
+        MEASURES[name].measure(iter([batch] * times), folder)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.1 * peaks[1] + 16 * 12 * len(texts), peaks

@@ -59,6 +59,7 @@ def test_kikuyu_is_not_kamba() -> None:
     kamba = "Andũ onthe nĩmasyaawa me athasye na maianene, nĩmanengetwe kĩlĩko na wasya wa ngoo, na maĩlwa nĩ kũtwĩa."
     detect = detector("cld2")
     assert detect(kikuyu)[0].language == "ki"
+    assert detect(kikuyu.replace("ĩ", "\u1fd6").replace("ũ", "\u1fe6"))[0].language == "ki"
     assert detect(kamba)[0].language != "ki"
 
 

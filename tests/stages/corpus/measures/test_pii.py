@@ -16,15 +16,21 @@ def found(text: str, **options: bool) -> list[tuple[str, str]]:
     return [(kind, text[start:end]) for kind, start, end in find(text, **options)]  # type: ignore[arg-type]
 
 
+def full_width(written: str) -> str:
+    """As East Asian keyboards write ASCII."""
+    return "".join(chr(ord(sign) + 0xFEE0) for sign in written)
+
+
 PLANTED = {
     "EMAIL": (
         "anna@example.org", "a.b+c@sub-domain.example.co.uk", "root@localhost", "x@[192.0.2.1]", "o'neil@example.com",
         '"odd"@example.com', "почта@пример.рф", "1234.5678@host.example", "a@b@example.com", "...@example.com",
+        "anna\uff20example\uff0eorg", full_width("anna@example.org"),
     ),
     "USER": ("@anna_k", "@user-name", "@имя", "@abc"),
     "IP_ADDRESS": (
         "8.8.8.8", "192.168.17.4", "203.0.113.255", "2001:db8:85a3::8a2e:370:7334", "fe80::1ff:fe23:4567:890a%eth0",
-        "2001:0db8:0000:0000:0000:ff00:0042:8329", "::ffff:192.0.2.128",
+        "2001:0db8:0000:0000:0000:ff00:0042:8329", "::ffff:192.0.2.128", full_width("8.8.8.8"),
     ),
     "KEY": (
         "AKIAIOSFODNN7EXAMPLE", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "AIzaSyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY",
@@ -32,6 +38,10 @@ PLANTED = {
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9",
         "5686ae05b8d5e6eb569995e3e4fb2751", "550e8400-e29b-41d4-a716-446655440000", "a1b2c3d4",
         "ABCD1-EFGH2-IJKL3", "4111 1111 1111 1111", "5500-0000-0000-0004",
+        "hf_" + "aBcDeFgHiJ" * 3 + "kLmN", "npm_" + "abcdefghi" * 4, "glpat-ABCDEFGHIJKLMNOPQRST",
+        "pypi-" + "AgEIc" * 10,
+        "SG." + "ngeVfQFYQlKUabcdefghij." + "TwLiGABfDHoTfkqeFtAmbihYzrnopKcsabcdefghijk",
+        "ya29.abcdefghijklmnopqrstuv",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nabc=\n-----END RSA PRIVATE KEY-----",
     ),
 }  # fmt: skip
@@ -66,6 +76,7 @@ def test_what_is_planted_is_found_whole_wherever_it_stands(kind: str, written: s
         "state-of-the-art-thing", "x86_64-linux-gnu", "C6H12O6", "h264 and mp3", "A4 B5", "UTF-8", "covid-19",
         "1 234 567 890 123", "3.14159265358979", "+1 (555) 123-4567", "123 456 789", "1914 1915 1916 1917",
         "5 @ 3 each", "@", "a@", "@@", "@ab", "foo@@bar", "http://example.org/path?query=value",
+        full_width("@"), full_width("1998") + "年", full_width("@") + "東京", full_width("12:30"),
         "0000000000000000", "0000 0000 0000 0000",
     ],
 )  # fmt: skip

@@ -63,3 +63,19 @@ def test_extraction_from_news_pages_is_accurate_and_no_worse_than_the_library_al
     assert len(ours) == 45
     assert sum(ours) / len(ours) >= 0.95
     assert min(alone) >= -0.02
+
+
+def test_precision_takes_less_of_what_is_around_a_text_than_recall() -> None:
+    folder = test_data("html-extraction")
+    gold = json.loads((folder / "ground-truth.json").read_text())
+    ways = ("precision", "recall")
+    functions = {favour: made("extract_html", favour=favour).function() for favour in ways}
+    around = dict.fromkeys(ways, 0)  # shingles that are not the article's
+    for path in sorted((folder / "html").glob("*.html.gz"))[::8]:
+        page = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
+        article = shingles(gold[path.name.removesuffix(".html.gz")]["articleBody"])
+        for favour, function in functions.items():
+            draft = function(Draft(page, path=path.name))
+            taken = shingles(draft.text if isinstance(draft, Draft) else "")
+            around[favour] += len(taken - article)
+    assert around["precision"] < around["recall"]

@@ -65,6 +65,41 @@ def test_no_text_makes_an_operation_fail(text: str, language: str) -> None:
         assert isinstance(found, Draft | Drop)
 
 
+# What the operations have in common that change a text, by what a second time would do, and by what they may add.
+IDEMPOTENT = ("normalise", "white_space", "remove_lines", "remove_references", "newlines_to_spaces", "roots_modifiers",
+              "redact_pii", "split_sentences")  # fmt: skip
+NEVER_LONGER = ("white_space", "remove_lines", "remove_substrings", "remove_references", "newlines_to_spaces",
+                "roots_modifiers", "c4_quality")  # fmt: skip
+CHANGING = {*IDEMPOTENT, *NEVER_LONGER, "extract_html", "repair_unicode"}
+
+pieces = st.sampled_from(
+    ["the", "of", "a", "http://x.org/y", "www.z", "anna@b.org", "@anna", "8.8.8.8", "{", "<span", "1.", "Dr.", "End.",
+     "é", "e\u0301", "\u212b", "中文。", "नमस्ते।", "[1]", "javascript", "x" * 60, "-", "…", "?!", "\u200b", "\xa0",
+     "\u2028", "\x07", "\t", "\r\n", "\n", "\n\n\n\n", "  ", "PI:EMAIL", "a1b2c3d4e5"]
+)  # fmt: skip
+mixed = st.lists(pieces, max_size=40).flatmap(
+    lambda found: st.sampled_from(["", " ", "\n"]).map(lambda by: by.join(found))
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=mixed | st.text(max_size=200), language=st.sampled_from(["", "en", "fr", "zhs"]))
+def test_operations_keep_what_they_have_in_common(text: str, language: str) -> None:
+    draft = Draft(text, path="p", language=language)
+    for name, function in _functions().items():
+        found = function(draft)
+        if isinstance(found, Drop):
+            continue
+        if name not in CHANGING:
+            assert found.text == text, f"{name} chooses, and changes nothing"
+        if name in NEVER_LONGER:
+            assert len(found.text) <= len(text), name
+        if name in IDEMPOTENT:
+            again = function(found)
+            assert isinstance(again, Draft)
+            assert again.text == found.text, f"{name}, twice"
+
+
 def _functions() -> dict:
     if not _MADE:
         _MADE.update({name: made(name, **NEEDED.get(name, {})).function() for name in TRIED})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -14,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from stages.base import StageError
 from stages.corpus.readers.base import Candidate, Reader
@@ -49,6 +53,32 @@ def test_lines_carry_their_labels(tmp_path: Path, suffix: str) -> None:
     assert [candidate.license for candidate in found] == ["MIT", ""]
     assert [candidate.place for candidate in found] == [0, len(json.dumps(records[0])) + 1]
     assert found[0].language == ""  # a number is no label
+
+
+def test_labels_may_have_other_names_and_lie_within_others(tmp_path: Path) -> None:
+    rows = [
+        {"text": "one", "lang": "sw", "id": "a/1", "meta": {"uri": "http://x", "licence": "MIT"}, "language": "no"},
+        {"text": "two", "lang": None, "meta": {"uri": None, "licence": ["MIT"]}},
+        {"text": "three", "meta": "{}", "meta.uri": "http://whole"},
+    ]
+    fields = {"language": "lang", "path": "id", "url": "meta.uri", "license": "meta.licence"}
+    path = write_lines(tmp_path / "in.jsonl", rows)
+    found = read(Files(paths=[str(path)], fields=fields))
+    labels = [(c.language, c.path, c.url, c.license) for c in found]
+    assert labels == [("sw", "a/1", "http://x", "MIT"), ("", "in.jsonl", "", ""), ("", "in.jsonl", "http://whole", "")]
+    assert read(JsonLines(paths=[str(path)], fields=fields)) == found
+    pq.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "t.parquet")
+    (row,) = read(Parquet(paths=[str(tmp_path / "t.parquet")], fields=fields))
+    assert (row.language, row.path, row.url, row.license) == labels[0]
+    (tmp_path / "t.csv").write_text("text,lang\none,sw\n")
+    assert read(Csv(paths=[str(tmp_path / "t.csv")], fields={"language": "lang"}))[0].language == "sw"
+    with pytest.raises(StageError, match=r"no column 'lung' \(its columns: .*\): correct reader\.fields\.language"):
+        read(Parquet(paths=[str(tmp_path / "t.parquet")], fields={"language": "lung"}))
+    with pytest.raises(ValidationError, match=r"fields\.languag"):
+        JsonLines(paths=[str(path)], fields={"languag": "lang"})
+    assert JsonLines(paths=[str(path)], fields=fields).digest(digest_file) != JsonLines(paths=[str(path)]).digest(
+        digest_file
+    )
 
 
 def test_parquet_columns_and_empty_cells(tmp_path: Path) -> None:
@@ -121,6 +151,29 @@ def test_an_endless_line_is_counted_and_the_next_one_read(tmp_path: Path) -> Non
     ]
 
 
+def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "in.jsonl", [{"text": "one"}, b"x" * 2_000_000, {"text": "two"}])
+    read_bytes = 0
+
+    class Counting(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            nonlocal read_bytes
+            read_bytes += (found := super().readinto(buffer) or 0)
+            return found
+
+    opened = "stages.corpus.readers.places.open"
+    monkeypatch.setattr(opened, lambda url, _, size: io.BufferedReader(Counting(url), 4096), raising=False)
+    found = read(JsonLines(paths=[str(path)]), range_bytes=100_000)
+    assert seen(found) == [(b"one", None, 3), (b"", "too_long", 2_000_001), (b"two", None, 3)]
+    assert read_bytes < 3 * path.stat().st_size  # with each range to the end of the line: 11 times
+
+
+def test_links_in_a_circle_are_no_more_files(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a" / "in.jsonl", [{"text": "once"}])
+    (tmp_path / "a" / "b").symlink_to(tmp_path, target_is_directory=True)
+    assert [part.name for part in JsonLines(paths=[str(tmp_path / "**" / "*.jsonl")]).parts()] == ["a/in.jsonl"]
+
+
 def test_a_text_file_is_a_document(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff bytes as they are")
     (tmp_path / "b.md.gz").write_bytes(gzip.compress(b"y" * 2000))
@@ -162,6 +215,7 @@ def test_ranges_of_row_groups_hold_every_row_once(tmp_path: Path, range_bytes: i
         ("a.jsonl.zst", b"not zstd at all", "a.jsonl.zst cannot be read as .zst"),
         ("a.parquet", b"PAR1 no", "a.parquet is not a readable Parquet file"),
         ("a.jsonl", b"plain text\nof two lines\n", "none of its 2 records has a text in 'text'"),
+        ("a.jsonl", b'{"id": 1, "body": "x"}', r"has a text in 'text' \(the first has id, body\): if the text"),
         ("a.csv", b"a,b\n1,2\n", r"no text column 'text' \(its columns: a text, b text\)"),
         ("a.jsonl.gz", b"", "a.jsonl.gz cannot be read as .gz: it is empty"),
         ("a.jsonl.zst", b"", "a.jsonl.zst cannot be read as .zst: it is empty"),
@@ -226,6 +280,29 @@ def test_identity_is_content_and_names_not_place(tmp_path: Path) -> None:
 def test_a_file_that_two_globs_name_is_read_once(tmp_path: Path) -> None:
     write_lines(tmp_path / "in.jsonl", [{"text": "once"}])
     assert len(read(Files(paths=[str(tmp_path / "*.jsonl"), str(tmp_path / "in.*")]))) == 1
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.parquet", "in.csv", "data"])
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_file_that_is_changed_while_the_step_runs_is_one_clear_error(tmp_path: Path, name: str, when: str) -> None:
+    path, reader = tmp_path / name, Files(paths=[str(tmp_path / "in.*")]) if name != "data" else None
+    if name == "data":
+        saved_dataset(path, ["some text"] * 3, files=1)
+        path, reader = next(path.glob("*.arrow")), Datasets(paths=[str(path)])
+    elif name.endswith("parquet"):
+        pq.write_table(pa.table({"text": ["some text"] * 3}), path)
+    elif "jsonl" in name:
+        write_lines(path, [{"text": "some text"}] * 3)
+    else:
+        path.write_text("text\nsome text\n")
+    assert reader is not None
+    (part,) = reader.parts()
+    found = reader.read(part, 1000)
+    if when == "while":
+        next(found)
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    with pytest.raises(StageError, match="was changed after the step began: run it again"):
+        list(found)
 
 
 @pytest.fixture
