@@ -3,8 +3,9 @@
     python benchmarks/engine.py [--quick]          peers: pip install -e '.[bench]'; those not installed are left out
     PREFECT_PYTHON=prefect/bin/python ...          Prefect's own environment: pip install prefect 'fastapi<0.140'
 
-Times whole commands, the tools in turn within every round, and prints the median and the ratio to bloomline's. Then it
-damages an output behind each tool's back and looks whether a wrong result is handed on. The last line is JSON.
+Times whole commands, the tools in turn within every round, and prints the medians and their ratios to bloomline's: by
+the clock, and of the processor's time, which other work on the machine disturbs less. Then it damages an output behind
+each tool's back and looks whether a wrong result is handed on. The last line is JSON.
 The file is also bloomline's own command line with one more stage, `text`, which is what the graph is made of.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -92,19 +94,18 @@ def six_steps(peers: Sequence[Peer], rounds: int, damages: Sequence[str]) -> dic
     for _ in range(rounds):
         for peer in peers:
             prepare(peer)
-            took = times[peer.name]
-            took.setdefault("cold", []).append(timed(peer, peer.run()))
+            took(times[peer.name], "cold", peer, peer.run())
             expect(peer, STEPS, "cold run")
         for question in ("no-op", "plan"):
             for peer in peers:
                 command = peer.run() if question == "no-op" else peer.plan()
                 if command:
-                    times[peer.name].setdefault(question, []).append(timed(peer, command))
+                    took(times[peer.name], question, peer, command)
                     ran = traced(peer)
                     if ran:
                         results[peer.name][f"{question} ran"] = ran
         for peer in peers:
-            times[peer.name].setdefault("d changed", []).append(timed(peer, peer.run("D")))
+            took(times[peer.name], "d changed", peer, peer.run("D"))
             results[peer.name]["d changed ran"] = traced(peer) or "nothing"
     for peer in peers:
         for question, seconds in times[peer.name].items():
@@ -125,16 +126,14 @@ def thousand_steps(directory: Path, count: int, rounds: int) -> dict[str, float]
     overrides = [f"hydra.searchpath=[file://{directory}/conf]", "pipeline=six", f"store.root={directory}/store"]
     command = [sys.executable, __file__, "run", *overrides, "cluster=inline"]
     found: dict[str, list[float]] = {}
+    plan = [sys.executable, __file__, "plan", *overrides, "cluster=inline"]
     for number in range(rounds):
-        plan = [sys.executable, __file__, "plan", *overrides, "cluster=inline"]
         if number == 0:
-            found["plan of all"] = [timed(peer, plan)]
-            found["run of all"] = [timed(peer, command)]
-        found.setdefault("plan", []).append(timed(peer, plan))
-        found.setdefault("no-op", []).append(timed(peer, command))
-        found.setdefault("no-op after an edit", []).append(
-            timed(peer, [*command, f"tracking.close_timeout_s={number + 1}"])
-        )
+            took(found, "plan of all", peer, plan)
+            took(found, "run of all", peer, command)
+        took(found, "plan", peer, plan)
+        took(found, "no-op", peer, command)
+        took(found, "no-op after an edit", peer, [*command, f"tracking.close_timeout_s={number + 1}"])
     return {"steps": count, **{name: round(statistics.median(seconds), 3) for name, seconds in found.items()}}
 
 
@@ -145,16 +144,29 @@ def prepare(peer: Peer) -> None:
         timed(peer, command)
 
 
-def timed(peer: Peer, command: Sequence[str]) -> float:
-    began = time.perf_counter()
+def took(times: dict[str, list[float]], question: str, peer: Peer, command: Sequence[str]) -> None:
+    """Add the seconds that a command takes, by the clock and of the processor, to those of a question."""
+    wall, processor = timed(peer, command)
+    times.setdefault(question, []).append(wall)
+    times.setdefault(f"{question}, processor", []).append(processor)
+
+
+def timed(peer: Peer, command: Sequence[str]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor: the command's own and those of what it waited for."""
+    began, used = time.perf_counter(), processor_s()
     done = subprocess.run(
         command, cwd=peer.directory, env=environment(peer), capture_output=True, text=True, timeout=600
     )
-    took = time.perf_counter() - began
+    wall, processor = time.perf_counter() - began, processor_s() - used
     if done.returncode:
         said = f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
         sys.exit(f"{peer.name}: {' '.join(command)} ended with {done.returncode}:\n{said}")
-    return took
+    return wall, processor
+
+
+def processor_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
 
 
 def traced(peer: Peer) -> str:

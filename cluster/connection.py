@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 import ray
 
+from cluster import process
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster, this_machine
 from cluster.reach import probe
@@ -32,6 +33,7 @@ from cluster.temporary import TemporaryDirectory
 from stages.base import Resources
 
 PROBE_EVERY_S = 2.0
+DEATH_TIMEOUT_S = 5.0
 HEAD_TIMEOUT_S = 12.0  # a head that does not answer for this long is gone; after 60 s Ray ends this process unsaid
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job, with the job's metadata
 ENTRYPOINT_CPUS = "entrypoint_cpus"  # in a job's metadata: how many CPUs of the driver's node are set aside for it
@@ -50,11 +52,13 @@ class Connection:
         self._owned = elsewhere or not ray.is_initialized()
         self._directory: TemporaryDirectory | None = None
         self._probed = self._answered = time.monotonic()
-        self._family: set[psutil.Process] = set()  # every process seen of a cluster that was started here
+        self._others: set[psutil.Process] = set()  # processes that this one had started before the cluster
         if not self._owned:
             self._connected.set()
         elif isinstance(config, LocalCluster):
             self._directory = TemporaryDirectory()
+            process.adopt_orphans()
+            self._others = _descendants()
             # Ray asks the kernel to end its processes with the thread that started them (PR_SET_PDEATHSIG): so that a
             # killed driver leaves none behind, and the thread must stay. As it is not the main thread, Ray leaves the
             # handler of SIGTERM to us.
@@ -89,27 +93,47 @@ class Connection:
         now = time.monotonic()
         if now - self._probed >= PROBE_EVERY_S:
             self._probed = now
-            if self._directory:
-                self._family.update(psutil.Process().children(recursive=True))  # later they may have lost their parent
-            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S):
-                self._answered = time.monotonic()
+            self.head_answers()
         return now - self._answered > HEAD_TIMEOUT_S
+
+    def head_answers(self) -> bool:
+        """Whether the head takes a connection just now. To be asked before a call to it: one to a head that is gone
+        does not return, and after a minute Ray ends this process."""
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S).close()
+        except OSError as error:
+            if self._directory and isinstance(error, ConnectionRefusedError):
+                self._answered = -HEAD_TIMEOUT_S  # it was a process of this machine, and nobody would start it anew
+            return False
+        self._answered = time.monotonic()
+        return True
 
     def abandon(self) -> None:
         """Leave a cluster whose head is gone: Ray's own goodbye would wait for it. Ends what was started here."""
         self._closing.set()
         atexit.unregister(ray.shutdown)
-        for process in self._family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()  # psutil makes sure that it is still the same process
+        self._end_processes()
+
+    def _end_processes(self) -> None:
+        """End every process of a cluster that was started here, also those that have lost their parent."""
+        deadline = time.monotonic() + DEATH_TIMEOUT_S
+        while self._directory and (ours := _descendants() - self._others) and time.monotonic() < deadline:
+            for one in ours:
+                with contextlib.suppress(psutil.Error):
+                    one.kill()  # psutil makes sure that it is still the same process
+            psutil.wait_procs(list(ours), timeout=DEATH_TIMEOUT_S)  # what one of them started meanwhile is next
 
     def close(self, keep_logs: bool = False) -> None:
         """Leave the cluster, and end it if it was started here. Its logs stay if they are worth a look."""
         if self._closing.is_set():
             return
         self._connected.wait()
-        if self._owned:
+        if self._error:
+            self._end_processes()
+        elif self._owned and not self.head_answers():
+            self.abandon()
+        elif self._owned:
             ray.shutdown(wait_for_processes=True)
         self._closing.set()
         if self._directory and not keep_logs:
@@ -139,6 +163,10 @@ class Connection:
             self._error = error
         self._connected.set()
         self._closing.wait()
+
+
+def _descendants() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def nodes(without_cpus: float = 0) -> list[Node]:

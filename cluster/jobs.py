@@ -189,10 +189,11 @@ def _asked_to_leave(client: JobSubmissionClient, job: str, out: TextIO, ask: Cal
             time.sleep(POLL_S)
         return True
     if answer.startswith("d"):
-        print(f"Detached. Stop it with: ray job stop {job}", file=out, flush=True)
+        print(f"Detached. Follow it: ray job logs -f {job}  Stop it: ray job stop {job}", file=out, flush=True)
         return True
     return False
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if line.endswith(".") else f"{line}."

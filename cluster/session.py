@@ -68,6 +68,10 @@ class RayExecutor:
             self._events.append(self._unplaceable(step, demand))
             return
         self._connection.wait()
+        if not self._connection.head_answers() and self._connection.head_is_lost():
+            self._lose_head()
+            self._events.append(Outcome(step, "lost", error=HEAD_LOST))
+            return
         group_name = f"bloomline.{uuid.uuid4().hex}"
         process = StepProcess.options(**options(demand.task)).remote(  # type: ignore[attr-defined]
             demand.task, group_name, self._connection.can_grow, self._placement_timeout_s
@@ -178,7 +182,7 @@ class RayExecutor:
     def _end_process(self, running: _Running) -> None:
         ray.kill(running.process)  # with it go its ranks, which it owns
         ray.wait([running.take], timeout=DEATH_TIMEOUT_S)
-        if running.demand.ranks:
+        if running.demand.ranks and self._connection.head_answers():
             remove_groups(running.group_name)
 
     def _give_up_placing(self, running: _Running) -> None:

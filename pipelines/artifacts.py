@@ -1,9 +1,11 @@
 """`bloomline artifacts`: what is in the store, whether it is whole, and what can go.
 
-bloomline artifacts list
+bloomline artifacts list [STEP ...]
 bloomline artifacts show pretrain          a step, the beginning of a fingerprint, or an artifact's directory
 bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if something is damaged
-bloomline artifacts gc [unused] [dry-run]  what killed runs left; with `unused`, also what no step has as its latest
+bloomline artifacts gc [dry-run]           what killed runs left
+              with `unused`                and what no step has as its latest
+              with `scratch`               and what unfinished steps would go on from
 """
 
 from __future__ import annotations
@@ -24,13 +26,11 @@ from pipelines.session import Session
 from pipelines.store import Record, Store
 from pipelines.store.lease import holder
 
-SETTLED_S = 3600.0  # younger leftovers may belong to a run that goes on
+SETTLED_S = 3600.0  # younger directories may be in use by a run of which we see no lease
 
 
-def command(arguments: list[str], composed: Any, session: Session) -> int:
+def command(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
     """`bloomline artifacts WORD [NAME ...] [OVERRIDE ...]`."""
-    words = [argument for argument in arguments if "=" not in argument]
-    overrides = [argument for argument in arguments if "=" in argument]
     actions: dict[str, Callable[[Store, Sequence[str]], int]] = {
         "list": show_list,
         "show": show,
@@ -47,10 +47,11 @@ def command(arguments: list[str], composed: Any, session: Session) -> int:
 
 
 def show_list(store: Store, names: Sequence[str]) -> int:
-    """Every artifact, the latest first."""
-    records = sorted(store.records(), key=lambda record: -record.created)
+    """Every artifact, or those of the named steps, the latest first."""
+    records = [record for record in store.records() if not names or record.step in names]
+    records.sort(key=lambda record: -record.created)
     if not records:
-        print(f"Nothing in {store.uri_of_root} yet.")
+        print(f"Nothing in {store.uri_of_root}{' of ' + ', '.join(names) if names else ' yet'}.")
         return 0
     terminal.show_artifacts(terminal.console(width=None if sys.stdout.isatty() else terminal.WIDE), records)
     return 0
@@ -98,13 +99,14 @@ def verify(store: Store, names: Sequence[str]) -> int:
 
 
 def collect(store: Store, words: Sequence[str]) -> int:
-    """Remove what killed runs left behind, and with `unused` the artifacts that are no step's latest."""
-    unknown = set(words) - {"unused", "dry-run"}
-    if unknown:
-        raise BloomlineError(f"artifacts gc: {', '.join(sorted(unknown))}; expected `unused` or `dry-run`, or nothing.")
+    """Remove what killed runs left behind; with `unused` the artifacts that are no step's latest, too, and with
+    `scratch` the progress of steps that were stopped."""
+    known = ("unused", "scratch", "dry-run")
+    if unknown := sorted(set(words) - set(known)):
+        raise BloomlineError(f"artifacts gc: no {unknown[0]!r}; expected nothing, or some of {', '.join(known)}.")
     dry = "dry-run" in words
     total = 0
-    for what, bytes_, remove in _leftovers(store, "unused" in words):
+    for what, bytes_, remove in _leftovers(store, words):
         print(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
         total += bytes_
         if not dry:
@@ -125,23 +127,35 @@ def find(store: Store, name: str) -> Record:
     raise BloomlineError(f"No artifact of a step {name!r}. {nearest(name, {record.step for record in records})}")
 
 
-def _leftovers(store: Store, unused: bool) -> list[tuple[str, int, Callable[[], None]]]:
+def _leftovers(store: Store, also: Sequence[str]) -> list[tuple[str, int, Callable[[], None]]]:
+    """What can go: its address, its size in bytes, and how to remove it.
+
+    Another run may go on meanwhile. It holds the lease of a step from before the step's first file to after its record,
+    so what lies there is looked at first, then who works on it, then what is recorded.
+    """
     found: list[tuple[str, int, Callable[[], None]]] = []
-    for location in store.orphans(SETTLED_S):
-        bytes_ = sum(of_file for of_file, _ in store.files.tokens(location).values())
-        found.append((store.files.uri(location), bytes_, partial(store.remove_files, location)))
+    places, directories, copies = store.places(), store.staged(), store.copies()
+    directories += store.scratches() if "scratch" in also else []
     busy = {
         name.removesuffix(".json")[:16]
         for name in store.files.names("leases")
         if not is_gone(holder(store.files, name))
     }
-    for directory in store.work_directories():
-        if directory.name.split("-")[0] not in busy and time.time() - directory.stat().st_mtime > SETTLED_S:
+    records = list(store.records())
+    named = {record.location for record in records}
+    for place in places:
+        if place not in named and not any(part in busy for part in place.split("-")):
+            bytes_ = sum(of_file for of_file, _ in store.files.tokens(place).values())
+            found.append((store.files.uri(place), bytes_, partial(store.remove_files, place)))
+    directories = [path for path in directories if path.name.split("-")[0] not in busy]
+    directories += [path for path in copies if f"artifacts/{path.parent.name}/{path.name}" not in named]
+    for directory in directories:
+        if time.time() - directory.stat().st_mtime > SETTLED_S:
             bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-            found.append((str(directory), bytes_, partial(shutil.rmtree, directory)))
-    if unused:
+            found.append((str(directory), bytes_, partial(shutil.rmtree, directory, ignore_errors=True)))
+    if "unused" in also:
         kept = store.latest_fingerprints()
-        old = [record for record in store.records() if record.fingerprint not in kept]
+        old = [record for record in records if record.fingerprint not in kept and record.fingerprint[:16] not in busy]
         found += [(store.uri(record), record.size_bytes, partial(store.remove, record)) for record in old]
     return found
 

@@ -10,16 +10,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from pipelines.errors import BloomlineError, nearest, tell
-from pipelines.session import Session
-from stages.base import StageError
+from functools import partial
+from types import FrameType
 
 USAGE = """\
 usage: bloomline VERB [OVERRIDE ...] [HYDRA FLAG ...]
@@ -37,20 +33,45 @@ overrides   pipeline=NAME  steps.STEP.FIELD=VALUE  GROUP@steps.STEP=OPTION  clus
 flags       --help  --cfg job  --info  --multirun  --config-dir DIR  --shell-completion install=bash
 """
 
-# What only a person can mend: no error of ours, so no traceback.
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-
-VERBS = ("run", "plan", "submit", "serve", "ui", "artifacts")
+# Each verb with the words that may follow it.
+VERBS: dict[str, Sequence[str]] = {
+    **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
+    "artifacts": ("list", "show", "verify", "gc"),
+}
 
 
 def main() -> None:
     """The entry point of `bloomline` and of `python -m pipelines.cli`."""
-    code = run(sys.argv[1:])
+    try:
+        _expect_signals()
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt as interrupt:
+        code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     # Everything is closed by now, and where the head of a Ray cluster was lost, Ray's core would crash in the
     # interpreter's own end: the exit code is to be ours.
     os._exit(code)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where nothing more particular is done about it: what is open is closed, as after Ctrl-C."""
+
+
+def _expect_signals() -> None:
+    """A signal ends the command without a trace, at once as long as nothing is open."""
+    number = signal.SIGINT
+    before = signal.getsignal(number)  # ignored in what a shell starts in the background
+    if before is signal.default_int_handler:
+        signal.signal(number, signal.SIG_DFL)
+    from pipelines import session  # noqa: F401  with it comes most of what takes time to import
+
+    signal.signal(number, before)
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -64,6 +85,9 @@ def run(arguments: Sequence[str]) -> int:
         print(f"bloomline {version('bloomline')}")
         return 0
     from pipelines import hydra_flags
+    from pipelines.errors import BloomlineError, disk_error, nearest, tell
+    from pipelines.session import Session
+    from stages.base import StageError
 
     if hydra_flags.completes(arguments):
         return hydra_flags.complete(arguments, VERBS)
@@ -72,35 +96,32 @@ def run(arguments: Sequence[str]) -> int:
         if verb not in VERBS:
             raise BloomlineError(f"No verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
         action = _action(verb)
+        if VERBS[verb]:
+            flags, overrides, words = hydra_flags.split(rest)
+            action, rest = partial(action, words), [*flags, *overrides]
         with Session() as session:
             if hydra_flags.present(rest):
                 return hydra_flags.run(rest, lambda overrides, composed: action(overrides, composed, session))
             return action(rest, None, session)
     except StageError as error:
         return tell(error)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        if error.errno not in STORAGE_ERRORS:
-            raise
-        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        return tell(BloomlineError(f"{what}. What was finished is kept: run again once that is mended."))
+    except OSError as error:  # a full disk, a directory that may not be read: what and where is all there is to say
+        return tell(BloomlineError(disk_error(error)))
 
 
-Action = Callable[[list[str], Any, Session], int]
-
-
-def _action(verb: str) -> Action:
+def _action(verb: str) -> Callable[..., int]:
+    """What does a verb: a function of the words after it, if it takes any, the overrides, the DictConfig if Hydra
+    itself composed one (else None), and the session."""
     if verb == "artifacts":
         from pipelines import artifacts
 
         return artifacts.command
     from pipelines import verbs
 
-    actions: dict[str, Action] = {
+    actions = {
         "run": verbs.run,
         "plan": verbs.show_plan,
         "submit": verbs.submit,

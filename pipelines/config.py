@@ -8,6 +8,7 @@ that no stage has is then refused by the stage's own type, with the nearest vali
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from stages.base import Config
 CONFIG_MODULE = "conf"
 CONFIG_NAME = "config"
 TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
+FORCED = "++"  # Hydra: add or override
 VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
 
 
@@ -152,7 +154,7 @@ def check_values(values: Mapping[str, Any]) -> Composition:
 
 def prepare(overrides: Iterable[str]) -> list[str]:
     """Overrides as Hydra wants them: those of fields add or override, whichever is needed."""
-    return [f"++{override}" if override.startswith(TYPED) else override for override in overrides]
+    return [f"{FORCED}{override}" if override.startswith(TYPED) else override for override in overrides]
 
 
 def pipelines_available() -> list[str]:
@@ -181,8 +183,18 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         return Problem("defaults", f"no config {found[1]!r}", "a file below conf/")
     if found := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", message, re.S):
         return Problem(found[1], "no such group", "a config group")
+    if "LexerNoViableAltException" in message:
+        key, _, value = message.rpartition("Exception: ")[2].splitlines()[0].removeprefix(FORCED).partition("=")
+        return Problem(
+            key,
+            f"{value!r} has a character that Hydra does not take",
+            "such a value in quotes",
+            f"In a shell: {shlex.quote(f'{key}={chr(34)}{value}{chr(34)}')}.",
+        )
     bad = str(getattr(error, "override", None) or next((given for given in overrides if given in message), "overrides"))
     first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
     return Problem(
-        bad.removeprefix("++"), first.strip().rstrip("."), "a Hydra override such as steps.pretrain.learning_rate=1e-3"
+        bad.removeprefix(FORCED),
+        first.strip().rstrip("."),
+        "a Hydra override such as steps.pretrain.learning_rate=1e-3",
     )

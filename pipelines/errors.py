@@ -48,6 +48,14 @@ def tell(error: StageError) -> int:
     return error.exit_code if isinstance(error, BloomlineError) else 1
 
 
+def disk_error(error: OSError) -> str:
+    """What the system said of a file, for people."""
+    if error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}. Make room, or give access, and run the same command again."
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """ "Did you mean …?" for the closest valid name, or the list of valid names when nothing is close."""
     names = sorted(valid)

@@ -66,6 +66,8 @@ def execute(job: Job, launcher: Launcher, send: Send) -> Made:
             raise StageError(f"Stage {job.stage_name} left no file in ctx.out. This is a fault of the stage.")
         location = store.location(job.stage_name, job.step, job.fingerprint)
         store.put(staged, location, files)
+    except StageError:
+        raise
     except OSError as error:
         raise StageError(f"{error.strerror or error}: {error.filename or staged}") from error
     finally:

@@ -158,7 +158,7 @@ def produces(stage: type[Stage]) -> type[Artifact]:
     return found
 
 
-def _step(name: str, fields: Any, steps: Collection[str]) -> Step:
+def _step(name: str, fields: Any, declared: Mapping[str, Any]) -> Step:
     key = f"steps.{name}"
     if not STEP_NAME.fullmatch(name):
         expected = "a name of small letters, digits and underscores that begins with a letter"
@@ -167,13 +167,13 @@ def _step(name: str, fields: Any, steps: Collection[str]) -> Step:
         raise ConfigError([Problem(key, repr(fields), "a mapping with `stage` and its fields")])
     fields = dict(fields)
     stage_name = fields.pop("stage", None)
+    if stage_name is None:  # a step that nobody declared, most likely: a name with a slip in an override
+        others = [other for other, its in declared.items() if isinstance(its, Mapping) and its.get("stage")]
+        expected = "the name of a stage, or the key of a step that is declared"
+        raise ConfigError([Problem(f"{key}.stage", "missing", expected, nearest(name, others))])
     if not isinstance(stage_name, str) or stage_name not in STAGES:
-        if stage_name is None:  # as a rule an override of a step whose name is misspelt
-            remedy = nearest(name, [step for step in steps if step != name]).replace("Valid:", "Steps:")
-            raise ConfigError([Problem(f"{key}.stage", "missing", "the name of a stage, or of another step", remedy)])
-        raise ConfigError(
-            [Problem(f"{key}.stage", repr(stage_name), "the name of a stage", nearest(str(stage_name), STAGES))]
-        )
+        known = nearest(str(stage_name), STAGES)
+        raise ConfigError([Problem(f"{key}.stage", repr(stage_name), "the name of a stage", known)])
     options = {option: fields.pop(option) for option in StepOptions.model_fields if option in fields}
     stage_type = load(stage_name)
     problems: list[Problem] = []

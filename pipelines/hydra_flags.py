@@ -7,44 +7,86 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipelines.config import CONFIG_MODULE, CONFIG_NAME, VERSION_BASE, prepare
+from pipelines.config import CONFIG_MODULE, CONFIG_NAME, FORCED, VERSION_BASE, prepare
 from pipelines.errors import tell
 from stages.base import StageError
 
 SIGNALLED = 128  # exit codes above it: stopped by a signal
+PLACES = {  # flags that say where configs lie, each under its long name
+    name: long
+    for short, long in (("-cp", "--config-path"), ("-cn", "--config-name"), ("-cd", "--config-dir"))
+    for name in (short, long)
+}
+VALUED = ("-c", "--cfg", "-p", "--package", "--experimental-rerun", *PLACES)  # flags that are followed by a value
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what may follow -i or --info
 
 
 def present(arguments: Sequence[str]) -> bool:
     return any(argument.startswith("-") for argument in arguments)
 
 
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Hydra's flags with their values, overrides, and other words, each in their order."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    words: list[str] = []
+    before = ""
+    for argument in arguments:
+        value = before in VALUED or (before in ("-i", "--info") and argument in INFO)
+        if value or argument.startswith("-"):
+            flags.append(argument)
+        else:
+            (overrides if "=" in argument or argument.startswith("~") else words).append(argument)
+        before = "" if value else argument
+    return flags, overrides, words
+
+
 def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> int:
     """Let Hydra parse its flags and call `action(overrides, config)` once, or once for every job of a sweep.
 
+    The overrides are those with which the same is composed again, a flag that says where configs lie among them.
     Returns the largest exit code of the jobs. A job that fails does not end a sweep; a signal does.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
     codes: list[int] = []
+    flags, overrides, words = split(arguments)
+    where = [*_places(flags), *(override for override in overrides if override.lstrip("+").startswith("hydra."))]
 
     def task(composed: Any) -> None:
+        own = [override.removeprefix(FORCED) for override in HydraConfig.get().overrides.task]
         try:
-            codes.append(action(list(HydraConfig.get().overrides.task), composed))
+            codes.append(action([*where, *own], composed))
         except StageError as error:
             codes.append(tell(error))
         if codes[-1] > SIGNALLED:
             sys.exit(codes[-1])
 
     try:
-        # Hydra's parser takes overrides in one row only: they go behind the flags.
-        _call_hydra(task, sorted(prepare(arguments), key=_is_override), hydra)
+        with TemporaryDirectory(prefix="bloomline-multirun-") as directory:
+            # Hydra keeps the configuration of a sweep in a directory, which nobody looks at: runs keep theirs.
+            overrides.insert(0, f"hydra.sweep.dir={directory}")
+            # Its parser takes overrides in one row only: they go behind the flags.
+            _call_hydra(task, [*flags, *words, *prepare(overrides)], hydra)
     except SystemExit as end:  # how Hydra ends after --help, --cfg, --info, and after an error that it has printed
         codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
     return max(codes, default=0)
+
+
+def _places(flags: Sequence[str]) -> list[str]:
+    """The flags that say where configs lie, each with its value in one word."""
+    found = []
+    for flag, value in zip(flags, [*flags[1:], ""], strict=True):
+        if flag in PLACES:
+            found.append(f"{PLACES[flag]}={value}")
+        elif flag.split("=")[0] in PLACES:
+            found.append(flag)
+    return found
 
 
 def completes(arguments: Sequence[str]) -> bool:
@@ -52,30 +94,29 @@ def completes(arguments: Sequence[str]) -> bool:
     return any(argument in ("-sc", "--shell-completion") for argument in arguments)
 
 
-def complete(arguments: Sequence[str], verbs: Sequence[str]) -> int:
-    """Complete the verb ourselves, all that follows by Hydra.
+def complete(arguments: Sequence[str], verbs: Mapping[str, Sequence[str]]) -> int:
+    """Complete the verb, and the word after one that takes words, ourselves; all that follows by Hydra.
 
     The shell passes the line typed so far in COMP_LINE, and Hydra completes what follows the program's name: the verb
-    is taken out of the line before Hydra sees it.
+    and its words are taken out of the line before Hydra sees it.
     """
     import hydra
 
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     asked = any(argument.startswith("query=") for argument in arguments)
-    if asked and (len(words) < 2 or (len(words) == 2 and not line.endswith(" "))):
-        typed = words[1] if len(words) == 2 else ""
-        print("\n".join(verb for verb in verbs if verb.startswith(typed)))
+    before, typed = (words, "") if line.endswith(" ") or not words else (words[:-1], words[-1])
+    if asked and (len(before) < 2 or (len(before) == 2 and verbs.get(before[1]) and "=" not in typed)):
+        known = verbs if len(before) < 2 else verbs[before[1]]
+        print("\n".join(word for word in known if word.startswith(typed)))
         return 0
     if asked and words[1] in verbs:
-        os.environ["COMP_LINE"] = line.replace(f" {words[1]} ", " ", 1)
+        for word in (words[1], *(set(before) & set(verbs[words[1]]))):
+            line = line.replace(f" {word} ", " ", 1)
+        os.environ["COMP_LINE"] = line
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     _call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], hydra)
     return 0
-
-
-def _is_override(argument: str) -> bool:
-    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
 def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], hydra: Any) -> None:

@@ -75,7 +75,7 @@ def make(
     for name, step_plan in plans.items():
         missing = [other for other in step_plan.step.inputs if plans[other].state == "unselected"]
         if step_plan.state == "run" and missing:
-            reason = f"needs {', '.join(missing)}, not in the store and not selected: use from={missing[0]}"
+            reason = f"needs {', '.join(missing)}, not whole in the store and not selected: use until={name} instead"
             plans[name] = replace(step_plan, state="blocked", reason=reason)
     if nodes is not None and any(step_plan.state == "run" for step_plan in plans.values()):
         available = nodes()

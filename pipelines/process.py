@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,7 +16,7 @@ import psutil
 @cache
 def this_process() -> dict[str, Any]:
     """The identity of this process, as JSON values."""
-    return {"host": _host(), "pid": os.getpid(), "started": round(psutil.Process().create_time(), 2)}
+    return {"host": _host(), "pid": os.getpid(), "started": round(_started(psutil.Process()), 2)}
 
 
 def is_gone(identity: Mapping[str, Any]) -> bool:
@@ -26,7 +27,7 @@ def is_gone(identity: Mapping[str, Any]) -> bool:
         process = psutil.Process(int(identity["pid"]))
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
-        return bool(abs(process.create_time() - float(identity["started"])) > 1)
+        return bool(abs(_started(process) - float(identity["started"])) > 1)
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, KeyError, TypeError, ValueError):
@@ -35,5 +36,17 @@ def is_gone(identity: Mapping[str, Any]) -> bool:
 
 @cache
 def _host() -> str:
-    """The machine and its boot: a process of before a reboot is gone, whatever now has its id."""
-    return f"{socket.gethostname()}/{int(psutil.boot_time())}"
+    """The machine, its boot, and on Linux the container: a process id means something only within all three.
+
+    A boot has an id of its own on Linux: its time moves when the clock is set.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}/{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return f"{socket.gethostname()}/{int(psutil.boot_time())}"
+
+
+def _started(process: psutil.Process) -> float:
+    """Seconds from the boot to the start of a process: no clock that can be set is in it."""
+    return float(process.create_time() - psutil.boot_time())

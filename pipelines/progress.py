@@ -30,6 +30,7 @@ class StepProgress:
     started: float = 0.0  # seconds since the epoch
     attempts: int = 0
     not_before: float = 0.0  # monotonic seconds: the next time to try
+    waits_for: str = ""  # who holds its lease, if that was said
     metrics: dict[str, float] = field(default_factory=dict)
     highlights: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Path] = field(default_factory=dict)

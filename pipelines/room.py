@@ -15,7 +15,7 @@ from dataclasses import replace
 from cluster.base import Node
 from cluster.placement import describe, describe_node, room
 from pipelines.graph import Step
-from stages.base import Demand
+from stages.base import Demand, Resources
 
 
 def lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
@@ -31,6 +31,22 @@ def fitting(demand: Demand, nodes: Sequence[Node]) -> str:
         return f"{lack}; fits with {_ranks(fewer)}: {_needs(fewer, nodes)}"
     needed = _needs(demand, nodes)
     return f"fits: {needed}" if needed else ""
+
+
+def together(demands: Sequence[Demand], nodes: Sequence[Node]) -> bool:
+    """Whether the nodes, all together, have what several steps ask at once."""
+    asked: dict[str, float] = {}
+    for demand in demands:
+        for need, count in ((demand.task, 1), (demand.rank, demand.ranks)):
+            for name, amount in _amounts(need).items():
+                asked[name] = asked.get(name, 0) + count * amount
+    has = [_amounts(node) for node in nodes]
+    # The small addition: 0.1 x 3 is more than 0.3 in floating point.
+    return all(amount <= sum(node.get(name, 0) for node in has) + 1e-6 for name, amount in asked.items())
+
+
+def _amounts(of: Resources | Node) -> dict[str, float]:
+    return {"cpus": of.cpus, "gpus": of.gpus, "memory_bytes": of.memory_bytes, **of.custom}
 
 
 def remedy(step: Step, nodes: Sequence[Node]) -> str:

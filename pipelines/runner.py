@@ -16,8 +16,10 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 from cluster.base import Executor, Message, Outcome
-from pipelines.execute import Job, execute
-from pipelines.plan import Plan, StepPlan, is_current
+from pipelines import room
+from pipelines.errors import disk_error
+from pipelines.execute import Job, Made, execute
+from pipelines.plan import Plan, is_current
 from pipelines.progress import StepProgress
 from pipelines.provenance import Provenance
 from pipelines.store import Record, Store
@@ -78,10 +80,10 @@ class Runner:
         try:
             while self._advance():
                 for event in self._executor.wait(POLL_S):
-                    if isinstance(event, Message):
-                        self._on_message(event)
-                    else:
+                    if isinstance(event, Outcome):
                         self._on_outcome(event)
+                    else:
+                        self._on_message(event)
         finally:
             self._leases.close()
             for number, handler in handlers.items():
@@ -101,7 +103,7 @@ class Runner:
         """0, or 1 after a failure, or 128 + the number of the signal that stopped the run."""
         if self._signal:
             return 128 + self._signal
-        return int(any(step.state in ("failed", "skipped") for step in self._steps.values()))
+        return int(any(step.state in ("failed", "skipped", "stopped") for step in self._steps.values()))
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -112,7 +114,11 @@ class Runner:
         else:
             for step in self._steps.values():
                 if step.state == "waiting":
-                    self._consider(step)
+                    try:
+                        self._consider(step)
+                    except OSError as error:  # the store is full, read-only, away
+                        step.attempts += 1
+                        self._fail(step, disk_error(error))
         return any(not step.finished for step in self._steps.values())
 
     def _consider(self, step: StepProgress) -> None:
@@ -133,17 +139,20 @@ class Runner:
             if stale is None:
                 return self._take(step, step.plan.record, step.reason.split(", if ")[0])
             step.reason = stale
-        if time.monotonic() < step.not_before or not self._fits(step):
+        if time.monotonic() < step.not_before or not self._may_start(step):
             return None
         holder = self._leases.acquire(step.plan.fingerprint)
         if holder:
             step.not_before = time.monotonic() + LEASE_POLL_S
-            self._note(name, f"waits for {holder}, which is computing it")
+            if step.waits_for != holder:
+                step.waits_for = holder
+                self._note(name, f"waits for {holder}, which is computing it")
             return None
         made = self._store.record(step.plan.fingerprint)
         if made and made != step.plan.record and not is_current(made, records) and not self._store.inspect(made):
             self._leases.release(step.plan.fingerprint)
-            return self._take(step, made, f"by run {made.run_id}, meanwhile")
+            twin = made.run_id == self._provenance.run_id
+            return self._take(step, made, f"the same as {made.step}" if twin else f"by run {made.run_id}, meanwhile")
         return self._start(step, records)
 
     def _start(self, step: StepProgress, records: dict[str, Record]) -> None:
@@ -166,23 +175,27 @@ class Runner:
         )
         self._executor.start(name, partial(execute, job), step.plan.demand, self._on_message)
 
-    def _fits(self, step: StepProgress) -> bool:
-        """Whether the step's demand fits beside those of the steps that run now."""
-        running = [other for other in self._steps.values() if other.state == "running"]
-        if not running:
-            return True
-        if not self._executor.concurrent:
+    def _may_start(self, step: StepProgress) -> bool:
+        """Whether the step's demand fits beside those of the steps that run now, none of which is computing the very
+        same: that result will do for both."""
+        running = [other.plan for other in self._steps.values() if other.state == "running"]
+        if any(other.fingerprint == step.plan.fingerprint for other in running):
             return False
-        for what in ("cpus", "gpus", "memory_bytes"):
-            has = sum(getattr(node, what) for node in self._executor.nodes)
-            asked = sum(_total(other.plan, what) for other in [*running, step])
-            if asked > has:
-                return False
-        return True
+        demands = [*(other.demand for other in running), step.plan.demand]
+        return not running or (self._executor.concurrent and room.together(demands, self._executor.nodes))
 
     # -- events -------------------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
+        try:
+            message = self._keep(message)
+        except OSError as error:  # what is for people only must not end a run
+            return self._note(message.step, f"{message.kind} {message.body.get('name')}: {disk_error(error)}")
+        self._tell(lambda observer: observer.step_message(message))
+        return None
+
+    def _keep(self, message: Message) -> Message:
+        """Keep what a step says. Figures and pages come back as files of the run's directory."""
         step = self._steps[message.step]
         if message.kind == "metrics":
             step.metrics.update(message.body["values"])
@@ -200,33 +213,43 @@ class Runner:
             path.write_text(message.body["text"], encoding="utf-8")
             step.pages[message.body["name"]] = path
             message = replace(message, body={"name": message.body["name"], "path": path})
-        self._tell(lambda observer: observer.step_message(message))
+        return message
 
     def _on_outcome(self, outcome: Outcome) -> None:
         step = self._steps[outcome.step]
         if step.finished:
             return None
         if outcome.state == "done":
-            inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
-            record = step.to_record(self._plan.graph.name, outcome.result, inputs, self._provenance)
-            self._store.commit(record)
-            self._store.set_latest(record.pipeline, record.step, record.fingerprint)
-            self._leases.release(step.plan.fingerprint)
-            step.record = record
-            return self._finish(step, "done")
-        self._leases.release(step.plan.fingerprint)
+            try:
+                return self._commit(step, outcome.result)
+            except OSError as error:
+                return self._fail(step, disk_error(error))
         if outcome.state == "stopped":
+            self._leases.release(step.plan.fingerprint)
             return self._finish(step, "stopped")
-        step.error = outcome.error
         if outcome.trace:
             self._keep_trace(outcome)
+        return self._fail(step, outcome.error)
+
+    def _commit(self, step: StepProgress, made: Made) -> None:
+        """Record what a step left, and only then let others have it."""
+        inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
+        record = step.to_record(self._plan.graph.name, made, inputs, self._provenance)
+        self._store.commit(record)
+        self._store.set_latest(record.pipeline, record.step, record.fingerprint)
+        self._leases.release(step.plan.fingerprint)
+        step.record = record
+        self._finish(step, "done")
+
+    def _fail(self, step: StepProgress, error: str) -> None:
+        """The step failed: it is tried again later if it may be."""
+        self._leases.release(step.plan.fingerprint)
+        step.error, step.record = error, None
         if step.attempts <= step.plan.step.options.retries and not self._signal:
             backoff = min(2.0**step.attempts, LONGEST_BACKOFF_S)
             step.state, step.not_before = "waiting", time.monotonic() + backoff
-            of = step.plan.step.options.retries
-            return self._note(
-                outcome.step, f"{outcome.error} Tries again in {backoff:.0f} s ({step.attempts} of {of})."
-            )
+            again = f"Tries again in {backoff:.0f} s ({step.attempts} of {step.plan.step.options.retries})."
+            return self._note(step.plan.step.name, f"{error} {again}")
         return self._finish(step, "failed")
 
     def _take(self, step: StepProgress, record: Record, reason: str) -> None:
@@ -291,9 +314,12 @@ class Runner:
 
     def _keep_trace(self, outcome: Outcome) -> None:
         path = self._directory / f"{outcome.step}.traceback.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(outcome.trace)
-        self._note(outcome.step, f"the whole traceback is in {path}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(outcome.trace)
+        except OSError as error:
+            return self._note(outcome.step, f"the traceback could not be kept: {disk_error(error)}\n{outcome.trace}")
+        return self._note(outcome.step, f"the whole traceback is in {path}")
 
     def _note(self, step: str, text: str) -> None:
         self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": text})))
@@ -301,11 +327,6 @@ class Runner:
     def _tell(self, what: Callable[[Observer], Any]) -> None:
         for observer in self._observers:
             what(observer)
-
-
-def _total(plan: StepPlan, what: str) -> float:
-    demand = plan.demand
-    return float(getattr(demand.task, what) + demand.ranks * getattr(demand.rank, what))
 
 
 def _shared(store: Store) -> Any:

@@ -10,17 +10,20 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines import config, plan, progress, provenance, terminal
 from pipelines.config import Composition
-from pipelines.errors import BloomlineError
+from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
 from stages.base import Servable
+
+if TYPE_CHECKING:
+    from pipelines.tracking.tracker import Tracking
 
 BLOCKED = 3  # exit code of a plan that could not be run
 
@@ -104,7 +107,14 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     settings = composition.settings
     store = Store(settings.store)
     selected = select(composition.graph, settings.from_, settings.until, settings.only)
+    if beside := [name for name in settings.force if name not in selected]:
+        expected = "a step that `from`, `until` and `only` select"
+        raise ConfigError(
+            Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in beside
+        )
     made = plan.make(composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster))
+    if made.to_run:
+        store.expect_writable()
     return Prepared(composition, store, made)
 
 
@@ -123,26 +133,25 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
         summary = runner.run()
         state = summary.state
-        report, notes = _write_report(summary, store.config.state / "runs" / made_by.run_id / "report.html")
-        if report is not None:
-            tracking.attach(report)
-        summary = replace(summary, notes=(*summary.notes, *notes))
+        report, unwritten = _report(summary, store, tracking)
     finally:
         display.close()
         notes = tracking.close(state)
-    shown = replace(summary, notes=(*summary.notes, *notes))
+    shown = replace(summary, notes=(*summary.notes, *unwritten, *notes))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
     return runner.exit_code
 
 
-def _write_report(summary: RunSummary, path: Path) -> tuple[Path | None, tuple[str, ...]]:
-    """The report's page, or why there is none: a full disk must not hide how the run ended."""
+def _report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
+    """The run's report, kept with its run in MLflow; or a note that says why there is none."""
     from pipelines.report.page import write
 
     try:
-        return write(summary, path), ()
+        report = write(summary, store.config.state / "runs" / summary.run_id / "report.html")
     except OSError as error:
-        return None, (f"The report could not be written: {error.strerror}: {path}.",)
+        return None, [f"There is no report: {disk_error(error)}"]
+    tracking.attach(report)
+    return report, []
 
 
 def _show_plan(prepared: Prepared) -> None:
@@ -185,14 +194,14 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
 
 
 def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
-    """Three commands worth trying after a run; after one that did not end well, first the one that goes on."""
+    """Three commands worth trying after a run; after one that did not end well, last the one that goes on."""
     if run.state != "done":
-        return [provenance.command(verb, overrides) for verb in ("run", "plan", "ui")]
+        return [provenance.command(verb, overrides) for verb in ("plan", "ui", "run")]
     kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
     trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
     served = any(step.stage == "deploy" for step in run.steps)
     changed = [*kept, f"steps.{trained}.learning_rate=1e-3"] if trained else kept
-    places = ("store", "tracking", "hydra.searchpath")
+    places = ("store", "tracking", "hydra.searchpath", "--config-")
     where = [override for override in kept if override.lstrip("+").startswith(places)]
     return [
         provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),

@@ -11,7 +11,8 @@ and in a local state directory: staging/, scratch/FINGERPRINT16/, runs/, digests
 """
 
 from pipelines.store.config import StoreConfig
+from pipelines.store.files import StoreError
 from pipelines.store.record import FileEntry, Record
 from pipelines.store.store import Damage, Store
 
-__all__ = ["Damage", "FileEntry", "Record", "Store", "StoreConfig"]
+__all__ = ["Damage", "FileEntry", "Record", "Store", "StoreConfig", "StoreError"]

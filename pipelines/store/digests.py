@@ -7,6 +7,7 @@ is noticed. A file changed within the resolution of the clock of its hashing is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -85,7 +86,8 @@ class DigestMemory:
         """Forget every path that begins with `prefix`."""
         self._known = {path: entry for path, entry in self.known().items() if not path.startswith(prefix)}
         if self._path.exists():
-            with self._connection() as connection:
+            # What stays remembered does no harm: no other file ever has that path.
+            with contextlib.suppress(sqlite3.Error), self._connection() as connection:
                 connection.execute("DELETE FROM digests WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
     def _connection(self) -> sqlite3.Connection:

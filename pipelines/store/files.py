@@ -14,7 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines.errors import BloomlineError
 from pipelines.store.digests import Token, stat_token
+
+
+class StoreError(BloomlineError, OSError):
+    """The store can't be reached, read or written. An OSError as well: what a disk may say, any store may."""
 
 
 class Files(Protocol):
@@ -122,40 +127,60 @@ class RemoteFiles:
     """Any file system of fsspec: s3://, gs://, memory://, ..."""
 
     def __init__(self, root: str, options: Mapping[str, Any]) -> None:
-        import fsspec
-
-        self._fs, self._root = fsspec.core.url_to_fs(root, **options, use_listings_cache=False)
-        self._root = self._root.rstrip("/")
         self._uri = root.rstrip("/")
+        with self._reached("open it"):
+            import fsspec
+
+            self._fs, path = fsspec.core.url_to_fs(root, **options, use_listings_cache=False)
+        self._root = path.rstrip("/")
+
+    @contextlib.contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        """Every file system has errors of its own for a server that is away, a key that is wrong, a missing package:
+        all become StoreErrors. That a file is there, or is not, is no such error."""
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError, NotADirectoryError):
+            raise
+        except Exception as error:
+            words = str(error).strip().splitlines() or [type(error).__name__]
+            raise StoreError(
+                f"The store at {self._uri}: can't {what}: {words[0]}. "
+                "Check store.root, store.options and the credentials."
+            ) from error
 
     def read(self, path: str) -> bytes | None:
         try:
-            content: bytes = self._fs.cat_file(f"{self._root}/{path}")
+            with self._reached(f"read {path}"):
+                content: bytes = self._fs.cat_file(f"{self._root}/{path}")
         except FileNotFoundError:
             return None
         return content
 
     def write(self, path: str, content: bytes) -> None:
-        self._fs.pipe_file(f"{self._root}/{path}", content)
+        with self._reached(f"write {path}"):
+            self._fs.pipe_file(f"{self._root}/{path}", content)
 
     def create(self, path: str, content: bytes) -> bool:
         try:
-            self._fs.pipe_file(f"{self._root}/{path}", content, mode="create")
+            with self._reached(f"write {path}"):
+                self._fs.pipe_file(f"{self._root}/{path}", content, mode="create")
         except FileExistsError:
             return False
-        except OSError as error:
+        except StoreError as error:
             if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
                 return False
             raise
         return True
 
     def remove(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._reached(f"remove {path}"):
             self._fs.rm(f"{self._root}/{path}", recursive=True)
 
     def names(self, directory: str) -> list[str]:
         try:
-            found: Iterable[str] = self._fs.ls(f"{self._root}/{directory}", detail=False)
+            with self._reached(f"list {directory}"):
+                found: Iterable[str] = self._fs.ls(f"{self._root}/{directory}", detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
@@ -163,7 +188,8 @@ class RemoteFiles:
     def tokens(self, directory: str) -> dict[str, tuple[int, Token]]:
         base = f"{self._root}/{directory}"
         try:
-            found: Mapping[str, Mapping[str, Any]] = self._fs.find(base, detail=True)
+            with self._reached(f"list {directory}"):
+                found: Mapping[str, Mapping[str, Any]] = self._fs.find(base, detail=True)
         except FileNotFoundError:
             return {}
         telling = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "created", "mtime")
@@ -178,13 +204,16 @@ class RemoteFiles:
     def put(self, source: Path, directory: str) -> None:
         for path in sorted(source.rglob("*")):
             if path.is_file():
-                self._fs.put_file(str(path), f"{self._root}/{directory}/{path.relative_to(source).as_posix()}")
+                name = f"{directory}/{path.relative_to(source).as_posix()}"
+                with self._reached(f"write {name}"):
+                    self._fs.put_file(str(path), f"{self._root}/{name}")
         shutil.rmtree(source)
 
     def get(self, path: str, target: Path) -> None:
         """Fetch one file to a local path."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._fs.get_file(f"{self._root}/{path}", str(target))
+        with self._reached(f"read {path}"):
+            self._fs.get_file(f"{self._root}/{path}", str(target))
 
     def key(self, path: str) -> str:
         return f"{self._uri}/{path}"

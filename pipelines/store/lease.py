@@ -56,15 +56,21 @@ class Leases:
             if fingerprint not in self._held:
                 return
             self._held.discard(fingerprint)
-            content = _parse(self._files.read(_path(fingerprint)) or b"{}")
-            if content.get("holder") == self._holder["holder"]:
-                self._files.remove(_path(fingerprint))
+            # One that can't be removed is no obstacle for long: it has no heartbeat any more.
+            with contextlib.suppress(OSError):
+                if self._is_ours(fingerprint):
+                    self._files.remove(_path(fingerprint))
 
     def close(self) -> None:
         """Release every lease that is held."""
         self._closed.set()
         for fingerprint in list(self._held):
             self.release(fingerprint)
+
+    def _is_ours(self, fingerprint: str) -> bool:
+        """False once another run has taken over, as from one that was stopped (Ctrl-Z, a sleeping laptop)."""
+        content = _parse(self._files.read(_path(fingerprint)) or b"{}")
+        return bool(content.get("holder") == self._holder["holder"])
 
     def _is_dead(self, fingerprint: str, content: bytes) -> bool:
         if is_gone(_parse(content)):
@@ -85,7 +91,8 @@ class Leases:
                 for fingerprint in self._held:
                     # A store that is out of reach for a moment must not end the run.
                     with contextlib.suppress(OSError):
-                        self._files.write(_path(fingerprint), self._content())
+                        if self._is_ours(fingerprint):
+                            self._files.write(_path(fingerprint), self._content())
 
 
 def holder(files: Files, name: str) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pipelines.errors import BloomlineError
 from pipelines.store.config import StoreConfig
 from pipelines.store.digests import DigestMemory, sha256_of
-from pipelines.store.files import Files, LocalFiles, RemoteFiles, sync_tree
+from pipelines.store.files import Files, LocalFiles, RemoteFiles, StoreError, sync_tree
 from pipelines.store.record import FileEntry, Record
 
 
@@ -104,11 +104,12 @@ class Store:
         Raises BloomlineError naming the damaged files.
         """
         remote = isinstance(self.files, RemoteFiles)
-        path = self._fetch(record) if remote else self.config.local_root / record.location
-        damages = [damage for file in record.files for damage in _check(path / file.path, file)]
+        path = (self.config.state / "cache" if remote else self.config.local_root) / record.location
+        damages = _check(path, record)
+        if damages and remote:  # not fetched yet, or the copy is damaged
+            self._fetch(record, path)
+            damages = _check(path, record)
         if damages:
-            if remote:
-                shutil.rmtree(path, ignore_errors=True)
             raise BloomlineError(
                 f"The artifact of step {record.step} at {self.uri(record)} is damaged: "
                 f"{'; '.join(map(str, damages))}. Run the same command again: the step will be computed anew."
@@ -143,6 +144,22 @@ class Store:
         return self.files.uri(record.location)
 
     # -- writing ------------------------------------------------------------------------------------------------
+
+    def expect_writable(self) -> None:
+        """Raise StoreError if nothing can be written to the directories of this machine that a run writes to."""
+        directories = {self.config.state, self.config.local_root} if self.config.is_local else {self.config.state}
+        for directory in directories:
+            there = next(path for path in (directory, *directory.parents) if path.exists())
+            if not there.is_dir():
+                problem = f"{there} is a file"
+            elif not os.access(there, os.W_OK | os.X_OK):
+                problem = f"{there} is read-only" if directory == there else f"there is none, and {there} is read-only"
+            else:
+                continue
+            raise StoreError(
+                f"The store's directory {directory} can't be written: {problem}. Choose another with "
+                "store.root=DIRECTORY, BLOOMLINE_ROOT or store.state_directory=DIRECTORY."
+            )
 
     def scratch(self, fingerprint: str) -> Path:
         """The durable directory where a step keeps its own progress until it is done."""
@@ -212,29 +229,25 @@ class Store:
         self.files.remove(location)
         self.digests.forget(self.files.key(location))
 
-    def orphans(self, older_than_s: float = 0.0) -> list[str]:
-        """Places under artifacts/ that no record names: left by a run that was killed between move and record.
-
-        Places whose age can't be told (on an object store) count as old.
-        """
-        named = {record.location for record in self.records()}
-        found = [
-            location
+    def places(self) -> list[str]:
+        """Every place under artifacts/, whether a record names it or it was left by a run that was killed."""
+        return [
+            f"artifacts/{stage}/{name}"
             for stage in self.files.names("artifacts")
             for name in self.files.names(f"artifacts/{stage}")
-            if (location := f"artifacts/{stage}/{name}") not in named
         ]
-        if isinstance(self.files, LocalFiles):
-            now = time.time()
-            found = [place for place in found if now - (self.files.root / place).stat().st_mtime >= older_than_s]
-        return found
 
-    def work_directories(self) -> list[Path]:
-        """The local directories of steps that are not done: staging and scratch, named by fingerprint."""
-        staging = self._staging
-        return [
-            path for parent in (staging, self.config.state / "scratch") if parent.exists() for path in parent.iterdir()
-        ]
+    def staged(self) -> list[Path]:
+        """The directories that artifacts are being written into, or that killed steps left, named by fingerprint."""
+        return _directories(self._staging, "*")
+
+    def scratches(self) -> list[Path]:
+        """The directories of steps that are not done, in which they keep their progress, named by fingerprint."""
+        return _directories(self.config.state / "scratch", "*")
+
+    def copies(self) -> list[Path]:
+        """This machine's copies of artifacts that lie elsewhere; their last two names are those of the place."""
+        return _directories(self.config.state / "cache" / "artifacts", "*/*")
 
     def latest_fingerprints(self) -> set[str]:
         """The fingerprints that are the latest of some step of some pipeline."""
@@ -261,27 +274,41 @@ class Store:
         finally:
             fetched.unlink(missing_ok=True)
 
-    def _fetch(self, record: Record) -> Path:
-        """Bring a remote artifact to this machine, once."""
+    def _fetch(self, record: Record, path: Path) -> None:
+        """Bring a remote artifact to `path` on this machine. Files that are not there any more are left out."""
         assert isinstance(self.files, RemoteFiles)
-        path = self.config.state / "cache" / record.location
-        if not path.exists():
-            part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex[:8]}")
+        part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex[:8]}")
+        try:
+            part.mkdir(parents=True)
             for file in record.files:
-                self.files.get(f"{record.location}/{file.path}", part / file.path)
-            part.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    self.files.get(f"{record.location}/{file.path}", part / file.path)
             try:
                 part.rename(path)
-            except OSError:  # another process was faster
-                shutil.rmtree(part, ignore_errors=True)
-        return path
+            except OSError:  # a damaged copy is there, or another process was faster and reads what it fetched
+                if _check(path, record):
+                    shutil.rmtree(path, ignore_errors=True)
+                    part.rename(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def _check(path: Path, file: FileEntry) -> list[Damage]:
+def _directories(parent: Path, pattern: str) -> list[Path]:
+    return [path for path in sorted(parent.glob(pattern)) if path.is_dir()]
+
+
+def _check(path: Path, record: Record) -> list[Damage]:
+    """What is wrong with a record's files below a local directory. Reads every byte."""
+    return [damage for file in record.files if (damage := _damage(path / file.path, file))]
+
+
+def _damage(path: Path, file: FileEntry) -> Damage | None:
     try:
         size = path.stat().st_size
         if size != file.size:
-            return [Damage(file.path, f"has {size:,} bytes instead of {file.size:,}")]
-        return [] if sha256_of(path) == file.sha256 else [Damage(file.path, "has other content than what was written")]
+            return Damage(file.path, f"has {size:,} bytes instead of {file.size:,}")
+        return None if sha256_of(path) == file.sha256 else Damage(file.path, "has other content than what was written")
+    except FileNotFoundError:
+        return Damage(file.path, "is missing")
     except OSError as error:
-        return [Damage(file.path, f"can't be read ({error.strerror})")]
+        return Damage(file.path, f"can't be read ({error.strerror})")

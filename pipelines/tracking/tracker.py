@@ -6,6 +6,7 @@ step (named "02-pretrain" by its place), a light child for a cached step with a 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from pipelines.tracking.operations import PARENT, Point, milliseconds
 from pipelines.tracking.sender import Sender
 from pipelines.tracking.spool import Operation, Spool
 
+DAMAGED = re.compile("file is not a database|database disk image is malformed")  # as sqlite says it
 FIRST_SAMPLE_S = 1.0  # so that a short step has one
 
 
@@ -130,6 +132,8 @@ class Tracking:
                 f"MLflow at {where} could not be told everything ({self._sender.trouble}). "
                 f"What is missing is kept in {self._spool.directory} and sent by the next run."
             )
+            if DAMAGED.search(self._sender.trouble):
+                found.append(f"That database is damaged: move it away, and the next run begins a new one ({where}).")
         if self._sender.refused:
             refused = self._spool.directory / "refused.jsonl"
             found.append(f"MLflow refused {self._sender.refused} entries: see {refused}.")

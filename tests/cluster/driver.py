@@ -1,4 +1,8 @@
-"""A driver to be killed: starts Ray and a gang, prints the ids of the gang's processes, and waits."""
+"""A driver to be killed, or whose head is: starts Ray and a gang, prints the ids of the gang's processes, and waits.
+
+With `lose-head` it kills the head itself while a step is about to end, and prints what became of that step and of the
+next one.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,33 @@ import os
 import sys
 from functools import partial
 
+import psutil
+
+from cluster.base import Executor
 from cluster.config import LocalCluster, executor
 from tests.cluster import work
-from tests.cluster.support import SUPERVISOR, until
+from tests.cluster.support import SUPERVISOR, outcome, until
 
 
 def main() -> None:
     with executor(LocalCluster(cpus=2, gpus=0)) as started:
-        started.start("step", partial(work.gang, work.hang, (), 2, 0), SUPERVISOR)
-        said = until(started, lambda messages: len(messages) == 2)
-        print(os.getpid(), *(message.body["text"] for message in said), flush=True)
-        sys.stdin.read()
+        if sys.argv[1:] == ["lose-head"]:
+            lose_head(started)
+        else:
+            started.start("step", partial(work.gang, work.hang, (), 2, 0), SUPERVISOR)
+            said = until(started, lambda messages: len(messages) == 2)
+            print(os.getpid(), *(message.body["text"] for message in said), flush=True)
+            sys.stdin.read()
+    os._exit(0)  # as the command line ends: Ray's core crashes in an interpreter's own end once its head is lost
+
+
+def lose_head(started: Executor) -> None:
+    started.start("step", work.tell_and_end_soon, SUPERVISOR)
+    until(started, lambda messages: len(messages) == 1)
+    next(child for child in psutil.Process().children(True) if child.name() == "gcs_server").kill()
+    for _ in range(2):
+        print(outcome(started)[0].state, flush=True)
+        started.start("step", work.tell_and_end_soon, SUPERVISOR)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,14 +36,16 @@ def name(pid: int) -> str:
         return ""
 
 
+def start(home: Path, *words: str, **pipes: int) -> subprocess.Popen[str]:
+    """A driver (tests/cluster/driver.py) with next to nothing in its environment."""
+    command = [sys.executable, "-m", "tests.cluster.driver", *words]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, text=True, **pipes)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a driver's processes on Linux only")
 def test_killed_driver_leaves_nothing_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.cluster.driver"]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as driver:
+    with start(tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
         assert driver.stdout
         line = driver.stdout.readline().split()
         assert len(line) == 3, "the driver did not start its gang"
@@ -51,3 +56,30 @@ def test_killed_driver_leaves_nothing_behind(tmp_path: Path) -> None:
         driver.kill()
     assert gone(started, within_s=30)
     assert not any(tmp_path.iterdir()), "nothing is kept in HOME"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans come back to the driver on Linux only")
+def test_a_head_that_is_lost_while_it_starts_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with start(tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
+        seen: set[int] = set()
+        deadline = time.monotonic() + 120
+        while driver.poll() is None and time.monotonic() < deadline:
+            now = descendants(driver.pid)
+            if not seen and any(name(pid).endswith("raylet") for pid in now):
+                os.kill(next(pid for pid in now if name(pid).endswith("gcs_server")), signal.SIGKILL)
+                seen.update(now)
+            if seen:
+                seen.update(now)
+            time.sleep(0.05)
+        assert driver.poll() not in (None, 0)
+        assert driver.stderr
+        assert "ClusterError" in driver.stderr.read()
+    assert len(seen) > 2
+    assert gone(list(seen), within_s=5)
+
+
+def test_a_step_that_ends_just_after_its_head_is_kept_and_the_next_is_lost_at_once(tmp_path: Path) -> None:
+    with start(tmp_path, "lose-head", stdout=subprocess.PIPE) as driver:
+        said, _ = driver.communicate(timeout=120)
+    assert said.split() == ["done", "lost"]
+    assert driver.returncode == 0  # Ray ends a process that asks a lost head for a minute

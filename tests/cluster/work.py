@@ -49,6 +49,11 @@ def tell_pid_and_wait(launcher: Launcher, send: Send) -> None:
     wait_for_stop(send)
 
 
+def tell_and_end_soon(launcher: Launcher, send: Send) -> None:
+    send(Message("step", "note", {"text": "soon"}))
+    time.sleep(0.5)
+
+
 def wait_for_stop(send: Any) -> None:
     end = time.monotonic() + DEADLINE_S
     while not send.stopping():

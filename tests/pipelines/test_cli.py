@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.store import Store, StoreConfig
+from pipelines.store.lease import Leases
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -92,7 +97,7 @@ def test_a_failure_says_what_to_do(bloomline) -> None:
     assert code == 1
     assert "the text is not to be joined" in out
     assert "needs b, which failed" in out
-    assert "bloomline run" in out.split("Next:")[1].splitlines()[1]
+    assert out.splitlines()[-1].split()[:2] == ["bloomline", "run"]
     code, out, _ = bloomline("run")
     assert code == 0
 
@@ -104,6 +109,10 @@ def test_a_failure_says_what_to_do(bloomline) -> None:
         (["run", "steps.a.txet=x"], "Did you mean 'text'?"),
         (["run", "from=d"], "expected the name of a step"),
         (["artifacts", "lst"], "Did you mean 'list'?"),
+        (["run", "steps.bb.separator=x"], "steps.bb.stage: missing; expected the name of a stage"),
+        (["run", "only=b"], "needs a, not whole in the store and not selected: use until=b instead"),
+        (["run", "only=b", "force=a"], "force: 'a'; expected a step that `from`, `until` and `only` select"),
+        (["run", "store.root=ü"], """such a value in quotes. In a shell: 'store.root="ü"'."""),
         (["artifacts", "show", "nothing"], "No artifact of a step 'nothing'"),
         (["submit"], "cluster=remote"),
         (["serve", "until=a"], ""),
@@ -128,15 +137,15 @@ def test_a_disk_that_is_full_is_one_line_and_never_hides_how_a_run_ended(bloomli
         code, out, err = bloomline("run")
     assert (code, err) == (0, "")
     assert "small: done" in out
-    assert "Note: The report could not be written: No space left on device" in " ".join(out.split())
+    assert "Note: There is no report: No space left on device" in " ".join(out.split())
     assert "Report:" not in out
 
     with monkeypatch.context() as patch:
         patch.setattr(Leases, "acquire", full)
-        code, _, err = bloomline("run", "force=a")
-    assert code != 0
-    assert err.startswith("No space left on device. What was finished is kept")
-    assert "Traceback" not in err
+        code, out, err = bloomline("run", "force=a")
+    assert code == 1
+    assert "No space left on device. Make room" in " ".join(out.split())
+    assert "Traceback" not in out + err
 
 
 def test_multirun_shares_what_is_upstream(bloomline, tmp_path: Path) -> None:
@@ -182,6 +191,9 @@ def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert completed("bloomline ") == list(cli.VERBS)
     assert completed("bloomline pl") == ["plan"]
     assert "cluster=inline" in completed("bloomline run cluster=in")
+    assert completed("bloomline artifacts ") == ["list", "show", "verify", "gc"]
+    assert completed("bloomline artifacts v") == ["verify"]
+    assert "store=s3" in completed("bloomline artifacts list store=")
 
 
 def test_artifacts(bloomline, tmp_path: Path) -> None:
@@ -211,3 +223,89 @@ def test_artifacts(bloomline, tmp_path: Path) -> None:
     bloomline("artifacts", "gc", "unused")
     assert len(list((tmp_path / "store" / "records").iterdir())) == 3
     assert bloomline("run", "steps.b.separator=+")[1].count("cached") >= 3
+
+
+def test_artifacts_with_hydras_flags_and_names(bloomline) -> None:
+    bloomline("run")
+    code, out, err = bloomline("artifacts", "list", "--config-dir", "conf", "b")
+    assert code == 0, err
+    assert "Count" not in out
+    assert out.count("\n") == 2
+    assert bloomline("artifacts", "gc", "everything")[0] == 1
+
+
+def test_gc_leaves_what_a_run_works_on_and_what_a_stopped_step_goes_on_from(bloomline, tmp_path: Path) -> None:
+    bloomline("run")
+    store = Store(StoreConfig(root=str(tmp_path / "store")))
+    record = store.latest("small", "b")
+    assert record is not None
+    store.files.remove(f"records/{record.fingerprint}.json")
+    staged, scratch = store.stage(record.fingerprint), store.scratch(record.fingerprint)
+    for directory in (staged, scratch, tmp_path / "store" / record.location):
+        os.utime(directory, (0, 0))
+    left = [tmp_path / "store" / record.location, staged, scratch]
+    leases = Leases(store.files, 30.0, "a run that goes on")
+    assert leases.acquire(record.fingerprint) is None
+    assert "0 B were freed" in bloomline("artifacts", "gc", "unused", "scratch")[1]
+    assert all(path.is_dir() for path in left)
+    leases.close()
+    bloomline("artifacts", "gc")
+    assert [path.is_dir() for path in left] == [False, False, True]
+    bloomline("artifacts", "gc", "scratch")
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("conf/pipeline/small.yaml/store", "small.yaml is a file"),
+        ("unknown://bucket", "The store at unknown://bucket: can't open it: Protocol not known"),
+        ("s3://bucket/root", "The store at s3://bucket/root: can't read records/"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_clear_error(bloomline, verb: str, root: str, said: str) -> None:
+    if root.startswith("s3"):
+        pytest.importorskip("s3fs")
+    nowhere = ["++store.options.endpoint_url=http://127.0.0.1:1", "store.options.key=k", "store.options.secret=s"]
+    nowhere.append("++store.options.config_kwargs.retries.max_attempts=0")
+    code, out, err = bloomline(verb, f"store.root={root}", *(nowhere if root.startswith("s3") else []))
+    assert code == 1
+    assert said in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+
+
+def test_a_sweep_says_how_to_repeat_each_job_and_leaves_nothing_behind(
+    bloomline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    code, out, err = bloomline("run", "--multirun", "--config-dir", "conf", "steps.b.separator=x,y")
+    assert code == 0, err
+    commands = [line.split() for line in out.splitlines() if line.startswith("  bloomline")]
+    assert len(commands) == 6
+    assert all(
+        "--config-dir=conf" in words and "hydra.searchpath=[file://conf]" in " ".join(words) for words in commands
+    )
+    assert "steps.b.separator=y" in commands[-2]
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_flag_keeps_its_value(bloomline) -> None:
+    code, out, _ = bloomline("plan", "--cfg", "job", "-p", "steps.b")
+    assert code == 0
+    assert "stage: join" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["run", "_expect_signals"])
+def test_a_signal_ends_a_command_without_a_trace(number: signal.Signals, where: str) -> None:
+    code = (
+        "import os, signal, time; from pipelines import cli; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"expect = cli._expect_signals; kill = lambda: os.kill(os.getpid(), {int(number)});"
+        f"cli.{where} = lambda *_: (expect(), kill(), time.sleep(9)); cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 128 + number
+    assert done.stderr == ""

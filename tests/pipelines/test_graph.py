@@ -32,7 +32,7 @@ def test_builds_a_graph_in_an_order_in_which_it_can_run() -> None:
 
 def test_a_misspelt_step_is_told_the_one_that_was_meant() -> None:
     steps = {"corpus": {"stage": "make", "text": "a"}, "corpsu": {"text": "b"}}
-    assert "steps.corpsu.stage: missing; expected the name of a stage, or of another step. Did you mean 'corpus'?" in (
+    assert "steps.corpsu.stage: missing; expected the name of a stage, or the key of a step that is declared. Did you mean 'corpus'?" in (
         refusal(steps)
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.base import Node
 from pipelines import cli
-from pipelines.room import fitting, lacking
+from pipelines.room import fitting, lacking, together
 from stages.base import Demand, Resources
 
 GIB = 1 << 30
@@ -109,6 +109,24 @@ def test_where_nothing_fits_the_least_is_told(plan) -> None:
     assert code == 3
     assert re.search(r"blocked +needs [\d.]+ GiB a rank, one of 2 has 12.0 GiB; at the least [\d.]+ GiB, with steps",
                      said["pretrain"]), said["pretrain"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("each", "most"),
+    [
+        (Resources(cpus=1), 4),
+        (Resources(cpus=0.1), 40),
+        (Resources(cpus=0, memory_bytes=1 << 30), 8),
+        (Resources(cpus=0, custom={"licence": 1}), 2),
+        (Resources(cpus=0, custom={"unknown": 1}), 0),
+    ],
+)
+def test_steps_run_together_as_long_as_the_nodes_have_what_they_ask(each: Resources, most: int) -> None:
+    nodes = [Node(cpus=2, gpus=0, memory_bytes=4 << 30, custom={"licence": 1})] * 2
+    assert together([Demand(task=each)] * most, nodes)
+    assert not together([Demand(task=each)] * (most + 1), nodes)
+    assert together([Demand(task=Resources(cpus=0), ranks=most, rank=each)], nodes)
+    assert not together([Demand(task=each, ranks=most, rank=each)], nodes)
 
 
 def test_ranks_on_gpus_are_held_against_what_gpus_have(plan) -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.base import Outcome
 from pipelines.graph import build
 from pipelines.plan import make
+from pipelines.provenance import Provenance
+from pipelines.runner import Runner
 from pipelines.store import Store
 from pipelines.store.lease import Leases
 from tests.pipelines.demo import six_steps
-from tests.pipelines.support import ThreadExecutor, run, states
+from tests.pipelines.support import ThreadExecutor, Told, run, states
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -224,3 +227,81 @@ def test_unselected_steps_are_left_alone(store: Store) -> None:
     assert states(summary) == "a:done b:done c:done d:unselected e:unselected f:unselected"
     assert summary.state == "done"
     assert not any(event.startswith("d ") for event in told.events)
+
+
+def test_steps_that_are_the_same_are_computed_once(store: Store, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    steps = {"a": {"stage": "make"}}
+    for name in "bc":
+        steps[name] = {"stage": "join", "texts": ["a"], "seconds": 0.3, "trace": str(trace)}
+    summary, _, _ = run(store, steps)
+    found = {step.name: step for step in summary.steps}
+    assert (found["b"].state, found["c"].state) == ("done", "cached")
+    assert found["c"].reason == "the same as b"
+    assert found["c"].artifact == found["b"].artifact
+    assert trace.read_text().count("begins") == 1
+    assert states(run(store, steps)[0]) == "a:cached b:cached c:cached"
+
+
+def test_who_is_waited_for_is_said_once(store: Store) -> None:
+    plan = make(build("demo", six_steps()), store, set("a"), ())
+    other = Leases(store.files, 30.0, "the-other-run")
+    assert other.acquire(plan.steps["a"].fingerprint) is None
+    threading.Timer(1.6, other.close).start()
+    _, _, told = run(store, six_steps(), until=["a"])
+    assert len([note for note in told.notes if "waits for run the-other-run" in note]) == 1
+
+
+@pytest.mark.parametrize("operation", ["commit", "record"])
+def test_a_store_that_fails_in_between_fails_the_step_and_its_siblings_finish(
+    store: Store, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    steps = {"a": {"stage": "make", "text": "a"}, "b": {"stage": "make", "text": "b", "retries": 1}}
+    steps |= {"c": {"stage": "join", "texts": ["a"]}, "d": {"stage": "join", "texts": ["b"]}}
+    graph = build("demo", steps)
+    plan = make(graph, store, set(steps), ())
+    fingerprints = {plan.steps[name].fingerprint for name in "ab"}
+    whole = getattr(store, operation)
+    failed: set[str] = set()
+
+    def fail_once(about: object) -> object:
+        fingerprint = getattr(about, "fingerprint", about)
+        if fingerprint in fingerprints - failed and threading.current_thread() is threading.main_thread():
+            failed.add(fingerprint)
+            raise OSError(28, "No space left on device", "records")
+        return whole(about)
+
+    executor = ThreadExecutor()
+    runner = Runner(plan, store, executor, Provenance("run", "bloomline run", None, False, {}), "", [told := Told()])
+    monkeypatch.setattr(store, operation, fail_once)
+    summary = runner.run()
+    assert states(summary) == "a:failed b:done c:skipped d:done"
+    assert "records: No space left on device" in next(step.error for step in summary.steps if step.name == "a")
+    assert any("Tries again" in note for note in told.notes)
+    assert runner.exit_code == 1
+    assert not list((store.config.local_root / "leases").iterdir())
+
+
+def test_a_figure_that_cannot_be_kept_ends_nothing(store: Store) -> None:
+    class InTheWay(ThreadExecutor):
+        def start(self, step, work, demand, deliver=None) -> None:
+            for run_directory in (store.config.state / "runs").iterdir():
+                (run_directory / "pages").write_text("a file where a directory should be")
+            super().start(step, work, demand)
+
+    (store.config.state / "runs" / "run").mkdir(parents=True)
+    plan = make(build("demo", six_steps()), store, set("abcdef"), ())
+    provenance = Provenance("run", "bloomline run", None, False, {})
+    summary = Runner(plan, store, InTheWay(), provenance, "", [told := Told()]).run()
+    assert summary.state == "done"
+    assert any(note.startswith("f: page count.html: ") for note in told.notes)
+
+
+def test_a_step_that_stops_unasked_is_no_success(store: Store) -> None:
+    class Stopping(ThreadExecutor):
+        def start(self, step, work, demand, deliver=None) -> None:
+            self._events.put(Outcome(step, "stopped"))
+
+    summary, runner, _ = run(store, six_steps(), Stopping())
+    assert summary.state == "failed"
+    assert runner.exit_code == 1

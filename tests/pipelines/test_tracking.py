@@ -262,6 +262,14 @@ def test_an_artifact_store_that_fails_holds_up_nothing_else(root: Path, tmp_path
     assert runs["run-1"].info.status == "FINISHED"
 
 
+def test_a_damaged_database_is_told_and_what_to_do(root: Path, tmp_path: Path) -> None:
+    (root / "mlflow.db").write_bytes(b"no database" * 100)
+    notes = track(root, samples.run(tmp_path), TrackingConfig(kind="local", close_timeout_s=3))
+    assert "file is not a database" in notes[0]
+    assert "move it away" in notes[1]
+    assert list(root.glob("runs/*/spool/operations.jsonl"))
+
+
 def test_a_spool_that_cannot_be_written_does_not_raise(root: Path, tmp_path: Path) -> None:
     told = samples.run(tmp_path)
     tracking = Tracking.open(LOCAL, root, told.run_id)

@@ -100,6 +100,16 @@ def test_a_heartbeat_keeps_it(files: Files) -> None:
     waiter.close()
 
 
+def test_what_another_took_over_from_one_that_slept_is_not_taken_back(files: Files) -> None:
+    slept = Leases(files, 0.1, "slept")
+    assert slept.acquire(FINGERPRINT) is None
+    other = json.dumps({"holder": "other"}).encode()
+    files.write(f"leases/{FINGERPRINT}.json", other)
+    time.sleep(0.2)  # ten heartbeats
+    slept.close()
+    assert files.read(f"leases/{FINGERPRINT}.json") == other
+
+
 @pytest.mark.parametrize("garbage", [b"", b"[]", b"garbage", b'{"pid": "x"}'])
 def test_a_garbage_lease_blocks_no_longer_than_the_timeout(files: Files, garbage: bytes) -> None:
     files.create(f"leases/{FINGERPRINT}.json", garbage)
