@@ -77,7 +77,7 @@ def test_selection(store: Store) -> None:
     made = plan(store, selected="ef")
     assert states(made) == "a:unselected b:unselected c:unselected d:unselected e:blocked f:blocked"
     assert "needs d" in made.steps["e"].reason
-    assert "from=d" in made.steps["e"].reason
+    assert "use until=e instead" in made.steps["e"].reason
     complete(store, plan(store, selected="abcd"))
     assert states(plan(store, selected="ef")) == "a:cached b:cached c:cached d:cached e:run f:run"
 
