@@ -97,6 +97,21 @@ def is_current(record: Record, inputs: Mapping[str, Record]) -> str | None:
     return None
 
 
+def changed_since(planned: StepPlan, store: Store) -> str:
+    """What of a step's external content is no longer what it was planned with; "" if all is.
+
+    What the step made meanwhile may come from either, so it is the result of neither.
+    """
+    step = planned.step
+    inputs = {edge.step: planned.payload["inputs"][key] for key, edge in step.edges}
+    try:
+        return "; ".join(changes(planned.payload, payload(step, inputs, store.digests.digest), step))
+    except OSError as error:
+        return f"{error.filename} can't be read any more"
+    except BloomlineError as error:
+        return str(error)
+
+
 def _judge(
     step: Step,
     digest: str,

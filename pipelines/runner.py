@@ -19,7 +19,7 @@ from cluster.base import Executor, Message, Outcome
 from pipelines import room
 from pipelines.errors import disk_error
 from pipelines.execute import Job, Made, execute
-from pipelines.plan import Plan, is_current
+from pipelines.plan import Plan, changed_since, is_current
 from pipelines.progress import StepProgress
 from pipelines.provenance import Provenance
 from pipelines.store import Record, Store
@@ -233,13 +233,17 @@ class Runner:
 
     def _commit(self, step: StepProgress, made: Made) -> None:
         """Record what a step left, and only then let others have it."""
+        if changed := changed_since(step.plan, self._store):
+            self._leases.release(step.plan.fingerprint)
+            step.error = f"While it ran, {changed}: what came out was not kept. Run the same command again."
+            return self._finish(step, "failed")
         inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
         record = step.to_record(self._plan.graph.name, made, inputs, self._provenance)
         self._store.commit(record)
         self._store.set_latest(record.pipeline, record.step, record.fingerprint)
         self._leases.release(step.plan.fingerprint)
         step.record = record
-        self._finish(step, "done")
+        return self._finish(step, "done")
 
     def _fail(self, step: StepProgress, error: str) -> None:
         """The step failed: it is tried again later if it may be."""

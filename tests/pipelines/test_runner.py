@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -295,6 +296,26 @@ def test_a_figure_that_cannot_be_kept_ends_nothing(store: Store) -> None:
     summary = Runner(plan, store, InTheWay(), provenance, "", [told := Told()]).run()
     assert summary.state == "done"
     assert any(note.startswith("f: page count.html: ") for note in told.notes)
+
+
+def test_content_that_changes_while_a_step_runs_gives_no_artifact(store: Store, tmp_path: Path) -> None:
+    """What came out may be of the old content, of the new, or of both: it must not be found under either."""
+    file = tmp_path / "given.txt"
+    file.write_text("old")
+
+    class Changes(ThreadExecutor):
+        def start(self, step: str, *rest: Any, **named: Any) -> None:
+            file.write_text("new")
+            super().start(step, *rest, **named)
+
+    steps = {"a": {"stage": "make", "source": {"path": str(file)}}}
+    summary, runner, _ = run(store, steps, Changes())
+    assert (runner.exit_code, states(summary)) == (1, "a:failed")
+    assert "the content of source changed" in summary.steps[0].error
+    assert "Run the same command again" in summary.steps[0].error
+    assert store.latest("demo", "a") is None
+    summary, _, _ = run(store, steps)
+    assert text(store, summary, "a") == "new"
 
 
 def test_a_step_that_stops_unasked_is_no_success(store: Store) -> None:
