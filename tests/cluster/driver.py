@@ -1,12 +1,14 @@
 """A driver to be killed, or whose head is: starts Ray and a gang, prints the ids of the gang's processes, and waits.
 
-With `lose-head` it kills the head itself while a step is about to end, and prints what became of that step and of the
+With `adopted` the driver is a child that a process of its own watches, which adopts whoever the driver leaves. With
+`lose-head` it kills the head itself while a step is about to end, and prints what became of that step and of the
 next one.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from functools import partial
 
@@ -14,11 +16,18 @@ import psutil
 
 from cluster.base import Executor
 from cluster.config import LocalCluster, executor
+from cluster.process import adopt_orphans
 from tests.cluster import work
 from tests.cluster.support import SUPERVISOR, outcome, until
 
 
 def main() -> None:
+    if sys.argv[1:] == ["adopted"]:
+        adopt_orphans()
+        driver = subprocess.Popen([sys.executable, "-m", "tests.cluster.driver"], stdin=subprocess.PIPE)
+        driver.wait()
+        sys.stdin.read()
+        return
     with executor(LocalCluster(cpus=2, gpus=0)) as started:
         if sys.argv[1:] == ["lose-head"]:
             lose_head(started)

@@ -43,18 +43,19 @@ def start(home: Path, *words: str, **pipes: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, text=True, **pipes)
 
 
+@pytest.mark.parametrize("words", [[], ["adopted"]], ids=["orphans go to the first process", "orphans are adopted"])
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a driver's processes on Linux only")
-def test_killed_driver_leaves_nothing_behind(tmp_path: Path) -> None:
-    with start(tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
-        assert driver.stdout
-        line = driver.stdout.readline().split()
+def test_killed_driver_leaves_nothing_behind(words: list[str], tmp_path: Path) -> None:
+    with start(tmp_path, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outermost:
+        assert outermost.stdout
+        line = outermost.stdout.readline().split()
         assert len(line) == 3, "the driver did not start its gang"
-        ranks = [int(pid) for pid in line[1:]]
+        driver, *ranks = map(int, line)
         # Ray's two agents look for its control service for a minute before they end too.
-        started = [pid for pid in descendants(driver.pid) if not name(pid).endswith("Agent")]
+        started = [pid for pid in descendants(driver) if not name(pid).endswith("Agent")]
         assert set(ranks) < set(started)
-        driver.kill()
-    assert gone(started, within_s=30)
+        os.kill(driver, signal.SIGKILL)
+        assert gone(started, within_s=30)
     assert not any(tmp_path.iterdir()), "nothing is kept in HOME"
 
 

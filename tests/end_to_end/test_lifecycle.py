@@ -83,12 +83,15 @@ def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
 
     for name in ("config.json", "model.safetensors", "tokenizer.json"):  # a plan reads no more than their digests
         (bloomline.directory / name).write_text("{}")
-    for name in ("page.warc", "code.py"):
+    for name in ("text.jsonl", "page.warc", "code.py"):
         (bloomline.directory / name).touch()
-    sources = [f"steps.corpus.sources.{name}.reader.paths" for name in ("web", "code")]
+    given = {"catalogue": "/text.jsonl", "oscar": "/text.jsonl", "pseudo_crawl": "/page.warc", "code": ""}
     needed = {
         "import": [f"steps.model.source.path={bloomline.directory}"],
-        "bloom": [f"{sources[0]}=['{bloomline.directory}/page.warc']", f"{sources[1]}=['{bloomline.directory}']"],
+        "bloom": [
+            f"steps.corpus.sources.{source}.reader.paths=['{bloomline.directory}{name}']"
+            for source, name in given.items()
+        ],
     }
     assert {"quickstart", "debug", *needed} <= set(pipelines_available())
     for name in pipelines_available():

@@ -28,8 +28,9 @@ FILES = [path for group in EDGES for path in sorted((CONF / group).glob("*.yaml"
 def test_composes_to_a_valid_stage(path: Path) -> None:
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(f"{path.parent.name}/{path.stem}")[path.parent.name]
-    if path.name == "files.yaml":
-        config.sources.files.reader.paths = ["data/*.txt"]  # the one value that a user has to give
+    for source in config.get("sources", {}).values():
+        if OmegaConf.is_missing(source.reader, "paths"):
+            source.reader.paths = ["data/*.txt"]  # the one value that a user has to give
     if path.name == "listed.yaml":
         config.listed.path = "removals.txt"
     values: dict[str, Any] = OmegaConf.to_container(config, throw_on_missing=True)  # type: ignore[assignment]
