@@ -32,6 +32,24 @@ def values(folder: Path, files: int = 6) -> dict[str, Any]:
     return {"sources": sources, "shard_bytes": 20_000, "validation_fraction": 0.2, "limit_bytes": 60_000}
 
 
+class Moments:
+    """Random moments to kill at. They come later after a kill that came before the work, and earlier after one that
+    came too late: so some are in the middle of it however fast the machine is just then."""
+
+    def __init__(self, seed: int, longest_s: float) -> None:
+        self.chance, self.longest_s = random.Random(seed), longest_s
+
+    def next_s(self) -> float:
+        return self.chance.uniform(0, self.longest_s)
+
+    def hit(self, done: int, pieces: int) -> bool:
+        """Whether the last kill was in the middle of the work: some of its pieces were done."""
+        if 0 < done < pieces:
+            return True
+        self.longest_s *= 1.2 if done == 0 else 1 / 1.2
+        return False
+
+
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     config, pieces = values(tmp_path / "in"), 2 * 6
     for name in ("first", "calm"):  # the first one waits for the server to be there
@@ -40,23 +58,23 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         calm.join(60)
         whole_s = time.monotonic() - began
         assert calm.exitcode == 0
-    chance, kills, runs, resumed = random.Random(2), 0, 0, False
+    moments, kills, runs, resumed = Moments(2, whole_s / 2), 0, 0, False
     scratch = tmp_path / "scratch"
     while kills < KILLS or not resumed:  # until some was killed in the middle of the work
         assert runs < MOST_RUNS
         runs += 1
         out = tmp_path / f"out{runs}"
         child = children.start(config, out, scratch)
-        child.join(chance.uniform(0, whole_s / 2))
+        child.join(moments.next_s())
         child.kill()
         child.join(60)
         if child.exitcode == 0:
             assert digests(out) == digests(tmp_path / "calm")
             shutil.rmtree(scratch)  # begin anew
+            moments.hit(pieces, pieces)
         else:
             kills += 1
-            done = len(list(scratch.glob("*/*/" + MARKER)))
-            resumed = resumed or 0 < done < pieces
+            resumed = moments.hit(len(list(scratch.glob("*/*/" + MARKER))), pieces) or resumed
     last = children.start(config, tmp_path / "last", scratch)
     last.join(60)
     assert last.exitcode == 0
@@ -72,23 +90,23 @@ def test_kills_while_shards_are_measured_change_nothing(tmp_path: Path) -> None:
     first = min(path.stat().st_ctime for path in measured.rglob("*"))
     pieces = len(list(measured.rglob(MARKER)))
     phase_s = max(path.stat().st_ctime for path in decided.rglob("*")) - first
-    chance, kills, runs, resumed = random.Random(3), 0, 0, False
+    moments, kills, runs, resumed = Moments(3, phase_s / 2), 0, 0, False
     while kills < MEASURING_KILLS or not resumed:
         assert runs < MOST_RUNS
         runs += 1
         child = children.start(config, tmp_path / f"out{runs}", scratch)
         while child.is_alive() and not (scratch / "measured").exists():
             time.sleep(0.001)
-        child.join(chance.uniform(0, phase_s / 2))
+        child.join(moments.next_s())
         child.kill()
         child.join(60)
         if child.exitcode == 0:
             assert digests(tmp_path / f"out{runs}") == digests(tmp_path / "calm")
             shutil.rmtree(scratch)
+            moments.hit(pieces, pieces)
         else:
             kills += 1
-            done = len(list((scratch / "measured").rglob(MARKER)))
-            resumed = resumed or 0 < done < pieces
+            resumed = moments.hit(len(list((scratch / "measured").rglob(MARKER))), pieces) or resumed
     children.run(config, tmp_path / "last", scratch)
     assert digests(tmp_path / "last") == digests(tmp_path / "calm")
     assert not list(scratch.glob("measured/spill*"))  # what killed ones left there is gone
