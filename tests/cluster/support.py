@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from cluster.base import Executor, Message, Outcome, Work
 from stages.base import Demand, Resources
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 SUPERVISOR = Demand(task=Resources(cpus=0), ranks=2)
 
 
@@ -44,7 +44,7 @@ def until(executor: Executor, enough: Callable[[list[Message]], bool]) -> list[M
     return said
 
 
-def gone(pids: list[int], within_s: float = 10.0) -> bool:
+def gone(pids: list[int], within_s: float = 30.0) -> bool:
     """Whether these processes end in time. One that has ended and is not yet reaped counts as gone."""
     end = time.monotonic() + within_s
     while any(map(_lives, pids)):

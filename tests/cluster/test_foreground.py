@@ -37,7 +37,7 @@ def in_foreground():
 def test_in_the_foreground_a_signal_drains_and_ends_with_0(in_foreground, number):
     process, url = in_foreground
     pid = httpx.get(f"{url}/greeting").json()["pid"]
-    with httpx.stream("GET", f"{url}/slow", timeout=20) as response:
+    with httpx.stream("GET", f"{url}/slow", timeout=60) as response:
         lines = response.iter_lines()
         assert next(lines) == "0"
         process.send_signal(number)

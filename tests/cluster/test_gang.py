@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -82,14 +81,11 @@ def test_an_exception_ends_the_gang_without_restart(ray_session: Executor, refus
         assert "in fail_on" in ended.trace
 
 
-def test_stop_reaches_every_rank_at_once(ray_session: Executor) -> None:
+def test_stop_reaches_every_rank(ray_session: Executor) -> None:
     ray_session.start("step", gang(work.stop_when_asked), SUPERVISOR)
     until(ray_session, lambda messages: len(messages) == 2)
-    asked = time.monotonic()
     ray_session.stop("step")
-    ended, _ = outcome(ray_session)
-    assert ended.state == "stopped"
-    assert time.monotonic() - asked < 5
+    assert outcome(ray_session)[0].state == "stopped"
 
 
 def test_kill_ends_the_ranks_and_the_next_gang_finds_room(ray_session: Executor) -> None:

@@ -30,7 +30,7 @@ def test_an_application_is_served_by_a_process_of_its_own_until_stopped():
 
 def test_stopping_finishes_the_answers_that_are_under_way():
     served = inline_serve.start(APPLICATION)
-    with httpx.stream("GET", f"{served.url}/slow", timeout=20) as response:
+    with httpx.stream("GET", f"{served.url}/slow", timeout=60) as response:
         lines = response.iter_lines()
         assert next(lines) == "0"
         stopping = threading.Thread(target=served.stop)

@@ -30,9 +30,7 @@ def test_mailbox_gives_the_outcome_last_and_never_waits_after_it() -> None:
     mailbox = Mailbox()
     mailbox(numbered(1))
     mailbox.end(Outcome("step", "done"))
-    began = time.monotonic()
-    assert mailbox.take(60) == [numbered(1), Outcome("step", "done")]
-    assert time.monotonic() - began < 30
+    assert mailbox.take(float("inf")) == [numbered(1), Outcome("step", "done")]
     assert Mailbox().take(0.01) == []
 
 

@@ -31,11 +31,11 @@ def test_applications_are_served_side_by_side_and_drained(ray_session):
     served = serve.start(APPLICATION)
     try:
         assert served.url.startswith("http://127.0.0.1:")
-        assert httpx.get(f"{served.url}/greeting", timeout=20).json()["pid"] != os.getpid()
+        assert httpx.get(f"{served.url}/greeting", timeout=60).json()["pid"] != os.getpid()
         with pytest.raises(StageError, match="made to be broken"):
             serve.start(Application("broken", "tests.cluster.applications:refuse"))
         assert served.running()
-        with httpx.stream("GET", f"{served.url}/slow", timeout=20) as response:
+        with httpx.stream("GET", f"{served.url}/slow", timeout=60) as response:
             lines = response.iter_lines()
             assert next(lines) == "0"
             stopping = threading.Thread(target=served.stop)
@@ -56,11 +56,11 @@ def test_a_replica_that_is_not_well_and_one_that_is_killed_are_replaced(ray_sess
 
         def greeter() -> int | None:
             try:
-                return httpx.get(f"{served.url}/greeting", timeout=20).json()["pid"]
+                return httpx.get(f"{served.url}/greeting", timeout=60).json()["pid"]
             except (httpx.HTTPError, ValueError):
                 return None
 
-        first = httpx.post(f"{served.url}/sicken", timeout=20).json()
+        first = httpx.post(f"{served.url}/sicken", timeout=60).json()
         wait_for(lambda: greeter() not in (None, first), 60)
         second = greeter()
         os.kill(second, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_on_ray_in_the_foreground_a_ctrl_c_drains_and_ends_with_0():
     )
     try:
         url = address(process.stdout)
-        with httpx.stream("GET", f"{url}/slow", timeout=20) as response:
+        with httpx.stream("GET", f"{url}/slow", timeout=60) as response:
             lines = response.iter_lines()
             assert next(lines) == "0"
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of its group
@@ -149,21 +149,21 @@ def test_serve_deploy_takes_the_config_of_a_deployment(head, tmp_path):
     url = f"http://127.0.0.1:{port}"
     wait_for(lambda: models(url) == ["tiny"], 90, tmp_path / "ray.log")
     body = {"prompt": "hello", "max_tokens": 5, "temperature": 0}
-    text = httpx.post(f"{url}/v1/completions", json=body, timeout=20).json()["choices"][0]["text"]
-    with httpx.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}, timeout=20) as response:
+    text = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"]
+    with httpx.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}, timeout=60) as response:
         lines = [line for line in response.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
     assert len(lines) == 6
     assert "".join(yaml.safe_load(line[6:])["choices"][0]["text"] for line in lines[:-1]) == text
-    assert httpx.post(f"{url}/v1/completions", json=body | {"temperature": -1}, timeout=20).status_code == 400
+    assert httpx.post(f"{url}/v1/completions", json=body | {"temperature": -1}, timeout=60).status_code == 400
     left_in_mid_stream(url)
     cancelled = 'request_success_total{finished_reason="cancelled",model_name="tiny"} 1.0'
-    wait_for(lambda: cancelled in httpx.get(f"{url}/metrics", timeout=20).text, 20, tmp_path / "ray.log")
+    wait_for(lambda: cancelled in httpx.get(f"{url}/metrics", timeout=60).text, 60, tmp_path / "ray.log")
 
 
 def models(url: str) -> list[str]:
     try:
-        response = httpx.get(f"{url}/v1/models", timeout=20)
+        response = httpx.get(f"{url}/v1/models", timeout=60)
         return [model["id"] for model in response.json()["data"]] if response.status_code == 200 else []
     except httpx.HTTPError:
         return []
@@ -171,5 +171,5 @@ def models(url: str) -> list[str]:
 
 def left_in_mid_stream(url: str) -> None:
     body = {"prompt": "hello", "max_tokens": 19_000, "temperature": 0, "stream": True}
-    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=20) as response:
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
         next(response.iter_lines())

@@ -74,7 +74,7 @@ def end(process: subprocess.Popen[str]) -> None:
         child.kill()
     if process.poll() is None:
         process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=90)
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -75,7 +75,7 @@ def test_sigterm_saves_and_stops_and_then_the_driver_is_killed(
 ) -> None:
     bloomline, process = training
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=90)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 128 + signal.SIGTERM, out
     assert "stopped" in out
     saved = newest_step(bloomline)
@@ -85,7 +85,7 @@ def test_sigterm_saves_and_stops_and_then_the_driver_is_killed(
     ranks = [child for child in family(again.pid) if is_rank(child)]
     assert len(ranks) == 2
     again.send_signal(signal.SIGKILL)
-    again.wait(timeout=30)
+    again.wait(timeout=90)
     assert pretrained(bloomline) is None
     wait_for(lambda: not any(alive(rank) for rank in ranks), 60, "ranks of the killed run are left")
     goes_on(bloomline, undisturbed[1])

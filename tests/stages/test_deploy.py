@@ -74,7 +74,7 @@ def test_the_deployment_stands_alone(deployed, checkpoint):
     application = deployment.application()
     body = {"model": "bloomline-debug", "prompt": "def ", "max_tokens": 8, "temperature": 0.7, "seed": 0}
     with serving(make(application.factory, application.arguments)) as url:
-        text = httpx.post(f"{url}/v1/completions", json=body, timeout=20).json()["choices"][0]["text"]
+        text = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"]
     assert "def " + text == deployed[1].highlights["completion"]
 
 

@@ -40,7 +40,7 @@ def running(slots: int = 4, max_waiting: int = 64, prefill_chunk: int = 256, end
 def drain(events: "queue.Queue[Event]") -> list[Event]:
     found = []
     while not found or found[-1].finish_reason is None:
-        found.append(events.get(timeout=20))
+        found.append(events.get(timeout=60))
     assert events.empty()
     return found
 
@@ -139,7 +139,7 @@ def test_cancelling_frees_the_slot_for_those_that_wait():
     with running(slots=1, max_waiting=2) as (engine, batch, _):
         first, waiting, last = queue.Queue(), queue.Queue(), queue.Queue()
         running_one = engine.submit([([5], Sampling(max_tokens=10**9), first.put)])
-        first.get(timeout=20)
+        first.get(timeout=60)
         waiting_one = engine.submit([([6], Sampling(max_tokens=5), waiting.put)])
         engine.submit([([7], Sampling(max_tokens=5), last.put)])
         engine.cancel([*waiting_one, *running_one])
@@ -165,7 +165,7 @@ def test_more_than_may_run_and_wait_is_refused_whole():
         with pytest.raises(OverloadedError):
             engine.submit([one])
         batch.gate.set()
-        assert [events.get(timeout=20).finish_reason for _ in range(3)] == ["length"] * 3
+        assert [events.get(timeout=60).finish_reason for _ in range(3)] == ["length"] * 3
 
 
 def test_a_failing_step_ends_its_sequences_and_nothing_else():
@@ -224,14 +224,14 @@ def test_load_is_measured():
         batch.gate.clear()
         events = queue.Queue()
         engine.submit([([5], Sampling(max_tokens=2), events.put)] * 3)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while 'num_requests_waiting{model_name="m"} 1.0' not in metrics.render().decode():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert 'num_requests_running{model_name="m"} 2.0' in metrics.render().decode()
         batch.gate.set()
         for _ in range(6):
-            events.get(timeout=20)
+            events.get(timeout=60)
         rendered = metrics.render().decode()
     assert 'time_to_first_token_seconds_count{model_name="m"} 3.0' in rendered
     assert 'inter_token_latency_seconds_count{model_name="m"} 3.0' in rendered

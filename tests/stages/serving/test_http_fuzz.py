@@ -53,7 +53,7 @@ def url():
 
 @pytest.fixture(scope="module")
 def client(url):
-    with httpx.Client(base_url=url, timeout=20) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -105,7 +105,7 @@ raw = st.one_of(
 @given(data=raw, listen=st.booleans())
 def test_any_bytes_on_the_wire_and_leaving_at_any_moment(url, client, data, listen):
     address = urlsplit(url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(data)
         if listen:
             connection.shutdown(socket.SHUT_WR)
