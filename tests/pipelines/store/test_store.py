@@ -20,6 +20,7 @@ from pipelines.errors import BloomlineError
 from pipelines.graph import build
 from pipelines.plan import Plan, make
 from pipelines.store import FileEntry, Record, Store, StoreConfig
+from tests.durability import lost_in_a_power_cut
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import put, run, states
 
@@ -207,6 +208,13 @@ def test_killed_at_any_moment_there_is_a_whole_artifact_or_none(tmp_path: Path) 
         names = os.listdir(tmp_path / "store" / "records") if (tmp_path / "store" / "records").exists() else []
         assert len([name for name in names if not name.startswith(".")]) == len(list(store.records()))
     assert whole > 0
+
+
+def test_a_power_cut_takes_nothing_that_was_recorded(store: Store) -> None:
+    with lost_in_a_power_cut(store.config.local_root) as lost:
+        record = put(store, plan(store), "a", "run", "a")
+        store.set_latest("demo", "a", record.fingerprint)
+    assert lost == []
 
 
 def test_places_are_there_with_or_without_a_record(any_store: Store) -> None:

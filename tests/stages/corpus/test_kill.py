@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stages.corpus.finished import MARKER, finish, finished
+from tests.durability import lost_in_a_power_cut
 from tests.stages.corpus import children
 from tests.stages.corpus.examples import digests, prose, source, write_lines
 
@@ -157,6 +158,16 @@ def test_finished_work_is_not_done_again_and_other_inputs_are(tmp_path: Path) ->
     assert finish(place, {"x": 2}, work) == {"facts": 2}
     assert finished(place, {"x": 1}) is None
     assert [path.name for path in place.parent.iterdir()] == ["00000"]
+
+
+def test_finished_work_is_not_lost_in_a_power_cut(tmp_path: Path) -> None:
+    def work(folder: Path) -> dict[str, int]:
+        (folder / "file").write_text("content")
+        return {}
+
+    with lost_in_a_power_cut(tmp_path) as lost:
+        finish(tmp_path / "a" / "00000", {}, work)
+    assert lost == []
 
 
 def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from stages.training import checkpoints, saving
 from stages.training.loop import train
 from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
+from tests.durability import lost_in_a_power_cut
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import Heard, Workers, alone, spec
 
@@ -133,6 +134,13 @@ def test_a_kill_in_mid_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
     assert heard.notes[0] == "goes on from the checkpoint of step 2"
     assert_same(state(result), state(wanted))
     assert names(tmp_path / "killed") == ["step-00000003", "step-00000004"]
+
+
+def test_a_power_cut_takes_no_checkpoint_that_is_in_its_place(tmp_path: Path) -> None:
+    with lost_in_a_power_cut(tmp_path) as lost:
+        train(alone(), spec(tmp_path, execution=EVERY_STEP))
+    assert names(tmp_path) == ["step-00000003", "step-00000004"]
+    assert lost == []
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
