@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -53,7 +53,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # the first example imports mlflow
 @given(st.dictionaries(st.text(max_size=300), json_values, max_size=5))
 @example({"": {"": {"0": None}}})
 @example({"a/../..b/./": {".": "..", "/": 1}})
@@ -92,7 +91,6 @@ def test_the_registered_model_is_the_nearest_upstream(tmp_path: Path) -> None:
 # -- the spool ----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(), max_size=30), st.data())
 def test_every_operation_is_read_once_however_often_the_reader_starts_anew(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[int], data: st.DataObject

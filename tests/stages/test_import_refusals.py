@@ -150,7 +150,7 @@ _JSON = st.recursive(
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_config_is_read_or_refused(data: st.DataObject) -> None:
     values = write_config(shaped(data.draw(st.sampled_from(FAMILIES))))[1]
     names = data.draw(st.lists(st.sampled_from([*values, "rope_parameters", "head_dim", "n_inner"]), max_size=3))

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -32,7 +32,6 @@ def test_shares_are_powers_of_sizes(alpha: float) -> None:
         assert epochs[name] * size == pytest.approx(size**alpha / total * sum(SIZES.values()))
 
 
-@settings(deadline=None)
 @given(sizes, st.floats(0, 1), st.floats(0.1, 10), st.integers(1, 10**10))
 def test_no_group_passes_the_cap_and_the_rest_goes_to_others(
     held: dict[str, int], alpha: float, cap: float, total: int

@@ -67,7 +67,7 @@ def test_bytes_per_token_is_of_held_out_text(trained: tuple[Tokenizer, Recording
     assert context.last["bytes_per_token"] > 2
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text())
 def test_any_text_round_trips(trained: tuple[Tokenizer, RecordingContext], text: str) -> None:
     verify_round_trip(trained[0].load(), [text])

@@ -81,7 +81,7 @@ def test_documents_in_a_range_are_those_that_it_touches(train: TokenSplit) -> No
         train.document_at(train.length)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.integers(1, 5), max_size=5),
     st.integers(-30, 30) | st.none(),

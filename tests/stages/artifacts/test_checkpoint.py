@@ -77,7 +77,7 @@ def test_damage_is_refused_with_one_clear_error(checkpoint: Checkpoint, damage: 
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_truncated_or_garbled_weights_never_load_silently(checkpoint: Checkpoint, data: st.DataObject) -> None:
     path = checkpoint.path / "model.safetensors"
     whole = path.read_bytes()

@@ -7,7 +7,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
 
@@ -141,7 +141,6 @@ def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
     assert "% alike, dropped)" in text
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=40))
 def test_a_tree_map_fills_its_space_in_proportion(sizes: list[float]) -> None:
     ordered = sorted(sizes, reverse=True)

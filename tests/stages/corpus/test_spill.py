@@ -23,7 +23,7 @@ def oracle(records: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return sorted((key, value, first[key]) for key, value in records if value != first[key])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     keys=st.lists(st.one_of(st.integers(0, 5), st.integers(0, 2**64 - 1)), max_size=300),
     seed=st.integers(0, 9),
@@ -48,7 +48,6 @@ def test_what_comes_again_is_what_a_dictionary_tells(keys: list[int], seed: int,
         assert not list(Path(folder).iterdir())  # nothing stays
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -51,7 +51,7 @@ def test_every_document_is_kept_or_counted_by_the_reason_it_was_dropped_for(tmp_
     assert context.last["kept_documents"] == 30
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=30), st.integers(0, 2**30))
 def test_any_lines_are_conserved(tmp_path: Path, lines: list[bytes], seed: int) -> None:
     clean = [line.replace(b"\n", b"") for line in lines if line.replace(b"\n", b"").strip()]

@@ -11,7 +11,7 @@ from stages.evaluation.likelihood import document_nats, windows
 from tests.stages.model.models import random_tokens, small_config, small_model
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(0, 40), max_size=5), st.integers(1, 12), st.data())
 def test_windows_score_each_target_once_within_the_context(
     lengths: list[int], context: int, data: st.DataObject

@@ -14,7 +14,7 @@ from stages.evaluation.ngram import END, NgramModel
 texts = st.binary(max_size=60).map(lambda data: bytes(byte for byte in data if byte))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 8), st.lists(texts, max_size=4), st.binary(max_size=12))
 def test_probabilities_sum_to_one_after_any_context(order: int, documents: list[bytes], context: bytes) -> None:
     p = NgramModel(order, documents).distribution(context)
@@ -34,7 +34,7 @@ def witten_bell(order: int, documents: list[bytes]) -> dict[bytes, Counter[int]]
     return follows
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 5), st.lists(st.sampled_from([b"abab", b"abc", b"", b"ba\xff"]), max_size=4), texts)
 def test_document_bits_are_those_of_the_definition(order: int, documents: list[bytes], held_out: bytes) -> None:
     follows = witten_bell(order, documents)

@@ -17,7 +17,7 @@ def close(ours: torch.Tensor, wanted: torch.Tensor) -> None:
 
 
 @given(parts=st.lists(st.integers(1, 9), min_size=1, max_size=6), shape=st.sampled_from(list(SHAPES)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @torch.inference_mode()
 def test_decoding_in_parts_equals_the_whole(parts: list[int], shape: str) -> None:
     model = MODELS[shape]
@@ -28,7 +28,7 @@ def test_decoding_in_parts_equals_the_whole(parts: list[int], shape: str) -> Non
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @torch.inference_mode()
 def test_sequences_of_different_lengths_and_padding_on_either_side(data: st.DataObject) -> None:
     model = MODELS[data.draw(st.sampled_from(list(SHAPES)))]

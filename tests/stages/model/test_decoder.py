@@ -112,7 +112,7 @@ def test_slopes() -> None:
 
 
 @given(heads=st.integers(1, 130))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_slopes_are_distinct_and_fall_within_each_half(heads: int) -> None:
     found = alibi.slopes(heads)
     assert len(found) == len(set(found)) == heads
@@ -133,7 +133,7 @@ def test_learned_positions_end() -> None:
 
 
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_rotary_products_depend_on_the_distance_alone(first: int, second: int, shift: int) -> None:
     config = shaped("llama3")
     query, key = torch.randn(

@@ -67,7 +67,7 @@ def test_gate_learns_from_the_loss_with_a_single_choice_too() -> None:
 
 
 @given(st.integers(1, 12), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_balance_loss(experts: int, data: st.DataObject) -> None:
     top_k = data.draw(st.integers(1, experts))
     even = Routing(

@@ -44,7 +44,7 @@ def test_depends_on_seed_and_name_only() -> None:
 
 
 @given(st.integers(0, 3 * CHUNK), st.integers(0, 3 * CHUNK))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_range_is_a_slice_of_the_whole(a: int, b: int) -> None:
     start, stop = sorted((a, b))
     assert torch.equal(normal(3, "x", start, stop), normal(3, "x", 0, 3 * CHUNK)[start:stop])

@@ -46,7 +46,7 @@ def restored(model: Decoder) -> Decoder:
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 10_000), st.floats(1e-6, 1e4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rows_are_within_half_a_scale(rows: int, columns: int, seed: int, size: float) -> None:
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
     weight[0] = 0
@@ -62,7 +62,7 @@ def test_rows_are_within_half_a_scale(rows: int, columns: int, seed: int, size: 
 
 
 @given(st.integers(1, 33), st.integers(1, 70), st.integers(1, 70), st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_product_equals_the_plain_reference_and_is_the_same_in_any_batch(m: int, n: int, k: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, bias = torch.randn(m, k, generator=generator), torch.randn(n, generator=generator)

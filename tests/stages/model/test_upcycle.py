@@ -25,7 +25,7 @@ def converted(
 
 
 @given(st.tuples(st.integers(0, 5), st.integers(1, 5)), st.data(), st.sampled_from([1, 2, 3]), st.booleans())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @torch.inference_mode()
 def test_computes_what_the_dense_model_does(
     copies: tuple[int, int], data: st.DataObject, granularity: int, residual: bool

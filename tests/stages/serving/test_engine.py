@@ -72,7 +72,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(requests, st.integers(1, 4), st.integers(1, 5))
 def test_a_sequence_is_the_same_alone_and_in_any_batch(wanted, slots, chunk):
     with running(slots, prefill_chunk=chunk, ending=True) as (engine, _, _):

@@ -45,7 +45,7 @@ bodies = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def url():
-    service, batch = scripted_service(max_waiting=8, max_body_bytes=10_000, body_timeout_s=0.2, ending=True)
+    service, batch = scripted_service(max_waiting=8, max_body_bytes=10_000, body_timeout_s=2.0, ending=True)
     with serving(application(service)) as url:
         yield url
         assert batch.sequences == {}
@@ -62,7 +62,7 @@ def alive(client: httpx.Client) -> bool:
     return response.status_code == 200 and client.get("/health").status_code == 200
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=bodies)
 def test_any_json(client, body):
     response = client.post("/v1/completions", content=json.dumps(body), headers={"content-type": "application/json"})
@@ -76,7 +76,7 @@ def test_any_json(client, body):
         assert "server_error" not in response.text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=300), valid=st.booleans())
 def test_any_bytes_as_a_body(client, content, valid):
     if valid:
@@ -101,7 +101,7 @@ raw = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=raw, listen=st.booleans())
 def test_any_bytes_on_the_wire_and_leaving_at_any_moment(url, client, data, listen):
     address = urlsplit(url)

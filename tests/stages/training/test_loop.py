@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.base import StageError, Stopped
@@ -36,7 +36,6 @@ def changed(**fields: Any) -> Recipe:
 RAMP = {"start": 4, "increment": 4, "samples": 24}
 
 
-@settings(deadline=None)
 @given(start=st.integers(1, 9), increment=st.integers(1, 5), count=st.integers(1, 9), samples=st.integers(1, 500))
 def test_a_ramp_grows_in_equal_stretches(start: int, increment: int, count: int, samples: int) -> None:
     full = start + count * increment

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -86,7 +86,6 @@ def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, int], named: str) 
 # -- the order of the data
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 500), seed=st.integers(0, 2**70), epoch=st.integers(0, 10**9))
 def test_an_epoch_visits_every_sample_once(size: int, seed: int, epoch: int) -> None:
     assert sorted(order.shuffled(epoch * size + n, size, seed) for n in range(size)) == list(range(size))
@@ -106,7 +105,6 @@ def test_orders_differ_between_epochs_and_seeds_and_look_random() -> None:
 # -- the layout of groups
 
 
-@settings(deadline=None)
 @given(
     shapes=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple), min_size=1, max_size=6),
     ranks=st.integers(1, 9),
@@ -147,7 +145,6 @@ def tree_sum(values: list[torch.Tensor], ranks: int) -> torch.Tensor:
     return owner.total()
 
 
-@settings(deadline=None)
 @given(leaves=st.integers(1, 40), seed=st.integers(0, 1000))
 def test_a_sum_is_the_same_however_ranks_share_it(leaves: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -169,7 +166,6 @@ def test_the_order_of_a_plain_sum_would_show() -> None:
     assert not torch.equal(tree_sum(values, 1), left_to_right)
 
 
-@settings(deadline=None)
 @given(rows=st.integers(1, 60), seed=st.integers(0, 1000), magnitude=st.integers(-15, 15))
 def test_the_sum_of_squares_does_not_depend_on_the_cut(rows: int, seed: int, magnitude: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -242,10 +242,10 @@ def hang_on_rank_1(rank: Rank, timeout_s: float) -> None:
         else:
             import time
 
-            time.sleep(3 * timeout_s)
+            time.sleep(1.5 * timeout_s)
 
 
 def test_a_stalled_collective_names_rank_and_operation(workers: Workers) -> None:
-    [(error, _), *_] = workers.gang(hang_on_rank_1, 1.0, ranks=2)
+    [(error, _), *_] = workers.gang(hang_on_rank_1, 4.0, ranks=2)
     assert isinstance(error, CollectiveError)
     assert "rank 0 of 2: gather of parameters failed or stalled: rank 1 died, hangs" in str(error)

@@ -66,7 +66,7 @@ def told(judge: Judge, index: Index, kept: np.ndarray) -> list[Any]:
 line = st.text(alphabet="ab1. é", max_size=12) | st.sampled_from(["the menu of every page here", "one two three four"])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     texts=st.lists(st.lists(line, min_size=1, max_size=4).map("\n".join), min_size=1, max_size=30),
     fewest=st.sampled_from((1, 6, 40)),

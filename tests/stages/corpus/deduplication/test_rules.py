@@ -70,10 +70,9 @@ def test_what_is_alike_is_decided_by_similarity_not_by_bands(tmp_path: Path, lib
     far = [*words[:240], *paragraphs(3, 160)]  # 0.43
     texts = [" ".join(text) for text in (words, close, far)]
     rule = {"rule": "near", "bands": 50, "rows": 2, "library": library}
-    for similarity, stay in ((0.3, 1), (0.7, 2), (0.99, 3)):
-        corpus = deduplicated(
-            tmp_path / f"{similarity}", [*texts, *map(prose, range(40))], {**rule, "similarity": similarity}
-        )
+    for number, (asked, stay) in enumerate(((None, 2), (0.3, 1), (0.7, 2), (0.99, 3))):
+        similarity = {"similarity": asked} if asked else {}
+        corpus = deduplicated(tmp_path / f"{number}", [*texts, *map(prose, range(40))], {**rule, **similarity})
         kept = {document.text for document in all_documents(corpus)}
         assert len(kept & set(texts)) == stay
 

@@ -33,7 +33,7 @@ def brute_force(texts: list[str], order: list[int]) -> dict[int, list[int]]:
     return {row: sorted(bytes_) for row, bytes_ in covered.items() if bytes_}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.text(alphabet="abé字", max_size=60), min_size=1, max_size=8),
     st.data(),

@@ -13,7 +13,7 @@ from stages.evaluation.ngram import NgramModel as ExactModel
 texts = st.binary(max_size=60).map(lambda data: bytes(byte for byte in data if byte))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 5), st.lists(texts, min_size=1, max_size=4), texts)
 def test_bits_are_those_of_the_exact_model(order: int, documents: list[bytes], held_out: bytes) -> None:
     hashed = HashedNgrams(order, 18)

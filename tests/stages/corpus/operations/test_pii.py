@@ -42,7 +42,7 @@ def test_kinds_and_replacement_are_parameters() -> None:
 BENIGN = st.text(alphabet=string.ascii_lowercase + " ,.;!?\n", max_size=40)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(BENIGN, st.sampled_from(ALL_PLANTED)), max_size=5), BENIGN)
 def test_everything_planted_goes_and_everything_else_stays(parts: list, end: str) -> None:
     text = "".join(f"{before} {written} " for before, (_, written) in parts) + end

@@ -57,7 +57,7 @@ def test_an_operation_is_a_pure_function(name: str) -> None:
         assert draft.text == text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=st.text(max_size=400), language=st.sampled_from(["", "en", "zhs", "vi", "python", "xx", "pt_BR"]))
 def test_no_text_makes_an_operation_fail(text: str, language: str) -> None:
     for function in _functions().values():
@@ -82,7 +82,7 @@ mixed = st.lists(pieces, max_size=40).flatmap(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=mixed | st.text(max_size=200), language=st.sampled_from(["", "en", "fr", "zhs"]))
 def test_operations_keep_what_they_have_in_common(text: str, language: str) -> None:
     draft = Draft(text, path="p", language=language)

@@ -185,7 +185,7 @@ def test_a_text_file_is_a_document(tmp_path: Path) -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=20), st.integers(1, 200), st.booleans())
 def test_ranges_of_bytes_hold_every_line_once(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], range_bytes: int, ended: bool
