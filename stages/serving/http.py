@@ -24,6 +24,7 @@ from stages.base import Config
 from stages.serving.engine import ClosedError, Engine, Event, OverloadedError
 from stages.serving.metrics import CONTENT_TYPE, Metrics
 from stages.serving.protocol import (
+    ERROR_SCHEMA,
     BadRequestError,
     Choice,
     CompletionRequest,
@@ -239,7 +240,10 @@ def application(service: Service) -> FastAPI:
         yield
         await asyncio.to_thread(service.engine.close)
 
-    app = FastAPI(title="bloomline", lifespan=lifespan, docs_url=None, redoc_url=None)
+    refusal = {"description": "Why not", "content": {"application/json": {"schema": ERROR_SCHEMA}}}
+    app = FastAPI(
+        title="bloomline", lifespan=lifespan, docs_url=None, redoc_url=None, responses={"4XX": refusal, "5XX": refusal}
+    )
     model = {
         "id": service.settings.model_name,
         "object": "model",
@@ -248,9 +252,16 @@ def application(service: Service) -> FastAPI:
         "max_model_len": service.context_length,
     }
 
-    def refuse(message: str, status: int, parameter: str | None = None, code: str | None = None) -> JSONResponse:
+    def refuse(
+        message: str,
+        status: int,
+        parameter: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> JSONResponse:
         service.metrics.rejected(status)
-        headers = {"retry-after": "1"} if status in (429, 503) else None
+        if status in (429, 503):
+            headers = {"retry-after": "1"}
         return JSONResponse(error_body(message, status, parameter, code), status, headers)
 
     @app.exception_handler(BadRequestError)
@@ -259,7 +270,8 @@ def application(service: Service) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        return refuse(f"{request.method} {request.url.path}: {error.detail}"[:500], error.status_code)
+        said = f"{request.method} {request.url.path}: {error.detail}"[:500]
+        return refuse(said, error.status_code, headers=error.headers)  # among them Allow, of a method that is not
 
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, __: OverloadedError) -> Response:
@@ -278,7 +290,7 @@ def application(service: Service) -> FastAPI:
         return Response(status_code=499)  # nobody reads it
 
     body = {"required": True, "content": {"application/json": {"schema": request_schema()}}}
-    streamed = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    streamed = {200: {"description": "The completion; its parts, if streamed", "content": {"text/event-stream": {}}}}
 
     @app.post("/v1/completions", openapi_extra={"requestBody": body}, responses=streamed)
     async def completions(request: Request) -> Response:

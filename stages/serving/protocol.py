@@ -28,7 +28,10 @@ MAX_LOGPROBS = 20
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Text = Annotated[str, Field(strict=True)]
 _Switch = Annotated[bool, Field(strict=True)]
-
+_Token = Annotated[int, Field(ge=0)]
+_Prompts = Field(min_length=1)
+# Only told: pydantic would refuse a lone surrogate in its own words where it counts characters.
+_Stop = Annotated[str, Field(strict=True, json_schema_extra={"minLength": 1, "maxLength": MAX_STOP_CHARACTERS})]
 
 # Parameters of OpenAI's that this engine does not have, and the value that asks for nothing.
 _OFF = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "suffix": ""}
@@ -50,13 +53,18 @@ class CompletionRequest(Config):
     """The body of a request to /v1/completions."""
 
     model: _Text | None = None  # None: the one that is served
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: (
+        str
+        | Annotated[list[str], _Prompts]
+        | Annotated[list[_Token], _Prompts]
+        | Annotated[list[Annotated[list[_Token], _Prompts]], _Prompts]
+    )
     max_tokens: int = Field(default=16, ge=0, strict=True)
     temperature: _Number = Field(default=1.0, ge=0, le=100)
     top_p: _Number = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=-1, strict=True)  # 0, -1: all
     n: int = Field(default=1, ge=1, le=MAX_CHOICES, strict=True)
-    stop: _Text | tuple[_Text, ...] = ()
+    stop: _Stop | Annotated[tuple[_Stop, ...], Field(max_length=MAX_STOP_STRINGS)] = ()
     stream: _Switch = False
     stream_options: StreamOptions = StreamOptions()
     echo: _Switch = False
@@ -126,7 +134,10 @@ class CompletionRequest(Config):
 
 
 def request_schema() -> dict[str, Any]:
-    """The JSON schema of a request, without references: they would be to the document that it becomes a part of."""
+    """The JSON schema of a request, without references: they would be to the document that it becomes a part of.
+
+    A field that may be left out may be null as well.
+    """
     schema = CompletionRequest.model_json_schema()
     parts = {f"#/$defs/{name}": part for name, part in schema.pop("$defs").items()}
 
@@ -139,6 +150,10 @@ def request_schema() -> dict[str, Any]:
         return whole(parts[value["$ref"]]) | found if "$ref" in value else found
 
     resolved: dict[str, Any] = whole(schema)
+    for name, field in resolved["properties"].items():
+        if name not in resolved["required"] and {"type": "null"} not in field.get("anyOf", ()):
+            about = {key: field.pop(key) for key in ("default", "title") if key in field}
+            resolved["properties"][name] = {"anyOf": [field, {"type": "null"}], **about}
     return resolved
 
 
@@ -198,6 +213,20 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+_NAME = {"type": ["string", "null"]}
+ERROR_SCHEMA: Mapping[str, Any] = {  # of `error_body`
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": _NAME, "code": _NAME},
+        }
+    },
+}
 
 
 def error_body(message: str, status: int, parameter: str | None = None, code: str | None = None) -> dict[str, Any]:

@@ -154,8 +154,15 @@ def test_models_health_and_metrics(client):
 def test_the_schema_of_a_request_is_whole(client):
     description = client.get("/openapi.json").json()
     schema = description["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["properties"]["stream_options"]["properties"]["include_usage"]["type"] == "boolean"
     assert "$ref" not in json.dumps(schema)
+    options, null = schema["properties"]["stream_options"]["anyOf"]
+    assert options["properties"]["include_usage"]["type"] == "boolean"
+    assert null == {"type": "null"}
+    assert [kind.get("minItems") for kind in schema["properties"]["prompt"]["anyOf"]] == [None, 1, 1, 1]
+    for path, method in (("/v1/completions", "post"), ("/v1/models/{name}", "get"), ("/health", "get")):
+        told = description["paths"][path][method]["responses"]
+        assert set(told) == {"200", "4XX", "5XX"}
+        assert "error" in told["4XX"]["content"]["application/json"]["schema"]["properties"]
     assert list(description["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
@@ -237,6 +244,7 @@ def test_wrong_paths_methods_and_types_answer_in_the_same_shape(client):
     for status, response in answers.items():
         assert response.status_code == status
         assert response.json()["error"]["message"]
+    assert answers[405].headers["allow"] == "POST"
 
 
 def test_a_body_without_a_length_is_bounded_too(client):
