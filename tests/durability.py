@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+Place = str | os.PathLike[str]
+Move = Callable[[Place, Place], None]
+
 
 @contextmanager
 def lost_in_a_power_cut(folder: Path) -> Iterator[list[Path]]:
@@ -23,9 +26,9 @@ def lost_in_a_power_cut(folder: Path) -> Iterator[list[Path]]:
         for directory in [place for place in moved if os.path.samestat(place.stat(), os.fstat(descriptor))]:
             del moved[directory]
 
-    def move(by: Callable[[object, object], None]) -> Callable[[object, object], None]:
-        def watched(source: object, target: object) -> None:
-            place = Path(os.fspath(target)).absolute()  # type: ignore[call-overload]
+    def move(by: Move) -> Move:
+        def watched(source: Place, target: Place) -> None:
+            place = Path(target).absolute()
             by(source, target)
             if folder in place.parents:
                 files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]

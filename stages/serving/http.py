@@ -240,7 +240,10 @@ def application(service: Service) -> FastAPI:
         yield
         await asyncio.to_thread(service.engine.close)
 
-    refusal = {"description": "Why not", "content": {"application/json": {"schema": ERROR_SCHEMA}}}
+    refusal = {
+        "description": "Why the request was refused, or failed",
+        "content": {"application/json": {"schema": ERROR_SCHEMA}},
+    }
     app = FastAPI(
         title="bloomline", lifespan=lifespan, docs_url=None, redoc_url=None, responses={"4XX": refusal, "5XX": refusal}
     )
