@@ -224,7 +224,8 @@ class Runner:
                 return self._commit(step, outcome.result)
             except OSError as error:
                 return self._fail(step, disk_error(error))
-        if outcome.state == "stopped":
+        # A signal to a whole process group (`timeout`, systemd, Slurm) ends the cluster that was started here as well.
+        if outcome.state == "stopped" or (outcome.state == "lost" and self._signal):
             self._leases.release(step.plan.fingerprint)
             return self._finish(step, "stopped")
         if outcome.trace:

@@ -326,3 +326,18 @@ def test_a_step_that_stops_unasked_is_no_success(store: Store) -> None:
     summary, runner, _ = run(store, six_steps(), Stopping())
     assert summary.state == "failed"
     assert runner.exit_code == 1
+
+
+def test_a_step_whose_cluster_ends_with_the_same_signal_is_stopped(store: Store) -> None:
+    """As where the signal goes to the whole process group: nothing failed, and the next run goes on."""
+
+    class Ends(ThreadExecutor):
+        def start(self, step, work, demand, deliver=None) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            self._events.put(Outcome(step, "lost", error="the head is gone"))
+
+    summary, runner, _ = run(store, six_steps(), Ends())
+    assert (summary.state, runner.exit_code) == ("stopped", 128 + signal.SIGTERM)
+    assert {step.state for step in summary.steps} == {"stopped"}
+    assert not any(step.error for step in summary.steps)
+    assert states(run(store, six_steps())[0]) == ALL.format("done")
