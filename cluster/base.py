@@ -57,7 +57,7 @@ class Gang:
     arguments: tuple[Any, ...] = ()
     ranks: int = 1
     rank: Resources = Resources()  # of each
-    fewer: Mapping[int, Resources] = field(default_factory=dict)
+    fallback_sizes: Mapping[int, Resources] = field(default_factory=dict)
     max_restarts: int = 0
 
 

@@ -89,9 +89,9 @@ def _run_on_most(spec: GangSpec, send: Send) -> list[Any]:
     try:
         return _run_once(spec, send)
     except PlacementError as error:
-        for count in sorted(spec.gang.fewer, reverse=True):
+        for count in sorted(spec.gang.fallback_sizes, reverse=True):
             text = f"there is no room for {spec.gang.ranks} ranks; goes on with {count} if there is for those"
-            gang = replace(spec.gang, ranks=count, rank=spec.gang.fewer[count])
+            gang = replace(spec.gang, ranks=count, rank=spec.gang.fallback_sizes[count])
             if not fits(gang.rank, count, nodes()):
                 continue
             timeout_s = min(spec.placement_timeout_s, FEWER_TIMEOUT_S)

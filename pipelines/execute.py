@@ -105,10 +105,12 @@ class StepContext(StepReporter):
         *arguments: Any,
         ranks: int,
         rank: Resources = Resources(),
-        fewer: Mapping[int, Resources] = {},
+        fallback_sizes: Mapping[int, Resources] = {},
         max_restarts: int = 0,
     ) -> list[T]:
-        return self._launcher.gang(self.step, Gang(function, arguments, ranks, rank, fewer, max_restarts), self._send)
+        return self._launcher.gang(
+            self.step, Gang(function, arguments, ranks, rank, fallback_sizes, max_restarts), self._send
+        )
 
     def map(
         self,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from pipelines import validation
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
-from stages.base import Artifact, Demand, Edge, Resources, Stage, StageError, edges
+from stages.base import Artifact, Demand, Edge, Forecast, Resources, Stage, StageError, edges
 from stages.registry import STAGES, load
 
 STEP_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -98,20 +98,19 @@ def build(name: str, steps: Mapping[str, Any]) -> Graph:
     except CycleError as error:
         loop = " -> ".join(reversed(error.args[1]))
         raise ConfigError([Problem("steps", f"a cycle: {loop}", "steps that can be put in an order")]) from None
-    return Graph(name, _told({step_name: made[step_name] for step_name in order}))
+    return Graph(name, _with_forecasts({step_name: made[step_name] for step_name in order}))
 
 
-def _told(steps: Mapping[str, Step]) -> Mapping[str, Step]:
-    """The steps, in order, each told what those that feed it know of their artifacts beforehand.
+def _with_forecasts(steps: Mapping[str, Step]) -> Mapping[str, Step]:
+    """The steps, in order, each with the forecasts of the artifacts that it reads.
 
-    Raises ConfigError where a stage tells from that that it would fail.
+    Raises ConfigError where a stage knows from those that it would fail.
     """
-    forecasts: dict[str, Any] = {}
+    forecasts: dict[str, Forecast | None] = {}
     found: dict[str, Step] = {}
     for name, step in steps.items():
-        stage = (
-            step.stage.told(forecasts) if any(forecasts[source] is not None for source in step.inputs) else step.stage
-        )
+        informed = any(forecasts[source] is not None for source in step.inputs)
+        stage = step.stage.with_forecasts(forecasts) if informed else step.stage
         try:
             forecasts[name] = stage.forecast()
             stage.demand()

@@ -4,7 +4,7 @@
     needs 41.0 GiB a rank, a node has 24.0 GiB; it fits with steps.pretrain.zero_stage=3
 
 Demands are predictions that stages make (`Stage.demand`); a stage also says with which `Runtime` fields it would ask
-for less (`Stage.lighter`).
+for less (`Stage.cheaper_settings`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def remedy(step: Step, nodes: Sequence[Node]) -> str:
     if _lacks_gpus(step.demand(), nodes):
         return ""
     least: tuple[int, str, Demand] | None = None
-    for fields in step.stage.lighter():
+    for fields in step.stage.cheaper_settings():
         demand = replace(step, stage=step.stage.model_copy(update=dict(fields))).demand()
         overrides = " ".join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
         if not lacking(demand, nodes):
@@ -69,8 +69,8 @@ def remedy(step: Step, nodes: Sequence[Node]) -> str:
 
 def _most_ranks(demand: Demand, nodes: Sequence[Node]) -> Demand | None:
     """The demand with the most of the smaller numbers of ranks that it allows and that fit."""
-    for count in sorted(demand.fewer, reverse=True):
-        smaller = demand.model_copy(update={"ranks": count, "rank": demand.fewer[count], "fewer": {}})
+    for count in sorted(demand.fallback_sizes, reverse=True):
+        smaller = demand.model_copy(update={"ranks": count, "rank": demand.fallback_sizes[count], "fallback_sizes": {}})
         if not _lacking(smaller, nodes):
             return smaller
     return None

@@ -68,16 +68,20 @@ class External(Config):
         raise NotImplementedError
 
 
+class Forecast(Config):
+    """What is known of an artifact before its step has run. An artifact type that plans depend on has a subclass."""
+
+
 @dataclass(frozen=True)
 class Edge:
     """An artifact field before its step has run: the name of the step, and the type that the field expects.
 
-    `told`: what that step's stage tells of its artifact beforehand (`Stage.forecast`).
+    `forecast`: what the stage of that step knows of its artifact before it has run (`Stage.forecast`).
     """
 
     step: str
     expects: type[Artifact]
-    told: Any = field(default=None, compare=False)
+    forecast: Forecast | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -124,14 +128,14 @@ class Resources(Config):
 class Demand(Config):
     """What a step asks of the cluster: its own process, and its gang if it has one (`ranks` processes).
 
-    `fewer`: with how many ranks it goes on where there is no room for all, and what each of those then asks.
-    `unit`: what people call one of those processes.
+    `fallback_sizes`: the smaller numbers of ranks that the step accepts where the cluster has no room for all, each
+    with what one rank then needs. `unit`: the word that people use for one of those processes.
     """
 
     task: Resources = Resources()
     ranks: int = 0
     rank: Resources = Resources()
-    fewer: Mapping[int, Resources] = {}
+    fallback_sizes: Mapping[int, Resources] = {}
     unit: str = "rank"
 
 
@@ -226,13 +230,13 @@ class Context(Reporter, Protocol):
         *arguments: Any,
         ranks: int,
         rank: Resources = Resources(),
-        fewer: Mapping[int, Resources] = {},
+        fallback_sizes: Mapping[int, Resources] = {},
         max_restarts: int = 0,
     ) -> list[T]:
         """Run `function(rank, *arguments)` on `ranks` processes at once; their results in rank order.
 
-        Where there is no room for all, at the start or after a loss, it is run on as many as there is room for of the
-        numbers that `fewer` has, each then with the resources that it says.
+        Where the cluster has no room for all of them, at the start or after a loss, the gang gets the largest number of
+        ranks in `fallback_sizes` that fits, each with the resources given there.
 
         A lost process ends the whole gang; it then starts again whole, at most `max_restarts` times, so `function`
         must go on from what it saved. An exception raised by `function` is not retried. In process (no cluster) the
@@ -273,14 +277,18 @@ class Stage(Config):
         """What this step asks of the cluster. Pure, cheap: `plan` calls it. Overridden by the step's `resources`."""
         return Demand()
 
-    def forecast(self) -> Any:
-        """What is known of the artifact before it is made, from the fields and from what edges are `told`; None:
-        nothing. Of a Checkpoint it is the DecoderConfig. Pure, cheap; raises StageError where `run` would for it."""
+    def forecast(self) -> Forecast | None:
+        """What is known of the artifact before it is made, from the fields and the edges' forecasts. None: nothing.
+
+        Pure and cheap. Raises StageError where `run` would raise it for the same reason.
+        """
         return None
 
-    def lighter(self) -> Iterable[Mapping[str, object]]:
-        """Values of `Runtime` fields with which this step would ask for less, mildest change first: where a step is
-        blocked, `plan` suggests the first with which it would not be."""
+    def cheaper_settings(self) -> Iterable[Mapping[str, object]]:
+        """Values of `Runtime` fields with which this step would need fewer resources, the mildest change first.
+
+        For a blocked step, `plan` suggests the first of them that fits.
+        """
         return ()
 
     def run(self, ctx: Context) -> Artifact:
@@ -290,9 +298,9 @@ class Stage(Config):
         """This stage with every edge replaced by the artifact of its step. `artifacts` maps step name to artifact."""
         return _bound(self, lambda edge: artifacts[edge.step])
 
-    def told(self, forecasts: Mapping[str, Any]) -> Self:
-        """This stage with every edge told what is known of its artifact. `forecasts`: by step name."""
-        return _bound(self, lambda edge: replace(edge, told=forecasts.get(edge.step)))
+    def with_forecasts(self, forecasts: Mapping[str, Forecast | None]) -> Self:
+        """This stage with the forecast of its artifact at every edge. `forecasts`: by step name."""
+        return _bound(self, lambda edge: replace(edge, forecast=forecasts.get(edge.step)))
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

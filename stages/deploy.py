@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.checkpoint import Checkpoint, known_config
 from stages.artifacts.deployment import TRIAL, Deployment, Serving, write
 from stages.base import Context, Demand, Resources, Runtime, Stage
-from stages.model.footprint import RUNTIME_BYTES, cache_bytes, forward_bytes, known_config, weight_bytes
+from stages.model.footprint import RUNTIME_BYTES, cache_bytes, forward_bytes, weight_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.checkpoint import Checkpoint, known_config
 from stages.artifacts.corpus import Corpus
-from stages.artifacts.evaluation import REPORT, Bits, Completion, EvalReport, EvalResults
+from stages.artifacts.evaluation import REPORT, Bits, Completion, EvalReport, EvalResults, EvaluationForecast
 from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageError, Stopped
-from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
+from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, weight_bytes
 
 if TYPE_CHECKING:
     from stages.evaluation.ngram import NgramModel
@@ -71,10 +71,9 @@ class Evaluate(Stage):
             needed = RUNTIME_BYTES + weight_bytes(config) + computing
         return Demand(task=Resources(cpus=self.threads, gpus=self.gpus, memory_bytes=needed))
 
-    def forecast(self) -> str | None:
-        """The name of the step whose model is measured."""
+    def forecast(self) -> EvaluationForecast | None:
         model = cast("object", self.model)
-        return model.step if isinstance(model, Edge) else None
+        return EvaluationForecast(model_step=model.step) if isinstance(model, Edge) else None
 
     def run(self, ctx: Context) -> EvalReport:
         from stages.evaluation.figures import bits_figure, languages_figure

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, StringConstraints
 
 from stages.artifacts.checkpoint import TEMPLATE, Checkpoint
 from stages.artifacts.corpus import Corpus
-from stages.artifacts.evaluation import EvalReport
+from stages.artifacts.evaluation import EvalReport, EvaluationForecast
 from stages.artifacts.huggingface import CARD, HuggingFaceModel
 from stages.base import Context, Edge, Stage, StageError, Stopped
 from stages.model.huggingface import directory
@@ -44,9 +44,12 @@ class ExportModel(Stage):
     def forecast(self) -> None:
         """Nothing; but the evaluation that goes into the card must be of the model."""
         model, evaluation = cast("object", self.model), cast("object", self.evaluation)
-        if isinstance(model, Edge) and isinstance(evaluation, Edge) and evaluation.told not in (None, model.step):
+        if not (isinstance(model, Edge) and isinstance(evaluation, Edge)):
+            return
+        known = evaluation.forecast
+        if isinstance(known, EvaluationForecast) and known.model_step != model.step:
             raise StageError(
-                f"evaluation: {evaluation.step} measures the model of {evaluation.told}, not that of {model.step}, "
+                f"evaluation: {evaluation.step} measures the model of {known.model_step}, not that of {model.step}, "
                 f"which is exported: name a step that evaluates {model.step}, or leave evaluation out"
             )
 

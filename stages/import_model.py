@@ -15,10 +15,9 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from stages.artifacts.checkpoint import WEIGHTS, Checkpoint
+from stages.artifacts.checkpoint import WEIGHTS, Checkpoint, CheckpointForecast
 from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Context, External, Stage, StageError, Stopped
-from stages.model.config import DecoderConfig
 from stages.model.huggingface import directory
 from stages.model.huggingface.families import read_config
 from stages.model.huggingface.tokens import read_token_facts, token_files
@@ -69,12 +68,13 @@ class ImportModel(Stage):
 
     source: HuggingFaceDirectory
 
-    def forecast(self) -> DecoderConfig | None:
+    def forecast(self) -> CheckpointForecast | None:
         source = self.source.directory / directory.CONFIG
         try:
-            return read_config(directory.read_json(source, directory.CONFIG_LIMIT_BYTES), str(source))[1]
-        except StageError:  # told when it is read; or the tokenizer's files complete it
+            _, config = read_config(directory.read_json(source, directory.CONFIG_LIMIT_BYTES), str(source))
+        except StageError:  # `run` reports it; or the files of the tokenizer complete it
             return None
+        return CheckpointForecast(config=config)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.model.huggingface.conversion import import_tensors, imported_entries

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast, known_config
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, expert_config
-from stages.model.footprint import RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
+from stages.model.footprint import RUNTIME_BYTES, forward_bytes, weight_bytes
 from stages.training import memory
 from stages.training.recipe import Recipe, Training
 from stages.training.task import Loss, Task
@@ -50,7 +50,8 @@ class ConvertToExperts(Stage, Training):
     separate_documents: bool = Field(True, description="packed documents do not see each other")
 
     def demand(self) -> Demand:
-        dense, config = known_config(self.model), self.forecast()
+        dense = known_config(self.model)
+        config = self._converted(dense) if dense else None
         converting = 0
         if dense and config:
             # Both models are there at once when their logits are compared.
@@ -58,14 +59,15 @@ class ConvertToExperts(Stage, Training):
             converting = RUNTIME_BYTES + weight_bytes(dense) + weight_bytes(config) + compared
         return memory.demand(config, self, Resources(cpus=0, memory_bytes=converting))
 
-    def forecast(self) -> DecoderConfig | None:
+    def forecast(self) -> CheckpointForecast | None:
         dense = known_config(self.model)
-        if dense is None:
-            return None
+        return CheckpointForecast(config=self._converted(dense)) if dense else None
+
+    def _converted(self, dense: DecoderConfig) -> DecoderConfig:
         return expert_config(dense, self._copies(dense.layers), self.top_k, self.granularity, self.residual)
 
-    def lighter(self) -> Iterable[Mapping[str, object]]:
-        return memory.lighter(self)
+    def cheaper_settings(self) -> Iterable[Mapping[str, object]]:
+        return memory.cheaper_settings(self)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.model.expert_load import load_figure, load_metrics, measure_loads
@@ -74,9 +76,7 @@ class ConvertToExperts(Stage, Training):
         from stages.training.gang import train_on_gang
 
         dense = self.model.load()
-        config = expert_config(
-            dense.config, self._copies(dense.config.layers), self.top_k, self.granularity, self.residual
-        )
+        config = self._converted(dense.config)
         facts = {"converted_from": dict(self.model.facts), "parameters_before": dense.config.parameters}
         converted = Checkpoint.save(
             ctx.scratch / "converted",

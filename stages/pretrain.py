@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Stage
 from stages.model.config import DecoderConfig
@@ -43,11 +43,11 @@ class Pretrain(Stage, Training):
     def demand(self) -> Demand:
         return memory.demand(self.model, self)
 
-    def forecast(self) -> DecoderConfig:
-        return self.model
+    def forecast(self) -> CheckpointForecast:
+        return CheckpointForecast(config=self.model)
 
-    def lighter(self) -> Iterable[Mapping[str, object]]:
-        return memory.lighter(self)
+    def cheaper_settings(self) -> Iterable[Mapping[str, object]]:
+        return memory.cheaper_settings(self)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.training import checkpoints, report

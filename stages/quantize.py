@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from stages.artifacts.checkpoint import WEIGHTS, Checkpoint
+from stages.artifacts.checkpoint import WEIGHTS, Checkpoint, CheckpointForecast, known_config
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig
-from stages.model.footprint import BATCH_SAMPLES, RUNTIME_BYTES, forward_bytes, known_config, weight_bytes
+from stages.model.footprint import BATCH_SAMPLES, RUNTIME_BYTES, forward_bytes, weight_bytes
 
 
 class Quantize(Stage):
@@ -30,16 +30,20 @@ class Quantize(Stage):
     held_out_samples: PositiveInt = Field(128, description="spread evenly over the validation split")
 
     def demand(self) -> Demand:
-        config, quantized = known_config(self.model), self.forecast()
-        if config is None or quantized is None:
+        config = known_config(self.model)
+        if config is None:
             return Demand()
+        quantized = self._quantized(config)
         measuring = weight_bytes(config) + forward_bytes(config, BATCH_SAMPLES, self.sequence_length)
         quantizing = weight_bytes(config) + weight_bytes(quantized)
         return Demand(task=Resources(memory_bytes=RUNTIME_BYTES + max(measuring, quantizing)))
 
-    def forecast(self) -> DecoderConfig | None:
+    def forecast(self) -> CheckpointForecast | None:
         config = known_config(self.model)
-        return config and config.model_copy(update={"quantization": self.scheme})
+        return CheckpointForecast(config=self._quantized(config)) if config else None
+
+    def _quantized(self, config: DecoderConfig) -> DecoderConfig:
+        return config.model_copy(update={"quantization": self.scheme})
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.held_out import held_out_loss, perplexity

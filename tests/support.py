@@ -79,7 +79,7 @@ class RecordingContext:
         *arguments: Any,
         ranks: int,
         rank: Resources = Resources(),
-        fewer: Mapping[int, Resources] = {},
+        fallback_sizes: Mapping[int, Resources] = {},
         max_restarts: int = 0,
     ) -> list[Any]:
         return [function(Rank(0, 1, "", self), *arguments)]

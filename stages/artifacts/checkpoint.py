@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import ValidationError
 
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
-from stages.base import Artifact, ArtifactError
+from stages.base import Artifact, ArtifactError, Edge, Forecast
 from stages.model.config import DecoderConfig
 
 if TYPE_CHECKING:
@@ -34,6 +34,19 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "facts.json"
 TEMPLATE = "chat_template.jinja"
 JSON_LIMIT_BYTES = 1 << 20
+
+
+class CheckpointForecast(Forecast):
+    """What is known of a checkpoint before it is made: the shape of its model."""
+
+    config: DecoderConfig
+
+
+def known_config(model: object) -> DecoderConfig | None:
+    """The config of a Checkpoint field: of the artifact, or as forecast by the step that makes it. None: not known."""
+    if isinstance(model, Edge):
+        return model.forecast.config if isinstance(model.forecast, CheckpointForecast) else None
+    return model.config if isinstance(model, Checkpoint) else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from stages.base import Artifact, ArtifactError, Config
+from stages.base import Artifact, ArtifactError, Config, Forecast
 
 REPORT = "report.json"
 REPORT_LIMIT_BYTES = 64 << 20
@@ -42,6 +42,12 @@ class Bits(Config):
             return float(2 ** (self.model / self.tokens))
         except OverflowError:
             return math.inf
+
+
+class EvaluationForecast(Forecast):
+    """What is known of an evaluation before it is made: the name of the step whose model it measures."""
+
+    model_step: str
 
 
 class Completion(Config):

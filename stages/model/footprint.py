@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-from stages.base import Edge
 from stages.model.config import DecoderConfig
 from stages.model.shapes import tensor_shapes
 
@@ -15,12 +14,6 @@ RUNTIME_BYTES = 480 << 20  # a process with torch and Ray in it, before the firs
 BATCH_SAMPLES = 8  # held-out samples that are computed together
 BATCH_TOKENS = 8192  # of windows that are evaluated together
 LOGITS_LIMIT = 1 << 25  # logits held at once
-
-
-def known_config(model: object) -> DecoderConfig | None:
-    """The config of a field's Checkpoint, be it there or the edge of a step that will make it; None: not known yet."""
-    config = model.told if isinstance(model, Edge) else getattr(model, "config", None)
-    return config if isinstance(config, DecoderConfig) else None
 
 
 def weight_bytes(config: DecoderConfig) -> int:

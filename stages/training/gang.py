@@ -28,5 +28,5 @@ def train_on_gang(
         execution=Execution(**part(Execution, training)),
         scratch=str(ctx.scratch),
     )
-    asked = {"ranks": demand.ranks, "rank": demand.rank, "fewer": demand.fewer}
+    asked = {"ranks": demand.ranks, "rank": demand.rank, "fallback_sizes": demand.fallback_sizes}
     return ctx.gang(train, spec, **asked, max_restarts=training.max_restarts)[0]

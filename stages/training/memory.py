@@ -82,12 +82,12 @@ class Needed:
 
 def demand(model: DecoderConfig | None, training: Training, task: Resources = Resources(cpus=0)) -> Demand:
     """What a step that trains `model` asks: `task` for its own process, and its ranks. `model` None: not known yet."""
-    fewer = range(training.minimum_ranks or training.ranks, training.ranks)
+    smaller = range(training.minimum_ranks or training.ranks, training.ranks)
     return Demand(
         task=task,
         ranks=training.ranks,
         rank=_of_rank(model, training, training.ranks),
-        fewer={ranks: _of_rank(model, training, ranks) for ranks in fewer},
+        fallback_sizes={ranks: _of_rank(model, training, ranks) for ranks in smaller},
     )
 
 
@@ -150,7 +150,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     )
 
 
-def lighter(execution: Training) -> Iterator[dict[str, object]]:
+def cheaper_settings(execution: Training) -> Iterator[dict[str, object]]:
     """Fields of `execution` by which training needs less memory, mildest change first: higher stages, then computing
     activations again, then keeping things elsewhere. Each comes as what differs from `execution`; none changes a bit of
     the result."""

@@ -24,7 +24,7 @@ def node(gib: float, cpus: int = 4, of_gpu: float | None = None) -> Node:
 def ranks(count: int, gib: float, fewer: dict[int, float] | None = None) -> Demand:
     smaller = {n: Resources(memory_bytes=int(size * GIB)) for n, size in (fewer or {}).items()}
     return Demand(
-        task=Resources(cpus=0), ranks=count, rank=Resources(cpus=1, memory_bytes=int(gib * GIB)), fewer=smaller
+        task=Resources(cpus=0), ranks=count, rank=Resources(cpus=1, memory_bytes=int(gib * GIB)), fallback_sizes=smaller
     )
 
 

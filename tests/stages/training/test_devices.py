@@ -100,7 +100,7 @@ def test_ranks_ask_for_gpus_and_what_they_need_on_both_sides() -> None:
     training = Training.model_validate({**RECIPE.model_dump(), "ranks": 2, "minimum_ranks": 1, "gpus_per_rank": 1})
     asked = memory.demand(BLOOM, training)
     predicted = memory.predict(BLOOM, training, training, 2)
-    for rank in (asked.rank, asked.fewer[1]):
+    for rank in (asked.rank, asked.fallback_sizes[1]):
         assert rank.gpus == 1
         assert rank.gpu_memory_bytes > memory.GPU_RUNTIME_BYTES
     assert asked.rank.memory_bytes == predicted.runtime + predicted.checkpoint

@@ -298,17 +298,17 @@ def test_what_is_suggested_needs_less_and_less_and_changes_no_fingerprint() -> N
     config = DecoderConfig(vocab_size=50_000, hidden_size=1024, layers=24, heads=16)
     recipe = Recipe(global_batch_size=32, micro_batch_size=1, sequence_length=2048, precision="bfloat16")
     now = Training(ranks=8, zero_stage=1)
-    suggested = list(memory.lighter(now))
+    suggested = list(memory.cheaper_settings(now))
     needed = [memory.predict(config, recipe, now.model_copy(update=fields)).total for fields in suggested]
     assert suggested[0] == {"zero_stage": 2}
     assert max(needed) < memory.predict(config, recipe, now).total
     assert needed[-1] == min(needed)
     for fields in suggested:
         Training.model_validate(now.model_dump() | fields)
-    alone = list(memory.lighter(Training(ranks=1, zero_stage=0)))
+    alone = list(memory.cheaper_settings(Training(ranks=1, zero_stage=0)))
     assert alone[0] == {"recompute": "selective"}  # a stage saves nothing where there is nobody to share with
     free = Training(ranks=8, zero_stage=1, free_order_ranks=8)
-    for fields in memory.lighter(free):
+    for fields in memory.cheaper_settings(free):
         Training.model_validate(free.model_dump() | fields)
 
 
