@@ -131,9 +131,9 @@ def _differences(documents: Path, ours: Path, theirs: Path) -> dict[str, Any] | 
 
 def _alone(documents: Path) -> dict[str, float]:
     """MB/s of single operations on the same documents, nothing remembered from one to the next."""
-    from stages.corpus.measures import words
     from stages.corpus.operations.base import Draft
     from stages.corpus.operations.registry import OPERATIONS
+    from stages.corpus.statistics import words
 
     with documents.open(encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in lines]

@@ -174,7 +174,7 @@ def _clusters(ids: list[str], pairs: Pairs) -> list[list[str]]:
 
 
 def _ours(documents: Path, out: Path, bands: int, rows: int) -> list[list[str]]:
-    from stages.corpus.stage import IngestCorpus
+    from stages.corpus.ingest import IngestCorpus
     from tests.support import run_stage
 
     out.mkdir(parents=True)
@@ -227,7 +227,7 @@ def main() -> None:
         "ours": _ours, "datasketch": _datasketch, "rensa": _rensa,
     }  # fmt: skip
     if side == "ours":  # datatrove is imported before its clock starts as well
-        importlib.import_module("stages.corpus.stage")
+        importlib.import_module("stages.corpus.ingest")
         importlib.import_module("tests.support")
     start = time.process_time()
     clusters = sides[side](Path(documents), Path(out), int(bands), int(rows))

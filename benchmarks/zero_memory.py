@@ -48,7 +48,7 @@ def measure(index: int, ranks: int, meeting_place: str, quick: bool, name: str, 
     """One variant on one rank, in a process of its own."""
     import torch
 
-    from stages.training.collectives import joined
+    from stages.parallel.collectives import joined
 
     torch.set_num_threads(1)
     rank = Rank(index, ranks, meeting_place, None)  # type: ignore[arg-type]
@@ -63,8 +63,8 @@ def ours(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
     from stages.model.decoder import Decoder
     from stages.model.initialise import initial_values
     from stages.training import meters
+    from stages.training.language_modelling import next_token_loss
     from stages.training.task import Task
-    from stages.training.windows import next_token_loss
     from stages.training.zero import ShardedModel
 
     config, recipe = setting(quick)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from benchmarks.zero_setting import ANY_ORDER, OURS, Setting, Variant
 from stages.model.decoder import Decoder
+from stages.model.head_loss import cross_entropy
 from stages.model.initialise import initial_values, initialise
-from stages.training.collectives import Collectives
-from stages.training.head import cross_entropy
+from stages.parallel.collectives import Collectives
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import Loss, Task
 from stages.training.zero import ShardedModel

@@ -10,19 +10,19 @@ import importlib
 from stages.base import Stage
 
 STAGES: dict[str, str] = {
-    "corpus": "stages.corpus.stage:IngestCorpus",
+    "corpus": "stages.corpus.ingest:IngestCorpus",
     "remove": "stages.corpus.remove:RemoveDocuments",
-    "ngram": "stages.ngram:TrainNgram",
-    "tokenizer": "stages.tokenizer:TrainTokenizer",
-    "model_tokenizer": "stages.model_tokenizer:ModelTokenizer",
-    "tokens": "stages.tokens:TokenizeCorpus",
-    "pretrain": "stages.pretrain:Pretrain",
-    "import": "stages.import_model:ImportModel",
-    "moe": "stages.moe:ConvertToExperts",
-    "quantize": "stages.quantize:Quantize",
-    "evaluate": "stages.evaluate:Evaluate",
-    "export": "stages.export_model:ExportModel",
-    "deploy": "stages.deploy:Deploy",
+    "ngram": "stages.corpus.ngram:TrainNgram",
+    "tokenizer": "stages.corpus.tokenizer:TrainTokenizer",
+    "model_tokenizer": "stages.huggingface.model_tokenizer:ModelTokenizer",
+    "tokens": "stages.corpus.tokens:TokenizeCorpus",
+    "pretrain": "stages.training.pretrain:Pretrain",
+    "import": "stages.huggingface.import_model:ImportModel",
+    "moe": "stages.experts.moe:ConvertToExperts",
+    "quantize": "stages.quantization.quantize:Quantize",
+    "evaluate": "stages.evaluation.evaluate:Evaluate",
+    "export": "stages.huggingface.export_model:ExportModel",
+    "deploy": "stages.serving.deploy:Deploy",
 }
 
 

@@ -44,9 +44,17 @@ class RemoveDocuments(Stage):
         return Demand(task=Resources(cpus=1 if self.workers == 1 else 0))
 
     def run(self, ctx: Context) -> Corpus:
-        from stages.corpus.ledger import Counts
-        from stages.corpus.removal import Find, Rewrite, Wanted, find, rewrite, rewrite_families, rewrite_samples
-        from stages.corpus.result import check_splits, report
+        from stages.corpus.ingestion.ledger import Counts
+        from stages.corpus.ingestion.removal import (
+            Find,
+            Rewrite,
+            Wanted,
+            find,
+            rewrite,
+            rewrite_families,
+            rewrite_samples,
+        )
+        from stages.corpus.ingestion.result import check_splits, report
 
         before = self.corpus.manifest
         wanted = Wanted(self.listed, self.allow_licenses, self.deny_licenses)

@@ -21,8 +21,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from stages.base import Config
-from stages.serving.engine import ClosedError, Engine, Event, OverloadedError
-from stages.serving.metrics import CONTENT_TYPE, Metrics
+from stages.inference.engine import ClosedError, Engine, Event, OverloadedError
+from stages.inference.metrics import CONTENT_TYPE, Metrics
+from stages.inference.text import Vocabulary
 from stages.serving.protocol import (
     ERROR_SCHEMA,
     BadRequestError,
@@ -34,7 +35,6 @@ from stages.serving.protocol import (
     request_schema,
     usage,
 )
-from stages.serving.text import Vocabulary
 
 # Texts longer than this are tokenized beside the event loop, so that they do not hold up the streams of others.
 _LONG_TEXT_CHARACTERS = 4096
@@ -56,7 +56,7 @@ class Arguments(Config):
 def create(arguments: Mapping[str, Any]) -> FastAPI:
     """The application that serves the Checkpoint of `arguments` (see `Arguments`). Loads the model."""
     from stages.artifacts.checkpoint import Checkpoint
-    from stages.serving.batch import DecoderBatch
+    from stages.inference.batch import DecoderBatch
 
     settings = Arguments.model_validate(dict(arguments))
     checkpoint = Checkpoint(Path(settings.model))

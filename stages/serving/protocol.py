@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from stages.base import Config
-from stages.serving.engine import Event
-from stages.serving.sampling import Sampling, TokenLogprobs
-from stages.serving.text import TextStream, Vocabulary
+from stages.inference.engine import Event
+from stages.inference.sampling import Sampling, TokenLogprobs
+from stages.inference.text import TextStream, Vocabulary
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 256

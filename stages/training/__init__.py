@@ -2,7 +2,7 @@
 
 A stage inherits `Recipe` (what is computed) and `Execution` (how), writes a module-level function that builds a
 `Task` (the model and its loss), and has `gang.train_on_gang` run `loop.train` on it. `checkpoints.weights` then
-reads the trained weights. `stages/pretrain.py` is the example.
+reads the trained weights. `stages/training/pretrain.py` is the example.
 
     recipe      the fields                 loop         steps, guards, resume
     task        the seam to stages         progress     how far a run has come

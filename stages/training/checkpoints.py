@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stages.base import StageError
-from stages.training.collectives import Collectives
+from stages.parallel.collectives import Collectives
 from stages.training.materialise import stretch
 from stages.training.zero import ShardedModel
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor, nn
 
+from stages.parallel.collectives import Collectives
 from stages.training.buffers import Buffers
-from stages.training.collectives import Collectives
 
 
 class Gathering:

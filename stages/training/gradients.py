@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from stages.parallel.collectives import Collectives
 from stages.training.buffers import Buffers
-from stages.training.collectives import Collectives
 from stages.training.layout import bucket_columns
 from stages.training.tree import Pieces
 

@@ -1,6 +1,6 @@
 """The training loop: the same for every stage that trains. `train` is what each rank of a gang runs.
 
-    spec = TrainingSpec(task="stages.pretrain:build", arguments={...}, identity=..., recipe=..., execution=..., ...)
+    spec = TrainingSpec(task="stages.training.pretrain:build", arguments={...}, identity=..., recipe=..., ...)
     results = ctx.gang(train, spec, ranks=..., rank=..., max_restarts=...)
 
 It goes on from the last checkpoint in the scratch, saves one when time says so, when the run is asked to stop and at
@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 
 from stages.base import Rank, StageError, Stopped
+from stages.parallel.collectives import Collectives, joined
 from stages.training import checkpoints, meters
-from stages.training.collectives import Collectives, joined
 from stages.training.compilation import compile_blocks
 from stages.training.meter import Meter
 from stages.training.progress import Progress

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from stages.training.collectives import Collectives
+from stages.parallel.collectives import Collectives
 from stages.training.flops import measured_peak, utilisation
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import Task

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.base import StageError
+from stages.parallel.collectives import Collectives
 from stages.training.checkpoints import FOLDER, FORMAT, PARTIAL, STATE, digest_of, file_name, place, sync, whole_ones
-from stages.training.collectives import Collectives
 from stages.training.recipe import Execution
 from stages.training.zero import ShardedModel
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stages.base import StageError
-from stages.training.collectives import Collectives
+from stages.parallel.collectives import Collectives
 from stages.training.task import Loss, Task
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from stages.base import StageError
-from stages.training.collectives import Collectives
+from stages.parallel.collectives import Collectives
 from stages.training.recipe import Recipe
 from stages.training.sums import Means, Sums
 from stages.training.task import Task

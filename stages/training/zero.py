@@ -29,9 +29,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stages.parallel.collectives import Collectives, plain_sum_of_squares, sum_of_squares
 from stages.training import gradients
 from stages.training.buffers import STATES, Buffers, groups_of
-from stages.training.collectives import Collectives, plain_sum_of_squares, sum_of_squares
 from stages.training.gathering import Gathering, free
 from stages.training.layout import ALIGNMENT, Group, Slot
 from stages.training.materialise import InitialValues, materialise

@@ -15,8 +15,8 @@ import yaml
 
 from cluster.application import answers, free_port, python_path
 from stages.artifacts.checkpoint import Checkpoint
-from stages.artifacts.deployment import Serving
 from stages.base import Application, StageError
+from stages.serving.deployment import Serving
 from tests.cluster.support import address
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 

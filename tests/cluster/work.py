@@ -142,7 +142,7 @@ def stand_still(rank: Rank) -> None:
     """Rank 1 stops in the middle of an exchange."""
     import torch
 
-    from stages.training.collectives import joined
+    from stages.parallel.collectives import joined
 
     with joined(rank, 5) as collectives:
         collectives.exchange_later([torch.zeros(128)], [1, 1], slice(0, 64))()
@@ -156,7 +156,7 @@ def meet_at_a_kept_port(rank: Rank) -> float:
     """The sum of all ranks' numbers, after another process would have liked to have the port where they meet."""
     import torch
 
-    from stages.training.collectives import joined
+    from stages.parallel.collectives import joined
 
     port = urlsplit(rank.rendezvous).port
     with socket.socket() as other, pytest.raises(OSError, match="in use"):

@@ -9,7 +9,7 @@ import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
-from stages.pretrain import Pretrain
+from stages.training.pretrain import Pretrain
 from tests.stages.training.texts import token_set
 from tests.support import run_stage
 

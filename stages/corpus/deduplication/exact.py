@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
-from stages.corpus.drafts import Drafts, Measure, texts
-from stages.corpus.index import Index, Judge, Ruling
-from stages.corpus.spill import Spill, repeats
+from stages.corpus.ingestion.drafts import Drafts, Measure, texts
+from stages.corpus.ingestion.index import Index, Judge, Ruling
+from stages.corpus.ingestion.spill import Spill, repeats
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from stages.corpus.drafts import Drafts
-from stages.corpus.index import Families, Index, Ruling
-from stages.corpus.spill import Spill
+from stages.corpus.ingestion.drafts import Drafts
+from stages.corpus.ingestion.index import Families, Index, Ruling
+from stages.corpus.ingestion.spill import Spill
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,9 +15,9 @@ from pydantic import Field, NonNegativeInt
 
 from stages.corpus.deduplication.columns import among
 from stages.corpus.deduplication.rule import Rule
-from stages.corpus.drafts import Drafts, Measure
-from stages.corpus.index import Cuts, Index, Judge, Ruling, nothing_told
-from stages.corpus.spill import Spill, frequent
+from stages.corpus.ingestion.drafts import Drafts, Measure
+from stages.corpus.ingestion.index import Cuts, Index, Judge, Ruling, nothing_told
+from stages.corpus.ingestion.spill import Spill, frequent
 
 if TYPE_CHECKING:
     import numpy as np

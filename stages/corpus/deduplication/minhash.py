@@ -19,14 +19,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from stages.corpus.deduplication import families
 from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
-from stages.corpus.drafts import Drafts, Measure, texts
-from stages.corpus.index import Index, Judge, Ruling
+from stages.corpus.ingestion.drafts import Drafts, Measure, texts
+from stages.corpus.ingestion.index import Index, Judge, Ruling
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from stages.corpus.measures.shingles import Shingles
+    from stages.corpus.statistics.shingles import Shingles
 
 SIGNATURES = "minhash.bin"  # uint32 [bands, documents, rows]
 TURNED = 1 << 14  # documents of which the bands are put together at a time
@@ -45,7 +45,7 @@ class MinHash(Measure):
     def measure(self, drafts: Iterator[pa.RecordBatch], folder: Path) -> Mapping[str, Any]:
         import numpy as np
 
-        from stages.corpus.measures.shingles import shingles
+        from stages.corpus.statistics.shingles import shingles
 
         documents, band_bytes = 0, 4 * self.rows
         with tempfile.TemporaryFile(dir=folder) as whole, (folder / SIGNATURES).open("wb") as by_band:
@@ -111,7 +111,7 @@ class Signatures:
         """The hash of a band of each member (uint64)."""
         import numpy as np
 
-        from stages.corpus.measures.rolling import mixed
+        from stages.corpus.statistics.rolling import mixed
 
         values = self._band(band, members).astype(np.uint64)
         keys = np.full(len(members), band, np.uint64)

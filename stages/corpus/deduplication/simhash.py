@@ -19,14 +19,14 @@ from pydantic import Field, PositiveInt, model_validator
 from stages.corpus.deduplication import families
 from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
-from stages.corpus.drafts import Drafts, Measure, texts
-from stages.corpus.index import Index, Judge, Ruling
+from stages.corpus.ingestion.drafts import Drafts, Measure, texts
+from stages.corpus.ingestion.index import Index, Judge, Ruling
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from stages.corpus.measures.shingles import Shingles
+    from stages.corpus.statistics.shingles import Shingles
 
 FINGERPRINTS = "simhash.bin"
 FINGERPRINT = [("bits", "<u8"), ("words", "<u4")]
@@ -41,7 +41,7 @@ class SimHash(Measure):
     def measure(self, drafts: Iterator[pa.RecordBatch], folder: Path) -> Mapping[str, Any]:
         import numpy as np
 
-        from stages.corpus.measures.shingles import shingles
+        from stages.corpus.statistics.shingles import shingles
 
         documents = 0
         with (folder / FINGERPRINTS).open("wb") as file:

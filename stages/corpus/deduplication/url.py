@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.exact import equal_keys
 from stages.corpus.deduplication.rule import Rule
-from stages.corpus.drafts import Drafts, Measure
-from stages.corpus.index import Index, Judge, Ruling
+from stages.corpus.ingestion.drafts import Drafts, Measure
+from stages.corpus.ingestion.index import Index, Judge, Ruling
 
 if TYPE_CHECKING:
     import numpy as np

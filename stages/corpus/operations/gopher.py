@@ -32,7 +32,7 @@ class GopherQuality(Operation):
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
 
     def function(self) -> Apply:
-        from stages.corpus.measures.words import is_mark, tokens
+        from stages.corpus.statistics.words import is_mark, tokens
 
         listed = frozenset(self.stop_words)
 
@@ -90,8 +90,8 @@ class GopherRepetition(Operation):
     )  # fmt: skip
 
     def function(self) -> Apply:
-        from stages.corpus.measures import repetition
-        from stages.corpus.measures.words import tokens
+        from stages.corpus.statistics import repetition
+        from stages.corpus.statistics.words import tokens
 
         def broken(text: str) -> Drop | None:
             if not text:

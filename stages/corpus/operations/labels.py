@@ -35,7 +35,7 @@ class License(Operation):
         return self
 
     def function(self) -> Apply:
-        from stages.corpus.measures.licenses import accepts, matches
+        from stages.corpus.statistics.licenses import accepts, matches
 
         def accepted(name: str) -> bool:
             return (not self.allow or matches(name, self.allow)) and not matches(name, self.deny)

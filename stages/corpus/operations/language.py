@@ -40,7 +40,7 @@ class IdentifyLanguage(Operation):
     keep_others: bool = False  # keep what is found to be in a language that ROOTS does not have
 
     def function(self) -> Apply:
-        from stages.corpus.measures.language import detector, knows, near
+        from stages.corpus.statistics.language import detector, knows, near
 
         detect = detector(self.detector)
         known = {code for code in LANGUAGES if knows(self.detector, code)}

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from stages.artifacts.ngram import NgramModel
 from stages.corpus.languages import canonical_code
+from stages.corpus.ngram_tables import NgramModel
 from stages.corpus.operations.base import Apply, Draft, Drop, Operation
 
 

@@ -29,7 +29,7 @@ class RedactPii(Operation):
     public_addresses_only: bool = False  # leave addresses of private networks and documentation
 
     def function(self) -> Apply:
-        from stages.corpus.measures.pii import find
+        from stages.corpus.statistics.pii import find
 
         kinds, public = self.kinds, self.public_addresses_only
         written = {kind: self.replacement.format(kind=kind) for kind in kinds}

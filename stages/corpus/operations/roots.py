@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import ClassVar, Literal
 
-from stages.artifacts.ngram import NgramModel
 from stages.corpus.languages import canonical_code, quality_code
+from stages.corpus.ngram_tables import NgramModel
 from stages.corpus.operations.base import Apply, Draft, Drop, Operation
 from stages.corpus.operations.roots_table import DEFAULT, RootsParameters, RootsTable
 from stages.corpus.operations.tables import WordList, stop_words
@@ -46,7 +46,7 @@ class RootsModifiers(RootsTabled):
     keep_lines: bool = True  # ROOTS made newlines spaces as well
 
     def function(self) -> Apply:
-        from stages.corpus.measures.roots import uniform, without_words
+        from stages.corpus.statistics.roots import uniform, without_words
 
         of = self.lookup()
 
@@ -77,7 +77,7 @@ class RootsQuality(RootsTabled):
     language_models: Mapping[str, NgramModel] = {}  # by language: steps that train them
 
     def function(self) -> Apply:
-        from stages.corpus.measures import roots
+        from stages.corpus.statistics import roots
 
         of, score, tuned = self.lookup(), self._score(), self.parameters.languages().keys()
         perplexities = {code: model.perplexity() for code, model in self.language_models.items()}
@@ -113,7 +113,7 @@ class RootsQuality(RootsTabled):
         """A function of language and text; a language that the detector does not know scores 1."""
         if self.language_score == "off":
             return None
-        from stages.corpus.measures.language import detector, knows
+        from stages.corpus.statistics.language import detector, knows
 
         detect, backend = detector(self.language_score), self.language_score
 

@@ -49,7 +49,7 @@ class Words(Sized):
     minimum: NonNegativeInt = 15
 
     def size(self, draft: Draft) -> int:
-        from stages.corpus.measures.segmentation import count_words
+        from stages.corpus.statistics.segmentation import count_words
 
         return count_words(draft.text, quality_code(canonical_code(draft.language)))
 

@@ -27,8 +27,8 @@ class FinewebQuality(Operation):
     max_newlines_per_word: NonNegativeFloat = 0.3
 
     def function(self) -> Apply:
-        from stages.corpus.measures.repetition import duplicates
-        from stages.corpus.measures.words import lines, sentence_ends, tokens
+        from stages.corpus.statistics.repetition import duplicates
+        from stages.corpus.statistics.words import lines, sentence_ends, tokens
 
         ends = sentence_ends()
 

@@ -12,7 +12,7 @@ import zstandard
 
 from stages.artifacts.corpus import Corpus, Document
 from stages.artifacts.manifest import SPLITS
-from stages.corpus.stage import IngestCorpus
+from stages.corpus.ingest import IngestCorpus
 from tests.support import RecordingContext, run_stage
 
 ENGLISH = "The committee will meet again next week to discuss what should be done about the old bridge. "

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import config
 from stages.artifacts.corpus import Corpus
-from stages.corpus.stage import IngestCorpus
+from stages.corpus.ingest import IngestCorpus
 from tests.stages.corpus.examples import all_documents, prose, read_lines, write_lines
 from tests.stages.corpus.readers.test_trees import record
 from tests.support import run_stage, test_data

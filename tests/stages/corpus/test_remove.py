@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from stages.artifacts.corpus import Corpus
 from stages.base import StageError
 from stages.corpus.remove import RemoveDocuments
-from stages.tokenizer import TrainTokenizer
-from stages.tokens import TokenizeCorpus
+from stages.corpus.tokenizer import TrainTokenizer
+from stages.corpus.tokens import TokenizeCorpus
 from tests.stages.corpus.examples import all_documents, digests, ingest, prose, source, write_lines
 from tests.support import RecordingContext, run_stage
 

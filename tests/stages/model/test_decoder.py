@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.huggingface.conversion import export_tensors
+from stages.huggingface.families import write_config
 from stages.model import alibi, rotary
 from stages.model.decoder import Decoder
-from stages.model.huggingface.conversion import export_tensors
-from stages.model.huggingface.families import write_config
-from tests.stages.model.huggingface.reference import greedy, reference
+from tests.stages.huggingface.reference import greedy, reference
 from tests.stages.model.models import FAMILIES, SHAPES, random_tokens, shaped, small_config, small_model
 from tests.stages.model.palm import palm_logits
 

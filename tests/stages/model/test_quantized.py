@@ -12,8 +12,8 @@ from stages.base import ArtifactError, StageError
 from stages.model.cache import KeyValueCache
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
-from stages.model.quantize_state import quantize_state
 from stages.model.quantized import linear_int8, quantize_rows
+from stages.quantization.quantize_state import quantize_state
 from tests.stages.model.models import byte_tokenizer, random_tokens, shaped, small_config, small_model
 
 KINDS = {

@@ -9,8 +9,8 @@ import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.serving.http import application, create
+from tests.stages.inference.support import END, scripted_service, serving
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
-from tests.stages.serving.support import END, scripted_service, serving
 
 
 @pytest.fixture(scope="module")

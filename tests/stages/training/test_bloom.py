@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.config import compose
-from stages.pretrain import Pretrain
+from stages.training.pretrain import Pretrain
 from stages.training.ramp import BatchSizeRamp
 from stages.training.schedule import learning_rate
 

@@ -10,11 +10,11 @@ import torch
 
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
+from stages.parallel.collectives import Collectives
 from stages.training import memory
-from stages.training.collectives import Collectives
+from stages.training.language_modelling import next_token_loss
 from stages.training.recipe import Execution, Recipe, Training
 from stages.training.task import Loss, Task
-from stages.training.windows import next_token_loss
 from stages.training.zero import ShardedModel
 
 BLOOM = DecoderConfig(vocab_size=50, hidden_size=24, layers=2, heads=6, context_length=16)

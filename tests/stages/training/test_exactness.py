@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from stages.parallel.collectives import Collectives
 from stages.training import checkpoints, meters
-from stages.training.collectives import Collectives
 from stages.training.loop import train
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import Loss, Task, TrainingResult, TrainingSpec

@@ -8,8 +8,8 @@ import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
+from stages.experts.upcycle import upcycle
 from stages.model.config import expert_config
-from stages.model.upcycle import upcycle
 from stages.training.loop import train
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import TrainingResult, TrainingSpec
@@ -41,7 +41,7 @@ def test_ranks_and_stages(
             "separate_documents": True,
         }
         execution = Execution.model_validate({"zero_stage": stage})
-        return TrainingSpec("stages.moe:build", arguments, "experts", RECIPE, execution, str(tmp_path / name))
+        return TrainingSpec("stages.experts.moe:build", arguments, "experts", RECIPE, execution, str(tmp_path / name))
 
     wanted = train(alone(), spec("alone", 0))
     assert wanted.validation_loss != wanted.initial_validation_loss  # the weights did move

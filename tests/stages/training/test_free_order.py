@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from stages.base import Rank, RuntimeMarker, StageError
-from stages.training.collectives import Collectives
+from stages.parallel.collectives import Collectives
 from stages.training.loop import train
 from stages.training.recipe import Execution, Training
 from stages.training.task import TrainingResult, TrainingSpec

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from stages.training.collectives import Collectives
+from stages.parallel.collectives import Collectives
 from stages.training.recipe import Execution
 from stages.training.zero import ShardedModel
 from tests.stages.training.toy import RECIPE, build

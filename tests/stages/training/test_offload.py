@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from stages.base import StageError
+from stages.parallel.collectives import Collectives
 from stages.training import meters
-from stages.training.collectives import Collectives
 from stages.training.memory import Accounting, state_bytes
 from stages.training.offload import InFile
 from stages.training.recipe import Execution

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from stages.training.collectives import Collectives
+from stages.parallel.collectives import Collectives
 from stages.training.recipe import Execution, Precision, Recipe
 from stages.training.zero import ShardedModel
 from tests.stages.training.toy import RECIPE, Toy, build

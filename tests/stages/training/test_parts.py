@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from stages.artifacts import data_order
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
-from stages.training import buffers, flops, layout, memory, order, peak
-from stages.training.collectives import Collectives, sum_of_squares
+from stages.parallel.collectives import Collectives, sum_of_squares
+from stages.training import buffers, flops, layout, memory, peak
 from stages.training.gradients import Flight
 from stages.training.ramp import BatchSizeRamp
 from stages.training.recipe import Execution, Recipe, Training
@@ -88,13 +89,13 @@ def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, int], named: str) 
 
 @given(size=st.integers(1, 500), seed=st.integers(0, 2**70), epoch=st.integers(0, 10**9))
 def test_an_epoch_visits_every_sample_once(size: int, seed: int, epoch: int) -> None:
-    assert sorted(order.shuffled(epoch * size + n, size, seed) for n in range(size)) == list(range(size))
+    assert sorted(data_order.shuffled(epoch * size + n, size, seed) for n in range(size)) == list(range(size))
 
 
 def test_orders_differ_between_epochs_and_seeds_and_look_random() -> None:
     size = 1000
-    first, second = ([order.shuffled(n + start, size, 1) for n in range(size)] for start in (0, size))
-    other = [order.shuffled(n, size, 2) for n in range(size)]
+    first, second = ([data_order.shuffled(n + start, size, 1) for n in range(size)] for start in (0, size))
+    other = [data_order.shuffled(n, size, 2) for n in range(size)]
     for left, right in itertools.combinations([first, second, other, list(range(size))], 2):
         assert sum(a == b for a, b in zip(left, right, strict=True)) < 12  # 1 expected in a random permutation
     # Neighbours end far apart: a third of the size is expected of a random permutation.

@@ -13,15 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.artifacts.windows import Batch
 from stages.base import Rank
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
 from stages.model.initialise import initial_values
+from stages.parallel.collectives import Collectives, joined
 from stages.training import memory, meters
-from stages.training.collectives import Collectives, joined
+from stages.training.language_modelling import next_token_loss
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import Task
-from stages.training.windows import Batch, next_token_loss
 from stages.training.zero import ShardedModel
 from tests.stages.model.models import SHAPES, shaped
 from tests.stages.training.toy import Workers, alone

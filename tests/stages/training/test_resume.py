@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 
 from stages.base import Rank, StageError, Stopped
+from stages.parallel.collectives import Collectives
 from stages.training import checkpoints
-from stages.training.collectives import Collectives
 from stages.training.loop import train
 from stages.training.materialise import stretch
 from stages.training.recipe import Execution

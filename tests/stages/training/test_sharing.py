@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from stages.base import Rank
+from stages.parallel.collectives import CollectiveError, Collectives, joined
 from stages.training import meters
 from stages.training.buffers import groups_of
-from stages.training.collectives import CollectiveError, Collectives, joined
 from stages.training.loop import train
 from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec

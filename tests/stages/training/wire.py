@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 from stages.base import Rank
-from stages.training.collectives import joined
+from stages.parallel.collectives import joined
 from stages.training.recipe import Execution
 from stages.training.task import TrainingSpec
 from stages.training.zero import ShardedModel

@@ -16,8 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from stages.corpus import spill
-from stages.corpus.decontamination import Decontaminate
 from stages.corpus.deduplication.exact import LetterKeys
 from stages.corpus.deduplication.lines import LineHashes
 from stages.corpus.deduplication.minhash import MinHash
@@ -25,9 +23,11 @@ from stages.corpus.deduplication.registry import AnyRule
 from stages.corpus.deduplication.simhash import SimHash
 from stages.corpus.deduplication.substrings import Bytes
 from stages.corpus.deduplication.url import Addresses
-from stages.corpus.drafts import Drafts, Measure
-from stages.corpus.index import Index, Judge
-from stages.corpus.splitting import Labels
+from stages.corpus.ingestion import spill
+from stages.corpus.ingestion.decontamination import Decontaminate
+from stages.corpus.ingestion.drafts import Drafts, Measure
+from stages.corpus.ingestion.index import Index, Judge
+from stages.corpus.ingestion.splitting import Labels
 from tests.stages.corpus.deduplication.support import drafts_of, index_of
 from tests.stages.corpus.examples import prose
 
@@ -83,7 +83,7 @@ def test_little_memory_decides_as_much_does(texts: list[str], fewest: int, seed:
         makers = [lambda given, rule=rule: judge_of(rule, given) for rule in RULES] + [sets.judge]
         expected = [told(make(drafts[0]), index, kept) for make in makers]
         patch.setattr(spill, "FEWEST_RECORDS", fewest)
-        patch.setattr("stages.corpus.decontamination.HITS_AT_A_TIME", 2)
+        patch.setattr("stages.corpus.ingestion.decontamination.HITS_AT_A_TIME", 2)
         assert [told(make(drafts[1]), index, kept) for make in makers] == expected
 
 

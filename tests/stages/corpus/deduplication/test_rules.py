@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from stages.artifacts.corpus import Corpus
 from stages.corpus.deduplication.url import host_and_path
+from stages.corpus.ingest import IngestCorpus
 from stages.corpus.remove import RemoveDocuments
-from stages.corpus.stage import IngestCorpus
 from tests.stages.corpus.examples import all_documents, digests, ingest, prose, source, write_lines
 from tests.support import run_stage, test_data
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.corpus import spill
 from stages.corpus.deduplication import passages, substrings
 from stages.corpus.deduplication.substrings import RepeatedSubstrings
+from stages.corpus.ingestion import spill
 from tests.stages.corpus.deduplication.support import drafts_of, index_of
 
 LENGTH = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stages.corpus.languages import LANGUAGES, NATURAL, PROGRAMMING, canonical_code
-from stages.corpus.measures.language import detector, knows
 from stages.corpus.operations.base import Draft, Drop
+from stages.corpus.statistics.language import detector, knows
 from tests.stages.corpus.examples import ENGLISH, FRENCH, HINDI, read_lines
 from tests.stages.corpus.operations.support import apply, made, rule_of
 from tests.support import test_data

@@ -8,11 +8,11 @@ import string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.corpus.measures.pii import KINDS, find
 from stages.corpus.operations.base import Draft
+from stages.corpus.statistics.pii import KINDS, find
 from tests.stages.corpus.examples import read_lines
-from tests.stages.corpus.measures.test_pii import ALL_PLANTED
 from tests.stages.corpus.operations.support import apply, made, text_of
+from tests.stages.corpus.statistics.test_pii import ALL_PLANTED
 from tests.support import test_data
 
 

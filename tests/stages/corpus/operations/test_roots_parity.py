@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from stages.corpus.languages import TUNED
-from stages.corpus.measures.roots import special_characters
-from stages.corpus.measures.segmentation import segments
 from stages.corpus.operations.base import Draft, Drop
 from stages.corpus.operations.roots_table import RootsTable
 from stages.corpus.operations.tables import stop_words
+from stages.corpus.statistics.roots import special_characters
+from stages.corpus.statistics.segmentation import segments
 from tests.stages.corpus.examples import read_lines
 from tests.stages.corpus.operations.support import apply
 from tests.support import test_data

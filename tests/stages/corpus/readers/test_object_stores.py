@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.base import StageError, Stopped
+from stages.corpus.ingest import IngestCorpus
 from stages.corpus.readers.files import Files
-from stages.corpus.stage import IngestCorpus
 from tests.stages.corpus.examples import digests, ingest, prose, write_lines
 from tests.support import RecordingContext
 

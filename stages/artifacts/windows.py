@@ -1,0 +1,49 @@
+"""The samples of a split of a token dataset: fixed windows, each with the token that follows it.
+
+Sample k of a split is the tokens k * L to (k + 1) * L and the next one, where L is `sequence_length`. All samples
+together predict every token of the split once, except the first token and the incomplete window at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.artifacts.data_order import shuffled
+
+Batch = tuple[Tensor, Tensor, Tensor]  # inputs, targets, document numbers: each [samples, sequence_length], int64
+
+
+class Windows:
+    """The samples of one split. `tokens` is anything that slices to an array of token ids, a memory map say."""
+
+    def __init__(self, tokens: Any, length: int, sequence_length: int, end_of_text: int) -> None:
+        self.tokens = tokens
+        self.sequence_length = sequence_length
+        self.end_of_text = end_of_text
+        self.count = max(length - 1, 0) // sequence_length
+        self.seconds = 0.0  # spent on batches so far
+
+    def batch(self, samples: Sequence[int]) -> Batch:
+        """Inputs, targets and document numbers, each [samples, sequence_length] of int64.
+
+        Document numbers tell packed documents apart: they count ends of text before a token, within its sample.
+        """
+        began = time.perf_counter()
+        length = self.sequence_length
+        rows = [np.asarray(self.tokens[sample * length : (sample + 1) * length + 1], np.int64) for sample in samples]
+        tokens = torch.from_numpy(np.stack(rows))
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        ended = (inputs == self.end_of_text).long()
+        batch = inputs.contiguous(), targets.contiguous(), ended.cumsum(1) - ended
+        self.seconds += time.perf_counter() - began
+        return batch
+
+    def shuffled_batch(self, numbers: Sequence[int], seed: int) -> Batch:
+        """The batch of global sample numbers: epoch after epoch, each in an order of its own."""
+        return self.batch([shuffled(number, self.count, seed) for number in numbers])

@@ -1,0 +1,1 @@
+"""The data card of a corpus: its facts, charts and page."""

@@ -1,0 +1,1 @@
+"""The passes of an ingestion: read, decide, write; their intermediate files."""

@@ -1,0 +1,1 @@
+"""What the tokenizer and tokens stages share: mixing proportions and fertility."""

@@ -1,0 +1,202 @@
+"""Trains a tokenizer: byte-level BPE with BLOOM's pre-tokenizer and special tokens (arXiv 2211.05100, section 3.2).
+
+Bytes are the alphabet, so any text has tokens and no text is lost; the step fails if one is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from stages.artifacts.corpus import Corpus, Document
+from stages.artifacts.tokenizer import SPECIAL_TOKENS, Tokenizer
+from stages.base import Context, Stage, StageError, Stopped
+from stages.corpus.tokenization.fertility import FertilityGate
+from stages.corpus.tokenization.mixing import Mixing
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as LoadedTokenizer
+
+# Words with their leading space; what lies between them (punctuation, brackets, runs of white space) stays together.
+# Sentence marks of the Latin, Chinese, Devanagari and Arabic scripts end a word.
+BLOOM_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+
+_SPECIAL = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
+_WITHIN_SPECIAL = re.compile(
+    "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in SPECIAL_TOKENS)
+)
+
+BATCH_BYTES = 1 << 22
+CHECK_BYTES = 16 << 20  # of held-out text that round trips and tokens are counted on
+
+# Texts that tokenizers have been known to lose or change.
+ADVERSARIAL = (
+    "",
+    " ",
+    "\n\n\t \r\n",
+    "a" * 5000,
+    "  leading and trailing  ",
+    "".join(chr(code) for code in range(1, 256)),
+    "e\u0301 \u00e9 \ufb01 \u212b \ufdfa",  # not to be normalised
+    "\u200b\u200d\ufeff\u2028\u2029\u00a0\u3000",
+    "👩\u200d👩\u200d👧\u200d👦 🇫🇷 \U0010ffff \ue000 \ufffd",
+    "नमस्ते। مرحبا، 你好。 ສະບາຍດີ",
+    "".join(SPECIAL_TOKENS) + " </s > <s></s>",
+    "def f(x):\n\treturn [x,  {'a': 1}]  # ĠĊ",
+)
+
+
+class TrainTokenizer(Stage):
+    """Byte-level BPE over a corpus's training documents. Reads Corpus, leaves Tokenizer."""
+
+    headline: ClassVar[str | None] = "bytes_per_token"
+    version: ClassVar[str] = "2"
+
+    corpus: Corpus
+    vocab_size: int = Field(default=250_680, ge=256 + len(SPECIAL_TOKENS), le=1 << 24)  # special tokens included
+    sample_bytes: PositiveInt = 1_000_000_000  # of training text, about: the documents with the smallest ids
+    alpha: PositiveFloat = Field(default=1.0, le=1)  # of languages in the sample: below 1, small ones have more of it
+    min_frequency: PositiveInt = 2  # of a pair of tokens, to be merged
+    fertility: FertilityGate | None = None  # whether it must be fair to every language
+
+    def run(self, ctx: Context) -> Tokenizer:
+        trained = self._train(self._sample(ctx))
+        tokenizer = Tokenizer(ctx.out)
+        trained.save(str(tokenizer.file), pretty=False)
+
+        loaded = tokenizer.load()
+        if (size := loaded.get_vocab_size()) < self.vocab_size:
+            ctx.note(f"the sample yields {size} tokens, fewer than vocab_size {self.vocab_size}")
+        verify_round_trip(loaded, list(ADVERSARIAL))
+        text_bytes = tokens = 0
+        for batch in batches(self.corpus, CHECK_BYTES):
+            tokens += verify_round_trip(loaded, batch)
+            text_bytes += sum(len(text.encode()) for text in batch)
+        ctx.metrics({"vocab_size": size, "bytes_per_token": text_bytes / tokens, "checked_megabytes": text_bytes / 1e6})
+        if self.fertility is not None:
+            self._check_fertility(ctx, loaded, self.fertility)
+        return tokenizer
+
+    def _train(self, texts: Iterable[list[str]]) -> LoadedTokenizer:
+        from tokenizers.trainers import BpeTrainer
+
+        trained = bloom_tokenizer()
+        trainer = BpeTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=_byte_alphabet(),
+            show_progress=False,
+        )
+        trained.train_from_iterator(map(_without_special_tokens, texts), trainer)
+        return trained
+
+    def _check_fertility(self, ctx: Context, tokenizer: LoadedTokenizer, gate: FertilityGate) -> None:
+        from stages.corpus.tokenization.fertility import behind, fertilities, fertility_figure
+
+        found = fertilities(self.corpus, tokenizer, gate, self._train)
+        for language, value in found.items():
+            label = re.sub(r"[^A-Za-z0-9_.-]", "_", language)
+            ctx.metrics({f"fertility_{label}": value.shared, f"fertility_excess_{label}": value.excess})
+        ctx.figure("fertility", fertility_figure(found, gate))
+        if missing := [language for language in gate.languages if language not in found]:
+            ctx.note(f"too little text to tell the fertility of {', '.join(missing)}")
+        if complaints := behind(found, gate):
+            if gate.otherwise == "fail":
+                raise StageError(
+                    f"the tokenizer is not fair to {len(complaints)} of {len(found)} languages; "
+                    f"{'; '.join(complaints)}: lower alpha, enlarge vocab_size or max_excess, or say otherwise: warn"
+                )
+            for complaint in complaints:
+                ctx.note(f"warning: {complaint}")
+
+    def _sample(self, ctx: Context) -> Iterator[list[str]]:
+        """Batches of training texts: all, or a fair sample of all shards."""
+        size = self.corpus.manifest.size("train").bytes
+        total = min(self.sample_bytes, size)
+        batch: list[str] = []
+        read = pending = 0
+        for document in self._sampled(total, total / size):
+            size = len(document.text.encode())
+            batch.append(document.text)
+            read, pending = read + size, pending + size
+            if pending >= BATCH_BYTES:
+                if ctx.stopping():
+                    raise Stopped
+                ctx.progress(read, total, "bytes")
+                yield batch
+                batch, pending = [], 0
+        yield batch
+
+    def _sampled(self, total: int, fraction: float) -> Iterator[Document]:
+        """The documents of the sample: about `total` bytes, that `fraction` of the training split."""
+        if self.alpha == 1:
+            return self.corpus.documents("train", fraction=fraction)
+        mixing = Mixing(by="language", alpha=self.alpha, max_epochs=1, total_bytes=total)
+        epochs = mixing.epochs(mixing.sizes(self.corpus.documents("train")))
+        return mixing.mixed(lambda: self.corpus.documents("train"), epochs)
+
+
+def bloom_tokenizer() -> LoadedTokenizer:
+    """An untrained byte-level BPE tokenizer that splits text as BLOOM's does."""
+    from tokenizers import Regex
+    from tokenizers import Tokenizer as LoadedTokenizer
+    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+    from tokenizers.processors import ByteLevel as ByteLevelProcessor
+
+    tokenizer = LoadedTokenizer(BPE())
+    split = Split(Regex(BLOOM_PATTERN), "isolated")
+    tokenizer.pre_tokenizer = Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.post_processor = ByteLevelProcessor(trim_offsets=False)
+    return tokenizer
+
+
+def verify_round_trip(tokenizer: LoadedTokenizer, texts: list[str]) -> int:
+    """Encode and decode texts; the number of their tokens. Raises StageError at the first that comes back changed."""
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    for text, ids, decoded in zip(
+        texts, encoded, tokenizer.decode_batch(encoded, skip_special_tokens=False), strict=True
+    ):
+        if decoded != text:
+            place = next((i for i, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), len(decoded))
+            raise StageError(
+                f"the tokenizer does not give back a text as it was: {text[place : place + 40]!r} at character {place} "
+                f"came back as {decoded[place : place + 40]!r}"
+            )
+        if special := [SPECIAL_TOKENS[index] for index in ids if index < len(SPECIAL_TOKENS)]:
+            raise StageError(f"the tokenizer takes text for its special token {special[0]}: {text[:40]!r}")
+    return sum(map(len, encoded))
+
+
+def _without_special_tokens(texts: list[str]) -> list[str]:
+    """The same characters, texts that hold "</s>" or its like divided within it.
+
+    A token that merges make of these letters would be the special one: it is already in the vocabulary.
+    """
+    return [part for text in texts for part in (_WITHIN_SPECIAL.split(text) if _SPECIAL.search(text) else (text,))]
+
+
+def batches(corpus: Corpus, limit_bytes: int) -> Iterator[list[str]]:
+    """About `limit_bytes` of validation texts, of all shards alike, in batches."""
+    batch: list[str] = []
+    pending = 0
+    for document in corpus.documents("validation", fraction=limit_bytes / corpus.manifest.size("validation").bytes):
+        batch.append(document.text)
+        pending += len(document.text.encode())
+        if pending >= BATCH_BYTES:
+            yield batch
+            batch, pending = [], 0
+    if batch:
+        yield batch
+
+
+def _byte_alphabet() -> list[str]:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return sorted(ByteLevel.alphabet())

@@ -1,0 +1,1 @@
+"""Mixtures of experts: conversion of a dense model, routing statistics, the moe stage."""

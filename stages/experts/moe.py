@@ -1,0 +1,178 @@
+"""Mixture-of-experts conversion: a dense model becomes one of experts that computes the same, and is trained on.
+
+The conversion is held to its promise before anything is trained: on held-out and on random tokens the converted
+model's logits equal the dense model's, or the step fails and says by how much they differ. The gates then learn, and
+the experts part from each other; how evenly they are used is recorded before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast, known_config
+from stages.artifacts.tokens import TokenDataset
+from stages.base import Context, Demand, Resources, Stage, StageError
+from stages.model.config import DecoderConfig, expert_config
+from stages.model.footprint import RUNTIME_BYTES, forward_bytes, weight_bytes
+from stages.training import memory
+from stages.training.recipe import Recipe, Training
+from stages.training.task import Loss, Task
+
+if TYPE_CHECKING:
+    from stages.artifacts.windows import Batch
+    from stages.model.decoder import Decoder
+    from stages.model.feed_forward import Routing
+
+PARITY_TOLERANCE = 1e-5  # largest difference of a logit, fp32
+PARITY_SAMPLES = 4  # held-out samples that logits are compared on, and as many of random tokens
+
+
+class ConvertToExperts(Stage, Training):
+    """A dense model made a mixture of experts and trained on. Reads Checkpoint and TokenDataset, leaves Checkpoint."""
+
+    headline: ClassVar[str] = "validation_loss"
+
+    model: Checkpoint
+    tokens: TokenDataset
+    experts: PositiveInt | tuple[PositiveInt, ...] = Field(
+        4, description="copies of each converted layer's network; a list names them layer by layer, bottom first"
+    )
+    every: PositiveInt = Field(2, description="every how many layers is converted; the topmost always is")
+    top_k: PositiveInt = Field(1, description="copies that each token passes through")
+    granularity: PositiveInt = Field(1, description="experts that each copy is cut into")
+    residual: bool = Field(False, description="keep the dense network beside the experts (PR-MoE)")
+    load_balancing: NonNegativeFloat = Field(0.01, description="weight of the loss that evens the experts' load")
+    separate_documents: bool = Field(True, description="packed documents do not see each other")
+
+    def demand(self) -> Demand:
+        dense = known_config(self.model)
+        config = self._converted(dense) if dense else None
+        converting = 0
+        if dense and config:
+            # Both models are there at once when their logits are compared.
+            compared = forward_bytes(config, PARITY_SAMPLES, self.sequence_length)
+            converting = RUNTIME_BYTES + weight_bytes(dense) + weight_bytes(config) + compared
+        return memory.demand(config, self, Resources(cpus=0, memory_bytes=converting))
+
+    def forecast(self) -> CheckpointForecast | None:
+        dense = known_config(self.model)
+        return CheckpointForecast(config=self._converted(dense)) if dense else None
+
+    def _converted(self, dense: DecoderConfig) -> DecoderConfig:
+        return expert_config(dense, self._copies(dense.layers), self.top_k, self.granularity, self.residual)
+
+    def cheaper_settings(self) -> Iterable[Mapping[str, object]]:
+        return memory.cheaper_settings(self)
+
+    def run(self, ctx: Context) -> Checkpoint:
+        from stages.experts.expert_load import load_figure, load_metrics, measure_loads
+        from stages.experts.upcycle import upcycle
+        from stages.training import checkpoints, report
+        from stages.training.gang import train_on_gang
+
+        dense = self.model.load()
+        config = self._converted(dense.config)
+        facts = {"converted_from": dict(self.model.facts), "parameters_before": dense.config.parameters}
+        converted = Checkpoint.save(
+            ctx.scratch / "converted",
+            upcycle(dense.state_dict(), dense.config, config, self.seed),
+            config,
+            self.model.tokenizer_path,
+            facts,
+        )
+        before = converted.load()
+        difference = self._check_parity(dense, before)
+        ctx.metrics({"conversion_logit_difference": difference, "parameters": config.parameters})
+        ctx.note(f"converted logits equal the dense model's: largest difference {difference:.2g}")
+        loads_before = measure_loads(before, self._held_out(self.validation_samples))
+        ctx.metrics(load_metrics(loads_before), step=0)
+        del dense, before
+
+        arguments = {
+            "converted": str(converted.path),
+            "tokens": str(self.tokens.path),
+            "load_balancing": self.load_balancing,
+            "separate_documents": self.separate_documents,
+        }
+        identity = f"{config.model_dump_json()} {self.load_balancing} {self.separate_documents}"
+        result = train_on_gang(ctx, self, self.demand(), "stages.experts.moe:build", arguments, identity)
+        facts |= report.facts(result) | {"conversion_logit_difference": difference}
+        weights = checkpoints.weights(Path(result.checkpoint))
+        trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
+        loads_after = measure_loads(trained.load(), self._held_out(self.validation_samples))
+        ctx.metrics(load_metrics(loads_after), step=result.steps)
+        report.figures(ctx, result, config, self, self)
+        ctx.figure("expert_load", load_figure(loads_before, loads_after))
+        return trained
+
+    def _copies(self, layers: int) -> tuple[int, ...]:
+        """Copies of each layer's network, 0 where it stays dense."""
+        places = list(range(layers - 1, -1, -self.every))[::-1]
+        counts = [self.experts] * len(places) if isinstance(self.experts, int) else list(self.experts)
+        if len(counts) != len(places):
+            raise StageError(
+                f"experts lists {len(counts)} layers, but of {layers} layers every {self.every} makes {len(places)}: "
+                "list as many, or give one number"
+            )
+        of_layer = dict(zip(places, counts, strict=True))
+        return tuple(of_layer.get(layer, 0) for layer in range(layers))
+
+    def _held_out(self, samples: int) -> Sequence[Batch]:
+        from stages.artifacts.held_out import held_out_batches
+
+        return list(held_out_batches(self.tokens, self.sequence_length, samples))
+
+    def _check_parity(self, dense: Decoder, converted: Decoder) -> float:
+        """The largest difference between the two models' logits. Raises StageError if it is not below the tolerance."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self.seed)
+        inputs, _, documents = self._held_out(PARITY_SAMPLES)[0]
+        random = torch.randint(0, dense.config.vocab_size, inputs.shape, generator=generator)
+        largest = 0.0
+        with torch.inference_mode():
+            for tokens, of_documents in ((inputs, documents), (inputs, None), (random, None)):
+                ours = converted(tokens, documents=of_documents)
+                wanted = dense(tokens, documents=of_documents)
+                largest = max(largest, float((ours - wanted).abs().max()))
+        if not largest < PARITY_TOLERANCE:
+            raise StageError(
+                f"the converted model's logits differ from the dense model's by up to {largest:.3g}, the tolerance is "
+                f"{PARITY_TOLERANCE:.0e}: the conversion is not what it promises"
+            )
+        return largest
+
+
+def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, separate_documents: bool) -> Task:
+    """The task of training a converted model on, as the training loop calls for it on every rank."""
+    import torch
+
+    from stages.experts.expert_load import BALANCE, balance_metrics
+    from stages.training.language_modelling import language_modelling, next_token_loss
+    from stages.training.materialise import initial_weights
+
+    def loss(model: Decoder, batch: Batch, separate_documents: bool) -> Loss:
+        routings: list[Routing] = []
+        prediction = next_token_loss(model, batch, separate_documents, routings)
+        balance = torch.stack([routing.balance_loss() for routing in routings]).mean()
+        return replace(
+            prediction,
+            total=prediction.total + load_balancing * balance * prediction.targets,
+            reported=prediction.total,
+            metrics=balance_metrics(routings) * prediction.targets,
+        )
+
+    from stages.model.decoder import Decoder
+
+    checkpoint, dataset = Checkpoint(Path(converted)), TokenDataset(Path(tokens))
+    with torch.device("meta"):
+        model = Decoder(checkpoint.config)
+    task = language_modelling(
+        model, initial_weights(checkpoint), dataset, recipe, separate_documents=separate_documents, loss=loss
+    )
+    return replace(task, metric_names=BALANCE)

@@ -1,0 +1,137 @@
+"""Tensors from a family's names to the decoder's and back: each moved unchanged, or queries, keys and values fused.
+
+Values are never touched: a tensor keeps its type and its bits, and what was converted converts back to the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from stages.base import StageError
+from stages.huggingface.families import HEAD, Family
+from stages.model import rotary
+from stages.model.config import DecoderConfig
+from stages.model.shapes import Shape, tensor_shapes
+from stages.model.tensor_files import Entry
+from stages.model.transfer import Transfer
+
+Write = Callable[[str, Tensor], None]
+DERIVED_TOLERANCE = 1e-2  # relative; old files hold them in half precision
+
+
+def fuse(config: DecoderConfig, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Rows of queries, keys and values as the decoder's fused matrix (or bias) has them; see `Attention`."""
+    groups, of_group = config.grouped_heads, config.heads // config.grouped_heads
+    parts = [
+        part.view(groups, heads, config.head_size, *part.shape[1:])
+        for part, heads in ((query, of_group), (key, 1), (value, 1))
+    ]
+    return torch.cat(parts, 1).flatten(0, 2)
+
+
+def take_apart(config: DecoderConfig, fused: Tensor) -> tuple[Tensor, ...]:
+    """The inverse of `fuse`."""
+    groups, of_group = config.grouped_heads, config.heads // config.grouped_heads
+    rows = fused.view(groups, of_group + 2, config.head_size, *fused.shape[1:])
+    return tuple(part.flatten(0, 2) for part in torch.split(rows, [of_group, 1, 1], 1))
+
+
+def names_in(family: Family, config: DecoderConfig, found: Mapping[str, Entry]) -> dict[str, tuple[str, ...]]:
+    """Decoder's names -> the source's; without the base's prefix where the source was saved without a head."""
+    names = family.names(config)
+    if any(name.startswith(family.base) for name in found):
+        return names
+    return {ours: tuple(one.removeprefix(family.base) for one in theirs) for ours, theirs in names.items()}
+
+
+def imported_entries(family: Family, config: DecoderConfig, found: Mapping[str, Entry]) -> dict[str, Entry]:
+    """What the decoder's file will hold, from the source's headers alone: every shape is checked before any tensor is
+    read. Raises StageError for one that is missing, or of another shape or type than the config says."""
+    shapes, entries = tensor_shapes(config), {}
+    for ours, theirs in names_in(family, config, found).items():
+        missing = [name for name in theirs if name not in found]
+        if missing:
+            raise StageError(f"the source lacks {', '.join(missing)}: it is not the model that its config describes")
+        parts = [found[name] for name in theirs]
+        for name, part, wanted in zip(theirs, parts, _parts(config, shapes[ours], len(theirs)), strict=True):
+            if part.shape != wanted:
+                raise StageError(f"{name} has the shape {list(part.shape)}; by the config it is {list(wanted)}")
+            if not part.dtype.is_floating_point or part.dtype != parts[0].dtype:
+                raise StageError(f"{name} is {part.dtype}; expected one floating point type for {', '.join(theirs)}")
+        entries[ours] = Entry(shapes[ours], parts[0].dtype)
+    return entries
+
+
+def import_tensors(
+    family: Family, config: DecoderConfig, source: Mapping[str, Tensor], found: Mapping[str, Entry], write: Write
+) -> None:
+    """Every tensor of `source`, whose headers are `found`, to `write` under the decoder's names.
+
+    Raises StageError if a tensor is left over on either side.
+    """
+    transfer = Transfer(source, tensor_shapes(config), write)
+    names = names_in(family, config, found)
+    for ours, theirs in names.items():
+        parts = [transfer.take(name) for name in theirs]
+        transfer.put(ours, parts[0] if len(parts) == 1 else fuse(config, *parts))
+    _take_copies(family, config, transfer, source, names)
+    transfer.finish()
+
+
+def export_tensors(family: Family, config: DecoderConfig, source: Mapping[str, Tensor], write: Write) -> None:
+    """Every tensor of a decoder to `write` under the family's names. Raises StageError if one is left over."""
+    names = family.names(config)
+    transfer = Transfer(source, exported_shapes(family, config), write)
+    for ours, theirs in names.items():
+        value = transfer.take(ours)
+        parts = (value,) if len(theirs) == 1 else take_apart(config, value)
+        for name, part in zip(theirs, parts, strict=True):
+            transfer.put(name, part)
+    transfer.finish()
+
+
+def exported_shapes(family: Family, config: DecoderConfig) -> dict[str, Shape]:
+    """Name -> shape of every tensor of a model in the family's form, in the decoder's order."""
+    names = family.names(config)
+    shapes: dict[str, Shape] = {}
+    for ours, shape in tensor_shapes(config).items():
+        shapes |= dict(zip(names[ours], _parts(config, shape, len(names[ours])), strict=True))
+    return shapes
+
+
+def _parts(config: DecoderConfig, shape: Shape, count: int) -> list[Shape]:
+    """The shapes of the one tensor that a decoder's tensor is in a family, or of its queries, keys and values."""
+    if count == 1:
+        return [shape]
+    shared = config.grouped_heads * config.head_size
+    return [(rows, *shape[1:]) for rows in (config.heads * config.head_size, shared, shared)]
+
+
+def _take_copies(
+    family: Family,
+    config: DecoderConfig,
+    transfer: Transfer,
+    source: Mapping[str, Tensor],
+    names: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Take what a source may hold beside its parameters: a tied head once more, and buffers computed from the config.
+
+    Raises StageError if one of them is not what it would be a copy of.
+    """
+    head = f"{HEAD}.weight"
+    if config.tied_head and head in source:
+        embedding = names["word_embeddings.weight"][0]
+        if not torch.equal(transfer.take(head), source[embedding]):
+            raise StageError(f"{head} differs from {embedding}, though the config says that the two are tied")
+    prefix = family.base if any(name.startswith(family.base) for name in source) else ""
+    for buffer in family.derived:
+        for layer in range(config.layers):
+            name = prefix + buffer.format(layer)
+            if name not in source:
+                continue
+            found, wanted = transfer.take(name).float(), rotary.frequencies(config)
+            if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=DERIVED_TOLERANCE):
+                raise StageError(f"{name} is not what rope_theta {config.rotary_base} of the config gives")

@@ -1,0 +1,95 @@
+"""Gives a model away: a Checkpoint becomes a directory that Hugging Face's libraries load, with a model card.
+
+The reverse of the import, as strict and as exact. Which family the model is written as follows from its shape. The
+card is made of the run: what the corpus held, how training went, what the evaluation found.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, ClassVar, cast
+
+from pydantic import Field, PositiveInt, StringConstraints
+
+from stages.artifacts.checkpoint import TEMPLATE, Checkpoint
+from stages.artifacts.corpus import Corpus
+from stages.artifacts.evaluation import EvalReport, EvaluationForecast
+from stages.base import Context, Edge, Stage, StageError, Stopped
+from stages.huggingface import directory
+from stages.huggingface.card import Card, card_text
+from stages.huggingface.exported_model import CARD, HuggingFaceModel
+from stages.huggingface.families import write_config
+
+# What the Hub takes for a licence, a language or a tag.
+_Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=100)]
+
+
+class ExportModel(Stage):
+    """A model in Hugging Face's form. Reads Checkpoint (its card: Corpus, EvalReport), leaves HuggingFaceModel."""
+
+    headline: ClassVar[str | None] = "files"
+
+    model: Checkpoint
+    corpus: Corpus | None = None  # what it was trained on, for the card
+    evaluation: EvalReport | None = None  # of this model, for the card
+    name: str = Field("bloomline", min_length=1, max_length=100, pattern=r"^[^\n]+$")  # the card's title
+    license: _Word  # as the Hub calls it: "apache-2.0"; BLOOM's is "bigscience-bloom-rail-1.0"
+    license_link: str | None = Field(None, pattern=r"^https?://\S+$")  # to its text, where `license` is "other"
+    languages: tuple[_Word, ...] = ()  # codes: "en", "fr"
+    tags: tuple[_Word, ...] = ()
+    datasets: tuple[_Word, ...] = ()  # on the Hub
+    summary: str = Field("", max_length=10_000)  # a paragraph for the card: what the model is for, and what not
+    max_shard_bytes: PositiveInt = 5_000_000_000  # of tensors in one file; a larger model gets several and an index
+
+    def forecast(self) -> None:
+        """Nothing; but the evaluation that goes into the card must be of the model."""
+        model, evaluation = cast("object", self.model), cast("object", self.evaluation)
+        if not (isinstance(model, Edge) and isinstance(evaluation, Edge)):
+            return
+        known = evaluation.forecast
+        if isinstance(known, EvaluationForecast) and known.model_step != model.step:
+            raise StageError(
+                f"evaluation: {evaluation.step} measures the model of {known.model_step}, not that of {model.step}, "
+                f"which is exported: name a step that evaluates {model.step}, or leave evaluation out"
+            )
+
+    def run(self, ctx: Context) -> HuggingFaceModel:
+        from stages.huggingface.writing import write_tensors, write_tokenizer
+
+        config = self.model.config
+        family, values = write_config(config)
+        with self.model.open_tensors() as tensors:
+
+            def moved(done: int, total: int) -> None:
+                if ctx.stopping():
+                    raise Stopped
+                ctx.progress(done, total, "tensors")
+
+            written = write_tensors(ctx.out, family, config, tensors, self.max_shard_bytes, moved)
+        values |= {"dtype": written.dtype, "use_cache": True}
+        ids = {name: values[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        for name, content in ((directory.CONFIG, values), ("generation_config.json", ids)):
+            (ctx.out / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        write_tokenizer(ctx.out, self.model.tokenizer_path, self.model.tokenizer(), config)
+        if (template := self.model.chat_template) is not None:
+            (ctx.out / TEMPLATE).write_text(template, encoding="utf-8")
+        (ctx.out / CARD).write_text(card_text(self._card(family.name)), encoding="utf-8")
+        ctx.metrics({"files": written.files, "tensors": written.tensors, "bytes": written.nbytes})
+        ctx.note(f"written as {family.architecture}: {written.tensors} tensors in {written.files} files")
+        return HuggingFaceModel(ctx.out)
+
+    def _card(self, family: str) -> Card:
+        return Card(
+            name=self.name,
+            license=self.license,
+            license_link=self.license_link,
+            languages=self.languages,
+            tags=self.tags,
+            datasets=self.datasets,
+            summary=self.summary,
+            family=family,
+            config=self.model.config,
+            facts=self.model.facts,
+            corpus=self.corpus.manifest if self.corpus else None,
+            evaluation=self.evaluation.results if self.evaluation else None,
+        )

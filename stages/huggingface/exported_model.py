@@ -1,0 +1,65 @@
+"""A model in Hugging Face's form, as `transformers` loads it and the Hub takes it.
+
+config.json, generation_config.json                    what the model is
+model.safetensors, or model-*-of-*.safetensors and model.safetensors.index.json
+tokenizer.json, tokenizer_config.json, special_tokens_map.json
+README.md                                              the model card
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from stages.artifacts.tokenizer import Tokenizer
+from stages.base import Artifact, ArtifactError, StageError
+from stages.huggingface import directory
+from stages.huggingface.families import Family, read_config
+from stages.huggingface.tokens import read_token_facts
+from stages.model.config import DecoderConfig
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class HuggingFaceModel(Artifact):
+    """A directory for `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`."""
+
+    is_model: ClassVar[bool] = True
+
+    def read(self) -> tuple[Family, DecoderConfig]:
+        """Its family, and the decoder that it is."""
+        path = self.path / directory.CONFIG
+        return read_config(directory.read_json(path, directory.CONFIG_LIMIT_BYTES), str(path))
+
+    def check(self) -> None:
+        """Everything that loading looks at: the config, and by their headers that all tensors are there and fit, and
+        that what is said of tokens is so."""
+        from stages.huggingface.conversion import exported_shapes, imported_entries
+
+        tokenizer = Tokenizer(self.path).load()
+        try:
+            read_token_facts(self.path, tokenizer)
+            family, config = self.read()
+            with directory.open_tensors(self.path) as tensors:
+                imported_entries(family, config, tensors.entries)
+                extra = sorted(tensors.entries.keys() - exported_shapes(family, config).keys())
+        except StageError as error:
+            raise ArtifactError(f"{self.path}: {error}") from None
+        if extra:
+            raise ArtifactError(f"{self.path} holds tensors that are not of its model: {', '.join(extra[:5])}")
+        if not (self.path / CARD).is_file():
+            raise ArtifactError(f"{self.path} has no {CARD}")
+
+    def describe(self) -> Mapping[str, object]:
+        family, config = self.read()
+        files: list[Path] = directory.weight_files(self.path)
+        return {
+            "family": family.name,
+            "parameters": config.parameters,
+            "weight files": len(files),
+            "bytes": sum(file.stat().st_size for file in files),
+            "load it": f"AutoModelForCausalLM.from_pretrained({str(self.path)!r})",
+        }

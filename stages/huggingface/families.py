@@ -1,0 +1,166 @@
+"""The families that can be read and written, each a table: its config, and what its modules are called.
+
+A row of `modules` maps a module of the decoder to the family's; `{}` stands for the layer. Where three modules stand
+on the right, the decoder's fused queries, keys and values lie apart there. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from stages.base import StageError
+from stages.huggingface.configs import Bloom, FamilyConfig, Llama, Opt
+from stages.model.config import DecoderConfig
+from stages.model.shapes import tensor_shapes
+
+HEAD = "lm_head"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model in Hugging Face's `transformers`."""
+
+    name: str  # `model_type`
+    architecture: str  # the class that loads it
+    config: type[FamilyConfig]
+    base: str  # the prefix of what is not the head; files that were saved without a head lack it
+    modules: Mapping[str, tuple[str, ...]]
+    derived: tuple[str, ...] = ()  # buffers that old files hold, computed from the config anyway
+
+    def names(self, config: DecoderConfig) -> dict[str, tuple[str, ...]]:
+        """Every tensor of the decoder -> the names of the one or three tensors that it is in this family."""
+        found = {}
+        for name in tensor_shapes(config):
+            module, _, kind = name.rpartition(".")
+            fields = module.split(".", 2)
+            row, layer = (f"blocks.{{}}.{fields[2]}", fields[1]) if fields[0] == "blocks" else (module, "")
+            prefix = "" if module == HEAD else self.base
+            found[name] = tuple(f"{prefix}{theirs.format(layer)}.{kind}" for theirs in self.modules[row])
+        return found
+
+
+BLOOM = Family(
+    name="bloom",
+    architecture="BloomForCausalLM",
+    config=Bloom,
+    base="transformer.",
+    modules={
+        "word_embeddings": ("word_embeddings",),
+        "word_embeddings_layernorm": ("word_embeddings_layernorm",),
+        "blocks.{}.input_layernorm": ("h.{}.input_layernorm",),
+        "blocks.{}.self_attention.query_key_value": ("h.{}.self_attention.query_key_value",),
+        "blocks.{}.self_attention.dense": ("h.{}.self_attention.dense",),
+        "blocks.{}.post_attention_layernorm": ("h.{}.post_attention_layernorm",),
+        "blocks.{}.mlp.dense_h_to_4h": ("h.{}.mlp.dense_h_to_4h",),
+        "blocks.{}.mlp.dense_4h_to_h": ("h.{}.mlp.dense_4h_to_h",),
+        "ln_f": ("ln_f",),
+    },
+)
+
+OPT = Family(
+    name="opt",
+    architecture="OPTForCausalLM",
+    config=Opt,
+    base="model.",
+    modules={
+        "word_embeddings": ("decoder.embed_tokens",),
+        "position_embeddings": ("decoder.embed_positions",),
+        "blocks.{}.input_layernorm": ("decoder.layers.{}.self_attn_layer_norm",),
+        "blocks.{}.self_attention.query_key_value": (
+            "decoder.layers.{}.self_attn.q_proj",
+            "decoder.layers.{}.self_attn.k_proj",
+            "decoder.layers.{}.self_attn.v_proj",
+        ),
+        "blocks.{}.self_attention.dense": ("decoder.layers.{}.self_attn.out_proj",),
+        "blocks.{}.post_attention_layernorm": ("decoder.layers.{}.final_layer_norm",),
+        "blocks.{}.mlp.dense_h_to_4h": ("decoder.layers.{}.fc1",),
+        "blocks.{}.mlp.dense_4h_to_h": ("decoder.layers.{}.fc2",),
+        "ln_f": ("decoder.final_layer_norm",),
+    },
+)
+
+LLAMA = Family(
+    name="llama",
+    architecture="LlamaForCausalLM",
+    config=Llama,
+    base="model.",
+    modules={
+        "word_embeddings": ("embed_tokens",),
+        "blocks.{}.input_layernorm": ("layers.{}.input_layernorm",),
+        "blocks.{}.self_attention.query_key_value": (
+            "layers.{}.self_attn.q_proj",
+            "layers.{}.self_attn.k_proj",
+            "layers.{}.self_attn.v_proj",
+        ),
+        "blocks.{}.self_attention.dense": ("layers.{}.self_attn.o_proj",),
+        "blocks.{}.post_attention_layernorm": ("layers.{}.post_attention_layernorm",),
+        "blocks.{}.mlp.dense_h_to_4h": ("layers.{}.mlp.up_proj",),
+        "blocks.{}.mlp.dense_gate": ("layers.{}.mlp.gate_proj",),
+        "blocks.{}.mlp.dense_4h_to_h": ("layers.{}.mlp.down_proj",),
+        "ln_f": ("norm",),
+        HEAD: (HEAD,),
+    },
+    derived=("layers.{}.self_attn.rotary_emb.inv_freq",),
+)
+
+FAMILIES = {family.name: family for family in (BLOOM, OPT, LLAMA)}
+
+
+def read_config(values: object, where: str) -> tuple[Family, DecoderConfig]:
+    """The family and the decoder that a `config.json` describes; `where` names it in errors.
+
+    Raises StageError if it is no config, of another family, or of a shape that the decoder does not compute.
+    """
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise StageError(f"{where}: model_type is {kind!r}; models that can be read are {', '.join(FAMILIES)}")
+    family = FAMILIES[kind]
+    try:
+        return family, _plain(family.config.model_validate(values).decoder())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        found = f"{key} is {first['input']!r}: " if key else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise StageError(f"{where}: {found}{message}; this shape of {kind} is not supported") from None
+
+
+def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
+    """The family that has a decoder's shape, and its `config.json` apart from what names files and types.
+
+    A family has the shape if its config, read again, is the same. Raises StageError if none has.
+    """
+    if config.quantization is not None or config.experts is not None:
+        kind = "quantized" if config.quantization is not None else "mixture-of-experts"
+        raise StageError(f"a {kind} model has no form in these families: export the dense model that it was made from")
+    wanted = _plain(config).model_dump(exclude={"embedding_deviation"})
+    differences: dict[str, list[str]] = {}
+    for family in FAMILIES.values():
+        values = family.config.of(config)
+        try:
+            found = _plain(family.config.model_validate(values).decoder()).model_dump()
+        except ValidationError as error:
+            differences[family.name] = [".".join(map(str, one["loc"])) for one in error.errors()]
+            continue
+        differences[family.name] = [name for name, value in wanted.items() if found[name] != value]
+        if not differences[family.name]:
+            return family, {"architectures": [family.architecture], "model_type": family.name} | values
+    nearest = min(differences, key=lambda name: len(differences[name]))
+    raise StageError(
+        f"no family in Hugging Face's form has this model's shape; {nearest} comes nearest, but differs in "
+        f"{', '.join(differences[nearest])}"
+    )
+
+
+def _plain(config: DecoderConfig) -> DecoderConfig:
+    """The same decoder with sizes left out where they are what they would be anyway."""
+    same = {
+        "key_value_heads": config.key_value_heads == config.heads,
+        "attention_head_size": config.attention_head_size == config.hidden_size / config.heads,
+        "feed_forward_size": config.feed_forward_size == 4 * config.hidden_size,
+    }
+    return config.model_copy(update={name: None for name, default in same.items() if default})

@@ -1,0 +1,1 @@
+"""The inference engine: batched generation with a key-value cache."""

@@ -1,0 +1,197 @@
+"""Evaluation as a whole, on a small model: all coders on the same bytes, and figures that follow from them."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.corpus import Corpus
+from stages.artifacts.evaluation import REPORT, Bits, EvalReport
+from stages.base import ArtifactError, StageError
+from stages.evaluation.evaluate import Evaluate, verdict
+from stages.model.config import ExpertsConfig
+from stages.quantization.quantize_state import quantize_state
+from tests.stages.corpus.examples import ingest, prose, small_corpus, source, write_lines
+from tests.stages.model.models import byte_tokenizer, small_config, small_model
+from tests.support import RecordingContext, run_stage
+
+VOCABULARY = 260
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return small_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def uniform(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A model for which every token of the vocabulary (the 256 bytes and 4 special ones) is as likely."""
+    folder = tmp_path_factory.mktemp("model")
+    config = small_config(vocab_size=VOCABULARY, context_length=64)
+    model = small_model(config)
+    with torch.no_grad():
+        model.ln_f.weight.zero_()
+        model.ln_f.bias.zero_()
+    return Checkpoint.save(folder / "model", model, config, byte_tokenizer(folder / "tokenizer.json"), {})
+
+
+def evaluate(corpus: Corpus, model: Checkpoint, folder: Path, **fields: object) -> tuple[EvalReport, RecordingContext]:
+    values = {"completion_tokens": 4, "prompts": ["word"], **fields}
+    stage = Evaluate(model="model", corpus="corpus", **values)
+    return run_stage(stage, {"corpus": corpus, "model": model}, folder)
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    corpus: Corpus, uniform: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[EvalReport, RecordingContext]:
+    return evaluate(corpus, uniform, tmp_path_factory.mktemp("evaluated"))
+
+
+def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(
+    evaluated: tuple[EvalReport, RecordingContext], corpus: Corpus
+) -> None:
+    report, context = evaluated
+    total = report.results.total
+    size = corpus.manifest.size("validation")
+    assert (total.documents, total.bytes) == (size.documents, size.bytes)
+    assert total.tokens == total.bytes + total.documents  # a token a byte, and the ends of text
+    assert total.model == pytest.approx(total.tokens * math.log2(VOCABULARY), rel=1e-5)
+    assert context.last["perplexity"] == pytest.approx(VOCABULARY, rel=1e-4)
+    assert context.last["bits_per_byte"] == pytest.approx(total.model / total.bytes)
+
+
+def test_xz_is_that_of_the_same_bytes(evaluated: tuple[EvalReport, RecordingContext], corpus: Corpus) -> None:
+    results = evaluated[0].results
+    texts = {name: [] for name in results.sources}
+    for document in sorted(corpus.documents("validation"), key=lambda document: document.id):
+        texts[document.source].append(document.text.encode())
+
+    def size(data: bytes) -> int:
+        return 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+
+    for name, documents in texts.items():
+        assert results.sources[name].xz == size(b"".join(documents))
+        assert results.sources[name].xz_per_document == sum(map(size, documents))
+    assert results.total.xz == size(b"".join(data for name in sorted(texts) for data in texts[name]))
+    assert results.total.xz < sum(bits.xz for bits in results.sources.values())
+
+
+def test_shows_figure_completions_and_a_verdict(evaluated: tuple[EvalReport, RecordingContext]) -> None:
+    report, context = evaluated
+    assert context.figures == ["bits_per_byte"]
+    assert context.highlights["against xz -9"] == verdict(report.results.total)
+    assert context.highlights["completion"].startswith("word")
+    assert [completion.temperature for completion in report.results.completions] == [0, 0.8]
+    assert {"books_bits_per_byte", "news_bits_per_byte", "ngram_bits_per_byte"} <= context.last.keys()
+    assert json.loads(json.dumps(report.describe()))["bits per byte"]["model"] > 8
+
+
+def test_documents_are_cut_on_whole_characters_for_all_coders(
+    corpus: Corpus, uniform: Checkpoint, tmp_path: Path
+) -> None:
+    report, _ = evaluate(corpus, uniform, tmp_path, documents_per_source=3, document_bytes=100)
+    total = report.results.total
+    assert (total.documents, total.bytes) == (6, 600)
+    assert total.tokens == 600  # cut short: their ends are not known to anyone
+
+
+def test_measures_quantized_mixtures_of_experts(corpus: Corpus, tmp_path: Path) -> None:
+    experts = ExpertsConfig(per_layer=(2, 2), top_k=1)
+    config = small_config(vocab_size=VOCABULARY, context_length=64, experts=experts, initial_deviation=0.05)
+    tokenizer = byte_tokenizer(tmp_path / "tokenizer.json")
+    model = Checkpoint.save(tmp_path / "model", small_model(config), config, tokenizer, {})
+    int8 = Checkpoint.save(tmp_path / "int8", *quantize_state(model.state_dict(), config), tokenizer, {})
+    full, small = (
+        evaluate(corpus, one, tmp_path / name, documents_per_source=2, document_bytes=300)[0].results.total
+        for name, one in (("of_model", model), ("of_int8", int8))
+    )
+    assert small.model != full.model
+    assert small.per_byte("model") == pytest.approx(full.per_byte("model"), rel=0.02)
+    assert small.xz == full.xz
+
+
+def test_a_verdict_says_who_wins_and_by_how_much() -> None:
+    bits = Bits(documents=2, bytes=1000, tokens=10, model=1500, ngram=3000, xz=2000, xz_per_document=2500)
+    assert "the model beats xz -9 by 25.0%: 1.500 bits per byte against 2.000" in verdict(bits)
+    assert "loses to xz -9 by 50.0%" in verdict(bits.model_copy(update={"model": 3000}))
+
+
+def test_runs_again_to_the_same_report(
+    evaluated: tuple[EvalReport, RecordingContext], corpus: Corpus, uniform: Checkpoint, tmp_path: Path
+) -> None:
+    again, _ = evaluate(corpus, uniform, tmp_path)
+    assert again.results == evaluated[0].results
+
+
+def test_a_perplexity_beyond_all_bounds_is_infinite() -> None:
+    assert Bits(tokens=2, model=4).perplexity == 4
+    assert Bits(tokens=1, model=5000).perplexity == float("inf")
+
+
+def test_completions_longer_than_the_context_are_refused(corpus: Corpus, uniform: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="completion_tokens is 64; the model's context has 64"):
+        evaluate(corpus, uniform, tmp_path, completion_tokens=64)
+
+
+def test_empty_prompts_are_refused() -> None:
+    with pytest.raises(ValidationError, match="empty prompt"):
+        Evaluate(model="m", corpus="c", prompts=["a", ""])
+
+
+def test_threads_ask_for_cpus_and_are_not_identity() -> None:
+    assert Evaluate(model="m", corpus="c", threads=3, gpus=1).demand().task.cpus == 3
+
+
+def test_bits_by_language_are_those_of_its_documents(uniform: Checkpoint, tmp_path: Path) -> None:
+    languages = [*["en"] * 60, *["sw"] * 20, *[""] * 20]
+    records = [{"text": prose(number), "language": language} for number, language in enumerate(languages)]
+    sources = {
+        name: source(write_lines(tmp_path / f"{name}.jsonl", records[part::2]))
+        for part, name in enumerate(("news", "books"))
+    }
+    split = {"validation_fraction": 0.05, "validation_documents_per_language": 4}
+    corpus, _ = ingest(tmp_path / "corpus", sources=sources, **split)
+    every, context = evaluate(corpus, uniform, tmp_path / "every")
+    texts: dict[str, list[bytes]] = {}
+    for document in sorted(corpus.documents("validation"), key=lambda document: (document.source, document.id)):
+        texts.setdefault(document.language, []).append(document.text.encode())
+    found = every.results.languages
+    assert {language: (bits.documents, bits.bytes) for language, bits in found.items()} == {
+        language: (len(data), sum(map(len, data))) for language, data in texts.items()
+    }
+    for language, data in texts.items():
+        assert found[language].xz == 8 * len(lzma.compress(b"".join(data), preset=9 | lzma.PRESET_EXTREME))
+        assert found[language].model == pytest.approx(found[language].tokens * math.log2(VOCABULARY), rel=1e-5)
+        name = f"bits_per_byte/language/{language or 'none'}"
+        assert context.last[name] == found[language].per_byte("model")
+    assert sum(bits.model for bits in found.values()) == pytest.approx(every.results.total.model)
+    assert "bits_per_byte_by_language" in context.figures
+    few, _ = evaluate(corpus, uniform, tmp_path / "few", documents_per_source=1, documents_per_language=3)
+    assert [bits.documents >= 3 for bits in few.results.languages.values()] == [True] * 3
+    assert few.results.total.documents < every.results.total.documents
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"total": NaN}'])
+def test_garbage_is_one_clear_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / REPORT).write_text(content)
+    with pytest.raises(ArtifactError, match=r"report\.json is not an evaluation's report"):
+        EvalReport(tmp_path).check()
+
+
+@pytest.mark.parametrize("cut", ["source", "language"])
+def test_totals_that_do_not_add_up_are_refused(
+    evaluated: tuple[EvalReport, RecordingContext], tmp_path: Path, cut: str
+) -> None:
+    content = json.loads((evaluated[0].path / REPORT).read_text())
+    next(iter(content[f"{cut}s"].values()))["bytes"] += 1
+    (tmp_path / REPORT).write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=f"bytes by {cut} do not add up"):
+        EvalReport(tmp_path).check()

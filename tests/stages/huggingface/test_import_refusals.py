@@ -1,0 +1,162 @@
+"""What an import must not take: damaged, incomplete, dangerous or merely different models."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.base import ArtifactError, StageError
+from stages.huggingface.exported_model import HuggingFaceModel
+from stages.huggingface.families import FAMILIES as TABLE
+from stages.huggingface.families import read_config, write_config
+from tests.stages.huggingface.examples import add_tensors, alter, checkpoint, exported, imported
+from tests.stages.model.models import FAMILIES, shaped
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+H, LAST = "transformer.h.0.", "transformer.ln_f.bias"
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "one too many": (lambda p: add_tensors(p, {"stray": torch.zeros(3)}), r"unused \['stray'\], not written \[\]"),
+    "one too few": (lambda p: add_tensors(p, {}, (f"{H}mlp.dense_h_to_4h.bias",)), "lacks transformer.h.0.mlp"),
+    "shape": (lambda p: add_tensors(p, {LAST: torch.zeros(47)}), r"\[47\]; by the config it is \[48\]"),
+    "integers": (lambda p: add_tensors(p, {LAST: torch.zeros(48).char()}), "is torch.int8; expected"),
+    "type": (lambda p: add_tensors(p, {LAST: torch.zeros(48).double()}), "of type F64; known are"),
+    "NaN": (lambda p: add_tensors(p, {LAST: torch.full((48,), torch.nan)}), "are not finite"),
+    "truncated": (lambda p: cut(p / "model.safetensors"), "not a whole safetensors file"),
+    "header": (
+        lambda p: (p / "model.safetensors").write_bytes(b"\xff\xff\xff\xff\0\0\0\0{}"),
+        "header would have 4294967295 bytes",
+    ),
+    "pickled": (
+        lambda p: (p / "model.safetensors").rename(p / "pytorch_model.bin"),
+        "pickled files only, which could run any code",
+    ),
+    "nothing": (lambda p: (p / "model.safetensors").unlink(), "has neither model.safetensors nor"),
+    "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
+    "garbage tokenizer": (lambda p: (p / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
+    "small vocabulary": (
+        lambda p: (
+            alter(p / "config.json", vocab_size=100),
+            add_tensors(p, {"transformer.word_embeddings.weight": torch.zeros(100, 48)}),
+        ),
+        "the tokenizer has 260 tokens, the embedding only 100 rows",
+    ),
+    "another tokenizer's end": (
+        lambda p: alter(p / "tokenizer_config.json", eos_token="<|end|>"),
+        "eos_token is '<|end|>', which tokenizer.json does not have",
+    ),
+    "a token that is a number": (lambda p: alter(p / "tokenizer_config.json", bos_token=7), "bos_token is 7, expected"),
+    "other added tokens": (
+        lambda p: alter(p / "tokenizer_config.json", added_tokens_decoder={"2": {"content": "<|end|>"}}),
+        "token 2 is '<|end|>', tokenizer.json that it is '</s>'",
+    ),
+    "templates without a default": (
+        lambda p: alter(p / "tokenizer_config.json", chat_template=[{"name": "tool", "template": "x"}]),
+        "several templates, none named default",
+    ),
+    "no map of tokens": (lambda p: (p / "special_tokens_map.json").write_text("["), "special_tokens_map.json is not J"),
+    "more layers": (lambda p: alter(p / "config.json", n_layer=3), "lacks transformer.h.2.input_layernorm.weight"),
+    "fewer layers": (lambda p: alter(p / "config.json", n_layer=1), "unused .*transformer.h.1"),
+    "other heads": (lambda p: alter(p / "config.json", n_head=7), "48 is not a multiple of heads 7"),
+    "endless": (lambda p: alter(p / "config.json", n_layer=10**9), "n_layer is 1000000000: .*less than or equal"),
+    "text for number": (lambda p: alter(p / "config.json", hidden_size="48"), "hidden_size is '48'"),
+    "no config": (lambda p: (p / "config.json").unlink(), "config.json cannot be read"),
+    "no JSON": (lambda p: (p / "config.json").write_text("{"), "is not JSON"),
+    "no object": (lambda p: (p / "config.json").write_text("[]"), "does not hold a JSON object"),
+    "other family": (lambda p: alter(p / "config.json", model_type="gpt2"), "'gpt2'; models that can be"),
+    "post-norm": (
+        lambda p: alter(p / "config.json", apply_residual_connection_post_layernorm=True),
+        "apply_residual_connection_post_layernorm is True.*this shape of bloom is not supported",
+    ),
+    "quantized": (lambda p: alter(p / "config.json", quantization_config={"bits": 4}), "quantization_config is"),
+    "index elsewhere": (
+        lambda p: (p / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}'),
+        "'../x.safetensors', which is not a safetensors file beside it",
+    ),
+    "index of nothing": (
+        lambda p: (p / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x.safetensors"}}'),
+        "x.safetensors is missing",
+    ),
+    "index wrong": (
+        lambda p: (p / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model.safetensors"}}'),
+        "do not agree on a, transformer.h.0",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("good")
+    return exported(path, checkpoint(path)).path
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_refused_with_its_reason(kind: str, good: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(good, tmp_path / "source")
+    damage, said = DAMAGES[kind]
+    damage(source)
+    with pytest.raises(StageError, match=said):
+        imported(tmp_path / "import", source)
+    if kind not in ("NaN", "small vocabulary"):  # about values, or of a checkpoint
+        with pytest.raises(ArtifactError):
+            HuggingFaceModel(source).check()
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "said"),
+    [
+        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before is False"),  # opt-350m
+        ("opt", {"word_embed_proj_dim": 32}, "embeddings that are projected .opt-350m. are not supported"),
+        ("opt", {"activation_function": "gelu"}, "activation_function is 'gelu'"),
+        ("llama", {"attention_bias": True}, "attention_bias is True"),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type is 'dynamic'"),
+        ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "rotary_scaling|factor"),
+        ("llama", {"num_key_value_heads": 4}, "not a multiple of key_value_heads 4"),
+        ("llama", {"eos_token_id": []}, "eos_token_id names no token"),
+        ("llama", {"rope_theta": float("inf")}, "rope_theta"),
+    ],
+)
+def test_shapes_that_are_not_computed_are_refused(family: str, changes: dict[str, Any], said: str) -> None:
+    _, values = write_config(shaped(family))
+    with pytest.raises(StageError, match=said):
+        read_config(values | changes, "config.json")
+
+
+def test_rotary_positions_in_either_spelling() -> None:
+    _, values = write_config(shaped("llama3"))
+    _, wanted = read_config(values, "")
+    assert wanted == shaped("llama3")
+    rope = {**values.pop("rope_scaling"), "rope_theta": values.pop("rope_theta")}
+    assert read_config(values | {"rope_parameters": rope}, "")[1] == wanted
+    _, several = read_config(values | {"rope_parameters": rope, "eos_token_id": [7, 8], "pad_token_id": None}, "")
+    assert (several.eos_token_id, several.pad_token_id) == (7, 7)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_any_config_is_read_or_refused(data: st.DataObject) -> None:
+    values = write_config(shaped(data.draw(st.sampled_from(FAMILIES))))[1]
+    names = data.draw(st.lists(st.sampled_from([*values, "rope_parameters", "head_dim", "n_inner"]), max_size=3))
+    try:
+        family, config = read_config(values | {name: data.draw(_JSON) for name in names}, "config.json")
+    except StageError:
+        return
+    assert family.name in TABLE
+    assert read_config(write_config(config)[1], "")[1] == config

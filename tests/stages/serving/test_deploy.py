@@ -1,0 +1,149 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from cluster import inline_serve
+from cluster.application import make
+from stages.artifacts.checkpoint import Checkpoint
+from stages.base import Application, ArtifactError, Edge, Served, StageError
+from stages.registry import load
+from stages.serving.deploy import Deploy
+from stages.serving.deployment import DEPLOYMENT, SERVE_CONFIG, TRIAL, Deployment
+from tests.stages.inference.support import serving
+from tests.stages.model.models import byte_tokenizer, small_config, small_model
+from tests.support import RecordingContext
+
+CONFIG = Path(__file__).parents[2] / "conf" / "deploy"
+
+
+@dataclass
+class ServingContext(RecordingContext):
+    """A context that serves in a process of its own, without a cluster."""
+
+    def serve(self, application: Application) -> Served:
+        return inline_serve.start(application)
+
+
+def context(directory: Path) -> ServingContext:
+    made = ServingContext(directory / "out", directory / "scratch")
+    made.out.mkdir(parents=True)
+    made.scratch.mkdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("checkpoint")
+    config = small_config(vocab_size=260)
+    return Checkpoint.save(path / "model", small_model(config), config, byte_tokenizer(path / "t.json"), {"loss": 1.0})
+
+
+@pytest.fixture(scope="module")
+def deployed(checkpoint, tmp_path_factory):
+    settings = yaml.safe_load((CONFIG / "debug.yaml").read_text())
+    stage = Deploy(model=Edge("train", Checkpoint), **settings).bind({"train": checkpoint})
+    ctx = context(tmp_path_factory.mktemp("deploy"))
+    deployment = stage.run(ctx)
+    deployment.check()
+    return deployment, ctx
+
+
+def test_the_model_is_served_and_measured(deployed):
+    deployment, ctx = deployed
+    assert 0 < ctx.last["time_to_first_token_ms"] <= ctx.last["time_to_first_token_p95_ms"]
+    assert ctx.last["tokens_per_second"] > 0
+    assert ctx.last["concurrent_tokens_per_second"] > 0
+    assert Deploy.headline in ctx.last
+    assert ctx.figures == ["latency"]
+    assert (ctx.out / "figures" / "latency.png").stat().st_size > 1000
+    assert ctx.highlights["completion"].startswith("def ")
+    assert len(ctx.highlights["completion"]) > len("def ")
+    assert deployment.measured == ctx.last
+
+
+def test_the_deployment_stands_alone(deployed, checkpoint):
+    deployment, _ = deployed
+    assert (deployment.model.path / "model.safetensors").read_bytes() == (
+        checkpoint.path / "model.safetensors"
+    ).read_bytes()
+    application = deployment.application()
+    body = {"model": "bloomline-debug", "prompt": "def ", "max_tokens": 8, "temperature": 0.7, "seed": 0}
+    with serving(make(application.factory, application.arguments)) as url:
+        text = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"]
+    assert "def " + text == deployed[1].highlights["completion"]
+
+
+def test_the_serve_config_is_one_that_serve_knows(deployed, checkpoint):
+    from ray.serve.schema import ServeDeploySchema
+
+    deployment, _ = deployed
+    for text, model in (
+        ((deployment.path / SERVE_CONFIG).read_text(), checkpoint.path),
+        (deployment.serve_config(), deployment.model.path),
+    ):
+        application = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications[0]
+        assert application.import_path == "cluster.serve:build"
+        assert application.args["arguments"]["model"] == str(model)
+        assert application.deployments[0].name == "Asgi"
+        assert application.deployments[0].max_ongoing_requests > 2 + 8
+
+
+def test_what_the_tracking_reads(deployed):
+    described = deployed[0].describe()
+    assert (described["registered_name"], described["alias"]) == ("bloomline-debug", "champion")
+    assert described["time_to_first_token_ms"] > 0
+    json.dumps(described)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (DEPLOYMENT, None, "cannot be read"),
+        (DEPLOYMENT, "{", "is not JSON"),
+        (DEPLOYMENT, '{"model_name": 1}', "is no deployment: model_name"),
+        (TRIAL, "[]", "does not hold a JSON object"),
+        (SERVE_CONFIG, None, "is missing"),
+        ("model/config.json", "{}", "vocab_size"),
+        ("model/model.safetensors", "garbage", "model.safetensors"),
+    ],
+)
+def test_a_damaged_deployment_is_refused(deployed, tmp_path, name, content, reason):
+    import shutil
+
+    copy = Deployment(Path(shutil.copytree(deployed[0].path, tmp_path / "copy")))
+    copy.check()
+    if content is None:
+        (copy.path / name).unlink()
+    else:
+        (copy.path / name).write_text(content)
+    with pytest.raises(ArtifactError, match=reason):
+        copy.check()
+
+
+def test_a_server_that_breaks_its_promises_fails_the_step(checkpoint, tmp_path):
+    class Liar(ServingContext):
+        def serve(self, application: Application) -> Served:
+            return inline_serve.start(Application("liar", "tests.cluster.applications:liar"))
+
+    ctx = context(tmp_path)
+    ctx.__class__ = Liar
+    with pytest.raises(StageError, match="lists the models"):
+        Deploy(model=checkpoint).run(ctx)
+
+
+@pytest.mark.parametrize("alias", ["latest", "v1", "V22", "", "a b"])
+def test_aliases_that_the_registry_keeps_for_itself_are_refused(alias):
+    with pytest.raises(ValidationError):
+        Deploy(model="train", alias=alias)
+
+
+def test_every_config_of_the_group_is_one_of_the_stage():
+    assert load("deploy") is Deploy
+    for path in CONFIG.glob("*.yaml"):
+        stage = Deploy(model="train", **yaml.safe_load(path.read_text()))
+        assert stage.demand().ranks == stage.replicas
