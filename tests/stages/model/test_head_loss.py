@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from stages.model import head_loss
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
 from stages.training import activations
