@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from stages import registry
 from stages.corpus.source import Source
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 EDGES = {
     "corpus": (),
     "ngram": ("corpus",),

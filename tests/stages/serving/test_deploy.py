@@ -18,7 +18,7 @@ from tests.stages.inference.support import serving
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.support import RecordingContext
 
-CONFIG = Path(__file__).parents[2] / "conf" / "deploy"
+CONFIG = Path(__file__).parents[3] / "conf" / "deploy"
 
 
 @dataclass
