@@ -22,12 +22,12 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.attempt import WorkError
 from cluster.base import Gang, Message, Outcome, Send
-from cluster.connection import free, nodes
-from cluster.death import cause_of_death
+from cluster.loss_cause import describe_loss
+from cluster.outcome_capture import WorkError
 from cluster.placement import bundle, describe, describe_nodes, fits, options
-from cluster.rank import Ended, Place, RankProcess, Seat
+from cluster.rank_process import Ended, Place, RankProcess, Seat
+from cluster.ray_nodes import free_resources, nodes
 from stages.base import StageError, Stopped
 
 POLL_S = 0.2  # how often the gang looks whether it was asked to stop
@@ -159,14 +159,14 @@ def _await_placement(spec: GangSpec, group: PlacementGroup, send: Send) -> None:
             say_at = float("inf")
             asked = f"{spec.gang.ranks} ranks with {describe(spec.gang.rank)} each"
             until = f"gives up after {spec.placement_timeout_s:g} s"
-            text = f"waits for room for {asked}; free now: {describe(free())}; {until}"
+            text = f"waits for room for {asked}; free now: {describe(free_resources())}; {until}"
             send(Message(spec.step, "note", {"text": text}))
         if not possible or time.monotonic() > deadline:
             waited = f" within {spec.placement_timeout_s:g} s" if possible else ""
             raise PlacementError(
                 f"The gang of {spec.step} could not be placed{waited}: it asks {spec.gang.ranks} ranks with "
                 f"{describe(spec.gang.rank)} each, the cluster has {describe_nodes(nodes())}, of which "
-                f"{describe(free())} is free. Ask for fewer ranks, or less for each."
+                f"{describe(free_resources())} is free. Ask for fewer ranks, or less for each."
             )
 
 
@@ -199,7 +199,7 @@ def _ended(call: ray.ObjectRef[Any], rank: int, stopping: bool) -> Ended:
     except RayActorError as error:
         if stopping:
             return Ended(rank, Outcome("", "stopped"), time.time())
-        raise RankLostError(f"rank {rank} was lost: {cause_of_death(error)}") from error
+        raise RankLostError(f"rank {rank} was lost: {describe_loss(error)}") from error
     except RayError as error:  # the function, its arguments or its result can't pass between processes
         return Ended(rank, Outcome("", "failed", error=str(error).strip().splitlines()[-1], trace=str(error)), 0.0)
     return end
@@ -217,7 +217,7 @@ def _raise_first_failure(ranks: list[Any], calls: list[ray.ObjectRef[Any]], ende
             except GetTimeoutError as error:
                 raise RankLostError(f"rank {index} was lost: it does not answer{noticed}") from error
             except RayActorError as error:
-                raise RankLostError(f"rank {index} was lost: {cause_of_death(error)}{noticed}") from error
+                raise RankLostError(f"rank {index} was lost: {describe_loss(error)}{noticed}") from error
         others = [calls[index] for index in running]
         returned, _ = ray.wait(others, num_returns=len(others), timeout=GATHER_S) if others else ([], [])
         ended |= {calls.index(call): _ended(call, calls.index(call), False) for call in returned}
@@ -235,7 +235,7 @@ def _answers(calls: list[ray.ObjectRef[Any]], timeout_s: float) -> list[Any]:
     except GetTimeoutError as error:
         raise RankLostError(f"a rank did not start within {timeout_s:g} s") from error
     except RayActorError as error:
-        raise RankLostError(f"a rank was lost as it started: {cause_of_death(error)}") from error
+        raise RankLostError(f"a rank was lost as it started: {describe_loss(error)}") from error
     return answers
 
 

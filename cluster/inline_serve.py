@@ -15,7 +15,9 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import IO
 
-from cluster.application import LOOPBACK, free_port, make, python_path, wait_until_answers
+from cluster.asgi import create_application
+from cluster.import_path import python_path
+from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, StageError
 
 START_TIMEOUT_S = 120.0
@@ -81,7 +83,7 @@ def main(port: int) -> None:
     import uvicorn
 
     application = json.loads(sys.stdin.buffer.readline())
-    app = make(application["factory"], application["arguments"])
+    app = create_application(application["factory"], application["arguments"])
     config = uvicorn.Config(
         app, host=LOOPBACK, port=port, log_level="warning", timeout_graceful_shutdown=DRAIN_TIMEOUT_S
     )

@@ -1,4 +1,4 @@
-"""The same run as a Ray job: upload the working tree, start the driver on the cluster, follow it to its end."""
+"""The same run as a Ray job: upload the code, start the driver on the cluster, follow it to its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import requests
@@ -20,12 +20,13 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
-from cluster.connection import ENTRYPOINT_CPUS
-from cluster.reach import probe
+from cluster.import_path import check_packages, modules_to_copy
+from cluster.network import expect_listener
+from cluster.ray_nodes import ENTRYPOINT_CPUS
 
-DRIVER = ("python", "-m", "pipelines.cli", "run")
+DRIVER = ("python", "-P", "-m", "pipelines.cli", "run")  # -P: not from a folder `pipelines/` of the working directory
 DASHBOARD_PORT = 8265
-NOT_UPLOADED = [  # in the form of .gitignore, which is honoured too
+NOT_UPLOADED = [  # of the working directory; patterns as in .gitignore, which is respected too
     ".git",
     "/data",
     "/outputs",
@@ -37,14 +38,14 @@ NOT_UPLOADED = [  # in the form of .gitignore, which is honoured too
     ".*_cache",
     ".hypothesis",
 ]
-CHATTY = (
+VERBOSE_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
     "ray._private.runtime_env.working_dir",
 )
 POLL_S = 1.0
-RECONNECTS = 5  # in a row, when the log's connection breaks
+RECONNECTS = 5  # in a row, when the connection for the log breaks
 STOPPED_CODE = 130
 
 
@@ -52,46 +53,62 @@ def submit(
     config: RemoteCluster,
     overrides: Sequence[str],
     *,
-    tree: Path | None = None,
+    packages: Sequence[Path] = (),
+    directory: Path | None = None,
     driver: Sequence[str] = DRIVER,
     out: TextIO = sys.stdout,
     ask: Callable[[str], str] = input,
 ) -> int:
     """Run `overrides` as a job on the cluster whose dashboard is at `config.address`; the exit code of its driver.
 
-    `tree` (the working directory if not given) is what is uploaded. After Ctrl-C it asks whether to stop the job, and
-    returns 130 if it was stopped, 0 if it was left running. Raises ClusterError if the cluster can't be reached or
-    refuses the token.
+    The job runs in a copy of `directory` (default: the working directory). It gets a copy of our own packages, which it
+    imports first, and of `packages`: the directories of users' top-level packages, or single .py modules.
+
+    After Ctrl-C the user is asked whether to stop the job. Returns 130 if it was stopped, 0 if it was left running.
+    Raises ClusterError if the cluster can't be reached or rejects the token, or if a package can't be imported.
     """
+    check_packages(packages)
     url = dashboard(config)
-    tree = tree or Path.cwd()
-    if driver == DRIVER and not (tree / "pipelines" / "cli.py").is_file():
-        raise ClusterError(f"{tree} is not bloomline's working tree: submit from its root, where pipelines/ is.")
-    for name in CHATTY:
+    for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.pop("RAY_ADDRESS", None)  # Ray's client would prefer it to what the config says
+    os.environ.pop("RAY_ADDRESS", None)  # Ray's client would prefer it to the configured address
     try:
         client = JobSubmissionClient(url, headers=_authorization())
         job = client.submit_job(
             entrypoint=shlex.join([*driver, *in_job(overrides)]),
             submission_id=f"bloomline-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
-            runtime_env={"working_dir": str(tree), "excludes": NOT_UPLOADED},
+            runtime_env={
+                "working_dir": str(directory or Path.cwd()),
+                "excludes": NOT_UPLOADED,
+                "py_modules": _upload(client, modules_to_copy(packages)),
+            },
             metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
     except AuthenticationError as error:
         raise ClusterError(
-            f"The Ray cluster at {url} refused the token, or there was none: {_first_line(error)} Put the cluster's "
-            "token into RAY_AUTH_TOKEN, or into ~/.ray/auth_token (or the file that RAY_AUTH_TOKEN_PATH names)."
+            f"The Ray cluster at {url} rejected the token, or none was sent: {_first_line(error)} Set RAY_AUTH_TOKEN "
+            "to the cluster's token, or write it to ~/.ray/auth_token (or to the file that RAY_AUTH_TOKEN_PATH names)."
         ) from error
     except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
-        raise ClusterError(f"The Ray cluster at {url} did not take the job: {_first_line(error)}") from error
+        raise ClusterError(f"The Ray cluster at {url} did not accept the job: {_first_line(error)}") from error
     print(f"Submitted {job} to {url}", file=out, flush=True)
     return _follow(client, job, out, ask)
 
 
+def _upload(client: JobSubmissionClient, modules: list[str]) -> Any:
+    """Upload packages and return their URIs.
+
+    `submit_job` would upload them too, but without those of their files that match the excludes of the working
+    directory: a subpackage `data`, for instance.
+    """
+    environment: dict[str, Any] = {"py_modules": modules}
+    client._upload_py_modules_if_needed(environment)
+    return environment["py_modules"]
+
+
 def in_job(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a run as its job needs them: on the cluster that the job is in."""
+    """The overrides of a run, changed so that its job uses the cluster that it runs on."""
     ours = ("cluster=", "cluster.address=")
     return [
         *(override for override in overrides if not override.startswith(ours)),
@@ -101,19 +118,19 @@ def in_job(overrides: Sequence[str]) -> list[str]:
 
 
 def dashboard(config: RemoteCluster) -> str:
-    """The address of the cluster's dashboard, where jobs are taken. Raises ClusterError unless something answers."""
+    """The address of the cluster's dashboard, which accepts jobs. Raises ClusterError if nothing answers there."""
     address = f"http://127.0.0.1:{DASHBOARD_PORT}" if config.address == "auto" else config.address
     parts = urlsplit(address)
     expected = f"the address of a Ray dashboard, http://HOST:{DASHBOARD_PORT}"
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ClusterError(f"cluster.address={config.address} takes no jobs. Expected {expected}.")
+        raise ClusterError(f"cluster.address={config.address} does not accept jobs. Expected {expected}.")
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    probe(config.address, parts.hostname, port, config.connect_timeout_s, expected)
+    expect_listener(config.address, parts.hostname, port, config.connect_timeout_s, expected)
     return address.rstrip("/")
 
 
 def _authorization() -> dict[str, str]:
-    """The header with the token, where Ray looks for it. Ray's client sends it only if RAY_AUTH_MODE says so."""
+    """The header with the token, read from where Ray reads it. Ray's client sends it only if RAY_AUTH_MODE is set."""
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "")
@@ -125,37 +142,38 @@ def _authorization() -> dict[str, str]:
 
 def _follow(client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]) -> int:
     shown = 0  # characters of the log
-    broken = 0
-    waits_for: str | None = None
+    failures = 0  # in a row
+    pending_message: str | None = None
     while True:
         try:
             details = client.get_job_info(job)
             status = details.status
             if status == JobStatus.PENDING:
-                if details.message != waits_for:
-                    waits_for = details.message
-                    print(waits_for, file=out, flush=True)
+                if details.message != pending_message:
+                    pending_message = details.message
+                    print(pending_message, file=out, flush=True)
             else:
                 shown = asyncio.run(_tail(client, job, out, shown))
                 status = client.get_job_status(job)
             if status.is_terminal():
                 return _end(client, job, out)
-            broken = 0
+            failures = 0
             time.sleep(POLL_S)
         except KeyboardInterrupt:
             if _asked_to_leave(client, job, out, ask):
                 return STOPPED_CODE if client.get_job_status(job) == JobStatus.STOPPED else 0
         except (ConnectionError, RuntimeError, OSError) as error:
-            broken += 1
-            if broken > RECONNECTS:
+            failures += 1
+            if failures > RECONNECTS:
                 raise ClusterError(
-                    f"Lost the cluster while following {job}: {_first_line(error)} The job may still be running."
+                    f"The connection to the cluster was lost while following {job}: {_first_line(error)} The job may "
+                    "still be running."
                 ) from error
             time.sleep(POLL_S)
 
 
 async def _tail(client: JobSubmissionClient, job: str, out: TextIO, shown: int) -> int:
-    """Print the log from character `shown` on until the job ends; how many characters are shown then."""
+    """Print the log from character `shown` on until the job ends. Returns the number of characters shown so far."""
     seen = 0
     async for chunk in client.tail_job_logs(job):
         new = chunk[max(0, shown - seen) :]
@@ -169,7 +187,7 @@ def _end(client: JobSubmissionClient, job: str, out: TextIO) -> int:
     details = client.get_job_info(job)
     if details.status == JobStatus.SUCCEEDED:
         return 0
-    first = next(iter((details.message or "").splitlines()), details.status)  # the rest repeats the log
+    first = next(iter((details.message or "").splitlines()), details.status)  # the other lines repeat the log
     print(f"{job}: {first}", file=out, flush=True)
     if details.status == JobStatus.STOPPED:
         return STOPPED_CODE
@@ -177,11 +195,12 @@ def _end(client: JobSubmissionClient, job: str, out: TextIO) -> int:
 
 
 def _asked_to_leave(client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]) -> bool:
-    """Ask what Ctrl-C meant. False: go on following."""
+    """Ask what Ctrl-C meant. Returns False to continue following the job."""
     try:
-        answer = ask(f"\n{job} runs on. [s]top it, [d]etach and leave it running, or go on following? ").strip().lower()
+        answer = ask(f"\n{job} is still running. [s]top it, [d]etach from it, or [c]ontinue following it? ")
     except (EOFError, KeyboardInterrupt):
         answer = "d"
+    answer = answer.strip().lower()
     if answer.startswith("s"):
         client.stop_job(job)
         print("Stopping ...", file=out, flush=True)

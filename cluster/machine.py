@@ -1,4 +1,4 @@
-"""What this machine has: CPUs, GPUs and memory as a container or a scheduler limits them. No Ray, no import of note."""
+"""What this machine has: CPUs, GPUs and memory as a container or a scheduler limits them. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ import os
 import re
 from pathlib import Path
 
+from cluster.base import Node
+from cluster.config import InlineCluster, LocalCluster
+
 ROOT = Path("/")
+
+
+def this_machine(config: InlineCluster | LocalCluster) -> Node:
+    """This machine as a node: the amounts that the config gives, and the detected ones for the others."""
+    given = config if isinstance(config, LocalCluster) else LocalCluster()
+    return Node(
+        cpus=given.cpus or cpus(),
+        gpus=gpus() if given.gpus is None else given.gpus,
+        memory_bytes=given.memory_bytes or memory_bytes(),
+        custom=dict(given.custom),
+        gpu_memory_bytes=given.gpu_memory_bytes or 0,
+    )
 
 
 def cpus(root: Path = ROOT) -> int:
@@ -23,7 +38,7 @@ def cpus(root: Path = ROOT) -> int:
 
 
 def gpus(root: Path = ROOT) -> int:
-    """NVIDIA GPUs that this process may see: the device files, or those that CUDA_VISIBLE_DEVICES leaves of them."""
+    """NVIDIA GPUs that this process may use: the device files, restricted by CUDA_VISIBLE_DEVICES if it is set."""
     devices = root / "dev"
     present = sum(1 for path in devices.glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -18,7 +18,8 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
-from cluster.application import LOOPBACK, free_port, make, status_of, wait_until_answers
+from cluster.asgi import create_application, status_of
+from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, Config, StageError
 
 DRAIN_TIMEOUT_S = 30.0
@@ -41,7 +42,7 @@ class _Replica:
         self._factory, self._arguments = factory, arguments
 
     def __serve_build_asgi_app__(self) -> Any:
-        self._app = make(self._factory, self._arguments)
+        self._app = create_application(self._factory, self._arguments)
         return self._app
 
     async def check_health(self) -> None:

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from cluster.base import Executor, Node
-from cluster.config import ClusterConfig, executor, nodes
+from cluster.config import ClusterConfig
+from cluster.factory import executor, nodes
 
 
 class Session(AbstractContextManager["Session"]):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from cluster.session import RayExecutor
+    from cluster.ray_executor import RayExecutor
 
 # How long examples take says something of the machine only. All else is hypothesis's own, which depends on CI=1.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,7 +50,8 @@ def ray_session() -> Iterator[RayExecutor]:
 
     A test that uses it is marked `ray`, and leaves nothing running in it.
     """
-    from cluster.config import LocalCluster, executor
+    from cluster.config import LocalCluster
+    from cluster.factory import executor
 
     with executor(LocalCluster(cpus=2, gpus=0, placement_timeout_s=30)) as started:
         started._connection.wait()

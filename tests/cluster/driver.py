@@ -15,8 +15,9 @@ from functools import partial
 import psutil
 
 from cluster.base import Executor
-from cluster.config import LocalCluster, executor
-from cluster.process import adopt_orphans
+from cluster.config import LocalCluster
+from cluster.factory import executor
+from cluster.process_setup import adopt_orphans
 from tests.cluster import work
 from tests.cluster.support import SUPERVISOR, outcome, until
 

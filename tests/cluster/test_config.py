@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster import machine
 from cluster.base import ClusterError
-from cluster.config import ClusterConfig, InlineCluster, LocalCluster, RemoteCluster, executor, nodes
+from cluster.config import ClusterConfig, InlineCluster, LocalCluster, RemoteCluster
+from cluster.factory import executor, nodes
 
 ADAPTER: TypeAdapter[InlineCluster | LocalCluster | RemoteCluster] = TypeAdapter(ClusterConfig)
 CONF = Path(__file__).parents[2] / "conf" / "cluster"

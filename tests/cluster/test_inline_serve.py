@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from cluster import inline_serve
-from cluster.application import answers
+from cluster.network import answers
 from stages.base import Application, StageError
 from tests.cluster.support import gone
 

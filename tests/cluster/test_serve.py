@@ -13,7 +13,8 @@ import httpx
 import pytest
 import yaml
 
-from cluster.application import answers, free_port, python_path
+from cluster.import_path import python_path
+from cluster.network import answers, free_port
 from stages.artifacts.checkpoint import Checkpoint
 from stages.base import Application, StageError
 from stages.serving.deployment import Serving
@@ -71,7 +72,8 @@ def test_a_replica_that_is_not_well_and_one_that_is_killed_are_replaced(ray_sess
 
 FOREGROUND = """
 import sys
-from cluster.config import LocalCluster, executor
+from cluster.config import LocalCluster
+from cluster.factory import executor
 from tests.cluster.test_serve import APPLICATION
 with executor(LocalCluster(cpus=2, gpus=0)) as started:
     sys.exit(started.serve_foreground(APPLICATION))

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster import inline_serve
-from cluster.application import make
+from cluster.asgi import create_application
 from stages.artifacts.checkpoint import Checkpoint
 from stages.base import Application, ArtifactError, Edge, Served, StageError
 from stages.registry import load
@@ -73,7 +73,7 @@ def test_the_deployment_stands_alone(deployed, checkpoint):
     ).read_bytes()
     application = deployment.application()
     body = {"model": "bloomline-debug", "prompt": "def ", "max_tokens": 8, "temperature": 0.7, "seed": 0}
-    with serving(make(application.factory, application.arguments)) as url:
+    with serving(create_application(application.factory, application.arguments)) as url:
         text = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"]
     assert "def " + text == deployed[1].highlights["completion"]
 

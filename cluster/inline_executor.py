@@ -8,10 +8,10 @@ from time import sleep
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.attempt import attempt
 from cluster.base import Deliver, Gang, Items, Message, Node, Outcome, Send, Work
-from cluster.items import in_turn
+from cluster.outcome_capture import attempt
 from cluster.reporter import StepReporter
+from cluster.sequential_map import map_sequentially
 from stages.base import Application, Demand, Rank, Served
 
 
@@ -45,9 +45,9 @@ class InlineExecutor:
         self._stopping.add(step)
 
     def serve_foreground(self, application: Application) -> int:
-        from cluster import foreground, inline_serve
+        from cluster import inline_serve, serve_foreground
 
-        return foreground.serve(inline_serve.start, application)
+        return serve_foreground.serve(inline_serve.start, application)
 
     def close(self) -> None:
         """Nothing outlives `start`."""
@@ -84,7 +84,7 @@ class InlineLauncher:
         return [gang.function(alone, *gang.arguments)]
 
     def map(self, step: str, items: Items, send: Send) -> Iterator[tuple[int, Any]]:
-        return in_turn(items.function, items.items, send)
+        return map_sequentially(items.function, items.items, send)
 
     def serve(self, application: Application) -> Served:
         from cluster import inline_serve

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cluster.base import Executor
-from cluster.config import InlineCluster, executor
+from cluster.config import InlineCluster
+from cluster.factory import executor
 from stages.base import Demand, Resources
 from tests.cluster import work
 from tests.cluster.support import gone, outcome, run

@@ -12,13 +12,13 @@ from typing import Any
 
 import ray
 
-from cluster import process
-from cluster.attempt import attempt
+from cluster import process_setup
 from cluster.base import Gang, Items, Message, Outcome, Send, Work
 from cluster.gang import GangSpec, run_gang
-from cluster.items import in_turn
-from cluster.mail import Mailbox
-from cluster.mapping import run_map
+from cluster.message_queue import Mailbox
+from cluster.outcome_capture import attempt
+from cluster.parallel_map import map_in_parallel
+from cluster.sequential_map import map_sequentially
 from stages.base import Application, Resources, Served
 
 
@@ -27,7 +27,7 @@ class StepProcess:
     """One step's process. `run` has a thread to itself; the other methods answer while it runs."""
 
     def __init__(self, resources: Resources, group_name: str, can_grow: bool, placement_timeout_s: float) -> None:
-        process.prepare(resources)
+        process_setup.prepare(resources)
         self._launcher = RayLauncher(group_name, can_grow, placement_timeout_s)
         self._mailbox = Mailbox()
 
@@ -69,8 +69,8 @@ class RayLauncher:
 
     def map(self, step: str, items: Items, send: Send) -> Iterator[tuple[int, Any]]:
         if items.workers == 1:
-            return in_turn(items.function, items.items, send)
-        return run_map(step, items, self._can_grow, send)
+            return map_sequentially(items.function, items.items, send)
+        return map_in_parallel(step, items, self._can_grow, send)
 
     def serve(self, application: Application) -> Served:
         from cluster import serve

@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 T = TypeVar("T")
 
 
-def in_turn(function: Callable[[Item], T], items: Sequence[Item], send: Send) -> Iterator[tuple[int, T]]:
+def map_sequentially(function: Callable[[Item], T], items: Sequence[Item], send: Send) -> Iterator[tuple[int, T]]:
     """(Index, result) of every item, in order. Raises Stopped between two of them if the step was asked to stop."""
     for index, item in enumerate(items):
         if send.stopping():

@@ -7,7 +7,7 @@ import re
 from ray.exceptions import RayError
 
 
-def cause_of_death(error: RayError) -> str:
+def describe_loss(error: RayError) -> str:
     """The cause that Ray gives, without its ids and advice."""
     text = str(error)
     if "memory" in text and "running low" in text:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cluster.base import Executor, Launcher, Message, Send
-from cluster.config import InlineCluster, executor
+from cluster.config import InlineCluster
+from cluster.factory import executor
 from stages.base import Demand, Stopped
 from tests.cluster import work
 from tests.cluster.support import run
@@ -88,7 +89,8 @@ def test_wait_without_news_takes_its_time(inline: Executor) -> None:
 
 def test_neither_planning_nor_running_inline_imports_ray() -> None:
     program = (
-        "import sys; from cluster.config import *; nodes(LocalCluster()); executor(InlineCluster()).close(); "
+        "import sys; from cluster.config import *; from cluster.factory import *; "
+        "nodes(LocalCluster()); executor(InlineCluster()).close(); "
         "sys.exit(any(name in sys.modules for name in ('ray', 'torch', 'mlflow')))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False).returncode == 0

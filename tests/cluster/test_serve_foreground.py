@@ -6,8 +6,8 @@ import sys
 import httpx
 import pytest
 
-from cluster import foreground, inline_serve
-from cluster.application import python_path
+from cluster import inline_serve, serve_foreground
+from cluster.import_path import python_path
 from stages.base import Application, StageError
 from tests.cluster.support import address, gone
 
@@ -15,8 +15,9 @@ APPLICATION = Application("greeter", "tests.cluster.applications:create", {"gree
 
 SCRIPT = """
 import sys
-from cluster.config import InlineCluster, executor
-from tests.cluster.test_foreground import APPLICATION
+from cluster.config import InlineCluster
+from cluster.factory import executor
+from tests.cluster.test_serve_foreground import APPLICATION
 with executor(InlineCluster()) as started:
     sys.exit(started.serve_foreground(APPLICATION))
 """
@@ -60,5 +61,5 @@ def test_a_server_that_ends_by_itself_ends_the_foreground():
         return served
 
     with pytest.raises(StageError, match="ended by itself"):
-        foreground.serve(start, APPLICATION)
+        serve_foreground.serve(start, APPLICATION)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

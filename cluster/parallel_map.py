@@ -11,12 +11,12 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, WorkerCrashedError
 
-from cluster import process
-from cluster.attempt import WorkError, attempt, reraise
+from cluster import process_setup
 from cluster.base import Items, Message, Outcome, Send
-from cluster.connection import nodes
-from cluster.death import cause_of_death
+from cluster.loss_cause import describe_loss
+from cluster.outcome_capture import WorkError, attempt, reraise
 from cluster.placement import describe, describe_nodes, options, room
+from cluster.ray_nodes import nodes
 from stages.base import Resources, StageError, Stopped
 
 POLL_S = 0.2  # how often it is looked whether the step was asked to stop
@@ -24,7 +24,7 @@ LARGEST_QUEUE = 256  # tasks under way where nodes may join the cluster: what wa
 LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
 
 
-def run_map(step: str, work: Items, can_grow: bool, send: Send) -> Iterator[tuple[int, Any]]:
+def map_in_parallel(step: str, work: Items, can_grow: bool, send: Send) -> Iterator[tuple[int, Any]]:
     """(Index of the item, result) of every item, as they end. Tasks still under way are ended with the generator.
     `can_grow`: nodes may join the cluster.
 
@@ -59,7 +59,7 @@ def run_map(step: str, work: Items, can_grow: bool, send: Send) -> Iterator[tupl
 
 @ray.remote(max_retries=0)
 def _call(step: str, resources: Resources, function: Callable[[Any], Any], item: Any) -> Outcome:
-    process.prepare(resources)
+    process_setup.prepare(resources)
     return attempt(step, function, item)
 
 
@@ -73,7 +73,7 @@ def _outcome(step: str, work: Items, call: ray.ObjectRef[Any], index: int) -> Ou
     try:
         outcome: Outcome = ray.get(call)
     except LOST as error:
-        return Outcome(step, "lost", error=cause_of_death(error))
+        return Outcome(step, "lost", error=describe_loss(error))
     except RayError as error:  # the function, its item or its result can't pass between processes
         return Outcome(step, "failed", error=str(error).strip().splitlines()[-1], trace=str(error))
     if outcome.state == "failed" and outcome.trace:

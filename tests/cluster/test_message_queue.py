@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.base import Message, Outcome
-from cluster.mail import Mailbox, Outbox, coalesce
+from cluster.message_queue import Mailbox, Outbox, coalesce
 
 KINDS = st.sampled_from(["progress", "metrics", "note"])
 MESSAGES = st.lists(st.builds(Message, st.just("step"), KINDS, st.fixed_dictionaries({"at": st.integers(0, 9)})))

@@ -13,10 +13,10 @@ from typing import Any
 
 import ray
 
-from cluster import process
-from cluster.attempt import attempt
+from cluster import process_setup
 from cluster.base import Outcome
-from cluster.mail import Outbox
+from cluster.message_queue import Outbox
+from cluster.outcome_capture import attempt
 from cluster.reporter import StepReporter
 from stages.base import Rank, Resources
 
@@ -56,7 +56,7 @@ class RankProcess:
     """One rank's process. `run` has a thread to itself; the other methods answer while it runs."""
 
     def __init__(self, resources: Resources, owner: Any) -> None:
-        process.prepare(resources)
+        process_setup.prepare(resources)
         self._owner = owner  # the process of the step: takes the messages
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,10 +16,10 @@ from ray.exceptions import RayActorError, RayError
 from cluster.base import Deliver, Message, Node, Outcome, Work
 from cluster.config import LocalCluster, RemoteCluster
 from cluster.connection import Connection
-from cluster.death import cause_of_death
 from cluster.gang import remove_groups
+from cluster.loss_cause import describe_loss
 from cluster.placement import describe, describe_nodes, fits, options
-from cluster.step import StepProcess
+from cluster.step_process import StepProcess
 from stages.base import Application, Demand
 
 HEAD_LOST = "The head of the Ray cluster is gone: nothing can be started there. Run the same command again."
@@ -48,8 +50,8 @@ class RayExecutor:
 
     concurrent = True
 
-    def __init__(self, config: LocalCluster | RemoteCluster) -> None:
-        self._connection = Connection(config)
+    def __init__(self, config: LocalCluster | RemoteCluster, packages: Sequence[Path] = ()) -> None:
+        self._connection = Connection(config, packages)
         self._placement_timeout_s = config.placement_timeout_s
         self._running: dict[str, _Running] = {}
         self._events: list[Message | Outcome] = []
@@ -106,10 +108,10 @@ class RayExecutor:
             self._events.append(Outcome(step, "stopped"))
 
     def serve_foreground(self, application: Application) -> int:
-        from cluster import foreground, serve
+        from cluster import serve, serve_foreground
 
         self._connection.wait()
-        return foreground.serve(serve.start, application)
+        return serve_foreground.serve(serve.start, application)
 
     def close(self) -> None:
         for step in list(self._running):
@@ -153,7 +155,7 @@ class RayExecutor:
         except RayActorError as error:
             self._lost = True
             logs = f" Its log is in {self._connection.logs}." if self._connection.logs else ""
-            lost = f"The process of step {running.step} was lost: {cause_of_death(error)}.{logs}"
+            lost = f"The process of step {running.step} was lost: {describe_loss(error)}.{logs}"
             return self._end(running, Outcome(running.step, "lost", error=lost))
         except RayError as error:  # the work or its result could not be read on the other side
             short = f"The work or its result could not be passed between processes: {_last_line(str(error))}"

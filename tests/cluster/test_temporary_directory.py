@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.temporary import KEPT_S, LOCK, TemporaryDirectory
+from cluster.temporary_directory import KEPT_S, LOCK, TemporaryDirectory
 
 
 def age(path: Path) -> None:
@@ -22,7 +22,8 @@ def test_a_directory_goes_when_it_is_removed(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_driver_left_goes_after_a_while(tmp_path: Path) -> None:
-    program = f"from cluster.temporary import *; print(TemporaryDirectory(Path({str(tmp_path)!r})).path, flush=True)"
+    program = "from cluster.temporary_directory import *; "
+    program += f"print(TemporaryDirectory(Path({str(tmp_path)!r})).path, flush=True)"
     program += "; import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     root = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)

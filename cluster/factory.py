@@ -1,0 +1,46 @@
+"""What a cluster config stands for: its nodes, for the plan, and its executor, for the run.
+
+For `local` and `inline`, `nodes` neither starts nor imports Ray.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.base import Executor, Node
+from cluster.config import InlineCluster, LocalCluster, RemoteCluster
+from cluster.import_path import check_packages
+from cluster.inline_executor import InlineExecutor
+from cluster.machine import this_machine
+
+
+def nodes(config: InlineCluster | LocalCluster | RemoteCluster) -> list[Node]:
+    """The nodes that steps can use. Joins the cluster for a moment if it is a remote one.
+
+    Raises ClusterError if it can't be reached.
+    """
+    if isinstance(config, RemoteCluster):
+        with executor(config) as joined:
+            return joined.nodes
+    return [this_machine(config)]
+
+
+def executor(config: InlineCluster | LocalCluster | RemoteCluster, packages: Sequence[Path] = ()) -> Executor:
+    """The executor for a cluster, a context manager. Ray is imported only where it is used.
+
+    `packages` are the directories of users' top-level packages, or single .py modules, that work can import in every
+    process that the executor starts. The inline executor starts none: there they must be on this process's `sys.path`.
+
+    Raises ClusterError if the cluster can't be reached, or if a package can't be imported under its name.
+    """
+    check_packages(packages)
+    if isinstance(config, InlineCluster):
+        return InlineExecutor(this_machine(config))
+    # Both are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from cluster.ray_executor import RayExecutor
+
+    return RayExecutor(config, packages)

@@ -1,0 +1,55 @@
+"""What the Ray cluster that this process is connected to has, and how much of it is free."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+import ray
+
+from cluster.base import Node
+from stages.base import Resources
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job, with the job's metadata
+ENTRYPOINT_CPUS = "entrypoint_cpus"  # in a job's metadata: the CPUs that are reserved for the driver on its node
+
+
+def nodes(reserved_cpus: float = 0) -> list[Node]:
+    """The live nodes with their total resources, less `reserved_cpus` on the node of this process."""
+    found = []
+    here = ray.get_runtime_context().get_node_id()
+    for entry in ray.nodes():  # type: ignore[no-untyped-call]
+        if entry["Alive"]:
+            node = _node(entry["Resources"])
+            is_here = entry["NodeID"] == here
+            found.append(replace(node, cpus=max(node.cpus - reserved_cpus, 0)) if is_here else node)
+    return found
+
+
+def driver_cpus() -> float:
+    """The CPUs that are reserved for this process, if it is the driver of a submitted job."""
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
+    return float(job.get("metadata", {}).get(ENTRYPOINT_CPUS, 0))
+
+
+def free_resources() -> Resources:
+    """The resources that are free now, summed over all nodes."""
+    node = _node(ray.available_resources())  # type: ignore[no-untyped-call]
+    return Resources(cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes, custom=node.custom)
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    known = {"CPU", "GPU", "memory", "object_store_memory"}
+    custom = {
+        name: amount
+        for name, amount in resources.items()
+        if name not in known and not name.startswith(("node:", "accelerator_type:", "bundle_"))
+    }
+    return Node(
+        cpus=resources.get("CPU", 0),
+        gpus=resources.get("GPU", 0),
+        memory_bytes=int(resources.get("memory", 0)),
+        custom=custom,
+    )
