@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -40,6 +41,7 @@ class Text(Artifact):
 class Write(Stage):
     """Writes its inputs' texts and a letter."""
 
+    version: ClassVar[str] = "1"
     letter: str = ""
     inputs: tuple[Text, ...] = ()
     trace: Runtime[str] = ""
@@ -55,10 +57,10 @@ class Write(Stage):
 
 def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in ("run", "plan"):
-        from pipelines import cli, graph
+        from pipelines import cli
         from stages import registry
 
-        graph.STAGES = registry.STAGES = {"text": "benchmarks.engine:Write"}
+        registry.STAGES = registry.Registry("bloomline.bench", "a stage", Stage, {"text": "benchmarks.engine:Write"})
         sys.exit(cli.run(sys.argv[1:]))
     quick = "--quick" in sys.argv
     with tempfile.TemporaryDirectory(prefix="bloomline-bench-") as directory:

@@ -24,6 +24,7 @@ from pipelines.libyaml import libyaml
 from pipelines.store import StoreConfig
 from pipelines.tracking.config import TrackingConfig
 from stages.base import Config
+from stages.registry import PACKAGE_NAME, RegistryError, find_project, use_project
 
 CONFIG_MODULE = "conf"
 CONFIG_NAME = "config"
@@ -49,6 +50,9 @@ class Settings(Config):
     cluster: ClusterConfig
     store: StoreConfig
     tracking: TrackingConfig
+    packages: tuple[
+        Annotated[str, Field(pattern=PACKAGE_NAME)], ...
+    ] = ()  # of the user's project: see stages/registry.py
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
     only: StepNames = ()
@@ -135,14 +139,18 @@ def check_values(values: Mapping[str, Any]) -> Composition:
     """Check plain values: the settings, the steps and the edges. Raises ConfigError with every problem."""
     problems: list[Problem] = []
     settings: Settings | None = None
+    others = {key: value for key, value in values.items() if key != "steps"}
     try:
-        settings = Settings.model_validate({key: value for key, value in values.items() if key != "steps"})
+        settings = Settings.model_validate(others)
     except ValidationError as error:
-        problems += validation.problems("", Settings, error)
+        problems += validation.problems("", Settings, error, others)
     name = str(values.get("name"))
     graph: Graph | None = None
     try:
+        use_project(find_project(Path.cwd(), settings.packages if settings else ()))
         graph = build(name, values.get("steps") or {})
+    except RegistryError as error:
+        problems.append(Problem("packages", error.found, error.expected, error.remedy))
     except ConfigError as error:
         problems += error.problems
     if problems or settings is None or graph is None:

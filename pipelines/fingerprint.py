@@ -1,9 +1,10 @@
 """What a step's result depends on, in canonical form, and its hash.
 
-In: the stage's name and version, its identity fields that differ from their defaults, the digests of external
-content, the fingerprints of its inputs. Out: paths, hosts, worker counts, anything marked `Runtime`. A value without
-a canonical form is an error, never a `repr`. Fields at their default are left out, so that adding a field with a
-default to a stage does not disturb what was made before; the tag of a union is always kept.
+In: the stage's name and version (for a user's stage that declares no version, the digest of its package's source), its
+identity fields that differ from their defaults, the digests of external content, the fingerprints of its inputs. Out:
+paths, hosts, worker counts, anything marked `Runtime`. A value without a canonical form is an error, never a `repr`.
+Fields at their default are left out, so that adding a field with a default to a stage does not disturb what was made
+before; the tag of a union is always kept.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pipelines.errors import BloomlineError
 from pipelines.graph import Step
 from stages.base import Artifact, Edge, External, RuntimeMarker, StageError
+from stages.registry import SOURCE_KEY, code_identity, package_of
 
 FIRST_VERSION = "1"  # of a config value's code: left out, like a field at its default
 
@@ -36,8 +38,8 @@ def payload(step: Step, inputs: Mapping[str, str], digest_file: DigestFile) -> P
     """
     return {
         "stage": step.stage_name,
-        "version": step.stage.version,
-        "fields": _fields(step.stage, f"steps.{step.name}", digest_file),
+        **code_identity(type(step.stage)),
+        "fields": _fields(step.stage, f"steps.{step.name}", digest_file, package_of(type(step.stage))),
         "inputs": {key: inputs[edge.step] for key, edge in step.edges},
     }
 
@@ -59,7 +61,10 @@ def changes(old: Payload, new: Payload, step: Step) -> list[str]:
         return [f"stage {old['stage']} -> {new['stage']}"]
     if old["version"] != new["version"]:
         found.append(f"version of stage {step.stage_name} {old['version']} -> {new['version']}")
-    before, after = _aligned(_flat(old["fields"]), _flat(new["fields"]))
+    sources = _sources(old), _sources(new)
+    shared = sources[0].keys() & sources[1].keys()
+    found += [f"the source of {name} changed" for name in sorted(shared) if sources[0][name] != sources[1][name]]
+    before, after = _aligned(_flat(_without_sources(old["fields"])), _flat(_without_sources(new["fields"])))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             if key.endswith(".external"):
@@ -69,43 +74,71 @@ def changes(old: Payload, new: Payload, step: Step) -> list[str]:
     producers = dict(step.edges)
     inputs = sorted(old["inputs"].keys() | new["inputs"].keys())
     differ = [key for key in inputs if old["inputs"].get(key) != new["inputs"].get(key)]
-    return found + [f"input {producers[key].step if key in producers else key} changed" for key in differ]
+    found += [f"input {producers[key].step if key in producers else key} changed" for key in differ]
+    if not found:  # a user's class declares a version that it inherited before, or no longer does
+        found = [f"{name} is no longer identified by its source" for name in sorted(sources[0].keys() - shared)]
+        found += [f"{name} is now identified by its source" for name in sorted(sources[1].keys() - shared)]
+    return found
 
 
-def _fields(model: BaseModel, where: str, digest_file: DigestFile) -> dict[str, Any]:
+def _sources(value: Any) -> dict[str, str]:
+    """The digest of every package whose source is part of a payload, wherever it is in it."""
+    if isinstance(value, list):
+        return {name: digest for item in value for name, digest in _sources(item).items()}
+    if not isinstance(value, Mapping):
+        return {}
+    inner = {name: digest for item in value.values() for name, digest in _sources(item).items()}
+    return {**inner, **value.get(SOURCE_KEY, {})}
+
+
+def _without_sources(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_sources(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _without_sources(item) for key, item in value.items() if key != SOURCE_KEY}
+    return value
+
+
+def _fields(model: BaseModel, where: str, digest_file: DigestFile, package: str | None) -> dict[str, Any]:
     kept = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if any(isinstance(mark, RuntimeMarker) for mark in field.metadata) or _is_edge(value):
             continue
-        canonical = _canonical(value, f"{where}.{name}", digest_file)
-        if _is_tag(field) or not _is_default(field, value, canonical):
+        canonical = _canonical(value, f"{where}.{name}", digest_file, package)
+        if _is_tag(field) or not _is_default(field, value, canonical, package):
             kept[name] = canonical
     return kept
 
 
-def _canonical(value: Any, where: str, digest_file: DigestFile) -> Any:
+def _canonical(value: Any, where: str, digest_file: DigestFile, package: str | None) -> Any:
+    """A value in canonical form. `package`: the user's package whose stage or config holds it.
+
+    The version, or the source, of that stage or config speaks for the configs of the same package within it.
+    """
     if isinstance(value, External):
         try:
             return {"external": value.digest(digest_file)}
         except StageError as error:
             raise BloomlineError(f"{where}: {error}") from None
     if isinstance(value, BaseModel):
-        fields = _fields(value, where, digest_file)
+        own = package_of(type(value))
+        fields = _fields(value, where, digest_file, own or package)
         version = getattr(value, "version", FIRST_VERSION)
-        return fields if version == FIRST_VERSION else {**fields, "version": version}
+        code = code_identity(type(value)) if own not in (None, package) else {"version": version}
+        return {**fields, **{key: part for key, part in code.items() if part != FIRST_VERSION}}
     if isinstance(value, Enum):
-        return _canonical(value.value, where, digest_file)
+        return _canonical(value.value, where, digest_file, package)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _canonical(item, f"{where}.{key}", digest_file) for key, item in value.items()}
+        return {key: _canonical(item, f"{where}.{key}", digest_file, package) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_canonical(item, f"{where}.{index}", digest_file) for index, item in enumerate(value)]
+        return [_canonical(item, f"{where}.{index}", digest_file, package) for index, item in enumerate(value)]
     if isinstance(value, set | frozenset):
-        return sorted((_canonical(item, where, digest_file) for item in value), key=canonical_json)
+        return sorted((_canonical(item, where, digest_file, package) for item in value), key=canonical_json)
     raise TypeError(
         f"{where}: a {type(value).__name__} ({value!r}) has no canonical form, so it can't be part of a fingerprint; "
         "make the field Runtime if it does not change the result, or External if it names content"
@@ -125,7 +158,7 @@ def _is_tag(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
 
 
-def _is_default(field: FieldInfo, value: Any, canonical: Any) -> bool:
+def _is_default(field: FieldInfo, value: Any, canonical: Any, package: str | None) -> bool:
     if field.is_required() or isinstance(value, External):
         return False  # external content counts even where its fields are at their defaults
     default = field.get_default(call_default_factory=True)
@@ -133,7 +166,7 @@ def _is_default(field: FieldInfo, value: Any, canonical: Any) -> bool:
         return True
     # Equal but for Runtime fields, or a list where validation makes a tuple: the same in canonical form. Defaults
     # hold no External, so there is nothing to digest.
-    return bool(_canonical(default, "", _no_file) == canonical)
+    return bool(_canonical(default, "", _no_file, package) == canonical)
 
 
 def _no_file(path: Path) -> str:

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from pipelines import validation
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
+from stages import registry
 from stages.base import Artifact, Demand, Edge, Forecast, Resources, Stage, StageError, edges
-from stages.registry import STAGES, load
+from stages.registry import RegistryError
 
 STEP_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -150,10 +151,14 @@ def check_names(graph: Graph, key: str, names: Collection[str]) -> None:
 
 @cache
 def produces(stage: type[Stage]) -> type[Artifact]:
-    """The artifact type that a stage's `run` is annotated to return."""
-    found = typing.get_type_hints(stage.run).get("return")
+    """The artifact type that a stage's `run` is annotated to return. Raises RegistryError if it is not."""
+    where = f"{stage.__module__}.{stage.__name__}.run"
+    try:
+        found = typing.get_type_hints(stage.run).get("return")
+    except NameError as error:  # a type that is imported for type checkers only
+        raise RegistryError(f"{where} has an annotation that cannot be resolved: {error}", "imported types") from error
     if not (isinstance(found, type) and issubclass(found, Artifact) and found is not Artifact):
-        raise TypeError(f"{stage.__name__}.run must be annotated to return an Artifact type, not {found!r}")
+        raise RegistryError(f"{where} is annotated to return {found!r}", "a subclass of Artifact")
     return found
 
 
@@ -170,23 +175,27 @@ def _step(name: str, fields: Any, declared: Mapping[str, Any]) -> Step:
         others = [other for other, its in declared.items() if isinstance(its, Mapping) and its.get("stage")]
         expected = "the name of a stage, or the key of a step that is declared"
         raise ConfigError([Problem(f"{key}.stage", "missing", expected, nearest(name, others))])
-    if not isinstance(stage_name, str) or stage_name not in STAGES:
-        known = nearest(str(stage_name), STAGES)
-        raise ConfigError([Problem(f"{key}.stage", repr(stage_name), "the name of a stage", known)])
+    if not isinstance(stage_name, str):
+        raise ConfigError([Problem(f"{key}.stage", repr(stage_name), "the name of a stage")])
+    try:
+        stage_type = registry.STAGES.load(stage_name)
+        produced = produces(stage_type)
+    except RegistryError as error:
+        remedy = error.remedy or nearest(error.name, error.valid)
+        raise ConfigError([Problem(f"{key}.stage", error.found, error.expected, remedy)]) from error
     options = {option: fields.pop(option) for option in StepOptions.model_fields if option in fields}
-    stage_type = load(stage_name)
     problems: list[Problem] = []
     try:
         checked = StepOptions.model_validate(options)
     except ValidationError as error:
-        problems += validation.problems(key, StepOptions, error)
+        problems += validation.problems(key, StepOptions, error, options)
     try:
         stage = stage_type.model_validate(fields)
     except ValidationError as error:
-        problems += validation.problems(key, stage_type, error)
+        problems += validation.problems(key, stage_type, error, fields)
     if problems:
         raise ConfigError(problems)
-    return Step(name, stage_name, stage, tuple(edges(stage)), produces(stage_type), checked)
+    return Step(name, stage_name, stage, tuple(edges(stage)), produced, checked)
 
 
 def _edge_problems(step: Step, made: Mapping[str, Step], declared: Mapping[str, Any]) -> Iterable[Problem]:

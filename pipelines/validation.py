@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from pipelines.errors import Problem, nearest
 from stages.base import Artifact
+from stages.registry import ChosenBy, RegistryError
 
 
-def problems(prefix: str, model: type[BaseModel], error: ValidationError) -> list[Problem]:
-    """Every problem of a ValidationError of `model`; keys begin with `prefix` (may be empty)."""
-    return [_problem(prefix, model, detail) for detail in error.errors(include_url=False)]
+def problems(prefix: str, model: type[BaseModel], error: ValidationError, values: Mapping[str, Any]) -> list[Problem]:
+    """Every problem that validating `values` as a `model` found; keys begin with `prefix` (may be empty)."""
+    return [_problem(prefix, model, detail, values) for detail in error.errors(include_url=False)]
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
@@ -22,8 +24,8 @@ def field_names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
-    owner, tags = _owner(model, detail["loc"])
+def _problem(prefix: str, model: type[BaseModel], detail: Any, values: Mapping[str, Any]) -> Problem:
+    owner, tags = _owner(model, detail["loc"], values)
     location = [part for index, part in enumerate(detail["loc"]) if index not in tags]
     key = ".".join(str(part) for part in ([prefix] if prefix else []) + location)
     last = str(location[-1]) if location else ""
@@ -42,6 +44,10 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
         return Problem(
             f"{key}.{kind}", repr(tag), "a kind that exists", nearest(str(tag), re.findall("'([^']+)'", expected))
         )
+    if detail["type"] == "registry":
+        context = detail["ctx"]
+        remedy = context["remedy"] or nearest(context["name"], context["valid"])
+        return Problem(f"{key}.{context['key']}", context["found"], context["expected"], remedy)
     message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"]).rstrip(".")
     value = detail["input"]
     if not location or isinstance(value, dict):
@@ -49,39 +55,73 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any) -> Problem:
     return Problem(key, repr(value), message.removeprefix("expected "))
 
 
-def _owner(model: type[BaseModel], location: Iterable[str | int]) -> tuple[type[BaseModel] | None, set[int]]:
+Candidate = type[BaseModel] | ChosenBy  # of a value: its model, or what tells the model from the value
+
+
+def _owner(
+    model: type[BaseModel], location: Sequence[str | int], values: Any
+) -> tuple[type[BaseModel] | None, set[int]]:
     """The model that holds the last part of a location, and which parts are not keys but tags of unions."""
     owner: type[BaseModel] | None = model
-    candidates: list[type[BaseModel]] = []
+    candidates: list[Candidate] = []
     tags: set[int] = set()
-    parts = list(location)
-    for index, part in enumerate(parts):
+    for index, part in enumerate(location):
         tagged = [candidate for candidate in candidates if part in _tags(candidate)]
         if isinstance(part, str) and part.startswith("function-"):
             tags.add(index)
-        elif tagged and len(candidates) > 1:
+            continue
+        if tagged and len(candidates) > 1:
             tags.add(index)
-            owner, candidates = tagged[0], []
-        elif index < len(parts) - 1 and owner is not None:
-            if candidates and not isinstance(part, int):
-                owner, candidates = candidates[0], []
+            owner, candidates = _model(tagged[0], values), []
+            continue
+        last = index == len(location) - 1
+        if candidates and (last or not isinstance(part, int)):
+            owner, candidates = _model(candidates[0], values), []
+        if not last and owner is not None:
             found = [field for name, field in owner.model_fields.items() if part in (name, field.alias)]
             if found:
-                candidates = _models_in(found[0].annotation)
-        elif candidates:
-            owner, candidates = candidates[0], []
+                candidates = _candidates(found[0])
+        values = _item(values, part)
     return owner, tags
 
 
-def _tags(model: type[BaseModel]) -> set[Any]:
-    literals = (field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal)
+def _item(values: Any, part: str | int) -> Any:
+    """The value at a key or a place; None where there is none."""
+    if isinstance(values, Mapping):
+        return values.get(part)
+    if isinstance(values, Sequence) and isinstance(part, int) and part < len(values):
+        return values[part]
+    return None
+
+
+def _model(candidate: Candidate, value: Any) -> type[BaseModel] | None:
+    try:
+        return candidate.choose(value) if isinstance(candidate, ChosenBy) else candidate
+    except RegistryError:
+        return None
+
+
+def _tags(candidate: Candidate) -> set[Any]:
+    if isinstance(candidate, ChosenBy):
+        return set()
+    literals = (
+        field.annotation for field in candidate.model_fields.values() if get_origin(field.annotation) is Literal
+    )
     return {tag for literal in literals for tag in get_args(literal)}
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _candidates(field: FieldInfo) -> list[Candidate]:
+    chosen = [mark for mark in field.metadata if isinstance(mark, ChosenBy)]
+    return list(chosen) or _candidates_in(field.annotation)
+
+
+def _candidates_in(annotation: Any) -> list[Candidate]:
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return [annotation] if issubclass(annotation, BaseModel) else []
-    return [found for argument in get_args(annotation) for found in _models_in(argument)]
+    if get_origin(annotation) is Annotated:
+        chosen = [mark for mark in annotation.__metadata__ if isinstance(mark, ChosenBy)]
+        return list(chosen) or _candidates_in(annotation.__origin__)
+    return [found for argument in get_args(annotation) for found in _candidates_in(argument)]
 
 
 def _expected(owner: type[BaseModel] | None, field: str) -> str:

@@ -1,33 +1,374 @@
-"""The stages by name. One literal table; modules are imported only for the stages that a pipeline names.
+"""Which class a name in a configuration stands for: stages, and with the same class operations, readers and rules.
 
-To add a stage: write `stages/NAME.py`, add a line here, a YAML in `conf/NAME/` and a test.
+Names come from three places:
+
+- bloomline's own table (`STAGES` below);
+- installed packages, which declare entry points in a group such as `bloomline.stages`;
+- the packages of the user's project, which `packages: [my_package]` in the configuration or `[tool.bloomline]` in the
+  project's `pyproject.toml` names. Their short names stand in the same file as `[project.entry-points."GROUP"]`: the
+  table that an installed package has, so that nothing changes on the day the project is installed.
+
+A configuration may also say `package.module:Class`, which needs no declaration. A name has one meaning: one that two
+packages claim, or that a package shares with a built-in class, is refused. Modules are imported only when a
+configuration names something in them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-from stages.base import Stage
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-STAGES: dict[str, str] = {
-    "corpus": "stages.corpus.ingest:IngestCorpus",
-    "remove": "stages.corpus.remove:RemoveDocuments",
-    "ngram": "stages.corpus.ngram:TrainNgram",
-    "tokenizer": "stages.corpus.tokenizer:TrainTokenizer",
-    "model_tokenizer": "stages.huggingface.model_tokenizer:ModelTokenizer",
-    "tokens": "stages.corpus.tokens:TokenizeCorpus",
-    "pretrain": "stages.training.pretrain:Pretrain",
-    "import": "stages.huggingface.import_model:ImportModel",
-    "moe": "stages.experts.moe:ConvertToExperts",
-    "quantize": "stages.quantization.quantize:Quantize",
-    "evaluate": "stages.evaluation.evaluate:Evaluate",
-    "export": "stages.huggingface.export_model:ExportModel",
-    "deploy": "stages.serving.deploy:Deploy",
-}
+from stages.base import Stage, StageError
+
+OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # package.module:Class
+PACKAGE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+SOURCE_KEY = "@source"  # no field can have this name
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def load(name: str) -> type[Stage]:
-    """The stage class registered under `name`. Raises KeyError for an unknown name."""
-    module, _, attribute = STAGES[name].partition(":")
-    stage: type[Stage] = getattr(importlib.import_module(module), attribute)
-    return stage
+class RegistryError(StageError):
+    """A name that stands for no usable class: what was found, what was expected, and what to do instead."""
+
+    def __init__(self, found: str, expected: str, remedy: str = "", name: str = "", valid: Sequence[str] = ()) -> None:
+        super().__init__(f"{found}; expected {expected}.{f' {remedy}' if remedy else ''}")
+        self.found = found
+        self.expected = expected
+        self.remedy = remedy
+        self.name = name  # that is not known,
+        self.valid = tuple(valid)  # and those that could have been meant
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The project
+
+
+@dataclass(frozen=True)
+class Project:
+    """A user's project: where it is, which of its packages bloomline may import, and the names that they offer."""
+
+    directory: Path
+    packages: tuple[str, ...] = ()
+    entry_points: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # group -> name -> package.module:Class
+
+
+_project: Project | None = None
+
+
+def find_project(start: Path, packages: Sequence[str] = ()) -> Project:
+    """The project that a directory belongs to, with `packages` (those that the configuration names) added to its own.
+
+    The project is the nearest directory at or above `start` whose `pyproject.toml` has a table `[tool.bloomline]`.
+    The search ends at the root of a repository (`.git`) and at the home directory; without such a file the project is
+    `start` itself. Raises RegistryError for a file that is not TOML or a table with other contents.
+    """
+    for directory in (start, *start.parents):
+        file = directory / "pyproject.toml"
+        content = _toml(file) if file.is_file() else {}
+        table = content.get("tool", {}).get("bloomline")
+        if table is not None:
+            named = table.get("packages", []) if isinstance(table, dict) else None
+            if not isinstance(named, list) or not all(re.match(PACKAGE_NAME, str(name)) for name in named):
+                raise RegistryError(f"{file}: [tool.bloomline] {table!r}", 'packages = ["my_package", ...]')
+            offered = content.get("project", {}).get("entry-points", {})
+            return Project(directory, tuple(dict.fromkeys([*named, *packages])), offered)
+        if (directory / ".git").exists() or directory == Path.home():
+            break
+    return Project(start, tuple(packages))
+
+
+def use_project(project: Project) -> None:
+    """Make a project's packages importable, after everything else, and their names known to every registry.
+
+    Raises RegistryError for a package that cannot be found, or that another module of the same name hides.
+    """
+    global _project
+    for name in project.packages:
+        if name in OWN_PACKAGES:
+            raise RegistryError(f"{name!r} is a package of bloomline itself", "a package of yours", "Rename it.")
+        roots = [root for root in (project.directory, project.directory / "src") if _is_in(root, name)]
+        for root in roots:
+            if str(root) not in sys.path:
+                sys.path.append(str(root))
+        spec = importlib.util.find_spec(name)
+        where = f"a package of that name in {project.directory} or on PYTHONPATH"
+        if spec is None:
+            raise RegistryError(f"{name!r} is not found", where)
+        if spec.origin is None:
+            raise RegistryError(f"{name!r} has no __init__.py", where, "Add an empty one.")
+        if roots and not any(Path(spec.origin).is_relative_to(root) for root in roots):
+            raise RegistryError(f"{roots[0] / name} is hidden by {spec.origin}", where, "Rename the package.")
+    _project = project
+
+
+def project_packages() -> tuple[str, ...]:
+    """The packages of the project in use."""
+    return _project.packages if _project else ()
+
+
+def _is_in(directory: Path, package: str) -> bool:
+    return (directory / package).is_dir() or (directory / f"{package}.py").is_file()
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise RegistryError(f"{file}: {error}", "a file in TOML") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Registries
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A class that a package offers under a name."""
+
+    target: str  # package.module:Class
+    by: str  # the distribution or package that offers it
+
+
+class Registry(Generic[Model]):
+    """The classes of one kind by name.
+
+    `group`: the entry points in which packages declare such classes. `kind`: the word for one of them in messages, with
+    its article. `base`: the class that each must derive from. `builtins`: bloomline's own, by name, as
+    `package.module:Class`.
+    """
+
+    def __init__(self, group: str, kind: str, base: type[Model], builtins: Mapping[str, str]) -> None:
+        self.group = group
+        self.kind = kind
+        self.base = base
+        self.builtins = builtins
+
+    def names(self) -> list[str]:
+        """Every name that a configuration may use, the built-in ones first."""
+        return [*self.builtins, *sorted(set(self._offers()) - set(self.builtins))]
+
+    def load(self, name: str) -> type[Model]:
+        """The class that `name`, or `package.module:Class`, stands for. Raises RegistryError."""
+        offers = self._offers().get(name, [])
+        if name in self.builtins:
+            if offers:
+                raise RegistryError(
+                    f"{name!r} is a name of bloomline itself, and {offers[0].by} claims it for {offers[0].target}",
+                    "another name",
+                    f"Rename it in the entry points {self.group!r} of {offers[0].by}.",
+                )
+            return self._import(self.builtins[name])
+        if len(offers) > 1:
+            claims = " and by ".join(f"{offer.by} ({offer.target})" for offer in offers)
+            raise RegistryError(
+                f"{name!r} is claimed by {claims}", "one claim", f"Name one of them directly: {offers[0].target}."
+            )
+        if offers:
+            return self._import(offers[0].target)
+        if TARGET.fullmatch(name):
+            own = next((short for short, target in self.builtins.items() if target == name), None)
+            if own is not None:
+                raise RegistryError(f"{name!r} is built in", f"its name, {own!r}")
+            return self._import(name)
+        raise RegistryError(repr(name), f"the name of {self.kind}", name=name, valid=self.names())
+
+    def _offers(self) -> dict[str, list[Offer]]:
+        """What packages offer, by name. One class that is offered twice, as by a project that is installed, is one."""
+        found: dict[str, list[Offer]] = {}
+        for name, offer in [*self._of_project(), *self._of_installed()]:
+            known = found.setdefault(name, [])
+            if all(offer.target != other.target for other in known):
+                known.append(offer)
+        return found
+
+    def _of_project(self) -> Iterator[tuple[str, Offer]]:
+        if _project is None:
+            return
+        for name, target in _project.entry_points.get(self.group, {}).items():
+            package = str(target).partition(":")[0].partition(".")[0]
+            if package in _project.packages:
+                yield name, Offer(str(target), package)
+
+    def _of_installed(self) -> Iterator[tuple[str, Offer]]:
+        for entry in _installed(self.group):
+            yield entry.name, Offer(entry.value, entry.dist.name if entry.dist else entry.module)
+
+    def _import(self, target: str) -> type[Model]:
+        path, _, attribute = target.partition(":")
+        package = path.partition(".")[0]
+        if not TARGET.fullmatch(target):
+            raise RegistryError(f"{target!r} is the path of no class", "package.module:Class")
+        try:
+            if package not in OWN_PACKAGES and package not in _first_digests:
+                _remember_source(package)
+            module = importlib.import_module(path)
+        except Exception as error:
+            unknown = isinstance(error, ModuleNotFoundError) and error.name == package
+            remedy = f"Add {package} to `packages` if it is in your project." if unknown else ""
+            found = f"{target!r} can't be imported: {type(error).__name__}: {error}"
+            raise RegistryError(found, "a module that can be imported", remedy) from error
+        kind = getattr(module, attribute, None)
+        if kind is None:
+            others = [name for name, value in vars(module).items() if self._fits(value) and value is not self.base]
+            where = getattr(module, "__file__", path)
+            found = f"{path} ({where}) has no {attribute!r}"
+            raise RegistryError(found, f"the class of {self.kind}", name=attribute, valid=others)
+        if not self._fits(kind):
+            expected = f"a subclass of {self.base.__module__}.{self.base.__name__}"
+            raise RegistryError(f"{target!r} is not the class of {self.kind}", expected)
+        found_kind: type[Model] = kind
+        return found_kind
+
+    def _fits(self, value: object) -> bool:
+        return isinstance(value, type) and issubclass(value, self.base)
+
+
+@cache
+def _installed(group: str) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=group))
+
+
+@dataclass(frozen=True)
+class ChosenBy:
+    """Marks a field whose value is a config of a registry, chosen by the name in the config's own field `key`.
+
+        Step = Annotated[Operation, ChosenBy(OPERATIONS, "operation")]
+
+    Each class of the registry declares that field as `operation: Literal["words"] = "words"`. A name that is not known
+    is an error of type "registry", whose context holds what `RegistryError` does.
+    """
+
+    registry: Registry[Any]
+    key: str
+
+    def choose(self, value: Any) -> type[BaseModel] | None:
+        """The class that a raw value names; None if it does not. Raises RegistryError."""
+        name = value.get(self.key) if isinstance(value, Mapping) else None
+        return self.registry.load(name) if isinstance(name, str) else None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def _validate(self, value: Any) -> BaseModel:
+        if isinstance(value, BaseModel) and isinstance(value, self.registry.base):
+            return value
+        try:
+            kind = self.choose(value)
+            if kind is None:
+                expected = f"the name of {self.registry.kind}"
+                raise RegistryError("missing", expected, valid=self.registry.names())
+        except RegistryError as error:
+            context = {"key": self.key, **vars(error)}
+            raise PydanticCustomError("registry", "{key}: {found}; expected {expected}", context) from error
+        own = kind.model_fields[self.key].default if self.key in kind.model_fields else value[self.key]
+        chosen: BaseModel = kind.model_validate({**value, self.key: own})
+        return chosen
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Identity of code
+
+
+def package_of(kind: type) -> str | None:
+    """The top-level package of a user's class; None for a class of bloomline itself."""
+    package = kind.__module__.partition(".")[0]
+    return None if package in OWN_PACKAGES else package
+
+
+def code_identity(kind: type[BaseModel]) -> dict[str, Any]:
+    """What the code of a config contributes to its identity: its `version`, and the source of a user's package.
+
+    The source counts unless a class of the user's declares `version`: then the user says when results change.
+    Raises StageError if the source was edited after this process imported it.
+    """
+    version = {"version": str(getattr(kind, "version", "1"))}
+    package = package_of(kind)
+    declared = any("version" in vars(base) for base in kind.__mro__ if package_of(base) and issubclass(base, BaseModel))
+    return version if package is None or declared else {**version, SOURCE_KEY: {package: source_digest(package)}}
+
+
+def package_path(package: str) -> Path:
+    """The directory of a top-level package that was imported, or the file of a single module."""
+    module = sys.modules[package]
+    folders = list(getattr(module, "__path__", []))
+    return Path(folders[0] if folders else str(module.__file__))
+
+
+_first_digests: dict[str, str] = {}
+
+
+def source_digest(package: str) -> str:
+    """The SHA-256 of the names and contents of a package's files; compiled and hidden files are left out.
+
+    Raises StageError if they are not what they were when this process imported the package: the code that runs here
+    and the code that a worker would import are then not the same.
+    """
+    digest = _digest_of(_files(package_path(package)))
+    if _first_digests.setdefault(package, digest) != digest:
+        raise StageError(f"The source of {package} changed after this command had imported it. Run the command again.")
+    return digest
+
+
+def _remember_source(package: str) -> None:
+    """Take the digest of a package that is about to be imported."""
+    spec = importlib.util.find_spec(package)
+    folders = list((spec and spec.submodule_search_locations) or [])
+    path = Path(folders[0]) if folders else Path(spec.origin) if spec and spec.origin else None
+    if path is not None and path.exists():
+        _first_digests.setdefault(package, _digest_of(_files(path)))
+
+
+def _files(path: Path) -> tuple[tuple[Path, str, int, int], ...]:
+    """Every source file with its relative name, and its size and change time, by which a digest is remembered."""
+    found = []
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix() if file != path else file.name
+        parts = name.split("/")
+        if file.is_file() and "__pycache__" not in parts and not any(part.startswith(".") for part in parts):
+            stat = file.stat()
+            found.append((file, name, stat.st_size, stat.st_ctime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(files: tuple[tuple[Path, str, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for file, name, _, _ in files:
+        total.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+STAGES = Registry(
+    "bloomline.stages",
+    "a stage",
+    Stage,
+    {
+        "corpus": "stages.corpus.ingest:IngestCorpus",
+        "remove": "stages.corpus.remove:RemoveDocuments",
+        "ngram": "stages.corpus.ngram:TrainNgram",
+        "tokenizer": "stages.corpus.tokenizer:TrainTokenizer",
+        "model_tokenizer": "stages.huggingface.model_tokenizer:ModelTokenizer",
+        "tokens": "stages.corpus.tokens:TokenizeCorpus",
+        "pretrain": "stages.training.pretrain:Pretrain",
+        "import": "stages.huggingface.import_model:ImportModel",
+        "moe": "stages.experts.moe:ConvertToExperts",
+        "quantize": "stages.quantization.quantize:Quantize",
+        "evaluate": "stages.evaluation.evaluate:Evaluate",
+        "export": "stages.huggingface.export_model:ExportModel",
+        "deploy": "stages.serving.deploy:Deploy",
+    },
+)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import graph
 from pipelines.store import Store, StoreConfig
 from tests.pipelines import demo
 
@@ -18,7 +17,6 @@ def demo_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     import stages.registry
 
     monkeypatch.setattr(stages.registry, "STAGES", demo.STAGES)
-    monkeypatch.setattr(graph, "STAGES", demo.STAGES)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from stages.base import (
     StageError,
     Stopped,
 )
+from stages.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Style(Config):
 class Make(Stage):
     """Writes a text."""
 
+    version: ClassVar[str] = "1"
+
     text: str = Field("hello", min_length=1, max_length=100)
     times: PositiveInt = 1
     style: Style = Style()
@@ -95,6 +98,7 @@ class Frame(Config):
 class Join(Stage):
     """Joins texts; can wait, fail, ask for resources, or leave a trace of having run."""
 
+    version: ClassVar[str] = "1"
     headline: ClassVar[str | None] = "length"
 
     texts: tuple[Text, ...]
@@ -147,7 +151,9 @@ class Join(Stage):
 
 
 class Count(Stage):
-    """Counts the characters of a text; tells it on a page."""
+    """Counts the characters of a text; shows the count on a page."""
+
+    version: ClassVar[str] = "1"
 
     text: Text
     factor: float = 1.0
@@ -158,7 +164,12 @@ class Count(Stage):
         return Number(ctx.out)
 
 
-STAGES = {"make": f"{__name__}:Make", "join": f"{__name__}:Join", "count": f"{__name__}:Count"}
+STAGES = Registry(
+    "bloomline.demo",
+    "a stage",
+    Stage,
+    {"make": f"{__name__}:Make", "join": f"{__name__}:Join", "count": f"{__name__}:Count"},
+)
 
 
 def six_steps(**fields: Any) -> dict[str, dict[str, Any]]:

@@ -97,8 +97,8 @@ def test_external_content_enters_and_its_path_does_not(tmp_path: Path) -> None:
 
 def test_the_same_in_another_process_with_another_hash_seed() -> None:
     code = (
-        "from tests.pipelines import demo; import stages.registry, pipelines.graph as g;"
-        "g.STAGES = stages.registry.STAGES = demo.STAGES;"
+        "from tests.pipelines import demo; import stages.registry;"
+        "stages.registry.STAGES = demo.STAGES;"
         "from tests.pipelines.test_fingerprint import prints; print(prints(demo.six_steps())['f'])"
     )
     root = Path(__file__).parents[2]

@@ -180,8 +180,8 @@ def test_an_artifact_holds_regular_files_only(store: Store) -> None:
 def test_killed_at_any_moment_there_is_a_whole_artifact_or_none(tmp_path: Path) -> None:
     """A process that commits without pause is killed at random moments; what is found is always whole."""
     code = (
-        "import sys, random; from tests.pipelines import demo; import stages.registry, pipelines.graph as g;"
-        "g.STAGES = stages.registry.STAGES = demo.STAGES\n"
+        "import sys, random; from tests.pipelines import demo; import stages.registry;"
+        "stages.registry.STAGES = demo.STAGES\n"
         "from tests.pipelines.support import put; from pipelines.store import Store, StoreConfig\n"
         "from pipelines.graph import build; from pipelines.plan import make\n"
         f"store = Store(StoreConfig(root={str(tmp_path / 'store')!r})); print('ready', flush=True)\n"

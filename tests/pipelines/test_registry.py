@@ -1,0 +1,293 @@
+"""Stages and configs of a user's own package: how they are found, refused and identified."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+
+from pipelines.errors import ConfigError
+from pipelines.fingerprint import changes, fingerprint, payload
+from pipelines.graph import build
+from pipelines.store.digests import sha256_of
+from stages import registry
+from stages.base import Artifact, Config, Context, Stage, StageError
+from stages.registry import ChosenBy, Registry, RegistryError, find_project, use_project
+
+PYPROJECT = """\
+[tool.bloomline]
+packages = ["my_words"]
+
+[project.entry-points."bloomline.stages"]
+shout = "my_words.stages:Shout"
+pretrain = "my_words.stages:Shout"
+"""
+STAGES = '''\
+from dataclasses import dataclass
+from stages.base import Artifact, Config, Context, Stage
+
+
+@dataclass(frozen=True)
+class Words(Artifact):
+    """Words."""
+
+
+class Loudness(Config):
+    """How loud."""
+
+    marks: int = 1
+
+
+class Shout(Stage):
+    """Shouts."""
+
+    text: str = "hello"
+    loudness: Loudness = Loudness()
+
+    def run(self, ctx: Context) -> Words:
+        (ctx.out / "words.txt").write_text(self.text.upper() + "!" * self.loudness.marks)
+        return Words(ctx.out)
+
+
+class Bare(Stage):
+    """Has no annotation."""
+
+    def run(self, ctx):
+        return None
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project with a package of one stage; whatever is imported from it is forgotten afterwards."""
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    (tmp_path / "my_words").mkdir()
+    (tmp_path / "my_words" / "__init__.py").write_text("")
+    (tmp_path / "my_words" / "stages.py").write_text(STAGES)
+    monkeypatch.setattr(registry, "_project", None)
+    monkeypatch.setattr(registry, "_first_digests", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] in ("my_words", "my_more")]:
+        del sys.modules[name]
+
+
+def refusal(stage: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build("own", {"a": {"stage": stage}})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["shout", "my_words.stages:Shout"])
+def test_a_stage_of_the_project_is_found_by_its_short_name_and_by_its_path(project: Path, name: str) -> None:
+    use_project(find_project(project))
+    step = build("own", {"a": {"stage": name, "text": "hi"}}).steps["a"]
+    assert type(step.stage).__module__ == "my_words.stages"
+    assert step.produces.__name__ == "Words"
+
+
+def test_the_project_is_found_from_a_folder_below_and_not_from_outside_its_repository(project: Path) -> None:
+    below = project / "data" / "raw"
+    below.mkdir(parents=True)
+    assert find_project(below).directory == project
+    assert find_project(below, ["more"]).packages == ("my_words", "more")
+    (below.parent / ".git").mkdir()
+    assert find_project(below) == registry.Project(below)
+
+
+def test_a_package_may_be_in_src_and_comes_after_everything_else(project: Path) -> None:
+    (project / "src").mkdir()
+    (project / "my_words").rename(project / "src" / "my_words")
+    use_project(find_project(project))
+    assert sys.path[-1] == str(project / "src")
+    assert registry.STAGES.load("shout").__name__ == "Shout"
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("shuot", ["'shuot'", "expected the name of a stage", "Did you mean 'shout'?"]),
+        ("pretrain", ["'pretrain' is a name of bloomline itself", "my_words"]),
+        ("my_words.stages:Shuot", ["has no 'Shuot'", "stages.py", "Did you mean 'Shout'?"]),
+        ("my_words.stages:Words", ["is not the class of a stage", "a subclass of stages.base.Stage"]),
+        ("my_words.stages:Bare", ["Bare.run is annotated to return None", "a subclass of Artifact"]),
+        ("my_words.nothing:Shout", ["can't be imported: ModuleNotFoundError: No module named 'my_words.nothing'"]),
+        ("my_verbs.stages:Shout", ["No module named 'my_verbs'", "Add my_verbs to `packages`"]),
+        ("stages.training.pretrain:Pretrain", ["is built in; expected its name, 'pretrain'"]),
+    ],
+)
+def test_a_name_that_stands_for_no_stage_is_refused(project: Path, stage: str, said: list[str]) -> None:
+    use_project(find_project(project))
+    message = refusal(stage)
+    assert message.startswith("steps.a.stage: ")
+    for part in said:
+        assert part in message
+
+
+def test_an_error_in_the_package_is_shown(project: Path) -> None:
+    (project / "my_words" / "stages.py").write_text("raise ValueError('no dictionary')")
+    use_project(find_project(project))
+    assert "'my_words.stages:Shout' can't be imported: ValueError: no dictionary" in refusal("shout")
+
+
+def test_two_packages_must_not_claim_one_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_project(find_project(project))
+    same = EntryPoint("shout", "my_words.stages:Shout", "bloomline.stages")
+    monkeypatch.setattr(registry, "_installed", lambda group: (same,))
+    assert registry.STAGES.load("shout").__name__ == "Shout"  # the project itself, installed
+    other = EntryPoint("shout", "loud_words:Shout", "bloomline.stages")
+    monkeypatch.setattr(registry, "_installed", lambda group: (other,))
+    message = refusal("shout")
+    assert "'shout' is claimed by my_words (my_words.stages:Shout) and by loud_words (loud_words:Shout)" in message
+
+
+@pytest.mark.parametrize(
+    ("package", "said"),
+    [
+        ("stages", "'stages' is a package of bloomline itself"),
+        ("json", "my_words/json is hidden by"),
+        ("my_nothing", "'my_nothing' is not found"),
+        ("no_init", "'no_init' has no __init__.py"),
+    ],
+)
+def test_a_package_that_cannot_be_used_is_refused(project: Path, package: str, said: str) -> None:
+    inner = project / "my_words"
+    for name in ("json", "no_init"):
+        (inner / name).mkdir()
+    (inner / "json" / "__init__.py").write_text("")
+    with pytest.raises(RegistryError) as caught:
+        use_project(registry.Project(inner, (package,)))
+    assert said in str(caught.value)
+
+
+class Chosen(Config):
+    """Base of the configs that are chosen by a name."""
+
+
+class Own(Chosen):
+    """A built-in one."""
+
+    version: ClassVar[str] = "3"
+    kind: Literal["own"] = "own"
+    size: int = 1
+
+
+CHOSEN = Registry("bloomline.chosen", "a thing", Chosen, {"own": f"{__name__}:Own"})
+
+
+@pytest.fixture
+def chosen(project: Path) -> None:
+    with (project / "pyproject.toml").open("a") as file:
+        file.write('\n[project.entry-points."bloomline.chosen"]\ntheirs = "my_words.things:Theirs"\n')
+    (project / "my_words" / "things.py").write_text(
+        "from typing import Literal\n"
+        f"from {__name__} import Chosen\n"
+        "class Theirs(Chosen):\n"
+        "    kind: Literal['theirs'] = 'theirs'\n"
+        "    depth: int = 1\n"
+    )
+    use_project(find_project(project))
+
+
+class Result(Artifact):
+    """Of `Choose`."""
+
+
+class Choose(Stage):
+    """Holds configs that are chosen by a name."""
+
+    version: ClassVar[str] = "1"
+    things: tuple[Annotated[Chosen, ChosenBy(CHOSEN, "kind")], ...] = ()
+    first: Annotated[Chosen, ChosenBy(CHOSEN, "kind")] = Own()
+
+    def run(self, ctx: Context) -> Result:
+        return Result(ctx.out)
+
+
+@pytest.fixture
+def choosing(chosen: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = Registry("bloomline.none", "a stage", Stage, {"choose": f"{__name__}:Choose"})
+    monkeypatch.setattr(registry, "STAGES", stages)
+
+
+@pytest.mark.usefixtures("choosing")
+@pytest.mark.parametrize("kind", ["theirs", "my_words.things:Theirs"])
+def test_a_config_is_chosen_by_name_and_identified_by_the_source_of_its_package(project: Path, kind: str) -> None:
+    step = build("own", {"a": {"stage": "choose", "things": [{"kind": "own"}, {"kind": kind, "depth": 2}]}}).steps["a"]
+    digest = registry.source_digest("my_words")
+    assert payload(step, {}, sha256_of)["fields"] == {
+        "things": [{"kind": "own", "version": "3"}, {"kind": "theirs", "depth": 2, "@source": {"my_words": digest}}]
+    }
+
+
+@pytest.mark.usefixtures("choosing")
+@pytest.mark.parametrize(
+    ("things", "said"),
+    [
+        ([{"kind": "thiers"}], "steps.a.things.0.kind: 'thiers'; expected the name of a thing. Did you mean 'theirs'?"),
+        ([{"size": 2}], "steps.a.things.0.kind: missing; expected the name of a thing."),
+        (
+            [{"kind": "own"}, {"kind": "theirs", "dept": 2}],
+            "steps.a.things.1.dept: unknown field 'dept'; expected a field that exists. Did you mean 'depth'?",
+        ),
+        ([{"kind": "theirs", "depth": "deep"}], "steps.a.things.0.depth: 'deep'; expected "),
+    ],
+)
+def test_a_config_that_is_chosen_by_name_is_refused_with_its_key(things: list[object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("own", {"a": {"stage": "choose", "things": things}})
+    assert said in str(caught.value)
+
+
+@pytest.mark.usefixtures("choosing")
+def test_a_single_config_is_chosen_by_name_too() -> None:
+    with pytest.raises(ConfigError, match=r"steps\.a\.first\.dept: unknown field 'dept'.*'depth'"):
+        build("own", {"a": {"stage": "choose", "first": {"kind": "theirs", "dept": 2}}})
+
+
+def identity(steps: dict[str, object] | None = None) -> dict[str, object]:
+    """The payload of the stage as a new process would compute it."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "my_words"]:
+        del sys.modules[name]
+    registry._first_digests.clear()
+    step = build("own", {"a": {"stage": "shout", **(steps or {})}}).steps["a"]
+    return payload(step, {}, sha256_of)
+
+
+def test_the_source_of_a_package_is_part_of_the_identity(project: Path) -> None:
+    use_project(find_project(project))
+    step = build("own", {"a": {"stage": "shout"}}).steps["a"]
+    before = identity()
+    (project / "my_words" / "__pycache__").mkdir(exist_ok=True)
+    (project / "my_words" / "__pycache__" / "x.pyc").write_text("compiled")
+    assert identity() == before
+    (project / "my_words" / "table.txt").write_text("data that the package reads")
+    after = identity()
+    assert fingerprint(after) != fingerprint(before)
+    assert changes(before, after, step) == ["the source of my_words changed"]
+    assert changes(before, identity({"text": "x"}), step) == ["the source of my_words changed", "text 'hello' -> 'x'"]
+
+
+def test_a_declared_version_takes_the_place_of_the_source_for_the_whole_package(project: Path) -> None:
+    use_project(find_project(project))
+    before = identity()
+    source = project / "my_words" / "stages.py"
+    source.write_text(STAGES.replace('    text: str = "hello"', '    version = "1"\n    text: str = "hello"'))
+    declared = identity({"loudness": {"marks": 3}})
+    assert "@source" not in str(declared)
+    step = build("own", {"a": {"stage": "shout"}}).steps["a"]
+    assert changes(before, identity(), step) == ["my_words is no longer identified by its source"]
+    source.write_text(source.read_text() + "\n# a comment\n")
+    assert identity({"loudness": {"marks": 3}}) == declared
+
+
+def test_source_that_is_edited_after_its_import_is_refused(project: Path) -> None:
+    use_project(find_project(project))
+    step = build("own", {"a": {"stage": "shout"}}).steps["a"]
+    (project / "my_words" / "stages.py").write_text(STAGES + "\n# edited\n")
+    with pytest.raises(StageError, match="The source of my_words changed after this command had imported it"):
+        payload(step, {}, sha256_of)
