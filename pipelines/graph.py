@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
@@ -77,6 +78,25 @@ class Graph:
             if step.name in found:
                 found.update(step.inputs)
         return found
+
+    def packages(self) -> list[Path]:
+        """The users' packages that its steps need wherever they run, and those of the project: a directory each, or a
+        module."""
+        names = {name for step in self.steps.values() for name in _packages_of(step.stage) if name}
+        names |= {name for step in self.steps.values() if (name := registry.package_of(step.produces))}
+        return registry.package_paths([*registry.project_packages(), *sorted(names)])
+
+
+def _packages_of(value: Any) -> set[str | None]:
+    """The package of a config and of every config in its fields; None stands for bloomline's own."""
+    if isinstance(value, BaseModel):
+        inner = [_packages_of(getattr(value, name)) for name in type(value).model_fields]
+        return {registry.package_of(type(value))}.union(*inner)
+    if isinstance(value, Mapping):
+        return set().union(*map(_packages_of, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return set().union(*map(_packages_of, value))
+    return set()
 
 
 def build(name: str, steps: Mapping[str, Any]) -> Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,22 +14,26 @@ from cluster.factory import executor, nodes
 
 
 class Session(AbstractContextManager["Session"]):
-    """At most one open executor."""
+    """At most one open executor.
+
+    `packages` are the users' packages that work on the cluster must be able to import: a directory each, or a module.
+    """
 
     def __init__(self) -> None:
-        self._config: ClusterConfig | None = None
+        self._opened_with: tuple[ClusterConfig, tuple[Path, ...]] | None = None
         self._executor: Executor | None = None
 
-    def nodes(self, config: ClusterConfig) -> Sequence[Node]:
-        """What the cluster has. A remote one is joined to tell; a local one is not started for it."""
-        return self.executor(config).nodes if config.kind == "remote" else nodes(config)
+    def nodes(self, config: ClusterConfig, packages: Sequence[Path]) -> Sequence[Node]:
+        """The nodes of a cluster. A remote cluster is joined to find them; a local one is not started."""
+        return self.executor(config, packages).nodes if config.kind == "remote" else nodes(config)
 
-    def executor(self, config: ClusterConfig) -> Executor:
-        """The executor of a cluster, opened now if it is not open yet. Raises ClusterError if it can't be."""
-        if self._executor is not None and self._config != config:
+    def executor(self, config: ClusterConfig, packages: Sequence[Path]) -> Executor:
+        """The executor of a cluster. It is opened at the first call. Raises ClusterError if that fails."""
+        asked = config, tuple(packages)
+        if self._executor is not None and self._opened_with != asked:
             self.close()
         if self._executor is None:
-            self._executor, self._config = executor(config), config
+            self._executor, self._opened_with = executor(config, packages), asked
         return self._executor
 
     def close(self) -> None:

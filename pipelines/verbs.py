@@ -78,7 +78,8 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
         )
     record, kind = made[-1]
     served = kind(prepared.store.open(record))
-    return session.executor(prepared.composition.settings.cluster).serve_foreground(served.application())
+    executor = session.executor(prepared.composition.settings.cluster, prepared.composition.graph.packages())
+    return executor.serve_foreground(served.application())
 
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:
@@ -90,7 +91,7 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     cluster = composition.settings.cluster
     if not isinstance(cluster, RemoteCluster):
         raise BloomlineError("submit needs a cluster to go to: add cluster=remote cluster.address=http://HOST:8265")
-    return submit_job(cluster, overrides)
+    return submit_job(cluster, overrides, packages=composition.graph.packages())
 
 
 def ui(overrides: list[str], composed: Any, session: Session) -> int:
@@ -112,7 +113,10 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
         raise ConfigError(
             Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in beside
         )
-    made = plan.make(composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster))
+    packages = composition.graph.packages()
+    made = plan.make(
+        composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster, packages)
+    )
     if made.to_run:
         store.expect_writable()
     return Prepared(composition, store, made)
@@ -129,7 +133,7 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
     display = terminal.Display(out)
     state = "failed"
     try:
-        executor = session.executor(settings.cluster)
+        executor = session.executor(settings.cluster, prepared.composition.graph.packages())
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
         summary = runner.run()
         state = summary.state

@@ -21,7 +21,7 @@ import importlib.util
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -110,7 +110,7 @@ def use_project(project: Project) -> None:
             raise RegistryError(f"{name!r} is not found", where)
         if spec.origin is None:
             raise RegistryError(f"{name!r} has no __init__.py", where, "Add an empty one.")
-        if roots and not any(Path(spec.origin).is_relative_to(root) for root in roots):
+        if roots and not _same_code(package_path(name), roots[0]):
             raise RegistryError(f"{roots[0] / name} is hidden by {spec.origin}", where, "Rename the package.")
     _project = project
 
@@ -118,6 +118,12 @@ def use_project(project: Project) -> None:
 def project_packages() -> tuple[str, ...]:
     """The packages of the project in use."""
     return _project.packages if _project else ()
+
+
+def _same_code(package: Path, root: Path) -> bool:
+    """Whether what is imported is the package in the project, or a copy of it, as in a submitted job."""
+    own = root / package.name
+    return own == package or (own.exists() and _digest_of(_files(own, "*.py")) == _digest_of(_files(package, "*.py")))
 
 
 def _is_in(directory: Path, package: str) -> bool:
@@ -213,9 +219,11 @@ class Registry(Generic[Model]):
         if not TARGET.fullmatch(target):
             raise RegistryError(f"{target!r} is the path of no class", "package.module:Class")
         try:
-            if package not in OWN_PACKAGES and package not in _first_digests:
-                _remember_source(package)
+            if package not in OWN_PACKAGES and importlib.util.find_spec(package) is not None:
+                source_digest(package)  # of what is imported now
             module = importlib.import_module(path)
+        except StageError:
+            raise
         except Exception as error:
             unknown = isinstance(error, ModuleNotFoundError) and error.name == package
             remedy = f"Add {package} to `packages` if it is in your project." if unknown else ""
@@ -302,20 +310,29 @@ def code_identity(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def package_path(package: str) -> Path:
-    """The directory of a top-level package that was imported, or the file of a single module."""
-    module = sys.modules[package]
-    folders = list(getattr(module, "__path__", []))
-    return Path(folders[0] if folders else str(module.__file__))
+    """The directory of a top-level package, or the file of a single module. The package need not be imported."""
+    spec = None if package == "__main__" else importlib.util.find_spec(package)
+    folders = list((spec and spec.submodule_search_locations) or [])
+    return Path(folders[0] if folders else (spec and spec.origin) or str(sys.modules[package].__file__))
+
+
+def package_paths(packages: Iterable[str]) -> list[Path]:
+    """The paths of packages, each once, without those that cannot be copied to another machine under their name.
+
+    These are the program itself (`__main__`) and namespace packages, which have no __init__.py.
+    """
+    paths = [package_path(package) for package in dict.fromkeys(packages) if package != "__main__"]
+    return [path for path in paths if path.is_file() or (path / "__init__.py").is_file()]
 
 
 _first_digests: dict[str, str] = {}
 
 
 def source_digest(package: str) -> str:
-    """The SHA-256 of the names and contents of a package's files; compiled and hidden files are left out.
+    """The SHA-256 of the names and contents of a package's files. Compiled and hidden files are left out.
 
-    Raises StageError if they are not what they were when this process imported the package: the code that runs here
-    and the code that a worker would import are then not the same.
+    Raises StageError if the files are not what they were when this process imported the package: the code that runs
+    here and the code that a worker would import are then not the same.
     """
     digest = _digest_of(_files(package_path(package)))
     if _first_digests.setdefault(package, digest) != digest:
@@ -323,24 +340,14 @@ def source_digest(package: str) -> str:
     return digest
 
 
-def _remember_source(package: str) -> None:
-    """Take the digest of a package that is about to be imported."""
-    spec = importlib.util.find_spec(package)
-    folders = list((spec and spec.submodule_search_locations) or [])
-    path = Path(folders[0]) if folders else Path(spec.origin) if spec and spec.origin else None
-    if path is not None and path.exists():
-        _first_digests.setdefault(package, _digest_of(_files(path)))
-
-
-def _files(path: Path) -> tuple[tuple[Path, str, int, int], ...]:
-    """Every source file with its relative name, and its size and change time, by which a digest is remembered."""
+def _files(path: Path, pattern: str = "*") -> tuple[tuple[Path, str, int, int], ...]:
+    """Every file of a package with its relative name, and its size and change time, by which a digest is remembered."""
     found = []
-    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix() if file != path else file.name
-        parts = name.split("/")
+    for file in [path] if path.is_file() else sorted(path.rglob(pattern)):
+        parts = file.relative_to(path).parts or (file.name,)
         if file.is_file() and "__pycache__" not in parts and not any(part.startswith(".") for part in parts):
             stat = file.stat()
-            found.append((file, name, stat.st_size, stat.st_ctime_ns))
+            found.append((file, "/".join(parts), stat.st_size, stat.st_ctime_ns))
     return tuple(found)
 
 

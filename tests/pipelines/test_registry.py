@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -145,6 +146,17 @@ def test_two_packages_must_not_claim_one_name(project: Path, monkeypatch: pytest
     assert "'shout' is claimed by my_words (my_words.stages:Shout) and by loud_words (loud_words:Shout)" in message
 
 
+def test_a_copy_of_a_package_is_as_good_until_it_differs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = project / "copied" / "my_words"
+    shutil.copytree(project / "my_words", copy)
+    monkeypatch.syspath_prepend(str(copy.parent))
+    use_project(find_project(project))
+    assert registry.package_path("my_words") == copy
+    (project / "my_words" / "stages.py").write_text(STAGES + "# newer")
+    with pytest.raises(RegistryError, match="my_words is hidden by"):
+        use_project(find_project(project))
+
+
 @pytest.mark.parametrize(
     ("package", "said"),
     [
@@ -247,6 +259,18 @@ def test_a_config_that_is_chosen_by_name_is_refused_with_its_key(things: list[ob
 def test_a_single_config_is_chosen_by_name_too() -> None:
     with pytest.raises(ConfigError, match=r"steps\.a\.first\.dept: unknown field 'dept'.*'depth'"):
         build("own", {"a": {"stage": "choose", "first": {"kind": "theirs", "dept": 2}}})
+
+
+@pytest.mark.usefixtures("choosing")
+def test_the_packages_of_a_graph_are_those_of_its_configs_and_of_the_project(project: Path) -> None:
+    def packages() -> list[Path]:
+        return build("own", {"a": {"stage": "choose", "things": [{"kind": "my_words.things:Theirs"}]}}).packages()
+
+    tests = Path(__file__).parents[1]  # where the stage is
+    assert packages() == [project / "my_words", tests]
+    (project / "my_more.py").write_text("")
+    use_project(registry.Project(project, ("my_more",)))
+    assert packages() == [project / "my_more.py", project / "my_words", tests]
 
 
 def identity(steps: dict[str, object] | None = None) -> dict[str, object]:
