@@ -15,8 +15,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FrameType
+from pathlib import Path
+from types import FrameType, ModuleType
 
+ROOT = Path(__file__).resolve().parents[1]
+OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")
 USAGE = """\
 usage: bloomline VERB [OVERRIDE ...] [HYDRA FLAG ...]
 
@@ -41,7 +44,8 @@ VERBS: dict[str, Sequence[str]] = {
 
 
 def main() -> None:
-    """The entry point of `bloomline` and of `python -m pipelines.cli`."""
+    """The entry point of `bloomline` (by way of `bloomline.py`) and of `python -m pipelines.cli`."""
+    _import_own_packages_first()
     try:
         _expect_signals()
         code = run(sys.argv[1:])
@@ -52,6 +56,28 @@ def main() -> None:
     # Everything is closed by now, and where the head of a Ray cluster was lost, Ray's core would crash in the
     # interpreter's own end: the exit code is to be ours.
     os._exit(code)
+
+
+def _import_own_packages_first() -> None:
+    """Put our root first on the search path: a `cluster.py` of the user's must not be imported as our `cluster`.
+
+    Ends the process if such a module was imported before.
+    """
+    if sys.path[:1] != [str(ROOT)]:
+        sys.path.insert(0, str(ROOT))
+    for name in OWN_PACKAGES:
+        module = sys.modules.get(name)
+        if module is not None and (found := _location(module)) != ROOT / name:
+            print(f"bloomline can't import its own package {name!r}: {found} was imported before.", file=sys.stderr)
+            print("Rename that file, or take its directory off PYTHONPATH.", file=sys.stderr)
+            sys.exit(2)
+
+
+def _location(module: ModuleType) -> Path | None:
+    """The directory of an imported package, or the file of an imported module."""
+    folders = list(getattr(module, "__path__", []))
+    file = folders[0] if folders else module.__file__
+    return Path(file).resolve() if file else None
 
 
 class Terminated(KeyboardInterrupt):

@@ -26,7 +26,7 @@ from pipelines.tracking.config import TrackingConfig
 from stages.base import Config
 from stages.registry import PACKAGE_NAME, RegistryError, find_project, use_project
 
-CONFIG_MODULE = "conf"
+CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
 TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
 FORCED = "++"  # Hydra: add or override
@@ -93,14 +93,14 @@ def check(composed: Any) -> Composition:
 def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path] | None]:
     """The plain values, and the directories in which Hydra searched for them (None: not only in directories)."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
+    from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     GlobalHydra.instance().clear()
     try:
-        with libyaml(), initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
+        with libyaml(), initialize_config_dir(str(CONFIG_DIRECTORY), version_base=VERSION_BASE):
             composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error
@@ -128,8 +128,6 @@ def _directories(sources: Iterable[tuple[str, str]]) -> list[Path] | None:
     for schema, path in sources:
         if schema == "file":
             found.append(Path(path).absolute())
-        elif (schema, path) == ("pkg", CONFIG_MODULE):
-            found.append(Path(__file__).parent.parent / CONFIG_MODULE)
         elif path and (schema, path) != ("pkg", "hydra.conf") and schema != "structured":
             return None
     return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipelines.config import CONFIG_MODULE, CONFIG_NAME, FORCED, VERSION_BASE, prepare
+from pipelines.config import CONFIG_DIRECTORY, CONFIG_NAME, FORCED, VERSION_BASE, prepare
 from pipelines.errors import tell
 from stages.base import StageError
 
@@ -123,6 +123,6 @@ def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], hydra: An
     before = sys.argv
     sys.argv = ["bloomline", *arguments]
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)(task)()
+        hydra.main(version_base=VERSION_BASE, config_path=str(CONFIG_DIRECTORY), config_name=CONFIG_NAME)(task)()
     finally:
         sys.argv = before
