@@ -23,13 +23,14 @@ from pydantic import ValidationError
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
 from stages.base import Artifact, ArtifactError, Edge, Forecast
 from stages.model.config import DecoderConfig
+from stages.model.parameters import active_parameter_count, parameter_count
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer as LoadedTokenizer
 
     from stages.model.decoder import Decoder
-    from stages.model.tensor_files import TensorFiles
+    from stages.model.safetensors_files import TensorFiles
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "facts.json"
 TEMPLATE = "chat_template.jinja"
@@ -101,28 +102,28 @@ class Checkpoint(Artifact):
         import torch
 
         from stages.model.decoder import Decoder
-        from stages.model.weights import converted
+        from stages.model.decoder_weights import converted
 
         config = self.config
         with torch.device("meta"):
             model = Decoder(config)
-        model.load_state_dict(converted(self.state_dict(), dtype or torch.float32), strict=True, assign=True)
+        model.load_state_dict(converted(self.state_dict(), config, dtype or torch.float32), strict=True, assign=True)
         return model.to(device=device).eval()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Every tensor by its name, checked against the config by name, shape and type."""
-        from stages.model.weights import read_weights
+        from stages.model.decoder_weights import read_weights
 
         return read_weights(self.path / WEIGHTS, self.config)
 
     def open_tensors(self) -> TensorFiles:
         """As `state_dict`, but each tensor is read when it is asked for. A context: the file is closed at its end."""
-        from stages.model.weights import open_weights
+        from stages.model.decoder_weights import open_weights
 
         return open_weights(self.path / WEIGHTS, self.config)
 
     def check(self) -> None:
-        from stages.model.weights import refuse_not_finite
+        from stages.model.decoder_weights import refuse_not_finite
 
         with self.open_tensors() as tensors:
             refuse_not_finite(self.path / WEIGHTS, tensors)
@@ -134,10 +135,10 @@ class Checkpoint(Artifact):
     def describe(self) -> Mapping[str, object]:
         config = self.config
         shape = f"{config.layers} layers, {config.hidden_size} wide, {config.heads} heads"
-        described: dict[str, object] = {"parameters": config.parameters, "shape": shape}
+        described: dict[str, object] = {"parameters": parameter_count(config), "shape": shape}
         if config.experts:
             described["experts per layer"] = list(config.experts.per_layer)
-            described["active parameters"] = config.active_parameters
+            described["active parameters"] = active_parameter_count(config)
         described["weights"] = config.quantization or self._stored_types()
         described["bytes"] = (self.path / WEIGHTS).stat().st_size
         return described | dict(self.facts)
@@ -154,7 +155,7 @@ class Checkpoint(Artifact):
         """Write a checkpoint into the directory `path` (made if need be). `weights`: a model or its state dict."""
         import torch
 
-        from stages.model.weights import write_weights
+        from stages.model.decoder_weights import write_weights
 
         state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
         path.mkdir(parents=True, exist_ok=True)
@@ -180,7 +181,7 @@ class Checkpoint(Artifact):
 
     def _stored_types(self) -> str:
         with self.open_tensors() as tensors:
-            found = {str(entry.dtype).removeprefix("torch.") for entry in tensors.entries.values()}
+            found = {str(entry.dtype).removeprefix("torch.") for entry in tensors.headers.values()}
         return ", ".join(sorted(found))
 
     def _text(self, name: str) -> str:

@@ -1,7 +1,7 @@
 """The samples of a split of a token dataset: fixed windows, each with the token that follows it.
 
-Sample k of a split is the tokens k * L to (k + 1) * L and the next one, where L is `sequence_length`. All samples
-together predict every token of the split once, except the first token and the incomplete window at the end.
+Sample k of a split is its tokens [k * L, (k + 1) * L) and the next one, where L is `sequence_length`. All samples
+together predict every token of the split once, except the first token and those of an incomplete window at the end.
 """
 
 from __future__ import annotations
@@ -14,25 +14,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.artifacts.data_order import shuffled
+from stages.artifacts.sample_order import shuffled
 
 Batch = tuple[Tensor, Tensor, Tensor]  # inputs, targets, document numbers: each [samples, sequence_length], int64
 
 
 class Windows:
-    """The samples of one split. `tokens` is anything that slices to an array of token ids, a memory map say."""
+    """The samples of one split.
+
+    tokens: anything that slices to an array of token ids, for example a memory map.
+    length: tokens of the split.
+    end_of_text: the id of the token after each document.
+    """
 
     def __init__(self, tokens: Any, length: int, sequence_length: int, end_of_text: int) -> None:
         self.tokens = tokens
         self.sequence_length = sequence_length
         self.end_of_text = end_of_text
         self.count = max(length - 1, 0) // sequence_length
-        self.seconds = 0.0  # spent on batches so far
+        self.seconds = 0.0  # spent in `batch` so far
 
     def batch(self, samples: Sequence[int]) -> Batch:
-        """Inputs, targets and document numbers, each [samples, sequence_length] of int64.
+        """Inputs, targets and document numbers of the samples with these indices (0 <= index < `count`), each
+        [samples, sequence_length] int64.
 
-        Document numbers tell packed documents apart: they count ends of text before a token, within its sample.
+        The document number of a token counts the ends of text before it within its sample, so it differs between
+        packed documents.
         """
         began = time.perf_counter()
         length = self.sequence_length
@@ -45,5 +52,5 @@ class Windows:
         return batch
 
     def shuffled_batch(self, numbers: Sequence[int], seed: int) -> Batch:
-        """The batch of global sample numbers: epoch after epoch, each in an order of its own."""
+        """The batch of global sample numbers (>= 0). Each epoch of `count` numbers has its own order."""
         return self.batch([shuffled(number, self.count, seed) for number in numbers])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tokenizers import Tokenizer as LoadedTokenizer
 
-from stages.artifacts.evaluation import Completion
+from stages.artifacts.evaluation_report import Completion
 from stages.model.cache import KeyValueCache
 from stages.model.decoder import Decoder
 

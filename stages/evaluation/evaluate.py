@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from stages.artifacts.checkpoint import Checkpoint, known_config
 from stages.artifacts.corpus import Corpus
-from stages.artifacts.evaluation import REPORT, Bits, Completion, EvalReport, EvalResults, EvaluationForecast
+from stages.artifacts.evaluation_report import REPORT, Bits, Completion, EvalReport, EvalResults, EvaluationForecast
 from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageError, Stopped
 from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, weight_bytes
 

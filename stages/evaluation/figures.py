@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from stages.artifacts.evaluation import EvalResults
+from stages.artifacts.evaluation_report import EvalResults
 
 CODERS = {
     "model": ("model", "#2f5f8f"),

@@ -19,6 +19,7 @@ from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, expert_config
 from stages.model.footprint import RUNTIME_BYTES, forward_bytes, weight_bytes
+from stages.model.parameters import parameter_count
 from stages.training import memory
 from stages.training.recipe import Recipe, Training
 from stages.training.task import Loss, Task
@@ -77,7 +78,7 @@ class ConvertToExperts(Stage, Training):
 
         dense = self.model.load()
         config = self._converted(dense.config)
-        facts = {"converted_from": dict(self.model.facts), "parameters_before": dense.config.parameters}
+        facts = {"converted_from": dict(self.model.facts), "parameters_before": parameter_count(dense.config)}
         converted = Checkpoint.save(
             ctx.scratch / "converted",
             upcycle(dense.state_dict(), dense.config, config, self.seed),
@@ -87,7 +88,7 @@ class ConvertToExperts(Stage, Training):
         )
         before = converted.load()
         difference = self._check_parity(dense, before)
-        ctx.metrics({"conversion_logit_difference": difference, "parameters": config.parameters})
+        ctx.metrics({"conversion_logit_difference": difference, "parameters": parameter_count(config)})
         ctx.note(f"converted logits equal the dense model's: largest difference {difference:.2g}")
         loads_before = measure_loads(before, self._held_out(self.validation_samples))
         ctx.metrics(load_metrics(loads_before), step=0)
@@ -123,7 +124,7 @@ class ConvertToExperts(Stage, Training):
         return tuple(of_layer.get(layer, 0) for layer in range(layers))
 
     def _held_out(self, samples: int) -> Sequence[Batch]:
-        from stages.artifacts.held_out import held_out_batches
+        from stages.artifacts.held_out_loss import held_out_batches
 
         return list(held_out_batches(self.tokens, self.sequence_length, samples))
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from stages.model.config import DecoderConfig
 from stages.model.initialise import initial_values
-from stages.model.shapes import tensor_shapes
-from stages.model.transfer import Transfer
+from stages.model.parameters import parameter_shapes
+from stages.model.tensor_transfer import TensorTransfer
 
 FIRST, SECOND = ("dense_h_to_4h", "dense_gate"), "dense_4h_to_h"
 
@@ -30,8 +30,8 @@ def upcycle(state: Mapping[str, Tensor], dense: DecoderConfig, target: DecoderCo
     Raises StageError if any tensor of either model is left over.
     """
     written: dict[str, Tensor] = {}
-    transfer = Transfer(state, tensor_shapes(target), written.__setitem__)
-    for name in tensor_shapes(dense):
+    transfer = TensorTransfer(state, parameter_shapes(target), written.__setitem__)
+    for name in parameter_shapes(dense):
         layer, part = _feed_forward_part(name)
         value = transfer.take(name)
         if layer is None or not target.experts_of(layer):
@@ -66,7 +66,7 @@ def _cut(part: str, value: Tensor, pieces: int) -> Tensor:
     return value.expand(pieces, *value.shape)
 
 
-def _put_gates(transfer: Transfer, target: DecoderConfig, layer: int, pieces: int, seed: int) -> None:
+def _put_gates(transfer: TensorTransfer, target: DecoderConfig, layer: int, pieces: int, seed: int) -> None:
     prefix = f"blocks.{layer}.mlp"
     copies = target.experts_of(layer) // pieces
     gate = initial_values(target, seed, f"{prefix}.gate.weight", 0, copies * target.hidden_size)

@@ -13,12 +13,12 @@ from pydantic import Field, PositiveInt, StringConstraints
 
 from stages.artifacts.checkpoint import TEMPLATE, Checkpoint
 from stages.artifacts.corpus import Corpus
-from stages.artifacts.evaluation import EvalReport, EvaluationForecast
+from stages.artifacts.evaluation_report import EvalReport, EvaluationForecast
 from stages.base import Context, Edge, Stage, StageError, Stopped
-from stages.huggingface import directory
-from stages.huggingface.card import Card, card_text
-from stages.huggingface.exported_model import CARD, HuggingFaceModel
+from stages.huggingface import model_directory
 from stages.huggingface.families import write_config
+from stages.huggingface.huggingface_model import CARD, HuggingFaceModel
+from stages.huggingface.model_card import Card, card_text
 
 # What the Hub takes for a licence, a language or a tag.
 _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=100)]
@@ -54,7 +54,7 @@ class ExportModel(Stage):
             )
 
     def run(self, ctx: Context) -> HuggingFaceModel:
-        from stages.huggingface.writing import write_tensors, write_tokenizer
+        from stages.huggingface.export_files import write_tensors, write_tokenizer
 
         config = self.model.config
         family, values = write_config(config)
@@ -68,7 +68,7 @@ class ExportModel(Stage):
             written = write_tensors(ctx.out, family, config, tensors, self.max_shard_bytes, moved)
         values |= {"dtype": written.dtype, "use_cache": True}
         ids = {name: values[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        for name, content in ((directory.CONFIG, values), ("generation_config.json", ids)):
+        for name, content in ((model_directory.CONFIG, values), ("generation_config.json", ids)):
             (ctx.out / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         write_tokenizer(ctx.out, self.model.tokenizer_path, self.model.tokenizer(), config)
         if (template := self.model.chat_template) is not None:

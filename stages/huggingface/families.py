@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.base import StageError
-from stages.huggingface.configs import Bloom, FamilyConfig, Llama, Opt
+from stages.huggingface.family_configs import Bloom, FamilyConfig, Llama, Opt
 from stages.model.config import DecoderConfig
-from stages.model.shapes import tensor_shapes
+from stages.model.parameters import parameter_shapes
 
 HEAD = "lm_head"
 
@@ -34,7 +34,7 @@ class Family:
     def names(self, config: DecoderConfig) -> dict[str, tuple[str, ...]]:
         """Every tensor of the decoder -> the names of the one or three tensors that it is in this family."""
         found = {}
-        for name in tensor_shapes(config):
+        for name in parameter_shapes(config):
             module, _, kind = name.rpartition(".")
             fields = module.split(".", 2)
             row, layer = (f"blocks.{{}}.{fields[2]}", fields[1]) if fields[0] == "blocks" else (module, "")

@@ -18,9 +18,10 @@ from pydantic import field_validator
 from stages.artifacts.checkpoint import WEIGHTS, Checkpoint, CheckpointForecast
 from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Context, External, Stage, StageError, Stopped
-from stages.huggingface import directory
+from stages.huggingface import model_directory
 from stages.huggingface.families import read_config
-from stages.huggingface.tokens import read_token_facts, token_files
+from stages.huggingface.special_tokens import read_token_facts, token_files
+from stages.model.parameters import parameter_count
 
 _REMEDY = "a model and a tokenizer of `transformers` write all that is needed with save_pretrained(DIRECTORY)"
 
@@ -43,12 +44,12 @@ class HuggingFaceDirectory(External):
         """What is read. Raises StageError if there is no model, or its weights are pickled."""
         if not self.directory.is_dir():
             raise StageError(f"source.path: there is no directory {self.path}; give that of a model to import")
-        index = self.directory / directory.INDEX
+        index = self.directory / model_directory.INDEX
         return [
-            self.directory / directory.CONFIG,
+            self.directory / model_directory.CONFIG,
             *([index] if index.is_file() else []),
-            *directory.weight_files(self.directory),
-            self.directory / directory.TOKENIZER,
+            *model_directory.weight_files(self.directory),
+            self.directory / model_directory.TOKENIZER,
             *token_files(self.directory),
         ]
 
@@ -69,26 +70,26 @@ class ImportModel(Stage):
     source: HuggingFaceDirectory
 
     def forecast(self) -> CheckpointForecast | None:
-        source = self.source.directory / directory.CONFIG
+        source = self.source.directory / model_directory.CONFIG
         try:
-            _, config = read_config(directory.read_json(source, directory.CONFIG_LIMIT_BYTES), str(source))
+            _, config = read_config(model_directory.read_json(source, model_directory.CONFIG_LIMIT_BYTES), str(source))
         except StageError:  # `run` reports it; or the files of the tokenizer complete it
             return None
         return CheckpointForecast(config=config)
 
     def run(self, ctx: Context) -> Checkpoint:
-        from stages.huggingface.conversion import import_tensors, imported_entries
-        from stages.model.tensor_files import TensorWriter
+        from stages.huggingface.tensor_conversion import import_tensors, imported_entries
+        from stages.model.safetensors_files import TensorWriter
 
         self.source.files()
         source = self.source.directory
-        values = directory.read_json(source / directory.CONFIG, directory.CONFIG_LIMIT_BYTES)
+        values = model_directory.read_json(source / model_directory.CONFIG, model_directory.CONFIG_LIMIT_BYTES)
         tokens = read_token_facts(source, Tokenizer(source).load())
         for disagreement in tokens.disagreements(values):
             ctx.note(disagreement)
-        family, config = read_config(tokens.completed(values), str(source / directory.CONFIG))
-        with directory.open_tensors(source) as tensors:
-            entries = imported_entries(family, config, tensors.entries)
+        family, config = read_config(tokens.completed(values), str(source / model_directory.CONFIG))
+        with model_directory.open_tensors(source) as tensors:
+            entries = imported_entries(family, config, tensors.headers)
             writer, done = TensorWriter(ctx.out / WEIGHTS, entries), 0
 
             def write(name: str, tensor) -> None:  # type: ignore[no-untyped-def]
@@ -100,9 +101,9 @@ class ImportModel(Stage):
                 ctx.progress(done, len(entries), "tensors")
 
             with writer:
-                import_tensors(family, config, tensors, tensors.entries, write)
+                import_tensors(family, config, tensors, tensors.headers, write)
             types = sorted({str(entry.dtype).removeprefix("torch.") for entry in entries.values()})
             facts = {"imported_from": family.name, "source_tensors": len(tensors), "stored_as": ", ".join(types)}
-        ctx.metrics({"parameters": config.parameters, "tensors": len(entries)})
+        ctx.metrics({"parameters": parameter_count(config), "tensors": len(entries)})
         ctx.note(f"{family.name}: {facts['source_tensors']} tensors read, {len(entries)} written, {facts['stored_as']}")
-        return Checkpoint.complete(ctx.out, config, source / directory.TOKENIZER, facts, tokens.chat_template)
+        return Checkpoint.complete(ctx.out, config, source / model_directory.TOKENIZER, facts, tokens.chat_template)

@@ -1,41 +1,41 @@
-"""Quantization: a model's matrices stored and computed with in int8, held to a limit on what that may cost.
+"""Quantization of a trained model, with a limit on the loss that it may cost.
 
-Perplexity on held-out documents is measured before and after, after on the files that were written. If the loss rises
-by more than the limit, the step fails and leaves nothing.
+The loss on held-out documents is measured before and after, the latter on the files that were written. If it rises by
+more than the limit, the step fails and leaves nothing.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from stages.artifacts.checkpoint import WEIGHTS, Checkpoint, CheckpointForecast, known_config
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage, StageError
-from stages.model.config import DecoderConfig
+from stages.model.config import DecoderConfig, QuantizationName
 from stages.model.footprint import BATCH_SAMPLES, RUNTIME_BYTES, forward_bytes, weight_bytes
+from stages.model.perplexity import perplexity
 
 
 class Quantize(Stage):
-    """A model's matrices in int8. Reads Checkpoint and TokenDataset, leaves Checkpoint."""
+    """Quantizes the matrices of a model. Reads Checkpoint and TokenDataset, produces Checkpoint."""
 
     headline: ClassVar[str] = "perplexity_increase"
 
     model: Checkpoint
     tokens: TokenDataset
-    scheme: Literal["int8"] = Field("int8", description="symmetric, a scale for each row; activations by token")
-    max_loss_increase: NonNegativeFloat = Field(0.02, description="nats per held-out token; more fails the step")
+    scheme: QuantizationName = Field("int8", description="int8: symmetric, one scale per row; activations by token")
+    max_loss_increase: NonNegativeFloat = Field(0.02, description="nats per held-out token; the step fails above it")
     sequence_length: PositiveInt = Field(256, description="tokens of one held-out sample")
-    held_out_samples: PositiveInt = Field(128, description="spread evenly over the validation split")
+    held_out_samples: PositiveInt = Field(128, description="samples, spread evenly over the validation split")
 
     def demand(self) -> Demand:
         config = known_config(self.model)
         if config is None:
             return Demand()
-        quantized = self._quantized(config)
         measuring = weight_bytes(config) + forward_bytes(config, BATCH_SAMPLES, self.sequence_length)
-        quantizing = weight_bytes(config) + weight_bytes(quantized)
+        quantizing = weight_bytes(config) + weight_bytes(self._quantized(config))
         return Demand(task=Resources(memory_bytes=RUNTIME_BYTES + max(measuring, quantizing)))
 
     def forecast(self) -> CheckpointForecast | None:
@@ -46,8 +46,8 @@ class Quantize(Stage):
         return config.model_copy(update={"quantization": self.scheme})
 
     def run(self, ctx: Context) -> Checkpoint:
-        from stages.artifacts.held_out import held_out_loss, perplexity
-        from stages.quantization.quantize_state import quantize_state
+        from stages.artifacts.held_out_loss import held_out_loss
+        from stages.quantization.state_dict import quantize_state_dict
 
         done = 0
 
@@ -60,7 +60,7 @@ class Quantize(Stage):
             return held_out_loss(model.load(), self.tokens, self.sequence_length, self.held_out_samples, advance)
 
         before = loss_of(self.model)
-        state, config = quantize_state(self.model.state_dict(), self.model.config)
+        state, config = quantize_state_dict(self.model.state_dict(), self.model.config, self.scheme)
         facts = {"quantized_from": dict(self.model.facts), "held_out_loss_before": before}
         quantized = Checkpoint.save(ctx.scratch / "quantized", state, config, self.model.tokenizer_path, facts)
         after = loss_of(quantized)
@@ -82,8 +82,8 @@ class Quantize(Stage):
         )
         if not after - before <= self.max_loss_increase:
             raise StageError(
-                f"quantized to {self.scheme}, the held-out loss rises by {after - before:.4f} nats per token, from "
-                f"{before:.4f} to {after:.4f}; max_loss_increase allows {self.max_loss_increase}. Raise it if that is "
-                "acceptable, or leave the model as it is"
+                f"quantization to {self.scheme} raises the held-out loss by {after - before:.4f} nats per token, from "
+                f"{before:.4f} to {after:.4f}, but max_loss_increase allows {self.max_loss_increase}. Raise the limit "
+                "if this loss is acceptable, or use the model as it is"
             )
         return Checkpoint.save(ctx.out, state, config, self.model.tokenizer_path, facts | {"held_out_loss": after})

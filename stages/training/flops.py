@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from stages.model.config import DecoderConfig
+from stages.model.parameters import multiplied_parameter_count
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ def flops_per_target(config: DecoderConfig, sequence_length: int, *, recompute: 
     """
     head = 2 * config.vocab_size * config.hidden_size
     attention = 4 * config.layers * config.heads * config.head_size * sequence_length
-    blocks = 2 * config.multiplied_parameters - head + attention
+    blocks = 2 * multiplied_parameter_count(config) - head + attention
     return float((4 if recompute else 3) * blocks + 3 * head)
 
 

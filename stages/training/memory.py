@@ -14,7 +14,7 @@ from functools import cache
 from stages.base import Demand, Resources
 from stages.model.config import DecoderConfig
 from stages.model.footprint import RUNTIME_BYTES
-from stages.model.shapes import tensor_shapes
+from stages.model.parameters import parameter_shapes
 from stages.training.activations import activations
 from stages.training.layout import Group, arrange
 from stages.training.peak import Setting, collection, most_gradients, step_peak
@@ -178,7 +178,7 @@ def cheaper_settings(execution: Training) -> Iterator[dict[str, object]]:
 @cache
 def groups_of(model: DecoderConfig) -> list[Group]:
     """The groups that a decoder's parameters will lie in."""
-    shapes = tensor_shapes(model)
+    shapes = parameter_shapes(model)
     blocks: list[list[str]] = [[] for _ in range(model.layers)]
     for name in shapes:
         if name.startswith("blocks."):

@@ -43,7 +43,7 @@ class Task:
     """A model and what to train it on. Must be the same on every rank, to the bit.
 
     `loss(model, samples)` is called with global sample numbers 0, 1, 2, ... (micro-batches of `micro_batch_size`); it
-    maps them to data itself (`stages.artifacts.data_order.shuffled`), and must depend on nothing else: no dropout, no
+    maps them to data itself (`stages.artifacts.sample_order.shuffled`), and must depend on nothing else: no dropout, no
     state.
     It goes through the model once: what it needs of it comes from one pass.
     """

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.corpus import Corpus
-from stages.artifacts.evaluation import REPORT, Bits, EvalReport
+from stages.artifacts.evaluation_report import REPORT, Bits, EvalReport
 from stages.base import ArtifactError, StageError
 from stages.evaluation.evaluate import Evaluate, verdict
 from stages.model.config import ExpertsConfig
-from stages.quantization.quantize_state import quantize_state
+from stages.quantization.state_dict import quantize_state_dict
 from tests.stages.corpus.examples import ingest, prose, small_corpus, source, write_lines
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.support import RecordingContext, run_stage
@@ -108,7 +108,7 @@ def test_measures_quantized_mixtures_of_experts(corpus: Corpus, tmp_path: Path) 
     config = small_config(vocab_size=VOCABULARY, context_length=64, experts=experts, initial_deviation=0.05)
     tokenizer = byte_tokenizer(tmp_path / "tokenizer.json")
     model = Checkpoint.save(tmp_path / "model", small_model(config), config, tokenizer, {})
-    int8 = Checkpoint.save(tmp_path / "int8", *quantize_state(model.state_dict(), config), tokenizer, {})
+    int8 = Checkpoint.save(tmp_path / "int8", *quantize_state_dict(model.state_dict(), config, "int8"), tokenizer, {})
     full, small = (
         evaluate(corpus, one, tmp_path / name, documents_per_source=2, document_bytes=300)[0].results.total
         for name, one in (("of_model", model), ("of_int8", int8))

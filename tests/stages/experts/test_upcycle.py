@@ -9,7 +9,7 @@ from stages.base import StageError
 from stages.experts.upcycle import upcycle
 from stages.model.config import expert_config
 from stages.model.decoder import Decoder
-from stages.model.transfer import Transfer
+from stages.model.tensor_transfer import TensorTransfer
 from tests.stages.model.models import random_tokens, shaped, small_model
 
 DENSE = small_model()
@@ -86,7 +86,7 @@ def test_a_lost_tensor_is_an_error() -> None:
 def test_transfer_counts() -> None:
     written: dict = {}
     source, target = {"a": torch.zeros(2), "b": torch.zeros(3)}, {"x": (2,), "y": (3,)}
-    transfer = Transfer(source, target, written.__setitem__)
+    transfer = TensorTransfer(source, target, written.__setitem__)
     value = transfer.take("a")
     with pytest.raises(StageError, match="used already"):
         transfer.take("a")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.huggingface.export_model import ExportModel
-from stages.huggingface.exported_model import HuggingFaceModel
+from stages.huggingface.huggingface_model import HuggingFaceModel
 from stages.huggingface.import_model import ImportModel
 from tests.stages.model.models import byte_tokenizer, shaped, small_model
 from tests.support import run_stage

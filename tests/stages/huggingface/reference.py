@@ -8,8 +8,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from stages.huggingface.conversion import export_tensors
 from stages.huggingface.families import write_config
+from stages.huggingface.tensor_conversion import export_tensors
 from stages.model.decoder import Decoder
 
 

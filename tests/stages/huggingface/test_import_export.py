@@ -17,14 +17,14 @@ from pipelines.errors import ConfigError
 from pipelines.graph import build
 from pipelines.store.digests import sha256_of
 from stages.artifacts.checkpoint import Checkpoint
-from stages.artifacts.evaluation import Bits, EvalReport, EvalResults
+from stages.artifacts.evaluation_report import Bits, EvalReport, EvalResults
 from stages.base import StageError
 from stages.huggingface.export_model import ExportModel
 from stages.huggingface.families import write_config
 from stages.huggingface.import_model import HuggingFaceDirectory, ImportModel
 from stages.model.config import ExpertsConfig
-from stages.model.tensor_files import TensorFiles
-from stages.quantization.quantize_state import quantize_state
+from stages.model.safetensors_files import TensorFiles
+from stages.quantization.state_dict import quantize_state_dict
 from tests.stages.corpus.examples import small_corpus
 from tests.stages.huggingface.examples import (
     add_tensors,
@@ -139,7 +139,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_has_no_family_is_not_exported(tmp_path: Path) -> None:
     model = checkpoint(tmp_path)
-    state, config = quantize_state(model.state_dict(), model.config)
+    state, config = quantize_state_dict(model.state_dict(), model.config, "int8")
     int8 = Checkpoint.save(tmp_path / "int8", state, config, model.tokenizer_path, {})
     with pytest.raises(StageError, match="a quantized model has no form in these families: export the dense"):
         exported(tmp_path / "1", int8)

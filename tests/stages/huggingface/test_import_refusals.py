@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.base import ArtifactError, StageError
-from stages.huggingface.exported_model import HuggingFaceModel
 from stages.huggingface.families import FAMILIES as TABLE
 from stages.huggingface.families import read_config, write_config
+from stages.huggingface.huggingface_model import HuggingFaceModel
 from tests.stages.huggingface.examples import add_tensors, alter, checkpoint, exported, imported
 from tests.stages.model.models import FAMILIES, shaped
 

@@ -9,7 +9,7 @@ from stages.inference.metrics import Metrics
 from stages.inference.sampling import Sampling
 from stages.model.config import ExpertsConfig
 from stages.model.decoder import Decoder
-from stages.quantization.quantize_state import quantize_state
+from stages.quantization.state_dict import quantize_state_dict
 from tests.stages.model.models import random_tokens, shaped, small_config, small_model
 
 TABLE = [bytes([index % 256]) for index in range(300)]
@@ -34,7 +34,7 @@ def model(request):
     plain = small_model(MODELS[request.param])
     if not request.param.startswith("quantized"):
         return plain
-    state, config = quantize_state(plain.state_dict(), plain.config)
+    state, config = quantize_state_dict(plain.state_dict(), plain.config, "int8")
     model = Decoder(config)
     model.load_state_dict(state, assign=True)
     return model.eval()

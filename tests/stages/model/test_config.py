@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
-from stages.model.shapes import tensor_shapes
-from stages.model.weights import expected_tensors
+from stages.model.decoder_weights import expected_tensors
+from stages.model.parameters import active_parameter_count, parameter_count, parameter_shapes
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
 PUBLISHED = {
@@ -42,7 +42,7 @@ ROUNDED = {
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_published_sizes(size: str) -> None:
     config = DecoderConfig.model_validate(OmegaConf.to_container(OmegaConf.load(CONF / f"{size}.yaml")))
-    assert config.parameters == config.active_parameters == PUBLISHED[size]
+    assert parameter_count(config) == active_parameter_count(config) == PUBLISHED[size]
     tensors = expected_tensors(config)
     assert sum(tensor.numel() for tensor in tensors.values()) == PUBLISHED[size]
     assert all(tensor.is_meta for tensor in tensors.values())
@@ -51,7 +51,7 @@ def test_published_sizes(size: str) -> None:
 @pytest.mark.parametrize("size", ROUNDED)
 def test_published_sizes_of_palm(size: str) -> None:
     config = DecoderConfig.model_validate(OmegaConf.to_container(OmegaConf.load(CONF / f"{size}.yaml")))
-    assert config.parameters / 1e9 == pytest.approx(ROUNDED[size], abs=0.01)
+    assert parameter_count(config) / 1e9 == pytest.approx(ROUNDED[size], abs=0.01)
 
 
 @given(st.data())
@@ -77,11 +77,11 @@ def test_shapes_are_those_of_the_model(data: st.DataObject) -> None:
         context_length=16,
         experts=data.draw(st.sampled_from([None, experts])),
     )
-    shapes = tensor_shapes(config)
+    shapes = parameter_shapes(config)
     with torch.device("meta"):
         model = Decoder(config)
     assert [(name, tuple(p.shape)) for name, p in model.named_parameters()] == list(shapes.items())
-    assert config.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert parameter_count(config) == sum(parameter.numel() for parameter in model.parameters())
     quantized = expected_tensors(config.model_copy(update={"quantization": "int8"}))
     assert {name: tuple(tensor.shape) for name, tensor in quantized.items() if not name.endswith("scale")} == shapes
     matrices = {name for name, tensor in quantized.items() if tensor.dtype == torch.int8}
@@ -108,8 +108,8 @@ def test_parameters_of_published_mixtures(
 ) -> None:
     experts = ExpertsConfig(per_layer=tuple(counts), residual=residual)
     config = DecoderConfig(vocab_size=51_200, hidden_size=hidden, layers=layers, heads=16, experts=experts)
-    assert config.parameters / 1e9 == pytest.approx(billions, rel=1e-3)
-    assert config.active_parameters < config.parameters / 2
+    assert parameter_count(config) / 1e9 == pytest.approx(billions, rel=1e-3)
+    assert active_parameter_count(config) < parameter_count(config) / 2
 
 
 def test_json_round_trip() -> None:
@@ -124,9 +124,9 @@ def test_json_round_trip() -> None:
         ({"heads": 7}, "not a multiple of heads 7"),
         ({"layers": 0}, "layers"),
         ({"key_value_heads": 4}, "not a multiple of key_value_heads 4"),
-        ({"attention_head_size": 7, "position": "rotary"}, "turns pairs of numbers, but a head has 7"),
-        ({"position_offset": 2}, "position_offset means something with position: learned only"),
-        ({"rotary_base": 5e5}, "rotary_base means something with position: rotary only"),
+        ({"attention_head_size": 7, "position": "rotary"}, "needs an even head size, but a head has 7"),
+        ({"position_offset": 2}, "position_offset needs position: learned"),
+        ({"rotary_base": 5e5}, "rotary_base needs position: rotary"),
         ({"position": "rotary", "rotary_scaling": {"kind": "yarn", "factor": 2}}, "'linear' or 'llama3'"),
         (
             {"position": "rotary", "rotary_scaling": {"kind": "llama3", "factor": 2, "low_frequency_factor": 4}},
@@ -134,7 +134,7 @@ def test_json_round_trip() -> None:
         ),
         ({"hiden_size": 4}, "hiden_size"),
         ({"experts": {"per_layer": [0, 0]}}, "no layer with experts"),
-        ({"experts": {"per_layer": [4]}}, "names 1 layers, the model has 2"),
+        ({"experts": {"per_layer": [4]}}, "lists 1 layers, but the model has 2"),
         ({"experts": {"per_layer": [0, 4], "top_k": 5}}, "only 4 experts"),
     ],
 )

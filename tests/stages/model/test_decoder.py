@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.huggingface.conversion import export_tensors
 from stages.huggingface.families import write_config
+from stages.huggingface.tensor_conversion import export_tensors
 from stages.model import alibi, rotary
 from stages.model.decoder import Decoder
 from tests.stages.huggingface.reference import greedy, reference

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from stages.model.cache import KeyValueCache
 from stages.model.config import ExpertsConfig
 from stages.model.feed_forward import MixtureOfExperts, Routing
+from stages.model.parameters import parameter_count
 from tests.stages.model.models import random_tokens, small_config, small_model
 
 
@@ -121,4 +122,4 @@ def test_parameters_are_as_many_as_the_config_says() -> None:
         ExpertsConfig(per_layer=(3, 4), feed_forward_size=10),
     ):
         model = small_model(small_config(experts=experts))
-        assert sum(p.numel() for p in model.parameters()) == model.config.parameters
+        assert sum(p.numel() for p in model.parameters()) == parameter_count(model.config)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.artifacts import data_order
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
+from stages.model.parameters import parameter_count
 from stages.parallel.collectives import Collectives, sum_of_squares
 from stages.training import buffers, flops, layout, memory, peak
 from stages.training.gradients import Flight
@@ -82,25 +82,6 @@ def test_a_ramped_batch_is_warmed_up_and_decayed_over_samples(schedule: str) -> 
 def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Recipe(**fields)
-
-
-# -- the order of the data
-
-
-@given(size=st.integers(1, 500), seed=st.integers(0, 2**70), epoch=st.integers(0, 10**9))
-def test_an_epoch_visits_every_sample_once(size: int, seed: int, epoch: int) -> None:
-    assert sorted(data_order.shuffled(epoch * size + n, size, seed) for n in range(size)) == list(range(size))
-
-
-def test_orders_differ_between_epochs_and_seeds_and_look_random() -> None:
-    size = 1000
-    first, second = ([data_order.shuffled(n + start, size, 1) for n in range(size)] for start in (0, size))
-    other = [data_order.shuffled(n, size, 2) for n in range(size)]
-    for left, right in itertools.combinations([first, second, other, list(range(size))], 2):
-        assert sum(a == b for a, b in zip(left, right, strict=True)) < 12  # 1 expected in a random permutation
-    # Neighbours end far apart: a third of the size is expected of a random permutation.
-    distance = sum(abs(a - b) for a, b in itertools.pairwise(first)) / size
-    assert 0.28 * size < distance < 0.39 * size
 
 
 # -- the layout of groups
@@ -272,7 +253,7 @@ def test_the_planner_lays_a_decoder_out_as_training_does(shape: str) -> None:
 def test_the_planner_counts_every_expert() -> None:
     experts = ExpertsConfig(per_layer=(0, 4), residual=True)
     config = DecoderConfig(vocab_size=1000, hidden_size=64, layers=2, heads=4, experts=experts)
-    assert sum(group.numel for group in memory.groups_of(config)) == config.parameters
+    assert sum(group.numel for group in memory.groups_of(config)) == parameter_count(config)
 
 
 def test_higher_stages_and_recomputing_need_less() -> None:

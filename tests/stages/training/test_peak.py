@@ -18,6 +18,7 @@ from stages.base import Rank
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
 from stages.model.initialise import initial_values
+from stages.model.parameters import parameter_count
 from stages.parallel.collectives import Collectives, joined
 from stages.training import memory, meters
 from stages.training.language_modelling import next_token_loss
@@ -149,7 +150,7 @@ def test_the_bound_of_the_largest_bloom_is_told_at_once(tmp_path: Path) -> None:
         for stage in range(4)
     ]
     assert needed == sorted(needed, reverse=True)
-    saved = memory.state_bytes(config.parameters, 0, 384, memory.BFLOAT16) - memory.state_bytes(
-        config.parameters, 3, 384, memory.BFLOAT16
+    saved = memory.state_bytes(parameter_count(config), 0, 384, memory.BFLOAT16) - memory.state_bytes(
+        parameter_count(config), 3, 384, memory.BFLOAT16
     )
     assert needed[0] - needed[3] > saved

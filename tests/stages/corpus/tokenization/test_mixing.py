@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.artifacts.corpus import Corpus
-from stages.artifacts.data_order import shuffled
+from stages.artifacts.sample_order import shuffled
 from stages.base import StageError
 from stages.corpus.tokenization.mixing import Mixing, times_drawn
 from stages.corpus.tokenizer import TrainTokenizer

@@ -15,10 +15,11 @@ from typing import ClassVar
 
 from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Artifact, ArtifactError, StageError
-from stages.huggingface import directory
+from stages.huggingface import model_directory
 from stages.huggingface.families import Family, read_config
-from stages.huggingface.tokens import read_token_facts
+from stages.huggingface.special_tokens import read_token_facts
 from stages.model.config import DecoderConfig
+from stages.model.parameters import parameter_count
 
 CARD = "README.md"
 
@@ -31,21 +32,21 @@ class HuggingFaceModel(Artifact):
 
     def read(self) -> tuple[Family, DecoderConfig]:
         """Its family, and the decoder that it is."""
-        path = self.path / directory.CONFIG
-        return read_config(directory.read_json(path, directory.CONFIG_LIMIT_BYTES), str(path))
+        path = self.path / model_directory.CONFIG
+        return read_config(model_directory.read_json(path, model_directory.CONFIG_LIMIT_BYTES), str(path))
 
     def check(self) -> None:
         """Everything that loading looks at: the config, and by their headers that all tensors are there and fit, and
         that what is said of tokens is so."""
-        from stages.huggingface.conversion import exported_shapes, imported_entries
+        from stages.huggingface.tensor_conversion import exported_shapes, imported_entries
 
         tokenizer = Tokenizer(self.path).load()
         try:
             read_token_facts(self.path, tokenizer)
             family, config = self.read()
-            with directory.open_tensors(self.path) as tensors:
-                imported_entries(family, config, tensors.entries)
-                extra = sorted(tensors.entries.keys() - exported_shapes(family, config).keys())
+            with model_directory.open_tensors(self.path) as tensors:
+                imported_entries(family, config, tensors.headers)
+                extra = sorted(tensors.headers.keys() - exported_shapes(family, config).keys())
         except StageError as error:
             raise ArtifactError(f"{self.path}: {error}") from None
         if extra:
@@ -55,10 +56,10 @@ class HuggingFaceModel(Artifact):
 
     def describe(self) -> Mapping[str, object]:
         family, config = self.read()
-        files: list[Path] = directory.weight_files(self.path)
+        files: list[Path] = model_directory.weight_files(self.path)
         return {
             "family": family.name,
-            "parameters": config.parameters,
+            "parameters": parameter_count(config),
             "weight files": len(files),
             "bytes": sum(file.stat().st_size for file in files),
             "load it": f"AutoModelForCausalLM.from_pretrained({str(self.path)!r})",

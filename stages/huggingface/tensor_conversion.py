@@ -14,9 +14,9 @@ from stages.base import StageError
 from stages.huggingface.families import HEAD, Family
 from stages.model import rotary
 from stages.model.config import DecoderConfig
-from stages.model.shapes import Shape, tensor_shapes
-from stages.model.tensor_files import Entry
-from stages.model.transfer import Transfer
+from stages.model.parameters import Shape, parameter_shapes
+from stages.model.safetensors_files import TensorHeader
+from stages.model.tensor_transfer import TensorTransfer
 
 Write = Callable[[str, Tensor], None]
 DERIVED_TOLERANCE = 1e-2  # relative; old files hold them in half precision
@@ -39,7 +39,7 @@ def take_apart(config: DecoderConfig, fused: Tensor) -> tuple[Tensor, ...]:
     return tuple(part.flatten(0, 2) for part in torch.split(rows, [of_group, 1, 1], 1))
 
 
-def names_in(family: Family, config: DecoderConfig, found: Mapping[str, Entry]) -> dict[str, tuple[str, ...]]:
+def names_in(family: Family, config: DecoderConfig, found: Mapping[str, TensorHeader]) -> dict[str, tuple[str, ...]]:
     """Decoder's names -> the source's; without the base's prefix where the source was saved without a head."""
     names = family.names(config)
     if any(name.startswith(family.base) for name in found):
@@ -47,10 +47,12 @@ def names_in(family: Family, config: DecoderConfig, found: Mapping[str, Entry]) 
     return {ours: tuple(one.removeprefix(family.base) for one in theirs) for ours, theirs in names.items()}
 
 
-def imported_entries(family: Family, config: DecoderConfig, found: Mapping[str, Entry]) -> dict[str, Entry]:
+def imported_entries(
+    family: Family, config: DecoderConfig, found: Mapping[str, TensorHeader]
+) -> dict[str, TensorHeader]:
     """What the decoder's file will hold, from the source's headers alone: every shape is checked before any tensor is
     read. Raises StageError for one that is missing, or of another shape or type than the config says."""
-    shapes, entries = tensor_shapes(config), {}
+    shapes, entries = parameter_shapes(config), {}
     for ours, theirs in names_in(family, config, found).items():
         missing = [name for name in theirs if name not in found]
         if missing:
@@ -61,18 +63,18 @@ def imported_entries(family: Family, config: DecoderConfig, found: Mapping[str, 
                 raise StageError(f"{name} has the shape {list(part.shape)}; by the config it is {list(wanted)}")
             if not part.dtype.is_floating_point or part.dtype != parts[0].dtype:
                 raise StageError(f"{name} is {part.dtype}; expected one floating point type for {', '.join(theirs)}")
-        entries[ours] = Entry(shapes[ours], parts[0].dtype)
+        entries[ours] = TensorHeader(shapes[ours], parts[0].dtype)
     return entries
 
 
 def import_tensors(
-    family: Family, config: DecoderConfig, source: Mapping[str, Tensor], found: Mapping[str, Entry], write: Write
+    family: Family, config: DecoderConfig, source: Mapping[str, Tensor], found: Mapping[str, TensorHeader], write: Write
 ) -> None:
     """Every tensor of `source`, whose headers are `found`, to `write` under the decoder's names.
 
     Raises StageError if a tensor is left over on either side.
     """
-    transfer = Transfer(source, tensor_shapes(config), write)
+    transfer = TensorTransfer(source, parameter_shapes(config), write)
     names = names_in(family, config, found)
     for ours, theirs in names.items():
         parts = [transfer.take(name) for name in theirs]
@@ -84,7 +86,7 @@ def import_tensors(
 def export_tensors(family: Family, config: DecoderConfig, source: Mapping[str, Tensor], write: Write) -> None:
     """Every tensor of a decoder to `write` under the family's names. Raises StageError if one is left over."""
     names = family.names(config)
-    transfer = Transfer(source, exported_shapes(family, config), write)
+    transfer = TensorTransfer(source, exported_shapes(family, config), write)
     for ours, theirs in names.items():
         value = transfer.take(ours)
         parts = (value,) if len(theirs) == 1 else take_apart(config, value)
@@ -97,7 +99,7 @@ def exported_shapes(family: Family, config: DecoderConfig) -> dict[str, Shape]:
     """Name -> shape of every tensor of a model in the family's form, in the decoder's order."""
     names = family.names(config)
     shapes: dict[str, Shape] = {}
-    for ours, shape in tensor_shapes(config).items():
+    for ours, shape in parameter_shapes(config).items():
         shapes |= dict(zip(names[ours], _parts(config, shape, len(names[ours])), strict=True))
     return shapes
 
@@ -113,7 +115,7 @@ def _parts(config: DecoderConfig, shape: Shape, count: int) -> list[Shape]:
 def _take_copies(
     family: Family,
     config: DecoderConfig,
-    transfer: Transfer,
+    transfer: TensorTransfer,
     source: Mapping[str, Tensor],
     names: Mapping[str, tuple[str, ...]],
 ) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from stages.model.decoder import Decoder
+from stages.model.float32_accumulation import LayerNorm, lookup
 from stages.model.initialise import initialise
-from stages.model.widened import LayerNorm, lookup
 from tests.stages.model.models import small_config
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.artifacts.corpus import Manifest
-from stages.artifacts.evaluation import Bits, EvalResults
+from stages.artifacts.evaluation_report import Bits, EvalResults
+from stages.artifacts.manifest import Manifest
 from stages.model.config import DecoderConfig
+from stages.model.parameters import parameter_count
 
 TITLES = {
     "steps": "optimizer steps",
@@ -97,7 +98,7 @@ def _model(card: Card) -> str:
     heads = f"{config.heads}, keys and values {config.grouped_heads}"
     rows = [
         ("family", card.family),
-        ("parameters", f"{config.parameters:,}"),
+        ("parameters", f"{parameter_count(config):,}"),
         ("layers", config.layers),
         ("hidden size", config.hidden_size),
         ("attention heads", heads if config.grouped_heads != config.heads else config.heads),

@@ -1,6 +1,7 @@
-"""Strict accounting while tensors go from one model to another: every source is used once, every target written once.
+"""Strict accounting when tensors move from one model to another: every source tensor is used exactly once and every
+target tensor is written exactly once.
 
-Losing weights without an error is the classic fault of conversions: the model still runs, only worse.
+A conversion that loses weights without an error gives a model that still runs, only worse.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from torch import Tensor
 from stages.base import StageError
 
 
-class Transfer:
+class TensorTransfer:
     """Moves tensors from `source` to a model whose tensors have the names and shapes of `target`.
 
-    A source that loads its tensors as they are asked for, and a `write` that puts them into a file, keep one tensor
-    in memory at a time.
+    One tensor is in memory at a time if `source` loads tensors on access and `write` puts them into a file.
     """
 
     def __init__(
@@ -27,28 +27,26 @@ class Transfer:
         self._missing = dict.fromkeys(target)
 
     def take(self, name: str) -> Tensor:
-        """A source tensor. Each can be taken once."""
+        """A source tensor. Raises StageError if there is none of this name or it was taken before."""
         if name not in self._unused:
             raise StageError(f"the source has no tensor {name}, or it was used already")
         del self._unused[name]
         return self._source[name]
 
     def put(self, name: str, value: Tensor) -> None:
-        """Write a target tensor. Each can be written once."""
+        """Write a target tensor. Raises StageError if there is none of this name and shape or it was written before."""
         if name not in self._target:
             raise StageError(f"the target has no tensor {name}")
         if name not in self._missing:
             raise StageError(f"the target's tensor {name} was written twice")
         if list(value.shape) != list(self._target[name]):
-            raise StageError(
-                f"{name} would have the shape {list(value.shape)}; the target's is {[*self._target[name]]}"
-            )
+            raise StageError(f"{name} has shape {list(value.shape)}, but the target expects {[*self._target[name]]}")
         del self._missing[name]
         self._write(name, value)
 
     def finish(self) -> None:
-        """Raises StageError if a source tensor was left over or a target tensor not written."""
+        """Raises StageError if a source tensor was not taken or a target tensor not written."""
         if self._unused or self._missing:
             raise StageError(
-                f"conversion lost tensors: unused {sorted(self._unused)}, not written {list(self._missing)}"
+                f"the conversion lost tensors: unused {sorted(self._unused)}, not written {list(self._missing)}"
             )

@@ -1,8 +1,8 @@
-"""Held-out text for stages that compare a model before and after: fixed samples of the validation split."""
+"""The loss of a model on held-out text, for stages that compare a model before and after a change: fixed samples of
+the validation split."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -16,9 +16,9 @@ from stages.model.head_loss import token_losses
 
 
 def held_out_batches(dataset: TokenDataset, sequence_length: int, samples: int) -> Iterator[Batch]:
-    """At most `samples` samples spread evenly over the validation split, in batches.
+    """At most `samples` samples, spread evenly over the validation split, in batches of `BATCH_SAMPLES`.
 
-    Raises StageError if the split has no whole sample.
+    Raises StageError if the split has no complete sample.
     """
     split = dataset.split("validation")
     windows = Windows(split.tokens, split.length, sequence_length, dataset.end_of_text)
@@ -26,27 +26,21 @@ def held_out_batches(dataset: TokenDataset, sequence_length: int, samples: int) 
     if not used:
         raise StageError(
             f"the validation split of {dataset.path} has {split.length} tokens, fewer than one sample of "
-            f"{sequence_length}: enlarge the split or lower sequence_length"
+            f"{sequence_length} and its last target: enlarge the split or lower sequence_length"
         )
     chosen = [index * windows.count // used for index in range(used)]
     for start in range(0, used, BATCH_SAMPLES):
         yield windows.batch(chosen[start : start + BATCH_SAMPLES])
 
 
-def perplexity(loss: float) -> float:
-    """Of a loss in nats per token; infinite where it is beyond a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf
-
-
 @torch.inference_mode()
 def held_out_loss(
     model: Decoder, dataset: TokenDataset, sequence_length: int, samples: int, done: Callable[[int], None]
 ) -> float:
-    """Mean cross-entropy in nats per token, with packed documents kept apart. `done` is called with the samples of each
-    batch."""
+    """The mean cross-entropy in nats per token. Packed documents do not attend to each other.
+
+    `done` is called after each batch with its number of samples. Raises StageError as `held_out_batches` does.
+    """
     total = targets = 0.0
     for inputs, wanted, documents in held_out_batches(dataset, sequence_length, samples):
         hidden = model.hidden_states(inputs, documents=documents)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stages.base import StageError
 
 if TYPE_CHECKING:
-    from stages.model.tensor_files import TensorFiles
+    from stages.model.safetensors_files import TensorFiles
 
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
 CONFIG_LIMIT_BYTES, INDEX_LIMIT_BYTES = 1 << 20, 64 << 20
@@ -68,7 +68,7 @@ def weight_files(directory: Path) -> list[Path]:
 def open_tensors(directory: Path) -> TensorFiles:
     """The model's tensors. Raises StageError if files are missing or damaged, or hold other tensors than the index
     says."""
-    from stages.model.tensor_files import TensorFiles
+    from stages.model.safetensors_files import TensorFiles
 
     files = TensorFiles(weight_files(directory))
     placed = weight_map(directory)

@@ -12,8 +12,8 @@ from stages.base import ArtifactError, StageError
 from stages.model.cache import KeyValueCache
 from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
-from stages.model.quantized import linear_int8, quantize_rows
-from stages.quantization.quantize_state import quantize_state
+from stages.model.int8 import linear_int8, quantize_rows
+from stages.quantization.state_dict import quantize_state_dict
 from tests.stages.model.models import byte_tokenizer, random_tokens, shaped, small_config, small_model
 
 KINDS = {
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def quantized(model: Decoder) -> Decoder:
-    state, config = quantize_state(model.state_dict(), model.config)
+    state, config = quantize_state_dict(model.state_dict(), model.config, "int8")
     other = Decoder(config).eval()
     other.load_state_dict(state)
     return other
@@ -98,7 +98,7 @@ def test_checkpoint_holds_bytes_for_matrices(kind: str, tmp_path: Path) -> None:
     model = small_model(KINDS[kind])
     tokenizer = byte_tokenizer(tmp_path / "tokenizer.json")
     dense = Checkpoint.save(tmp_path / "dense", model, model.config, tokenizer, {})
-    state, config = quantize_state(dense.state_dict(), dense.config)
+    state, config = quantize_state_dict(dense.state_dict(), dense.config, "int8")
     saved = Checkpoint.save(tmp_path / "int8", state, config, tokenizer, {})
     saved.check()
     assert saved.describe()["weights"] == "int8"
@@ -113,12 +113,12 @@ def test_checkpoint_holds_bytes_for_matrices(kind: str, tmp_path: Path) -> None:
     wanted = saved.load()(tokens)
     assert (half(tokens).float() - wanted).norm() / wanted.norm() < 0.1
     with pytest.raises(StageError, match="quantized already"):
-        quantize_state(state, config)
+        quantize_state_dict(state, config, "int8")
 
 
 def test_a_lost_scale_is_refused(tmp_path: Path) -> None:
     model = small_model()
-    state, config = quantize_state(model.state_dict(), model.config)
+    state, config = quantize_state_dict(model.state_dict(), model.config, "int8")
     del state["blocks.0.mlp.dense_h_to_4h.scale"]
     with pytest.raises(ArtifactError, match=r"missing: blocks\.0\.mlp\.dense_h_to_4h\.scale"):
         Checkpoint.save(tmp_path, state, config, byte_tokenizer(tmp_path / "t.json"), {})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.base import StageError
-from stages.huggingface.directory import TOKENIZER, read_json
+from stages.huggingface.model_directory import TOKENIZER, read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -1,8 +1,9 @@
-"""The order of the data: which sample comes as number n, by arithmetic alone.
+"""The order of training samples, by arithmetic alone: which sample comes at a global number.
 
-A seeded permutation of each epoch, computed per index: no state to save, nothing that depends on ranks, and any
-position can be gone to at once. It is a Feistel network over the smallest even number of bits that holds the epoch,
-walked until it lands inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+A seeded permutation of each epoch is computed for one index at a time. There is no state to save, the order does not
+depend on the number of ranks, and any position can be reached at once. The permutation is a Feistel network over the
+smallest even number of bits that holds the epoch, iterated until its value is inside the epoch (cycle walking; Black
+and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ _MASK = (1 << 64) - 1
 
 
 def _mix(value: int) -> int:
-    """SplitMix64's finaliser: every input bit reaches every output bit."""
+    """The finaliser of SplitMix64: every input bit reaches every output bit."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -20,9 +21,9 @@ def _mix(value: int) -> int:
 
 
 def shuffled(number: int, size: int, seed: int) -> int:
-    """The sample (0 <= result < size) that comes as global number `number` (>= 0).
+    """The sample (0 <= result < size) at global number `number` (>= 0).
 
-    Every run of `size` numbers that starts at a multiple of `size` (an epoch) visits each sample once; epochs have
+    Every run of `size` numbers that starts at a multiple of `size` (an epoch) visits each sample once. Epochs have
     different orders.
     """
     epoch, position = divmod(number, size)

@@ -1,32 +1,32 @@
-"""What an evaluation found: the size of held-out text under a model and under the baselines, and completions.
+"""The results of an evaluation: the size of held-out text under the model and under the baselines, and completions.
 
 report.json   bits by source, by language and by coder, and the completions
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from stages.base import Artifact, ArtifactError, Config, Forecast
+from stages.model.perplexity import perplexity
 
 REPORT = "report.json"
 REPORT_LIMIT_BYTES = 64 << 20
 
 
 class Bits(Config):
-    """One text, or several, and its size in bits under each coder. `+` adds up two."""
+    """One or several texts, and their size in bits under each coder. `+` adds two."""
 
     documents: NonNegativeInt = 0
-    bytes: NonNegativeInt = 0  # of the text in UTF-8: what every coder has to account for
+    bytes: NonNegativeInt = 0  # of the text in UTF-8, which every coder encodes
     tokens: NonNegativeInt = 0  # of the model, ends of text included
     model: NonNegativeFloat = Field(default=0, allow_inf_nan=False)
     ngram: NonNegativeFloat = Field(default=0, allow_inf_nan=False)
     xz: NonNegativeFloat = 0  # all documents in one file
-    xz_per_document: NonNegativeFloat = 0  # each in a file of its own, as the model and the n-gram have it
+    xz_per_document: NonNegativeFloat = 0  # each document in its own file, as the model and the n-gram see it
 
     def __add__(self, other: Bits) -> Bits:
         return Bits(**{name: getattr(self, name) + getattr(other, name) for name in Bits.model_fields})
@@ -37,45 +37,46 @@ class Bits(Config):
 
     @property
     def perplexity(self) -> float:
-        """Of the model, per token; infinite where it is beyond a float."""
-        try:
-            return float(2 ** (self.model / self.tokens))
-        except OverflowError:
-            return math.inf
+        """The model's perplexity per token; infinite if it is too large for a float."""
+        return perplexity(self.model / self.tokens, base=2)
 
 
 class EvaluationForecast(Forecast):
-    """What is known of an evaluation before it is made: the name of the step whose model it measures."""
+    """What is known of an evaluation before its step has run: the name of the step whose model it measures."""
 
     model_step: str
 
 
 class Completion(Config):
-    """What the model made of a prompt."""
+    """A text that the model wrote after a prompt."""
 
     prompt: str
     text: str
-    temperature: NonNegativeFloat  # 0: the likeliest token each time
+    temperature: NonNegativeFloat  # 0: the most likely token each time
     tokens: NonNegativeInt
 
 
 class EvalResults(Config):
-    """The whole of an evaluation. `xz` of a source, a language or the total is of one file: they do not add up."""
+    """All results of an evaluation.
+
+    `xz` of a source, a language or the total is the size of one compressed file, so these numbers do not add up.
+    """
 
     total: Bits
     sources: Mapping[str, Bits] = Field(min_length=1)
-    languages: Mapping[str, Bits] = Field(min_length=1)  # "": documents without a label
-    ngram_order: PositiveInt  # bytes of a gram
+    languages: Mapping[str, Bits] = Field(min_length=1)  # "": documents without a language
+    ngram_order: PositiveInt  # in bytes
     ngram_train_bytes: NonNegativeInt
     completions: tuple[Completion, ...]
 
 
 @dataclass(frozen=True)
 class EvalReport(Artifact):
-    """Bits per byte and perplexity on held-out documents, against `xz -9` and an n-gram model."""
+    """Bits per byte and perplexity on held-out documents, compared with `xz -9` and an n-gram model."""
 
     @property
     def results(self) -> EvalResults:
+        """Raises ArtifactError if the report is missing, too large or not an evaluation's."""
         path = self.path / REPORT
         try:
             if path.stat().st_size > REPORT_LIMIT_BYTES:
@@ -83,7 +84,7 @@ class EvalReport(Artifact):
             return EvalResults.model_validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
+            where = ".".join(map(str, first["loc"])) or "the whole file"
             raise ArtifactError(f"{path} is not an evaluation's report: {where}: {first['msg']}") from None
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None

@@ -1,23 +1,24 @@
-"""Matrices in int8: each row of a weight scaled to -127..127, and computed with as integers.
+"""The scheme int8: each row of a weight is scaled to -127..127 and multiplied as integers.
 
-Every matrix is quantized, the embedding (which is also the head) included; norms, biases and the gates of experts are
-not: they are small, and a gate's choices hang on small differences. A product scales each token's activations to
-int8 too, by that token's largest value, multiplies integers and scales back. Integer sums are exact: a token's result
-is the same alone and in any batch, on any machine.
+A product also scales the activations of each token to int8 by the largest absolute value among them, multiplies
+integers and scales the result back (the row-wise and token-wise scaling of LLM.int8(), arXiv 2208.07339, without its
+separate handling of outliers). Integer sums are exact, so a token has the same result alone and in any batch, on any
+machine. `quantization_schemes.py` says which weights are quantized.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own customary name
+import torch.nn.functional as F  # noqa: N812  # torch's customary name
 from torch import Tensor, nn
 
-LARGEST = 127  # -128 is left unused, so that the range is symmetric
-SMALLEST_SCALE = 1e-30  # of a row of zeros, whose scale may be anything but zero
+LARGEST = 127  # -128 is unused, so that the range is symmetric
+SMALLEST_SCALE = 1e-30  # for a row of zeros, whose scale may be anything but zero
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 with a scale for each row: [..., rows, columns] -> int8 of that shape, fp32 scales [..., rows].
+    """Symmetric int8 with a scale for each row: [..., rows, columns] -> int8 of the same shape, float32 scales
+    [..., rows].
 
     `int8 * scale` differs from the weight by at most half a scale.
     """
@@ -27,15 +28,18 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x` [..., in] times the transpose of an int8 `weight` [out, in] with `scale` [out], plus `bias` [out]."""
+    """`x` [..., in] times the transpose of an int8 `weight` [out, in] with `scale` [out], plus `bias` [out].
+
+    Returns [..., out] in the type of `x`.
+    """
     rows = x.reshape(-1, x.shape[-1])
     x_scale = torch.linalg.vector_norm(rows, torch.inf, -1, True, dtype=torch.float32)
     x_scale = x_scale.div_(LARGEST).clamp_min_(SMALLEST_SCALE)
-    # Viewed flat and back, as the integer product reads past a dimension of size 1 whose stride is not its usual one
-    # (pytorch issue 195066); for the same reason it is not used with a single column.
+    # The view as one dimension and back gives every dimension its usual stride. The integer product reads out of
+    # bounds where a dimension of size 1 has another one (pytorch issue 195066), and also with a single column.
     x_int8 = (rows / x_scale).round_().to(torch.int8).reshape(-1).view(rows.shape)
     if x.is_cuda or weight.shape[-1] == 1:
-        # On CUDA it wants at least 17 rows. In fp64 the same sums are exact too.
+        # On CUDA the integer product needs at least 17 rows. Sums in float64 are exact as well.
         products = (x_int8.double() @ weight.double().T).float()
     else:
         products = torch._int_mm(x_int8, weight.t())
@@ -43,8 +47,8 @@ def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = 
     return output.to(x.dtype).view(*x.shape[:-1], -1)
 
 
-class QuantizedLinear(nn.Module):
-    """`nn.Linear` with an int8 weight."""
+class Int8Linear(nn.Module):
+    """`nn.Linear` with an int8 weight [out, in] and float32 scales [out]."""
 
     weight: Tensor
     scale: Tensor
@@ -56,11 +60,12 @@ class QuantizedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]"""
         return linear_int8(x, self.weight, self.scale, self.bias)
 
 
-class QuantizedEmbedding(nn.Module):
-    """`TiedEmbedding` with an int8 weight: a lookup scales one row, the head multiplies by all."""
+class Int8Embedding(nn.Module):
+    """`TiedEmbedding` with an int8 weight: a lookup scales one row, the head multiplies by all rows."""
 
     weight: Tensor
     scale: Tensor
@@ -71,6 +76,7 @@ class QuantizedEmbedding(nn.Module):
         self.register_buffer("scale", torch.zeros(vocab_size))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """[...] token ids -> [..., hidden] float32"""
         return F.embedding(tokens, self.weight) * F.embedding(tokens, self.scale[:, None])
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -78,8 +84,8 @@ class QuantizedEmbedding(nn.Module):
         return linear_int8(hidden, self.weight, self.scale)
 
 
-class QuantizedExpertLinear(nn.Module):
-    """`ExpertLinear` with int8 weights."""
+class Int8ExpertLinear(nn.Module):
+    """`ExpertLinear` with int8 weights [experts, out, in] and float32 scales [experts, out]."""
 
     weight: Tensor
     scale: Tensor
@@ -91,10 +97,10 @@ class QuantizedExpertLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts, out_features), requires_grad=False) if bias else None
 
     def forward(self, x: Tensor, load: list[int]) -> Tensor:
-        """As `ExpertLinear.forward`."""
+        """The same as `ExpertLinear.forward`."""
         parts = [
             linear_int8(part, self.weight[expert], self.scale[expert], None if self.bias is None else self.bias[expert])
-            for expert, part in enumerate(x.split(load))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            for expert, part in enumerate(torch.split(x, load))
             if len(part)
         ]
         return torch.cat(parts)

@@ -12,11 +12,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from stages.huggingface.conversion import export_tensors, exported_shapes
-from stages.huggingface.directory import INDEX, TOKENIZER, WEIGHTS
 from stages.huggingface.families import Family
+from stages.huggingface.model_directory import INDEX, TOKENIZER, WEIGHTS
+from stages.huggingface.tensor_conversion import export_tensors, exported_shapes
 from stages.model.config import DecoderConfig
-from stages.model.tensor_files import Entry, TensorFiles, TensorWriter
+from stages.model.safetensors_files import TensorFiles, TensorHeader, TensorWriter
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def write_tensors(
     Files hold at most `max_shard_bytes` of tensors each, or one tensor that is larger. Raises StageError if a tensor
     is left over on either side.
     """
-    entries = _entries(family, config, source.entries)
+    entries = _entries(family, config, source.headers)
     shards = _shards(entries, max_shard_bytes)
     done = 0
     with ExitStack() as stack:
@@ -88,15 +88,15 @@ def write_tokenizer(path: Path, tokenizer_json: Path, tokenizer: Tokenizer, conf
         (path / name).write_text(text + "\n", encoding="utf-8")
 
 
-def _entries(family: Family, config: DecoderConfig, source: Mapping[str, Entry]) -> dict[str, Entry]:
+def _entries(family: Family, config: DecoderConfig, source: Mapping[str, TensorHeader]) -> dict[str, TensorHeader]:
     """What the files will hold: the family's names, each with the type of the decoder's tensor that it is of."""
     types = {theirs: source[ours].dtype for ours, names in family.names(config).items() for theirs in names}
-    return {name: Entry(shape, types[name]) for name, shape in exported_shapes(family, config).items()}
+    return {name: TensorHeader(shape, types[name]) for name, shape in exported_shapes(family, config).items()}
 
 
-def _shards(entries: Mapping[str, Entry], limit_bytes: int) -> dict[str, dict[str, Entry]]:
+def _shards(entries: Mapping[str, TensorHeader], limit_bytes: int) -> dict[str, dict[str, TensorHeader]]:
     """File name -> what it holds, filled in order."""
-    shards: list[dict[str, Entry]] = [{}]
+    shards: list[dict[str, TensorHeader]] = [{}]
     size = 0
     for name, entry in entries.items():
         if shards[-1] and size + entry.nbytes > limit_bytes:

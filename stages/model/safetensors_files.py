@@ -1,7 +1,7 @@
-"""Tensors in safetensors files, one or several, read and written one at a time.
+"""Tensors in one or several safetensors files, read and written one at a time.
 
-Reading looks at the headers first: names, shapes and types are known, and can be refused, before anything is
-allocated. Writing lays the file out first and fills it as tensors come: the whole is never in memory.
+A reader looks at the headers first: names, shapes and types are known, and can be refused, before anything is
+allocated. A writer lays out the file first and fills it as tensors arrive, so the whole model is never in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stages.base import ArtifactError
 
-HEADER_LIMIT_BYTES = 32 << 20  # a header takes about a hundred bytes a tensor
+HEADER_LIMIT_BYTES = 32 << 20  # a header takes about a hundred bytes for each tensor
 TYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
@@ -33,8 +33,8 @@ BY_NAME = {name: dtype for dtype, name in TYPES.items()}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a header says of one tensor."""
+class TensorHeader:
+    """The shape and type of a tensor in a file."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -45,11 +45,12 @@ class Entry:
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of one or more files by name. Each is read when it is asked for, and not kept."""
+    """The tensors of one or several files by name. Each is read when it is accessed, and is not kept."""
 
     def __init__(self, paths: list[Path]) -> None:
-        """Raises ArtifactError for a file that is missing or damaged, a type that is unknown, a name met twice."""
-        self.entries: dict[str, Entry] = {}
+        """Raises ArtifactError if a file is missing or damaged, has a tensor of an unknown type, or if two tensors have
+        the same name."""
+        self.headers: dict[str, TensorHeader] = {}
         self._files: dict[str, Any] = {}
         self.paths: dict[str, Path] = {}
         with ExitStack() as stack:
@@ -70,10 +71,10 @@ class TensorFiles(Mapping[str, Tensor]):
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
+        return iter(self.headers)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.headers)
 
     def _open(self, stack: ExitStack, path: Path) -> None:
         try:
@@ -90,43 +91,46 @@ class TensorFiles(Mapping[str, Tensor]):
         for name in names:
             part = file.get_slice(name)
             if part.get_dtype() not in BY_NAME:
-                raise ArtifactError(f"{path}: {name} is of type {part.get_dtype()}; known are {', '.join(BY_NAME)}")
-            if name in self.entries:
+                raise ArtifactError(f"{path}: {name} has type {part.get_dtype()}, expected one of {', '.join(BY_NAME)}")
+            if name in self.headers:
                 raise ArtifactError(f"{name} is in {self.paths[name]} and again in {path}")
-            self.entries[name] = Entry(tuple(part.get_shape()), BY_NAME[part.get_dtype()])
+            self.headers[name] = TensorHeader(tuple(part.get_shape()), BY_NAME[part.get_dtype()])
             self._files[name], self.paths[name] = file, path
 
 
 class TensorWriter:
-    """A safetensors file whose tensors are known and come one at a time, in any order. A context: at its end the file
-    is on disk and whole."""
+    """Writes one safetensors file whose headers are known before its tensors, which arrive one at a time in any order.
 
-    def __init__(self, path: Path, entries: Mapping[str, Entry]) -> None:
+    It is a context manager: at its end the file is complete and on disk.
+    """
+
+    def __init__(self, path: Path, headers: Mapping[str, TensorHeader]) -> None:
         self._path = path
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        layout: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         self._offsets: dict[str, int] = {}
         end = 0
-        for name, entry in sorted(entries.items(), key=lambda item: -item[1].dtype.itemsize):  # all stay aligned
+        # The widest types come first, so that every tensor is aligned.
+        for name, header in sorted(headers.items(), key=lambda item: -item[1].dtype.itemsize):
             self._offsets[name] = end
-            header[name] = {
-                "dtype": TYPES[entry.dtype],
-                "shape": list(entry.shape),
-                "data_offsets": [end, end + entry.nbytes],
+            layout[name] = {
+                "dtype": TYPES[header.dtype],
+                "shape": list(header.shape),
+                "data_offsets": [end, end + header.nbytes],
             }
-            end += entry.nbytes
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # tensors are aligned
+            end += header.nbytes
+        text = json.dumps(layout, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
         self._start = 8 + len(text)
-        self._entries = dict(entries)
+        self._missing = dict(headers)
         self._file = path.open("wb")
         self._file.write(len(text).to_bytes(8, "little") + text)
         self._file.truncate(self._start + end)
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """Each tensor is written once; its shape and type are those announced."""
-        entry = self._entries.pop(name)
-        if (tuple(tensor.shape), tensor.dtype) != (entry.shape, entry.dtype):
-            raise ValueError(f"{name} is {list(tensor.shape)} {tensor.dtype}, announced was {entry}")
+        """Write a tensor, once. Raises ValueError if its shape or type is not that of its header."""
+        header = self._missing.pop(name)
+        if (tuple(tensor.shape), tensor.dtype) != (header.shape, header.dtype):
+            raise ValueError(f"{name} is {list(tensor.shape)} {tensor.dtype}, but its header is {header}")
         self._file.seek(self._start + self._offsets[name])
         self._file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
@@ -138,7 +142,7 @@ class TensorWriter:
     ) -> None:
         with self._file:
             if error is None:
-                if self._entries:
-                    raise ValueError(f"{self._path} was closed without {', '.join(self._entries)}")
+                if self._missing:
+                    raise ValueError(f"{self._path} was closed without {', '.join(self._missing)}")
                 self._file.flush()
                 os.fsync(self._file.fileno())
