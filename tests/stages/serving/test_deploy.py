@@ -14,8 +14,8 @@ from stages.base import Application, ArtifactError, Edge, Served, StageError
 from stages.registry import load
 from stages.serving.deploy import Deploy
 from stages.serving.deployment import DEPLOYMENT, SERVE_CONFIG, TRIAL, Deployment
-from tests.stages.inference.support import serving
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
+from tests.stages.serving.support import serving
 from tests.support import RecordingContext
 
 CONFIG = Path(__file__).parents[3] / "conf" / "deploy"
