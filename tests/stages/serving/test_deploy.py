@@ -105,8 +105,8 @@ def test_what_the_tracking_reads(deployed):
     [
         (DEPLOYMENT, None, "cannot be read"),
         (DEPLOYMENT, "{", "is not JSON"),
-        (DEPLOYMENT, '{"model_name": 1}', "is no deployment: model_name"),
-        (TRIAL, "[]", "does not hold a JSON object"),
+        (DEPLOYMENT, '{"model_name": 1}', "is not a deployment"),
+        (TRIAL, "[]", "does not contain a JSON object"),
         (SERVE_CONFIG, None, "is missing"),
         ("model/config.json", "{}", "vocab_size"),
         ("model/model.safetensors", "garbage", "model.safetensors"),
