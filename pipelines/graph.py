@@ -130,8 +130,8 @@ def _with_forecasts(steps: Mapping[str, Step]) -> Mapping[str, Step]:
     forecasts: dict[str, Forecast | None] = {}
     found: dict[str, Step] = {}
     for name, step in steps.items():
-        informed = any(forecasts[source] is not None for source in step.inputs)
-        stage = step.stage.with_forecasts(forecasts) if informed else step.stage
+        produces = {source: steps[source].produces for source in step.inputs}
+        stage = step.stage.with_forecasts(forecasts, produces) if produces else step.stage
         try:
             forecasts[name] = stage.forecast()
             stage.demand()

@@ -76,7 +76,8 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
         raise BloomlineError(
             f"Pipeline {prepared.plan.graph.name} has no step that leaves something to serve: add a `deploy` step."
         )
-    record, kind = made[-1]
+    # A deployment says how its model is to be served, so it comes before models that could be served as they are.
+    record, kind = next((one for one in reversed(made) if not one[1].is_model), made[-1])
     served = kind(prepared.store.open(record))
     executor = session.executor(prepared.composition.settings.cluster, prepared.composition.graph.packages())
     return executor.serve_foreground(served.application())

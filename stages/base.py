@@ -77,11 +77,13 @@ class Edge:
     """An artifact field before its step has run: the name of the step, and the type that the field expects.
 
     `forecast`: what the stage of that step knows of its artifact before it has run (`Stage.forecast`).
+    `produces`: the type of its artifact, a subclass of `expects`, once the whole pipeline has been read.
     """
 
     step: str
     expects: type[Artifact]
     forecast: Forecast | None = field(default=None, compare=False)
+    produces: type[Artifact] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -200,11 +202,29 @@ class Application:
 
 
 @dataclass(frozen=True)
+class ExampleRequest:
+    """A request to a served application, and the answer that is expected."""
+
+    method: str  # "GET", "POST", ...
+    path: str  # below the application's root, for example "/predict"
+    body: Any = None  # a JSON value; None: the request has no body
+    status: int = 200
+    check: Callable[[bytes], object] | None = None  # called with the answer's body; raises ValueError if it is wrong
+
+
+@dataclass(frozen=True)
 class Servable(Artifact):
-    """An artifact that can be served as it lies there."""
+    """An artifact that can be served over HTTP from its directory. Tracked as a model unless a subclass differs."""
+
+    is_model: ClassVar[bool] = True
 
     def application(self) -> Application:
+        """The application that serves this artifact. Its arguments name the artifact's files by absolute paths."""
         raise NotImplementedError
+
+    def examples(self) -> Sequence[ExampleRequest]:
+        """Requests with which the `deploy` stage checks and measures the application."""
+        return ()
 
 
 class Context(Reporter, Protocol):
@@ -298,9 +318,13 @@ class Stage(Config):
         """This stage with every edge replaced by the artifact of its step. `artifacts` maps step name to artifact."""
         return _bound(self, lambda edge: artifacts[edge.step])
 
-    def with_forecasts(self, forecasts: Mapping[str, Forecast | None]) -> Self:
-        """This stage with the forecast of its artifact at every edge. `forecasts`: by step name."""
-        return _bound(self, lambda edge: replace(edge, forecast=forecasts.get(edge.step)))
+    def with_forecasts(
+        self, forecasts: Mapping[str, Forecast | None], produces: Mapping[str, type[Artifact]] = {}
+    ) -> Self:
+        """This stage with the forecast and the type of its artifact at every edge, both by step name."""
+        return _bound(
+            self, lambda edge: replace(edge, forecast=forecasts.get(edge.step), produces=produces.get(edge.step))
+        )
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

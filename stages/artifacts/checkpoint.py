@@ -16,12 +16,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
-from stages.base import Artifact, ArtifactError, Edge, Forecast
+from stages.base import Application, ArtifactError, Edge, Forecast, Servable
 from stages.model.config import DecoderConfig
 from stages.model.parameters import active_parameter_count, parameter_count
 
@@ -51,13 +51,11 @@ def known_config(model: object) -> DecoderConfig | None:
 
 
 @dataclass(frozen=True)
-class Checkpoint(Artifact):
+class Checkpoint(Servable):
     """A decoder's weights with its config, its tokenizer and the facts of its making.
 
     Weights are stored in the type that they came in: float32 from training, and what an imported model has.
     """
-
-    is_model: ClassVar[bool] = True
 
     @property
     def config(self) -> DecoderConfig:
@@ -131,6 +129,10 @@ class Checkpoint(Artifact):
         if vocabulary > rows:
             raise ArtifactError(f"{self.path}: the tokenizer has {vocabulary} tokens, the embedding only {rows} rows")
         _ = self.facts
+
+    def application(self) -> Application:
+        """OpenAI's completions API for this model, with the server's default limits."""
+        return Application("bloomline", "stages.serving.http:create", {"model": str(self.path.absolute())})
 
     def describe(self) -> Mapping[str, object]:
         config = self.config

@@ -1,51 +1,51 @@
-"""Completions of prompts, greedy or sampled with a seed."""
+"""Completions of an evaluation's prompts: a greedy one of each, then a sampled one of each."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Sequence
+
 from tokenizers import Tokenizer as LoadedTokenizer
 
 from stages.artifacts.evaluation_report import Completion
-from stages.model.cache import KeyValueCache
+from stages.inference.generate import generate
+from stages.inference.sampling import Sampling
+from stages.inference.text import prompt_tokens
 from stages.model.decoder import Decoder
 
 
-@torch.inference_mode()
 def complete(
     model: Decoder,
     tokenizer: LoadedTokenizer,
-    prompt: str,
+    prompts: Sequence[str],
     *,
     max_tokens: int,
-    temperature: float = 0.0,
+    temperatures: Sequence[float] = (0.0,),
     seed: int = 0,
-) -> Completion:
-    """What the model adds to `prompt`, to the end of the text or `max_tokens`. A temperature of 0 is greedy.
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Completion, ...]:
+    """A completion of every prompt at every temperature (0: greedy), by temperature and then by prompt.
 
-    The prompt stands at the start of a document; of a prompt too long for the context the end is used.
+    Each prompt stands at the start of a document. Of a prompt that is too long for the context, the end is used.
+    Raises ValueError if `max_tokens` leaves no space for a prompt.
     """
-    end, room = model.config.eos_token_id, model.config.context_length - max_tokens
-    if room < 1:
-        raise ValueError(f"max_tokens {max_tokens} leaves no room for a prompt in {model.config.context_length} tokens")
-    prompt_ids = [end, *tokenizer.encode(prompt, add_special_tokens=False).ids][-room:]
-    device = model.word_embeddings.weight.device
-    cache = KeyValueCache(model.config, 1, len(prompt_ids) + max_tokens, dtype=_activations(model), device=device)
-    generator = torch.Generator().manual_seed(seed)
-    step = torch.tensor([prompt_ids], device=device)
-    made: list[int] = []
-    while len(made) < max_tokens:
-        logits = model(step, cache=cache)[0, -1].float().cpu()
-        if temperature == 0:
-            token = int(logits.argmax())
-        else:
-            token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
-        if token == end:
-            break
-        made.append(token)
-        step = torch.tensor([[token]], device=device)
-    text = tokenizer.decode(made, skip_special_tokens=True)
-    return Completion(prompt=prompt, text=text, temperature=temperature, tokens=len(made))
-
-
-def _activations(model: Decoder) -> torch.dtype:
-    return model.ln_f.weight.dtype
+    space = model.config.context_length - max_tokens
+    if space < 1:
+        raise ValueError(
+            f"max_tokens {max_tokens} leaves no space for a prompt in a context of {model.config.context_length} tokens"
+        )
+    wanted = [(prompt, temperature) for temperature in temperatures for prompt in prompts]
+    # One sequence at a time, and each prompt in one pass: the rounding of a batched pass depends on what else is in
+    # the batch, and the completions of a fingerprint are to be the same in every version.
+    found = generate(
+        model,
+        [prompt_tokens(tokenizer, prompt, model.config.eos_token_id)[-space:] for prompt, _ in wanted],
+        tokenizer,
+        [Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed) for _, temperature in wanted],
+        slots=1,
+        prefill_chunk=model.config.context_length,
+        progress=progress,
+    )
+    return tuple(
+        Completion(prompt=prompt, text=one.text, temperature=temperature, tokens=len(one.tokens))
+        for (prompt, temperature), one in zip(wanted, found, strict=True)
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
@@ -148,25 +148,30 @@ class Evaluate(Stage):
         model = self.model.load(device="cuda" if self.gpus else "cpu")
         tokenizer = self.model.tokenizer()
 
-        def progress(done: int, windows: int) -> None:
-            if ctx.stopping():
-                raise Stopped
-            ctx.progress(done, windows, "windows")
+        def progress(unit: str) -> Callable[[int, int], None]:
+            def show(done: int, total: int) -> None:
+                if ctx.stopping():
+                    raise Stopped
+                ctx.progress(done, total, unit)
+
+            return show
 
         end = model.config.eos_token_id
         texts = [document.data.decode() for document in held_out]
         encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         tokens = [ids + [end] * document.whole for ids, document in zip(encoded, held_out, strict=True)]
         overlap = int(self.overlap * model.config.context_length)
-        nats = document_nats(model, tokens, begin=end, overlap=overlap, progress=progress)
+        nats = document_nats(model, tokens, begin=end, overlap=overlap, progress=progress("windows"))
         scores = [(len(ids), float(loss) / math.log(2)) for ids, loss in zip(tokens, nats, strict=True)]
 
-        completions = tuple(
-            complete(
-                model, tokenizer, prompt, max_tokens=self.completion_tokens, temperature=temperature, seed=self.seed
-            )
-            for temperature in (0.0, self.temperature)
-            for prompt in self.prompts
+        completions = complete(
+            model,
+            tokenizer,
+            self.prompts,
+            max_tokens=self.completion_tokens,
+            temperatures=(0.0, self.temperature),
+            seed=self.seed,
+            progress=progress("completions"),
         )
         return scores, completions
 

@@ -90,5 +90,5 @@ def document_nats(
 def _losses(model: Decoder, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross entropy [tokens] in fp32, a chunk of logits at a time."""
     chunk = max(1, LOGITS_LIMIT // model.config.vocab_size)
-    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     return torch.cat([F.cross_entropy(model.logits(part).float(), wanted, reduction="none") for part, wanted in parts])

@@ -1,6 +1,6 @@
-"""A decoder with the sequences that it is writing, each a row of one key-value cache.
+"""A decoder with its running sequences, each in a row of one key-value cache.
 
-The rows in use are kept together at the front, so that a step is one forward pass over exactly those.
+The rows in use are kept contiguous at the front, so that a step is one forward pass over exactly those rows.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from stages.model.decoder import Decoder
 
 
 class DecoderBatch:
-    """See `stages.inference.engine.Batch`. The cache takes its memory at once: slots times the model's context."""
+    """Implements `stages.inference.engine.Batch`. The cache's memory is allocated at once.
 
-    def __init__(self, model: Decoder, slots: int) -> None:
+    capacity: tokens of each slot, prompt included (None: the model's context length).
+    """
+
+    def __init__(self, model: Decoder, slots: int, capacity: int | None = None) -> None:
         self.slots = slots
         self._model = model.eval()
         parameter = next(model.parameters())
         floating = parameter.dtype if parameter.is_floating_point() else torch.float32
         self._device = parameter.device
-        self._cache = KeyValueCache(model.config, slots, dtype=floating, device=self._device)
+        self._cache = KeyValueCache(model.config, slots, capacity, dtype=floating, device=self._device)
         self._rows: list[int] = []  # the slot that each row in use belongs to
 
     @torch.inference_mode()
@@ -33,7 +36,7 @@ class DecoderBatch:
         row = self._rows.index(slot)
         batch = torch.tensor([list(tokens)], device=self._device)
         hidden = self._model.hidden_states(batch, cache=self._cache.rows(row, row + 1))[0]
-        # The head is the largest matrix of a small model: only the last token's logits are needed as a rule.
+        # The head is the largest matrix of a small model, and usually only the last token's logits are needed.
         return self._model.logits(hidden if every else hidden[-1:]).cpu()
 
     @torch.inference_mode()
@@ -43,7 +46,7 @@ class DecoderBatch:
         batch = torch.zeros(count, 1, dtype=torch.long)
         batch[rows, 0] = torch.tensor(list(tokens.values()))
         mask = None
-        if len(rows) < count:  # the others are still reading their prompts: they are padding in this step
+        if len(rows) < count:  # the prompts of the others are still being read: they are padding in this step
             mask = torch.zeros(count, 1, dtype=torch.bool, device=self._device)
             mask[rows] = True
         cache = self._cache.rows(0, count)
@@ -59,13 +62,13 @@ class DecoderBatch:
         self._cache.move(last, row)
         self._rows[row] = self._rows[last]
         self._rows.pop()
-        # Nothing of a sequence stays behind: masked positions weigh nothing, but nothing times NaN is NaN.
+        # The values are cleared as well: masked positions have a weight of 0, but 0 times NaN is NaN.
         for tensor in (*self._cache.keys, *self._cache.values):
             tensor[last, :, :emptied] = 0
         self._cache.clear(last)
 
     def warm_up(self) -> None:
-        """Run the first passes, which are slow, before the first request."""
+        """Run the first forward passes, which are slow, before the first request arrives."""
         for slot in range(self.slots):
             self.read(slot, [0], every=False)
         self.step(dict.fromkeys(range(self.slots), 0))

@@ -1,11 +1,11 @@
-"""The generation engine: what runs at each step.
+"""The generation engine: schedules sequences into a running batch, step by step.
 
-One worker thread owns the model. Each step takes up waiting sequences while there are free slots, reads a bounded piece
-of the prompts that are not read yet, and gives every running sequence its next token in one batched pass: sequences
-join and leave the batch at every step (continuous batching, Orca: Yu et al., OSDI 2022). Long prompts are read in
-chunks between the steps of the others, so that they do not stop them.
+One worker thread owns the model. Each step moves waiting sequences into free slots, reads a bounded number of prompt
+tokens, and gives every running sequence its next token in one batched forward pass: sequences join and leave the batch
+at every step (continuous batching; Orca, Yu et al., OSDI 2022). Long prompts are read in chunks between the steps of
+the running sequences, so that they do not stall them.
 
-Tokens go out through a `deliver` function called in the worker thread. It must not block and must not raise.
+Tokens are delivered through a `deliver` function called in the worker thread. It must not block and must not raise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from stages.inference.metrics import Metrics
+from stages.inference.observer import Observer
 from stages.inference.sampling import Sampling, TokenLogprobs, logprobs, sample
 from stages.inference.text import TextStream
 
@@ -31,38 +31,45 @@ log = logging.getLogger(__name__)
 
 
 class Batch(Protocol):
-    """A model with the sequences that it is writing, each in a slot that holds its keys and values."""
+    """A model with its running sequences, each in a slot that holds its keys and values."""
 
     slots: int
 
     def read(self, slot: int, tokens: Sequence[int], *, every: bool) -> Tensor:
-        """Read the next tokens of a slot's sequence. Logits [1 (or all, if `every`), vocabulary]."""
+        """Read the next tokens of a slot's sequence.
+
+        Returns the logits after the last of them, [1, vocabulary], or after each of them, [tokens, vocabulary], if
+        `every` is set.
+        """
 
     def step(self, tokens: dict[int, int]) -> Tensor:
-        """Read one token (by slot) of each sequence. Logits [sequences, vocabulary], in the order given."""
+        """Read one token of each of several sequences. `tokens`: by slot.
+
+        Returns logits [sequences, vocabulary], in the order of `tokens`.
+        """
 
     def release(self, slot: int) -> None:
-        """Forget a slot's sequence."""
+        """Discard a slot's sequence."""
 
 
 class OverloadedError(Exception):
-    """As many sequences are running and waiting as may be."""
+    """The engine's queue is full."""
 
 
 class ClosedError(Exception):
-    """The engine takes no more work."""
+    """The engine is closed, or has failed, and accepts no more sequences."""
 
 
 @dataclass(frozen=True)
 class Event:
     """One token of a sequence, or its end, or both."""
 
-    text: str = ""  # may be shown now
+    text: str = ""  # complete characters that can be shown now
     token: int | None = None
     offset: int = 0  # characters of the completion before this token
     logprobs: TokenLogprobs | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None  # once, with the first event, if asked for
-    finish_reason: FinishReason | None = None  # set on the last event, and on it alone
+    finish_reason: FinishReason | None = None  # set on the last event only
 
 
 Deliver = Callable[[Event], None]
@@ -70,18 +77,18 @@ Deliver = Callable[[Event], None]
 
 @dataclass(eq=False)
 class Generation:
-    """One sequence from its prompt to its end. Only the engine changes it."""
+    """The state of one sequence from its prompt to its end. Only the engine changes it."""
 
     prompt: tuple[int, ...]  # at least one token
     sampling: Sampling
     deliver: Deliver
     stream: TextStream
     submitted: float = field(default_factory=time.monotonic)
-    latest: float = 0.0  # when the latest token went out
+    latest: float = 0.0  # when the latest token was delivered
     slot: int = -1
     read: int = 0  # tokens of the prompt that the model has read
     generated: int = 0
-    pending: int | None = None  # the latest token, not read by the model yet
+    pending: int | None = None  # the latest token, which the model has not read yet
     cancelled: bool = False
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
@@ -92,7 +99,7 @@ class Generation:
 
 
 class Engine:
-    """Runs generations on a batch, at most `batch.slots` at a time, with at most `max_waiting` more waiting."""
+    """Runs generations on a batch: at most `batch.slots` at a time, and at most `max_waiting` more in the queue."""
 
     def __init__(
         self,
@@ -100,16 +107,21 @@ class Engine:
         table: list[bytes],
         *,
         end_of_sequence: int | None,
-        metrics: Metrics,
+        observer: Observer | None = None,
         max_waiting: int = 64,
         prefill_chunk: int = 256,
         threads: int | None = None,
     ) -> None:
-        """`table`: the bytes of each token. `threads`: torch's threads within one operation (None: its default)."""
+        """Start the worker thread.
+
+        table: the bytes of each token of the vocabulary. end_of_sequence: the token that ends a sequence, if any.
+        observer: is informed of what happens, if given. prefill_chunk: prompt tokens read between two steps of the
+        running sequences. threads: torch's threads within one operation (None: torch's default).
+        """
         self._batch = batch
         self._table = table
         self._end_of_sequence = end_of_sequence
-        self._metrics = metrics
+        self._observer = observer or Observer()
         self._max_waiting = max_waiting
         self._prefill_chunk = prefill_chunk
         self._threads = threads
@@ -123,7 +135,7 @@ class Engine:
 
     @property
     def capacity(self) -> int:
-        """How many generations may run and wait together."""
+        """The largest number of generations that can run and wait at the same time."""
         return self._batch.slots + self._max_waiting
 
     @property
@@ -131,7 +143,10 @@ class Engine:
         return self._worker.is_alive()
 
     def submit(self, requests: Sequence[tuple[Sequence[int], Sampling, Deliver]]) -> list[Generation]:
-        """Queue all of the requests (prompt, sampling, deliver), or none. Raises OverloadedError, ClosedError."""
+        """Queue all of the requests (prompt, sampling, deliver), or none of them.
+
+        Raises OverloadedError if the queue cannot take them all, ClosedError after `close` or a failure.
+        """
         generations = [
             Generation(tuple(prompt), sampling, deliver, TextStream(self._table, sampling.stop))
             for prompt, sampling, deliver in requests
@@ -147,14 +162,14 @@ class Engine:
         return generations
 
     def cancel(self, generations: Sequence[Generation]) -> None:
-        """End generations before the next step; those that ended already stay as they are."""
+        """End generations before the next step; those that have already ended are not affected."""
         with self._changed:
             for generation in generations:
                 generation.cancelled = True
             self._changed.notify()
 
     def close(self) -> None:
-        """Cancel everything and end the worker."""
+        """Cancel all generations and wait for the worker thread to end."""
         with self._changed:
             self._closing = True
             for generation in [*self._waiting, *self._running]:
@@ -171,17 +186,17 @@ class Engine:
                     try:
                         self._step()
                     except Exception:
-                        # Whatever went wrong (memory, say) must not take the other requests down with the engine.
+                        # A failed step (out of memory, for example) must not end the engine and its queue.
                         running = list(self._running)
                         log.exception("a generation step failed; its %d sequences end with an error", len(running))
                         for generation in running:
                             self._end(generation, "error")
         except BaseException:
-            log.exception("the generation engine failed, and takes no more work")
+            log.exception("the generation engine failed and accepts no more requests")
             self._give_up()
 
     def _give_up(self) -> None:
-        """Tell all who wait that nothing will come. The model may be in any state: its slots are left alone."""
+        """End every generation with an error. The batch is not touched: its state is unknown."""
         with self._changed:
             self._closing = True
             left = [*self._running, *self._waiting]
@@ -191,7 +206,7 @@ class Engine:
             generation.deliver(Event(finish_reason="error"))
 
     def _schedule(self) -> bool:
-        """Wait for work, drop the cancelled, fill the free slots. False once closed and empty."""
+        """Wait for work, drop cancelled generations and fill free slots. False once closed and empty."""
         with self._changed:
             while not (self._waiting or self._running or self._closing):
                 self._changed.wait()
@@ -204,7 +219,7 @@ class Engine:
                 generation = self._waiting.popleft()
                 generation.slot = self._free.pop()
                 self._running.append(generation)
-                self._metrics.queued(time.monotonic() - generation.submitted)
+                self._observer.queued(time.monotonic() - generation.submitted)
             self._count()
             return bool(self._running) or not self._closing
 
@@ -219,7 +234,7 @@ class Engine:
             self._advance(writing, logits)
 
     def _read_prompt(self, generation: Generation) -> int:
-        """Read a chunk of a prompt; at its end, give the first token. Returns how many tokens were read."""
+        """Read a chunk of a prompt and, after its last token, deliver the first new one. The number of tokens read."""
         sampling, start = generation.sampling, generation.read
         chunk = generation.prompt[start : start + self._prefill_chunk]
         logits = self._batch.read(generation.slot, chunk, every=sampling.prompt_logprobs)
@@ -227,10 +242,11 @@ class Engine:
         if sampling.prompt_logprobs:
             following = list(generation.prompt[start + 1 : generation.read + 1])
             if following:
-                predicted = logprobs(logits[: len(following)], following, sampling.logprobs or 0)
+                of_vocabulary = logits[: len(following), : len(self._table)]
+                predicted = logprobs(of_vocabulary, following, sampling.logprobs or 0)
                 generation.prompt_logprobs.extend(predicted)
         if generation.read == len(generation.prompt):
-            self._metrics.prompt_tokens(len(generation.prompt))
+            self._observer.prompt_tokens(len(generation.prompt))
             if sampling.max_tokens == 0:
                 self._end(generation, "length")
             else:
@@ -239,27 +255,30 @@ class Engine:
 
     def _advance(self, generations: list[Generation], logits: Tensor) -> None:
         """Give each generation its next token. `logits`: [generations, vocabulary]."""
-        logits = logits[:, : len(self._table)].float()  # a head may be padded beyond the tokenizer's vocabulary
-        finite = logits.isfinite().all(dim=-1).tolist()
+        logits, vocabulary = logits.float(), len(self._table)
+        finite = logits[:, :vocabulary].isfinite().all(dim=-1).tolist()
         if not all(finite):
-            log.error("the model gave logits that are not finite")
+            log.error("the model returned logits that are not finite")
             for generation in [one for one, good in zip(generations, finite, strict=True) if not good]:
                 self._end(generation, "error")
             generations = [one for one, good in zip(generations, finite, strict=True) if good]
             logits = logits[torch.tensor(finite)]
             if not generations:
                 return
-        tokens = sample(logits, [one.sampling for one in generations], [one.generator for one in generations])
-        for row, (generation, token) in enumerate(zip(generations, tokens, strict=True)):
+        # A head may have more rows than the tokenizer has tokens. They are excluded, not cut off, so that the padding
+        # does not change what a seed draws.
+        drawable = logits.masked_fill(torch.arange(logits.shape[1]) >= vocabulary, -torch.inf)
+        tokens = sample(drawable, [one.sampling for one in generations], [one.generator for one in generations])
+        for generation, token, row in zip(generations, tokens, torch.split(logits[:, :vocabulary], 1), strict=True):
             count = generation.sampling.logprobs
-            self._emit(generation, token, None if count is None else logprobs(logits[row : row + 1], [token], count)[0])
+            self._emit(generation, token, None if count is None else logprobs(row, [token], count)[0])
 
     def _emit(self, generation: Generation, token: int, scores: TokenLogprobs | None) -> None:
         now = time.monotonic()
         if generation.generated == 0:
-            self._metrics.first_token(now - generation.submitted)
+            self._observer.first_token(now - generation.submitted)
         else:
-            self._metrics.next_token(now - generation.latest)
+            self._observer.next_token(now - generation.latest)
         generation.latest, generation.pending = now, token
         if token == self._end_of_sequence:
             self._end(generation, "stop")
@@ -276,7 +295,7 @@ class Engine:
             generation.deliver(event)
 
     def _end(self, generation: Generation, reason: FinishReason, event: Event | None = None) -> None:
-        """The last event of a generation, and its slot given back."""
+        """Release a generation's slot and deliver its last event."""
         last = event or Event(
             offset=generation.stream.decoded_characters, prompt_logprobs=self._prompt_logprobs(generation)
         )
@@ -289,7 +308,7 @@ class Engine:
                 self._free.append(generation.slot)
                 self._running.remove(generation)
             self._count()
-        self._metrics.finished(reason, generation.generated, time.monotonic() - generation.submitted)
+        self._observer.finished(reason, generation.generated, time.monotonic() - generation.submitted)
         generation.deliver(
             Event(last.text + rest, last.token, last.offset, last.logprobs, last.prompt_logprobs, finish_reason=reason)
         )
@@ -300,4 +319,4 @@ class Engine:
         return tuple(generation.prompt_logprobs)
 
     def _count(self) -> None:
-        self._metrics.load(len(self._running), len(self._waiting), self._batch.slots)
+        self._observer.load(len(self._running), len(self._waiting), self._batch.slots)

@@ -1,7 +1,7 @@
-"""From tokens to text that may be shown: incremental detokenisation and stop strings.
+"""From text to tokens and back: prompts, incremental detokenization, and stop strings.
 
-A byte-level token is a run of bytes, not of characters: one character may be spread over several tokens. `TextStream`
-emits a character only when all its bytes have come, and never any part of a stop string.
+A byte-level token is a sequence of bytes, not of characters: one character can span several tokens. `TextStream`
+emits a character only when all of its bytes have arrived, and never emits any part of a stop string.
 """
 
 from __future__ import annotations
@@ -9,14 +9,37 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Sequence
+from itertools import takewhile
 
 from tokenizers import Tokenizer
 
 from stages.base import ArtifactError
 
 
+def document_start(tokenizer: Tokenizer, end_of_text: int) -> list[int]:
+    """The tokens before the first token of a document, for a model to begin at.
+
+    They are the special tokens that the tokenizer itself puts in front of a text. Where it puts none, it is the end of
+    the previous text, as in training.
+    """
+    encoding = tokenizer.encode("x", add_special_tokens=True)
+    pairs = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+    return [token for token, _ in takewhile(lambda pair: pair[1], pairs)] or [end_of_text]
+
+
+def prompt_tokens(tokenizer: Tokenizer, text: str, end_of_text: int) -> list[int]:
+    """The tokens of a prompt at the start of a document: `document_start`, then those of the text."""
+    return document_start(tokenizer, end_of_text) + text_tokens(tokenizer, text)
+
+
+def text_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a text alone, without special tokens."""
+    tokens: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return tokens
+
+
 def byte_alphabet() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for (GPT-2's printable alphabet, 256 entries)."""
+    """The byte for which each character of a byte-level vocabulary stands (GPT-2's printable alphabet, 256 entries)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(byte): byte for byte in printable}
     hidden = [byte for byte in range(256) if chr(byte) not in alphabet]
@@ -24,26 +47,30 @@ def byte_alphabet() -> dict[str, int]:
 
 
 class Vocabulary:
-    """A byte-level tokenizer, and the bytes of each of its tokens. Raises ArtifactError if its tokens are no bytes."""
+    """A byte-level tokenizer with the bytes of each of its tokens. Raises ArtifactError if it is not byte-level."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.table = _token_bytes(tokenizer)  # by id; special tokens, and ids without a token, have no bytes
+        self.table = _token_bytes(tokenizer)  # by id; empty for special tokens and unused ids
         self.longest_token = max(map(len, self.table))
 
     def __len__(self) -> int:
         return len(self.table)
 
     def encode(self, text: str) -> list[int]:
-        tokens: list[int] = self._tokenizer.encode(text).ids
-        return tokens
+        """The tokens of a text, without special tokens."""
+        return text_tokens(self._tokenizer, text)
+
+    def document_start(self, end_of_text: int) -> list[int]:
+        """See the function of the same name."""
+        return document_start(self._tokenizer, end_of_text)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens; bytes that are no characters become U+FFFD."""
+        """The text of tokens. Bytes that are not valid UTF-8 become U+FFFD."""
         return b"".join(self.table[token] for token in tokens).decode("utf-8", errors="replace")
 
     def name(self, token: int) -> str:
-        """One token for people, in OpenAI's way: bytes that are no characters by themselves are written out."""
+        """One token in the form of OpenAI's logprobs: as text, or as escaped bytes where it is not valid UTF-8."""
         data = self.table[token]
         if not data:
             return self._tokenizer.id_to_token(token) or ""
@@ -70,31 +97,33 @@ def _token_bytes(tokenizer: Tokenizer) -> list[bytes]:
         try:
             table[index] = bytes(alphabet[character] for character in token)
         except KeyError as error:
-            raise ArtifactError(f"token {index} ({token!r}) is not byte-level: {error} stands for no byte") from None
+            raise ArtifactError(
+                f"token {index} ({token!r}) is not byte-level: {error} is not in the byte alphabet"
+            ) from None
     return table
 
 
 class TextStream:
-    """The text of one sequence as its tokens come.
+    """The text of one sequence as its tokens arrive.
 
-    What `push` and `finish` return, put together, is the text of all tokens (invalid UTF-8 replaced by U+FFFD), up to
+    The concatenated results of `push` and `finish` are the text of all tokens (invalid UTF-8 replaced by U+FFFD) up to
     the first stop string, which is left out.
     """
 
     def __init__(self, table: list[bytes], stop: tuple[str, ...] = ()) -> None:
-        self.stopped = False  # a stop string was met: the sequence is over
-        self.decoded_characters = 0  # of all tokens so far, shown or held back
+        self.stopped = False  # a stop string was found: the sequence is complete
+        self.decoded_characters = 0  # of all tokens so far, whether emitted or held back
         self._table = table
         self._stop = stop
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""  # decoded, but may be the beginning of a stop string
+        self._held = ""  # decoded text that may be the beginning of a stop string
 
     def push(self, token: int) -> str:
-        """Take the next token; the text that may be shown now."""
+        """Add the next token. Returns the text that can be shown now."""
         return self._show(self._decoder.decode(self._table[token]))
 
     def finish(self) -> str:
-        """The rest of the text: no more tokens will come."""
+        """End the sequence. Returns the rest of its text."""
         shown = self._show(self._decoder.decode(b"", final=True))
         rest, self._held = self._held, ""
         return shown + rest
@@ -114,6 +143,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that begins `stop`, without being all of it."""
+    """The length of the longest suffix of `text` that is a proper prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((length for length in range(longest, 0, -1) if text.endswith(stop[:length])), 0)

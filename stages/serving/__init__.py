@@ -1,6 +1,7 @@
-"""Serving a Checkpoint: a generation engine with continuous batching, and the HTTP application around it.
+"""Deployment of any servable artifact, and the HTTP application that serves a Checkpoint.
 
-`text` turns tokens into text that may be shown, `sampling` turns logits into tokens, `batch` holds the model and its
-running sequences, `engine` decides what runs at each step, `protocol` is the shape of requests and answers, `metrics`
-what is measured, and `http` the application. None of it knows Ray.
+`deploy` is the stage, `deployment` the artifact that it leaves, and `trial` how a served application is asked and
+measured, with `language_model` for completions and `client` for HTTP. The application itself: `http` has its routes,
+`completions` the endpoint, `service` the model behind its engine, `request`, `answer` and `errors` the shapes of what
+goes over the wire, and `metrics` what Prometheus collects.
 """

@@ -1,92 +1,73 @@
-"""A served model: everything that a server needs, in one directory.
+"""A deployment: an artifact with everything that a server needs, in one directory.
 
-    deployment.json    how it is served: names, replicas, the engine's limits
-    model/             the Checkpoint
-    serve.yaml         a config that `serve run` and `serve deploy` accept
+    deployment.json    how it is served: the artifact's type, names, replicas, limits
+    model/             the artifact
+    serve.yaml         a config for `serve run` and `serve deploy`
     trial.json         what was measured when it was served once
 
-It can be served from wherever it is opened (`application`). `serve.yaml` names the model by an absolute path: that of
-the Checkpoint that the deploying step read; `serve_config` makes one for the model inside this directory.
+A deployment can be served from wherever it is opened (`application`). `serve.yaml` refers to the artifact by the
+absolute path of the one which the step read. `serve_config` makes such a config for the copy in this directory.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from stages.artifacts.checkpoint import Checkpoint
-from stages.base import Application, ArtifactError, Config, Resources, Servable
+from stages.base import Application, ArtifactError, Config, Servable, StageError
 
 DEPLOYMENT, MODEL, SERVE_CONFIG, TRIAL = "deployment.json", "model", "serve.yaml", "trial.json"
-FACTORY = "stages.serving.http:create"
-# Requests that a replica takes beside those that generate or wait: health, metrics, and those that get a 429.
+CHECKPOINT = "stages.artifacts.checkpoint:Checkpoint"
+# Requests that a replica accepts in addition to those that generate or wait: health, metrics, and those refused by 429.
 SPARE_REQUESTS = 32
 JSON_LIMIT_BYTES = 1 << 20
 
 
 class Serving(Config):
-    """How a model is served."""
+    """How an artifact is served. The replicas, CPUs and GPUs replace those of the artifact's own application."""
 
-    model_name: str = Field(min_length=1, max_length=200)  # what clients call it
+    artifact: str  # the artifact's type, "module:Class"
+    model_name: str = Field(min_length=1, max_length=200)  # the name by which clients address it
     registered_name: str  # its name in the model registry
     alias: str  # the registry alias that points to this version
     replicas: PositiveInt = 1
     cpus: float = Field(default=1.0, gt=0)  # of one replica
     gpus: float = Field(default=0.0, ge=0)
-    max_running: PositiveInt = 8  # sequences in a replica's running batch
-    max_waiting: NonNegativeInt = 64  # and waiting for it; more are refused with 429
-    prefill_chunk: PositiveInt = 256  # prompt tokens read between two steps of the running batch
 
-    @property
-    def max_ongoing_requests(self) -> int:
-        return self.max_running + self.max_waiting + SPARE_REQUESTS
+    def application(self, artifact: Servable) -> Application:
+        """The application that serves an artifact in this way."""
+        own = artifact.application()
+        resources = own.resources.model_copy(update={"cpus": self.cpus, "gpus": self.gpus})
+        return replace(own, name=self.model_name, replicas=self.replicas, resources=resources)
 
-    def arguments(self, model: Path) -> dict[str, Any]:
-        """The arguments of `stages.serving.http:create` for a Checkpoint at `model`."""
-        return {
-            "model": str(model.absolute()),
-            "model_name": self.model_name,
-            "max_running": self.max_running,
-            "max_waiting": self.max_waiting,
-            "prefill_chunk": self.prefill_chunk,
-            "threads": max(1, int(self.cpus)),
-        }
-
-    def application(self, model: Path) -> Application:
-        return Application(
-            name=self.model_name,
-            factory=FACTORY,
-            arguments=self.arguments(model),
-            replicas=self.replicas,
-            max_ongoing_requests=self.max_ongoing_requests,
-            resources=Resources(cpus=self.cpus, gpus=self.gpus),
-        )
-
-    def serve_config(self, model: Path) -> str:
-        """A Ray Serve config (YAML) that serves a Checkpoint at `model`."""
+    def serve_config(self, artifact: Servable) -> str:
+        """A Ray Serve config (YAML) that serves an artifact in this way."""
         import yaml
 
+        application = self.application(artifact)
         config = {
             "proxy_location": "EveryNode",
             "http_options": {"host": "127.0.0.1", "port": 8000},
             "logging_config": {"enable_access_log": False},
             "applications": [
                 {
-                    "name": self.model_name,
+                    "name": application.name,
                     "route_prefix": "/",
                     "import_path": "cluster.serve:build",
-                    "args": {"factory": FACTORY, "arguments": self.arguments(model)},
+                    "args": {"factory": application.factory, "arguments": dict(application.arguments)},
                     "deployments": [
                         {
                             "name": "Asgi",
-                            "num_replicas": self.replicas,
-                            "max_ongoing_requests": self.max_ongoing_requests,
-                            "max_queued_requests": self.max_ongoing_requests,
+                            "num_replicas": application.replicas,
+                            "max_ongoing_requests": application.max_ongoing_requests,
+                            "max_queued_requests": application.max_ongoing_requests,
                             "ray_actor_options": {"num_cpus": self.cpus, "num_gpus": self.gpus},
                         }
                     ],
@@ -94,29 +75,57 @@ class Serving(Config):
             ],
         }
         head = (
-            "# Serve it:   serve run serve.yaml     (on this machine)\n"
-            "#             serve deploy serve.yaml  (on a Ray cluster; every node needs the model at its path)\n"
-            "# It listens on this machine alone; http_options.host: 0.0.0.0 opens it to the network.\n"
+            "# On this machine:    serve run serve.yaml\n"
+            "# On a Ray cluster:   serve deploy serve.yaml  (every node needs the artifact at its path)\n"
+            "# It listens on the loopback interface only; http_options.host: 0.0.0.0 opens it to the network.\n"
         )
         return head + str(yaml.safe_dump(config, sort_keys=False))
 
 
+class LanguageModelServing(Serving):
+    """How a Checkpoint is served: with the limits of its engine."""
+
+    artifact: str = CHECKPOINT
+    max_running: PositiveInt = 8  # sequences in a replica's running batch
+    max_waiting: NonNegativeInt = 64  # sequences in a replica's queue; requests beyond it are refused with 429
+    prefill_chunk: PositiveInt = 256  # prompt tokens read between two steps of the running batch
+
+    def application(self, artifact: Servable) -> Application:
+        """The application that serves a Checkpoint with these limits (see `stages.serving.service.Arguments`)."""
+        found = super().application(artifact)
+        arguments = {
+            **found.arguments,
+            "model_name": self.model_name,
+            "max_running": self.max_running,
+            "max_waiting": self.max_waiting,
+            "prefill_chunk": self.prefill_chunk,
+            "threads": max(1, int(self.cpus)),
+        }
+        ongoing = self.max_running + self.max_waiting + SPARE_REQUESTS
+        return replace(found, arguments=arguments, max_ongoing_requests=ongoing)
+
+
 @dataclass(frozen=True)
 class Deployment(Servable):
-    """A model with how it is served, tried once over HTTP."""
+    """An artifact with how it is served, after one trial over HTTP."""
+
+    is_model: ClassVar[bool] = False  # the model is the artifact that was deployed
 
     @property
-    def model(self) -> Checkpoint:
-        return Checkpoint(self.path / MODEL)
+    def model(self) -> Servable:
+        """The artifact that is served. Raises ArtifactError if its type cannot be imported."""
+        return _servable_type(self.path / DEPLOYMENT, self.serving.artifact)(self.path / MODEL)
 
     @property
     def serving(self) -> Serving:
+        value = self._json(DEPLOYMENT)
+        kind = LanguageModelServing if "max_running" in value else Serving
         try:
-            return Serving.model_validate(self._json(DEPLOYMENT))
+            return kind.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise ArtifactError(f"{self.path / DEPLOYMENT} is no deployment: {where}: {first['msg']}") from None
+            where = ".".join(map(str, first["loc"])) or "the whole file"
+            raise ArtifactError(f"{self.path / DEPLOYMENT} is not a deployment: {where}: {first['msg']}") from None
 
     @property
     def measured(self) -> Mapping[str, float]:
@@ -124,16 +133,16 @@ class Deployment(Servable):
         return self._json(TRIAL)
 
     def application(self) -> Application:
-        """What to serve, with the model in this directory."""
-        return self.serving.application(self.path / MODEL)
+        """The application that serves the artifact in this directory."""
+        return self.serving.application(self.model)
 
     def serve_config(self) -> str:
-        """A Ray Serve config (YAML) for the model in this directory."""
-        return self.serving.serve_config(self.path / MODEL)
+        """A Ray Serve config (YAML) for the artifact in this directory."""
+        return self.serving.serve_config(self.model)
 
     def check(self) -> None:
         self.model.check()
-        _ = self.serving, self.measured
+        _ = self.measured
         if not (self.path / SERVE_CONFIG).is_file():
             raise ArtifactError(f"{self.path / SERVE_CONFIG} is missing")
 
@@ -151,15 +160,40 @@ class Deployment(Servable):
         except (ValueError, RecursionError):
             raise ArtifactError(f"{path} is not JSON") from None
         if not isinstance(value, dict):
-            raise ArtifactError(f"{path} does not hold a JSON object")
+            raise ArtifactError(f"{path} does not contain a JSON object")
         return value
 
 
-def write(path: Path, serving: Serving, model: Checkpoint) -> Deployment:
-    """Write a deployment of `model` into the directory `path`, all but the trial's result."""
-    import shutil
-
-    shutil.copytree(model.path, path / MODEL, ignore=shutil.ignore_patterns("figures"))
+def write(path: Path, serving: Serving, artifact: Servable) -> Deployment:
+    """Write a deployment into the directory `path`, except for the trial's result. Raises StageError."""
+    arguments = serving.application(artifact).arguments
+    try:
+        json.dumps(dict(arguments), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        kind = type(artifact).__name__
+        raise StageError(f"{kind}.application() has arguments that are not JSON values: {error}") from None
+    shutil.copytree(artifact.path, path / MODEL)
     (path / DEPLOYMENT).write_text(serving.model_dump_json(indent=2) + "\n")
-    (path / SERVE_CONFIG).write_text(serving.serve_config(model.path))
+    (path / SERVE_CONFIG).write_text(serving.serve_config(artifact))
     return Deployment(path)
+
+
+def type_name(kind: type[Servable]) -> str:
+    """The name by which a deployment finds the type of its artifact. Raises StageError if it has none."""
+    if kind.__qualname__ != kind.__name__:
+        raise StageError(f"{kind.__qualname__} cannot be deployed: define it at the top level of a module")
+    return f"{kind.__module__}:{kind.__name__}"
+
+
+def _servable_type(source: Path, name: str) -> type[Servable]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ArtifactError(
+            f"{source} needs the artifact type {name!r}, which cannot be imported ({error}): install its package, or "
+            "run in its project"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, Servable)):
+        raise ArtifactError(f"{source}: {name!r} is not the type of a servable artifact")
+    return found

@@ -1,158 +1,83 @@
-"""Trying a served model over real HTTP: does it answer rightly, and how fast?
+"""The trial of a served application: does it answer as expected, and how fast?
 
-Standard library only: what it measures is the server and not the client, and it runs wherever a stage runs.
+A `Trial` knows how one kind of application is asked and measured. `ExampleTrial` is that of every Servable with example
+requests; a Checkpoint has its own (`stages.serving.language_model`).
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from stages.base import StageError
+from stages.base import ExampleRequest, Servable, StageError
+from stages.serving.client import Client
 
-TIMEOUT_S = 120.0
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# Requests that no server may take, each with the statuses that it may be refused with.
-BAD_REQUESTS: tuple[tuple[str, bytes, tuple[int, ...]], ...] = (
-    ("a body that is not JSON", b"{", (400, 422)),
-    ("a prompt of a wrong type", b'{"prompt": {"text": 1}}', (400, 422)),
-    ("a temperature out of range", b'{"prompt": "a", "temperature": -1}', (400, 422)),
-    ("a model that does not exist", b'{"prompt": "a", "model": "no such model"}', (404,)),
-)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One streamed completion: the moments (seconds) at which the request went out and each piece of text came."""
+class Results:
+    """What a trial measured: metrics by name, a figure of them, and remarks for the log."""
 
-    sent: float
-    pieces: tuple[float, ...]
-    tokens: int
-    text: str
-
-    @property
-    def first_token_s(self) -> float:
-        return self.pieces[0] - self.sent
-
-    @property
-    def per_token_s(self) -> float:
-        """Mean time from one token to the next."""
-        return (self.pieces[-1] - self.pieces[0]) / max(1, self.tokens - 1)
+    metrics: Mapping[str, float]
+    figure: Figure
+    notes: tuple[str, ...] = ()
 
 
-class Client:
-    """Requests to one server. Raises StageError for an answer that is not what was expected."""
+class Trial(Protocol):
+    """How one kind of application is asked and measured."""
 
-    def __init__(self, url: str) -> None:
-        self._parts = urlsplit(url)
+    def check(self, client: Client) -> Mapping[str, str]:
+        """Raise StageError unless the application answers as expected. Returns texts worth showing, by title."""
 
-    def get(self, path: str) -> Any:
-        status, body = self._exchange("GET", path)
-        if status != 200:
-            raise StageError(f"GET {path} of the served model answered {status}: {body[:500]!r}")
-        return json.loads(body)
+    def measure(self, client: Client, requests: int, concurrency: int, progress: Callable[[int, int], None]) -> Results:
+        """Time `requests` requests by one client, and as many by `concurrency` clients at once.
 
-    def complete(self, body: Mapping[str, Any]) -> Any:
-        status, answer = self._exchange("POST", "/v1/completions", json.dumps(dict(body)).encode())
-        if status != 200:
-            raise StageError(f"a completion by the served model answered {status}: {answer.decode()[:500]}")
-        return json.loads(answer)
-
-    def refused(self, body: bytes) -> int:
-        """The status of the answer to a request that is wrong."""
-        return self._exchange("POST", "/v1/completions", body)[0]
-
-    def stream(self, body: Mapping[str, Any]) -> Timing:
-        """One streamed completion, timed."""
-        request = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        sent, pieces, text, tokens = time.perf_counter(), [], [], 0
-        for event in self._events(json.dumps(request).encode()):
-            if "error" in event:
-                raise StageError(f"a stream of the served model broke off: {event['error'].get('message')}")
-            if event.get("usage"):
-                tokens = event["usage"]["completion_tokens"]
-            for choice in event["choices"]:
-                pieces.append(time.perf_counter())
-                text.append(choice["text"])
-        if not pieces:
-            raise StageError("a stream of the served model held no event")
-        return Timing(sent, tuple(pieces), tokens, "".join(text))
-
-    def _connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._parts.hostname or "", self._parts.port, timeout=TIMEOUT_S)
-
-    def _send(self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None) -> Any:
-        headers = {"content-type": "application/json"} if body is not None else {}
-        connection.request(method, self._parts.path + path, body, headers)
-        return connection.getresponse()
-
-    def _exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        connection = self._connect()
-        try:
-            response = self._send(connection, method, path, body)
-            return response.status, response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise StageError(f"the served model does not answer {method} {path}: {error!r}") from error
-        finally:
-            connection.close()
-
-    def _events(self, body: bytes) -> Iterator[dict[str, Any]]:
-        connection = self._connect()
-        try:
-            response = self._send(connection, "POST", "/v1/completions", body)
-            if response.status != 200:
-                raise StageError(f"a stream of the served model answered {response.status}: {response.read()[:500]!r}")
-            for line in response:
-                if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-                    yield json.loads(line[6:])
-        except (OSError, http.client.HTTPException) as error:
-            raise StageError(f"a stream of the served model broke off: {error!r}") from error
-        finally:
-            connection.close()
-
-
-def check(client: Client, model_name: str, body: Mapping[str, Any]) -> str:
-    """Hold the server to its promises; the text that it completed. `body`: a seeded or greedy completion."""
-    client.get("/health")
-    names = [model["id"] for model in client.get("/v1/models")["data"]]
-    if names != [model_name]:
-        raise StageError(f"the server lists the models {names}, expected {[model_name]}")
-    text: str = client.complete({**body, "model": model_name})["choices"][0]["text"]
-    streamed = client.stream(body).text
-    if streamed != text:
-        raise StageError(f"the stream differs from the whole answer of the same request: {streamed!r} and {text!r}")
-    for what, bad, allowed in BAD_REQUESTS:
-        if (status := client.refused(bad)) not in allowed:
-            raise StageError(f"{what} was answered with {status}, expected {' or '.join(map(str, allowed))}")
-    client.get("/health")
-    return text
+        progress: called with the numbers of requests sent and of all requests.
+        """
 
 
 @dataclass(frozen=True)
-class Load:
-    """Streamed completions sent by `concurrency` clients at once, and the whole time that they took."""
+class Load(Generic[T]):
+    """The timings of requests that `concurrency` clients sent, and the seconds that they took all together."""
 
     concurrency: int
-    timings: tuple[Timing, ...]
+    timings: tuple[T, ...]
     seconds: float
 
     @property
-    def tokens_per_second(self) -> float:
-        return sum(timing.tokens for timing in self.timings) / self.seconds
+    def requests_per_second(self) -> float:
+        return len(self.timings) / self.seconds
+
+    @property
+    def clients(self) -> str:
+        return "1 client" if self.concurrency == 1 else f"{self.concurrency} clients"
 
 
-def measure(client: Client, bodies: Sequence[Mapping[str, Any]], concurrency: int) -> Load:
-    """Send every request, `concurrency` at a time."""
+def apply_loads(
+    send: Callable[[int], T], requests: int, concurrency: int, progress: Callable[[int, int], None]
+) -> tuple[Load[T], Load[T]]:
+    """The same requests by one client and by several at once. `send`: sends the request of a number and times it."""
+    alone = apply_load(send, requests, 1)
+    progress(requests, 2 * requests)
+    together = apply_load(send, requests, concurrency)
+    progress(2 * requests, 2 * requests)
+    return alone, together
+
+
+def apply_load(send: Callable[[int], T], requests: int, concurrency: int) -> Load[T]:
+    """Send requests 0 to `requests` - 1, `concurrency` at a time."""
     started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as pool:
-        timings = tuple(pool.map(client.stream, bodies))
+        timings = tuple(pool.map(send, range(requests)))
     return Load(concurrency, timings, time.perf_counter() - started)
 
 
@@ -163,20 +88,81 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def summary(alone: Load, together: Load) -> dict[str, float]:
-    """The metrics of two loads: one client, and several at once. Milliseconds where the name says so."""
-    first = [1000 * timing.first_token_s for timing in alone.timings]
-    between = [1000 * timing.per_token_s for timing in alone.timings]
-    first_together = [1000 * timing.first_token_s for timing in together.timings]
-    return {
-        "time_to_first_token_ms": percentile(first, 50),
-        "time_to_first_token_p95_ms": percentile(first, 95),
-        "time_per_output_token_ms": percentile(between, 50),
-        "time_per_output_token_p95_ms": percentile(between, 95),
-        "tokens_per_second": alone.tokens_per_second,
-        "concurrency": float(together.concurrency),
-        "concurrent_time_to_first_token_ms": percentile(first_together, 50),
-        "concurrent_time_to_first_token_p95_ms": percentile(first_together, 95),
-        "concurrent_tokens_per_second": together.tokens_per_second,
-        "requests_per_second": len(together.timings) / together.seconds,
-    }
+class ExampleTrial:
+    """The trial of an artifact by its own example requests. Measures the latency of those that should succeed."""
+
+    def __init__(self, artifact: Servable) -> None:
+        self._examples = tuple(artifact.examples())
+        if not self._examples:
+            raise StageError(
+                f"{type(artifact).__name__} has no example requests, so there is nothing to check or measure: return "
+                "at least one from its method `examples`"
+            )
+        self._timed = [one for one in self._examples if one.status < 400] or self._examples
+
+    def check(self, client: Client) -> Mapping[str, str]:
+        answers = [_ask(client, example) for example in self._examples]
+        first = self._examples[0]
+        return {f"{first.method} {first.path}": answers[0].decode(errors="replace")[:500]}
+
+    def measure(self, client: Client, requests: int, concurrency: int, progress: Callable[[int, int], None]) -> Results:
+        def send(index: int) -> float:
+            started = time.perf_counter()
+            _ask(client, self._timed[index % len(self._timed)])
+            return 1000 * (time.perf_counter() - started)
+
+        alone, together = apply_loads(send, requests, concurrency, progress)
+        metrics = {
+            "latency_ms": percentile(alone.timings, 50),
+            "latency_p95_ms": percentile(alone.timings, 95),
+            "requests_per_second": alone.requests_per_second,
+            "concurrency": float(concurrency),
+            "concurrent_latency_ms": percentile(together.timings, 50),
+            "concurrent_latency_p95_ms": percentile(together.timings, 95),
+            "concurrent_requests_per_second": together.requests_per_second,
+        }
+        curves = {load.clients: load.timings for load in (alone, together)}
+        rates = {load.clients: load.requests_per_second for load in (alone, together)}
+        return Results(metrics, latency_figure(curves, "latency (ms)", rates, "requests per second"))
+
+
+def _ask(client: Client, example: ExampleRequest) -> bytes:
+    """The answer to an example request. Raises StageError if it is not as expected."""
+    body = None if example.body is None else json.dumps(example.body, allow_nan=False).encode()
+    status, answer = client.exchange(example.method, example.path, body)
+    what = f"{example.method} {example.path}"
+    if status != example.status:
+        raise StageError(f"{what} was answered with status {status}, expected {example.status}: {answer[:500]!r}")
+    if example.check is not None:
+        try:
+            example.check(answer)
+        except ValueError as error:
+            raise StageError(f"the answer to {what} is not as expected: {error}: {answer[:500]!r}") from error
+    return answer
+
+
+def latency_figure(
+    curves: Mapping[str, Sequence[float]], quantity: str, rates: Mapping[str, float], rate: str
+) -> Figure:
+    """The cumulative distribution of latencies in ms (left) and the throughput (right), a color for each load.
+
+    curves, rates: by the name of the load. quantity, rate: labels of the two axes.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    for name, latencies in curves.items():
+        values = sorted(latencies)
+        shares = [100 * (index + 1) / len(values) for index in range(len(values))]
+        left.step([values[0], *values], [0, *shares], where="post", label=name)
+    left.set(xlabel=quantity, ylabel="requests (%)", ylim=(0, 102))
+    left.set_xlim(left=0)
+    left.legend(loc="lower right", frameon=False)
+    bars = right.bar(list(rates), list(rates.values()), color=[f"C{place}" for place in range(len(rates))])
+    right.bar_label(bars, fmt="%.0f")
+    right.set(ylabel=rate)
+    right.margins(y=0.15)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure

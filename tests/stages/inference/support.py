@@ -1,24 +1,16 @@
-"""What the serving tests share: a tokenizer, a batch without a model, and an application on a real server."""
+"""What the inference tests share: a tokenizer, and a batch without a model."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-import uvicorn
-from fastapi import FastAPI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from stages.inference.engine import Engine
-from stages.inference.metrics import Metrics
-from stages.inference.text import Vocabulary
-from stages.serving.http import Arguments, Service
+from stages.inference.observer import Observer
 
 END = 2
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
@@ -41,7 +33,8 @@ def byte_level_tokenizer(
 
 
 class ScriptedBatch:
-    """Logits are a hash of the whole sequence. `gate`, when cleared, holds every step up; `ending` ends sequences."""
+    """Logits are a hash of the whole sequence. `gate`: while it is cleared, every step waits. `ending`: sequences can
+    end."""
 
     def __init__(self, vocabulary: int, slots: int = 4, ending: bool = False) -> None:
         self.slots = slots
@@ -86,31 +79,29 @@ class ScriptedBatch:
         return logits
 
 
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The application on a real server in a thread of this process; its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    try:
-        host, port = server.servers[0].sockets[0].getsockname()
-        yield f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+class Recorder(Observer):
+    """Keeps every report of an engine: the name of the method and its arguments."""
 
+    def __init__(self) -> None:
+        self.reports: list[tuple[str, tuple[float | str, ...]]] = []
 
-def scripted_service(
-    slots: int = 4, *, ending: bool = False, context_length: int = 64, **settings: Any
-) -> tuple[Service, ScriptedBatch]:
-    vocabulary = Vocabulary(byte_level_tokenizer())
-    arguments = Arguments(model="unused", model_name="tiny", **settings)
-    batch, metrics = ScriptedBatch(len(vocabulary), slots, ending), Metrics("tiny")
-    engine = Engine(batch, vocabulary.table, end_of_sequence=END, metrics=metrics, max_waiting=arguments.max_waiting)
-    return Service(arguments, engine, vocabulary, metrics, context_length, beginning=END), batch
+    def of(self, name: str) -> list[tuple[float | str, ...]]:
+        return [values for found, values in self.reports if found == name]
+
+    def load(self, running: int, waiting: int, slots: int) -> None:
+        self.reports.append(("load", (running, waiting, slots)))
+
+    def queued(self, seconds: float) -> None:
+        self.reports.append(("queued", (seconds,)))
+
+    def prompt_tokens(self, count: int) -> None:
+        self.reports.append(("prompt_tokens", (count,)))
+
+    def first_token(self, seconds: float) -> None:
+        self.reports.append(("first_token", (seconds,)))
+
+    def next_token(self, seconds: float) -> None:
+        self.reports.append(("next_token", (seconds,)))
+
+    def finished(self, reason: str, tokens: int, seconds: float) -> None:
+        self.reports.append(("finished", (reason, tokens, seconds)))

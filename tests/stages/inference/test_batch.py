@@ -5,7 +5,6 @@ import torch
 
 from stages.inference.batch import DecoderBatch
 from stages.inference.engine import Engine
-from stages.inference.metrics import Metrics
 from stages.inference.sampling import Sampling
 from stages.model.config import ExpertsConfig
 from stages.model.decoder import Decoder
@@ -52,7 +51,7 @@ def greedy(model, prompt: list[int], count: int) -> list[int]:
 def test_the_engine_writes_what_the_plain_model_writes_at_any_mix_of_lengths(model):
     prompts = [random_tokens(1, 3 + 7 * index, seed=index)[0].tolist() for index in range(7)]
     lengths = [25, 3, 14, 1, 30, 8, 20]
-    engine = Engine(DecoderBatch(model, 3), TABLE, end_of_sequence=None, metrics=Metrics("m"), prefill_chunk=8)
+    engine = Engine(DecoderBatch(model, 3), TABLE, end_of_sequence=None, prefill_chunk=8)
     try:
         queues = [queue.Queue() for _ in prompts]
         for prompt, length, events in zip(prompts, lengths, queues, strict=True):

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.inference.engine import ClosedError, Engine, Event, OverloadedError
-from stages.inference.metrics import Metrics
 from stages.inference.sampling import Sampling
 from stages.inference.text import Vocabulary
-from tests.stages.inference.support import END, ScriptedBatch, byte_level_tokenizer
+from tests.stages.inference.support import END, Recorder, ScriptedBatch, byte_level_tokenizer
 
 VOCABULARY = Vocabulary(byte_level_tokenizer())
 
@@ -19,17 +18,17 @@ VOCABULARY = Vocabulary(byte_level_tokenizer())
 @contextmanager
 def running(slots: int = 4, max_waiting: int = 64, prefill_chunk: int = 256, ending: bool = False):
     batch = ScriptedBatch(len(VOCABULARY) + 5, slots, ending)  # a head padded beyond the vocabulary
-    metrics = Metrics("m")
+    observer = Recorder()
     engine = Engine(
         batch,
         VOCABULARY.table,
         end_of_sequence=END,
-        metrics=metrics,
+        observer=observer,
         max_waiting=max_waiting,
         prefill_chunk=prefill_chunk,
     )
     try:
-        yield engine, batch, metrics
+        yield engine, batch, observer
     finally:
         batch.gate.set()
         engine.close()
@@ -109,17 +108,16 @@ def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others():
 
 @pytest.mark.parametrize("max_tokens", [0, 1, 5])
 def test_the_length_limit_and_the_prompt_logprobs(max_tokens):
-    with running(prefill_chunk=2) as (engine, _, metrics):
+    with running(prefill_chunk=2) as (engine, _, recorder):
         sampling = Sampling(max_tokens=max_tokens, logprobs=1, prompt_logprobs=True)
         events = generate(engine, [([7, 8, 9, 10, 11], sampling)])[0]
-        rendered = metrics.render().decode()
     assert len(tokens(events)) == max_tokens
     assert [event.finish_reason for event in events] == [None] * (len(events) - 1) + ["length"]
     assert [event.prompt_logprobs is not None for event in events] == [True] + [False] * (len(events) - 1)
     scores = events[0].prompt_logprobs
     assert [one.chosen is None for one in scores] == [True, False, False, False, False]
-    assert f'bloomline:generation_tokens_total{{model_name="m"}} {float(max_tokens)}' in rendered
-    assert 'bloomline:prompt_tokens_total{model_name="m"} 5.0' in rendered
+    assert recorder.of("prompt_tokens") == [(5,)]
+    assert [(reason, count) for reason, count, _ in recorder.of("finished")] == [("length", max_tokens)]
 
 
 def test_a_sequence_ends_at_the_end_token_and_at_stop_strings():
@@ -219,19 +217,17 @@ def test_closing_cancels_what_runs_and_refuses_more():
             engine.submit([([5], Sampling(), queues[0].put)])
 
 
-def test_load_is_measured():
-    with running(slots=2) as (engine, batch, metrics):
+def test_an_observer_is_informed_of_all_work():
+    with running(slots=2) as (engine, batch, recorder):
         batch.gate.clear()
         events = queue.Queue()
         engine.submit([([5], Sampling(max_tokens=2), events.put)] * 3)
         deadline = time.monotonic() + 60
-        while 'num_requests_waiting{model_name="m"} 1.0' not in metrics.render().decode():
+        while (2, 1, 2) not in recorder.of("load"):  # running, waiting, slots
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert 'num_requests_running{model_name="m"} 2.0' in metrics.render().decode()
         batch.gate.set()
         for _ in range(6):
             events.get(timeout=60)
-        rendered = metrics.render().decode()
-    assert 'time_to_first_token_seconds_count{model_name="m"} 3.0' in rendered
-    assert 'inter_token_latency_seconds_count{model_name="m"} 3.0' in rendered
+    assert [len(recorder.of(name)) for name in ("queued", "first_token", "next_token", "finished")] == [3, 3, 3, 3]
+    assert recorder.of("load")[-1] == (0, 0, 2)

@@ -1,5 +1,3 @@
-import random
-
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +7,7 @@ from stages.inference.sampling import Sampling, _nucleus, logprobs, sample
 
 
 def draws(logits: list[float], sampling: Sampling, count: int = 4000) -> torch.Tensor:
-    generator = random.Random(0)
+    generator = torch.Generator().manual_seed(0)
     rows = torch.tensor([logits])
     return torch.bincount(
         torch.tensor([sample(rows, [sampling], [generator])[0] for _ in range(count)]), minlength=len(logits)
@@ -40,9 +38,9 @@ def test_top_k_and_top_p_leave_the_rest_out():
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=30), st.floats(1e-12, 100), st.floats(1e-9, 1))
 def test_a_draw_is_always_a_token_and_tiny_temperatures_are_greedy(logits, temperature, top_p):
     rows = torch.tensor([logits])
-    token = sample(rows, [Sampling(temperature=temperature, top_p=top_p)], [random.Random(1)])[0]
+    token = sample(rows, [Sampling(temperature=temperature, top_p=top_p)], [Sampling(seed=1).generator()])[0]
     assert 0 <= token < len(logits)
-    coldest = sample(rows, [Sampling(temperature=1e-300)], [random.Random(1)])[0]
+    coldest = sample(rows, [Sampling(temperature=1e-300)], [Sampling(seed=1).generator()])[0]
     assert logits[coldest] == max(logits)
 
 
@@ -69,9 +67,27 @@ def test_a_seed_gives_the_same_tokens_whatever_the_batch():
     assert together[2] == int(logits[2].argmax())
 
 
-def test_seeds_that_differ_in_their_sign_are_different_seeds():
-    drawn = {Sampling(seed=seed).generator().random() for seed in (-2, -1, 0, 1, 2, -(2**63), 2**63 - 1)}
-    assert len(drawn) == 7
+def test_all_64_bits_of_a_seed_count():
+    seeds = (-(2**63), -(2**32), -2, -1, 0, 1, 2, 2**32, 2**32 + 1, 2**63 - 1)
+    drawn = {float(torch.rand(1, generator=Sampling(seed=seed).generator())) for seed in seeds}
+    assert len(drawn) == len(seeds)
+
+
+def test_without_a_seed_every_sequence_is_different():
+    drawn = {float(torch.rand(1, generator=Sampling().generator())) for _ in range(5)}
+    assert len(drawn) > 1
+
+
+def test_a_token_whose_logit_is_minus_infinity_is_never_drawn_and_changes_no_other_draw():
+    logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(0))
+    excluded = logits.masked_fill(torch.arange(20) >= 15, -torch.inf)
+    pairs = [
+        [sample(rows, [Sampling()], [Sampling(seed=seed).generator()])[0] for rows in (logits, excluded)]
+        for seed in range(300)
+    ]
+    assert all(drawn < 15 for _, drawn in pairs)
+    assert all(free == drawn for free, drawn in pairs if free < 15)
+    assert any(free >= 15 for free, _ in pairs)
 
 
 def test_logprobs_are_of_the_unmodified_distribution():

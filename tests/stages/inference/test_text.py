@@ -68,5 +68,5 @@ def test_a_tokenizer_of_characters_is_refused():
     with pytest.raises(ArtifactError, match="not byte-level"):
         Vocabulary(characters)
     characters.decoder = decoders.ByteLevel()
-    with pytest.raises(ArtifactError, match="stands for no byte"):
+    with pytest.raises(ArtifactError, match="not in the byte alphabet"):
         Vocabulary(characters)

@@ -14,8 +14,8 @@ from stages.base import Application, ArtifactError, Edge, Served, StageError
 from stages.registry import load
 from stages.serving.deploy import Deploy
 from stages.serving.deployment import DEPLOYMENT, SERVE_CONFIG, TRIAL, Deployment
-from tests.stages.inference.support import serving
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
+from tests.stages.serving.support import serving
 from tests.support import RecordingContext
 
 CONFIG = Path(__file__).parents[3] / "conf" / "deploy"
@@ -105,8 +105,8 @@ def test_what_the_tracking_reads(deployed):
     [
         (DEPLOYMENT, None, "cannot be read"),
         (DEPLOYMENT, "{", "is not JSON"),
-        (DEPLOYMENT, '{"model_name": 1}', "is no deployment: model_name"),
-        (TRIAL, "[]", "does not hold a JSON object"),
+        (DEPLOYMENT, '{"model_name": 1}', "is not a deployment"),
+        (TRIAL, "[]", "does not contain a JSON object"),
         (SERVE_CONFIG, None, "is missing"),
         ("model/config.json", "{}", "vocab_size"),
         ("model/model.safetensors", "garbage", "model.safetensors"),

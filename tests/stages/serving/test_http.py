@@ -9,8 +9,9 @@ import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.serving.http import application, create
-from tests.stages.inference.support import END, scripted_service, serving
+from tests.stages.inference.support import END
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
+from tests.stages.serving.support import scripted_service, serving
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,14 @@ def test_many_prompts_and_choices_keep_their_order(client):
     assert texts[2] == text(complete(client, prompt="world", seed=4, temperature=1, max_tokens=5))
 
 
-def test_prompts_may_be_tokens_and_an_empty_prompt_is_the_beginning(served):
+def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(served):
     client, service, _ = served
     tokens = service.vocabulary.encode("hello")
-    assert text(complete(client, prompt=tokens)) == text(complete(client))
-    assert text(complete(client, prompt=[tokens])) == text(complete(client))
+    assert text(complete(client, prompt=[END, *tokens])) == text(complete(client))
+    assert text(complete(client, prompt=[[END, *tokens]])) == text(complete(client))
+    assert text(complete(client, prompt=tokens)) != text(complete(client))
     assert text(complete(client, prompt="")) == text(complete(client, prompt=[END]))
+    assert complete(client).json()["usage"]["prompt_tokens"] == 1 + len(tokens)
 
 
 def test_a_model_begins_a_text_after_the_end_of_another(tmp_path):
@@ -128,10 +131,14 @@ def test_echo_and_logprobs_of_the_prompt(served):
     names = [service.vocabulary.name(token) for token in service.vocabulary.encode("hello wörld")]
     assert answer["text"] == "hello wörld"
     assert answer["logprobs"]["tokens"] == names
-    assert answer["logprobs"]["token_logprobs"][0] is None
-    assert all(value <= 0 for value in answer["logprobs"]["token_logprobs"][1:])
+    assert all(value <= 0 for value in answer["logprobs"]["token_logprobs"])
     assert answer["logprobs"]["text_offset"] == [sum(map(len, names[:index])) for index in range(len(names))]
-    assert [top and len(top) for top in answer["logprobs"]["top_logprobs"]] == [None] + [1] * (len(names) - 1)
+    assert [top and len(top) for top in answer["logprobs"]["top_logprobs"]] == [1] * len(names)
+    tokens = service.vocabulary.encode("hello wörld")
+    bare = complete(client, prompt=tokens, max_tokens=0, echo=True, logprobs=1).json()["choices"][0]
+    assert (bare["text"], bare["logprobs"]["tokens"]) == ("hello wörld", names)
+    assert bare["logprobs"]["token_logprobs"][0] is None  # nothing precedes it
+    assert bare["logprobs"]["top_logprobs"][0] is None
 
 
 def test_stop_strings_end_the_text_before_them(client):
@@ -170,9 +177,9 @@ def test_the_schema_of_a_request_is_whole(client):
     ("body", "status", "reason"),
     [
         ({"model": "other"}, 404, "does not exist"),
-        ({"prompt": "x " * 3000}, 400, "beyond the model's context of 64 tokens"),
-        ({"prompt": [5] * 60}, 400, "beyond the model's context of 64 tokens"),
-        ({"max_tokens": 65}, 400, "beyond the model's context of 64 tokens"),
+        ({"prompt": "x " * 3000}, 400, "exceed the model's context of 64 tokens"),
+        ({"prompt": [5] * 60}, 400, "exceed the model's context of 64 tokens"),
+        ({"max_tokens": 65}, 400, "exceed the model's context of 64 tokens"),
         ({"prompt": [10**6]}, 400, "token 1000000 does not exist"),
         ({"prompt": [-1]}, 400, "expected a text"),
         ({"prompt": [True]}, 400, "expected a text"),
@@ -198,14 +205,18 @@ def test_the_schema_of_a_request_is_whole(client):
         ({"stop": ["a", 1]}, 400, "stop: expected at most"),
         ({"stop": ["a"] * 17}, 400, "at most 16 stop strings"),
         ({"stream": "yes"}, 400, "stream"),
-        ({"stream_options": {}}, 400, "stream_options needs stream"),
+        ({"stream_options": {}}, 400, "stream_options is accepted only"),
         ({"best_of": 3}, 400, "best_of"),
         ({"stream": True, "stream_options": {"include_usage": "yes"}}, 400, "stream_options.include_usage: "),
-        ({"stream": True, "stream_options": {"usage": True}}, 400, "no such parameter; there are include_usage"),
-        ({"presence_penalty": 0.5}, 400, "presence_penalty: not supported here: leave it out, or at 0"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias: not supported here: leave it out, or at {}"),
-        ({"suffix": "b"}, 400, 'suffix: not supported here: leave it out, or at ""'),
-        ({"temprature": 0.5}, 400, "temprature: no such parameter; there are model, prompt, max_tokens"),
+        (
+            {"stream": True, "stream_options": {"usage": True}},
+            400,
+            "unknown parameter; the known ones are include",
+        ),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty: not supported by this server: leave it out or set it to 0"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias: not supported by this server: leave it out or set it to {}"),
+        ({"suffix": "b"}, 400, 'suffix: not supported by this server: leave it out or set it to ""'),
+        ({"temprature": 0.5}, 400, "temprature: unknown parameter; the known ones are model, prompt, max_tokens"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(client, body, status, reason):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.serving.http import application
-from tests.stages.inference.support import scripted_service, serving
+from tests.stages.serving.support import scripted_service, serving
 
 FIELDS = [
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "n", "stop", "stream", "stream_options",

@@ -1,0 +1,48 @@
+"""What the serving tests share: an application on a real server, and a service on a scripted batch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from stages.inference.engine import Engine
+from stages.inference.text import Vocabulary
+from stages.serving.metrics import Metrics
+from stages.serving.service import Arguments, Service
+from tests.stages.inference.support import END, ScriptedBatch, byte_level_tokenizer
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The application on a real server in a thread of this process; its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert thread.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    try:
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def scripted_service(
+    slots: int = 4, *, ending: bool = False, context_length: int = 64, **settings: Any
+) -> tuple[Service, ScriptedBatch]:
+    vocabulary = Vocabulary(byte_level_tokenizer())
+    arguments = Arguments(model="unused", model_name="tiny", **settings)
+    batch, metrics = ScriptedBatch(len(vocabulary), slots, ending), Metrics("tiny")
+    engine = Engine(batch, vocabulary.table, end_of_sequence=END, observer=metrics, max_waiting=arguments.max_waiting)
+    return Service(arguments, engine, vocabulary, metrics, context_length=context_length, end_of_text=END), batch
