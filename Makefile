@@ -31,14 +31,15 @@ test: .venv/.installed-dev  ## the whole test suite
 test-fast: .venv/.installed-dev  ## without the slow tests
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m 'not slow'
 
-lint: .venv/.installed-dev  ## ruff and mypy
+lint: .venv/.installed-dev  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 format: .venv/.installed-dev  ## what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 clean:  ## everything that was made, the store included
-	rm -rf .venv .bloomline outputs multirun .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .bloomline outputs multirun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
