@@ -15,7 +15,7 @@ install: .venv/.installed  ## .venv with bloomline and what it needs to run
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bloomline needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=.")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --use-pep517 --editable .
+	$(BIN)/pip install --quiet --use-pep517 --editable '.[all]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml .venv/.installed
