@@ -31,11 +31,13 @@ test: .venv/.installed-dev  ## the whole test suite
 test-fast: .venv/.installed-dev  ## without the slow tests
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m 'not slow'
 
-lint: .venv/.installed-dev  ## ruff, mypy and the import contracts
+lint: .venv/.installed-dev  ## style, types, import contracts, spelling and the docs site
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell
+	@$(BIN)/python -m tests.project.prose
 
 format: .venv/.installed-dev  ## what ruff can mend
 	@$(BIN)/ruff check --fix .
