@@ -5,7 +5,7 @@ TEST_WORKERS ?= 2
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help install quickstart test test-fast lint format clean
+.PHONY: help install quickstart test test-fast lint docs module-list format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -38,10 +38,17 @@ lint: .venv/.installed-dev  ## style, types, import contracts, spelling and the 
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/codespell
 	@$(BIN)/python -m tests.project.prose
+	@$(MAKE) --no-print-directory docs
+
+docs: .venv/.installed-dev  ## the documentation site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+module-list: .venv/.installed-dev  ## the list of modules in docs/architecture.md
+	@$(BIN)/python -m tests.project.module_list
 
 format: .venv/.installed-dev  ## what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 clean:  ## everything that was made, the store included
-	rm -rf .venv .bloomline outputs multirun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf .venv .bloomline site outputs multirun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
