@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.attempt import attempt
+from cluster.outcome_capture import attempt
 from cluster.extras import CONTRIBUTORS, missing_extra, modules_by_extra
 
 
