@@ -5,7 +5,7 @@ TEST_WORKERS ?= 2
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help install quickstart test test-fast lint format clean
+.PHONY: help install quickstart test test-fast lint docs module-list format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -15,7 +15,7 @@ install: .venv/.installed  ## .venv with bloomline and what it needs to run
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bloomline needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=.")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --use-pep517 --editable .
+	$(BIN)/pip install --quiet --use-pep517 --editable '.[all]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml .venv/.installed
@@ -31,14 +31,24 @@ test: .venv/.installed-dev  ## the whole test suite
 test-fast: .venv/.installed-dev  ## without the slow tests
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m 'not slow'
 
-lint: .venv/.installed-dev  ## ruff and mypy
+lint: .venv/.installed-dev  ## style, types, import contracts, spelling and the docs site
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell
+	@$(BIN)/python -m tests.project.prose
+	@$(MAKE) --no-print-directory docs
+
+docs: .venv/.installed-dev  ## the documentation site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+module-list: .venv/.installed-dev  ## the list of modules in docs/architecture.md
+	@$(BIN)/python -m tests.project.module_list
 
 format: .venv/.installed-dev  ## what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 clean:  ## everything that was made, the store included
-	rm -rf .venv .bloomline outputs multirun .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .bloomline site outputs multirun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

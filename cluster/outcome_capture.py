@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.base import Outcome
+from cluster.extras import missing_extra
 from stages.base import StageError, Stopped
 
 
@@ -32,6 +33,8 @@ def attempt(step: str, function: Callable[..., Any], *arguments: Any) -> Outcome
     except WorkError as error:
         return Outcome(step, "failed", error=str(error), trace=error.trace)
     except BaseException as error:  # a stage that calls sys.exit() has failed, like any other
+        if refusal := missing_extra(error):
+            return Outcome(step, "failed", error=refusal)
         return Outcome(step, "failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
 

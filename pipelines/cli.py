@@ -110,6 +110,7 @@ def run(arguments: Sequence[str]) -> int:
 
         print(f"bloomline {version('bloomline')}")
         return 0
+    from cluster.extras import missing_extra
     from pipelines import hydra_flags
     from pipelines.errors import BloomlineError, disk_error, nearest, tell
     from pipelines.session import Session
@@ -131,6 +132,10 @@ def run(arguments: Sequence[str]) -> int:
             return action(rest, None, session)
     except StageError as error:
         return tell(error)
+    except ModuleNotFoundError as error:
+        if refusal := missing_extra(error):
+            return tell(BloomlineError(refusal))
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

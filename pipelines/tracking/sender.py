@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cluster.extras import missing_extra
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.spool import Operation, Spool, leftovers
 
@@ -85,7 +86,7 @@ class Sender:
                     self._send_earlier(connection)
                     earlier_done = True
             except Exception as error:
-                self.trouble = _first_line(error)
+                self.trouble = missing_extra(error) or _first_line(error)
                 if self._spool is not None:
                     self._spool.doubtful = True
                 if self._stopping.is_set():

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipelines.tracking.config import TrackingConfig
@@ -22,6 +23,8 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
 
     For `kind: server` there is nothing to serve: its address is said. What earlier runs left behind is sent first.
     """
+    if find_spec("mlflow") is None:
+        raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
     for note in flush(config, root):
         say(note)
     if config.kind == "server":

@@ -10,11 +10,11 @@ import torch
 from tokenizers import Tokenizer
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.artifacts.evaluation import Completion
+from stages.artifacts.evaluation_report import Completion
 from stages.evaluation.completions import complete
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
-from stages.quantization.quantize_state import quantize_state
+from stages.quantization.state_dict import quantize_state_dict
 from stages.serving.http import create
 from tests.stages.model.models import byte_tokenizer, shaped, small_config, small_model
 from tests.stages.serving.support import serving
@@ -93,7 +93,7 @@ def test_the_end_of_a_long_prompt_is_used(tokenizer: Tokenizer) -> None:
 def test_a_server_writes_the_text_of_an_evaluation(kind: str, tmp_path: Path) -> None:
     config: DecoderConfig = shaped("llama" if kind == "llama" else "bloom").model_copy(update={"vocab_size": 260})
     model, tokenizer_json = small_model(config), byte_tokenizer(tmp_path / "tokenizer.json")
-    state, config = quantize_state(model.state_dict(), config) if kind == "int8" else (model.state_dict(), config)
+    state, config = quantize_state_dict(model.state_dict(), config, "int8") if kind == "int8" else (model.state_dict(), config)
     checkpoint = Checkpoint.save(tmp_path / "model", state, config, tokenizer_json, {})
     prompts, temperatures, seed = ["def ", "héllo", "x"], [0.0, 0.8], 7
     evaluated = complete(

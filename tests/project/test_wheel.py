@@ -1,0 +1,72 @@
+"""What a user installs: the wheel's files, and what a plain installation can do without the extras."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.project.support import ROOT
+
+BLOCKED = """
+import os, sys
+from cluster.extras import modules_by_extra
+extras = modules_by_extra()
+for name in set().union(*extras.values()) - extras[""]:
+    sys.modules[name] = None  # an import of it raises ModuleNotFoundError
+from pipelines.cli import run
+code = run(sys.argv[1:])
+sys.stdout.flush()
+os._exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_the_wheel_holds_every_shipped_file(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    shipped = {name for name in tracked if name.startswith(("conf/", "pipelines/", "cluster/", "stages/"))}
+    assert "conf/config.yaml" in shipped
+    assert shipped <= names
+
+
+@pytest.mark.parametrize("package", ["pipelines", "cluster", "stages"])
+def test_the_packages_declare_their_types(wheel: zipfile.ZipFile, package: str) -> None:
+    assert f"{package}/py.typed" in wheel.namelist()
+
+
+def blocked(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line where only a plain installation's modules can be imported."""
+    command = [sys.executable, "-c", BLOCKED, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_a_plain_installation_plans(tmp_path: Path) -> None:
+    result = blocked(tmp_path, "plan", "pipeline=quickstart")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_step_without_its_extra_is_refused_with_the_command(tmp_path: Path) -> None:
+    result = blocked(tmp_path, "run", "pipeline=debug", "cluster=inline", "only=corpus")
+    text = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode == 1, text
+    assert "pip install 'bloomline[corpus]'" in text
+    assert "pip install 'bloomline[tracking]'" in text  # a note: the run is spooled
+    assert "Traceback" not in text
+
+
+def test_a_verb_without_its_extra_is_refused_with_the_command(tmp_path: Path) -> None:
+    result = blocked(tmp_path, "ui")
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("Install it with: pip install 'bloomline[tracking]'")
+    assert "Traceback" not in result.stderr
