@@ -212,7 +212,7 @@ def test_a_gang_spans_the_nodes_of_a_joined_cluster(head: Head, tmp_path: Path) 
     seats = ast.literal_eval(gang.removeprefix("done "))
     assert sorted(local for _, local, _ in seats) == [0, 0, 1]
     assert [(index, interface) for index, _, interface in seats] == [(0, None), (1, None), (2, None)]
-    assert said[2].startswith("failed None Step step asks 5 CPUs")
+    assert said[2].startswith("failed None Step step needs 5 CPUs")
 
 
 class Interrupting(io.StringIO):
