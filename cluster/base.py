@@ -1,9 +1,9 @@
-"""Where steps run, without saying how: nodes, executors, and what passes between a step and the driver.
+"""The contract between the engine and a cluster: nodes, executors, and what passes between a step and the driver.
 
-An `Executor` starts pieces of work side by side and tells what became of them. Work is a picklable function of a
-`Launcher` (what a step may start: a gang, items side by side, a served application) and a `Send` (how it speaks to the
-driver). Executors: `cluster/inline.py` (in this process, no Ray) and `cluster/session.py` (Ray, local or joined). No
-module outside `cluster/` imports ray, and this module does not either.
+An `Executor` runs pieces of work concurrently and reports their outcomes. Work is a picklable function of a `Launcher`
+(with which a step starts a gang, a map or a served application) and a `Send` (which sends messages to the driver).
+Executors: `cluster/inline_executor.py` (in this process, without Ray) and `cluster/ray_executor.py` (Ray, local or
+joined). No module outside `cluster/` imports ray, and this module does not either.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from stages.base import Application, Demand, Resources, Served, StageError
 
 
 class ClusterError(StageError):
-    """The cluster can't be reached, refuses us, or can't do what was asked. Shown without a traceback."""
+    """The cluster can't be reached, rejects us, or can't do what was requested. Shown without a traceback."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of a cluster: what steps can be given there."""
+    """One machine of a cluster, with the resources that steps can use there."""
 
     cpus: float
     gpus: float
     memory_bytes: int
     custom: Mapping[str, float]
-    gpu_memory_bytes: int = 0  # of each of its GPUs; 0: not told
+    gpu_memory_bytes: int = 0  # of each of its GPUs; 0: not known
 
 
 @dataclass(frozen=True)
 class Message:
-    """Something that a step says while it runs. `body` holds plain Python values only."""
+    """Something that a step reports while it runs. `body` holds plain Python values only."""
 
     step: str
     kind: Literal["progress", "metrics", "note", "figure", "page", "highlight", "started"]
@@ -46,14 +46,14 @@ class Send(Protocol):
     def __call__(self, message: Message) -> None: ...
 
     def stopping(self) -> bool:
-        """True once the driver asked this work to stop. Cheap: may be called every training step."""
+        """Whether the driver has asked this work to stop. Cheap enough to call in every training step."""
 
 
 @dataclass(frozen=True)
 class Gang:
-    """What several processes at once are to do: see `stages.base.Context.gang`."""
+    """Work for several processes at the same time: see `stages.base.Context.gang`."""
 
-    function: Callable[..., Any]  # of a Rank and `arguments`
+    function: Callable[..., Any]  # called with a Rank and `arguments`
     arguments: tuple[Any, ...] = ()
     ranks: int = 1
     rank: Resources = Resources()  # of each
@@ -63,17 +63,17 @@ class Gang:
 
 @dataclass(frozen=True)
 class Items:
-    """What is to be done for each of several items: see `stages.base.Context.map`."""
+    """Work for each of several items: see `stages.base.Context.map`."""
 
     function: Callable[[Any], Any]
     items: Sequence[Any]
-    workers: int = 0  # 0: as many as there is room for
+    workers: int = 0  # 0: as many as the cluster can place
     resources: Resources = Resources()  # of each
     max_retries: int = 3
 
 
 class Launcher(Protocol):
-    """What a step may start beside itself."""
+    """Starts what a step may start outside its own process."""
 
     def gang(self, step: str, gang: Gang, send: Send) -> list[Any]: ...
 
@@ -98,7 +98,7 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Starts work within the cluster's resources and tells what became of it. A context manager."""
+    """Runs work within the cluster's resources and reports its outcome. A context manager."""
 
     concurrent: bool  # False: `start` runs the work to its end
 
@@ -106,25 +106,28 @@ class Executor(Protocol):
     def nodes(self) -> list[Node]: ...
 
     def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
-        """Start a piece of work. One that runs to its end right here tells `deliver` what it says while it runs."""
+        """Start a piece of work.
+
+        If it runs to its end in this call (`concurrent` is False), its messages go to `deliver` while it runs.
+        """
 
     def wait(self, timeout_s: float) -> list[Message | Outcome]:
-        """What else has arrived; returns as soon as there is something, or after the timeout with an empty list."""
+        """The messages and outcomes that have arrived. Waits for the first one, at most `timeout_s`."""
 
     def stop(self, step: str) -> None:
-        """Ask the work to stop: its `stopping()` turns true."""
+        """Ask the work to stop: its `stopping()` becomes true."""
 
     def kill(self, step: str) -> None:
         """End the work now, with its gang and placement group. Its outcome is `stopped`."""
 
     def serve_foreground(self, application: Application) -> int:
-        """Serve until SIGINT or SIGTERM, finish the requests that are being answered, and return the exit code 0.
+        """Serve until SIGINT or SIGTERM, finish the requests in flight, and return the exit code 0.
 
-        Prints the address once it answers. Call it in the main thread. Raises StageError if it can't be served.
+        Prints the address once it answers. Must be called in the main thread. Raises StageError if serving fails.
         """
 
     def close(self) -> None:
-        """End everything that is still running and leave the cluster."""
+        """End all running work and leave the cluster."""
 
     def __enter__(self) -> Self: ...
 

@@ -30,7 +30,8 @@ from cluster.config import LocalCluster, RemoteCluster
 from cluster.import_path import modules_to_copy, python_path
 from cluster.machine import this_machine
 from cluster.network import expect_listener
-from cluster.ray_nodes import JOB_CONFIG, driver_cpus, nodes
+from cluster.ray_nodes import nodes
+from cluster.submitted_job import in_submitted_job, reserved_cpus
 from cluster.temporary_directory import TemporaryDirectory
 
 PROBE_EVERY_S = 2.0
@@ -74,7 +75,7 @@ class Connection:
         if self._owned and isinstance(self._config, LocalCluster):
             return [this_machine(self._config)]
         gpu_memory_bytes = self._config.gpu_memory_bytes or 0
-        return [replace(node, gpu_memory_bytes=gpu_memory_bytes) for node in nodes(driver_cpus())]
+        return [replace(node, gpu_memory_bytes=gpu_memory_bytes) for node in nodes(reserved_cpus())]
 
     @property
     def can_grow(self) -> bool:
@@ -190,10 +191,14 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
         host, _, port = config.address.rpartition(":")
         expected = "the address of a Ray head, usually HOST:6379"
         expect_listener(config.address, host.strip("[]"), int(port), config.connect_timeout_s, expected)
-    # A submitted job has the code already.
-    runtime_env = None if JOB_CONFIG in os.environ else {"py_modules": modules_to_copy(packages)}
+    code = {"py_modules": [str(module) for module in modules_to_copy(packages)]}
     try:
-        ray.init(address=config.address, runtime_env=runtime_env, job_config=_JobConfig(), **QUIET)
+        ray.init(
+            address=config.address,
+            runtime_env=None if in_submitted_job() else code,
+            job_config=_JobConfig(),
+            **QUIET,
+        )
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(f"The Ray cluster at {config.address} rejected our token. {error}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:

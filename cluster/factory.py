@@ -14,6 +14,7 @@ from cluster.config import InlineCluster, LocalCluster, RemoteCluster
 from cluster.import_path import check_packages
 from cluster.inline_executor import InlineExecutor
 from cluster.machine import this_machine
+from cluster.submitted_job import in_submitted_job
 
 
 def nodes(config: InlineCluster | LocalCluster | RemoteCluster) -> list[Node]:
@@ -32,10 +33,12 @@ def executor(config: InlineCluster | LocalCluster | RemoteCluster, packages: Seq
 
     `packages` are the directories of users' top-level packages, or single .py modules, that work can import in every
     process that the executor starts. The inline executor starts none: there they must be on this process's `sys.path`.
+    In the driver of a submitted job they have no effect: `cluster.jobs.submit` has copied them.
 
     Raises ClusterError if the cluster can't be reached, or if a package can't be imported under its name.
     """
-    check_packages(packages)
+    if not in_submitted_job():
+        check_packages(packages)
     if isinstance(config, InlineCluster):
         return InlineExecutor(this_machine(config))
     # Both are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.

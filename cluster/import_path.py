@@ -23,9 +23,9 @@ def python_path(packages: Sequence[Path] = ()) -> str:
     return os.pathsep.join(dict.fromkeys(_entries(packages)))
 
 
-def modules_to_copy(packages: Sequence[Path] = ()) -> list[str]:
-    """What a process on a machine without an installation needs, as Ray's `py_modules`, in the order of the search."""
-    return [*(str(ROOT / name) for name in OWN_PACKAGES), *(str(package.resolve()) for package in packages)]
+def modules_to_copy(packages: Sequence[Path] = ()) -> list[Path]:
+    """The packages and modules that a process on a machine without an installation needs, in the order of search."""
+    return [*(ROOT / name for name in OWN_PACKAGES), *(package.resolve() for package in packages)]
 
 
 def check_packages(packages: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The executor without Ray: work runs in this process, in the thread that starts it, so that a debugger sees it."""
+"""The executor without Ray: work runs in this process, in the thread that starts it, where a debugger can reach it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster.base import Deliver, Gang, Items, Message, Node, Outcome, Send, Work
-from cluster.outcome_capture import attempt
+from cluster.outcome_capture import capture_outcome
 from cluster.reporter import StepReporter
 from cluster.sequential_map import map_sequentially
 from stages.base import Application, Demand, Rank, Served
 
 
 class InlineExecutor:
-    """Runs each piece of work to its end when it is started."""
+    """Runs each piece of work to its end in the call that starts it."""
 
     concurrent = False
 
@@ -28,7 +28,7 @@ class InlineExecutor:
     def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
         self._stopping.discard(step)
         send = _InlineSend(step, deliver or self._events.append, self._stopping)
-        self._events.append(attempt(step, work, InlineLauncher(), send))
+        self._events.append(capture_outcome(step, work, InlineLauncher(), send))
 
     def wait(self, timeout_s: float) -> list[Message | Outcome]:
         if not self._events:
@@ -41,7 +41,7 @@ class InlineExecutor:
         self._stopping.add(step)
 
     def kill(self, step: str) -> None:
-        """As `stop`: nothing but the work itself can end what runs in this thread."""
+        """The same as `stop`: only the work itself can end what runs in this thread."""
         self._stopping.add(step)
 
     def serve_foreground(self, application: Application) -> int:
@@ -50,7 +50,7 @@ class InlineExecutor:
         return serve_foreground.serve(inline_serve.start, application)
 
     def close(self) -> None:
-        """Nothing outlives `start`."""
+        """Does nothing, because all work has ended when `start` returns."""
 
     def __enter__(self) -> Self:
         return self
@@ -66,10 +66,10 @@ class _InlineSend:
         self._step = step
         self._deliver = deliver
         self._stopping = stopping
-        self._one_at_a_time = threading.Lock()  # the work may have threads
+        self._lock = threading.Lock()  # the work may send from several threads
 
     def __call__(self, message: Message) -> None:
-        with self._one_at_a_time:
+        with self._lock:
             self._deliver(message)
 
     def stopping(self) -> bool:
@@ -77,7 +77,7 @@ class _InlineSend:
 
 
 class InlineLauncher:
-    """A gang is one rank, called; items are done in turn; an application is served by a subprocess."""
+    """Runs a gang as one rank in this process, a map item by item, and an application in a subprocess."""
 
     def gang(self, step: str, gang: Gang, send: Send) -> list[Any]:
         alone = Rank(index=0, size=1, rendezvous="", reporter=StepReporter(step, send), uses_gpu=gang.rank.gpus > 0)

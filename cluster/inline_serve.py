@@ -1,7 +1,7 @@
-"""Serving without Ray: the application in a process of its own under uvicorn, on a free port of this machine.
+"""Serving without Ray: the application runs under uvicorn in a child process, on a free port of this machine.
 
-The child reads its application from standard input and serves until that is closed: when its parent asks it to stop,
-and also when its parent dies. It then finishes the requests that are being answered.
+The child reads its application from standard input and serves until that is closed, which happens when its parent asks
+it to stop and also when its parent dies. It then finishes the requests in flight.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class ServedProcess:
             self.process.wait()
         self.log.close()
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         self.log.seek(0)
         return self.log.read().decode(errors="replace")[-2000:].strip()
 
 
 def start(application: Application) -> ServedProcess:
-    """Serve an application; returns once it answers. One replica, whatever was asked. Raises StageError."""
+    """Serve an application and return once it answers. Runs one replica. Raises StageError if it does not answer."""
     port = free_port()
     log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
     process = subprocess.Popen(
@@ -60,7 +60,7 @@ def start(application: Application) -> ServedProcess:
         stdout=log,
         stderr=log,
         env=os.environ | {"PYTHONPATH": python_path()},
-        start_new_session=True,  # a Ctrl-C in the terminal is its parent's to answer
+        start_new_session=True,  # Ctrl-C in the terminal then reaches the parent only
     )
     served = ServedProcess(f"http://{LOOPBACK}:{port}", process, log)
     try:
@@ -70,7 +70,8 @@ def start(application: Application) -> ServedProcess:
         if wait_until_answers(served.url, served.running, START_TIMEOUT_S):
             return served
         raise StageError(
-            f"the server of {application.name!r} did not answer at {served.url}; its last words:\n{served.last_words()}"
+            f"The server of {application.name!r} did not answer at {served.url}. "
+            f"Its log ends with:\n{served.log_tail()}"
         )
     except BaseException:
         process.kill()
@@ -79,7 +80,7 @@ def start(application: Application) -> ServedProcess:
 
 
 def main(port: int) -> None:
-    """Serve the application that standard input names, until standard input ends."""
+    """Serve the application that the first line of standard input describes, until standard input is closed."""
     import uvicorn
 
     application = json.loads(sys.stdin.buffer.readline())

@@ -7,11 +7,13 @@ import logging
 import os
 import secrets
 import shlex
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 from urllib.parse import urlsplit
 
 import requests
@@ -22,7 +24,7 @@ from cluster.base import ClusterError
 from cluster.config import RemoteCluster
 from cluster.import_path import check_packages, modules_to_copy
 from cluster.network import expect_listener
-from cluster.ray_nodes import ENTRYPOINT_CPUS
+from cluster.submitted_job import ENTRYPOINT_CPUS
 
 DRIVER = ("python", "-P", "-m", "pipelines.cli", "run")  # -P: not from a folder `pipelines/` of the working directory
 DASHBOARD_PORT = 8265
@@ -80,7 +82,7 @@ def submit(
             runtime_env={
                 "working_dir": str(directory or Path.cwd()),
                 "excludes": NOT_UPLOADED,
-                "py_modules": _upload(client, modules_to_copy(packages)),
+                "py_modules": [_upload(client, module) for module in modules_to_copy(packages)],
             },
             metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
@@ -96,15 +98,17 @@ def submit(
     return _follow(client, job, out, ask)
 
 
-def _upload(client: JobSubmissionClient, modules: list[str]) -> Any:
-    """Upload packages and return their URIs.
+def _upload(client: JobSubmissionClient, module: Path) -> str:
+    """Upload a package or module and return its URI.
 
-    `submit_job` would upload them too, but without those of their files that match the excludes of the working
-    directory: a subpackage `data`, for instance.
+    `submit_job` would leave out those files of a package that match the excludes of the working directory, a subpackage
+    `data` for instance, and it refuses single modules.
     """
-    environment: dict[str, Any] = {"py_modules": modules}
-    client._upload_py_modules_if_needed(environment)
-    return environment["py_modules"]
+    if module.is_dir():
+        return client._upload_package_if_needed(str(module), include_gitignore=True, include_parent_dir=True)
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copy(module, directory)
+        return client._upload_package_if_needed(directory, include_gitignore=True)
 
 
 def in_job(overrides: Sequence[str]) -> list[str]:

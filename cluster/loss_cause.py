@@ -1,4 +1,4 @@
-"""Why a process on Ray is gone, in a few words for people."""
+"""Describes why a process on Ray was lost, for error messages and notes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ray.exceptions import RayError
 
 
 def describe_loss(error: RayError) -> str:
-    """The cause that Ray gives, without its ids and advice."""
+    """The cause that Ray reports, without its ids and advice."""
     text = str(error)
     if "memory" in text and "running low" in text:
-        return "it was ended because its node ran out of memory"
+        return "it was killed because its node ran out of memory"
     if "node has died" in text or "node was terminated" in text or "preempted" in text:
         return "its node was lost"
     if code := re.search(r"exit code (-?\d+)", text):
-        return f"it ended by itself, with exit code {code[1]}"
+        return f"it exited with code {code[1]}"
     if "creation task" in text:
         return f"it could not start: {text.strip().splitlines()[-1]}"
     if "unavailable" in text:

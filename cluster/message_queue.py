@@ -1,7 +1,7 @@
-"""Messages on their way to the driver, in batches: a training step's metrics cost an append to a list.
+"""Messages on their way to the driver, in batches: for a training step, sending metrics is an append to a list.
 
-A rank has an `Outbox`, whose thread hands batches to the process of its step. That process has the `Mailbox`, from
-which the driver takes, again in batches. Nothing is lost but progress that a later one has overtaken.
+A rank has a `MessageSender`, whose thread sends batches to the process of its step. That process has a `MessageQueue`,
+from which the driver takes batches. Nothing is dropped except progress that a later message replaces.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 from cluster.base import Message, Outcome
 
-GATHER_S = 0.05  # how long a batch may grow after its first message
+GATHER_S = 0.05  # how long a batch collects further messages after its first
 
 
 def coalesce(messages: Sequence[Message]) -> list[Message]:
-    """`messages` in their order, without the progress that a later one overtakes."""
+    """`messages` in their order, with only the last of the progress messages."""
     last = max((index for index, message in enumerate(messages) if message.kind == "progress"), default=-1)
     return [message for index, message in enumerate(messages) if message.kind != "progress" or index == last]
 
 
-class Mailbox:
-    """What a step has said and the driver has not taken yet. Thread-safe. A `Send`."""
+class MessageQueue:
+    """The messages of a step that the driver has not taken yet. Thread-safe. A `Send`."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
@@ -40,14 +40,14 @@ class Mailbox:
             self._changed.notify()
 
     def end(self, outcome: Outcome) -> None:
-        """The work is over: the outcome is the last thing that can be taken."""
+        """Report the outcome of the work: the last element that can be taken."""
         with self._changed:
             self._outcome = outcome
             self._ended.set()
             self._changed.notify()
 
     def take(self, timeout_s: float) -> list[Message | Outcome]:
-        """What is there; waits for a first message, then a moment for others, but not once the work is over."""
+        """Take all messages. Waits up to `timeout_s` for the first, then a moment for others unless the work ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._messages or self._outcome, timeout_s)
         self._ended.wait(GATHER_S)
@@ -65,10 +65,10 @@ class Mailbox:
         return self._stopping.is_set()
 
 
-class Outbox:
-    """Sends a rank's messages from a thread of its own, in order, one batch at a time. A `Send`.
+class MessageSender:
+    """Sends a rank's messages from its own thread, in order, one batch at a time. A `Send`.
 
-    `deliver` hands a batch on and returns when it has arrived, so a slow receiver makes batches larger, not more.
+    `deliver` returns when a batch has arrived, so a slow receiver leads to larger batches, not to more of them.
     """
 
     def __init__(self, deliver: Callable[[list[Message]], Any], stopping: threading.Event) -> None:
@@ -77,7 +77,7 @@ class Outbox:
         self._messages: list[Message] = []
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="messages", daemon=True)
         self._thread.start()
 
     def __call__(self, message: Message) -> None:
@@ -89,7 +89,7 @@ class Outbox:
         return self._stopping.is_set()
 
     def close(self) -> None:
-        """Returns when everything said so far has arrived, or can't any more."""
+        """Return when all messages have arrived, or when the receiver is gone."""
         with self._changed:
             self._closing.set()
             self._changed.notify()
@@ -105,7 +105,7 @@ class Outbox:
             if batch:
                 try:
                     self._deliver(batch)
-                except Exception:  # the receiver is gone, and this process will follow it
+                except Exception:  # the receiver is gone, and this process will end with it
                     return
             elif self._closing.is_set():
                 return

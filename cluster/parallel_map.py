@@ -1,4 +1,4 @@
-"""Items done side by side on Ray: one task each, a bounded number of them under way, lost ones started again.
+"""A parallel map over items on Ray: one task per item, a bounded number of tasks in flight, lost tasks repeated.
 
 Runs in the process of a step, which owns the tasks: they end with it.
 """
@@ -14,24 +14,24 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, Ray
 from cluster import process_setup
 from cluster.base import Items, Message, Outcome, Send
 from cluster.loss_cause import describe_loss
-from cluster.outcome_capture import WorkError, attempt, reraise
-from cluster.placement import describe, describe_nodes, options, room
+from cluster.outcome_capture import WorkError, capture_outcome, reraise
+from cluster.placement import capacity, describe, describe_nodes, options
 from cluster.ray_nodes import nodes
 from stages.base import Resources, StageError, Stopped
 
-POLL_S = 0.2  # how often it is looked whether the step was asked to stop
-LARGEST_QUEUE = 256  # tasks under way where nodes may join the cluster: what waits makes it grow
+POLL_S = 0.2  # how often the stop request is checked
+LARGEST_QUEUE = 256  # tasks in flight if nodes may join the cluster: waiting tasks make it grow
 LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
 
 
 def map_in_parallel(step: str, work: Items, can_grow: bool, send: Send) -> Iterator[tuple[int, Any]]:
-    """(Index of the item, result) of every item, as they end. Tasks still under way are ended with the generator.
-    `can_grow`: nodes may join the cluster.
+    """(Index of the item, result) of every item, in the order of completion. Closing the generator ends its tasks.
 
-    Raises StageError if no node has room for a worker or an item was lost once more than `max_retries`, Stopped, and
-    what `function` raised: StageError as it is, anything else as WorkError.
+    `can_grow` says whether nodes may join the cluster. Raises StageError if no node can hold a worker or if an item was
+    lost more than `max_retries` times, Stopped, and what `function` raised: StageError as it is, anything else as
+    WorkError.
     """
-    limit = work.workers or _room(step, work, can_grow)
+    limit = work.workers or _capacity(step, work, can_grow)
     waiting = list(reversed(range(len(work.items))))
     losses = [0] * len(work.items)
     running: dict[ray.ObjectRef[Any], int] = {}
@@ -60,7 +60,7 @@ def map_in_parallel(step: str, work: Items, can_grow: bool, send: Send) -> Itera
 @ray.remote(max_retries=0)
 def _call(step: str, resources: Resources, function: Callable[[Any], Any], item: Any) -> Outcome:
     process_setup.prepare(resources)
-    return attempt(step, function, item)
+    return capture_outcome(step, function, item)
 
 
 def _start(step: str, work: Items, index: int) -> ray.ObjectRef[Any]:
@@ -74,7 +74,7 @@ def _outcome(step: str, work: Items, call: ray.ObjectRef[Any], index: int) -> Ou
         outcome: Outcome = ray.get(call)
     except LOST as error:
         return Outcome(step, "lost", error=describe_loss(error))
-    except RayError as error:  # the function, its item or its result can't pass between processes
+    except RayError as error:  # the function, its item or its result can't be passed between processes
         return Outcome(step, "failed", error=str(error).strip().splitlines()[-1], trace=str(error))
     if outcome.state == "failed" and outcome.trace:
         raise WorkError(f"item {index + 1} of {len(work.items)}: {outcome.error}", outcome.trace)
@@ -87,17 +87,17 @@ def _note_loss(step: str, work: Items, index: int, losses: list[int], cause: str
     if losses[index] > work.max_retries:
         times = f" ({losses[index]} times)" if losses[index] > 1 else ""
         raise StageError(f"{lost[0].upper()}{lost[1:]}{times}.")
-    text = f"{lost}; it is done again ({losses[index]} of {work.max_retries})"
+    text = f"{lost}; it is repeated ({losses[index]} of {work.max_retries})"
     send(Message(step, "note", {"text": text}))
 
 
-def _room(step: str, work: Items, can_grow: bool) -> int:
+def _capacity(step: str, work: Items, can_grow: bool) -> int:
     if can_grow:
         return LARGEST_QUEUE
-    found = room(work.resources, len(work.items), nodes())
+    found = capacity(work.resources, len(work.items), nodes())
     if work.items and not found:
         raise StageError(
-            f"A worker of {step} asks {describe(work.resources)}, which no node has: the cluster has "
-            f"{describe_nodes(nodes())}. Ask less, or use a cluster that has it."
+            f"A worker of {step} needs {describe(work.resources)}, which no node has: the cluster has "
+            f"{describe_nodes(nodes())}. Ask for less, or use a larger cluster."
         )
     return found

@@ -1,4 +1,4 @@
-"""What processes are told first: those that the executor starts on Ray, and the one that starts Ray."""
+"""Sets up the processes that run work on Ray, and the process that starts Ray."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ import sys
 
 from stages.base import Resources
 
-# Of Linux's prctl.
+# Options of Linux's prctl.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def prepare(resources: Resources) -> None:
-    """Fit this process to its resources, and end it with its node. To be called before anything imports torch or numpy.
+    """Limit this process to its resources, and end it with its node. Call it before torch or numpy is imported.
 
-    Ray's workers look whether they were left to the system's first process. Where another adopts orphans (a desktop's
-    session, a driver of ours) they would work on for a node that is gone; so on Linux the kernel ends them.
+    A worker of Ray ends when its parent is the system's first process. If another process adopts orphans (a desktop
+    session, our own driver) it would continue to run after its node is gone, so on Linux the kernel ends it.
     """
-    _tell_kernel(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(resources.cpus))))
     if not resources.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves every GPU of the node visible to those that asked none
+        os.environ["CUDA_VISIBLE_DEVICES"] = (
+            ""  # by default Ray leaves all GPUs of the node visible to a process without GPUs
+        )
 
 
 def adopt_orphans() -> None:
-    """Have what descends from this process become its child when its own parent dies: so that it can be ended.
+    """Make this process the new parent of its descendants whose parent dies, so that it can end them.
 
-    On Linux only; elsewhere such processes go to the system's first.
+    On Linux only; elsewhere the system's first process becomes their parent.
     """
-    _tell_kernel(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _tell_kernel(option: int, value: int) -> None:
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

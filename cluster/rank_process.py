@@ -15,35 +15,35 @@ import ray
 
 from cluster import process_setup
 from cluster.base import Outcome
-from cluster.message_queue import Outbox
-from cluster.outcome_capture import attempt
+from cluster.message_queue import MessageSender
+from cluster.outcome_capture import capture_outcome
 from cluster.reporter import StepReporter
 from stages.base import Rank, Resources
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a rank's process is."""
+class RankLocation:
+    """Where the process of a rank runs."""
 
     node: str
     pid: int
-    gpus: tuple[str, ...]  # ids of the GPUs on its node that it was given
+    gpus: tuple[str, ...]  # ids of the GPUs of its node that are assigned to it
 
 
 @dataclass(frozen=True)
-class Seat:
-    """A rank among its gang."""
+class RankAssignment:
+    """What a rank knows about itself and its gang."""
 
     index: int
     size: int
     local_index: int
     rendezvous: str
-    gpus: tuple[str, ...]  # of all ranks on its node, in the order of their local indices
-    same_node: bool  # the whole gang is on one node
+    gpus: tuple[str, ...]  # ids of the GPUs of all ranks on its node, in the order of their local indices
+    same_node: bool  # whether the whole gang is on one node
 
 
 @dataclass(frozen=True)
-class Ended:
+class RankOutcome:
     """How the function ended on one rank, and when (seconds since the epoch)."""
 
     rank: int
@@ -53,22 +53,22 @@ class Ended:
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})  # type: ignore[call-overload]
 class RankProcess:
-    """One rank's process. `run` has a thread to itself; the other methods answer while it runs."""
+    """The process of one rank. `run` has its own thread; the other methods answer while it runs."""
 
     def __init__(self, resources: Resources, owner: Any) -> None:
         process_setup.prepare(resources)
-        self._owner = owner  # the process of the step: takes the messages
+        self._owner = owner  # the process of the step, which receives the messages
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
 
     @ray.method(concurrency_group="control")
-    def place(self) -> Place:
+    def location(self) -> RankLocation:
         context = ray.get_runtime_context()
-        return Place(context.get_node_id(), os.getpid(), tuple(context.get_accelerator_ids()["GPU"]))
+        return RankLocation(context.get_node_id(), os.getpid(), tuple(context.get_accelerator_ids()["GPU"]))
 
     @ray.method(concurrency_group="control")
     def rendezvous(self, same_node: bool) -> str:
-        """The address where the ranks of a gang meet. Its port is kept: nobody else can take it before they do."""
+        """The rendezvous address of the gang. Its port stays bound, so that no other process can take it."""
         host = "127.0.0.1" if same_node else str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._listener.bind((host, 0))
@@ -81,24 +81,28 @@ class RankProcess:
 
     @ray.method(concurrency_group="control")
     def ping(self) -> None:
-        """Answers if the process lives."""
+        """Returns if the process is alive."""
 
-    def run(self, step: str, seat: Seat, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ended:
-        if seat.gpus:  # every GPU of the gang on this node, as in torchrun: ranks reach each other's memory
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seat.gpus)
-        if seat.same_node and sys.platform == "linux":
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nothing leaves the machine, nothing is resolved
-        outbox = Outbox(lambda batch: ray.get(self._owner.deliver.remote(batch)), self._stopping)
+    def run(
+        self, step: str, assignment: RankAssignment, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> RankOutcome:
+        if assignment.gpus:  # all GPUs of the gang on this node, as with torchrun: for peer-to-peer access
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(assignment.gpus)
+        if assignment.same_node and sys.platform == "linux":
+            os.environ.setdefault(
+                "GLOO_SOCKET_IFNAME", "lo"
+            )  # the traffic stays on this machine, and no host name is resolved
+        sender = MessageSender(lambda batch: ray.get(self._owner.deliver.remote(batch)), self._stopping)
         rank = Rank(
-            index=seat.index,
-            size=seat.size,
-            rendezvous=seat.rendezvous,
-            reporter=StepReporter(step, outbox),
-            local_index=seat.local_index,
-            uses_gpu=bool(seat.gpus),
+            index=assignment.index,
+            size=assignment.size,
+            rendezvous=assignment.rendezvous,
+            reporter=StepReporter(step, sender),
+            local_index=assignment.local_index,
+            uses_gpu=bool(assignment.gpus),
             listener=self._listener.fileno() if self._listener else None,
         )
-        outcome = attempt(step, function, rank, *arguments)
-        ended = Ended(seat.index, outcome, time.time())
-        outbox.close()
+        outcome = capture_outcome(step, function, rank, *arguments)
+        ended = RankOutcome(assignment.index, outcome, time.time())
+        sender.close()
         return ended

@@ -1,4 +1,4 @@
-"""The executor on Ray: an actor for each piece of work, and one long poll to each for what it has to say."""
+"""The executor on Ray: an actor for each piece of work, and a long poll to each actor for its messages."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from cluster.placement import describe, describe_nodes, fits, options
 from cluster.step_process import StepProcess
 from stages.base import Application, Demand
 
-HEAD_LOST = "The head of the Ray cluster is gone: nothing can be started there. Run the same command again."
+HEAD_LOST = "The head of the Ray cluster was lost, so nothing can be started there. Run the same command again."
 DEATH_TIMEOUT_S = 5.0
-POLL_S = 20.0  # a call that waits for messages ends after this long without any, and is made anew
+POLL_S = 20.0  # a call that waits for messages returns after this long without any, and is repeated
 
 
 @dataclass
 class _Running:
-    """A piece of work, and the three calls to its process that are under way."""
+    """A piece of work, and the calls to its process that are in flight."""
 
     step: str
     demand: Demand
     process: Any
-    ready: ray.ObjectRef[Any] | None  # None once the process is there
-    run: ray.ObjectRef[Any] | None  # None once it returned: the outcome comes with the messages
+    ready: ray.ObjectRef[Any] | None  # None once the process has started
+    run: ray.ObjectRef[Any] | None  # None once it has returned: the outcome arrives with the messages
     take: ray.ObjectRef[Any]
     placement_deadline: float  # monotonic seconds
-    group_name: str  # of its gangs' placement groups
+    group_name: str  # prefix of the names of its gangs' placement groups
 
     @property
     def calls(self) -> list[ray.ObjectRef[Any]]:
@@ -80,9 +80,9 @@ class RayExecutor:
         )
         try:
             run = process.run.remote(step, work)
-        except (TypeError, ValueError) as error:  # it can't be pickled
+        except (TypeError, ValueError) as error:  # the work can't be pickled
             ray.kill(process)
-            self._events.append(Outcome(step, "failed", error=f"The work can't be sent to a process: {error}"))
+            self._events.append(Outcome(step, "failed", error=f"The work can't be sent to another process: {error}"))
             return
         deadline = time.monotonic() + self._placement_timeout_s
         ready, take = process.ready.remote(), process.take.remote(POLL_S)
@@ -97,7 +97,7 @@ class RayExecutor:
     def stop(self, step: str) -> None:
         running = self._running.get(step)
         if running and running.ready is not None:
-            self.kill(step)  # it has not begun: there is nothing to save
+            self.kill(step)  # it has not started, so there is nothing to save
         elif running:
             running.process.stop.remote()
 
@@ -127,7 +127,7 @@ class RayExecutor:
         self.close()
 
     def _listen(self, timeout_s: float) -> None:
-        """Wait for a call to return and gather what the returned ones brought."""
+        """Wait for a call to return, and process all calls that have returned."""
         calls = {call: running for running in self._running.values() for call in running.calls}
         if not calls:
             time.sleep(timeout_s)
@@ -140,7 +140,7 @@ class RayExecutor:
             if calls[call].step in self._running:
                 self._receive(calls[call], call)
         for running in list(self._running.values()):
-            self._give_up_placing(running)
+            self._fail_if_unplaceable(running)
         return None
 
     def _lose_head(self) -> None:
@@ -157,7 +157,7 @@ class RayExecutor:
             logs = f" Its log is in {self._connection.logs}." if self._connection.logs else ""
             lost = f"The process of step {running.step} was lost: {describe_loss(error)}.{logs}"
             return self._end(running, Outcome(running.step, "lost", error=lost))
-        except RayError as error:  # the work or its result could not be read on the other side
+        except RayError as error:  # the work or its result could not be unpickled
             short = f"The work or its result could not be passed between processes: {_last_line(str(error))}"
             return self._end(running, Outcome(running.step, "failed", error=short, trace=str(error)))
         if call == running.ready:
@@ -182,13 +182,13 @@ class RayExecutor:
         self._events.append(outcome)
 
     def _end_process(self, running: _Running) -> None:
-        ray.kill(running.process)  # with it go its ranks, which it owns
+        ray.kill(running.process)  # its ranks end with it, because it owns them
         ray.wait([running.take], timeout=DEATH_TIMEOUT_S)
         if running.demand.ranks and self._connection.head_answers():
             remove_groups(running.group_name)
 
-    def _give_up_placing(self, running: _Running) -> None:
-        """A process that has no node to go to would wait for ever, silently."""
+    def _fail_if_unplaceable(self, running: _Running) -> None:
+        """End a piece of work that no node can hold: without an error it would wait for ever."""
         if running.ready is None or time.monotonic() < running.placement_deadline:
             return
         if not fits(running.demand.task, 1, self.nodes):
@@ -196,8 +196,8 @@ class RayExecutor:
 
     def _unplaceable(self, step: str, demand: Demand) -> Outcome:
         error = (
-            f"Step {step} asks {describe(demand.task)} for its process, which no node has: "
-            f"the cluster has {describe_nodes(self.nodes)}. Ask less, or use a cluster that has it."
+            f"Step {step} needs {describe(demand.task)} for its process, which no node has: "
+            f"the cluster has {describe_nodes(self.nodes)}. Ask for less, or use a larger cluster."
         )
         return Outcome(step, "failed", error=error)
 

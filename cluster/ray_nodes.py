@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,9 +9,6 @@ import ray
 
 from cluster.base import Node
 from stages.base import Resources
-
-JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the driver of a submitted job, with the job's metadata
-ENTRYPOINT_CPUS = "entrypoint_cpus"  # in a job's metadata: the CPUs that are reserved for the driver on its node
 
 
 def nodes(reserved_cpus: float = 0) -> list[Node]:
@@ -26,12 +21,6 @@ def nodes(reserved_cpus: float = 0) -> list[Node]:
             is_here = entry["NodeID"] == here
             found.append(replace(node, cpus=max(node.cpus - reserved_cpus, 0)) if is_here else node)
     return found
-
-
-def driver_cpus() -> float:
-    """The CPUs that are reserved for this process, if it is the driver of a submitted job."""
-    job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
-    return float(job.get("metadata", {}).get(ENTRYPOINT_CPUS, 0))
 
 
 def free_resources() -> Resources:

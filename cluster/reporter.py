@@ -1,6 +1,6 @@
-"""How work speaks to the driver: the stages' `Reporter`, made of the cluster's `Send`.
+"""Implements the stages' `Reporter` with the cluster's `Send`.
 
-It defines the bodies of the three kinds of message that a rank can send too.
+Defines the bodies of the three kinds of message that ranks can send too: progress, metrics and notes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Items done in this process, one after the other: what a map over them is where there is no cluster, or one worker."""
+"""A map over items in this process, one after another: without a cluster, or with one worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def map_sequentially(function: Callable[[Item], T], items: Sequence[Item], send: Send) -> Iterator[tuple[int, T]]:
-    """(Index, result) of every item, in order. Raises Stopped between two of them if the step was asked to stop."""
+    """(Index, result) of every item, in order. Raises Stopped between two items if the step was asked to stop."""
     for index, item in enumerate(items):
         if send.stopping():
             raise Stopped

@@ -1,7 +1,7 @@
-"""Serving on Ray: an ASGI application as a Ray Serve deployment, for a step's own trial and for production alike.
+"""Serving on Ray: an ASGI application as a Ray Serve deployment, both for the trial in a step and for production.
 
-`start` serves on the current Ray session. `build` is what a Serve config names (`import_path: cluster.serve:build`), so
-that `serve run` and `serve deploy` bring up the same thing. Any number of replicas; each makes its own application.
+`start` serves on the current Ray session. A Serve config names `build` (`import_path: cluster.serve:build`), so that
+`serve run` and `serve deploy` start the same deployment. Each replica creates its own application.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BuildArguments(Config):
 
 @serve.ingress()
 class _Replica:
-    """A replica of an ASGI application, which it makes itself."""
+    """A replica, which creates its own ASGI application."""
 
     def __init__(self, factory: str, arguments: Mapping[str, Any]) -> None:
         self._factory, self._arguments = factory, arguments
@@ -46,17 +46,17 @@ class _Replica:
         return self._app
 
     async def check_health(self) -> None:
-        """Serve asks this again and again, and replaces a replica whose application says that it is broken."""
+        """Called by Serve periodically. Serve replaces a replica whose application reports a failure."""
         if (status := await status_of(self._app, "/health")) >= 500:
-            raise RuntimeError(f"the application answers /health with {status}")
+            raise RuntimeError(f"the application answered /health with status {status}")
 
 
 ASGI: serve.Deployment = serve.deployment(
     name="Asgi",
     graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=0.1,
-    max_constructor_retry_count=1,  # a model that cannot be loaded does not get better
-    # The application refuses what is too much with a 429; this is the answer when a whole replica is full.
+    max_constructor_retry_count=1,  # a second attempt to load a model would fail too
+    # The application itself rejects excess requests with a 429. This is the response if a replica is full.
     backpressure_config={"status_code": 429, "retry_after_s": 1},
 )(_Replica)
 
@@ -79,12 +79,12 @@ class ServedOnRay:
         return found is not None and found.status != ApplicationStatus.DEPLOY_FAILED
 
     def stop(self) -> None:
-        """Finish the requests that are being answered and end. Serve itself stays, idle, until the session ends."""
+        """Finish the requests in flight and end. Serve itself stays idle until the session ends."""
         serve.delete(self.name)
 
 
 def start(application: Application) -> ServedOnRay:
-    """Serve an application on the current Ray session; returns once it answers. Raises StageError."""
+    """Serve an application on the current Ray session and return once it answers. Raises StageError if it does not."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     address = _ingress()
     name = f"{application.name}-{uuid.uuid4().hex[:8]}"
@@ -99,7 +99,7 @@ def start(application: Application) -> ServedOnRay:
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
             "memory": resources.memory_bytes or None,
-            # Here and not elsewhere in the cluster: the files that the application reads may be this machine's own.
+            # On this node, because the files that the application reads may not exist on others.
             "resources": dict(resources.custom),
             "label_selector": {"ray.io/node-id": this_node},
         },
@@ -116,14 +116,14 @@ def start(application: Application) -> ServedOnRay:
         _wait_until_running(application, name)
         if wait_until_answers(served.url, served.running, ANSWER_TIMEOUT_S):
             return served
-        raise StageError(f"{application.name!r} runs on Ray, but does not answer at {served.url}")
+        raise StageError(f"{application.name!r} runs on Ray but does not answer at {served.url}.")
     except BaseException:
         served.stop()
         raise
 
 
 def _wait_until_running(application: Application, name: str) -> None:
-    """Wait until every replica is there. Raises StageError, with Serve's words, if that fails or takes too long."""
+    """Wait until every replica runs. Raises StageError with Serve's message if one fails or it takes too long."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         found = serve.status().applications[name]
@@ -131,16 +131,16 @@ def _wait_until_running(application: Application, name: str) -> None:
             return
         if found.status == ApplicationStatus.DEPLOY_FAILED or time.monotonic() > deadline:
             messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
-            words = "\n".join(message for message in messages if message)[-2000:]
-            raise StageError(f"{application.name!r} could not be served on Ray: {words or found.status.value}")
+            message = "\n".join(text for text in messages if text)[-2000:]
+            raise StageError(f"{application.name!r} could not be served on Ray: {message or found.status.value}")
         time.sleep(0.05)
 
 
 def _ingress() -> str:
-    """The address of this machine's HTTP proxy; starts Serve, on a free port, where it does not run yet."""
+    """The address of this machine's HTTP proxy. Starts Serve on a free port if it is not running."""
     serve.start(proxy_location="EveryNode", http_options={"host": LOOPBACK, "port": free_port()})
     client = _get_global_client()
     assert client is not None
-    options = client.http_config  # what is in force: an earlier start may have decided otherwise
+    options = client.http_config  # those in effect: an earlier start may have set others
     host = LOOPBACK if options.host in ("0.0.0.0", "localhost") else options.host
     return f"http://{host}:{options.port}"

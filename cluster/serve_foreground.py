@@ -1,4 +1,4 @@
-"""Serving in the foreground: until a signal, and then to the end of what is being answered."""
+"""Serving in the foreground until a signal, after which the requests in flight are finished."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ EXAMPLE = """curl {}/v1/completions -H 'content-type: application/json' -d '{{"p
 
 
 def serve(start: Callable[[Application], Served], application: Application) -> int:
-    """Serve until SIGINT or SIGTERM, finish the requests that are being answered, and return the exit code 0.
+    """Serve until SIGINT or SIGTERM, finish the requests in flight, and return the exit code 0.
 
-    Prints the address once it answers. A second signal ends at once (KeyboardInterrupt). Raises StageError if the
-    server could not be started, or ended by itself. Call it in the main thread.
+    Prints the address once it answers. A second signal raises KeyboardInterrupt. Raises StageError if the server could
+    not be started, or ended without a signal. Must be called in the main thread.
     """
-    asked = threading.Event()
+    stop_requested = threading.Event()
     ready = False
 
-    def ask(_: int, __: FrameType | None) -> None:
-        if asked.is_set() or not ready:
+    def request_stop(_: int, __: FrameType | None) -> None:
+        if stop_requested.is_set() or not ready:
             raise KeyboardInterrupt
-        asked.set()
+        stop_requested.set()
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         try:
             server = start(application)
@@ -39,9 +39,11 @@ def serve(start: Callable[[Application], Served], application: Application) -> i
                 f"  {EXAMPLE.format(server.url)}",
                 flush=True,
             )
-            while not asked.wait(1.0):
+            while not stop_requested.wait(1.0):
                 if not server.running():
-                    raise StageError(f"the server of {application.name!r} at {server.url} ended by itself: see its log")
+                    raise StageError(
+                        f"The server of {application.name!r} at {server.url} ended unexpectedly. See its log."
+                    )
         finally:
             server.stop()
         return 0

@@ -1,7 +1,7 @@
-"""The process of a step on Ray: an actor that runs the work, holds its messages, and starts its gang.
+"""The process of a step on Ray: an actor that runs the work, queues its messages, and starts its gang.
 
-Each step has a process of its own: what one step imports, sets or leaks ends with it. The driver owns the process, the
-process owns the ranks of its gang, so that whatever dies takes with it what it started.
+Each step has its own process, so that what a step imports, sets or leaks ends with it. The driver owns the process, and
+the process owns the ranks of its gang: when one of them dies, what it started ends too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import ray
 from cluster import process_setup
 from cluster.base import Gang, Items, Message, Outcome, Send, Work
 from cluster.gang import GangSpec, run_gang
-from cluster.message_queue import Mailbox
-from cluster.outcome_capture import attempt
+from cluster.message_queue import MessageQueue
+from cluster.outcome_capture import capture_outcome
 from cluster.parallel_map import map_in_parallel
 from cluster.sequential_map import map_sequentially
 from stages.base import Application, Resources, Served
@@ -24,33 +24,33 @@ from stages.base import Application, Resources, Served
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"take": 1, "deliver": 1, "control": 1})  # type: ignore[call-overload]
 class StepProcess:
-    """One step's process. `run` has a thread to itself; the other methods answer while it runs."""
+    """The process of one step. `run` has its own thread; the other methods answer while it runs."""
 
     def __init__(self, resources: Resources, group_name: str, can_grow: bool, placement_timeout_s: float) -> None:
         process_setup.prepare(resources)
         self._launcher = RayLauncher(group_name, can_grow, placement_timeout_s)
-        self._mailbox = Mailbox()
+        self._messages = MessageQueue()
 
     def run(self, step: str, work: Work) -> None:
-        self._mailbox.end(attempt(step, work, self._launcher, self._mailbox))
+        self._messages.end(capture_outcome(step, work, self._launcher, self._messages))
 
     @ray.method(concurrency_group="control")
     def ready(self) -> int:
-        """Answers once the process is there, with its id."""
+        """Returns the process id, once the process has started."""
         return os.getpid()
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:
-        self._mailbox.stop()
+        self._messages.stop()
 
     @ray.method(concurrency_group="take")
     def take(self, timeout_s: float) -> list[Message | Outcome]:
-        return self._mailbox.take(timeout_s)
+        return self._messages.take(timeout_s)
 
     @ray.method(concurrency_group="deliver")
     def deliver(self, messages: list[Message]) -> None:
         """Called by the ranks."""
-        self._mailbox.put(messages)
+        self._messages.put(messages)
 
 
 class RayLauncher:

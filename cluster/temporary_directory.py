@@ -1,6 +1,6 @@
-"""The directory of a Ray that is started here. What killed drivers left behind goes with a later start.
+"""The temporary directory of a Ray cluster that is started here. A later start removes those of killed drivers.
 
-Not at once: a person may want to read the logs of a run that failed.
+They are kept for a day, because someone may want to read the logs of a run that failed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 PREFIX = "bloomline-"
-LONGEST = 40  # characters of a path: Ray makes Unix sockets below it, whose paths end at 107
-KEPT_S = 86_400.0  # how long the directory of a driver that is gone stays
-LOCK = "driver.lock"  # held as long as the driver lives, however it ends
+LONGEST = 40  # characters: Ray creates Unix sockets below it, whose paths are limited to 107
+KEPT_S = 86_400.0  # how long the directory of a driver that has ended is kept
+LOCK = "driver.lock"  # held as long as the driver runs, however it ends
 
 
 class TemporaryDirectory:
-    """A directory of this process, for a Ray of its own."""
+    """A directory that belongs to this process, for the Ray cluster that it starts."""
 
     def __init__(self, base: Path | None = None) -> None:
-        """Below `base`: the system's directory for such, or /tmp where that has too long a path."""
-        usual = Path(tempfile.gettempdir())
-        base = base or (usual if len(str(usual)) <= LONGEST - 18 else Path("/tmp"))
+        """Create it below `base`. The default is the system's temporary directory, or /tmp if its path is too long."""
+        default = Path(tempfile.gettempdir())
+        base = base or (default if len(str(default)) <= LONGEST - 18 else Path("/tmp"))
         _sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         self._lock = FileLock(self.path / LOCK)
@@ -37,7 +37,7 @@ class TemporaryDirectory:
 
 
 def _sweep(base: Path) -> None:
-    """Remove directories of drivers that are gone for long. Another user's stay."""
+    """Remove the directories of drivers that ended long ago. Those of other users stay."""
     for directory in base.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, Timeout):
             lock = directory / LOCK

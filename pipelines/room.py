@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cluster.base import Node
-from cluster.placement import describe, describe_node, room
+from cluster.placement import capacity, describe, describe_node
 from pipelines.graph import Step
 from stages.base import Demand, Resources
 
@@ -85,14 +85,14 @@ def _lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
     gang = [(f"a {demand.unit}", demand.rank)] * demand.ranks
     processes = [*gang, ("the step", demand.task)]
     for who, need in (*gang[:1], processes[-1]):
-        if not room(need, 1, nodes):
+        if not capacity(need, 1, nodes):
             return f"{who} asks {describe(need)}; no node has that (the largest has {describe_node(largest)})"
     for what, unit in (("cpus", "CPUs"), ("memory_bytes", "bytes of memory")):
         asked = sum(getattr(need, what) for _, need in processes)
         has = sum(getattr(node, what) for node in nodes)
         if asked > has:
             return f"asks {asked:,g} {unit}, the cluster has {has:,g}"
-    placed = room(demand.rank, demand.ranks, nodes)
+    placed = capacity(demand.rank, demand.ranks, nodes)
     if placed < demand.ranks:
         return f"asks {_ranks(demand)} with {describe(demand.rank)} each; the nodes have room for {placed}"
     return None

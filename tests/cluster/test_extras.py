@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster.outcome_capture import attempt
 from cluster.extras import CONTRIBUTORS, missing_extra, modules_by_extra
+from cluster.outcome_capture import attempt
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ def gang(function: object, *arguments: object, ranks: int = 2, restarts: int = 0
     return partial(work.gang, function, arguments, ranks, restarts)
 
 
-def test_ranks_know_their_seats(ray_session: Executor) -> None:
-    ended, _ = run(ray_session, gang(work.seat))
+def test_ranks_know_their_assignments(ray_session: Executor) -> None:
+    ended, _ = run(ray_session, gang(work.assignment))
     first, second = ended.result
     assert [first["index"], second["index"]] == [0, 1]
     assert [first["local_index"], second["local_index"]] == [0, 1]
@@ -94,23 +94,21 @@ def test_kill_ends_the_ranks_and_the_next_gang_finds_room(ray_session: Executor)
     ray_session.kill("step")
     assert outcome(ray_session)[0].state == "stopped"
     assert gone(pids)
-    assert len(run(ray_session, gang(work.seat))[0].result) == 2
+    assert len(run(ray_session, gang(work.assignment))[0].result) == 2
 
 
 def test_a_gang_larger_than_the_cluster_is_refused_with_the_numbers(ray_session: Executor) -> None:
-    ended, _ = run(ray_session, gang(work.seat, ranks=3))
+    ended, _ = run(ray_session, gang(work.assignment, ranks=3))
     assert (ended.state, ended.trace) == ("failed", "")
     assert "3 ranks with 1 CPU each" in ended.error
     assert "1 node (2 CPUs" in ended.error
-    assert len(run(ray_session, gang(work.seat))[0].result) == 2  # it left no placement group behind
+    assert len(run(ray_session, gang(work.assignment))[0].result) == 2  # it left no placement group behind
 
 
 def test_where_there_is_no_room_for_all_it_goes_on_with_fewer_if_it_may(ray_session: Executor) -> None:
-    ended, said = run(ray_session, partial(work.elastic_gang, work.seat, (), 3, 1, 0))
-    assert [seat["size"] for seat in ended.result] == [2, 2]
-    assert [message.body["text"] for message in said] == [
-        "there is no room for 3 ranks; goes on with 2 if there is for those"
-    ]
-    refused, _ = run(ray_session, partial(work.elastic_gang, work.seat, (), 4, 3, 0))
+    ended, said = run(ray_session, partial(work.elastic_gang, work.assignment, (), 3, 1, 0))
+    assert [one["size"] for one in ended.result] == [2, 2]
+    assert [message.body["text"] for message in said] == ["the cluster can't place 3 ranks now; trying with 2"]
+    refused, _ = run(ray_session, partial(work.elastic_gang, work.assignment, (), 4, 3, 0))
     assert refused.state == "failed"
     assert "4 ranks with 1 CPU each" in refused.error

@@ -79,7 +79,7 @@ class TestOnRay:
         notes = sorted(message.body["text"] for message in said if message.kind == "note")
         assert len(notes) == 2
         assert notes[0].startswith("item 1 of 4 of step was lost: it was killed")
-        assert notes[0].endswith("done again (1 of 1)")
+        assert notes[0].endswith("it is repeated (1 of 1)")
 
     def test_an_item_lost_too_often_fails_the_step(self, ray_session: Executor) -> None:
         ended, said = run(ray_session, mapped(work.always_killed, [1], retries=1), WAITING)
@@ -116,4 +116,4 @@ class TestOnRay:
     def test_a_worker_that_no_node_has_is_refused_with_the_numbers(self, ray_session: Executor) -> None:
         ended, _ = run(ray_session, work.large_workers, WAITING)
         assert ended.state == "failed"
-        assert "asks 3 CPUs, which no node has: the cluster has 1 node (2 CPUs" in ended.error
+        assert "needs 3 CPUs, which no node has: the cluster has 1 node (2 CPUs" in ended.error

@@ -60,6 +60,6 @@ def test_a_server_that_ends_by_itself_ends_the_foreground():
         served.process.kill()
         return served
 
-    with pytest.raises(StageError, match="ended by itself"):
+    with pytest.raises(StageError, match="ended unexpectedly"):
         serve_foreground.serve(start, APPLICATION)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -80,7 +80,7 @@ def elastic_gang(
 # -- functions of ranks ---------------------------------------------------------------------------------------------
 
 
-def seat(rank: Rank) -> dict[str, Any]:
+def assignment(rank: Rank) -> dict[str, Any]:
     return {
         "index": rank.index,
         "size": rank.size,

@@ -93,7 +93,9 @@ def test_the_end_of_a_long_prompt_is_used(tokenizer: Tokenizer) -> None:
 def test_a_server_writes_the_text_of_an_evaluation(kind: str, tmp_path: Path) -> None:
     config: DecoderConfig = shaped("llama" if kind == "llama" else "bloom").model_copy(update={"vocab_size": 260})
     model, tokenizer_json = small_model(config), byte_tokenizer(tmp_path / "tokenizer.json")
-    state, config = quantize_state_dict(model.state_dict(), config, "int8") if kind == "int8" else (model.state_dict(), config)
+    state, config = (
+        quantize_state_dict(model.state_dict(), config, "int8") if kind == "int8" else (model.state_dict(), config)
+    )
     checkpoint = Checkpoint.save(tmp_path / "model", state, config, tokenizer_json, {})
     prompts, temperatures, seed = ["def ", "héllo", "x"], [0.0, 0.8], 7
     evaluated = complete(

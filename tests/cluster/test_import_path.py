@@ -1,0 +1,92 @@
+"""Which code the processes import: our own first, whatever the user's directories hold, then the users' packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cluster.base import ClusterError
+from cluster.config import InlineCluster
+from cluster.factory import executor
+from cluster.import_path import OWN_PACKAGES, ROOT, check_packages, python_path
+from tests.cluster.user_project import OWN_MODULES, Project, create_project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return create_project(tmp_path)
+
+
+def imported_files(project: Project, address: str) -> dict[str, dict[str, Path]]:
+    """What each kind of process imports when the driver runs in the project's directory."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("import_driver.py")), str(ROOT), address]
+    command += map(str, project.packages)
+    environment = os.environ | {"PYTHONPATH": str(project.directory)}
+    driver = subprocess.run(
+        command, cwd=project.directory, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert driver.returncode == 0, driver.stderr
+    said = json.loads(driver.stdout.splitlines()[-1])
+    assert said["error"] == ""
+    return {kind: {name: Path(file) for name, file in files.items()} for kind, files in said["imported"].items()}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_processes_of_a_local_cluster_import_our_packages_and_the_users(project: Project) -> None:
+    found = imported_files(project, "local")
+    assert set(found) == {"step", "rank", "map worker", "replica"}
+    for files in found.values():
+        assert all(files[name].is_relative_to(ROOT) for name in OWN_MODULES)
+        assert files["user_package.data.facts"].is_relative_to(project.packages[0])
+        assert files["user_module"] == project.packages[1]
+
+
+def test_our_root_comes_first_and_the_users_packages_last(project: Project) -> None:
+    entries = python_path(project.packages).split(os.pathsep)
+    assert entries[0] == str(ROOT)
+    assert entries[-1] == str(project.packages[0].parent)
+
+
+def test_every_package_that_is_installed_is_copied() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert sorted(wheel["packages"]) == sorted(OWN_PACKAGES)
+
+
+def test_a_package_that_can_be_imported_is_accepted(project: Project) -> None:
+    check_packages(project.packages)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("stages", str(ROOT / "stages" / "__init__.py")),
+        ("yaml", os.path.join("yaml", "__init__.py")),
+        ("json", os.path.join("json", "__init__.py")),
+        ("sys", "a built-in module"),
+    ],
+)
+def test_a_package_whose_name_is_taken_is_refused_with_the_file_that_has_it(
+    tmp_path: Path, name: str, first: str
+) -> None:
+    package = tmp_path / name
+    package.mkdir()
+    (package / "__init__.py").touch()
+    with pytest.raises(ClusterError) as refused:
+        executor(InlineCluster(), [package])
+    assert str(package) in str(refused.value)
+    assert first in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["absent", "empty", "absent.py", "no-identifier.py"])
+def test_a_path_that_is_not_a_package_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no-identifier.py").touch()
+    with pytest.raises(ClusterError, match="is not a Python package"):
+        check_packages([tmp_path / name])
