@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.extras import CONTRIBUTORS, missing_extra, modules_by_extra
-from cluster.outcome_capture import attempt
+from cluster.outcome_capture import capture_outcome
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_step_that_misses_a_module_fails_in_one_line(monkeypatch: pytest.Monke
         import mlflow  # noqa: F401  blocked below
 
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    outcome = attempt("train", work)
+    outcome = capture_outcome("train", work)
     assert outcome.state == "failed"
     assert outcome.error.endswith("pip install 'bloomline[tracking]'")
     assert not outcome.trace
