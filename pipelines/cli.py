@@ -30,17 +30,22 @@ verbs
   serve      bring a pipeline up to date, then serve its deployment until Ctrl-C
   ui         open the MLflow UI on this configuration's store
   artifacts  list | show STEP | verify [STEP ...] | gc: what is in the store
+  stages     list the stages; with a name, the fields of that stage
+  pipelines  list the pipelines
+  new DIR    write a small project of your own, which runs at once
 
 overrides   pipeline=NAME  steps.STEP.FIELD=VALUE  GROUP@steps.STEP=OPTION  cluster=local|remote|inline
             from=STEP  until=STEP  only=STEP  force=STEP       (several: from=[a,b])
 flags       --help  --cfg job  --info  --multirun  --config-dir DIR  --shell-completion install=bash
 """
 
-# Each verb with the words that may follow it.
+# Each verb with the words that may follow it. Other words may follow some, see WITH_WORDS.
 VERBS: dict[str, Sequence[str]] = {
     **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
     "artifacts": ("list", "show", "verify", "gc"),
+    **dict.fromkeys(("stages", "pipelines", "new"), ()),
 }
+WITH_WORDS = ("artifacts", "stages", "new")
 
 
 def main() -> None:
@@ -123,7 +128,7 @@ def run(arguments: Sequence[str]) -> int:
         if verb not in VERBS:
             raise BloomlineError(f"No verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
         action = _action(verb)
-        if VERBS[verb]:
+        if verb in WITH_WORDS:
             flags, overrides, words = hydra_flags.split(rest)
             action, rest = partial(action, words), [*flags, *overrides]
         with Session() as session:
@@ -150,6 +155,14 @@ def _action(verb: str) -> Callable[..., int]:
         from pipelines import artifacts
 
         return artifacts.command
+    if verb in ("stages", "pipelines"):
+        from pipelines import listing
+
+        return listing.show_stages if verb == "stages" else listing.show_pipelines
+    if verb == "new":
+        from pipelines import new_project
+
+        return new_project.command
     from pipelines import verbs
 
     actions = {

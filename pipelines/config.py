@@ -17,14 +17,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from pipelines import composition_cache, validation
+from pipelines import composition_cache, project, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.libyaml import libyaml
+from pipelines.project import PackageName
 from pipelines.store import StoreConfig
 from pipelines.tracking.config import TrackingConfig
 from stages.base import Config
-from stages.registry import PACKAGE_NAME, RegistryError, find_project, use_project
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
@@ -50,9 +50,7 @@ class Settings(Config):
     cluster: ClusterConfig
     store: StoreConfig
     tracking: TrackingConfig
-    packages: tuple[
-        Annotated[str, Field(pattern=PACKAGE_NAME)], ...
-    ] = ()  # of the user's project: see stages/registry.py
+    packages: tuple[PackageName, ...] = ()  # of the user's project
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
     only: StepNames = ()
@@ -76,6 +74,7 @@ class Composition:
 
 def compose(overrides: Sequence[str]) -> Composition:
     """Compose the configuration from Hydra overrides and check it. Raises ConfigError."""
+    overrides = project.find(Path.cwd()).overrides(overrides)
     values = composition_cache.load(overrides)
     if values is None:
         values, directories = _compose(overrides)
@@ -85,13 +84,28 @@ def compose(overrides: Sequence[str]) -> Composition:
     return check_values(values)
 
 
+def compose_values(overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Compose the configuration from Hydra overrides without checking it. Raises ConfigError if Hydra can't."""
+    overrides = project.find(Path.cwd()).overrides(overrides)
+    values, _ = _compose(overrides, must_be_whole=False)
+    return values
+
+
+def pipelines_available() -> list[str]:
+    """The names of the shipped pipelines."""
+    return sorted(path.stem for path in (CONFIG_DIRECTORY / "pipeline").glob("*.yaml"))
+
+
 def check(composed: Any) -> Composition:
     """Turn a DictConfig that Hydra composed into checked values. Raises ConfigError with every problem."""
     return check_values(_plain(composed))
 
 
-def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path] | None]:
-    """The plain values, and the directories in which Hydra searched for them (None: not only in directories)."""
+def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> tuple[dict[str, Any], list[Path] | None]:
+    """The plain values, and the directories in which Hydra searched for them (None: not only in directories).
+
+    `must_be_whole`: a mandatory value (???) that nobody gave is an error.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -105,10 +119,10 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path] | Non
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error
     sources = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
-    return _plain(composed), _directories(sources)
+    return _plain(composed, must_be_whole), _directories(sources)
 
 
-def _plain(composed: Any) -> dict[str, Any]:
+def _plain(composed: Any, must_be_whole: bool = True) -> dict[str, Any]:
     """A DictConfig, without Hydra's own part, as plain resolved values."""
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
@@ -116,7 +130,7 @@ def _plain(composed: Any) -> dict[str, Any]:
     with open_dict(composed):
         composed.pop("hydra", None)
     try:
-        found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        found: Any = OmegaConf.to_container(composed, resolve=must_be_whole, throw_on_missing=must_be_whole)
     except OmegaConfBaseException as error:
         message = str(error).split("\n", 1)[0]
         raise ConfigError([Problem(error.full_key or "config", message, "a value")]) from error
@@ -145,10 +159,8 @@ def check_values(values: Mapping[str, Any]) -> Composition:
     name = str(values.get("name"))
     graph: Graph | None = None
     try:
-        use_project(find_project(Path.cwd(), settings.packages if settings else ()))
+        project.find(Path.cwd()).use(settings.packages if settings else ())
         graph = build(name, values.get("steps") or {})
-    except RegistryError as error:
-        problems.append(Problem("packages", error.found, error.expected, error.remedy))
     except ConfigError as error:
         problems += error.problems
     if problems or settings is None or graph is None:
@@ -161,11 +173,6 @@ def check_values(values: Mapping[str, Any]) -> Composition:
 def prepare(overrides: Iterable[str]) -> list[str]:
     """Overrides as Hydra wants them: those of fields add or override, whichever is needed."""
     return [f"{FORCED}{override}" if override.startswith(TYPED) else override for override in overrides]
-
-
-def pipelines_available() -> list[str]:
-    """The names under conf/pipeline/."""
-    return sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pipeline").glob("*.yaml"))
 
 
 def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:

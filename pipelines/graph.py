@@ -84,7 +84,7 @@ class Graph:
         module."""
         names = {name for step in self.steps.values() for name in _packages_of(step.stage) if name}
         names |= {name for step in self.steps.values() if (name := registry.package_of(step.produces))}
-        return registry.package_paths([*registry.project_packages(), *sorted(names)])
+        return registry.package_paths([*registry.user_packages(), *sorted(names)])
 
 
 def _packages_of(value: Any) -> set[str | None]:

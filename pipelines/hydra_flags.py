@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipelines import project
 from pipelines.config import CONFIG_DIRECTORY, CONFIG_NAME, FORCED, VERSION_BASE, prepare
 from pipelines.errors import tell
 from stages.base import StageError
@@ -55,8 +57,9 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
     from hydra.core.hydra_config import HydraConfig
 
     codes: list[int] = []
-    flags, overrides, words = split(arguments)
-    where = [*_places(flags), *(override for override in overrides if override.lstrip("+").startswith("hydra."))]
+    flags, given, words = split(arguments)
+    overrides = project.find(Path.cwd()).overrides(given)
+    where = [*_places(flags), *(override for override in given if override.lstrip("+").startswith("hydra."))]
 
     def task(composed: Any) -> None:
         own = [override.removeprefix(FORCED) for override in HydraConfig.get().overrides.task]

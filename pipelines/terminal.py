@@ -83,7 +83,7 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
             Cell(clean(row.stage)),
             _state(row.state),
             Cell(clean(row.reason)),
-            Cell(clean(_short_path(row.where))),
+            Cell(clean(short_path(row.where))),
         )
         for row in rows
     ]
@@ -131,7 +131,7 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
             Cell(duration(step.seconds) if step.seconds is not None else ""),
             Cell(headline(step)),
             Cell(_artifact(step)),
-            Cell(clean(_short_path(step.artifact or ""))),
+            Cell(clean(short_path(step.artifact or ""))),
         )
         for step in run.steps
     ]
@@ -169,7 +169,7 @@ def _artifact(step: StepSummary) -> str:
     return ", ".join(part for part in parts if part) if step.artifact else ""
 
 
-def _short_path(address: str) -> str:
+def short_path(address: str) -> str:
     """An address below the working directory as a relative path."""
     try:
         return str(Path(address).relative_to(Path.cwd())) if address else ""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import config, plan, progress, provenance, terminal
+from pipelines import config, plan, progress, project, provenance, terminal
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
@@ -92,7 +92,8 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     cluster = composition.settings.cluster
     if not isinstance(cluster, RemoteCluster):
         raise BloomlineError("submit needs a cluster to go to: add cluster=remote cluster.address=http://HOST:8265")
-    return submit_job(cluster, overrides, packages=composition.graph.packages())
+    directory = project.find(Path.cwd()).directory
+    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
 
 
 def ui(overrides: list[str], composed: Any, session: Session) -> int:

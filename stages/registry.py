@@ -20,7 +20,6 @@ import importlib
 import importlib.util
 import re
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -35,7 +34,6 @@ from stages.base import Stage, StageError
 
 OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # package.module:Class
-PACKAGE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 SOURCE_KEY = "@source"  # no field can have this name
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -54,70 +52,48 @@ class RegistryError(StageError):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# The project
+# The user's packages
 
 
 @dataclass(frozen=True)
-class Project:
-    """A user's project: where it is, which of its packages bloomline may import, and the names that they offer."""
-
-    directory: Path
-    packages: tuple[str, ...] = ()
+class _UserPackages:
+    names: tuple[str, ...] = ()
     entry_points: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # group -> name -> package.module:Class
 
 
-_project: Project | None = None
+_user_packages = _UserPackages()
 
 
-def find_project(start: Path, packages: Sequence[str] = ()) -> Project:
-    """The project that a directory belongs to, with `packages` (those that the configuration names) added to its own.
+def use_packages(
+    directory: Path, packages: Sequence[str], entry_points: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Make the packages of a project importable, after everything else, and their names known to every registry.
 
-    The project is the nearest directory at or above `start` whose `pyproject.toml` has a table `[tool.bloomline]`.
-    The search ends at the root of a repository (`.git`) and at the home directory; without such a file the project is
-    `start` itself. Raises RegistryError for a file that is not TOML or a table with other contents.
+    `directory` is that of the project; its packages are there or in `src/`. `entry_points` are those that the project
+    declares. Raises RegistryError for a package that cannot be found, or that another module of the same name hides.
     """
-    for directory in (start, *start.parents):
-        file = directory / "pyproject.toml"
-        content = _toml(file) if file.is_file() else {}
-        table = content.get("tool", {}).get("bloomline")
-        if table is not None:
-            named = table.get("packages", []) if isinstance(table, dict) else None
-            if not isinstance(named, list) or not all(re.match(PACKAGE_NAME, str(name)) for name in named):
-                raise RegistryError(f"{file}: [tool.bloomline] {table!r}", 'packages = ["my_package", ...]')
-            offered = content.get("project", {}).get("entry-points", {})
-            return Project(directory, tuple(dict.fromkeys([*named, *packages])), offered)
-        if (directory / ".git").exists() or directory == Path.home():
-            break
-    return Project(start, tuple(packages))
-
-
-def use_project(project: Project) -> None:
-    """Make a project's packages importable, after everything else, and their names known to every registry.
-
-    Raises RegistryError for a package that cannot be found, or that another module of the same name hides.
-    """
-    global _project
-    for name in project.packages:
+    global _user_packages
+    for name in packages:
         if name in OWN_PACKAGES:
             raise RegistryError(f"{name!r} is a package of bloomline itself", "a package of yours", "Rename it.")
-        roots = [root for root in (project.directory, project.directory / "src") if _is_in(root, name)]
+        roots = [root for root in (directory, directory / "src") if _is_in(root, name)]
         for root in roots:
             if str(root) not in sys.path:
                 sys.path.append(str(root))
         spec = importlib.util.find_spec(name)
-        where = f"a package of that name in {project.directory} or on PYTHONPATH"
+        where = f"a package of that name in {directory} or on PYTHONPATH"
         if spec is None:
             raise RegistryError(f"{name!r} is not found", where)
         if spec.origin is None:
             raise RegistryError(f"{name!r} has no __init__.py", where, "Add an empty one.")
         if roots and not _same_code(package_path(name), roots[0]):
             raise RegistryError(f"{roots[0] / name} is hidden by {spec.origin}", where, "Rename the package.")
-    _project = project
+    _user_packages = _UserPackages(tuple(packages), entry_points or {})
 
 
-def project_packages() -> tuple[str, ...]:
+def user_packages() -> tuple[str, ...]:
     """The packages of the project in use."""
-    return _project.packages if _project else ()
+    return _user_packages.names
 
 
 def _same_code(package: Path, root: Path) -> bool:
@@ -128,13 +104,6 @@ def _same_code(package: Path, root: Path) -> bool:
 
 def _is_in(directory: Path, package: str) -> bool:
     return (directory / package).is_dir() or (directory / f"{package}.py").is_file()
-
-
-def _toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise RegistryError(f"{file}: {error}", "a file in TOML") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -202,11 +171,9 @@ class Registry(Generic[Model]):
         return found
 
     def _of_project(self) -> Iterator[tuple[str, Offer]]:
-        if _project is None:
-            return
-        for name, target in _project.entry_points.get(self.group, {}).items():
+        for name, target in _user_packages.entry_points.get(self.group, {}).items():
             package = str(target).partition(":")[0].partition(".")[0]
-            if package in _project.packages:
+            if package in _user_packages.names:
                 yield name, Offer(str(target), package)
 
     def _of_installed(self) -> Iterator[tuple[str, Offer]]:

@@ -11,13 +11,14 @@ from typing import Annotated, ClassVar, Literal
 
 import pytest
 
+from pipelines import project
 from pipelines.errors import ConfigError
 from pipelines.fingerprint import changes, fingerprint, payload
 from pipelines.graph import build
 from pipelines.store.digests import sha256_of
 from stages import registry
 from stages.base import Artifact, Config, Context, Stage, StageError
-from stages.registry import ChosenBy, Registry, RegistryError, find_project, use_project
+from stages.registry import ChosenBy, Registry, RegistryError, use_packages
 
 PYPROJECT = """\
 [tool.bloomline]
@@ -63,13 +64,13 @@ class Bare(Stage):
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project with a package of one stage; whatever is imported from it is forgotten afterwards."""
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     (tmp_path / "my_words").mkdir()
     (tmp_path / "my_words" / "__init__.py").write_text("")
     (tmp_path / "my_words" / "stages.py").write_text(STAGES)
-    monkeypatch.setattr(registry, "_project", None)
+    monkeypatch.setattr(registry, "_user_packages", registry._UserPackages())
     monkeypatch.setattr(registry, "_first_digests", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -84,27 +85,26 @@ def refusal(stage: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["shout", "my_words.stages:Shout"])
-def test_a_stage_of_the_project_is_found_by_its_short_name_and_by_its_path(project: Path, name: str) -> None:
-    use_project(find_project(project))
+def test_a_stage_of_the_project_is_found_by_its_short_name_and_by_its_path(directory: Path, name: str) -> None:
+    project.find(directory).use()
     step = build("own", {"a": {"stage": name, "text": "hi"}}).steps["a"]
     assert type(step.stage).__module__ == "my_words.stages"
     assert step.produces.__name__ == "Words"
 
 
-def test_the_project_is_found_from_a_folder_below_and_not_from_outside_its_repository(project: Path) -> None:
-    below = project / "data" / "raw"
+def test_the_project_is_found_from_a_folder_below_and_not_from_outside_its_repository(directory: Path) -> None:
+    below = directory / "data" / "raw"
     below.mkdir(parents=True)
-    assert find_project(below).directory == project
-    assert find_project(below, ["more"]).packages == ("my_words", "more")
+    assert project.find(below).directory == directory
     (below.parent / ".git").mkdir()
-    assert find_project(below) == registry.Project(below)
+    assert project.find(below) == project.Project(below)
 
 
-def test_a_package_may_be_in_src_and_comes_after_everything_else(project: Path) -> None:
-    (project / "src").mkdir()
-    (project / "my_words").rename(project / "src" / "my_words")
-    use_project(find_project(project))
-    assert sys.path[-1] == str(project / "src")
+def test_a_package_may_be_in_src_and_comes_after_everything_else(directory: Path) -> None:
+    (directory / "src").mkdir()
+    (directory / "my_words").rename(directory / "src" / "my_words")
+    project.find(directory).use()
+    assert sys.path[-1] == str(directory / "src")
     assert registry.STAGES.load("shout").__name__ == "Shout"
 
 
@@ -121,22 +121,22 @@ def test_a_package_may_be_in_src_and_comes_after_everything_else(project: Path) 
         ("stages.training.pretrain:Pretrain", ["is built in; expected its name, 'pretrain'"]),
     ],
 )
-def test_a_name_that_stands_for_no_stage_is_refused(project: Path, stage: str, said: list[str]) -> None:
-    use_project(find_project(project))
+def test_a_name_that_stands_for_no_stage_is_refused(directory: Path, stage: str, said: list[str]) -> None:
+    project.find(directory).use()
     message = refusal(stage)
     assert message.startswith("steps.a.stage: ")
     for part in said:
         assert part in message
 
 
-def test_an_error_in_the_package_is_shown(project: Path) -> None:
-    (project / "my_words" / "stages.py").write_text("raise ValueError('no dictionary')")
-    use_project(find_project(project))
+def test_an_error_in_the_package_is_shown(directory: Path) -> None:
+    (directory / "my_words" / "stages.py").write_text("raise ValueError('no dictionary')")
+    project.find(directory).use()
     assert "'my_words.stages:Shout' can't be imported: ValueError: no dictionary" in refusal("shout")
 
 
-def test_two_packages_must_not_claim_one_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_project(find_project(project))
+def test_two_packages_must_not_claim_one_name(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.find(directory).use()
     same = EntryPoint("shout", "my_words.stages:Shout", "bloomline.stages")
     monkeypatch.setattr(registry, "_installed", lambda group: (same,))
     assert registry.STAGES.load("shout").__name__ == "Shout"  # the project itself, installed
@@ -146,15 +146,15 @@ def test_two_packages_must_not_claim_one_name(project: Path, monkeypatch: pytest
     assert "'shout' is claimed by my_words (my_words.stages:Shout) and by loud_words (loud_words:Shout)" in message
 
 
-def test_a_copy_of_a_package_is_as_good_until_it_differs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = project / "copied" / "my_words"
-    shutil.copytree(project / "my_words", copy)
+def test_a_copy_of_a_package_is_as_good_until_it_differs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = directory / "copied" / "my_words"
+    shutil.copytree(directory / "my_words", copy)
     monkeypatch.syspath_prepend(str(copy.parent))
-    use_project(find_project(project))
+    project.find(directory).use()
     assert registry.package_path("my_words") == copy
-    (project / "my_words" / "stages.py").write_text(STAGES + "# newer")
-    with pytest.raises(RegistryError, match="my_words is hidden by"):
-        use_project(find_project(project))
+    (directory / "my_words" / "stages.py").write_text(STAGES + "# newer")
+    with pytest.raises(ConfigError, match=r"packages: .*my_words is hidden by"):
+        project.find(directory).use()
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_a_copy_of_a_package_is_as_good_until_it_differs(project: Path, monkeypa
         ("no_init", "'no_init' has no __init__.py"),
     ],
 )
-def test_a_package_that_cannot_be_used_is_refused(project: Path, package: str, said: str) -> None:
-    inner = project / "my_words"
+def test_a_package_that_cannot_be_used_is_refused(directory: Path, package: str, said: str) -> None:
+    inner = directory / "my_words"
     for name in ("json", "no_init"):
         (inner / name).mkdir()
     (inner / "json" / "__init__.py").write_text("")
     with pytest.raises(RegistryError) as caught:
-        use_project(registry.Project(inner, (package,)))
+        use_packages(inner, (package,))
     assert said in str(caught.value)
 
 
@@ -192,17 +192,17 @@ CHOSEN = Registry("bloomline.chosen", "a thing", Chosen, {"own": f"{__name__}:Ow
 
 
 @pytest.fixture
-def chosen(project: Path) -> None:
-    with (project / "pyproject.toml").open("a") as file:
+def chosen(directory: Path) -> None:
+    with (directory / "pyproject.toml").open("a") as file:
         file.write('\n[project.entry-points."bloomline.chosen"]\ntheirs = "my_words.things:Theirs"\n')
-    (project / "my_words" / "things.py").write_text(
+    (directory / "my_words" / "things.py").write_text(
         "from typing import Literal\n"
         f"from {__name__} import Chosen\n"
         "class Theirs(Chosen):\n"
         "    kind: Literal['theirs'] = 'theirs'\n"
         "    depth: int = 1\n"
     )
-    use_project(find_project(project))
+    project.find(directory).use()
 
 
 class Result(Artifact):
@@ -228,7 +228,7 @@ def choosing(chosen: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("choosing")
 @pytest.mark.parametrize("kind", ["theirs", "my_words.things:Theirs"])
-def test_a_config_is_chosen_by_name_and_identified_by_the_source_of_its_package(project: Path, kind: str) -> None:
+def test_a_config_is_chosen_by_name_and_identified_by_the_source_of_its_package(directory: Path, kind: str) -> None:
     step = build("own", {"a": {"stage": "choose", "things": [{"kind": "own"}, {"kind": kind, "depth": 2}]}}).steps["a"]
     digest = registry.source_digest("my_words")
     assert payload(step, {}, sha256_of)["fields"] == {
@@ -262,15 +262,15 @@ def test_a_single_config_is_chosen_by_name_too() -> None:
 
 
 @pytest.mark.usefixtures("choosing")
-def test_the_packages_of_a_graph_are_those_of_its_configs_and_of_the_project(project: Path) -> None:
+def test_the_packages_of_a_graph_are_those_of_its_configs_and_of_the_project(directory: Path) -> None:
     def packages() -> list[Path]:
         return build("own", {"a": {"stage": "choose", "things": [{"kind": "my_words.things:Theirs"}]}}).packages()
 
     tests = Path(__file__).parents[1]  # where the stage is
-    assert packages() == [project / "my_words", tests]
-    (project / "my_more.py").write_text("")
-    use_project(registry.Project(project, ("my_more",)))
-    assert packages() == [project / "my_more.py", project / "my_words", tests]
+    assert packages() == [directory / "my_words", tests]
+    (directory / "my_more.py").write_text("")
+    use_packages(directory, ["my_more"])
+    assert packages() == [directory / "my_more.py", directory / "my_words", tests]
 
 
 def identity(steps: dict[str, object] | None = None) -> dict[str, object]:
@@ -282,24 +282,24 @@ def identity(steps: dict[str, object] | None = None) -> dict[str, object]:
     return payload(step, {}, sha256_of)
 
 
-def test_the_source_of_a_package_is_part_of_the_identity(project: Path) -> None:
-    use_project(find_project(project))
+def test_the_source_of_a_package_is_part_of_the_identity(directory: Path) -> None:
+    project.find(directory).use()
     step = build("own", {"a": {"stage": "shout"}}).steps["a"]
     before = identity()
-    (project / "my_words" / "__pycache__").mkdir(exist_ok=True)
-    (project / "my_words" / "__pycache__" / "x.pyc").write_text("compiled")
+    (directory / "my_words" / "__pycache__").mkdir(exist_ok=True)
+    (directory / "my_words" / "__pycache__" / "x.pyc").write_text("compiled")
     assert identity() == before
-    (project / "my_words" / "table.txt").write_text("data that the package reads")
+    (directory / "my_words" / "table.txt").write_text("data that the package reads")
     after = identity()
     assert fingerprint(after) != fingerprint(before)
     assert changes(before, after, step) == ["the source of my_words changed"]
     assert changes(before, identity({"text": "x"}), step) == ["the source of my_words changed", "text 'hello' -> 'x'"]
 
 
-def test_a_declared_version_takes_the_place_of_the_source_for_the_whole_package(project: Path) -> None:
-    use_project(find_project(project))
+def test_a_declared_version_takes_the_place_of_the_source_for_the_whole_package(directory: Path) -> None:
+    project.find(directory).use()
     before = identity()
-    source = project / "my_words" / "stages.py"
+    source = directory / "my_words" / "stages.py"
     source.write_text(STAGES.replace('    text: str = "hello"', '    version = "1"\n    text: str = "hello"'))
     declared = identity({"loudness": {"marks": 3}})
     assert "@source" not in str(declared)
@@ -309,9 +309,9 @@ def test_a_declared_version_takes_the_place_of_the_source_for_the_whole_package(
     assert identity({"loudness": {"marks": 3}}) == declared
 
 
-def test_source_that_is_edited_after_its_import_is_refused(project: Path) -> None:
-    use_project(find_project(project))
+def test_source_that_is_edited_after_its_import_is_refused(directory: Path) -> None:
+    project.find(directory).use()
     step = build("own", {"a": {"stage": "shout"}}).steps["a"]
-    (project / "my_words" / "stages.py").write_text(STAGES + "\n# edited\n")
+    (directory / "my_words" / "stages.py").write_text(STAGES + "\n# edited\n")
     with pytest.raises(StageError, match="The source of my_words changed after this command had imported it"):
         payload(step, {}, sha256_of)
