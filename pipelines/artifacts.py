@@ -20,8 +20,8 @@ from typing import Any
 
 from pipelines import config, terminal
 from pipelines.errors import BloomlineError, nearest
-from pipelines.legible import number, size
-from pipelines.process import is_gone
+from pipelines.formatting import number, size
+from pipelines.process_identity import is_gone
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from pipelines.store.lease import holder

@@ -23,7 +23,7 @@ from pipelines.graph import Graph, build, check_names
 from pipelines.libyaml import libyaml
 from pipelines.project import PackageName
 from pipelines.store import StoreConfig
-from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking_config import TrackingConfig
 from stages.base import Config
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`

@@ -1,8 +1,8 @@
-"""What would run, and why: every step is cached, to be run, blocked, or not selected. Pure but for reading the store.
+"""What would run, and why. Every step is cached, to be run, blocked, or not selected. Planning only reads the store.
 
-A step is cached if a record of its fingerprint is there, the files are as they were written, and its inputs' content
-is the content that it was made from. Where an input has to be made again its content can't be known beforehand, so the
-step is cached on condition that the input comes out the same; the runner looks again once it is there.
+A step is cached if the store has a record of its fingerprint, its files are as they were written, and its inputs have
+the content that it was made from. Where an input has to run again, its content is not known in advance. The step is
+then cached on the condition that the input comes out the same, and the runner decides again when the input is done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.base import Node
-from pipelines import room
+from pipelines import feasibility
 from pipelines.errors import BloomlineError
 from pipelines.fingerprint import Payload, changes, fingerprint, payload
 from pipelines.graph import Graph, Step
@@ -24,21 +24,27 @@ State = Literal["cached", "run", "blocked", "unselected"]
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What is to be done with one step."""
+    """What a run would do with one step."""
 
     step: Step
     state: State
     reason: str
     fingerprint: str
     payload: Payload
-    record: Record | None  # of the artifact that is in the store now, whole or not
+    record: Record | None  # of the artifact that is in the store now, undamaged or not
     demand: Demand
-    room: str = ""  # of a step to be run that says what memory it needs: how much that is, of how much there is
+    if_same: tuple[str, ...] = ()  # inputs of a cached step that run first: the step runs too if their content differs
+    fit: str = ""  # for a step that runs and states its memory: how much it needs, and how much there is
+
+    @property
+    def explanation(self) -> str:
+        """The reason, with the condition of a cached step if it has one."""
+        return f"{self.reason}, if {', '.join(self.if_same)} comes out the same" if self.if_same else self.reason
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done with a pipeline, in an order in which it can be done."""
+    """What a run would do with every step of a pipeline, in an order in which the steps can run."""
 
     graph: Graph
     steps: Mapping[str, StepPlan]
@@ -59,9 +65,9 @@ def make(
     forced: Collection[str] = (),
     nodes: Callable[[], Sequence[Node]] | None = None,
 ) -> Plan:
-    """Plan `selected` steps of a graph. `nodes` tells what the cluster has; it is asked only if something is to run.
+    """Plan the `selected` steps of a graph. `nodes` returns the cluster's nodes; it is called only if a step would run.
 
-    Raises BloomlineError where external content is missing.
+    Raises BloomlineError if external content is missing.
     """
     plans: dict[str, StepPlan] = {}
     for name, step in graph.steps.items():
@@ -71,43 +77,47 @@ def make(
         state, reason = _judge(step, digest, content, record, plans, store, graph.name, name in forced)
         if name not in selected and state != "cached":
             state, reason = "unselected", "not selected" + ("" if record else "; not in the store")
-        plans[name] = StepPlan(step, state, reason, digest, content, record, step.demand())
+        uncertain = [other for other in step.inputs if plans[other].state == "run" or plans[other].if_same]
+        if_same = tuple(uncertain) if state == "cached" else ()
+        plans[name] = StepPlan(step, state, reason, digest, content, record, step.demand(), if_same)
     for name, step_plan in plans.items():
         missing = [other for other in step_plan.step.inputs if plans[other].state == "unselected"]
         if step_plan.state == "run" and missing:
-            reason = f"needs {', '.join(missing)}, not whole in the store and not selected: use until={name} instead"
+            reason = f"needs {', '.join(missing)}, which is not in the store and not selected: use until={name} instead"
             plans[name] = replace(step_plan, state="blocked", reason=reason)
     if nodes is not None and any(step_plan.state == "run" for step_plan in plans.values()):
         available = nodes()
         for name, step_plan in plans.items():
             if step_plan.state != "run":
                 continue
-            if lack := room.lacking(step_plan.demand, available):
-                plans[name] = replace(step_plan, state="blocked", reason=lack + room.remedy(step_plan.step, available))
+            if lack := feasibility.shortage(step_plan.demand, available):
+                plans[name] = replace(
+                    step_plan, state="blocked", reason=lack + feasibility.remedy(step_plan.step, available)
+                )
             else:
-                plans[name] = replace(step_plan, room=room.fitting(step_plan.demand, available))
+                plans[name] = replace(step_plan, fit=feasibility.fit(step_plan.demand, available))
     return Plan(graph, plans)
 
 
 def is_current(record: Record, inputs: Mapping[str, Record]) -> str | None:
-    """None if an artifact was made from what its inputs hold now, else why it was not. `inputs`: by step name."""
+    """None if an artifact was made from the current content of its inputs, else the reason. `inputs`: by step name."""
     for name, entry in record.inputs.items():
         if name in inputs and inputs[name].content != entry.content:
-            return f"{name} came out different from what this was made of"
+            return f"the content of {name} differs from what this was made from"
     return None
 
 
 def changed_since(planned: StepPlan, store: Store) -> str:
-    """What of a step's external content is no longer what it was planned with; "" if all is.
+    """What has changed in a step's external content, or in the source of its package, since it was planned; "" if none.
 
-    What the step made meanwhile may come from either, so it is the result of neither.
+    A step during which something changed may have used the old or the new content, so its result belongs to neither.
     """
     step = planned.step
     inputs = {edge.step: planned.payload["inputs"][key] for key, edge in step.edges}
     try:
         return "; ".join(changes(planned.payload, payload(step, inputs, store.digests.digest), step))
     except OSError as error:
-        return f"{error.filename} can't be read any more"
+        return f"{error.filename} can no longer be read"
     except BloomlineError as error:
         return str(error)
 
@@ -133,11 +143,7 @@ def _judge(
     stale = is_current(record, {name: plan.record for name, plan in upstream.items() if plan.record})
     if stale:
         return "run", stale
-    cached = f"by run {record.run_id}"
-    redone = [name for name, plan in upstream.items() if plan.state == "run" or "comes out the same" in plan.reason]
-    if redone:
-        cached += f", if {', '.join(redone)} comes out the same"
-    return "cached", cached
+    return "cached", f"by run {record.run_id}"
 
 
 def _why_new(step: Step, digest: str, content: Payload, store: Store, pipeline: str) -> str:

@@ -16,12 +16,12 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 from cluster.base import Executor, Message, Outcome
-from pipelines import room
+from pipelines import feasibility
 from pipelines.errors import disk_error
 from pipelines.execute import Job, Made, execute
 from pipelines.plan import Plan, changed_since, is_current
-from pipelines.progress import StepProgress
 from pipelines.provenance import Provenance
+from pipelines.step_state import StepState
 from pipelines.store import Record, Store
 from pipelines.store.lease import Leases
 from pipelines.summary import RunSummary, State, StepSummary
@@ -68,7 +68,7 @@ class Runner:
         self._observers = observers
         self._directory = store.config.state / "runs" / provenance.run_id
         self._leases = Leases(store.files, store.config.lease_timeout_s, provenance.run_id)
-        self._steps = {name: StepProgress(step, reason=step.reason) for name, step in plan.steps.items()}
+        self._steps = {name: StepState(step, reason=step.explanation) for name, step in plan.steps.items()}
         self._began = time.time()
         self._signal = 0
         self._stop_deadline: float | None = None
@@ -121,7 +121,7 @@ class Runner:
                         self._fail(step, disk_error(error))
         return any(not step.finished for step in self._steps.values())
 
-    def _consider(self, step: StepProgress) -> None:
+    def _consider(self, step: StepState) -> None:
         name = step.plan.step.name
         if step.plan.state == "unselected":
             return self._finish(step, "unselected")
@@ -137,7 +137,7 @@ class Runner:
         if step.plan.state == "cached" and step.plan.record:
             stale = is_current(step.plan.record, records)
             if stale is None:
-                return self._take(step, step.plan.record, step.reason.split(", if ")[0])
+                return self._take(step, step.plan.record, step.plan.reason)
             step.reason = stale
         if time.monotonic() < step.not_before or not self._may_start(step):
             return None
@@ -155,7 +155,7 @@ class Runner:
             return self._take(step, made, f"the same as {made.step}" if twin else f"by run {made.run_id}, meanwhile")
         return self._start(step, records)
 
-    def _start(self, step: StepProgress, records: dict[str, Record]) -> None:
+    def _start(self, step: StepState, records: dict[str, Record]) -> None:
         name = step.plan.step.name
         step.state = "running"
         step.attempts += 1
@@ -175,14 +175,14 @@ class Runner:
         )
         self._executor.start(name, partial(execute, job), step.plan.demand, self._on_message)
 
-    def _may_start(self, step: StepProgress) -> bool:
+    def _may_start(self, step: StepState) -> bool:
         """Whether the step's demand fits beside those of the steps that run now, none of which is computing the very
         same: that result will do for both."""
         running = [other.plan for other in self._steps.values() if other.state == "running"]
         if any(other.fingerprint == step.plan.fingerprint for other in running):
             return False
         demands = [*(other.demand for other in running), step.plan.demand]
-        return not running or (self._executor.concurrent and room.together(demands, self._executor.nodes))
+        return not running or (self._executor.concurrent and feasibility.fit_together(demands, self._executor.nodes))
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Runner:
             self._keep_trace(outcome)
         return self._fail(step, outcome.error)
 
-    def _commit(self, step: StepProgress, made: Made) -> None:
+    def _commit(self, step: StepState, made: Made) -> None:
         """Record what a step left, and only then let others have it."""
         if changed := changed_since(step.plan, self._store):
             self._leases.release(step.plan.fingerprint)
@@ -246,7 +246,7 @@ class Runner:
         step.record = record
         return self._finish(step, "done")
 
-    def _fail(self, step: StepProgress, error: str) -> None:
+    def _fail(self, step: StepState, error: str) -> None:
         """The step failed: it is tried again later if it may be."""
         self._leases.release(step.plan.fingerprint)
         step.error, step.record = error, None
@@ -257,7 +257,7 @@ class Runner:
             return self._note(step.plan.step.name, f"{error} {again}")
         return self._finish(step, "failed")
 
-    def _take(self, step: StepProgress, record: Record, reason: str) -> None:
+    def _take(self, step: StepState, record: Record, reason: str) -> None:
         """The artifact is there already."""
         step.record, step.reason = record, reason
         step.metrics, step.highlights = dict(record.metrics), dict(record.highlights)
@@ -265,7 +265,7 @@ class Runner:
         self._store.set_latest(self._plan.graph.name, step.plan.step.name, record.fingerprint)
         self._finish(step, "cached")
 
-    def _finish(self, step: StepProgress, state: State) -> None:
+    def _finish(self, step: StepState, state: State) -> None:
         step.state = state
         if step.record is None and state == "unselected":
             step.record = step.plan.record

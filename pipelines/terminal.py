@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pipelines.legible import brief, duration, metric, size
+from pipelines.formatting import brief, duration, metric, size
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.table import Cell, Column, draw
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import config, plan, progress, project, provenance, terminal
+from pipelines import config, plan, project, provenance, step_state, terminal
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
@@ -166,7 +166,7 @@ def _show_plan(prepared: Prepared) -> None:
             name=step.step.name,
             stage=step.step.stage_name,
             state=step.state,
-            reason="; ".join(part for part in (step.reason, step.room) if part),
+            reason="; ".join(part for part in (step.explanation, step.fit) if part),
             where=prepared.store.uri(step.record) if step.record else "",
         )
         for step in prepared.plan.steps.values()
@@ -177,7 +177,7 @@ def _show_plan(prepared: Prepared) -> None:
 def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
     """What is there already, as after a run; nothing was started for it."""
     store = prepared.store
-    steps = tuple(progress.cached(step, store) for step in prepared.plan.steps.values() if step.state == "cached")
+    steps = tuple(step_state.cached(step, store) for step in prepared.plan.steps.values() if step.state == "cached")
     runs = [step.record for step in prepared.plan.steps.values() if step.record and step.state == "cached"]
     last = max(runs, key=lambda record: record.created, default=None)
     report = store.config.state / "runs" / last.run_id / "report.html" if last else None

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pipelines.legible import duration, metric, size
-from pipelines.report.graph import graph_svg
+from pipelines.formatting import duration, metric, size
+from pipelines.report.graph_drawing import graph_svg
 from pipelines.summary import RunSummary, StepSummary
 
 LARGEST_FIGURE_BYTES = 8 << 20  # and of a page

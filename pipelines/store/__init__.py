@@ -10,9 +10,9 @@ Under a root (a local directory or any fsspec URI):
 and in a local state directory: staging/, scratch/FINGERPRINT16/, runs/, digests.sqlite, and for a remote root cache/.
 """
 
-from pipelines.store.config import StoreConfig
 from pipelines.store.files import StoreError
 from pipelines.store.record import FileEntry, Record
 from pipelines.store.store import Damage, Store
+from pipelines.store.store_config import StoreConfig
 
 __all__ = ["Damage", "FileEntry", "Record", "Store", "StoreConfig", "StoreError"]

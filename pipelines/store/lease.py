@@ -15,7 +15,7 @@ import time
 import uuid
 from typing import Any
 
-from pipelines.process import is_gone, this_process
+from pipelines.process_identity import is_gone, this_process
 from pipelines.store.files import Files
 
 

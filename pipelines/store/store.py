@@ -13,10 +13,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipelines.errors import BloomlineError
-from pipelines.store.config import StoreConfig
 from pipelines.store.digests import DigestMemory, sha256_of
 from pipelines.store.files import Files, LocalFiles, RemoteFiles, StoreError, sync_tree
 from pipelines.store.record import FileEntry, Record
+from pipelines.store.store_config import StoreConfig
 
 
 @dataclass(frozen=True)

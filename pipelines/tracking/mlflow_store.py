@@ -18,11 +18,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipelines.process import is_gone
+from pipelines.process_identity import is_gone
 from pipelines.tracking import database
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.operations import PARENT, milliseconds
 from pipelines.tracking.spool import Operation, Spool
+from pipelines.tracking.tracking_config import TrackingConfig
 
 BATCH_POINTS = 800  # MLflow's limits for one request: 1,000 values in all,
 BATCH_VALUES = 100  # of which 100 parameters and 100 tags

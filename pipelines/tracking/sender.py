@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.extras import missing_extra
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.spool import Operation, Spool, leftovers
+from pipelines.tracking.tracking_config import TrackingConfig
 
 LINGER_S = 0.5  # so that points come in batches
 HEARTBEAT_S = 60.0

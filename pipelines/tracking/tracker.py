@@ -16,14 +16,14 @@ from typing import Any, Self
 import psutil
 
 from cluster.base import Message
-from pipelines.process import this_process
-from pipelines.report.graph import graph_svg
+from pipelines.process_identity import this_process
+from pipelines.report.graph_drawing import graph_svg
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.tracking import operations
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.operations import PARENT, Point, milliseconds
 from pipelines.tracking.sender import Sender
 from pipelines.tracking.spool import Operation, Spool
+from pipelines.tracking.tracking_config import TrackingConfig
 
 DAMAGED = re.compile("file is not a database|database disk image is malformed")  # as sqlite says it
 FIRST_SAMPLE_S = 1.0  # so that a short step has one

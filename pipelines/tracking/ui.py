@@ -11,8 +11,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracker import flush
+from pipelines.tracking.tracking_config import TrackingConfig
 
 PORT = 5000
 STOP_TIMEOUT_S = 10.0

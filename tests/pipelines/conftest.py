@@ -27,8 +27,8 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables: making them takes seconds, copying them none."""
-    from pipelines.tracking.config import TrackingConfig
     from pipelines.tracking.mlflow_store import Connection
+    from pipelines.tracking.tracking_config import TrackingConfig
 
     root = tmp_path_factory.mktemp("mlflow")
     Connection(TrackingConfig(), root)

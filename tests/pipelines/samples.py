@@ -97,10 +97,10 @@ def points(name: str, count: int, first: int = 0) -> list[Message]:
     ]
 
 
-def tell(observer: Any, told: RunSummary, curve: int = 20) -> None:
-    """Tell an observer the whole story of a run, in the order in which the runner does."""
-    observer.run_started(replace(told, state="running", steps=tuple(waiting(step) for step in told.steps)))
-    for summary in told.steps:
+def replay(observer: Any, sample: RunSummary, curve: int = 20) -> None:
+    """Send an observer the events of a whole run, in the order in which the runner sends them."""
+    observer.run_started(replace(sample, state="running", steps=tuple(waiting(step) for step in sample.steps)))
+    for summary in sample.steps:
         if summary.state not in ("cached", "skipped"):
             observer.step_started(replace(waiting(summary), state="running"))
             if summary.name == "pretrain":
@@ -111,4 +111,4 @@ def tell(observer: Any, told: RunSummary, curve: int = 20) -> None:
             for name, path in summary.pages.items():
                 observer.step_message(Message(summary.name, "page", {"name": name, "path": path}))
         observer.step_finished(summary, None)
-    observer.run_finished(told)
+    observer.run_finished(sample)

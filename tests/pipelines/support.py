@@ -121,8 +121,8 @@ class ThreadExecutor:
     def close(self) -> None: ...
 
 
-class Told:
-    """An observer that keeps what it was told."""
+class Recorder:
+    """An observer that keeps the events of a run and its notes."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -147,18 +147,22 @@ class Told:
 
 
 def run(
-    store: Store, steps: dict[str, Any], executor: Executor | None = None, **selection: Any
-) -> tuple[RunSummary, Runner, Told]:
+    store: Store,
+    steps: dict[str, Any],
+    executor: Executor | None = None,
+    observer: Recorder | None = None,
+    **selection: Any,
+) -> tuple[RunSummary, Runner, Recorder]:
     """Plan and run steps as the command line would."""
     graph = build("demo", steps)
     chosen = select(graph, selection.get("from_", ()), selection.get("until", ()), selection.get("only", ()))
     executor = executor or ThreadExecutor()
     plan = make(graph, store, chosen, selection.get("force", ()), lambda: executor.nodes)
     assert not plan.blocked
-    told = Told()
+    recorder = observer or Recorder()
     provenance = Provenance(f"run-{time.time_ns()}", "bloomline run", "c0ffee", False, {"python": "3"})
-    runner = Runner(plan, store, executor, provenance, "name: demo\n", [told])
-    return runner.run(), runner, told
+    runner = Runner(plan, store, executor, provenance, "name: demo\n", [recorder])
+    return runner.run(), runner, recorder
 
 
 def states(summary: RunSummary) -> str:

@@ -61,8 +61,8 @@ def test_a_damaged_file_is_named_and_the_step_re_runs(store: Store, damage: str,
     made = plan(store)
     assert [step.step.name for step in made.to_run] == ["a"]
     assert said in made.steps["a"].reason
-    assert made.steps["c"].reason.endswith("if a comes out the same")
-    assert made.steps["d"].reason.endswith("if c comes out the same")
+    assert made.steps["c"].explanation.endswith("if a comes out the same")
+    assert made.steps["d"].explanation.endswith("if c comes out the same")
 
 
 def test_an_artifact_made_of_other_content_is_not_current(store: Store) -> None:
@@ -70,7 +70,7 @@ def test_an_artifact_made_of_other_content_is_not_current(store: Store) -> None:
     complete(store, plan(store, forced=["a"]), content={"a": "other"})
     made = plan(store)
     assert [step.step.name for step in made.to_run] == ["c"]
-    assert made.steps["c"].reason == "a came out different from what this was made of"
+    assert made.steps["c"].reason == "the content of a differs from what this was made from"
 
 
 def test_selection(store: Store) -> None:
@@ -91,10 +91,10 @@ def test_force(store: Store) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"c__gpus": 1}, "asks 1 GPU, the cluster has 0"),
-        ({"c__ranks": 4}, "asks 5 CPUs, the cluster has 2"),
+        ({"c__gpus": 1}, "needs 1 GPU, the cluster has 0"),
+        ({"c__ranks": 4}, "needs 5 CPUs, the cluster has 2"),
         ({"c__ranks": 1, "c__memory_bytes": 41 << 30}, "needs 41.0 GiB a rank, a node has 8.0 GiB"),
-        ({"c__resources": {"cpus": 3}}, "the step asks 3 CPUs"),
+        ({"c__resources": {"cpus": 3}}, "the step needs 3 CPUs"),
         ({"c__resources": {"custom": {"tpu": 1}}}, "1 tpu"),
     ],
 )

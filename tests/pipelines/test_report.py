@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import legible
-from pipelines.report.graph import BOX_HEIGHT, GAP, MOST_STEPS, graph_svg, layers_of, layout
+from pipelines import formatting
+from pipelines.report.graph_drawing import BOX_HEIGHT, GAP, MOST_STEPS, graph_svg, layers_of, layout
 from pipelines.report.page import render, write
 from tests.pipelines import samples
 
@@ -54,13 +54,13 @@ class Page(HTMLParser):
 
 
 def test_the_page_tells_the_run(tmp_path: Path) -> None:
-    told = samples.run(tmp_path, notes=("MLflow could not be told everything",))
-    page = Page(render(told))
+    sample = samples.run(tmp_path, notes=("MLflow did not accept everything",))
+    page = Page(render(sample))
     for wanted in (
         "0123456789ab with uncommitted changes",
-        "MLflow could not be told everything",
+        "MLflow did not accept everything",
         "bloomline run pipeline=demo",
-        told.steps[1].fingerprint,
+        sample.steps[1].fingerprint,
         "/store/pretrain",
         "hello <world>",
         "name: demo",
@@ -70,7 +70,7 @@ def test_the_page_tells_the_run(tmp_path: Path) -> None:
         assert wanted in page.text
     assert len(page.ids()) == len(set(page.ids()))
     links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
-    assert links == {f"#step-{step.name}" for step in told.steps}
+    assert links == {f"#step-{step.name}" for step in sample.steps}
     assert {link[1:] for link in links if link} <= set(page.ids())
     images = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 1
@@ -78,9 +78,9 @@ def test_the_page_tells_the_run(tmp_path: Path) -> None:
 
 
 def test_a_failure_stands_out(tmp_path: Path) -> None:
-    told = samples.run(tmp_path, state="failed")
-    failed = replace(told.steps[1], state="failed", error="no memory: ask for less", artifact=None)
-    page = Page(render(replace(told, steps=(told.steps[0], failed))))
+    sample = samples.run(tmp_path, state="failed")
+    failed = replace(sample.steps[1], state="failed", error="no memory: ask for less", artifact=None)
+    page = Page(render(replace(sample, steps=(sample.steps[0], failed))))
     assert "no memory: ask for less" in page.text
     assert ("div", {"class": "error", "role": "alert"}) in page.tags
 
@@ -98,9 +98,9 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
 
 
 def test_what_comes_from_a_run_is_text_wherever_it_stands(tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
+    sample = samples.run(tmp_path)
     step = replace(
-        told.steps[1],
+        sample.steps[1],
         name=EVIL,
         stage=EVIL,
         reason=EVIL,
@@ -116,7 +116,7 @@ def test_what_comes_from_a_run_is_text_wherever_it_stands(tmp_path: Path) -> Non
         inputs=(),
     )
     evil = replace(
-        told,
+        sample,
         pipeline=EVIL,
         command=EVIL,
         config_yaml=EVIL,
@@ -128,7 +128,7 @@ def test_what_comes_from_a_run_is_text_wherever_it_stands(tmp_path: Path) -> Non
     page = Page(render(evil))
     (tmp_path / "loss.png").unlink()  # as the evil one's is
     harmless = Page(
-        render(replace(told, notes=("a note",), steps=(replace(told.steps[1], error="no"), *told.steps[2:])))
+        render(replace(sample, notes=("a note",), steps=(replace(sample.steps[1], error="no"), *sample.steps[2:])))
     )
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in harmless.tags}
     assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
@@ -137,19 +137,19 @@ def test_what_comes_from_a_run_is_text_wherever_it_stands(tmp_path: Path) -> Non
 
 
 def test_a_figure_that_is_gone_or_no_picture_is_named(tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
+    sample = samples.run(tmp_path)
     (tmp_path / "loss.png").write_text("<svg onload=alert(1)>")
-    page = Page(render(told))
+    page = Page(render(sample))
     assert "The figure loss can't be shown" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
 
 
 def test_a_page_is_shown_in_a_frame_that_nothing_leaves(tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
+    sample = samples.run(tmp_path)
     (tmp_path / "card.html").write_text(EVIL)
     (tmp_path / "card.md").write_text(EVIL)
     pages = {"card.html": tmp_path / "card.html", "card.md": tmp_path / "card.md", "gone.html": tmp_path / "gone"}
-    page = Page(render(replace(told, steps=(replace(told.steps[0], pages=pages),))))
+    page = Page(render(replace(sample, steps=(replace(sample.steps[0], pages=pages),))))
     assert [attributes for tag, attributes in page.tags if tag == "iframe"] == [
         {"title": "card", "sandbox": None, "srcdoc": EVIL}
     ]
@@ -222,7 +222,7 @@ def test_a_huge_graph_is_counted_rather_than_drawn() -> None:
     [(0.04, "0.0 s"), (12.34, "12.3 s"), (59.97, "1 min 00 s"), (125, "2 min 05 s"), (3725, "1 h 02 min")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert legible.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_durations(seconds: float, text: str) -> None:
     [(3.12749, "3.127"), (14_121_332, "14,121,332"), (21_320.7, "21,321"), (2.1e-7, "2.1e-07"), (float("nan"), "nan")],
 )
 def test_numbers(value: float, text: str) -> None:
-    assert legible.number(value) == text
+    assert formatting.number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -245,17 +245,17 @@ def test_numbers(value: float, text: str) -> None:
     ],
 )
 def test_metrics_that_count_bytes_have_a_unit(name: str, value: float, text: str) -> None:
-    assert legible.metric(name, value) == text
+    assert formatting.metric(name, value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(950, "950"), (45_230, "45.2k"), (14_121_332, "14.1M"), (2e12, "2.0T")])
 def test_brief_numbers(value: float, text: str) -> None:
-    assert legible.brief(value) == text
+    assert formatting.brief(value) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])
 def test_sizes(count: int, text: str) -> None:
-    assert legible.size(count) == text
+    assert formatting.size(count) == text
 
 
 # -- a browser ----------------------------------------------------------------------------------------------------

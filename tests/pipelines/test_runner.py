@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.base import Outcome
+from cluster.base import Message, Outcome
 from pipelines.graph import build
 from pipelines.plan import make
 from pipelines.provenance import Provenance
@@ -19,7 +18,7 @@ from pipelines.runner import Runner
 from pipelines.store import Store
 from pipelines.store.lease import Leases
 from tests.pipelines.demo import six_steps
-from tests.pipelines.support import ThreadExecutor, Told, run, states
+from tests.pipelines.support import Recorder, ThreadExecutor, put, run, states
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -32,13 +31,13 @@ def text(store: Store, summary, step: str) -> str:
 
 
 def test_runs_everything_once(store: Store) -> None:
-    summary, runner, told = run(store, six_steps())
+    summary, runner, recorded = run(store, six_steps())
     assert summary.state == "done"
     assert runner.exit_code == 0
     assert states(summary) == ALL.format("done")
     assert text(store, summary, "d") == "a b"
-    assert told.events[0] == "run started"
-    assert told.events[-1] == "run done"
+    assert recorded.events[0] == "run started"
+    assert recorded.events[-1] == "run done"
     record = store.latest("demo", "c")
     assert record is not None
     assert record.metrics == {"length": 3.0}
@@ -46,9 +45,9 @@ def test_runs_everything_once(store: Store) -> None:
     assert record.tracking_run_id == "tracked-c"
     assert set(record.inputs) == {"a", "b"}
     assert record.describe == {"characters": 3}
-    again, _, told = run(store, six_steps())
+    again, _, recorded = run(store, six_steps())
     assert states(again) == ALL.format("cached")
-    assert not any("started" in event for event in told.events[1:])
+    assert not any("started" in event for event in recorded.events[1:])
     assert next(step for step in again.steps if step.name == "c").headline == ("length", 3.0)
 
 
@@ -105,9 +104,9 @@ def test_the_same_command_goes_on_after_a_failure(store: Store) -> None:
 
 
 def test_retries(store: Store) -> None:
-    summary, _, told = run(store, six_steps(c__fail="once", c__retries=1))
+    summary, _, recorded = run(store, six_steps(c__fail="once", c__retries=1))
     assert summary.state == "done"
-    assert any("Tries again" in note for note in told.notes)
+    assert any("Tries again" in note for note in recorded.notes)
 
 
 def test_a_result_that_differs_runs_what_was_made_of_the_old_one(store: Store) -> None:
@@ -165,31 +164,25 @@ def test_damage_after_planning_is_noticed_when_the_input_is_read(store: Store) -
 
 
 def test_of_two_runs_one_computes_and_the_other_takes_the_result(store: Store, tmp_path: Path) -> None:
+    """The other run is represented by its lease; it finishes as soon as this run says that it waits for it."""
     trace = tmp_path / "trace"
-    steps = six_steps(c__seconds=1.0, c__trace=str(trace))
-    summaries = []
-    # Signal handlers belong to the main thread, so one of the two runs is another process's: here, its lease.
-    graph = build("demo", steps)
-    plan = make(graph, store, set("abc"), ())
+    steps = six_steps(c__trace=str(trace))
+    plan = make(build("demo", steps), store, set("abc"), ())
     other = Leases(store.files, 30.0, "the-other-run")
     assert other.acquire(plan.steps["c"].fingerprint) is None
 
-    def finish_elsewhere() -> None:
-        time.sleep(0.5)
-        from tests.pipelines.support import put
+    class FinishesTheOther(Recorder):
+        def step_message(self, message: Message) -> None:
+            super().step_message(message)
+            if "waits for run the-other-run" in message.body.get("text", ""):
+                put(store, plan, "c", "the-other-run", "a b", {name: store.latest("demo", name) for name in "ab"})
+                other.close()
 
-        put(store, plan, "c", "the-other-run", "a b", {name: store.latest("demo", name) for name in "ab"})
-        other.close()
-
-    thread = threading.Thread(target=finish_elsewhere)
-    thread.start()
-    summary, _, told = run(store, steps)
-    thread.join()
-    summaries.append(summary)
+    summary, _, recorded = run(store, steps, observer=FinishesTheOther())
     found = {step.name: step for step in summary.steps}
     assert found["c"].state == "cached"
     assert found["c"].reason == "by run the-other-run, meanwhile"
-    assert any("waits for run the-other-run" in note for note in told.notes)
+    assert any("waits for run the-other-run" in note for note in recorded.notes)
     assert not trace.exists()
     assert summary.state == "done"
 
@@ -224,10 +217,10 @@ def test_a_full_disk_fails_the_step_and_leaves_nothing(store: Store, monkeypatch
 
 
 def test_unselected_steps_are_left_alone(store: Store) -> None:
-    summary, _, told = run(store, six_steps(), until=["c"])
+    summary, _, recorded = run(store, six_steps(), until=["c"])
     assert states(summary) == "a:done b:done c:done d:unselected e:unselected f:unselected"
     assert summary.state == "done"
-    assert not any(event.startswith("d ") for event in told.events)
+    assert not any(event.startswith("d ") for event in recorded.events)
 
 
 def test_steps_that_are_the_same_are_computed_once(store: Store, tmp_path: Path) -> None:
@@ -249,8 +242,8 @@ def test_who_is_waited_for_is_said_once(store: Store) -> None:
     other = Leases(store.files, 30.0, "the-other-run")
     assert other.acquire(plan.steps["a"].fingerprint) is None
     threading.Timer(1.6, other.close).start()
-    _, _, told = run(store, six_steps(), until=["a"])
-    assert len([note for note in told.notes if "waits for run the-other-run" in note]) == 1
+    _, _, recorded = run(store, six_steps(), until=["a"])
+    assert len([note for note in recorded.notes if "waits for run the-other-run" in note]) == 1
 
 
 @pytest.mark.parametrize("operation", ["commit", "record"])
@@ -273,12 +266,14 @@ def test_a_store_that_fails_in_between_fails_the_step_and_its_siblings_finish(
         return whole(about)
 
     executor = ThreadExecutor()
-    runner = Runner(plan, store, executor, Provenance("run", "bloomline run", None, False, {}), "", [told := Told()])
+    runner = Runner(
+        plan, store, executor, Provenance("run", "bloomline run", None, False, {}), "", [recorded := Recorder()]
+    )
     monkeypatch.setattr(store, operation, fail_once)
     summary = runner.run()
     assert states(summary) == "a:failed b:done c:skipped d:done"
     assert "records: No space left on device" in next(step.error for step in summary.steps if step.name == "a")
-    assert any("Tries again" in note for note in told.notes)
+    assert any("Tries again" in note for note in recorded.notes)
     assert runner.exit_code == 1
     assert not list((store.config.local_root / "leases").iterdir())
 
@@ -293,9 +288,9 @@ def test_a_figure_that_cannot_be_kept_ends_nothing(store: Store) -> None:
     (store.config.state / "runs" / "run").mkdir(parents=True)
     plan = make(build("demo", six_steps()), store, set("abcdef"), ())
     provenance = Provenance("run", "bloomline run", None, False, {})
-    summary = Runner(plan, store, InTheWay(), provenance, "", [told := Told()]).run()
+    summary = Runner(plan, store, InTheWay(), provenance, "", [recorded := Recorder()]).run()
     assert summary.state == "done"
-    assert any(note.startswith("f: page count.html: ") for note in told.notes)
+    assert any(note.startswith("f: page count.html: ") for note in recorded.notes)
 
 
 def test_content_that_changes_while_a_step_runs_gives_no_artifact(store: Store, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def paper(width: int = 80) -> tuple[Console, io.StringIO]:
 ROWS = [
     PlanRow("corpus", "corpus", "cached", "by run 20261122-101500-ab12", "/store/corpus/corpus-3f2a"),
     PlanRow("pretrain", "pretrain", "run", "learning_rate 0.0003 -> 0.001; made from tokens, which will run again"),
-    PlanRow("moe", "moe", "blocked", "asks 8 GPUs for 8 ranks, the cluster has 4"),
+    PlanRow("moe", "moe", "blocked", "needs 8 GPUs for 8 ranks, the cluster has 4"),
     PlanRow("deploy", "deploy", "unselected", "not selected"),
 ]
 
@@ -42,7 +42,7 @@ def test_the_plan_says_what_and_why_in_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     whole = " ".join(file.getvalue().split())
     assert "pretrain pretrain run learning_rate 0.0003 -> 0.001; made from tokens, which will run again" in whole
-    assert "moe moe blocked asks 8 GPUs for 8 ranks, the cluster has 4" in whole
+    assert "moe moe blocked needs 8 GPUs for 8 ranks, the cluster has 4" in whole
     assert "not selected" in whole
     assert "/store" not in whole
 
@@ -68,9 +68,9 @@ def test_the_result_has_the_table_the_highlights_the_report_and_what_to_do_next(
 
 def test_an_error_is_shown_whole(tmp_path: Path) -> None:
     out, file = paper()
-    told = samples.run(tmp_path, state="failed")
-    failed = replace(told.steps[1], state="failed", error="no memory.\nAsk for less: steps.pretrain.batch=4")
-    show_result(out, replace(told, steps=(told.steps[0], failed)), None, [])
+    sample = samples.run(tmp_path, state="failed")
+    failed = replace(sample.steps[1], state="failed", error="no memory.\nAsk for less: steps.pretrain.batch=4")
+    show_result(out, replace(sample, steps=(sample.steps[0], failed)), None, [])
     assert "pretrain: no memory.\nAsk for less: steps.pretrain.batch=4" in file.getvalue()
 
 
@@ -81,9 +81,9 @@ def test_no_text_steers_the_terminal(text: str) -> None:
 
 def test_markup_and_escapes_in_a_run_are_shown_as_they_are(tmp_path: Path) -> None:
     out, file = paper()
-    told = samples.run(tmp_path)
-    odd = replace(told.steps[0], name="[red]a", highlights={"[b]": "\x1b[31mred\x07 [/nope]"}, error="[bold]\x1b]0;x")
-    show_result(out, replace(told, steps=(odd,)), None, [])
+    sample = samples.run(tmp_path)
+    odd = replace(sample.steps[0], name="[red]a", highlights={"[b]": "\x1b[31mred\x07 [/nope]"}, error="[bold]\x1b]0;x")
+    show_result(out, replace(sample, steps=(odd,)), None, [])
     assert "\x1b" not in file.getvalue()
     assert "�[31mred� [/nope]" in file.getvalue()
     assert "[red]a" in file.getvalue()
@@ -92,14 +92,14 @@ def test_markup_and_escapes_in_a_run_are_shown_as_they_are(tmp_path: Path) -> No
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path: Path) -> None:
     out, file = paper()
     display = Display(out, plain_interval_s=3600)
-    told = samples.run(tmp_path)
-    display.run_started(told)
-    display.step_started(samples.waiting(told.steps[1]))
+    sample = samples.run(tmp_path)
+    display.run_started(sample)
+    display.step_started(samples.waiting(sample.steps[1]))
     for at in range(50):
         display.step_message(progress(at, 100, loss=2.5))
     display.step_message(Message("pretrain", "note", {"text": "saved a checkpoint"}))
-    display.step_finished(told.steps[1])
-    display.run_finished(told)
+    display.step_finished(sample.steps[1])
+    display.run_finished(sample)
     lines = [line[9:] for line in file.getvalue().splitlines()]
     assert lines == [
         "pretrain  starts: no artifact yet",
@@ -126,9 +126,9 @@ def test_on_a_terminal_progress_is_redrawn_and_taken_away(tmp_path: Path) -> Non
         file=file, width=80, force_terminal=True, color_system=None, highlight=False, _environ={"TERM": "xterm"}
     )
     display = Display(out)
-    told = samples.run(tmp_path)
-    display.run_started(told)
-    for step in told.steps[:2]:
+    sample = samples.run(tmp_path)
+    display.run_started(sample)
+    for step in sample.steps[:2]:
         display.step_started(samples.waiting(step))
     for at in range(1, 31):
         display.step_message(progress(at, 100, loss=2.5, rate=21_320.0))

@@ -1,4 +1,4 @@
-"""What MLflow is told of whole runs, in a local database."""
+"""What MLflow receives of whole runs, in a local database."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from pipelines.tracking import operations
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracker import Tracking, flush
+from pipelines.tracking.tracking_config import TrackingConfig
 from tests.pipelines import samples
 
 pytestmark = pytest.mark.usefixtures("eager_tracking")
@@ -50,16 +50,16 @@ def runs_of(asked: Any) -> dict[str, Any]:
     return dict(zip(names, found, strict=True))
 
 
-def track(root: Path, told: Any, config: TrackingConfig = LOCAL, curve: int = 20) -> tuple[str, ...]:
-    tracking = Tracking.open(config, root, told.run_id)
-    samples.tell(tracking, told, curve)
+def track(root: Path, sample: Any, config: TrackingConfig = LOCAL, curve: int = 20) -> tuple[str, ...]:
+    tracking = Tracking.open(config, root, sample.run_id)
+    samples.replay(tracking, sample, curve)
     return tracking.close()
 
 
 def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
-    tracking = Tracking.open(LOCAL, root, told.run_id)
-    samples.tell(tracking, told)
+    sample = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, sample.run_id)
+    samples.replay(tracking, sample)
     (tmp_path / "report.html").write_text("<h1>report</h1>")
     tracking.attach(tmp_path / "report.html")
     assert tracking.close() == ()
@@ -72,7 +72,7 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
     assert {run.info.status for run in [parent, *runs.values()]} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
 
-    assert parent.data.tags["mlflow.source.git.commit"] == told.git_commit
+    assert parent.data.tags["mlflow.source.git.commit"] == sample.git_commit
     assert parent.data.tags["bloomline.version.python"] == "3.11"
     assert "| pretrain | pretrain | done |" in parent.data.tags["mlflow.note.content"]
     assert "bloomline.driver" not in parent.data.tags
@@ -80,7 +80,7 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
     kept = {file.path for file in asked.list_artifacts(parent.info.run_id)}
     assert kept == {"config.yaml", "plan.txt", "graph.svg", "report.html"}
 
-    assert pretrain.data.tags["bloomline.fingerprint"] == told.steps[1].fingerprint
+    assert pretrain.data.tags["bloomline.fingerprint"] == sample.steps[1].fingerprint
     assert pretrain.data.params["learning_rate"] == "0.001"
     assert len(pretrain.data.params["prompt"]) == operations.MAX_PARAMETER
     whole = json.loads(Path(asked.download_artifacts(pretrain.info.run_id, "config.json")).read_text())
@@ -94,7 +94,7 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
     assert [file.path for file in asked.list_artifacts(corpus, "pages")] == ["pages/card.html"]
 
     dataset = pretrain.inputs.dataset_inputs[0]
-    assert (dataset.dataset.name, dataset.dataset.digest) == ("corpus", told.steps[0].fingerprint[:36])
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("corpus", sample.steps[0].fingerprint[:36])
     models = {model.name: model for model in asked.search_logged_models([parent.info.experiment_id])}
     assert {name: str(model.status) for name, model in models.items()} == {"pretrain": "READY", "quantize": "READY"}
     assert models["pretrain"].tags["bloomline.artifact"] == "/store/pretrain"
@@ -110,14 +110,16 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
 
 def test_telling_everything_again_changes_nothing(root: Path, tmp_path: Path) -> None:
     """A spool whose acknowledgements were lost is sent from its beginning."""
-    told = samples.run(tmp_path)
-    tracking = Tracking.open(LOCAL, root, told.run_id)
-    samples.tell(tracking, told)
-    log = (root / "runs" / told.run_id / "spool" / "operations.jsonl").read_bytes()
-    figures = {path.name: path.parent.name for path in (root / "runs" / told.run_id / "spool" / "files").rglob("*.png")}
+    sample = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, sample.run_id)
+    samples.replay(tracking, sample)
+    log = (root / "runs" / sample.run_id / "spool" / "operations.jsonl").read_bytes()
+    figures = {
+        path.name: path.parent.name for path in (root / "runs" / sample.run_id / "spool" / "files").rglob("*.png")
+    }
     tracking.close()
     before = snapshot(root)
-    again = root / "runs" / told.run_id / "spool"
+    again = root / "runs" / sample.run_id / "spool"
     again.mkdir(parents=True)
     (again / "operations.jsonl").write_bytes(log)
     for name, folder in figures.items():
@@ -162,11 +164,11 @@ def test_a_cached_step_leads_to_the_run_that_made_it(root: Path, tmp_path: Path)
 
 
 def test_a_failed_and_a_skipped_step(root: Path, tmp_path: Path) -> None:
-    told = samples.run(tmp_path, state="failed")
+    sample = samples.run(tmp_path, state="failed")
     nothing: dict[str, Any] = {"artifact": None, "artifact_type": None, "artifact_role": None, "facts": {}}
-    failed = replace(told.steps[1], state="failed", error="no memory", **nothing)
-    skipped = replace(told.steps[2], state="skipped", reason="needs pretrain, which failed", **nothing)
-    track(root, replace(told, steps=(told.steps[0], failed, skipped)))
+    failed = replace(sample.steps[1], state="failed", error="no memory", **nothing)
+    skipped = replace(sample.steps[2], state="skipped", reason="needs pretrain, which failed", **nothing)
+    track(root, replace(sample, steps=(sample.steps[0], failed, skipped)))
     runs = runs_of(client(root))
     assert {name: run.info.status for name, run in runs.items()} == {
         "run-1": "FAILED",
@@ -178,21 +180,21 @@ def test_a_failed_and_a_skipped_step(root: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_ends_as_killed_with_its_open_steps(root: Path, tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
-    tracking = Tracking.open(LOCAL, root, told.run_id)
-    tracking.run_started(replace(told, state="running"))
-    tracking.step_started(samples.waiting(told.steps[0]))
+    sample = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, sample.run_id)
+    tracking.run_started(replace(sample, state="running"))
+    tracking.step_started(samples.waiting(sample.steps[0]))
     tracking.close("stopped")
     assert {run.info.status for run in runs_of(client(root)).values()} == {"KILLED"}
 
 
 def test_system_metrics_are_curves_of_the_steps_that_run(root: Path, tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
-    tracking = Tracking.open(LOCAL.model_copy(update={"system_metrics_interval_s": 0.05}), root, told.run_id)
-    tracking.run_started(replace(told, state="running"))
-    tracking.step_started(samples.waiting(told.steps[0]))
+    sample = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL.model_copy(update={"system_metrics_interval_s": 0.05}), root, sample.run_id)
+    tracking.run_started(replace(sample, state="running"))
+    tracking.step_started(samples.waiting(sample.steps[0]))
     until(lambda: tracking._samples > 2)
-    tracking.step_finished(told.steps[0])
+    tracking.step_finished(sample.steps[0])
     tracking.close()
     metrics = runs_of(client(root))["01-corpus"].data.metrics
     assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
@@ -211,14 +213,14 @@ import os, sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking_config import TrackingConfig
 from pipelines.tracking.tracker import Tracking
 from tests.pipelines import samples
 root, scratch = Path(sys.argv[1]), Path(sys.argv[2])
-told = samples.run(scratch, run_id="run-0")
-tracking = Tracking.open(TrackingConfig(), root, told.run_id)
-tracking.run_started(replace(told, state="running"))
-tracking.step_started(samples.waiting(told.steps[0]))
+sample = samples.run(scratch, run_id="run-0")
+tracking = Tracking.open(TrackingConfig(), root, sample.run_id)
+tracking.run_started(replace(sample, state="running"))
+tracking.step_started(samples.waiting(sample.steps[0]))
 for message in samples.points("corpus", 5):
     tracking.step_message(message)
 os.kill(os.getpid(), 9)
@@ -226,7 +228,7 @@ os.kill(os.getpid(), 9)
 
 
 def test_what_a_killed_driver_left_is_sent_and_its_runs_are_closed(root: Path, tmp_path: Path) -> None:
-    """SIGKILL before MLflow was told anything: the next start tells it, then finds the driver gone."""
+    """SIGKILL before MLflow received anything: the next start sends it, then finds that the driver is gone."""
     done = subprocess.run([sys.executable, "-c", KILLED_DRIVER, root, tmp_path], cwd=REPOSITORY, check=False)
     assert done.returncode == -signal.SIGKILL
     notes = track(root, samples.run(tmp_path))
@@ -242,11 +244,11 @@ def test_what_a_killed_driver_left_is_sent_and_its_runs_are_closed(root: Path, t
 
 
 def test_the_run_of_a_living_driver_is_left_alone(root: Path, tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
-    living = Tracking.open(LOCAL, root, told.run_id)
-    living.run_started(replace(told, state="running"))
+    sample = samples.run(tmp_path)
+    living = Tracking.open(LOCAL, root, sample.run_id)
+    living.run_started(replace(sample, state="running"))
     until(lambda: living.mlflow_run_id("") is not None)
-    track(root, replace(told, run_id="run-2", pipeline="other"))
+    track(root, replace(sample, run_id="run-2", pipeline="other"))
     asked = client(root)
     assert asked.get_run(living.mlflow_run_id("")).info.status == "RUNNING"
     living.close("stopped")
@@ -271,10 +273,10 @@ def test_a_damaged_database_is_told_and_what_to_do(root: Path, tmp_path: Path) -
 
 
 def test_a_spool_that_cannot_be_written_does_not_raise(root: Path, tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
-    tracking = Tracking.open(LOCAL, root, told.run_id)
-    (root / "runs" / told.run_id / "spool" / "operations.jsonl").mkdir()
-    samples.tell(tracking, told)
+    sample = samples.run(tmp_path)
+    tracking = Tracking.open(LOCAL, root, sample.run_id)
+    (root / "runs" / sample.run_id / "spool" / "operations.jsonl").mkdir()
+    samples.replay(tracking, sample)
     assert any("incomplete" in note for note in tracking.notes())
 
 

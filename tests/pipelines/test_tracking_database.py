@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import cache
 from pipelines.tracking import database
-from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking_config import TrackingConfig
 
 
 @pytest.fixture(autouse=True)

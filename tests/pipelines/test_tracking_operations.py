@@ -1,4 +1,4 @@
-"""What MLflow is told: its configuration, the operations, and the spool that holds them."""
+"""What MLflow receives: its configuration, the operations, and the spool that holds them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipelines.tracking import operations
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.spool import Spool, leftovers
+from pipelines.tracking.tracking_config import TrackingConfig
 from tests.pipelines import samples
 
 REPOSITORY = Path(__file__).parents[2]
@@ -76,8 +76,8 @@ def test_a_value_that_is_no_number_is_left_out_and_the_rest_is_kept() -> None:
 
 
 def test_the_registered_model_is_the_nearest_upstream(tmp_path: Path) -> None:
-    told = samples.run(tmp_path)
-    made = {step.name: step for step in told.steps}
+    sample = samples.run(tmp_path)
+    made = {step.name: step for step in sample.steps}
     plan = samples.step("plan", ("quantize",))
     deploy = replace(made["deploy"], inputs=("plan",))
     found = [

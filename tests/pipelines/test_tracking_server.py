@@ -1,4 +1,4 @@
-"""An MLflow server that is down, dies, hangs or fails: the run goes on, and nothing is lost or told twice."""
+"""An MLflow server that is down, dies, hangs or fails: the run goes on, and nothing is lost or sample twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracker import Tracking, flush
+from pipelines.tracking.tracking_config import TrackingConfig
 from pipelines.tracking.ui import free_port
 from tests.pipelines import samples
 
@@ -90,7 +90,7 @@ def server(application: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server
 
 
 @pytest.fixture
-def told(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+def sample(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     """A run in an experiment of this test's own, whose models are no other test's."""
     run = samples.run(tmp_path, run_id=request.node.name, pipeline=request.node.name)
     steps = tuple(replace(step, fingerprint=f"{request.node.name}-{step.name}") for step in run.steps)
@@ -101,15 +101,15 @@ def config(server: Server) -> TrackingConfig:
     return TrackingConfig(kind="server", uri=server.uri, close_timeout_s=60)
 
 
-def check_arrived(server: Server, told: Any) -> None:
+def check_arrived(server: Server, sample: Any) -> None:
     """Everything of the run is in MLflow, once."""
     from mlflow import MlflowClient
 
     asked = MlflowClient(server.uri, server.uri)
-    experiment = asked.get_experiment_by_name(told.pipeline)
+    experiment = asked.get_experiment_by_name(sample.pipeline)
     runs = asked.search_runs([experiment.experiment_id])
     names = sorted(run.info.run_name for run in runs)
-    assert names == sorted(["01-corpus", "02-pretrain", "03-quantize", "04-deploy", told.run_id])
+    assert names == sorted(["01-corpus", "02-pretrain", "03-quantize", "04-deploy", sample.run_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
     (pretrain,) = [run for run in runs if run.info.run_name == "02-pretrain"]
     history = asked.get_metric_history(pretrain.info.run_id, "training_loss")
@@ -118,48 +118,48 @@ def check_arrived(server: Server, told: Any) -> None:
     assert sorted(model.name for model in models) == ["pretrain", "quantize"]
     assert [file.path for file in asked.list_artifacts(pretrain.info.run_id, "figures")] == ["figures/loss.png"]
     version = asked.get_model_version_by_alias("demo", "champion")
-    assert version.tags["bloomline.fingerprint"] == f"{told.run_id}-quantize"
+    assert version.tags["bloomline.fingerprint"] == f"{sample.run_id}-quantize"
 
 
-def test_a_server_that_answers(server: Server, told: Any, tmp_path: Path) -> None:
+def test_a_server_that_answers(server: Server, sample: Any, tmp_path: Path) -> None:
     server.up()
-    tracking = Tracking.open(config(server), tmp_path, told.run_id)
-    samples.tell(tracking, told)
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id)
+    samples.replay(tracking, sample)
     assert tracking.close() == ()
-    check_arrived(server, told)
+    check_arrived(server, sample)
 
 
-def test_down_at_the_start(server: Server, told: Any, tmp_path: Path) -> None:
-    tracking = Tracking.open(config(server), tmp_path, told.run_id)
-    samples.tell(tracking, told)
+def test_down_at_the_start(server: Server, sample: Any, tmp_path: Path) -> None:
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id)
+    samples.replay(tracking, sample)
     (note,) = tracking.close()
     assert server.uri in note
     assert "sent by the next run" in note
     server.up()
     assert "Sent to MLflow" in flush(config(server), tmp_path)[0]
-    check_arrived(server, told)
+    check_arrived(server, sample)
     assert not list(tmp_path.glob("runs/*/spool"))
 
 
 @pytest.mark.parametrize("requests", [3, 25])
-def test_dies_in_the_middle(server: Server, told: Any, tmp_path: Path, requests: int) -> None:
+def test_dies_in_the_middle(server: Server, sample: Any, tmp_path: Path, requests: int) -> None:
     """It fails from some request on, wherever that is; a later flush completes the run without repeating anything."""
     server.fail_after = requests
     server.up()
-    tracking = Tracking.open(config(server), tmp_path, told.run_id)
-    samples.tell(tracking, told)
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id)
+    samples.replay(tracking, sample)
     assert tracking.close()
     assert flush(config(server), tmp_path), "it says that there is still something to send"
     server.recover()
     flush(config(server), tmp_path)
-    check_arrived(server, told)
+    check_arrived(server, sample)
 
 
-def test_fails_for_a_while_within_the_run(server: Server, told: Any, tmp_path: Path) -> None:
+def test_fails_for_a_while_within_the_run(server: Server, sample: Any, tmp_path: Path) -> None:
     server.mode = "fail"
     server.up()
-    tracking = Tracking.open(config(server), tmp_path, told.run_id)
-    samples.tell(tracking, told)
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id)
+    samples.replay(tracking, sample)
     deadline = time.monotonic() + 60
     while tracking._sender.trouble is None:
         assert time.monotonic() < deadline
@@ -170,20 +170,20 @@ def test_fails_for_a_while_within_the_run(server: Server, told: Any, tmp_path: P
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert tracking.close() == ()
-    check_arrived(server, told)
+    check_arrived(server, sample)
 
 
-def test_hangs(server: Server, told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes requests and never answers. The run is told to the spool at once; its end waits one timeout at most."""
+def test_hangs(server: Server, sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes requests and never answers. The run goes to the spool at once; its end waits one timeout at most."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     server.mode = "hang"
     server.up()
-    tracking = Tracking.open(config(server), tmp_path, told.run_id)
-    samples.tell(tracking, told)
-    assert tracking._spool.pending() > 20, "nothing was sent, and still all of it was told"
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id)
+    samples.replay(tracking, sample)
+    assert tracking._spool.pending() > 20, "nothing was sent, and still everything was recorded"
     assert tracking.close()
     assert server.asked <= 3
     server.recover()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     flush(config(server), tmp_path)
-    check_arrived(server, told)
+    check_arrived(server, sample)

@@ -15,14 +15,14 @@ from urllib.request import urlopen
 
 import pytest
 
-from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking_config import TrackingConfig
 from pipelines.tracking.ui import free_port, serve_ui
 
 REPOSITORY = Path(__file__).parents[2]
 SERVE = """
 import sys
 from pathlib import Path
-from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking_config import TrackingConfig
 from pipelines.tracking.ui import serve_ui
 raise SystemExit(serve_ui(TrackingConfig(), Path(sys.argv[1]), say=lambda text: print(text, flush=True)))
 """

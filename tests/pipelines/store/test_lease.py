@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.process import is_gone, this_process
+from pipelines.process_identity import is_gone, this_process
 from pipelines.store.files import Files, LocalFiles, RemoteFiles
 from pipelines.store.lease import Leases
 

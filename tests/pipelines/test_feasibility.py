@@ -9,14 +9,14 @@ import pytest
 
 from cluster.base import Node
 from pipelines import cli
-from pipelines.room import fitting, lacking, together
+from pipelines.feasibility import fit, fit_together, shortage
 from stages.base import Demand, Resources
 
 GIB = 1 << 30
 
 
 def node(gib: float, cpus: int = 4, of_gpu: float | None = None) -> Node:
-    """`of_gpu`: memory of each of two GPUs in GiB, 0 if it is not told; None: there are none."""
+    """`of_gpu`: memory of each of two GPUs in GiB, 0 if it is not known; None: there are none."""
     gpus = 0 if of_gpu is None else 2
     return Node(cpus, gpus, memory_bytes=int(gib * GIB), custom={}, gpu_memory_bytes=int((of_gpu or 0) * GIB))
 
@@ -34,13 +34,13 @@ def on_gpus(count: int, gib: float) -> Demand:
 
 
 @pytest.mark.parametrize(
-    ("demand", "nodes", "lack", "fit"),
+    ("demand", "nodes", "lack", "said"),
     [
         (ranks(2, 3), [node(8)], None, "fits: needs 3.0 GiB a rank, one of 2 has 4.0 GiB"),
         (ranks(2, 5), [node(8)], "needs 5.0 GiB a rank, one of 2 has 4.0 GiB", None),
         (ranks(2, 5), [node(8), node(8)], None, "fits: needs 5.0 GiB a rank, a node has 8.0 GiB"),
         # Enough on the whole, but not on any two nodes.
-        (ranks(2, 5), [node(9), node(3)], "asks 2 ranks with 1 CPU, 5.0 GiB each; the nodes have room for 1", None),
+        (ranks(2, 5), [node(9), node(3)], "needs 2 ranks with 1 CPU, 5.0 GiB each; the nodes have room for 1", None),
         (
             ranks(2, 5, {1: 7}), [node(8)], None,
             "needs 5.0 GiB a rank, one of 2 has 4.0 GiB; fits with 1 rank: needs 7.0 GiB a rank, a node has 8.0 GiB",
@@ -49,20 +49,20 @@ def on_gpus(count: int, gib: float) -> Demand:
         (Demand(ranks=2, unit="replica", rank=Resources(memory_bytes=9 * GIB)), [node(8)],
          "needs 9.0 GiB a replica, one of 2 has 4.0 GiB", None),
         (on_gpus(2, 30), [node(8, of_gpu=40)], None,
-         "fits: needs 30.0 GiB of a GPU a rank, a GPU has 40.0 GiB; "
-         "beside it needs 1.0 GiB a rank, one of 2 has 4.0 GiB"),
-        (on_gpus(2, 50), [node(8, of_gpu=40)], "needs 50.0 GiB of a GPU a rank, a GPU has 40.0 GiB", None),
+         "fits: needs 30.0 GiB of GPU memory a rank, a GPU has 40.0 GiB; "
+         "needs 1.0 GiB a rank, one of 2 has 4.0 GiB"),
+        (on_gpus(2, 50), [node(8, of_gpu=40)], "needs 50.0 GiB of GPU memory a rank, a GPU has 40.0 GiB", None),
         (on_gpus(2, 50), [node(8, of_gpu=0)], None,
-         "fits: needs 50.0 GiB of a GPU a rank, what a GPU has is not told (cluster.gpu_memory_bytes); "
-         "beside it needs 1.0 GiB a rank, one of 2 has 4.0 GiB"),
-        (on_gpus(3, 50), [node(1, of_gpu=40)], "asks 3 GPUs, the cluster has 2", None),
+         "fits: needs 50.0 GiB of GPU memory a rank; the memory of a GPU is not known (set cluster.gpu_memory_bytes); "
+         "needs 1.0 GiB a rank, one of 2 has 4.0 GiB"),
+        (on_gpus(3, 50), [node(1, of_gpu=40)], "needs 3 GPUs, the cluster has 2", None),
         (Demand(), [node(8)], None, ""),
     ],
 )  # fmt: skip
-def test_what_is_lacking_and_what_fits(demand: Demand, nodes: list[Node], lack: str | None, fit: str | None) -> None:
-    assert lacking(demand, nodes) == lack
-    if fit is not None:
-        assert fitting(demand, nodes) == fit
+def test_what_is_lacking_and_what_fits(demand: Demand, nodes: list[Node], lack: str | None, said: str | None) -> None:
+    assert shortage(demand, nodes) == lack
+    if said is not None:
+        assert fit(demand, nodes) == said
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_the_smallest_stage_that_fits_is_suggested_and_does(plan) -> None:
     assert "fits: needs" in said["pretrain"]
 
 
-def test_where_nothing_fits_the_least_is_told(plan) -> None:
+def test_where_nothing_fits_the_least_is_reported(plan) -> None:
     code, said = plan(24, "model@steps.pretrain.model=bloom_176b", "until=pretrain")
     assert code == 3
-    assert re.search(r"blocked +needs [\d.]+ GiB a rank, one of 2 has 12.0 GiB; at the least [\d.]+ GiB, with steps",
+    assert re.search(r"blocked +needs [\d.]+ GiB a rank, one of 2 has 12.0 GiB; the least is [\d.]+ GiB, with steps",
                      said["pretrain"]), said["pretrain"]  # fmt: skip
 
 
@@ -123,24 +123,24 @@ def test_where_nothing_fits_the_least_is_told(plan) -> None:
 )
 def test_steps_run_together_as_long_as_the_nodes_have_what_they_ask(each: Resources, most: int) -> None:
     nodes = [Node(cpus=2, gpus=0, memory_bytes=4 << 30, custom={"licence": 1})] * 2
-    assert together([Demand(task=each)] * most, nodes)
-    assert not together([Demand(task=each)] * (most + 1), nodes)
-    assert together([Demand(task=Resources(cpus=0), ranks=most, rank=each)], nodes)
-    assert not together([Demand(task=each, ranks=most, rank=each)], nodes)
+    assert fit_together([Demand(task=each)] * most, nodes)
+    assert not fit_together([Demand(task=each)] * (most + 1), nodes)
+    assert fit_together([Demand(task=Resources(cpus=0), ranks=most, rank=each)], nodes)
+    assert not fit_together([Demand(task=each, ranks=most, rank=each)], nodes)
 
 
 def test_ranks_on_gpus_are_held_against_what_gpus_have(plan) -> None:
     """Where there is none it is blocked; host memory takes what a GPU has no room for, and is suggested."""
     code, said = plan(24, "steps.pretrain.gpus_per_rank=1", "until=pretrain")
     assert code == 3
-    assert said["pretrain"].endswith("asks 2 GPUs, the cluster has 0")
+    assert said["pretrain"].endswith("needs 2 GPUs, the cluster has 0")
     large = ["model@steps.pretrain.model=bloom_560m", "steps.pretrain.gpus_per_rank=1", "cluster.gpus=2"]
     code, said = plan(64, *large, f"cluster.gpu_memory_bytes={16 * GIB}", "until=pretrain")
     assert code == 0
-    assert re.search(r"fits: needs [\d.]+ GiB of a GPU a rank, a GPU has 16.0 GiB; beside it needs", said["pretrain"])
+    assert re.search(r"fits: needs [\d.]+ GiB of GPU memory a rank, a GPU has 16.0 GiB; needs", said["pretrain"])
     code, said = plan(64, *large, f"cluster.gpu_memory_bytes={7 * GIB}", "until=pretrain")
     assert code == 3
-    match = re.search(r"blocked +needs .* of a GPU a rank, a GPU has 7.0 GiB; it fits with (.*)", said["pretrain"])
+    match = re.search(r"blocked +needs .* of GPU memory a rank, a GPU has 7.0 GiB; it fits with (.*)", said["pretrain"])
     assert match, said["pretrain"]
     assert "offload_optimizer=host" in match[1]
     code, said = plan(64, *large, f"cluster.gpu_memory_bytes={7 * GIB}", "until=pretrain", *match[1].split())

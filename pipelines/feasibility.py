@@ -1,10 +1,10 @@
-"""Whether there is room for a step: what it asks, held against what the cluster's nodes have, in words for people.
+"""Whether a step can be placed: its demand compared with the cluster's nodes, in words for people.
 
     fits: needs 0.6 GiB a rank, one of 2 has 11.8 GiB
     needs 41.0 GiB a rank, a node has 24.0 GiB; it fits with steps.pretrain.zero_stage=3
 
-Demands are predictions that stages make (`Stage.demand`); a stage also says with which `Runtime` fields it would ask
-for less (`Stage.cheaper_settings`).
+Demands are predictions of stages (`Stage.demand`). A stage also says which values of its `Runtime` fields would lower
+its demand (`Stage.cheaper_settings`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pipelines.graph import Step
 from stages.base import Demand, Resources
 
 
-def lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    """What a demand asks that the nodes can't give, or None if it, or with fewer ranks as much as it allows, fits."""
-    lack = _lacking(demand, nodes)
+def shortage(demand: Demand, nodes: Sequence[Node]) -> str | None:
+    """What a demand needs and the nodes do not have; None if it fits, whole or with one of its fallback sizes."""
+    lack = _shortage(demand, nodes)
     return lack if lack and _most_ranks(demand, nodes) is None else None
 
 
-def fitting(demand: Demand, nodes: Sequence[Node]) -> str:
-    """How much of the nodes' memory a demand that fits will need; "" where it does not say."""
-    lack, fewer = _lacking(demand, nodes), _most_ranks(demand, nodes)
+def fit(demand: Demand, nodes: Sequence[Node]) -> str:
+    """How much of the nodes' memory a demand that fits will need; "" if the demand states no memory."""
+    lack, fewer = _shortage(demand, nodes), _most_ranks(demand, nodes)
     if lack and fewer:
         return f"{lack}; fits with {_ranks(fewer)}: {_needs(fewer, nodes)}"
     needed = _needs(demand, nodes)
     return f"fits: {needed}" if needed else ""
 
 
-def together(demands: Sequence[Demand], nodes: Sequence[Node]) -> bool:
-    """Whether the nodes, all together, have what several steps ask at once."""
+def fit_together(demands: Sequence[Demand], nodes: Sequence[Node]) -> bool:
+    """Whether the nodes together have the resources for several steps at once."""
     asked: dict[str, float] = {}
     for demand in demands:
         for need, count in ((demand.task, 1), (demand.rank, demand.ranks)):
@@ -50,33 +50,33 @@ def _amounts(of: Resources | Node) -> dict[str, float]:
 
 
 def remedy(step: Step, nodes: Sequence[Node]) -> str:
-    """The overrides with which a step that lacks memory would fit, as its stage suggests, or how near they come."""
+    """The overrides, suggested by its stage, with which a step that lacks memory would fit, or how close they come."""
     if _lacks_gpus(step.demand(), nodes):
         return ""
     least: tuple[int, str, Demand] | None = None
     for fields in step.stage.cheaper_settings():
         demand = replace(step, stage=step.stage.model_copy(update=dict(fields))).demand()
         overrides = " ".join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
-        if not lacking(demand, nodes):
+        if not shortage(demand, nodes):
             return f"; it fits with {overrides}"
         needed = demand.rank.gpu_memory_bytes or demand.rank.memory_bytes
         if demand.ranks == step.demand().ranks and (least is None or needed < least[0]):
             least = needed, overrides, demand
     if least is None or _short_of_memory(least[2], nodes) is None:
         return ""
-    return f"; at the least {gib(least[0])}, with {least[1]}"
+    return f"; the least is {gib(least[0])}, with {least[1]}"
 
 
 def _most_ranks(demand: Demand, nodes: Sequence[Node]) -> Demand | None:
-    """The demand with the most of the smaller numbers of ranks that it allows and that fit."""
+    """The demand with the largest of its fallback sizes that fits; None if none does."""
     for count in sorted(demand.fallback_sizes, reverse=True):
         smaller = demand.model_copy(update={"ranks": count, "rank": demand.fallback_sizes[count], "fallback_sizes": {}})
-        if not _lacking(smaller, nodes):
+        if not _shortage(smaller, nodes):
             return smaller
     return None
 
 
-def _lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
+def _shortage(demand: Demand, nodes: Sequence[Node]) -> str | None:
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
     if largest is None:
         return "the cluster has no nodes"
@@ -86,26 +86,26 @@ def _lacking(demand: Demand, nodes: Sequence[Node]) -> str | None:
     processes = [*gang, ("the step", demand.task)]
     for who, need in (*gang[:1], processes[-1]):
         if not capacity(need, 1, nodes):
-            return f"{who} asks {describe(need)}; no node has that (the largest has {describe_node(largest)})"
+            return f"{who} needs {describe(need)}; no node has that (the largest has {describe_node(largest)})"
     for what, unit in (("cpus", "CPUs"), ("memory_bytes", "bytes of memory")):
         asked = sum(getattr(need, what) for _, need in processes)
         has = sum(getattr(node, what) for node in nodes)
         if asked > has:
-            return f"asks {asked:,g} {unit}, the cluster has {has:,g}"
+            return f"needs {asked:,g} {unit}, the cluster has {has:,g}"
     placed = capacity(demand.rank, demand.ranks, nodes)
     if placed < demand.ranks:
-        return f"asks {_ranks(demand)} with {describe(demand.rank)} each; the nodes have room for {placed}"
+        return f"needs {_ranks(demand)} with {describe(demand.rank)} each; the nodes have room for {placed}"
     return None
 
 
 def _lacks_gpus(demand: Demand, nodes: Sequence[Node]) -> str | None:
     asked = demand.task.gpus + demand.ranks * demand.rank.gpus
     has = sum(node.gpus for node in nodes)
-    return f"asks {asked:g} GPU{'s' if asked != 1 else ''}, the cluster has {has:g}" if asked > has else None
+    return f"needs {asked:g} GPU{'s' if asked != 1 else ''}, the cluster has {has:g}" if asked > has else None
 
 
 def _short_of_memory(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    """That every rank needs more than a GPU or a node has, or than its share of all nodes, if so."""
+    """A message if a rank needs more memory than a GPU has, or more than its share of the nodes; else None."""
     if not demand.ranks:
         return None
     if demand.rank.gpu_memory_bytes > (of_gpu := _gpu_memory(nodes)) > 0:
@@ -116,14 +116,14 @@ def _short_of_memory(demand: Demand, nodes: Sequence[Node]) -> str | None:
 
 
 def _needs(demand: Demand, nodes: Sequence[Node]) -> str:
-    """ "needs 0.6 GiB a rank, one of 2 has 11.8 GiB"; "" where no memory is asked."""
+    """ "needs 0.6 GiB a rank, one of 2 has 11.8 GiB"; "" if the demand states no memory."""
     largest = max(node.memory_bytes for node in nodes)
     if demand.ranks and demand.rank.memory_bytes:
         share = _share(demand.ranks, nodes)
         has = f"one of {demand.ranks}" if share < largest else "a node"
         needed = f"needs {gib(demand.rank.memory_bytes)} a {demand.unit}, {has} has {gib(share)}"
         if demand.rank.gpu_memory_bytes:
-            return f"{_needs_of_gpu(demand, _gpu_memory(nodes))}; beside it {needed}"
+            return f"{_needs_of_gpu(demand, _gpu_memory(nodes))}; {needed}"
         return needed
     if demand.task.memory_bytes:
         return f"needs {gib(demand.task.memory_bytes)}, a node has {gib(largest)}"
@@ -131,17 +131,19 @@ def _needs(demand: Demand, nodes: Sequence[Node]) -> str:
 
 
 def _needs_of_gpu(demand: Demand, of_gpu: int) -> str:
-    has = f", a GPU has {gib(of_gpu)}" if of_gpu else ", what a GPU has is not told (cluster.gpu_memory_bytes)"
-    return f"needs {gib(demand.rank.gpu_memory_bytes)} of a GPU a {demand.unit}{has}"
+    has = (
+        f", a GPU has {gib(of_gpu)}" if of_gpu else "; the memory of a GPU is not known (set cluster.gpu_memory_bytes)"
+    )
+    return f"needs {gib(demand.rank.gpu_memory_bytes)} of GPU memory a {demand.unit}{has}"
 
 
 def _gpu_memory(nodes: Sequence[Node]) -> int:
-    """Memory of the largest GPU; 0: not told."""
+    """Memory of the largest GPU in bytes; 0 if it is not known."""
     return max((node.gpu_memory_bytes for node in nodes if node.gpus), default=0)
 
 
 def _share(ranks: int, nodes: Sequence[Node]) -> int:
-    """Memory that each of `ranks` equal processes can have at most, wherever they are put."""
+    """An upper bound of the memory, in bytes, that each of `ranks` equal processes can have on these nodes."""
     memory = [node.memory_bytes for node in nodes]
     return min(max(memory), sum(memory) // ranks)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from pipelines.legible import duration, metric
+from pipelines.formatting import duration, metric
 from pipelines.summary import StepSummary
 
 BOX_WIDTH, BOX_HEIGHT = 212, 74

@@ -20,7 +20,7 @@ from stages.base import Artifact, Edge, Stage
 
 
 @dataclass
-class StepProgress:
+class StepState:
     """One step of a run that goes on. The runner alone changes it."""
 
     plan: StepPlan
@@ -115,7 +115,7 @@ def _role(artifact: type[Artifact]) -> Literal["model", "dataset"] | None:
 def cached(plan: StepPlan, store: Store) -> StepSummary:
     """The summary of a step of which nothing has to be done."""
     record = plan.record
-    known = StepProgress(plan, "cached", plan.reason, record)
+    known = StepState(plan, "cached", plan.explanation, record)
     if record:
         known.metrics, known.highlights = dict(record.metrics), dict(record.highlights)
     return known.summary(store)
