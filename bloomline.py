@@ -1,8 +1,8 @@
 """The command line's entry point: `bloomline`, and `python -m bloomline`.
 
-The top-level packages of this project have common names, and a user's project may have a folder `pipelines/` of its own
-on PYTHONPATH. The name of this module is unlikely to be taken, so this is where the search path is put in order before
-any of those packages is imported.
+The top-level packages of this project have common names, and a user's project may have a folder `pipelines/` on
+PYTHONPATH. The name of this module is unlikely to be taken. It therefore sets the search path before any of those
+packages is imported.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""`bloomline artifacts`: what is in the store, whether it is whole, and what can go.
+"""`bloomline artifacts`: what is in the store, whether it is undamaged, and what can be removed.
 
 bloomline artifacts list [STEP ...]
 bloomline artifacts show pretrain          a step, the beginning of a fingerprint, or an artifact's directory
 bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if something is damaged
-bloomline artifacts gc [dry-run]           what killed runs left
-              with `unused`                and what no step has as its latest
-              with `scratch`               and what unfinished steps would go on from
+bloomline artifacts gc [dry-run]           removes what killed runs left
+              with `unused`                and every artifact that is not the latest of a step
+              with `scratch`               and the saved progress of unfinished steps
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipelines.session import Session
 from pipelines.store import Record, Store
 from pipelines.store.lease import holder
 
-SETTLED_S = 3600.0  # younger directories may be in use by a run of which we see no lease
+SETTLED_S = 3600.0  # a younger directory may belong to a run whose lease is not visible from here
 
 
 def command(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
@@ -40,25 +40,25 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     word = words[0] if words else "list"
     if word not in actions:
         raise BloomlineError(
-            f"artifacts: no {word!r}; expected one of list, show, verify, gc. {nearest(word, actions)}"
+            f"artifacts: unknown word {word!r}; expected list, show, verify or gc. {nearest(word, actions)}"
         )
     composition = config.compose(overrides) if composed is None else config.check(composed)
     return actions[word](Store(composition.settings.store), words[1:])
 
 
 def show_list(store: Store, names: Sequence[str]) -> int:
-    """Every artifact, or those of the named steps, the latest first."""
+    """List every artifact, or those of the named steps, the latest first."""
     records = [record for record in store.records() if not names or record.step in names]
     records.sort(key=lambda record: -record.created)
     if not records:
-        print(f"Nothing in {store.uri_of_root}{' of ' + ', '.join(names) if names else ' yet'}.")
+        print(f"There are no artifacts{' of ' + ', '.join(names) if names else ''} in {store.uri_of_root}.")
         return 0
     terminal.show_artifacts(terminal.console(width=None if sys.stdout.isatty() else terminal.WIDE), records)
     return 0
 
 
 def show(store: Store, names: Sequence[str]) -> int:
-    """One artifact, with everything that its record tells."""
+    """Print one artifact with everything that is in its record."""
     if len(names) != 1:
         raise BloomlineError(
             "artifacts show: expected one step, fingerprint or directory. `artifacts list` names them."
@@ -78,7 +78,7 @@ def show(store: Store, names: Sequence[str]) -> int:
     for title, text in record.highlights.items():
         print(f"{title}\n  {text}")
     damages = store.inspect(record)
-    print("whole" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
+    print("undamaged" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
     return 1 if damages else 0
 
 
@@ -89,21 +89,25 @@ def verify(store: Store, names: Sequence[str]) -> int:
     for record in sorted(records, key=lambda record: record.created):
         damages = store.inspect(record, thorough=True)
         damaged += bool(damages)
-        print(f"{'DAMAGED' if damages else 'whole  '}  {record.step}  {record.fingerprint[:12]}  {store.uri(record)}")
+        print(
+            f"{'DAMAGED  ' if damages else 'undamaged'}  {record.step}  {record.fingerprint[:12]}  {store.uri(record)}"
+        )
         for damage in damages:
             print(f"         {damage}")
     print(
-        f"{len(records)} artifacts, {damaged} damaged" + ("; `bloomline run` computes those anew." if damaged else ".")
+        f"{len(records)} artifacts, {damaged} damaged" + ("; `bloomline run` computes those again." if damaged else ".")
     )
     return 1 if damaged else 0
 
 
 def collect(store: Store, words: Sequence[str]) -> int:
-    """Remove what killed runs left behind; with `unused` the artifacts that are no step's latest, too, and with
-    `scratch` the progress of steps that were stopped."""
+    """Remove what killed runs left; with `unused` also every artifact that is not the latest of a step, and with
+    `scratch` also the saved progress of steps that were stopped."""
     known = ("unused", "scratch", "dry-run")
     if unknown := sorted(set(words) - set(known)):
-        raise BloomlineError(f"artifacts gc: no {unknown[0]!r}; expected nothing, or some of {', '.join(known)}.")
+        raise BloomlineError(
+            f"artifacts gc: unknown word {unknown[0]!r}; expected none, or some of {', '.join(known)}."
+        )
     dry = "dry-run" in words
     total = 0
     for what, bytes_, remove in _leftovers(store, words):
@@ -116,7 +120,7 @@ def collect(store: Store, words: Sequence[str]) -> int:
 
 
 def find(store: Store, name: str) -> Record:
-    """The record of a step (its newest), of the beginning of a fingerprint, or of an artifact's directory."""
+    """The record for the name of a step (its newest), the first digits of a fingerprint, or an artifact's directory."""
     records = sorted(store.records(), key=lambda record: -record.created)
     place = Path(name).name
     for record in records:
@@ -124,14 +128,16 @@ def find(store: Store, name: str) -> Record:
             return record
         if Path(record.location).name == place:
             return record
-    raise BloomlineError(f"No artifact of a step {name!r}. {nearest(name, {record.step for record in records})}")
+    raise BloomlineError(
+        f"There is no artifact of a step {name!r}. {nearest(name, {record.step for record in records})}"
+    )
 
 
 def _leftovers(store: Store, also: Sequence[str]) -> list[tuple[str, int, Callable[[], None]]]:
-    """What can go: its address, its size in bytes, and how to remove it.
+    """What can be removed: its address, its size in bytes, and a function that removes it.
 
-    Another run may go on meanwhile. It holds the lease of a step from before the step's first file to after its record,
-    so what lies there is looked at first, then who works on it, then what is recorded.
+    Other runs may be active. A run holds the lease of a step from before the step's first file until after its record.
+    So the files are listed first, then the leases, then the records.
     """
     found: list[tuple[str, int, Callable[[], None]]] = []
     places, directories, copies = store.places(), store.staged(), store.copies()
@@ -161,7 +167,7 @@ def _leftovers(store: Store, also: Sequence[str]) -> list[tuple[str, int, Callab
 
 
 def _print_values(title: str, values: Any, indent: str = "") -> None:
-    """Names and values, one a line; what is nested in them below, further in."""
+    """Print names and values, one on each line, with nested values indented below."""
     if not values:
         return
     print(f"{indent}{title}")

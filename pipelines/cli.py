@@ -24,15 +24,15 @@ USAGE = """\
 usage: bloomline VERB [OVERRIDE ...] [HYDRA FLAG ...]
 
 verbs
-  run        bring a pipeline up to date: plan it, then run what is not cached
-  plan       show what a run would do, and why; exit code 0 if it could be done
-  submit     do the same run as a Ray job on a cluster (cluster=remote cluster.address=http://HOST:8265)
-  serve      bring a pipeline up to date, then serve its deployment until Ctrl-C
-  ui         open the MLflow UI on this configuration's store
-  artifacts  list | show STEP | verify [STEP ...] | gc: what is in the store
-  stages     list the stages; with a name, the fields of that stage
+  run        plan a pipeline, then run every step that is not cached
+  plan       show what a run would do, and why; exit code 0 if it could start
+  submit     start the same run as a Ray job on a cluster (cluster=remote cluster.address=http://HOST:8265)
+  serve      run a pipeline, then serve its deployment until Ctrl-C
+  ui         open the MLflow UI on the store of this configuration
+  artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
+  stages     list the stages, or the fields of one: stages NAME
   pipelines  list the pipelines
-  new DIR    write a small project of your own, which runs at once
+  new DIR    write a small project, which runs at once
 
 overrides   pipeline=NAME  steps.STEP.FIELD=VALUE  GROUP@steps.STEP=OPTION  cluster=local|remote|inline
             from=STEP  until=STEP  only=STEP  force=STEP       (several: from=[a,b])
@@ -58,8 +58,8 @@ def main() -> None:
         code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-    # Everything is closed by now, and where the head of a Ray cluster was lost, Ray's core would crash in the
-    # interpreter's own end: the exit code is to be ours.
+    # Everything is closed by now. If the head of a Ray cluster was lost, Ray's core would crash while the interpreter
+    # ends, and change the exit code.
     os._exit(code)
 
 
@@ -86,16 +86,16 @@ def _location(module: ModuleType) -> Path | None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where nothing more particular is done about it: what is open is closed, as after Ctrl-C."""
+    """SIGTERM outside a run: what is open is closed, as after Ctrl-C."""
 
 
 def _expect_signals() -> None:
-    """A signal ends the command without a trace, at once as long as nothing is open."""
+    """Make a signal end the command without a traceback, at once as long as nothing is open."""
     number = signal.SIGINT
-    before = signal.getsignal(number)  # ignored in what a shell starts in the background
+    before = signal.getsignal(number)  # SIG_IGN in a command that a shell started in the background
     if before is signal.default_int_handler:
         signal.signal(number, signal.SIG_DFL)
-    from pipelines import session  # noqa: F401  with it comes most of what takes time to import
+    from pipelines import session  # noqa: F401  imports most of the modules that take time to import
 
     signal.signal(number, before)
     signal.signal(signal.SIGTERM, _terminate)
@@ -106,7 +106,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit code."""
+    """Execute a command line and return the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if arguments else 2
@@ -117,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     from cluster.extras import missing_extra
     from pipelines import hydra_flags
-    from pipelines.errors import BloomlineError, disk_error, nearest, tell
+    from pipelines.errors import BloomlineError, disk_error, nearest, show_error
     from pipelines.session import Session
     from stages.base import StageError
 
@@ -126,7 +126,7 @@ def run(arguments: Sequence[str]) -> int:
     verb, rest = arguments[0], list(arguments[1:])
     try:
         if verb not in VERBS:
-            raise BloomlineError(f"No verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
+            raise BloomlineError(f"Unknown verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
         action = _action(verb)
         if verb in WITH_WORDS:
             flags, overrides, words = hydra_flags.split(rest)
@@ -136,21 +136,21 @@ def run(arguments: Sequence[str]) -> int:
                 return hydra_flags.run(rest, lambda overrides, composed: action(overrides, composed, session))
             return action(rest, None, session)
     except StageError as error:
-        return tell(error)
+        return show_error(error)
     except ModuleNotFoundError as error:
         if refusal := missing_extra(error):
-            return tell(BloomlineError(refusal))
+            return show_error(BloomlineError(refusal))
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk, a directory that may not be read: what and where is all there is to say
-        return tell(BloomlineError(disk_error(error)))
+    except OSError as error:  # a full disk, or a directory that may not be read
+        return show_error(BloomlineError(disk_error(error)))
 
 
 def _action(verb: str) -> Callable[..., int]:
-    """What does a verb: a function of the words after it, if it takes any, the overrides, the DictConfig if Hydra
-    itself composed one (else None), and the session."""
+    """The function of a verb. Its arguments are the words after the verb, if the verb takes any, the overrides, the
+    DictConfig if Hydra composed one (else None), and the session."""
     if verb == "artifacts":
         from pipelines import artifacts
 

@@ -1,4 +1,4 @@
-"""Refusals of the engine. Each message says what is wrong, where, what was expected and what to do."""
+"""Errors of the engine. Each message says what is wrong, where, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Problem:
     """One thing wrong with a configuration."""
 
     key: str  # where: the dotted key, as it would be written on the command line
-    found: str  # the value, or what is there instead
+    found: str  # the value, or what was found in its place
     expected: str
     remedy: str = ""
 
@@ -31,7 +31,7 @@ class Problem:
 
 
 class ConfigError(BloomlineError):
-    """The configuration can't be what was meant: every problem found, together."""
+    """The configuration is not valid. Holds every problem that was found."""
 
     exit_code = 2
 
@@ -40,20 +40,20 @@ class ConfigError(BloomlineError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def tell(error: StageError) -> int:
-    """Show a refusal on the terminal, without a traceback; the exit code that it means."""
+def show_error(error: StageError) -> int:
+    """Print an error on standard error, without a traceback. Returns the exit code."""
     if isinstance(error, ConfigError):
-        print("The configuration is refused; nothing was started.", file=sys.stderr)
+        print("The configuration is not valid. Nothing was started.", file=sys.stderr)
     print(error, file=sys.stderr)
     return error.exit_code if isinstance(error, BloomlineError) else 1
 
 
 def disk_error(error: OSError) -> str:
-    """What the system said of a file, for people."""
+    """An error of the operating system, with the file and what to do."""
     if error.strerror is None:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror}. Make room, or give access, and run the same command again."
+    return f"{where}{error.strerror}. Free some space or grant access, then run the same command again."
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
-"""Hydra's own flags: where one is given, Hydra itself composes and calls back (--cfg, --info, --help, --multirun, ...).
+"""Hydra's own flags (--cfg, --info, --help, --multirun, ...). If one is given, Hydra itself composes and calls back.
 
-Without a flag `pipelines.config.compose` does the same in less time.
+Without a flag, `pipelines.config.compose` does the same in less time.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from pipelines import project
 from pipelines.config import CONFIG_DIRECTORY, CONFIG_NAME, FORCED, VERSION_BASE, prepare
-from pipelines.errors import tell
+from pipelines.errors import show_error
 from stages.base import StageError
 
 SIGNALLED = 128  # exit codes above it: stopped by a signal
-PLACES = {  # flags that say where configs lie, each under its long name
+PLACES = {  # flags that name directories of configs, each with its long name
     name: long
     for short, long in (("-cp", "--config-path"), ("-cn", "--config-name"), ("-cd", "--config-dir"))
     for name in (short, long)
@@ -50,8 +50,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
 def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> int:
     """Let Hydra parse its flags and call `action(overrides, config)` once, or once for every job of a sweep.
 
-    The overrides are those with which the same is composed again, a flag that says where configs lie among them.
-    Returns the largest exit code of the jobs. A job that fails does not end a sweep; a signal does.
+    The overrides compose the same configuration again; they include the flags that name directories of configs.
+    Returns the largest exit code of the jobs. A job that fails does not end a sweep, but a signal does.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -66,15 +66,15 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
         try:
             codes.append(action([*where, *own], composed))
         except StageError as error:
-            codes.append(tell(error))
+            codes.append(show_error(error))
         if codes[-1] > SIGNALLED:
             sys.exit(codes[-1])
 
     try:
         with TemporaryDirectory(prefix="bloomline-multirun-") as directory:
-            # Hydra keeps the configuration of a sweep in a directory, which nobody looks at: runs keep theirs.
+            # Hydra writes the configuration of a sweep to a directory. Nothing reads it: every run records its own.
             overrides.insert(0, f"hydra.sweep.dir={directory}")
-            # Its parser takes overrides in one row only: they go behind the flags.
+            # Hydra's parser accepts overrides only in one group, so they follow the flags.
             _call_hydra(task, [*flags, *words, *prepare(overrides)], hydra)
     except SystemExit as end:  # how Hydra ends after --help, --cfg, --info, and after an error that it has printed
         codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
 
 
 def _places(flags: Sequence[str]) -> list[str]:
-    """The flags that say where configs lie, each with its value in one word."""
+    """The flags that name directories of configs, each with its value in one word."""
     found = []
     for flag, value in zip(flags, [*flags[1:], ""], strict=True):
         if flag in PLACES:
@@ -93,15 +93,15 @@ def _places(flags: Sequence[str]) -> list[str]:
 
 
 def completes(arguments: Sequence[str]) -> bool:
-    """Whether this is the shell asking for completions, or for their installation."""
+    """Whether the shell asks for completions, or the user for their installation."""
     return any(argument in ("-sc", "--shell-completion") for argument in arguments)
 
 
 def complete(arguments: Sequence[str], verbs: Mapping[str, Sequence[str]]) -> int:
-    """Complete the verb, and the word after one that takes words, ourselves; all that follows by Hydra.
+    """Complete the verb, and the word after `artifacts`, here. Hydra completes the rest.
 
-    The shell passes the line typed so far in COMP_LINE, and Hydra completes what follows the program's name: the verb
-    and its words are taken out of the line before Hydra sees it.
+    The shell passes the line typed so far in COMP_LINE, and Hydra completes what follows the program's name. The verb
+    and its words are therefore removed from the line first.
     """
     import hydra
 

@@ -1,12 +1,12 @@
-"""What a stage is, and all that it sees of the world.
+"""The contract of stages: their fields, their artifacts, and the context in which they run.
 
-A stage is a frozen, typed config with one method, `run`. Its fields are of three kinds, told apart by their types:
-an `Artifact` subclass is an edge (in YAML: the name of the step that makes it), an `External` is content that lies
-outside the store (identified by its digest, never by its path), and everything else is a plain value. Plain values
-are part of what the result is, unless wrapped in `Runtime`: those say how the work is done, not what comes out.
+A stage is a frozen, typed config with one method, `run`. The type of a field determines its kind. An `Artifact`
+subclass is an edge (in YAML: the name of the step that makes it). An `External` is content outside the store, identified by its
+digest and never by its path. Everything else is a plain value. Plain values determine the result, unless their type is
+wrapped in `Runtime`: those say how the work is done.
 
-`Context` is the stage's whole window on the world; `Rank` is the same window for one process of a gang. The engine
-(`pipelines/`) supplies both, on Ray or in process; nothing here knows which.
+A stage uses nothing but its `Context`; a process of a gang uses its `Rank`. The engine (`pipelines/`) supplies both, on
+Ray or in process, and nothing here depends on which.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Stopped(Exception):
 
 
 class RuntimeMarker:
-    """Marks a field that says how a step runs, not what it makes: never part of the fingerprint."""
+    """Marks a field that says how a step runs. It does not affect the result and is not part of the fingerprint."""
 
 
 Runtime = Annotated[T, RuntimeMarker()]
@@ -52,31 +52,31 @@ Runtime = Annotated[T, RuntimeMarker()]
 class Config(BaseModel):
     """Base of every config value: frozen, unknown fields refused, defaults validated."""
 
-    version: ClassVar[str] = "1"  # part of the fingerprint: bump it when the code changes what comes out
+    version: ClassVar[str] = "1"  # part of the fingerprint: change it when a change of the code changes the result
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
 
 
 class External(Config):
-    """Content outside the store that a stage reads. Its fingerprint is what `digest` returns, not its fields."""
+    """Content outside the store that a stage reads. It is identified by what `digest` returns, not by its fields."""
 
     def digest(self, digest_file: Callable[[Path], str]) -> str:
-        """The digest of the content. `digest_file` hashes one file and remembers the result by the file's stat.
+        """The digest of the content. `digest_file` hashes one file and caches the result by the file's stat.
 
-        Raises StageError if there is nothing to read.
+        Raises StageError if the content is missing.
         """
         raise NotImplementedError
 
 
 class Forecast(Config):
-    """What is known of an artifact before its step has run. An artifact type that plans depend on has a subclass."""
+    """What is known of an artifact before its step has run. Each artifact type with a forecast has a subclass."""
 
 
 @dataclass(frozen=True)
 class Edge:
     """An artifact field before its step has run: the name of the step, and the type that the field expects.
 
-    `forecast`: what the stage of that step knows of its artifact before it has run (`Stage.forecast`).
+    `forecast`: what is known of the artifact before that step has run (`Stage.forecast`).
     `produces`: the type of its artifact, a subclass of `expects`, once the whole pipeline has been read.
     """
 
@@ -88,14 +88,14 @@ class Edge:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a step leaves: a typed, immutable directory. Subclasses open their own files and know their own checks."""
+    """The result of a step: a typed, immutable directory. Subclasses open its files and check them."""
 
     path: Path
     is_model: ClassVar[bool] = False  # tracked as a model (MLflow LoggedModel), linked from step to step
     is_dataset: ClassVar[bool] = False  # tracked as an input dataset of the steps that read it
 
     def check(self) -> None:
-        """Raise ArtifactError if the files do not fit the type. Called before the artifact is committed."""
+        """Raise ArtifactError if the files are not those of the type. Called before the artifact is committed."""
 
     def describe(self) -> Mapping[str, object]:
         """A few facts for people: what `bloomline artifacts show` prints. JSON values."""
@@ -118,7 +118,7 @@ class Artifact:
 
 
 class Resources(Config):
-    """What one process needs. The bytes are predictions that `plan` holds against what a node and its GPUs have."""
+    """What one process needs. The bytes are predictions that `plan` compares with the memory of the nodes and GPUs."""
 
     cpus: float = 1
     gpus: float = 0
@@ -128,10 +128,10 @@ class Resources(Config):
 
 
 class Demand(Config):
-    """What a step asks of the cluster: its own process, and its gang if it has one (`ranks` processes).
+    """What a step needs from the cluster: its own process, and its gang if it has one (`ranks` processes).
 
-    `fallback_sizes`: the smaller numbers of ranks that the step accepts where the cluster has no room for all, each
-    with what one rank then needs. `unit`: the word that people use for one of those processes.
+    `fallback_sizes`: the smaller numbers of ranks that the step accepts if the cluster cannot place all of them, each
+    with the resources that one rank then needs. `unit`: the word for one of those processes in messages.
     """
 
     task: Resources = Resources()
@@ -142,17 +142,17 @@ class Demand(Config):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# The window
+# The context
 
 
 class Reporter(Protocol):
-    """How work in progress speaks: to the terminal, the tracking and the report."""
+    """How running work reports to the terminal, the tracking and the report."""
 
     def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None:
-        """Show live progress: `done` of `total` `unit`s, and a few named values beside it. Cheap; throttled."""
+        """Show progress: `done` of `total` `unit`s, with a few named values. Cheap, because messages are throttled."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Record metrics. With `step`: a point of a curve. The last value of each name stays in the record."""
+        """Record metrics; with `step`, as a point of a curve. The record keeps the last value of each name."""
 
     def note(self, message: str) -> None:
         """One line for the log."""
@@ -163,11 +163,11 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Rank:
-    """One process of a gang, as the function that it runs sees it."""
+    """One process of a gang: what the gang's function receives."""
 
     index: int
     size: int
-    rendezvous: str  # where ranks meet: "tcp://host:port", or "file://localhost/path" on one machine
+    rendezvous: str  # address at which the ranks connect: "tcp://host:port", or "file://localhost/path" on one machine
     reporter: Reporter
     local_index: int = 0  # among the ranks on this node: the device to use
     uses_gpu: bool = False
@@ -180,17 +180,17 @@ class Served(Protocol):
     url: str  # http://host:port, without a trailing slash
 
     def running(self) -> bool:
-        """False once the server is gone for good."""
+        """False once the server has ended."""
 
     def stop(self) -> None:
-        """Take no more requests, finish those that are being answered, and end."""
+        """Accept no more requests, finish those in progress, and end."""
 
 
 @dataclass(frozen=True)
 class Application:
     """An ASGI application to serve: `factory` ("module:function") is called in the replica with `arguments`.
 
-    The factory returns an ASGI 3 application (say, a FastAPI app). It runs in a process of its own, once per replica.
+    The factory returns an ASGI 3 application, for example a FastAPI app. Each replica runs it in a separate process.
     """
 
     name: str
@@ -228,10 +228,10 @@ class Servable(Artifact):
 
 
 class Context(Reporter, Protocol):
-    """All that a stage sees of the world while it runs."""
+    """What a running stage can use: directories, reports, and the cluster."""
 
-    out: Path  # an empty directory: what is written here becomes the artifact
-    scratch: Path  # durable, keyed by the fingerprint: where a killed step finds its own progress
+    out: Path  # an empty directory; what the stage writes here becomes the artifact
+    scratch: Path  # a durable directory for each fingerprint, in which a restarted step finds its saved progress
     step: str  # the step's name in the pipeline
 
     def figure(self, name: str, figure: Figure) -> None:
@@ -242,7 +242,7 @@ class Context(Reporter, Protocol):
         MLflow and in the report. `name` has its ending."""
 
     def highlight(self, title: str, text: str) -> None:
-        """A short text worth showing at the end of a run (a sample completion, say)."""
+        """A short text to show at the end of a run, for example a sample completion."""
 
     def gang(
         self,
@@ -253,14 +253,14 @@ class Context(Reporter, Protocol):
         fallback_sizes: Mapping[int, Resources] = {},
         max_restarts: int = 0,
     ) -> list[T]:
-        """Run `function(rank, *arguments)` on `ranks` processes at once; their results in rank order.
+        """Run `function(rank, *arguments)` in `ranks` processes at once and return their results in rank order.
 
-        Where the cluster has no room for all of them, at the start or after a loss, the gang gets the largest number of
-        ranks in `fallback_sizes` that fits, each with the resources given there.
+        If the cluster cannot place all of them, at the start or after a loss, the gang gets the largest number of ranks
+        in `fallback_sizes` that fits, each with the resources given there.
 
-        A lost process ends the whole gang; it then starts again whole, at most `max_restarts` times, so `function`
-        must go on from what it saved. An exception raised by `function` is not retried. In process (no cluster) the
-        gang has one rank whatever was asked. Raises StageError when the gang could not be placed or was lost.
+        A lost process ends the whole gang. All of it then starts again, at most `max_restarts` times, so `function`
+        must resume from what it saved. An exception raised by `function` is not retried. In process (no cluster) the
+        gang has one rank, whatever `ranks` is. Raises StageError if the gang could not be placed or was lost.
         """
 
     def map(
@@ -272,16 +272,16 @@ class Context(Reporter, Protocol):
         resources: Resources = Resources(),
         max_retries: int = 3,
     ) -> Iterator[tuple[int, T]]:
-        """Run `function(item)` for every item, each in a worker of its own; (index of the item, result) as they end.
+        """Run `function(item)` for every item in a separate worker; yield (index of the item, result) as they finish.
 
-        At most `workers` run at once (0: as many as the cluster has room for, each with `resources`); with one, or
-        in process (no cluster), items are done here, in order. A lost worker's item is done again, at most
-        `max_retries` times, so `function` must be able to go on after itself. An exception that it raises ends
-        everything. Raises Stopped if the run was asked to stop, StageError if an item was lost too often.
+        At most `workers` run at once (0: as many as the cluster can place, each with `resources`). With one worker, or
+        in process (no cluster), the items are processed here, in order. The item of a lost worker is processed again,
+        at most `max_retries` times, so `function` must tolerate its own partial results. An exception that it raises
+        ends the whole call. Raises Stopped if the run was asked to stop, StageError if an item was lost too often.
         """
 
     def serve(self, application: Application) -> Served:
-        """Serve an application on a free port of this machine until `stop()`; returns once it answers."""
+        """Serve an application on a free port of this machine until `stop()`. Returns once the application answers."""
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -289,23 +289,23 @@ class Context(Reporter, Protocol):
 
 
 class Stage(Config):
-    """A kind of work. Subclasses declare fields and `run`; the return annotation of `run` is what the step leaves."""
+    """A kind of work. Subclasses declare fields and `run`, whose return annotation is the artifact type of the step."""
 
     headline: ClassVar[str | None] = None  # the metric shown in the table of a run
 
     def demand(self) -> Demand:
-        """What this step asks of the cluster. Pure, cheap: `plan` calls it. Overridden by the step's `resources`."""
+        """What this step needs from the cluster. Pure and cheap: `plan` calls it. A step's `resources` override it."""
         return Demand()
 
     def forecast(self) -> Forecast | None:
-        """What is known of the artifact before it is made, from the fields and the edges' forecasts. None: nothing.
+        """What is known of the artifact before the step has run, from the fields and the edges' forecasts, if anything.
 
-        Pure and cheap. Raises StageError where `run` would raise it for the same reason.
+        Pure and cheap. Raises StageError if it can already see a reason for which `run` would raise it.
         """
         return None
 
     def cheaper_settings(self) -> Iterable[Mapping[str, object]]:
-        """Values of `Runtime` fields with which this step would need fewer resources, the mildest change first.
+        """Values of `Runtime` fields with which this step would need fewer resources, the smallest change first.
 
         For a blocked step, `plan` suggests the first of them that fits.
         """
@@ -315,7 +315,7 @@ class Stage(Config):
         raise NotImplementedError
 
     def bind(self, artifacts: Mapping[str, Artifact]) -> Self:
-        """This stage with every edge replaced by the artifact of its step. `artifacts` maps step name to artifact."""
+        """This stage with the artifact of its step in place of every edge. `artifacts`: by step name."""
         return _bound(self, lambda edge: artifacts[edge.step])
 
     def with_forecasts(
@@ -335,7 +335,7 @@ def _bound(model: _Model, put: Callable[[Edge], Any]) -> _Model:
 
 
 def _bind(value: Any, put: Callable[[Edge], Any]) -> Any:
-    """A value with `put(edge)` in the place of every edge in it."""
+    """A value in which `put(edge)` replaces every edge."""
     if isinstance(value, Edge):
         return put(value)
     if isinstance(value, BaseModel):
@@ -348,9 +348,9 @@ def _bind(value: Any, put: Callable[[Edge], Any]) -> Any:
 
 
 def edges(stage: Stage) -> list[tuple[str, Edge]]:
-    """Every edge of a stage with the dotted key of the field that holds it, in the order of the fields.
+    """Every edge of a stage with the dotted key of its field, in the order of the fields.
 
-    Configs within the stage's fields may hold edges too.
+    Configs in the stage's fields can have edges too.
     """
 
     def walk(key: str, value: Any) -> list[tuple[str, Edge]]:

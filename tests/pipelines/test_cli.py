@@ -113,7 +113,7 @@ def test_a_failure_says_what_to_do(bloomline) -> None:
         (["run", "only=b"], "needs a, which is not in the store and not selected: use until=b instead"),
         (["run", "only=b", "force=a"], "force: 'a'; expected a step that `from`, `until` and `only` select"),
         (["run", "store.root=ü"], """such a value in quotes. In a shell: 'store.root="ü"'."""),
-        (["artifacts", "show", "nothing"], "No artifact of a step 'nothing'"),
+        (["artifacts", "show", "nothing"], "no artifact of a step 'nothing'"),
         (["submit"], "cluster=remote"),
         (["serve", "until=a"], ""),
     ],
@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_is_one_line_and_never_hides_how_a_run_ended(bloomli
         patch.setattr(Leases, "acquire", full)
         code, out, err = bloomline("run", "force=a")
     assert code == 1
-    assert "No space left on device. Make room" in " ".join(out.split())
+    assert "No space left on device. Free some space" in " ".join(out.split())
     assert "Traceback" not in out + err
 
 
@@ -197,7 +197,7 @@ def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 def test_artifacts(bloomline, tmp_path: Path) -> None:
-    assert "Nothing in" in bloomline("artifacts", "list")[1]
+    assert "There are no artifacts in" in bloomline("artifacts", "list")[1]
     bloomline("run")
     _, out, _ = bloomline("artifacts", "list")
     assert all(name in out for name in ("make", "join", "count", "Text", "Number"))
@@ -205,7 +205,7 @@ def test_artifacts(bloomline, tmp_path: Path) -> None:
     code, out, _ = bloomline("artifacts", "show", "b")
     assert code == 0
     assert "separator" in out
-    assert "whole" in out
+    assert "undamaged" in out
     code, out, _ = bloomline("artifacts", "verify")
     assert code == 0
     assert "3 artifacts, 0 damaged" in out
