@@ -32,9 +32,9 @@ def imported_files(project: Project, address: str) -> dict[str, dict[str, Path]]
         command, cwd=project.directory, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
     assert driver.returncode == 0, driver.stderr
-    said = json.loads(driver.stdout.splitlines()[-1])
-    assert said["error"] == ""
-    return {kind: {name: Path(file) for name, file in files.items()} for kind, files in said["imported"].items()}
+    printed = json.loads(driver.stdout.splitlines()[-1])
+    assert printed["error"] == ""
+    return {kind: {name: Path(file) for name, file in files.items()} for kind, files in printed["imported"].items()}
 
 
 @pytest.mark.ray

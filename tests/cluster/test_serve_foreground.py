@@ -35,7 +35,7 @@ def in_foreground():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_in_the_foreground_a_signal_drains_and_ends_with_0(in_foreground, number):
+def test_a_signal_drains_and_the_exit_code_is_0(in_foreground, number):
     process, url = in_foreground
     pid = httpx.get(f"{url}/greeting").json()["pid"]
     with httpx.stream("GET", f"{url}/slow", timeout=60) as response:
@@ -47,14 +47,14 @@ def test_in_the_foreground_a_signal_drains_and_ends_with_0(in_foreground, number
     assert gone([pid])
 
 
-def test_a_server_whose_parent_is_killed_ends(in_foreground):
+def test_the_server_ends_when_its_parent_is_killed(in_foreground):
     process, url = in_foreground
     pid = httpx.get(f"{url}/greeting").json()["pid"]
     process.kill()
     assert gone([pid])
 
 
-def test_a_server_that_ends_by_itself_ends_the_foreground():
+def test_a_server_that_ends_unexpectedly_is_an_error():
     def start(application: Application):
         served = inline_serve.start(application)
         served.process.kill()
