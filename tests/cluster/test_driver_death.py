@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def name(pid: int) -> str:
         return ""
 
 
-def start(home: Path, *words: str, **pipes: int) -> subprocess.Popen[str]:
+def start(home: Path, *words: str, **pipes: Any) -> subprocess.Popen[str]:
     """Start tests/cluster/driver.py with a minimal environment."""
     command = [sys.executable, "-m", "tests.cluster.driver", *words]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "OMP_NUM_THREADS": "1"}

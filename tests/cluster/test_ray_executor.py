@@ -54,7 +54,7 @@ def test_a_stage_error_has_no_traceback_and_other_exceptions_have_one(ray_sessio
 
 
 def test_work_or_a_result_that_cannot_be_pickled_is_a_failure(ray_session: Executor) -> None:
-    ended, _ = run(ray_session, partial(work.fail, (item for item in ())))  # type: ignore[arg-type]
+    ended, _ = run(ray_session, partial(work.fail, (item for item in [0])))  # type: ignore[arg-type]
     assert ended.state == "failed"
     assert "generator" in ended.error
     ended, _ = run(ray_session, work.unreadable)

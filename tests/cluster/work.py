@@ -40,7 +40,7 @@ def refuse(text: str, launcher: Launcher, send: Send) -> None:
 
 def unreadable(launcher: Launcher, send: Send) -> Any:
     """Return a result that can't be pickled."""
-    return (item for item in ())
+    return (item for item in [0])
 
 
 def send_pid_and_wait(launcher: Launcher, send: Send) -> None:
