@@ -82,7 +82,7 @@ def submit(
             runtime_env={
                 "working_dir": str(directory or Path.cwd()),
                 "excludes": NOT_UPLOADED,
-                "py_modules": [_upload(client, module) for module in modules_to_copy(packages)],
+                "py_modules": [_upload(client, modules_to_copy(packages))],
             },
             metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
@@ -98,16 +98,18 @@ def submit(
     return _follow(client, job, out, ask)
 
 
-def _upload(client: JobSubmissionClient, module: Path) -> str:
-    """Upload a package or module and return its URI.
+def _upload(client: JobSubmissionClient, modules: Sequence[Path]) -> str:
+    """Upload packages and modules, and return the URI of the directory that contains all of them.
 
-    `submit_job` would leave out those files of a package that match the excludes of the working directory, a subpackage
-    `data` for instance, and it refuses single modules.
+    `submit_job` would unpack each package in a directory of its own, where the driver does not find the configuration
+    next to its code, and it would leave out those files of a package that match the excludes of the working directory.
     """
-    if module.is_dir():
-        return client._upload_package_if_needed(str(module), include_gitignore=True, include_parent_dir=True)
     with tempfile.TemporaryDirectory() as directory:
-        shutil.copy(module, directory)
+        for module in modules:
+            if module.is_dir():
+                shutil.copytree(module, Path(directory, module.name), ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(module, directory)
         return client._upload_package_if_needed(directory, include_gitignore=True)
 
 

@@ -63,16 +63,8 @@ class RayExecutor:
         return self._connection.nodes
 
     def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
-        if self._head_lost:
-            self._events.append(Outcome(step, "lost", error=HEAD_LOST))
-            return
-        if not self._connection.can_grow and not fits(demand.task, 1, self.nodes):
-            self._events.append(self._unplaceable(step, demand))
-            return
-        self._connection.wait()
-        if not self._connection.head_answers() and self._connection.head_is_lost():
-            self._lose_head()
-            self._events.append(Outcome(step, "lost", error=HEAD_LOST))
+        if refusal := self._refusal(step, demand):
+            self._events.append(refusal)
             return
         group_name = f"bloomline.{uuid.uuid4().hex}"
         process = StepProcess.options(**options(demand.task)).remote(  # type: ignore[attr-defined]
@@ -125,6 +117,16 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _refusal(self, step: str, demand: Demand) -> Outcome | None:
+        """The outcome of work that can't be started, None for other work. Waits until the cluster is running."""
+        if not self._head_lost:
+            if not self._connection.can_grow and not fits(demand.task, 1, self.nodes):
+                return self._unplaceable(step, demand)
+            self._connection.wait()
+            if not self._connection.head_answers() and self._connection.head_is_lost():
+                self._lose_head()
+        return Outcome(step, "lost", error=HEAD_LOST) if self._head_lost else None
 
     def _listen(self, timeout_s: float) -> None:
         """Wait for a call to return, and process all calls that have returned."""

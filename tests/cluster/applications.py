@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 
 def create(arguments: Mapping[str, Any]) -> FastAPI:
-    """Answers with its arguments; `/slow` streams ten lines in a second; after `/sicken` it is not well."""
+    """`/greeting` returns the argument, `/slow` streams ten lines in a second, `/sicken` makes `/health` fail."""
     app = FastAPI()
     status = 200
 
@@ -43,7 +43,7 @@ def create(arguments: Mapping[str, Any]) -> FastAPI:
 
 
 def liar(_: Mapping[str, Any]) -> FastAPI:
-    """Says that it is well, and serves another model than was asked."""
+    """Reports that it is healthy, but serves another model than the requested one."""
     app = FastAPI()
 
     @app.get("/health")
@@ -58,4 +58,4 @@ def liar(_: Mapping[str, Any]) -> FastAPI:
 
 
 def refuse(_: Mapping[str, Any]) -> FastAPI:
-    raise RuntimeError("made to be broken")
+    raise RuntimeError("broken on purpose")

@@ -1,8 +1,7 @@
-"""A driver to be killed, or whose head is: starts Ray and a gang, prints the ids of the gang's processes, and waits.
+"""A driver for tests that kill it or its head: starts Ray and a gang, prints their process ids, and waits.
 
-With `adopted` the driver is a child that a process of its own watches, which adopts whoever the driver leaves. With
-`lose-head` it kills the head itself while a step is about to end, and prints what became of that step and of the
-next one.
+With `adopted` the driver is a child of a process that adopts the driver's orphans. With `lose-head` it kills the head
+itself while a step is about to end, and prints the outcome of that step and of the next one.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ def main() -> None:
             lose_head(started)
         else:
             started.start("step", partial(work.gang, work.hang, (), 2, 0), SUPERVISOR)
-            said = until(started, lambda messages: len(messages) == 2)
-            print(os.getpid(), *(message.body["text"] for message in said), flush=True)
+            messages = until(started, lambda messages: len(messages) == 2)
+            print(os.getpid(), *(message.body["text"] for message in messages), flush=True)
             sys.stdin.read()
-    os._exit(0)  # as the command line ends: Ray's core crashes in an interpreter's own end once its head is lost
+    os._exit(0)  # as the command line does: Ray's core crashes at the interpreter's exit if its head is lost
 
 
 def lose_head(started: Executor) -> None:
-    started.start("step", work.tell_and_end_soon, SUPERVISOR)
+    started.start("step", work.report_and_end_soon, SUPERVISOR)
     until(started, lambda messages: len(messages) == 1)
     next(child for child in psutil.Process().children(True) if child.name() == "gcs_server").kill()
     for _ in range(2):
         print(outcome(started)[0].state, flush=True)
-        started.start("step", work.tell_and_end_soon, SUPERVISOR)
+        started.start("step", work.report_and_end_soon, SUPERVISOR)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Helpers of the executors' tests."""
+"""Helpers for the tests of the executors."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ def run(executor: Executor, work: Work, demand: Demand = SUPERVISOR) -> tuple[Ou
 
 
 def outcome(executor: Executor) -> tuple[Outcome, list[Message]]:
-    """The next outcome, and what was said before it."""
-    said: list[Message] = []
+    """The next outcome, and the messages before it."""
+    messages: list[Message] = []
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         for event in executor.wait(0.5):
             if isinstance(event, Outcome):
-                return event, said
-            said.append(event)
-    raise TimeoutError(f"no outcome; said: {said}")
+                return event, messages
+            messages.append(event)
+    raise TimeoutError(f"no outcome; messages: {messages}")
 
 
 def until(executor: Executor, enough: Callable[[list[Message]], bool]) -> list[Message]:
-    """What the running work says, until it is enough."""
-    said: list[Message] = []
+    """The messages of the running work, until `enough` of them have arrived."""
+    messages: list[Message] = []
     end = time.monotonic() + LIMIT_S
-    while not enough(said):
-        assert time.monotonic() < end, f"said only {said}"
+    while not enough(messages):
+        assert time.monotonic() < end, f"only these messages: {messages}"
         for event in executor.wait(0.5):
             assert isinstance(event, Message), event
-            said.append(event)
-    return said
+            messages.append(event)
+    return messages
 
 
 def gone(pids: list[int], within_s: float = 30.0) -> bool:
-    """Whether these processes end in time. One that has ended and is not yet reaped counts as gone."""
+    """Whether these processes end in time. A zombie process counts as ended."""
     end = time.monotonic() + within_s
-    while any(map(_lives, pids)):
+    while any(map(_is_running, pids)):
         if time.monotonic() > end:
             return False
         time.sleep(0.02)
@@ -62,7 +62,7 @@ def address(output: Iterable[str]) -> str:
     raise AssertionError("no address was printed")
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rsplit(")", 1)[1].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""Cluster configs, and what is detected of the machine."""
+"""Cluster configs, and the detected resources of the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONF = Path(__file__).parents[2] / "conf" / "cluster"
 
 
 @pytest.mark.parametrize("name", ["inline", "local", "remote"])
-def test_every_config_is_valid_and_of_its_kind(name: str) -> None:
+def test_every_shipped_config_is_valid(name: str) -> None:
     assert ADAPTER.validate_python(yaml.safe_load((CONF / f"{name}.yaml").read_text())).kind == name
 
 
@@ -34,7 +34,7 @@ def test_every_config_is_valid_and_of_its_kind(name: str) -> None:
         {"kind": "inline", "cpus": 1},
     ],
 )
-def test_what_cannot_be_meant_is_refused(values: dict[str, object]) -> None:
+def test_invalid_values_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ADAPTER.validate_python(values)
 
@@ -42,18 +42,18 @@ def test_what_cannot_be_meant_is_refused(values: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "address", ["auto", "head:6379", "10.0.0.1:6379", "[::1]:6379", "http://head:8265", "https://h/ray"]
 )
-def test_addresses(address: str) -> None:
+def test_valid_addresses_are_accepted(address: str) -> None:
     assert RemoteCluster(address=address).address == address
 
 
-def test_nodes_are_what_the_config_says_or_what_is_found() -> None:
+def test_a_node_has_the_configured_resources_or_the_detected_ones() -> None:
     (node,) = nodes(LocalCluster(cpus=3, gpus=2, memory_bytes=7, custom={"disk": 1}))
     assert (node.cpus, node.gpus, node.memory_bytes, node.custom) == (3, 2, 7, {"disk": 1})
     (node,) = nodes(InlineCluster())
     assert (node.cpus, node.memory_bytes) == (machine.cpus(), machine.memory_bytes())
 
 
-def test_limits_of_a_container_count(tmp_path: Path) -> None:
+def test_limits_of_a_container_are_respected(tmp_path: Path) -> None:
     cgroup = tmp_path / "sys/fs/cgroup"
     (cgroup / "cpu").mkdir(parents=True)
     (cgroup / "memory").mkdir()
@@ -68,7 +68,7 @@ def test_limits_of_a_container_count(tmp_path: Path) -> None:
     assert machine.memory_bytes(tmp_path) == machine.memory_bytes(Path("/nowhere"))
 
 
-def test_gpus_are_device_files_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_the_visible_device_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dev").mkdir()
     for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm"):
         (tmp_path / "dev" / name).touch()
@@ -79,7 +79,7 @@ def test_gpus_are_device_files_that_are_visible(tmp_path: Path, monkeypatch: pyt
         assert machine.gpus(tmp_path) == count
 
 
-@pytest.mark.parametrize(("address", "says"), [("127.0.0.1:9", "Nothing answers"), ("http://127.0.0.1:9", "submit")])
-def test_a_cluster_that_cannot_be_joined_is_one_clear_error(address: str, says: str) -> None:
-    with pytest.raises(ClusterError, match=says):
+@pytest.mark.parametrize(("address", "message"), [("127.0.0.1:9", "Nothing answers"), ("http://127.0.0.1:9", "submit")])
+def test_a_cluster_that_cannot_be_joined_is_one_clear_error(address: str, message: str) -> None:
+    with pytest.raises(ClusterError, match=message):
         executor(RemoteCluster(address=address))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes that `pid` started, and those that they started."""
+    """The processes that `pid` started, and their descendants."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -36,31 +37,31 @@ def name(pid: int) -> str:
         return ""
 
 
-def start(home: Path, *words: str, **pipes: int) -> subprocess.Popen[str]:
-    """A driver (tests/cluster/driver.py) with next to nothing in its environment."""
+def start(home: Path, *words: str, **pipes: Any) -> subprocess.Popen[str]:
+    """Start tests/cluster/driver.py with a minimal environment."""
     command = [sys.executable, "-m", "tests.cluster.driver", *words]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, text=True, **pipes)
 
 
-@pytest.mark.parametrize("words", [[], ["adopted"]], ids=["orphans go to the first process", "orphans are adopted"])
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a driver's processes on Linux only")
-def test_killed_driver_leaves_nothing_behind(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [[], ["adopted"]], ids=["init adopts orphans", "another process adopts orphans"])
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux the kernel ends the processes of a driver")
+def test_a_killed_driver_leaves_no_process(words: list[str], tmp_path: Path) -> None:
     with start(tmp_path, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outermost:
         assert outermost.stdout
         line = outermost.stdout.readline().split()
         assert len(line) == 3, "the driver did not start its gang"
         driver, *ranks = map(int, line)
-        # Ray's two agents look for its control service for a minute before they end too.
+        # Ray's two agents try to reach its control service for a minute before they end too.
         started = [pid for pid in descendants(driver) if not name(pid).endswith("Agent")]
         assert set(ranks) < set(started)
         os.kill(driver, signal.SIGKILL)
         assert gone(started, within_s=60)
-    assert not any(tmp_path.iterdir()), "nothing is kept in HOME"
+    assert not any(tmp_path.iterdir()), "Ray left files in HOME"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="orphans come back to the driver on Linux only")
-def test_a_head_that_is_lost_while_it_starts_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux the driver adopts orphans")
+def test_losing_the_head_during_the_start_is_one_error_and_leaves_no_process(tmp_path: Path) -> None:
     with start(tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
         seen: set[int] = set()
         deadline = time.monotonic() + 120
@@ -79,8 +80,8 @@ def test_a_head_that_is_lost_while_it_starts_is_one_error_and_leaves_nothing_beh
     assert gone(list(seen), within_s=30)
 
 
-def test_a_step_that_ends_just_after_its_head_is_kept_and_the_next_is_lost_at_once(tmp_path: Path) -> None:
+def test_after_the_head_is_lost_a_running_step_can_end_and_the_next_is_lost_at_once(tmp_path: Path) -> None:
     with start(tmp_path, "lose-head", stdout=subprocess.PIPE) as driver:
-        said, _ = driver.communicate(timeout=120)
-    assert said.split() == ["done", "lost"]
-    assert driver.returncode == 0  # Ray ends a process that asks a lost head for a minute
+        output, _ = driver.communicate(timeout=120)
+    assert output.split() == ["done", "lost"]
+    assert driver.returncode == 0  # Ray ends a process that waits for a lost head for a minute

@@ -26,7 +26,7 @@ def inline() -> Iterator[Executor]:
         yield started
 
 
-def test_runs_in_this_process_to_the_end(inline: Executor) -> None:
+def test_start_runs_the_work_in_this_process(inline: Executor) -> None:
     assert not inline.concurrent
     inline.start("step", work.process, Demand())
     (ended,) = inline.wait(0)
@@ -34,19 +34,19 @@ def test_runs_in_this_process_to_the_end(inline: Executor) -> None:
 
 
 def test_messages_come_before_the_outcome(inline: Executor) -> None:
-    ended, said = run(inline, partial(work.say, 3))
-    assert [message.body["at"] for message in said] == [0, 1, 2]
+    ended, messages = run(inline, partial(work.send_metrics, 3))
+    assert [message.body["at"] for message in messages] == [0, 1, 2]
     assert ended.state == "done"
 
 
-def test_what_is_said_is_delivered_while_the_work_runs(inline: Executor) -> None:
-    heard: list[object] = []
+def test_messages_are_delivered_while_the_work_runs(inline: Executor) -> None:
+    delivered: list[object] = []
 
-    def say_and_look(launcher: Launcher, send: Send) -> int:
+    def send_and_count(launcher: Launcher, send: Send) -> int:
         send(Message("step", "note", {"text": "here"}))
-        return len(heard)
+        return len(delivered)
 
-    inline.start("step", say_and_look, Demand(), heard.append)
+    inline.start("step", send_and_count, Demand(), delivered.append)
     (ended,) = inline.wait(0)
     assert ended.result == 1  # type: ignore[union-attr]
 
@@ -56,12 +56,12 @@ def test_a_gang_is_one_rank(inline: Executor) -> None:
         rank.reporter.note("here")  # type: ignore[attr-defined]
         return rank.index, rank.size  # type: ignore[attr-defined]
 
-    ended, said = run(inline, partial(work.gang, index_and_size, (), 8, 0))
+    ended, messages = run(inline, partial(work.gang, index_and_size, (), 8, 0))
     assert ended.result == [(0, 1)]
-    assert said[0].body == {"text": "here"}
+    assert messages[0].body == {"text": "here"}
 
 
-def test_ends_as_on_ray(inline: Executor) -> None:
+def test_outcomes_are_the_same_as_on_ray(inline: Executor) -> None:
     refused, _ = run(inline, partial(work.refuse, "no"))
     assert (refused.state, refused.error, refused.trace) == ("failed", "no", "")
     failed, _ = run(inline, partial(work.fail, ValueError("bad")))
@@ -70,18 +70,18 @@ def test_ends_as_on_ray(inline: Executor) -> None:
     assert interrupted.state == "stopped"
 
 
-def test_stop_is_seen_by_the_work_and_forgotten_after(inline: Executor) -> None:
-    def stop_myself(launcher: Launcher, send: Send) -> None:
+def test_a_stop_request_reaches_the_work_and_does_not_affect_the_next(inline: Executor) -> None:
+    def stop_itself(launcher: Launcher, send: Send) -> None:
         assert not send.stopping()
         inline.stop("step")
         if send.stopping():
             raise Stopped
 
     for _ in range(2):
-        assert run(inline, stop_myself)[0].state == "stopped"
+        assert run(inline, stop_itself)[0].state == "stopped"
 
 
-def test_wait_without_news_takes_its_time(inline: Executor) -> None:
+def test_wait_returns_empty_after_the_timeout(inline: Executor) -> None:
     began = time.monotonic()
     assert inline.wait(0.1) == []
     assert time.monotonic() - began >= 0.1

@@ -1,3 +1,7 @@
+"""Serving without Ray, in a child process."""
+
+from __future__ import annotations
+
 import json
 import os
 import threading
@@ -13,7 +17,7 @@ from tests.cluster.support import gone
 APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
 
 
-def test_an_application_is_served_by_a_process_of_its_own_until_stopped():
+def test_an_application_is_served_by_another_process_until_stopped() -> None:
     served = inline_serve.start(APPLICATION)
     try:
         answer = httpx.get(f"{served.url}/greeting").json()
@@ -28,7 +32,7 @@ def test_an_application_is_served_by_a_process_of_its_own_until_stopped():
     assert not answers(served.url)
 
 
-def test_stopping_finishes_the_answers_that_are_under_way():
+def test_stopping_finishes_the_requests_in_flight() -> None:
     served = inline_serve.start(APPLICATION)
     with httpx.stream("GET", f"{served.url}/slow", timeout=60) as response:
         lines = response.iter_lines()
@@ -40,12 +44,12 @@ def test_stopping_finishes_the_answers_that_are_under_way():
     assert not served.running()
 
 
-def test_an_application_that_cannot_start_says_why():
-    with pytest.raises(StageError, match="made to be broken"):
+def test_an_application_that_cannot_start_is_an_error_with_its_cause() -> None:
+    with pytest.raises(StageError, match="broken on purpose"):
         inline_serve.start(Application("broken", "tests.cluster.applications:refuse"))
 
 
-def test_the_arguments_arrive_as_json_values():
+def test_the_arguments_arrive_as_json_values() -> None:
     arguments = {"greeting": {"deep": [1, None, "é\u2028"]}}
     served = inline_serve.start(Application("greeter", APPLICATION.factory, arguments))
     try:

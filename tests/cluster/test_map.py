@@ -1,4 +1,4 @@
-"""Items side by side: on Ray with bounds, losses and ends; in process in turn."""
+"""Maps over items: in parallel on Ray with limits, losses and stops; one after another without Ray."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def inline() -> Iterator[Executor]:
 
 
 def mapped(function: Any, items: list[Any], workers: int = 0, retries: int = 0) -> partial[Any]:
-    return partial(work.side_by_side, function, items, workers, retries)
+    return partial(work.parallel_map, function, items, workers, retries)
 
 
-def test_in_process_items_are_done_in_turn(inline: Executor) -> None:
+def test_without_ray_items_are_processed_in_order(inline: Executor) -> None:
     ended, _ = run(inline, mapped(work.square, [3, 1, 2]))
     assert ended.result == [(0, 9), (1, 1), (2, 4)]
     refused, _ = run(inline, mapped(work.refuse_item, [1, 2]))
     assert (refused.state, refused.error) == ("failed", "item 2 is garbage")
 
 
-def test_a_stopped_step_does_no_further_item(inline: Executor) -> None:
+def test_a_stopped_step_processes_no_further_item(inline: Executor) -> None:
     done = []
 
     def last(item: int) -> None:
@@ -51,50 +51,50 @@ def test_a_stopped_step_does_no_further_item(inline: Executor) -> None:
 
 @pytest.mark.ray
 class TestOnRay:
-    def test_every_item_is_done_once_whatever_the_workers(self, ray_session: Executor) -> None:
+    def test_every_item_is_processed_once_with_any_number_of_workers(self, ray_session: Executor) -> None:
         for workers in (0, 1):
             ended, _ = run(ray_session, mapped(work.square, list(range(9)), workers), WAITING)
             assert sorted(ended.result) == [(index, index * index) for index in range(9)]
         assert run(ray_session, mapped(work.square, []), WAITING)[0].result == []
 
-    def test_items_run_side_by_side_in_processes_of_their_own(self, ray_session: Executor, tmp_path: Path) -> None:
-        ended, _ = run(ray_session, mapped(work.meet, [f"{tmp_path}/{n}" for n in range(2)]), WAITING)
+    def test_items_run_concurrently_in_different_processes(self, ray_session: Executor, tmp_path: Path) -> None:
+        ended, _ = run(ray_session, mapped(work.wait_for_another, [f"{tmp_path}/{n}" for n in range(2)]), WAITING)
         pids = {pid for _, pid in ended.result}
         assert len(pids) == 2
         assert os.getpid() not in pids
 
-    def test_no_more_are_under_way_than_was_asked(self, ray_session: Executor, tmp_path: Path) -> None:
+    def test_at_most_the_given_number_of_tasks_is_in_flight(self, ray_session: Executor, tmp_path: Path) -> None:
         items = [f"{tmp_path}/{n}" for n in range(3)]
-        one, _ = run(ray_session, mapped(work.at_most, items, workers=1), WAITING)
-        assert {beside for _, beside in one.result} == {1}
-        all_, _ = run(ray_session, mapped(work.at_most, items), WAITING)
-        assert max(beside for _, beside in all_.result) <= 2  # the cluster's CPUs
+        one, _ = run(ray_session, mapped(work.count_in_flight, items, workers=1), WAITING)
+        assert {count for _, count in one.result} == {1}
+        all_, _ = run(ray_session, mapped(work.count_in_flight, items), WAITING)
+        assert max(count for _, count in all_.result) <= 2  # the cluster's CPUs
 
-    def test_a_lost_worker_is_replaced_and_only_its_item_done_again(
+    def test_a_lost_worker_is_replaced_and_only_its_item_is_repeated(
         self, ray_session: Executor, tmp_path: Path
     ) -> None:
         items = [f"{tmp_path}/{name}" for name in ("dies", "a", "b", "dies too")]
-        ended, said = run(ray_session, mapped(work.killed_at_first, items, retries=1), WAITING)
+        ended, messages = run(ray_session, mapped(work.killed_at_first, items, retries=1), WAITING)
         assert sorted(ended.result) == [(0, 1), (1, 0), (2, 0), (3, 1)]
-        notes = sorted(message.body["text"] for message in said if message.kind == "note")
+        notes = sorted(message.body["text"] for message in messages if message.kind == "note")
         assert len(notes) == 2
         assert notes[0].startswith("item 1 of 4 of step was lost: it was killed")
         assert notes[0].endswith("it is repeated (1 of 1)")
 
     def test_an_item_lost_too_often_fails_the_step(self, ray_session: Executor) -> None:
-        ended, said = run(ray_session, mapped(work.always_killed, [1], retries=1), WAITING)
+        ended, messages = run(ray_session, mapped(work.always_killed, [1], retries=1), WAITING)
         assert (ended.state, ended.trace) == ("failed", "")
         assert "Item 1 of 1 of step was lost" in ended.error
         assert "(2 times)" in ended.error
-        assert len(said) == 1
+        assert len(messages) == 1
 
     def test_an_exception_ends_the_map_without_retry(self, ray_session: Executor) -> None:
-        ended, said = run(ray_session, mapped(work.refuse_item, [1, 3], retries=3), WAITING)
-        assert (ended.state, said) == ("failed", [])
+        ended, messages = run(ray_session, mapped(work.refuse_item, [1, 3], retries=3), WAITING)
+        assert (ended.state, messages) == ("failed", [])
         assert ended.error == "item 2 of 2: ValueError: a fault"
         assert "in refuse_item" in ended.trace
 
-    def test_what_is_under_way_ends_with_the_map(self, ray_session: Executor, tmp_path: Path) -> None:
+    def test_tasks_in_flight_end_with_the_map(self, ray_session: Executor, tmp_path: Path) -> None:
         items = [f"{tmp_path}/{n}" for n in range(2)]
         for item in items:
             Path(item).touch()

@@ -1,4 +1,4 @@
-"""What fits where."""
+"""Which processes fit on which nodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_processes_do_not_span_nodes() -> None:
 
 
 @given(st.integers(1, 20), st.floats(0.1, 10), st.integers(0, 3))
-def test_what_fits_still_fits_on_more_nodes_and_for_fewer(count: int, cpus: float, gpus: int) -> None:
+def test_what_fits_also_fits_with_more_nodes_or_fewer_processes(count: int, cpus: float, gpus: int) -> None:
     asked = Resources(cpus=cpus, gpus=gpus)
     if fits(asked, count, [LARGE]):
         assert fits(asked, count, [LARGE, SMALL])
@@ -39,7 +39,7 @@ def test_a_bundle_is_never_empty() -> None:
     assert bundle(asked) == {"CPU": 1, "GPU": 2, "memory": 3, "disk": 4}
 
 
-def test_words() -> None:
+def test_descriptions() -> None:
     assert describe(Resources(cpus=2, gpus=1, memory_bytes=3 * 2**30)) == "2 CPUs, 1 GPU, 3.0 GiB"
     assert describe(Resources(cpus=0)) == "nothing"
     assert describe_nodes([SMALL]) == "1 node (2 CPUs, 4.0 GiB)"

@@ -82,11 +82,11 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     out = io.StringIO()
     assert run(program, "seed=a b", "cluster.address=x", out=out) == 7
-    said = out.getvalue()
-    assert "free of 2: [1.0]" in said, said
-    assert "['kept.py', 'package', 'package/data', 'package/data/kept.txt']" in said, said
-    assert "['seed=a b', 'cluster=remote', 'cluster.address=auto']" in said
-    assert "joined True" in said
+    output = out.getvalue()
+    assert "free of 2: [1.0]" in output, output
+    assert "['kept.py', 'package', 'package/data', 'package/data/kept.txt']" in output, output
+    assert "['seed=a b', 'cluster=remote', 'cluster.address=auto']" in output
+    assert "joined True" in output
     assert run("pass", out=io.StringIO()) == 0
 
     questions: list[str] = []
@@ -206,13 +206,13 @@ def test_a_gang_spans_the_nodes_of_a_joined_cluster(head: Head, tmp_path: Path) 
 
     assert "rejected: " in join("wrong" * 8)
     with ray_node(tmp_path, "n", [f"--address={head.gcs}", "--num-cpus=1"], head.python):
-        said = join(TOKEN).splitlines()
-    nodes, gang = said[:2]
+        output = join(TOKEN).splitlines()
+    nodes, gang = output[:2]
     assert nodes == "[1.0, 2.0]"
     seats = ast.literal_eval(gang.removeprefix("done "))
     assert sorted(local for _, local, _ in seats) == [0, 0, 1]
     assert [(index, interface) for index, _, interface in seats] == [(0, None), (1, None), (2, None)]
-    assert said[2].startswith("failed None Step step needs 5 CPUs")
+    assert output[2].startswith("failed None Step step needs 5 CPUs")
 
 
 class Interrupting(io.StringIO):

@@ -1,3 +1,7 @@
+"""Serving on Ray, in a step's session and on a production cluster."""
+
+from __future__ import annotations
+
 import os
 import shutil
 import signal
@@ -7,17 +11,19 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
+from cluster.base import Executor
 from cluster.import_path import python_path
 from cluster.network import answers, free_port
 from stages.artifacts.checkpoint import Checkpoint
 from stages.base import Application, StageError
-from stages.serving.deployment import Serving
+from stages.serving.deployment import LanguageModelServing
 from tests.cluster.support import address
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 
@@ -26,14 +32,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
 
 
-def test_applications_are_served_side_by_side_and_drained(ray_session):
+def test_applications_are_served_next_to_each_other_and_drained(ray_session: Executor) -> None:
     from cluster import serve
 
     served = serve.start(APPLICATION)
     try:
         assert served.url.startswith("http://127.0.0.1:")
         assert httpx.get(f"{served.url}/greeting", timeout=60).json()["pid"] != os.getpid()
-        with pytest.raises(StageError, match="made to be broken"):
+        with pytest.raises(StageError, match="broken on purpose"):
             serve.start(Application("broken", "tests.cluster.applications:refuse"))
         assert served.running()
         with httpx.stream("GET", f"{served.url}/slow", timeout=60) as response:
@@ -48,7 +54,9 @@ def test_applications_are_served_side_by_side_and_drained(ray_session):
         served.stop()
 
 
-def test_a_replica_that_is_not_well_and_one_that_is_killed_are_replaced(ray_session, monkeypatch):
+def test_an_unhealthy_replica_and_a_killed_one_are_replaced(
+    ray_session: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from cluster import serve
 
     monkeypatch.setattr(serve, "ASGI", serve.ASGI.options(health_check_period_s=0.2))
@@ -57,13 +65,15 @@ def test_a_replica_that_is_not_well_and_one_that_is_killed_are_replaced(ray_sess
 
         def greeter() -> int | None:
             try:
-                return httpx.get(f"{served.url}/greeting", timeout=60).json()["pid"]
+                pid: int = httpx.get(f"{served.url}/greeting", timeout=60).json()["pid"]
+                return pid
             except (httpx.HTTPError, ValueError):
                 return None
 
         first = httpx.post(f"{served.url}/sicken", timeout=60).json()
         wait_for(lambda: greeter() not in (None, first), 60)
         second = greeter()
+        assert second is not None
         os.kill(second, signal.SIGKILL)
         wait_for(lambda: greeter() not in (None, first, second), 60)
     finally:
@@ -80,17 +90,18 @@ with executor(LocalCluster(cpus=2, gpus=0)) as started:
 """
 
 
-def test_on_ray_in_the_foreground_a_ctrl_c_drains_and_ends_with_0():
+def test_in_the_foreground_ctrl_c_drains_and_the_exit_code_is_0() -> None:
     environment = os.environ | {"PYTHONPATH": python_path()}
     process = subprocess.Popen(
         [sys.executable, "-c", FOREGROUND], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
     try:
+        assert process.stdout
         url = address(process.stdout)
         with httpx.stream("GET", f"{url}/slow", timeout=60) as response:
             lines = response.iter_lines()
             assert next(lines) == "0"
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of its group
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all processes of the group
             assert list(lines) == [str(index) for index in range(1, 10)]
         assert process.wait(60) == 0
     finally:
@@ -98,7 +109,7 @@ def test_on_ray_in_the_foreground_a_ctrl_c_drains_and_ends_with_0():
         process.wait()
 
 
-def wait_for(condition, timeout_s: float, log: Path | None = None) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float, log: Path | None = None) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, log and log.read_text()[-3000:]
@@ -106,9 +117,9 @@ def wait_for(condition, timeout_s: float, log: Path | None = None) -> None:
 
 
 @pytest.fixture
-def head(tmp_path):
-    """The environment of a Ray cluster with a dashboard and token authentication, as production has it."""
-    directory = tempfile.mkdtemp(prefix="serve-")  # short: the paths of sockets below it are bounded
+def head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment for a Ray cluster with a dashboard and token authentication, as in production."""
+    directory = tempfile.mkdtemp(prefix="serve-")  # short: Ray creates Unix sockets below it
     dashboard, port = free_port(), free_port()
     environment = os.environ | {
         "PYTHONPATH": python_path(),
@@ -136,11 +147,11 @@ def head(tmp_path):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_serve_deploy_takes_the_config_of_a_deployment(head, tmp_path):
+def test_serve_deploy_accepts_the_config_of_a_deployment(head: dict[str, str], tmp_path: Path) -> None:
     config = small_config(vocab_size=260, context_length=20_000)
     model = Checkpoint.save(tmp_path / "model", small_model(config), config, byte_tokenizer(tmp_path / "t.json"), {})
-    serving = Serving(model_name="tiny", registered_name="tiny", alias="champion", max_running=2)
-    parsed = yaml.safe_load(serving.serve_config(model.path))
+    serving = LanguageModelServing(model_name="tiny", registered_name="tiny", alias="champion", max_running=2)
+    parsed = yaml.safe_load(serving.serve_config(model))
     parsed["http_options"]["port"] = port = free_port()  # 8000 may be taken on the machine that runs the tests
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(parsed))
 
@@ -158,7 +169,7 @@ def test_serve_deploy_takes_the_config_of_a_deployment(head, tmp_path):
     assert len(lines) == 6
     assert "".join(yaml.safe_load(line[6:])["choices"][0]["text"] for line in lines[:-1]) == text
     assert httpx.post(f"{url}/v1/completions", json=body | {"temperature": -1}, timeout=60).status_code == 400
-    left_in_mid_stream(url)
+    disconnect_during_the_stream(url)
     cancelled = 'request_success_total{finished_reason="cancelled",model_name="tiny"} 1.0'
     wait_for(lambda: cancelled in httpx.get(f"{url}/metrics", timeout=60).text, 60, tmp_path / "ray.log")
 
@@ -171,7 +182,7 @@ def models(url: str) -> list[str]:
         return []
 
 
-def left_in_mid_stream(url: str) -> None:
+def disconnect_during_the_stream(url: str) -> None:
     body = {"prompt": "hello", "max_tokens": 19_000, "temperature": 0, "stream": True}
     with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
         next(response.iter_lines())

@@ -1,14 +1,19 @@
+"""Serving in the foreground without Ray."""
+
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from cluster import inline_serve, serve_foreground
 from cluster.import_path import python_path
-from stages.base import Application, StageError
+from stages.base import Application, Served, StageError
 from tests.cluster.support import address, gone
 
 APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
@@ -24,10 +29,11 @@ with executor(InlineCluster()) as started:
 
 
 @pytest.fixture
-def in_foreground():
+def in_foreground() -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = os.environ | {"PYTHONPATH": python_path()}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, env=environment)
     try:
+        assert process.stdout
         yield process, address(process.stdout)
     finally:
         process.kill()
@@ -35,7 +41,9 @@ def in_foreground():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_in_the_foreground_a_signal_drains_and_ends_with_0(in_foreground, number):
+def test_a_signal_drains_and_the_exit_code_is_0(
+    in_foreground: tuple[subprocess.Popen[str], str], number: signal.Signals
+) -> None:
     process, url = in_foreground
     pid = httpx.get(f"{url}/greeting").json()["pid"]
     with httpx.stream("GET", f"{url}/slow", timeout=60) as response:
@@ -47,15 +55,15 @@ def test_in_the_foreground_a_signal_drains_and_ends_with_0(in_foreground, number
     assert gone([pid])
 
 
-def test_a_server_whose_parent_is_killed_ends(in_foreground):
+def test_the_server_ends_when_its_parent_is_killed(in_foreground: tuple[subprocess.Popen[str], str]) -> None:
     process, url = in_foreground
     pid = httpx.get(f"{url}/greeting").json()["pid"]
     process.kill()
     assert gone([pid])
 
 
-def test_a_server_that_ends_by_itself_ends_the_foreground():
-    def start(application: Application):
+def test_a_server_that_ends_unexpectedly_is_an_error() -> None:
+    def start(application: Application) -> Served:
         served = inline_serve.start(application)
         served.process.kill()
         return served

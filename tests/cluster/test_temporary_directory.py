@@ -14,14 +14,14 @@ def age(path: Path) -> None:
     os.utime(path / LOCK, (long_ago, long_ago))
 
 
-def test_a_directory_goes_when_it_is_removed(tmp_path: Path) -> None:
+def test_remove_deletes_the_directory(tmp_path: Path) -> None:
     directory = TemporaryDirectory(tmp_path)
-    (directory.path / "log").write_text("said")
+    (directory.path / "log").write_text("text")
     directory.remove()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_driver_left_goes_after_a_while(tmp_path: Path) -> None:
+def test_the_directory_of_a_killed_driver_is_removed_after_a_while(tmp_path: Path) -> None:
     program = "from cluster.temporary_directory import *; "
     program += f"print(TemporaryDirectory(Path({str(tmp_path)!r})).path, flush=True)"
     program += "; import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -34,7 +34,7 @@ def test_what_a_killed_driver_left_goes_after_a_while(tmp_path: Path) -> None:
     foreign = tmp_path / "bloomline-of-somebody"
     foreign.mkdir()
     TemporaryDirectory(tmp_path).remove()
-    assert left.exists()  # its logs may be wanted
+    assert left.exists()  # its logs may be needed
     for path in (left, alive.path):
         age(path)
     TemporaryDirectory(tmp_path).remove()

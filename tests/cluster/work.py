@@ -1,4 +1,4 @@
-"""Pieces of work for the executors' tests: module-level, so that they travel to other processes by name."""
+"""Pieces of work for the executors' tests: defined at module level, so that they are pickled by name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from cluster.base import Gang, Items, Launcher, Message, Send
 from stages.base import Rank, Resources, StageError, Stopped
 
-DEADLINE_S = 180.0  # longer than a test waits for an end: work that only ends of itself fails its test
+DEADLINE_S = 180.0  # longer than a test waits, so that work that is not stopped fails its test
 
 
-def say(count: int, launcher: Launcher, send: Send) -> int:
+def send_metrics(count: int, launcher: Launcher, send: Send) -> int:
     """Send `count` metrics."""
     for index in range(count):
         send(Message("step", "metrics", {"at": index}))
@@ -39,17 +39,17 @@ def refuse(text: str, launcher: Launcher, send: Send) -> None:
 
 
 def unreadable(launcher: Launcher, send: Send) -> Any:
-    """A result that can't leave its process."""
-    return (item for item in ())
+    """Return a result that can't be pickled."""
+    return (item for item in [0])
 
 
-def tell_pid_and_wait(launcher: Launcher, send: Send) -> None:
-    """Say the process's id, then wait to be stopped."""
+def send_pid_and_wait(launcher: Launcher, send: Send) -> None:
+    """Send the process id, then wait to be stopped."""
     send(Message("step", "note", {"pid": os.getpid()}))
     wait_for_stop(send)
 
 
-def tell_and_end_soon(launcher: Launcher, send: Send) -> None:
+def report_and_end_soon(launcher: Launcher, send: Send) -> None:
     send(Message("step", "note", {"text": "soon"}))
     time.sleep(0.5)
 
@@ -58,20 +58,20 @@ def wait_for_stop(send: Any) -> None:
     end = time.monotonic() + DEADLINE_S
     while not send.stopping():
         if time.monotonic() > end:
-            raise TimeoutError("nobody stopped this work")
+            raise TimeoutError("this work was not stopped")
         time.sleep(0.01)
     raise Stopped
 
 
 def gang(function: Any, arguments: tuple[Any, ...], ranks: int, restarts: int, launcher: Launcher, send: Send) -> Any:
-    """Run a gang of one CPU a rank."""
+    """Run a gang with one CPU per rank."""
     return elastic_gang(function, arguments, ranks, ranks, restarts, launcher, send)
 
 
 def elastic_gang(
     function: Any, arguments: tuple[Any, ...], ranks: int, least: int, restarts: int, launcher: Launcher, send: Send
 ) -> Any:
-    """The same, which goes on with as few ranks as `least`."""
+    """The same, with fallback sizes down to `least`."""
     one = Resources(cpus=1)
     fewer = dict.fromkeys(range(least, ranks), one)
     return launcher.gang("step", Gang(function, arguments, ranks, one, fewer, restarts), send)
@@ -101,7 +101,7 @@ def report(rank: Rank, count: int) -> None:
 
 
 def die_once(rank: Rank, directory: str) -> tuple[int, int]:
-    """Rank 1 of the first gang is killed in mid-work; the second gang's ranks tell how far the first had come."""
+    """Rank 1 of the first gang is killed; the ranks of the second return the number of earlier starts."""
     progress = Path(directory) / f"rank{rank.index}"
     began = int(progress.read_text()) if progress.exists() else 0
     progress.write_text(str(began + 1))
@@ -112,7 +112,7 @@ def die_once(rank: Rank, directory: str) -> tuple[int, int]:
         if rank.index == 1:
             os.kill(os.getpid(), 9)
         time.sleep(0.3)
-        raise ConnectionError("connection closed by peer")  # what a collective says before the death is known
+        raise ConnectionError("connection closed by peer")  # as a collective fails before the death is known
     return rank.index, began
 
 
@@ -121,7 +121,7 @@ def die(rank: Rank) -> None:
 
 
 def fail_on(rank: Rank, index: int, refusal: bool) -> None:
-    """One rank fails; the others wait for it for ever, as in a collective."""
+    """One rank fails; the others wait for it, as in a collective."""
     if rank.index == index:
         raise StageError("a clear refusal") if refusal else ValueError("a fault")
     time.sleep(DEADLINE_S)
@@ -133,13 +133,13 @@ def stop_when_asked(rank: Rank) -> None:
 
 
 def hang(rank: Rank) -> None:
-    """A rank that never looks whether it should stop."""
+    """A rank that never checks for a stop request."""
     rank.reporter.note(str(os.getpid()))
     time.sleep(DEADLINE_S)
 
 
-def stand_still(rank: Rank) -> None:
-    """Rank 1 stops in the middle of an exchange."""
+def hang_in_collective(rank: Rank) -> None:
+    """Rank 1 hangs during an exchange."""
     import torch
 
     from stages.parallel.collectives import joined
@@ -148,12 +148,12 @@ def stand_still(rank: Rank) -> None:
         collectives.exchange_later([torch.zeros(128)], [1, 1], slice(0, 64))()
         if rank.index == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(DEADLINE_S)  # another thread may take the signal: this one must not go on until it has
+            time.sleep(DEADLINE_S)  # the signal may arrive at another thread first
         collectives.exchange_later([torch.zeros(128)], [1, 1], slice(0, 64))()
 
 
-def meet_at_a_kept_port(rank: Rank) -> float:
-    """The sum of all ranks' numbers, after another process would have liked to have the port where they meet."""
+def rendezvous_at_a_bound_port(rank: Rank) -> float:
+    """The sum of all ranks' numbers, computed after an attempt to bind the rendezvous port again has failed."""
     import torch
 
     from stages.parallel.collectives import joined
@@ -161,7 +161,7 @@ def meet_at_a_kept_port(rank: Rank) -> float:
     port = urlsplit(rank.rendezvous).port
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
-    time.sleep(0.5 * (1 - rank.index))  # the other rank calls before this one listens
+    time.sleep(0.5 * (1 - rank.index))  # the other rank connects before this one listens
     with joined(rank, 30) as collectives:
         return float(collectives.agree(torch.tensor(float(rank.index + 1))))
 
@@ -169,13 +169,13 @@ def meet_at_a_kept_port(rank: Rank) -> float:
 # -- functions of items ---------------------------------------------------------------------------------------------
 
 
-def side_by_side(function: Any, items: list[Any], workers: int, retries: int, launcher: Launcher, send: Send) -> Any:
+def parallel_map(function: Any, items: list[Any], workers: int, retries: int, launcher: Launcher, send: Send) -> Any:
     """Every (index, result) of a map, in the order of arrival."""
     return list(launcher.map("step", Items(function, items, workers, max_retries=retries), send))
 
 
 def first_of(items: list[Any], launcher: Launcher, send: Send) -> Any:
-    """Take one result of a map, then leave the rest."""
+    """Take one result of a map, then close it."""
     found = launcher.map("step", Items(stay, items, workers=2, max_retries=0), send)
     first = next(found)
     found.close()  # type: ignore[attr-defined]
@@ -186,30 +186,30 @@ def square(item: int) -> int:
     return item * item
 
 
-def meet(item: str) -> int:
-    """Wait until another item is under way beside this one; the process's id."""
+def wait_for_another(item: str) -> int:
+    """Wait until another item is in flight too, and return the process id."""
     folder, number = item.rsplit("/", 1)
     Path(folder, number).touch()
     end = time.monotonic() + DEADLINE_S
     while len(list(Path(folder).iterdir())) < 2:
         if time.monotonic() > end:
-            raise TimeoutError("alone")
+            raise TimeoutError("no other item was started")
         time.sleep(0.01)
     return os.getpid()
 
 
-def at_most(item: str) -> int:
-    """How many items are under way beside this one, itself included."""
+def count_in_flight(item: str) -> int:
+    """The number of items in flight, this one included."""
     mark = Path(item)
     mark.touch()
     time.sleep(0.2)
-    beside = len(list(mark.parent.iterdir()))
+    count = len(list(mark.parent.iterdir()))
     mark.unlink()
-    return beside
+    return count
 
 
 def killed_at_first(item: str) -> int:
-    """Dies the first time, after it has left a mark; the second time tells that it was there before."""
+    """Dies the first time, after leaving a mark. Returns whether there is a mark."""
     mark = Path(item)
     if mark.name.startswith("dies") and not mark.exists():
         mark.touch()
@@ -230,7 +230,7 @@ def refuse_item(item: int) -> int:
 
 
 def stay(item: str) -> str:
-    """The first item ends at once; the others tell their process and stay."""
+    """The first item ends as soon as another has written its process id; the others keep running."""
     if Path(item).name != "0":
         Path(item).write_text(str(os.getpid()))
         time.sleep(DEADLINE_S)
@@ -241,5 +241,5 @@ def stay(item: str) -> str:
 
 
 def large_workers(launcher: Launcher, send: Send) -> Any:
-    """A map whose workers ask for more than there is."""
+    """A map whose workers need more than any node has."""
     return list(launcher.map("step", Items(square, [1], resources=Resources(cpus=3)), send))

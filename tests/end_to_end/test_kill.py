@@ -118,7 +118,7 @@ def test_the_ray_head(training, undisturbed: tuple[Path, str]) -> None:
     one_cpu = ["cluster.cpus=1", "steps.pretrain.minimum_ranks=1"]
     out = goes_on(bloomline, undisturbed[1], *one_cpu)
     assert "fits with 1 rank" in out
-    assert "there is no room for 2 ranks; goes on with 1" in out
+    assert "the cluster can't place 2 ranks now; trying with 1" in out
 
 
 def newest_step(command_line: CommandLine) -> int:
