@@ -22,7 +22,7 @@ from typing import Any
 
 from stages.base import Rank
 from stages.model.config import DecoderConfig
-from stages.training import memory
+from stages.training import memory_plan
 from stages.training.recipe import Execution, Recipe
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -48,11 +48,11 @@ def measure(index: int, ranks: int, meeting_place: str, quick: bool, name: str, 
     """One variant on one rank, in a process of its own."""
     import torch
 
-    from stages.parallel.collectives import joined
+    from stages.parallel.process_group import process_group
 
     torch.set_num_threads(1)
     rank = Rank(index, ranks, meeting_place, None)  # type: ignore[arg-type]
-    with joined(rank, 120) as collectives:
+    with process_group(rank, 120) as collectives:
         found = (peer if name == PEER else ours)(collectives, quick, name)
     answers.put(found | {"rank": index})
 
@@ -62,7 +62,7 @@ def ours(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
 
     from stages.model.decoder import Decoder
     from stages.model.initialise import initial_values
-    from stages.training import meters
+    from stages.training import memory_usage
     from stages.training.language_modelling import next_token_loss
     from stages.training.task import Task
     from stages.training.zero import ShardedModel
@@ -84,14 +84,14 @@ def ours(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
                 with model.micro_batch(turn):
                     next_token_loss(decoder, batch(config, recipe, turn), False).total.backward()
             model.reduce()
-            found.update(meters.held(model))
+            found.update(memory_usage.held(model))
             model.update(1e-3, 1e-3, number)
 
         found: dict[str, Any] = {}
         step(1)
-        with meters.allocated() as allocated:
+        with memory_usage.allocated() as allocated:
             step(2)
-        return {**found, "peak": allocated.peak, **meters.process()}
+        return {**found, "peak": allocated.peak, **memory_usage.process()}
 
 
 def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
 
     from stages.model.decoder import Decoder
     from stages.model.initialise import initialise
-    from stages.training import meters
+    from stages.training import memory_usage
 
     config, recipe = setting(quick)
     decoder = Decoder(config)
@@ -133,9 +133,9 @@ def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
         "files": 0,
     }
     optimizer.zero_grad()
-    with meters.allocated() as allocated:
+    with memory_usage.allocated() as allocated:
         step()
-    return {**found, "peak": allocated.peak, **meters.process()}
+    return {**found, "peak": allocated.peak, **memory_usage.process()}
 
 
 def batch(config: DecoderConfig, recipe: Recipe, number: int) -> Any:
@@ -155,8 +155,8 @@ def expected(name: str, quick: bool, ranks: int) -> tuple[dict[str, int], int]:
     """The closed form of what is held in memory; the planner's bound of the peak beyond parameters and optimizer."""
     config, recipe = setting(quick)
     execution = Execution.model_validate({**VARIANTS[name], "ranks": ranks})
-    needed = memory.predict(config, recipe, execution)
-    padded = sum(group.padded(ranks) for group in memory.groups_of(config))
+    needed = memory_plan.predict(config, recipe, execution)
+    padded = sum(group.padded(ranks) for group in memory_plan.groups_of(config))
     share = {"gradients": padded if execution.zero_stage == 0 else padded // ranks}
     held = {
         "parameters": needed.parameters,

@@ -6,6 +6,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ RECIPE = Recipe(
 
 
 def spec(scratch: Path, recipe: Recipe = RECIPE, execution: Execution = WHOLE, **arguments: Any) -> TrainingSpec:
-    return TrainingSpec("tests.stages.training.toy:build", arguments, "toy", recipe, execution, str(scratch))
+    return TrainingSpec(partial(build, **arguments), "toy", recipe, execution, str(scratch))
 
 
 @dataclass
