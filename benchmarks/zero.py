@@ -27,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.zero_setting import OURS, SHARDED, SINGLE, Setting
+from stages.model.parameters import parameter_count
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Setting(hidden_size=192, layers=4, heads=6, vocab_size=4096, length=128, samples=4, micro_batches=1, ranks=2)
@@ -47,7 +48,7 @@ def main() -> None:
     alone = Setting(**(asdict(setting) | {"ranks": 1}))
     names = [variant.name for variant in SINGLE]
     single = run({"namespace": False, "variants": names, "rounds": 2 * rounds, "steps": 2}, alone)
-    parameters = setting.decoder.parameters
+    parameters = parameter_count(setting.decoder)
     print_sharded(facts, setting, parameters)
     print_single(single, alone)
     print(json.dumps({"setting": asdict(setting), "parameters": parameters, "sharded": facts, "single": single,

@@ -81,7 +81,7 @@ class GroupBuffers:
     def _empty_gradient(self) -> Tensor:
         """Only the gaps between parameters are zeroed here: zeroing everything would be one more pass over memory."""
         gradient = torch.empty(self.full.numel(), dtype=torch.float32, device=self.full.device)
-        parts = torch.split(gradient, self._lengths)
+        parts = gradient.split(self._lengths)
         self.missing = {slot.name: part for slot, part in zip(self.layout.slots, parts[::2], strict=True)}
         for gap in parts[1::2]:
             if gap.numel():

@@ -130,7 +130,7 @@ class _Trainer:
             with self.model.micro_batch(turn):
                 start = state.samples + min(turn, count - 1) * recipe.micro_batch_size
                 loss = self.task.loss(self.task.model, range(start, start + recipe.micro_batch_size))
-                torch.autograd.backward(loss.total)
+                loss.total.backward()
             losses.put(turn, loss)
         norm_of_sum = self.model.reduce()
         signals = Signals(*losses.combine(*self._signals()))

@@ -61,7 +61,7 @@ class PassHooks:
         def watch_gradients(tensors: tuple[object, ...], reached: int) -> None:
             for tensor in tensors:
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    _register_hook(tensor, lambda gradient: self._reach_backward(reached))
+                    tensor.register_hook(lambda gradient: self._reach_backward(reached))
 
         block.register_forward_pre_hook(before)
         block.register_forward_hook(after)
@@ -79,8 +79,3 @@ class PassHooks:
         """The backward pass has reached `position`, and has left everything after it."""
         if self._close(self._first_block + position) and self._gatherer:
             self._gatherer.enter(position, -1)
-
-
-def _register_hook(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
-    register: Callable[[Callable[[Tensor], None]], object] = tensor.register_hook
-    register(hook)

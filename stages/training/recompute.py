@@ -21,8 +21,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils import checkpoint as torch_checkpoint
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, noop_context_fn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from stages.base import StageError
 from stages.training.offload import unnamed_file
@@ -59,8 +58,7 @@ def _keep_products() -> Any:
     def policy(context: Any, operation: Any, *arguments: Any, **named: Any) -> CheckpointPolicy:
         return CheckpointPolicy.MUST_SAVE if operation in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
 
-    create: Callable[..., Any] = torch_checkpoint.create_selective_checkpoint_contexts
-    return create(policy)
+    return create_selective_checkpoint_contexts(policy)
 
 
 class _HostCache:

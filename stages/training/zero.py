@@ -202,5 +202,4 @@ def _collect_gradient(parameter: nn.Parameter, buffers: GroupBuffers, slot: Slot
         buffers.put_gradient(slot, parameter.grad)
         parameter.grad = None
 
-    register: Callable[[Callable[[nn.Parameter], None]], object] = parameter.register_post_accumulate_grad_hook
-    register(collect)
+    parameter.register_post_accumulate_grad_hook(collect)
