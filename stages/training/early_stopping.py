@@ -25,7 +25,7 @@ def reason_to_stop(recipe: Recipe, tokens: int, validation_losses: Sequence[floa
 
 
 def _validations_since_best(losses: Sequence[float]) -> int:
-    """Validations since the one with the lowest loss. NaN is no improvement."""
+    """Validations since the one with the lowest loss. NaN does not count as an improvement."""
     best, since = math.inf, 0
     for loss in losses:
         best, since = (loss, 0) if loss < best else (best, since + 1)

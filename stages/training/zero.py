@@ -1,6 +1,6 @@
 """ZeRO (Rajbhandari et al., arXiv 1910.02054): the training state of one model, sharded over ranks at stages 0 to 3.
 
-    stage | parameters | gradients | master weights, moments | a rank sends per step, with G micro-batches of its own
+    stage | parameters | gradients | master weights, moments | a rank sends per step, for its G micro-batches
     0     | whole      | whole     | whole                   | gradients 2 P         (P: bytes, times (N-1)/N)
     1     | whole      | whole     | shard                   | gradients P, parameters P
     2     | whole      | shard     | shard                   | gradients G P, parameters P
