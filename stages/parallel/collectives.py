@@ -55,7 +55,7 @@ class Collectives:
 
         `rows`: `row_counts[rank]` float32 tensors, [ranks * shard] each, that must not change before the end. Only
         `columns` of every shard are exchanged. The result is this rank's shard of the rows of all ranks, in rank order,
-        [columns] each; the shards of its own rows are views. A rank sends (ranks - 1) / ranks of its rows, as in a true
+        [columns] each; this rank's own are views of `rows`. A rank sends (ranks - 1) / ranks of its rows, as in a true
         reduce-scatter.
         """
         own = [row.view(self.ranks, -1)[self.rank, columns] for row in rows]

@@ -77,7 +77,7 @@ def build_and_die(recipe: Any, marker: str, die_at: int) -> Task:
 def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
     """Run a gang on processes of its own; their exit codes."""
     context = toy.processes()
-    rendezvous = toy.meeting_place()
+    rendezvous = toy.new_rendezvous()
     processes = [
         context.Process(target=train, args=(Rank(index, ranks, rendezvous, Heard()), spec)) for index in range(ranks)
     ]
