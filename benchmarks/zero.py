@@ -1,12 +1,13 @@
-"""ZeRO beside its peers: this library, DDP, FSDP2 and DeepSpeed train the same decoder on the same data in turn.
+"""ZeRO compared with its peers: this library, DDP, FSDP2 and DeepSpeed train the same decoder on the same data.
 
-    python benchmarks/zero.py [--quick]          peers: pip install -e '.[bench]'; those not installed are left out
+    python benchmarks/zero.py [--quick]          peers: pip install -e '.[bench]'; those not installed are skipped
 
-For each: bytes that a rank holds between steps and at the peak of one, bytes that it sends (counted by the kernel, in
-a network namespace of their own), tokens per second by the clock and by the processors' time, and tokens per second
-over a link of 1 Gbit/s. "any order" is this library without its fixed order of sums: what bitwise equality costs. Then
-one process without sharding beside transformers' BLOOM. Variants take turns within every round; ratios are medians of
-paired rounds, above 1 where bloomline is faster. The last line is JSON. Namespaces need root, `unshare`, `ip` and `tc`.
+For each variant: the bytes that a rank holds between steps and at the peak of a step; the bytes that it sends (counted
+by the kernel in a separate network namespace); tokens per second by wall-clock time and by processor time; and tokens
+per second over a link of 1 Gbit/s. "any order" is this library without its fixed order of sums, and shows what bitwise
+equality costs. A second table compares one process without sharding with transformers' BLOOM. Variants take turns in
+every round; ratios are medians of paired rounds, above 1 if bloomline is faster. The last line is JSON. Network
+namespaces need root, `unshare`, `ip` and `tc`.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.zero_setting import OURS, SHARDED, SINGLE, Setting
+from stages.model.parameters import parameter_count
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Setting(hidden_size=192, layers=4, heads=6, vocab_size=4096, length=128, samples=4, micro_batches=1, ranks=2)
 FULL = Setting(hidden_size=256, layers=4, heads=8, vocab_size=4096, length=128, samples=4, micro_batches=2, ranks=2)
-LEFT_OUT = ("any order 0", "any order 1", "DeepSpeed 1", "DeepSpeed 2")  # of --quick
+SKIPPED = ("any order 0", "any order 1", "DeepSpeed 1", "DeepSpeed 2")  # with --quick
 Facts = dict[str, dict[str, Any]]
 
 
@@ -40,14 +42,14 @@ def main() -> None:
     setting = QUICK if quick else FULL
     namespace = namespaces()
     if not namespace:
-        print("no network namespaces of our own (root, unshare, ip and tc are needed): bytes sent are not measured")
-    names = [variant.name for variant in SHARDED if not quick or variant.name not in LEFT_OUT]
+        print("no separate network namespace (needs root, unshare, ip and tc): bytes sent are not measured")
+    names = [variant.name for variant in SHARDED if not quick or variant.name not in SKIPPED]
     rounds = 4 if quick else 9
     facts = run({"namespace": namespace, "variants": names, "rounds": rounds, "steps": 1}, setting)
     alone = Setting(**(asdict(setting) | {"ranks": 1}))
     names = [variant.name for variant in SINGLE]
     single = run({"namespace": False, "variants": names, "rounds": 2 * rounds, "steps": 2}, alone)
-    parameters = setting.decoder.parameters
+    parameters = parameter_count(setting.decoder)
     print_sharded(facts, setting, parameters)
     print_single(single, alone)
     print(json.dumps({"setting": asdict(setting), "parameters": parameters, "sharded": facts, "single": single,
@@ -55,7 +57,7 @@ def main() -> None:
 
 
 def namespaces() -> bool:
-    """Whether ranks can have a network namespace of their own, with its link shaped."""
+    """Whether the ranks can run in a separate network namespace with a shaped link."""
     if not all(map(shutil.which, ("unshare", "ip", "tc"))):
         return False
     tried = "ip link set lo up && tc qdisc add dev lo root tbf rate 1gbit burst 1mb latency 50ms"
@@ -63,7 +65,7 @@ def namespaces() -> bool:
 
 
 def run(task: dict[str, Any], setting: Setting) -> Facts:
-    """What the ranks print, by variant."""
+    """Run the ranks; returns what they print, by variant."""
     prefix = ["unshare", "-n"] if task["namespace"] else []
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "benchmarks.zero_ranks", json.dumps({**task, "setting": asdict(setting)})],
@@ -77,13 +79,13 @@ def run(task: dict[str, Any], setting: Setting) -> Facts:
 
 
 def ratio(facts: Facts, peer: str, own: str, key: str) -> float | None:
-    """The median of paired rounds: the peer's seconds over ours."""
+    """The median over paired rounds of the peer's seconds divided by ours; None if either was not measured."""
     theirs, ours = facts[peer].get(key), facts[own].get(key)
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True)) if theirs and ours else None
 
 
 def speed(facts: Facts, name: str, own: str, key: str, tokens: int) -> tuple[str, str]:
-    """Tokens per second, and how much faster the variant of our own at the same stage is."""
+    """Tokens per second, and how much faster this library is at the same stage."""
     if key not in facts[name]:
         return "-", ""
     found = None if name == own else ratio(facts, name, own, key)

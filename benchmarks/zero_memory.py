@@ -1,11 +1,11 @@
-"""Memory of ZeRO stages 0 to 3 against the closed form and the planner's bound, beside FSDP2 in the same run.
+"""Memory of ZeRO stages 0 to 3, compared with the closed form, the planner's bound, and FSDP2 in the same run.
 
     python -m benchmarks.zero_memory [--quick] [--ranks 2]
 
-On every rank: the bytes that the training state holds, object by object (they must equal the closed form with padding);
-the most that tensors took at once in a step beyond them; and what the operating system says of the process. FSDP2
+Measured on every rank: the bytes of the training state, tensor by tensor, which must equal the closed form with
+padding; the peak of all tensors in a step beyond them; and what the operating system reports for the process. FSDP2
 (`fully_shard`, CPU, gloo, float32, fused AdamW) trains the same decoder on the same batches. Prints a table and one
-line of JSON; exits with 1 if a state is not the closed form, or a peak is beyond the planner's bound.
+line of JSON. Exits with 1 if a state differs from the closed form, or a peak exceeds the planner's bound.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from stages.base import Rank
 from stages.model.config import DecoderConfig
-from stages.training import memory
+from stages.training import memory_plan
 from stages.training.recipe import Execution, Recipe
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -44,15 +44,15 @@ def setting(quick: bool) -> tuple[DecoderConfig, Recipe]:
     return model, Recipe(global_batch_size=8, micro_batch_size=2, sequence_length=128)
 
 
-def measure(index: int, ranks: int, meeting_place: str, quick: bool, name: str, answers: Any) -> None:
-    """One variant on one rank, in a process of its own."""
+def measure(index: int, ranks: int, rendezvous: str, quick: bool, name: str, answers: Any) -> None:
+    """Measure one variant on one rank, in its own process."""
     import torch
 
-    from stages.parallel.collectives import joined
+    from stages.parallel.process_group import process_group
 
     torch.set_num_threads(1)
-    rank = Rank(index, ranks, meeting_place, None)  # type: ignore[arg-type]
-    with joined(rank, 120) as collectives:
+    rank = Rank(index, ranks, rendezvous, None)  # type: ignore[arg-type]
+    with process_group(rank, 120) as collectives:
         found = (peer if name == PEER else ours)(collectives, quick, name)
     answers.put(found | {"rank": index})
 
@@ -62,7 +62,7 @@ def ours(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
 
     from stages.model.decoder import Decoder
     from stages.model.initialise import initial_values
-    from stages.training import meters
+    from stages.training import memory_usage
     from stages.training.language_modelling import next_token_loss
     from stages.training.task import Task
     from stages.training.zero import ShardedModel
@@ -84,14 +84,14 @@ def ours(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
                 with model.micro_batch(turn):
                     next_token_loss(decoder, batch(config, recipe, turn), False).total.backward()
             model.reduce()
-            found.update(meters.held(model))
+            found.update(memory_usage.held(model))
             model.update(1e-3, 1e-3, number)
 
         found: dict[str, Any] = {}
         step(1)
-        with meters.allocated() as allocated:
+        with memory_usage.allocated() as allocated:
             step(2)
-        return {**found, "peak": allocated.peak, **meters.process()}
+        return {**found, "peak": allocated.peak, **memory_usage.process()}
 
 
 def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
 
     from stages.model.decoder import Decoder
     from stages.model.initialise import initialise
-    from stages.training import meters
+    from stages.training import memory_usage
 
     config, recipe = setting(quick)
     decoder = Decoder(config)
@@ -120,7 +120,7 @@ def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
         optimizer.step()
 
     def local(tensors: Iterable[Any]) -> int:
-        """Distinct storage: the gradients of a group are views of one."""
+        """Bytes of distinct storage: the gradients of a group are views of one."""
         storages = [tensor.to_local().untyped_storage() for tensor in tensors]
         return sum({storage.data_ptr(): int(storage.nbytes()) for storage in storages}.values())
 
@@ -133,9 +133,9 @@ def peer(collectives: Any, quick: bool, name: str) -> dict[str, Any]:
         "files": 0,
     }
     optimizer.zero_grad()
-    with meters.allocated() as allocated:
+    with memory_usage.allocated() as allocated:
         step()
-    return {**found, "peak": allocated.peak, **meters.process()}
+    return {**found, "peak": allocated.peak, **memory_usage.process()}
 
 
 def batch(config: DecoderConfig, recipe: Recipe, number: int) -> Any:
@@ -152,11 +152,11 @@ def _unused(*arguments: Any) -> Any:
 
 
 def expected(name: str, quick: bool, ranks: int) -> tuple[dict[str, int], int]:
-    """The closed form of what is held in memory; the planner's bound of the peak beyond parameters and optimizer."""
+    """The closed form of the state in memory, and the planner's bound of the peak beyond parameters and optimizer."""
     config, recipe = setting(quick)
     execution = Execution.model_validate({**VARIANTS[name], "ranks": ranks})
-    needed = memory.predict(config, recipe, execution)
-    padded = sum(group.padded(ranks) for group in memory.groups_of(config))
+    needed = memory_plan.predict(config, recipe, execution)
+    padded = sum(group.padded(ranks) for group in memory_plan.groups_of(config))
     share = {"gradients": padded if execution.zero_stage == 0 else padded // ranks}
     held = {
         "parameters": needed.parameters,
@@ -172,15 +172,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a smaller model: under a minute")
     parser.add_argument("--ranks", type=int, default=2)
     asked = parser.parse_args()
-    context = multiprocessing.get_context("forkserver")  # each process is a copy of one that has imported torch
+    context = multiprocessing.get_context("forkserver")  # processes are forked from one that has imported torch
     context.set_forkserver_preload(["stages.training.zero", "stages.model.decoder", "torch.distributed.fsdp"])
     rows, wrong = [], []
     print(f"{'MB on the first rank':<20}{'parameters':>12}{'optimizer':>11}{'gradients':>11}{'files':>9}{'peak':>9}"
           f"{'bound':>9}{'process':>9}")  # fmt: skip
     for name in [*VARIANTS, PEER]:
-        meeting_place = f"file://localhost{tempfile.mkdtemp()}/ranks"
+        rendezvous = f"file://localhost{tempfile.mkdtemp()}/ranks"
         answers: Any = context.SimpleQueue()
-        work = [(index, asked.ranks, meeting_place, asked.quick, name, answers) for index in range(asked.ranks)]
+        work = [(index, asked.ranks, rendezvous, asked.quick, name, answers) for index in range(asked.ranks)]
         processes = [context.Process(target=measure, args=arguments) for arguments in work]
         for process in processes:
             process.start()
@@ -193,15 +193,21 @@ def main() -> int:
         row = {"variant": name, **found[0], "bound": 0}
         if name != PEER:
             held, row["bound"] = expected(name, asked.quick, asked.ranks)
-            wrong += [f"{name}: {part} {facts[part]}, not {size}" for facts in found for part, size in held.items()
-                      if facts[part] != size]  # fmt: skip
-            wrong += [f"{name}: peak {facts['peak']} beyond {row['bound']}" for facts in found
+            wrong += [
+                f"{name}: {part} {facts[part]} bytes, expected {size}"
+                for facts in found
+                for part, size in held.items()
+                if facts[part] != size
+            ]
+            wrong += [f"{name}: peak {facts['peak']} exceeds the bound {row['bound']}" for facts in found
                       if facts["peak"] > row["bound"]]  # fmt: skip
         rows.append(row)
         columns = [row[part] / 1e6 for part in ("parameters", "optimizer", "gradients", "files", "peak", "bound")]
         shown = "".join(f"{value:>{width}.1f}" for value, width in zip(columns, (12, 11, 11, 9, 9, 9), strict=True))
         print(f"{name:<20}{shown}{row.get('process_peak', 0) / 1e6:>9.0f}", flush=True)
-    print("\n".join(wrong) or "Every state is the closed form to the byte, and every peak within the planner's bound.")
+    print(
+        "\n".join(wrong) or "Every state equals the closed form exactly, and every peak is within the planner's bound."
+    )
     import torch
 
     versions = {"torch": torch.__version__, "python": platform.python_version()}

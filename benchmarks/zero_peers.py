@@ -1,6 +1,6 @@
-"""One training step of the same decoder in this library and in its peers: what `benchmarks/zero.py` measures.
+"""One training step of the same decoder in this library and in its peers, for `benchmarks/zero.py`.
 
-All train with AdamW in float32, clip at the same global norm, and take the mean over the targets of all ranks.
+All train with AdamW in float32, clip at the same global norm, and minimise the mean over the targets of all ranks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Step = Callable[[Batches], float]  # one optimizer step; the mean loss of this r
 
 
 class Losses(nn.Module):
-    """The decoder with its loss inside, so that a wrapper's hooks are around all uses of its parameters."""
+    """The decoder and its loss in one module, so that a wrapper's hooks enclose every use of the parameters."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def mean_loss(decoder: Decoder, tokens: Tensor) -> Tensor:
 
 
 def _unused(model: nn.Module, samples: Sequence[int]) -> Loss:
-    raise NotImplementedError("the benchmark computes its losses itself")
+    raise NotImplementedError("the benchmark computes the losses outside of the task")
 
 
 def ours(setting: Setting, stage: int, free_order_ranks: int | None = None) -> Step:
@@ -116,8 +116,9 @@ def fsdp2(setting: Setting, stage: int) -> Step:
         fully_shard(block, mesh=mesh, reshard_after_forward=stage == 3)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     for module in model.modules():
-        if hasattr(module, "set_force_sum_reduction_for_comms"):
-            module.set_force_sum_reduction_for_comms(True)  # gloo's own mean was wrong in some versions
+        force_sum: Callable[[bool], None] | None = getattr(module, "set_force_sum_reduction_for_comms", None)
+        if force_sum:
+            force_sum(True)  # gloo's mean was wrong in some versions
     return accumulated(model, nullcontext, adamw(model))
 
 
@@ -125,7 +126,9 @@ def deepspeed(setting: Setting, stage: int) -> Step:
     import deepspeed as library
 
     model = Losses(setting)
-    bucket = sum(parameter.numel() for parameter in model.decoder.blocks[0].parameters())  # ours are blocks as well
+    bucket = sum(
+        parameter.numel() for parameter in model.decoder.blocks[0].parameters()
+    )  # the size of a block, as in this library
     config = {
         "train_micro_batch_size_per_gpu": setting.samples,
         "gradient_accumulation_steps": setting.micro_batches,
@@ -182,7 +185,7 @@ def transformers(setting: Setting, stage: int) -> Step:
 
 
 def adamw(model: nn.Module) -> torch.optim.AdamW:
-    """No decay of norms and biases; the fused kernel, the fastest there is."""
+    """AdamW without decay of norms and biases, with the fused kernel, which is the fastest."""
     parameters = list(model.parameters())
     groups = [
         {"params": [one for one in parameters if one.dim() > 1], "weight_decay": DECAY},
@@ -194,7 +197,7 @@ def adamw(model: nn.Module) -> torch.optim.AdamW:
 def accumulated(
     model: nn.Module, unsynced: Callable[[], Any], optimizer: torch.optim.Optimizer, forward: Any = None
 ) -> Step:
-    """A step as torch's own documentation has it."""
+    """A step with gradient accumulation, as in torch's documentation."""
 
     def step(batches: Batches) -> float:
         total = 0.0

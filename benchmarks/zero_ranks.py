@@ -1,9 +1,10 @@
-"""The ranks of `benchmarks/zero.py`: a few processes that build every variant and run them in turn.
+"""The ranks of `benchmarks/zero.py`: processes that build every variant and run the variants in turn.
 
     python -m benchmarks.zero_ranks '{"setting": {...}, "rounds": 5, ...}'       run by benchmarks/zero.py
 
-Every variant lives in the same processes and talks over the same loopback device; in a network namespace of its own
-nothing else is on that device, so the kernel's counters are what a variant sent. Prints one line of JSON a variant.
+All variants run in the same processes and communicate over the same loopback device. In a separate network namespace
+nothing else uses that device, so the kernel's counters are the bytes that a variant has sent. Prints one line of JSON
+per variant.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import torch.distributed as dist
 from benchmarks.zero_peers import Batches, Step, build
 from benchmarks.zero_setting import SHARDED, SINGLE, Setting, Variant
 
-MAPPED_BYTES, DEFAULT_MAPPED_BYTES = 1 << 16, 1 << 25  # the second is where glibc's own rule ends in training
+MAPPED_BYTES, DEFAULT_MAPPED_BYTES = 1 << 16, 1 << 25  # the second is the limit of glibc's dynamic threshold
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 Facts = dict[str, dict[str, Any]]
 LINK = "rate 1gbit burst 1mb latency 50ms"
@@ -42,11 +43,9 @@ def main() -> None:
         return
     if task["namespace"]:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    meeting_place = f"file://localhost{tempfile.mkdtemp()}/ranks"
-    context = multiprocessing.get_context("fork")  # torch is imported, but has started nothing yet
-    processes = [
-        context.Process(target=work, args=(rank, setting, task, meeting_place)) for rank in range(setting.ranks)
-    ]
+    rendezvous = f"file://localhost{tempfile.mkdtemp()}/ranks"
+    context = multiprocessing.get_context("fork")  # torch is imported, but has not started any thread yet
+    processes = [context.Process(target=work, args=(rank, setting, task, rendezvous)) for rank in range(setting.ranks)]
     for process in processes:
         process.start()
     for process in processes:
@@ -54,19 +53,19 @@ def main() -> None:
     sys.exit(max(abs(process.exitcode or 0) for process in processes))
 
 
-def work(rank: int, setting: Setting, task: dict[str, Any], meeting_place: str) -> None:
-    """Everything that one rank does: look at each variant, then time them in turn, then over the slow link."""
+def work(rank: int, setting: Setting, task: dict[str, Any], rendezvous: str) -> None:
+    """The work of one rank: measure each variant's memory and traffic, time them in turn, then again over the slow link."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(setting.ranks)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "DS_ACCELERATOR": "cpu"}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     if setting.ranks > 1:
-        dist.init_process_group("gloo", init_method=meeting_place, rank=rank, world_size=setting.ranks)
-    output, sys.stdout = sys.stdout, sys.stderr  # what libraries say is no result
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=setting.ranks)
+    output, sys.stdout = sys.stdout, sys.stderr  # keeps the output of libraries out of the results
     variants = SHARDED if setting.ranks > 1 else SINGLE
     map_large_blocks(MAPPED_BYTES)
-    prepared(variants[0], setting, rank, False)  # what a process allocates once is nobody's
+    prepared(variants[0], setting, rank, False)  # one-time allocations of the process are not any variant's
     found: Facts = {}
     steps: dict[str, Step] = {}
     for variant in variants:
@@ -92,8 +91,8 @@ def work(rank: int, setting: Setting, task: dict[str, Any], meeting_place: str) 
 
 
 def in_turn(steps: dict[str, Step], key: str, found: Facts, setting: Setting, rank: int, task: dict[str, Any]) -> None:
-    """Time a few steps of each variant, round after round, forwards and backwards: by the clock, and the processor's
-    time of all ranks together, which other work on the machine disturbs less."""
+    """Time a few steps of each variant in every round, in alternating order: wall-clock time, and the processor time of
+    all ranks together, which depends less on other work on the machine."""
     for number in range(task["rounds"]):
         for name in list(steps) if number % 2 else list(reversed(steps)):
             seconds, processor_seconds = timed(steps[name], setting, rank, task["steps"])
@@ -102,7 +101,7 @@ def in_turn(steps: dict[str, Step], key: str, found: Facts, setting: Setting, ra
 
 
 def prepared(variant: Variant, setting: Setting, rank: int, counted: bool) -> tuple[Step, dict[str, Any]]:
-    """The variant, warm, with what it holds and, if the device is ours alone, what it sends."""
+    """The variant after warm-up, with the bytes that it holds and, if `counted`, the bytes that it sends."""
     before = mapped_bytes()
     step = build(variant, setting)
     losses = [step(batches(setting, rank, number)) for number in range(2)]
@@ -126,7 +125,7 @@ def settle() -> None:
 
 
 def timed(step: Step, setting: Setting, rank: int, count: int) -> tuple[float, float]:
-    """Seconds a step, and seconds of processors a step, summed over the ranks."""
+    """Seconds per step, and processor seconds per step summed over the ranks."""
     given = [batches(setting, rank, number) for number in range(count)]
     if setting.ranks > 1:
         dist.barrier()
@@ -146,7 +145,7 @@ def batches(setting: Setting, rank: int, number: int) -> Batches:
 
 
 def carried_bytes() -> int:
-    """What the loopback device carried so far: the sum of what all ranks sent."""
+    """Bytes that the loopback device has carried so far: the sum over all ranks."""
     line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
     return int(line.split(":")[1].split()[8])
 
@@ -161,14 +160,16 @@ class MallocInfo(ctypes.Structure):
 
 
 def map_large_blocks(threshold_bytes: int) -> None:
-    """Let glibc map every block from so many bytes on by itself: then it counts them."""
-    with contextlib.suppress(AttributeError):  # another C library
+    """Have glibc map every block of at least this size separately, which it then counts."""
+    with contextlib.suppress(AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, threshold_bytes)
-        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2 * threshold_bytes)  # as glibc's own rule keeps it
+        ctypes.CDLL(None).mallopt(
+            M_TRIM_THRESHOLD, 2 * threshold_bytes
+        )  # the ratio that glibc's dynamic threshold keeps
 
 
 def mapped_bytes() -> int:
-    """Bytes of large blocks that this process holds, whoever allocated them; 0 with another C library."""
+    """Bytes of large blocks that this process holds; 0 with a C library other than glibc."""
     try:
         information = ctypes.CDLL(None).mallinfo2
     except AttributeError:
@@ -178,7 +179,7 @@ def mapped_bytes() -> int:
 
 
 def peak_of(call: Any) -> int:
-    """The most that was held at once during a call, looked at two thousand times a second at most."""
+    """The most bytes that were held at once during a call, sampled at most two thousand times a second."""
     peak, ended = mapped_bytes(), threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""What `benchmarks/zero.py` measures: the model, the batch, and the ways to train. Imports no torch."""
+"""What `benchmarks/zero.py` measures: the model, the batch, and the variants. Free of torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stages.model.config import DecoderConfig
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained, and by how many."""
+    """The model, the batch and the number of ranks."""
 
     hidden_size: int
     layers: int
@@ -33,17 +33,17 @@ class Setting:
 
     @property
     def targets(self) -> int:
-        """Of a micro-batch."""
+        """Targets of a micro-batch."""
         return self.samples * self.length
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to train, at a ZeRO stage."""
+    """A library at a ZeRO stage."""
 
     library: str
     stage: int
-    ranks: bool = True  # shared by ranks; else in one process
+    ranks: bool = True  # several ranks; otherwise one process
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +21,7 @@ from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, expert_config
 from stages.model.footprint import RUNTIME_BYTES, forward_bytes, weight_bytes
 from stages.model.parameters import parameter_count
-from stages.training import memory
+from stages.training import memory_plan
 from stages.training.recipe import Recipe, Training
 from stages.training.task import Loss, Task
 
@@ -58,7 +59,7 @@ class ConvertToExperts(Stage, Training):
             # Both models are there at once when their logits are compared.
             compared = forward_bytes(config, PARITY_SAMPLES, self.sequence_length)
             converting = RUNTIME_BYTES + weight_bytes(dense) + weight_bytes(config) + compared
-        return memory.demand(config, self, Resources(cpus=0, memory_bytes=converting))
+        return memory_plan.demand(config, self, Resources(cpus=0, memory_bytes=converting))
 
     def forecast(self) -> CheckpointForecast | None:
         dense = known_config(self.model)
@@ -68,7 +69,7 @@ class ConvertToExperts(Stage, Training):
         return expert_config(dense, self._copies(dense.layers), self.top_k, self.granularity, self.residual)
 
     def cheaper_settings(self) -> Iterable[Mapping[str, object]]:
-        return memory.cheaper_settings(self)
+        return memory_plan.cheaper_settings(self)
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.experts.expert_load import load_figure, load_metrics, measure_loads
@@ -94,14 +95,15 @@ class ConvertToExperts(Stage, Training):
         ctx.metrics(load_metrics(loads_before), step=0)
         del dense, before
 
-        arguments = {
-            "converted": str(converted.path),
-            "tokens": str(self.tokens.path),
-            "load_balancing": self.load_balancing,
-            "separate_documents": self.separate_documents,
-        }
+        build = partial(
+            expert_training_task,
+            converted=converted.path,
+            tokens=self.tokens.path,
+            load_balancing=self.load_balancing,
+            separate_documents=self.separate_documents,
+        )
         identity = f"{config.model_dump_json()} {self.load_balancing} {self.separate_documents}"
-        result = train_on_gang(ctx, self, self.demand(), "stages.experts.moe:build", arguments, identity)
+        result = train_on_gang(ctx, self, self.demand(), build, identity)
         facts |= report.facts(result) | {"conversion_logit_difference": difference}
         weights = checkpoints.weights(Path(result.checkpoint))
         trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
@@ -149,13 +151,15 @@ class ConvertToExperts(Stage, Training):
         return largest
 
 
-def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, separate_documents: bool) -> Task:
+def expert_training_task(
+    recipe: Recipe, converted: Path, tokens: Path, load_balancing: float, separate_documents: bool
+) -> Task:
     """The task of training a converted model on, as the training loop calls for it on every rank."""
     import torch
 
     from stages.experts.expert_load import BALANCE, balance_metrics
+    from stages.training.initial_weights import initial_weights
     from stages.training.language_modelling import language_modelling, next_token_loss
-    from stages.training.materialise import initial_weights
 
     def loss(model: Decoder, batch: Batch, separate_documents: bool) -> Loss:
         routings: list[Routing] = []
@@ -170,7 +174,7 @@ def build(recipe: Recipe, converted: str, tokens: str, load_balancing: float, se
 
     from stages.model.decoder import Decoder
 
-    checkpoint, dataset = Checkpoint(Path(converted)), TokenDataset(Path(tokens))
+    checkpoint, dataset = Checkpoint(converted), TokenDataset(tokens)
     with torch.device("meta"):
         model = Decoder(checkpoint.config)
     task = language_modelling(

@@ -1,6 +1,6 @@
 """The memory that a model takes for inference, forecast from its config alone. The module does not import torch.
 
-Training has its own forecast (`stages/training/memory.py`).
+Training has its own forecast (`stages/training/memory_plan.py`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Communication between ranks, shared by training and inference."""
+"""Communication between the ranks of a gang."""

@@ -1,24 +1,30 @@
-"""Training, the library: what pretraining, mixture-of-experts training, tuning and distillation share.
+"""Training: what pretraining, mixture-of-experts training, tuning and distillation share, and the pretrain stage.
 
-A stage inherits `Recipe` (what is computed) and `Execution` (how), writes a module-level function that builds a
-`Task` (the model and its loss), and has `gang.train_on_gang` run `loop.train` on it. `checkpoints.weights` then
-reads the trained weights. `stages/training/pretrain.py` is the example.
+A stage inherits `Training`, that is `Recipe` (what is computed) and `Execution` (how). It passes a function that builds
+a `Task` (the model and its loss) to `gang.train_on_gang`, which runs `loop.train` on every rank;
+`checkpoints.weights` then reads the trained weights. `pretrain.py` is the example.
 
-    recipe      the fields                 loop         steps, guards, resume
-    task        the seam to stages         progress     how far a run has come
-    windows     samples of a token set     validation   the loss on held-out samples, by source and language
-    order       which sample comes when    checkpoints  one form for any ranks and stage
-    schedule    the learning rate          saving       written while training goes on
-    ramp        the batch size             zero         sharded parameters, gradients, optimizer state
-    guard       batches to skip            collectives  what ranks send, counted and timed
-    stopping    ends before the last step  layout, tree flat groups; sums in a fixed order
-    memory      bytes before they are used head         cross-entropy without all logits at once
-    meter       seconds, bytes, operations buffers      a group's flat tensors
-    flops       operations of a step       optimizer    AdamW on shards
-    sums        losses, summed exactly     compilation  torch.compile for the blocks
-    report      figures and facts          gathering    stage 3: what is whole while a pass goes on
-    recompute   activations not kept       gradients    summed and exchanged, a bucket at a time
-    offload     state in files             materialise  values for a model without any
-    meters      what memory really holds   activations  what a pass keeps, for the planner
-    gang        where a stage starts it    peak         a step played through, in bytes
+Interface to stages
+    recipe               the fields of a stage that trains      gang               runs the loop on a gang
+    task                 the model, its loss, the result        report             facts and figures of a run
+    language_modelling   the task of predicting tokens          pretrain           the stage
+
+The loop
+    loop                 steps, validation, resuming            validation         loss on held-out samples
+    schedule, ramp       learning rate, batch size              early_stopping     ends before the last step
+    skipped_batches      spikes and non-finite gradients        trainer_state      counters and curves
+    batch_losses         losses of a batch, added exactly       throughput, flops  the cost of a step
+    checkpoints          one format for any ranks and stage     checkpoint_writer  written while training continues
+
+Sharding
+    zero                 ZeRO stages 0 to 3                     layout, buffers    flat groups of parameters
+    gradient_reduction   gradients added over ranks             summation_tree     in a fixed order
+    gradient_norm        global norm, exact                     in_flight          bounded asynchronous operations
+    passes, gathering    hooks; parameters of stage 3           optimizer          AdamW on shards
+    initial_weights      values for a model without any         compilation        torch.compile for the blocks
+    recompute, offload   activations and state elsewhere
+
+Memory
+    memory_plan          bytes by part, before they are used    memory_usage       bytes as measured
+    memory_peak          the peak of a step                     activation_memory  bytes that a forward pass keeps
 """

@@ -1,10 +1,11 @@
-"""Checkpoints of a training run: one form for any number of ranks and any ZeRO stage.
+"""Checkpoints of a training run, in one format for every number of ranks and every ZeRO stage.
 
     scratch/checkpoints/step-00000120/group-000.safetensors ...   master weights and moments, per parameter, unpadded
-                                      state.json                  progress, digests of the files; written last
+                                      state.json                  trainer state, digests of the files; written last
 
-`stages/training/saving.py` writes one beside its place and renames it into it, so that it is there whole or not at all.
-When read, every file's digest is checked; one that does not fit is passed over for the one before it, and that is said.
+`checkpoint_writer.py` writes a checkpoint to a temporary folder and renames it, so that it exists completely or not at
+all. The digest of every file is checked before a checkpoint is used; a damaged one is skipped with a note, and the one
+before it is used instead.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stages.base import StageError
-from stages.parallel.collectives import Collectives
-from stages.training.materialise import stretch
+from stages.training.initial_weights import read_range
 from stages.training.zero import ShardedModel
 
 FORMAT = 1
@@ -36,21 +36,21 @@ STATE_LIMIT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint found whole: where it is, and the progress that was saved with it."""
+    """A complete checkpoint."""
 
     path: Path
     step: int  # optimizer steps done
-    progress: Mapping[str, Any]  # JSON values
+    progress: Mapping[str, Any]  # the fields of the trainer state, JSON values
     files: tuple[str, ...]
 
 
-def place(scratch: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is."""
+def checkpoint_path(scratch: Path, step: int) -> Path:
+    """The folder of the checkpoint of `step`."""
     return scratch / FOLDER / f"step-{step:08d}"
 
 
-def whole_ones(folder: Path) -> list[Path]:
-    """The checkpoints in their places, oldest first."""
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("step-*"))
 
 
@@ -71,16 +71,21 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def inspect(path: Path, digest: str | None = None) -> Saved:
-    """The checkpoint at `path`, its digests checked. Raises StageError if it is damaged or of another recipe."""
+def verify(path: Path, digest: str | None = None) -> Saved:
+    """The checkpoint at `path`, after checking the digests of its files.
+
+    Raises StageError if it is damaged, or if `digest` is given and the checkpoint belongs to another recipe, model or
+    data set.
+    """
     try:
         if (path / STATE).stat().st_size > STATE_LIMIT_BYTES:
             raise ValueError(f"larger than {STATE_LIMIT_BYTES} bytes")
         state = json.loads((path / STATE).read_text())
         found, step, recipe = state["format"], state["step"], state["recipe"]
         files, progress = state["files"], state["progress"]
-        if not isinstance(files, dict) or not isinstance(progress, dict) or place(path.parent.parent, step) != path:
-            raise ValueError("its fields are not what a checkpoint has")
+        right_folder = checkpoint_path(path.parent.parent, step) == path
+        if not isinstance(files, dict) or not isinstance(progress, dict) or not right_folder:
+            raise ValueError("its fields are not those of a checkpoint")
         expected = {file: (facts["bytes"], facts["sha256"]) for file, facts in files.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"checkpoint {path}: {STATE} cannot be read ({error})") from error
@@ -103,41 +108,45 @@ def inspect(path: Path, digest: str | None = None) -> Saved:
 
 
 def latest(scratch: Path, digest: str, note: Callable[[str], None]) -> Saved | None:
-    """The newest whole checkpoint of this recipe; says by `note` which ones it passed over, and why."""
-    for path in reversed(whole_ones(scratch / FOLDER)):
+    """The newest valid checkpoint of this recipe. `note` reports each one that is skipped, and why."""
+    for path in reversed(complete_checkpoints(scratch / FOLDER)):
         try:
-            return inspect(path, digest)
+            return verify(path, digest)
         except StageError as error:
-            note(f"passed over: {error}")
+            note(f"skipped: {error}")
     return None
 
 
 def restore(scratch: Path, model: ShardedModel, digest: str, note: Callable[[str], None]) -> Saved | None:
-    """Bring the model to the newest whole checkpoint; None if there is none. Every rank must call it.
+    """Restore the model from the newest valid checkpoint; None if there is none. Every rank must call it.
 
-    Rank 0 checks the digests and chooses for all; each rank reads what it owns.
+    Rank 0 checks the digests and chooses for all ranks; each rank reads the ranges that it owns. Raises StageError if
+    reading fails.
     """
-    collectives: Collectives = model.collectives
+    collectives = model.collectives
     saved = latest(scratch, digest, note) if collectives.rank == 0 else None
-    step = collectives.from_first(saved.step if saved else -1)
+    step = collectives.broadcast_int(saved.step if saved else -1)
     if step < 0:
         return None
-    path = place(scratch, step)
+    path = checkpoint_path(scratch, step)
     for index in range(len(model.groups)):
         with _opened(path / file_name(index)) as reader:
-            model.restore(index, partial(stretch, reader))
-    return saved or Saved(path, step, _progress(path), ())
+            model.restore(index, partial(read_range, reader))
+    return saved or Saved(path, step, _read_progress(path), ())
 
 
 def weights(path: Path) -> dict[str, Tensor]:
-    """The master weights of the checkpoint at `path`: parameter name -> float32 tensor. Digests are checked."""
+    """The master weights of the checkpoint at `path`: parameter name -> float32 tensor in the parameter's shape.
+
+    Raises StageError if the checkpoint is damaged.
+    """
     tensors: dict[str, Tensor] = {}
-    for file in inspect(path).files:
+    for file in verify(path).files:
         tensors |= _read(path / file, prefix="master/")
     return {name.removeprefix("master/"): tensor for name, tensor in tensors.items()}
 
 
-def _progress(path: Path) -> Mapping[str, Any]:
+def _read_progress(path: Path) -> Mapping[str, Any]:
     progress: Mapping[str, Any] = json.loads((path / STATE).read_text())["progress"]
     return progress
 
@@ -153,4 +162,6 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as reader:
             yield reader
     except (OSError, SafetensorError) as error:
-        raise StageError(f"{path} cannot be read ({error}): remove its folder to go on from the one before") from error
+        raise StageError(
+            f"{path} cannot be read ({error}): remove its folder to resume from the checkpoint before it"
+        ) from error

@@ -1,4 +1,4 @@
-"""torch.compile for the blocks of a model: one graph a block, every shape on its own."""
+"""torch.compile for the blocks of a model: one graph for each block and shape."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stages.base import StageError
 def compile_blocks(blocks: Sequence[nn.Module]) -> None:
     """Compile each block's forward pass, inside the hooks that gather and free its parameters.
 
-    Shapes are never generalised: which graph runs then depends on the batch alone, not on what ran before it, and
-    training stays bitwise the same after a restart. Raises StageError where there is no compiler to do it with.
+    Shapes are never made dynamic: the graph that runs then depends on the batch alone, not on what ran before, and
+    training stays bitwise the same after a restart. Raises StageError on a CPU without a C++ compiler.
     """
     if not torch.cuda.is_available():
         _require_compiler()
@@ -30,6 +30,6 @@ def _require_compiler() -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise StageError(
-            "compiled: true needs a C++ compiler on every rank's machine, and none was found: install g++ (or name "
-            "one in CXX), or leave compiled out"
+            "compiled: true needs a C++ compiler on the machine of every rank, and none was found: install g++ (or "
+            "set CXX to a compiler), or leave compiled out"
         ) from error

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step, and how much of a machine's peak they use."""
+"""Floating-point operations of a training step, and the share of the device's peak that they use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def flops_per_target(config: DecoderConfig, sequence_length: int, *, recompute: bool = False) -> float:
-    """Operations of training per predicted token: three times those of the forward pass, with `recompute` four times
-    in the blocks.
+    """Operations of the forward and backward pass per predicted token.
 
-    For a GPT-like decoder this is equation 3 of Narayanan et al. (arXiv 2104.04473), which BLOOM's logs use; it holds
-    for every shape and for the experts that a token passes through. Attention counts the whole square of the
-    sequence, as there and in PaLM's count (arXiv 2204.02311, appendix B), although half of it is masked.
+    That is three times the operations of the forward pass, or, with `recompute`, four times those of the blocks. For a
+    GPT-like decoder this is equation 3 of Narayanan et al. (arXiv 2104.04473), which BLOOM's logs use; here it covers
+    every shape, and counts only the experts that a token is routed to. Attention counts the whole square of the
+    sequence, as in that paper and in PaLM (arXiv 2204.02311, appendix B), although half of it is masked.
     """
     head = 2 * config.vocab_size * config.hidden_size
     attention = 4 * config.layers * config.heads * config.head_size * sequence_length
@@ -27,23 +27,26 @@ def flops_per_target(config: DecoderConfig, sequence_length: int, *, recompute: 
 
 
 def parameter_flops(parameters: int, tokens: int) -> float:
-    """6 N D (Kaplan et al., arXiv 2001.08361): operations to train `parameters` active parameters on `tokens`."""
+    """Operations to train on `tokens` tokens with `parameters` active ones: 6 N D (Kaplan et al., arXiv 2001.08361)."""
     return 6.0 * parameters * tokens
 
 
 def utilisation(flops: float, seconds: float, peak_flops_per_s: float) -> float:
-    """The share (0 to 1) of the peak that was used (PaLM, arXiv 2204.02311, appendix B)."""
+    """Model FLOPs utilisation, from 0 to 1 (PaLM, arXiv 2204.02311, appendix B)."""
     return flops / seconds / peak_flops_per_s
 
 
 def measured_peak(dtype: torch.dtype, device: torch.device, size: int = 768) -> float:
-    """Operations a second of square matrix products on this device with the threads in use: the best of a few."""
+    """The best rate of a few square matrix products, in operations per second, on this device and its current threads.
+
+    `size`: rows and columns of the matrices.
+    """
     import torch
 
     factors = torch.ones(2, size, size, dtype=dtype, device=device)
     best = 0.0
     for _ in range(6):
         began = time.perf_counter()
-        float((factors[0] @ factors[1])[0, 0])  # a value of it: on a GPU, wait for the end
+        float((factors[0] @ factors[1])[0, 0])  # reading a value waits for the end of the product on a GPU
         best = max(best, 2 * size**3 / (time.perf_counter() - began))
     return best

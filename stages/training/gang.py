@@ -1,32 +1,37 @@
-"""A stage that trains, on its gang: what every such stage does alike between having a task and having weights."""
+"""Runs training on the gang of a stage: what every stage that trains does between its task and its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from stages.base import Context, Demand
-from stages.training.recipe import Execution, Recipe, Training, part
-from stages.training.task import TrainingResult, TrainingSpec
+from stages.training.recipe import Execution, Recipe, Training, fields_of
+from stages.training.task import Task, TrainingResult, TrainingSpec
 
 
 def train_on_gang(
-    ctx: Context, training: Training, demand: Demand, task: str, arguments: Mapping[str, Any], identity: str
+    ctx: Context, training: Training, demand: Demand, build: Callable[[Recipe], Task], identity: str
 ) -> TrainingResult:
-    """Train what `task` ("module:function", called with `arguments`) builds, on the ranks of `demand`; what rank 0
-    returns. `identity`: see `TrainingSpec`.
+    """Train the task that `build` returns on the ranks of `demand`; returns rank 0's result.
 
-    Raises StageError when training cannot go on, Stopped when it was asked to stop.
+    `build` and `identity`: see `TrainingSpec`. Raises StageError if training cannot continue, Stopped if the run was
+    asked to stop.
     """
     from stages.training.loop import train
 
     spec = TrainingSpec(
-        task=task,
-        arguments=arguments,
+        build=build,
         identity=identity,
-        recipe=Recipe(**part(Recipe, training)),
-        execution=Execution(**part(Execution, training)),
+        recipe=Recipe.model_validate(fields_of(Recipe, training)),
+        execution=Execution.model_validate(fields_of(Execution, training)),
         scratch=str(ctx.scratch),
     )
-    asked = {"ranks": demand.ranks, "rank": demand.rank, "fallback_sizes": demand.fallback_sizes}
-    return ctx.gang(train, spec, **asked, max_restarts=training.max_restarts)[0]
+    results = ctx.gang(
+        train,
+        spec,
+        ranks=demand.ranks,
+        rank=demand.rank,
+        fallback_sizes=demand.fallback_sizes,
+        max_restarts=training.max_restarts,
+    )
+    return results[0]

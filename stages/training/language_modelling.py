@@ -1,4 +1,4 @@
-"""Language modelling on a token dataset: the loss of predicting each next token, by source and by language."""
+"""Language modelling on a token dataset: the loss of predicting each next token, also by source and by language."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from stages.base import StageError
 from stages.model.decoder import Decoder
 from stages.model.feed_forward import Routing
 from stages.model.head_loss import cross_entropy, token_losses
+from stages.training.batch_losses import sums_by_group
 from stages.training.flops import flops_per_target
 from stages.training.recipe import Recipe
-from stages.training.sums import by_group
 from stages.training.task import InitialValues, Loss, Task
 
-GROUPED_BY = ("source", "language")  # what validation losses are told apart by
-GROUPS_LIMIT = 50  # of each kind, the largest ones; the others are taken together
+GROUPED_BY = ("source", "language")  # kinds of groups that validation losses are reported for
+GROUPS_LIMIT = 50  # groups of each kind, the largest ones; the others form one group
 
 BatchLoss = Callable[[Any, Batch, bool], Loss]
 
 
-class Groups:
-    """Which sources and languages the targets of a split belong to, by the documents that they are in."""
+class TargetGroups:
+    """Maps the targets of a split to the source and language of their document.
+
+    `names`: of the groups, "source/NAME" and "language/NAME".
+    """
 
     def __init__(self, split: TokenSplit, sequence_length: int) -> None:
         self.starts, self.sequence_length = split.starts, sequence_length
@@ -50,7 +53,7 @@ class Groups:
         self.of_document = np.asarray(numbers, np.int64)  # [kinds, documents]
 
     def of_targets(self, samples: Sequence[int]) -> Tensor:
-        """The group numbers of all targets of `samples`, in the order of a batch: [kinds, targets] int64."""
+        """The group number of each target of `samples`, in the order of a batch: [kinds, targets] int64."""
         first = np.asarray(samples, np.int64)[:, None] * self.sequence_length + 1
         positions = (first + np.arange(self.sequence_length)).reshape(-1)
         return torch.from_numpy(self.of_document[:, self.starts.searchsorted(positions, side="right") - 1])
@@ -67,34 +70,35 @@ def language_modelling(
 ) -> Task:
     """The task of predicting every next token of the dataset's train split, validated on its validation split.
 
-    `loss(model, batch, separate_documents)` replaces `next_token_loss` where a model has more to its loss.
-    Raises StageError if the train split has no whole sample, or tokens that the model has no embedding for.
+    `loss(model, batch, separate_documents)` replaces `next_token_loss` for a model with additional losses.
+    Raises StageError if the train split has no complete sample, or if its vocabulary is larger than the model's.
     """
     if dataset.vocab_size > model.config.vocab_size:
         raise StageError(
             f"the tokens have a vocabulary of {dataset.vocab_size}, but the model's vocab_size is "
-            f"{model.config.vocab_size}: make it at least as large"
+            f"{model.config.vocab_size}: set vocab_size to at least the tokens' vocabulary"
         )
     splits = dataset.split("train"), dataset.split("validation")
     train, validation = (
         Windows(split.tokens, split.length, recipe.sequence_length, dataset.end_of_text) for split in splits
     )
-    groups = Groups(splits[1], recipe.sequence_length)
+    groups = TargetGroups(splits[1], recipe.sequence_length)
     if not train.count:
         raise StageError(
             f"the train split of {dataset.path} is shorter than one sample of sequence_length "
             f"{recipe.sequence_length}: use more text or a smaller sequence_length"
         )
-    of_batch = loss or next_token_loss
+    batch_loss: BatchLoss = loss or next_token_loss
 
     def train_loss(model: nn.Module, numbers: Sequence[int]) -> Loss:
-        return of_batch(model, train.shuffled_batch(numbers, recipe.seed), separate_documents)
+        return batch_loss(model, train.shuffled_batch(numbers, recipe.seed), separate_documents)
 
     def validation_loss(model: nn.Module, samples: Sequence[int]) -> Loss:
-        found = of_batch(model, validation.batch(samples), separate_documents)
+        found = batch_loss(model, validation.batch(samples), separate_documents)
         if found.by_target is None:
             return found
-        return replace(found, groups=by_group(found.by_target.cpu(), groups.of_targets(samples), len(groups.names)))
+        sums = sums_by_group(found.by_target.cpu(), groups.of_targets(samples), len(groups.names))
+        return replace(found, groups=sums)
 
     return Task(
         model,
@@ -114,9 +118,10 @@ def language_modelling(
 def next_token_loss(
     model: Decoder, batch: Batch, separate_documents: bool, routings: list[Routing] | None = None
 ) -> Loss:
-    """The summed cross-entropy (nats, float32) of a batch's targets; without gradients also that of each target.
+    """The summed cross-entropy (nats, float32) of a batch's targets; if gradients are disabled, also of each target.
 
-    `routings` as in `Decoder.hidden_states`.
+    `batch`: inputs, targets and document numbers, [samples, length] int64 each. With `separate_documents`, attention
+    does not cross the boundaries of packed documents. `routings`: as in `Decoder.hidden_states`.
     """
     inputs, targets, documents = (part.to(model.word_embeddings.weight.device) for part in batch)
     hidden = model.hidden_states(inputs, documents=documents if separate_documents else None, routings=routings)

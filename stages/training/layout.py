@@ -1,8 +1,9 @@
-"""How parameters lie in flat buffers: one group a block, padded so that every rank owns an equal shard.
+"""The layout of parameters in flat buffers: one group per block, padded so that every rank owns an equal shard.
 
-Every parameter starts at a multiple of `ALIGNMENT` elements and so does every shard. So an elementwise kernel meets
-each element at the same place of a vector register however the group is cut, and rounds it in the same way: one of
-the reasons why training does not depend on the number of ranks. Pure Python: the memory planner uses it as well.
+Every parameter and every shard starts at a multiple of `ALIGNMENT` elements. An elementwise kernel therefore processes
+each element in the same lane of a vector register, and rounds it in the same way, wherever the group is cut: one of the
+reasons why training does not depend on the number of ranks. This module is free of torch, because the memory planner
+uses it as well.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-ALIGNMENT = 64
+ALIGNMENT = 64  # elements
 
 
 def _aligned(count: int, multiple: int = ALIGNMENT) -> int:
@@ -19,13 +20,14 @@ def _aligned(count: int, multiple: int = ALIGNMENT) -> int:
 
 
 def is_decayed(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a parameter is a matrix (or a stack of them, one an expert) and not a norm's or a bias."""
+    """Whether weight decay applies to a parameter: to matrices (or stacks of one matrix per expert), not to norms and
+    biases."""
     return len(shape) > 1 and not name.endswith("bias")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one parameter lies in its group."""
+    """The position of one parameter in its group."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,50 +43,49 @@ class Slot:
 
     @property
     def decayed(self) -> bool:
-        """Whether weight decay applies: to matrices and embeddings, not to norms and biases."""
         return is_decayed(self.name, self.shape)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are reduced, gathered and freed together: a block, or what lies outside all blocks.
+    """Parameters that are reduced, gathered and freed together: those of a block, or some outside all blocks.
 
-    `places`: where in a pass they are used; 0 is before the blocks, then each block has its number from 1, and what
-    follows the blocks is one more.
+    `positions`: where a pass through the model uses them. 0 is before the blocks, block number i (from 0) is i + 1, and
+    what follows the blocks is the last position.
     """
 
     name: str
     slots: tuple[Slot, ...]
-    places: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
 
     @property
     def numel(self) -> int:
-        """Elements of the parameters alone."""
+        """Elements of the parameters, without padding."""
         return sum(slot.numel for slot in self.slots)
 
     @property
     def size(self) -> int:
-        """Elements from the first parameter to the aligned end of the last."""
+        """Elements from the start of the first parameter to the aligned end of the last."""
         return _aligned(self.slots[-1].end)
 
     def shard(self, ranks: int) -> int:
-        """Elements that each of `ranks` ranks owns."""
+        """Elements that each of `ranks` ranks owns, padding included."""
         return _aligned(self.size, ALIGNMENT * ranks) // ranks
 
     def padded(self, ranks: int) -> int:
-        """Elements of the whole group when `ranks` ranks own equal shards of it."""
+        """Elements of the whole group, padded to equal shards for `ranks` ranks."""
         return self.shard(ranks) * ranks
 
 
-def group(name: str, shapes: Mapping[str, tuple[int, ...]], places: tuple[int, ...] = ()) -> Group:
-    """Lay parameters out one after the other, in the order given."""
+def group(name: str, shapes: Mapping[str, tuple[int, ...]], positions: tuple[int, ...] = ()) -> Group:
+    """A group of the parameters in `shapes` (name to shape), in that order."""
     slots = []
     offset = 0
     for parameter, shape in shapes.items():
         slot = Slot(parameter, tuple(shape), offset)
         slots.append(slot)
         offset = _aligned(slot.end)
-    return Group(name, tuple(slots), places)
+    return Group(name, tuple(slots), positions)
 
 
 def arrange(
@@ -93,12 +94,12 @@ def arrange(
     stem: Collection[str] = (),
     head: Collection[str] = (),
 ) -> list[Group]:
-    """The groups of a model, in the order in which a pass first comes to them: what is used before the blocks (and
-    after them as well, as a tied embedding is), each block, what is used after them only.
+    """The groups of a model, in the order in which a forward pass first uses them: parameters used before the blocks
+    only, those used before and after them (a tied embedding), each block, those used after the blocks only.
 
-    `shapes` has every parameter; `blocks`, `stem` and `head` name those of each block, before and after them. One that
-    is outside the blocks and in neither `stem` nor `head` may be used on both sides. In each group matrices come before
-    norms and biases, so that weight decay applies to one stretch.
+    `shapes` has every parameter. `blocks`, `stem` and `head` name those of each block, before the blocks and after
+    them. A parameter in none of these is taken to be used before and after the blocks. Within a group matrices precede
+    norms and biases, so that weight decay applies to one contiguous range.
     """
     last = len(blocks) + 1
     inside = {name for block in blocks for name in block}
@@ -110,13 +111,14 @@ def arrange(
     members += [(f"block-{index:03d}", block, (index + 1,)) for index, block in enumerate(blocks)]
     members += [("head", after, (last,))]
     return [
-        group(title, {name: shapes[name] for name in sorted(names, key=lambda name: len(shapes[name]) < 2)}, places)
-        for title, names, places in members
+        group(title, {name: shapes[name] for name in sorted(names, key=lambda name: len(shapes[name]) < 2)}, positions)
+        for title, names, positions in members
         if names
     ]
 
 
 def bucket_columns(shard: int, rows: int, bucket_bytes: int) -> list[slice]:
-    """Cuts a shard's elements so that `rows` stretches of a cut, float32, are at most `bucket_bytes`; none is empty."""
+    """Cut a shard of `shard` elements into ranges, such that `rows` float32 rows of a range take at most `bucket_bytes`
+    (or are `ALIGNMENT` elements wide). No range is empty."""
     width = max(ALIGNMENT, bucket_bytes // (4 * rows) // ALIGNMENT * ALIGNMENT)
     return [slice(start, min(start + width, shard)) for start in range(0, shard, width)]

@@ -1,10 +1,11 @@
-"""The training loop: the same for every stage that trains. `train` is what each rank of a gang runs.
+"""The training loop, which is the same for every stage that trains. Each rank of a gang runs `train`.
 
-    spec = TrainingSpec(task="stages.training.pretrain:build", arguments={...}, identity=..., recipe=..., ...)
+    spec = TrainingSpec(build=partial(build, ...), identity=..., recipe=..., execution=..., scratch=...)
     results = ctx.gang(train, spec, ranks=..., rank=..., max_restarts=...)
 
-It goes on from the last checkpoint in the scratch, saves one when time says so, when the run is asked to stop and at
-the end, and ends bitwise the same however often it was interrupted and however many ranks did the work.
+The loop resumes from the last checkpoint in the scratch folder. It saves one at intervals, when the run is asked to
+stop, and at the end. The result is bitwise the same however often training was interrupted and however many ranks it
+ran on.
 """
 
 from __future__ import annotations
@@ -21,117 +22,129 @@ from typing import NamedTuple
 import torch
 
 from stages.base import Rank, StageError, Stopped
-from stages.parallel.collectives import Collectives, joined
-from stages.training import checkpoints, meters
+from stages.parallel.collectives import Collectives
+from stages.parallel.process_group import process_group
+from stages.training import checkpoints, memory_usage
+from stages.training.batch_losses import BatchLosses
+from stages.training.checkpoint_writer import CheckpointWriter
 from stages.training.compilation import compile_blocks
-from stages.training.meter import Meter
-from stages.training.progress import Progress
-from stages.training.saving import Saver
+from stages.training.early_stopping import reason_to_stop
 from stages.training.schedule import learning_rate
-from stages.training.stopping import reached
-from stages.training.sums import Sums
 from stages.training.task import Task, TrainingResult, TrainingSpec
+from stages.training.throughput import ThroughputMeter
+from stages.training.trainer_state import TrainerState
 from stages.training.validation import validate
 from stages.training.zero import ShardedModel
 
 
 class Signals(NamedTuple):
-    """What ranks agree on once a step, beside the losses."""
+    """What ranks agree on once a step: each is true if it is true on any rank."""
 
     stopping: bool  # the run was asked to stop
-    due: bool  # a checkpoint is to be saved
-    late: bool  # the time for training is over
-    unsaved: bool  # the last checkpoint could not be written
+    checkpoint_due: bool
+    time_over: bool  # `stop_after_s` has passed
+    checkpoint_failed: bool  # the last checkpoint could not be written
 
 
 def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
-    """Train to the recipe's end; see the module's first lines.
+    """Train to the end of the recipe; see the module's docstring.
 
-    Raises Stopped after saving when the run was asked to stop, StageError when training cannot go on.
+    Raises Stopped, after saving, if the run was asked to stop; StageError if training cannot continue; CollectiveError
+    if another rank was lost.
     """
-    with _threads(spec.recipe.threads_per_rank), joined(rank, spec.execution.collective_timeout_s) as collectives:
-        _check_order(spec.recipe.free_order_ranks, collectives.ranks)
-        task = spec.build()
+    with (
+        _threads(spec.recipe.threads_per_rank),
+        process_group(rank, spec.execution.collective_timeout_s) as collectives,
+    ):
+        _check_ranks(spec.recipe.free_order_ranks, collectives.ranks)
+        task = spec.build(spec.recipe)
         if spec.recipe.compiled:
             compile_blocks(task.blocks)
         model = ShardedModel(task, spec.recipe, spec.execution, collectives, Path(spec.scratch) / "offload")
-        with Saver(Path(spec.scratch), _digest(spec, model), spec.execution, collectives) as saver:
-            return _Run(rank, spec, task, model, collectives, saver).finish()
+        with CheckpointWriter(Path(spec.scratch), _digest(spec, model), spec.execution, collectives) as writer:
+            return _Trainer(rank, spec, task, model, collectives, writer).run()
 
 
-class _Run:
+class _Trainer:
     def __init__(
-        self, rank: Rank, spec: TrainingSpec, task: Task, model: ShardedModel, collectives: Collectives, saver: Saver
+        self,
+        rank: Rank,
+        spec: TrainingSpec,
+        task: Task,
+        model: ShardedModel,
+        collectives: Collectives,
+        writer: CheckpointWriter,
     ) -> None:
-        self.rank, self.task, self.model, self.collectives, self.saver = rank, task, model, collectives, saver
+        self.rank, self.task, self.model, self.collectives, self.writer = rank, task, model, collectives, writer
         self.recipe, self.execution = spec.recipe, spec.execution
         self.scratch = Path(spec.scratch)
-        self.progress = Progress()
-        self.meter = Meter(task, spec.recipe, spec.execution, collectives)
+        self.state = TrainerState()
+        self.meter = ThroughputMeter(task, spec.recipe, spec.execution, collectives)
         self.started = time.monotonic()
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank.index == 0
 
-    def finish(self) -> TrainingResult:
-        saved = checkpoints.restore(self.scratch, self.model, self.saver.digest, self.rank.reporter.note)
+    def run(self) -> TrainingResult:
+        saved = checkpoints.restore(self.scratch, self.model, self.writer.digest, self.rank.reporter.note)
         if saved:
-            self.progress = Progress(**saved.progress)
-            self._note(f"goes on from the checkpoint of step {self.progress.step}")
+            self.state = TrainerState(**saved.progress)
+            self._note(f"resumes from the checkpoint of step {self.state.step}")
         else:
             self.model.initialise(self.task.initial)
             self._validate()
-        # All is loaded by now: what the process has beside its state is not training's.
-        self.bare_bytes = meters.process().get("process_resident", 0) - sum(meters.held(self.model).values())
-        progress, recipe = self.progress, self.recipe
-        self.saver.start(progress.step if saved else None)
-        self.seconds_before = progress.seconds
-        self.started, self.first_tokens = time.monotonic(), progress.tokens
-        while progress.step < recipe.steps and not progress.ended:
+        # Everything is loaded by now: what the process holds apart from the training state is not due to training.
+        resident = memory_usage.process().get("process_resident", 0)
+        self.bare_bytes = resident - sum(memory_usage.held(self.model).values())
+        state, recipe = self.state, self.recipe
+        self.writer.start(state.step if saved else None)
+        self.seconds_before = state.seconds
+        self.started, self.first_tokens = time.monotonic(), state.tokens
+        while state.step < recipe.steps and not state.ended:
             signals = self._step()
-            last = progress.step == recipe.steps
-            if signals.late and not last:
-                progress.ended = f"{recipe.stop_after_s:g} s (stop_after_s): not reproducible"
-            if progress.step % recipe.validation_every == 0 or last or self._reached():
+            last = state.step == recipe.steps
+            if signals.time_over and not last:
+                state.ended = f"{recipe.stop_after_s:g} s (stop_after_s): not reproducible"
+            if state.step % recipe.validation_every == 0 or last or self._ends_early():
                 self._validate()
-            ended = last or self._reached()
-            if ended or signals.due or signals.stopping:
-                self.saver.save(progress.step, self.model, asdict(progress))
-            if signals.unsaved or ended or signals.stopping:
-                self.saver.finish()
+            ended = last or self._ends_early()
+            if ended or signals.checkpoint_due or signals.stopping:
+                self.writer.save(state.step, self.model, asdict(state))
+            if signals.checkpoint_failed or ended or signals.stopping:
+                self.writer.finish()
             if signals.stopping and not ended:
-                raise Stopped(f"stopped after step {progress.step} of {recipe.steps}; the checkpoint is saved")
+                raise Stopped(f"stopped after step {state.step} of {recipe.steps}; the checkpoint is saved")
         return self._result()
 
     # -- one step
 
     def _step(self) -> Signals:
-        """One optimizer step; what is returned is the same on every rank."""
-        recipe, progress = self.recipe, self.progress
+        """One optimizer step. The result is the same on every rank."""
+        recipe, state = self.recipe, self.state
         self.meter.start()
-        samples = recipe.batch_size(progress.samples)
-        self.model.leaves = leaves = samples // recipe.micro_batch_size
-        sums = Sums(leaves, self.task, self.collectives)
+        samples = recipe.batch_size(state.samples)
+        self.model.micro_batches = count = samples // recipe.micro_batch_size
+        losses = BatchLosses(count, self.task, self.collectives)
         for turn in self.model.turns():
             with self.model.micro_batch(turn):
-                start = progress.samples + min(turn, leaves - 1) * recipe.micro_batch_size
+                start = state.samples + min(turn, count - 1) * recipe.micro_batch_size
                 loss = self.task.loss(self.task.model, range(start, start + recipe.micro_batch_size))
                 loss.total.backward()
-            sums.put(turn, loss)
+            losses.put(turn, loss)
         norm_of_sum = self.model.reduce()
-        signals = Signals(*sums.combine(*self._signals()))
-        means = sums.means()
+        signals = Signals(*losses.combine(*self._signals()))
+        means = losses.means()
         norm = norm_of_sum / means.targets
-        rate = learning_rate(recipe, progress.step, progress.samples)
-        fault = progress.take(recipe, samples, means, norm)
+        rate = learning_rate(recipe, state.step, state.samples)
+        fault = state.take_batch(recipe, samples, means, norm)
         if fault:
-            self.model.discard()
+            self.model.discard_gradient()
             self._skip(fault)
         else:
             clipping = min(1.0, recipe.gradient_clipping / (norm + 1e-6)) if recipe.gradient_clipping else 1.0
-            self.model.update(rate, clipping / means.targets, progress.updates)
-        progress.seconds = self.seconds_before + time.monotonic() - self.started
+            self.model.update(rate, clipping / means.targets, state.updates)
+        state.seconds = self.seconds_before + time.monotonic() - self.started
         costs = self.meter.stop(means.targets)
         self._report(
             {"loss": means.loss, "learning_rate": rate, "gradient_norm": norm, "batch_size": samples}
@@ -146,84 +159,85 @@ class _Run:
         limit = self.recipe.stop_after_s
         return Signals(
             stopping=self.rank.reporter.stopping(),
-            due=self.first and self.saver.due(self.progress.step + 1),
-            late=self.first and limit is not None and seconds >= limit,
-            unsaved=self.saver.failed,
+            checkpoint_due=self.is_first and self.writer.due(self.state.step + 1),
+            time_over=self.is_first and limit is not None and seconds >= limit,
+            checkpoint_failed=self.writer.failed,
         )
 
     def _skip(self, fault: str) -> None:
-        progress = self.progress
-        self._note(f"step {progress.step}: {fault}: this batch was skipped")
-        if progress.skipped_in_a_row >= self.recipe.skipped_batches_limit:
+        state = self.state
+        self._note(f"step {state.step}: {fault}: this batch was skipped")
+        if state.skipped_in_a_row >= self.recipe.skipped_batches_limit:
             raise StageError(
-                f"{progress.skipped_in_a_row} batches in a row were skipped, the last at step {progress.step} "
-                f"({fault}): training has diverged. Lower learning_rate, lengthen warmup_steps or use float32; if "
-                "these were no real spikes, raise loss_spike_factor or gradient_spike_factor"
+                f"{state.skipped_in_a_row} batches in a row were skipped, the last at step {state.step} ({fault}): "
+                "training has diverged. Lower learning_rate, raise warmup_steps or use float32; if these batches were "
+                "sound, raise loss_spike_factor or gradient_spike_factor"
             )
 
-    def _reached(self) -> bool:
-        """Whether training ends here before its last step; says so once."""
-        progress, recipe = self.progress, self.recipe
-        if progress.step == recipe.steps:
+    def _ends_early(self) -> bool:
+        """Whether training ends here, before the recipe's last step. Records the reason."""
+        state, recipe = self.state, self.recipe
+        if state.step == recipe.steps:
             return False
-        losses = [loss for _, loss in progress.validation_curve]
-        progress.ended = progress.ended or reached(recipe, progress.tokens, losses) or ""
-        return bool(progress.ended)
+        losses = [loss for _, loss in state.validation_curve]
+        state.ended = state.ended or reason_to_stop(recipe, state.tokens, losses) or ""
+        return bool(state.ended)
 
     def _validate(self) -> None:
         means = validate(self.task, self.model, self.recipe, self.collectives)
-        self.progress.validated(means)
-        if self.first:
+        self.state.record_validation(means)
+        if self.is_first:
             named = {f"validation_{name}": value for name, value in means.metrics.items()}
             named |= {f"validation_loss/{name}": value for name, value in means.groups.items()}
-            named |= meters.metrics(self.model)
-            self.rank.reporter.metrics({"validation_loss": means.loss, **named}, step=self.progress.step)
+            named |= memory_usage.metrics(self.model)
+            self.rank.reporter.metrics({"validation_loss": means.loss, **named}, step=self.state.step)
 
-    # -- what is told
+    # -- reporting
 
     def _report(self, values: dict[str, float]) -> None:
-        if not self.first:
+        if not self.is_first:
             return
-        progress = self.progress
-        self.rank.reporter.metrics(values, step=progress.step)
-        rate = (progress.tokens - self.first_tokens) / max(progress.seconds - self.seconds_before, 1e-9)
+        state = self.state
+        self.rank.reporter.metrics(values, step=state.step)
+        rate = (state.tokens - self.first_tokens) / max(state.seconds - self.seconds_before, 1e-9)
         self.rank.reporter.progress(
-            progress.step, self.recipe.steps, "step", loss=progress.loss, tokens_per_second=round(rate)
+            state.step, self.recipe.steps, "step", loss=state.loss, tokens_per_second=round(rate)
         )
 
     def _note(self, message: str) -> None:
-        if self.first:
+        if self.is_first:
             self.rank.reporter.note(message)
 
     def _result(self) -> TrainingResult:
-        progress, sent = self.progress, self.collectives.sent_bytes
-        if progress.ended:
-            self._note(f"ended after step {progress.step} of {self.recipe.steps}: {progress.ended}")
-        if self.first and sent:
+        state, sent = self.state, self.collectives.sent_bytes
+        if state.ended:
+            self._note(f"ended after step {state.step} of {self.recipe.steps}: {state.ended}")
+        if self.is_first and sent:
             self.rank.reporter.metrics({f"sent_bytes_{purpose}": float(count) for purpose, count in sent.items()})
-        result = progress.result(str(checkpoints.place(self.scratch, progress.step)), sent)
-        memory = meters.parts(self.model) | {"bare": self.bare_bytes}
+        result = state.result(str(checkpoints.checkpoint_path(self.scratch, state.step)), sent)
+        memory = memory_usage.parts(self.model) | {"bare": self.bare_bytes}
         return replace(result, memory=memory, ranks=self.collectives.ranks)
 
 
 def _digest(spec: TrainingSpec, model: ShardedModel) -> str:
-    """What a checkpoint must agree on: the recipe, the data and model by the spec's identity, every shape."""
+    """What a checkpoint must agree on: the recipe, the identity of data and model, and every shape."""
     shapes = {slot.name: slot.shape for buffers in model.groups for slot in buffers.layout.slots}
     described = json.dumps([spec.recipe.model_dump(mode="json"), spec.identity, shapes], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 
-def _check_order(free_order_ranks: int | None, ranks: int) -> None:
+def _check_ranks(free_order_ranks: int | None, ranks: int) -> None:
     if free_order_ranks not in (None, ranks):
         raise StageError(
-            f"free_order_ranks is {free_order_ranks}, but {ranks} rank{'s' if ranks > 1 else ''} would train, to other "
-            "bits: run on a cluster with room for all of them (not cluster=inline), or leave free_order_ranks out"
+            f"free_order_ranks is {free_order_ranks}, but {ranks} rank{'s' if ranks > 1 else ''} would train, which "
+            "gives other bits: run on a cluster with room for all ranks (not cluster=inline), or leave "
+            "free_order_ranks out"
         )
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads: the number can change how sums are rounded."""
+    """Compute with `count` threads, because their number can change how sums are rounded."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

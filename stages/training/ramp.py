@@ -1,4 +1,4 @@
-"""A batch size that grows: smaller batches at first, where they teach as much per step at less cost."""
+"""A batch size that grows during training: small batches learn as much per step at first, and cost less."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from stages.base import Config
 
 
 class BatchSizeRamp(Config):
-    """From `start` samples a step to the full size in equal increments, spread evenly over the first `samples`.
+    """From `start` samples per step to the full batch size in equal increments, spread evenly over `samples` samples.
 
-    As GPT-3 (arXiv 2005.14165) and BLOOM did: BLOOM 176B went from 192 to 2048 by 16 over 9,765,625 samples.
+    GPT-3 (arXiv 2005.14165) and BLOOM used one: BLOOM 176B went from 192 to 2048 by 16 over 9,765,625 samples.
     """
 
     version: ClassVar[str] = "2"  # warm-up and decay of the learning rate are over samples
 
-    start: PositiveInt  # samples in the first steps
-    increment: PositiveInt  # samples that a step grows by
-    samples: PositiveInt  # when so many were taken, steps have the full size
+    start: PositiveInt  # samples of the first steps
+    increment: PositiveInt  # samples by which a step grows
+    samples: PositiveInt  # steps have the full size once this many samples were taken
 
     def check(self, full: int, micro_batch_size: int) -> None:
-        """Raise ValueError if some step could not be made of whole micro-batches, or none has exactly the full size."""
+        """Raise ValueError unless every step consists of whole micro-batches and the ramp ends at exactly `full`."""
         if self.start >= full or (full - self.start) % self.increment:
             raise ValueError(
-                f"batch_size_ramp: from start {self.start}, steps of increment {self.increment} do not lead to "
+                f"batch_size_ramp: increments of {self.increment} from start {self.start} do not lead to "
                 f"global_batch_size {full}"
             )
         for name in ("start", "increment"):
@@ -37,11 +37,11 @@ class BatchSizeRamp(Config):
                 )
 
     def sizes(self, full: int) -> tuple[int, ...]:
-        """Every batch size on the way, the full one included."""
+        """Every batch size, ascending, `full` included."""
         return tuple(range(self.start, full + 1, self.increment))
 
     def size(self, taken: int, full: int) -> int:
-        """Samples of the step before which `taken` samples were taken."""
+        """Samples of the step that follows `taken` samples."""
         if taken >= self.samples:
             return full
         increments = (full - self.start) // self.increment

@@ -1,12 +1,12 @@
-"""Activations that are not kept: blocks computed again in the backward pass, and where their inputs wait until then.
+"""Activation checkpointing: blocks that the backward pass computes again, and where their inputs are kept until then.
 
-    full        of a block only its input is kept (Chen et al., arXiv 1604.06174)
+    full        only a block's input is kept (Chen et al., arXiv 1604.06174)
     selective   the results of its matrix products with weights are kept as well; attention, norms and elementwise
-                operations are computed again: most of the memory for little of the time (cf. Korthikanti et al.,
-                arXiv 2205.05198)
+                operations are computed again, which saves most of the memory for little of the time (cf. Korthikanti
+                et al., arXiv 2205.05198)
 
-All give the same bits. Inputs can be moved to (pinned) host memory, or to a file; on a CPU host memory is where they
-are already.
+All modes give the same bits. Inputs can be moved to (pinned) host memory or to a file; on a CPU they are in host memory
+already.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 
 def recompute(blocks: Sequence[nn.Module], execution: Execution, folder: Path) -> None:
-    """Have the blocks that `execution` names computed again. Hooks on them stay outside, and run once a pass."""
+    """Have the backward pass recompute the blocks that `execution` selects. Hooks on the blocks are outside of this:
+    they run once per pass. `folder`: for inputs that are offloaded to files."""
     if execution.recompute == "none":
         return
     contexts = _keep_products if execution.recompute == "selective" else noop_context_fn
-    waiting = {"none": None, "host": _InHostMemory, "file": functools.partial(_InFiles, folder)}
-    kept = waiting[execution.offload_activations]
+    caches = {"none": None, "host": _HostCache, "file": functools.partial(_FileCache, folder)}
+    cache = caches[execution.offload_activations]
     for block in blocks[:: execution.recompute_every]:
-        block.forward = _recomputed(block.forward, contexts, kept() if kept else None)
+        block.forward = _recomputed(block.forward, contexts, cache() if cache else None)
 
 
-def _recomputed(forward: Callable[..., Any], contexts: Callable[..., Any], waiting: Any) -> Callable[..., Any]:
+def _recomputed(forward: Callable[..., Any], contexts: Callable[..., Any], cache: Any) -> Callable[..., Any]:
     def recomputed(*arguments: Any, **named: Any) -> Any:
-        again = functools.partial(checkpoint, forward, *arguments, use_reentrant=False, preserve_rng_state=False,
-                                  context_fn=contexts, **named)  # fmt: skip
-        if waiting is None or not torch.is_grad_enabled():
-            return again()
-        with saved_tensors_hooks(waiting.put, waiting.get):  # sees the block's inputs only
-            return again()
+        run = functools.partial(checkpoint, forward, *arguments, use_reentrant=False, preserve_rng_state=False,
+                                context_fn=contexts, **named)  # fmt: skip
+        if cache is None or not torch.is_grad_enabled():
+            return run()
+        with saved_tensors_hooks(cache.put, cache.get):  # sees only the inputs of the block
+            return run()
 
     return recomputed
 
@@ -60,7 +61,9 @@ def _keep_products() -> Any:
     return create_selective_checkpoint_contexts(policy)
 
 
-class _InHostMemory:
+class _HostCache:
+    """Keeps inputs in pinned host memory."""
+
     def put(self, tensor: Tensor) -> tuple[Tensor, torch.device]:
         if tensor.device.type == "cpu" or not tensor.requires_grad:
             return tensor, tensor.device
@@ -73,31 +76,31 @@ class _InHostMemory:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _FileEntry:
     file: IO[bytes]
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
 
 
-class _InFiles:
-    """Inputs in files, which are used again from pass to pass."""
+class _FileCache:
+    """Keeps inputs in files, which are reused from pass to pass."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.free: list[IO[bytes]] = []
+        self._folder = folder
+        self._free: list[IO[bytes]] = []
 
-    def put(self, tensor: Tensor) -> Tensor | _Written:
-        if not tensor.requires_grad:  # what all blocks share: masks and positions
+    def put(self, tensor: Tensor) -> Tensor | _FileEntry:
+        if not tensor.requires_grad:  # masks and positions, which all blocks share
             return tensor
         content = memoryview(_bytes(tensor.detach().contiguous().cpu()))
-        file = self.free.pop() if self.free else unnamed_file(self.folder, len(content))
+        file = self._free.pop() if self._free else unnamed_file(self._folder, len(content))
         written = 0
         while written < len(content):
             written += os.pwrite(file.fileno(), content[written:], written)
-        return _Written(file, tensor.shape, tensor.dtype, tensor.device)
+        return _FileEntry(file, tensor.shape, tensor.dtype, tensor.device)
 
-    def get(self, held: Tensor | _Written) -> Tensor:
+    def get(self, held: Tensor | _FileEntry) -> Tensor:
         if isinstance(held, Tensor):
             return held
         tensor = torch.empty(held.shape, dtype=held.dtype)
@@ -106,9 +109,9 @@ class _InFiles:
         while read < len(content):
             count = os.preadv(held.file.fileno(), [content[read:]], read)
             if not count:
-                raise StageError(f"a file of offloaded activations in {self.folder} was cut short by another process")
+                raise StageError(f"another process truncated a file of offloaded activations in {self._folder}")
             read += count
-        self.free.append(held.file)
+        self._free.append(held.file)
         return tensor.to(held.device)
 
 

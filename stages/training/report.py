@@ -1,4 +1,4 @@
-"""What a finished training run tells: its facts, and its figures."""
+"""The facts and figures of a finished training run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.base import Context
 from stages.model.config import DecoderConfig
-from stages.training import memory
+from stages.training import memory_plan
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import TrainingResult
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def facts(result: TrainingResult) -> dict[str, Any]:
-    """What a checkpoint's maker leaves in it. JSON values; losses in nats per token."""
+    """The facts that are stored with the trained checkpoint: JSON values; losses in nats per token."""
     return {
         "steps": result.steps,
         "tokens_seen": result.tokens,
@@ -29,7 +29,7 @@ def facts(result: TrainingResult) -> dict[str, Any]:
 
 
 def figures(ctx: Context, result: TrainingResult, model: DecoderConfig, recipe: Recipe, execution: Execution) -> None:
-    """Hand the run's figures over."""
+    """Draw the figures of the run and pass them to `ctx`."""
     ctx.figure("loss", loss_figure(result))
     ctx.figure("memory", memory_figure(result, model, recipe, execution))
     groups = groups_figure(result)
@@ -38,7 +38,7 @@ def figures(ctx: Context, result: TrainingResult, model: DecoderConfig, recipe: 
 
 
 def loss_figure(result: TrainingResult) -> Figure:
-    """Training and validation loss over the steps."""
+    """Training and validation loss by step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -52,17 +52,19 @@ def loss_figure(result: TrainingResult) -> Figure:
 
 
 def memory_figure(result: TrainingResult, model: DecoderConfig, recipe: Recipe, execution: Execution) -> Figure:
-    """Bytes of a rank by part at each ZeRO stage, as planned; and beside the stage that ran, what rank 0 had."""
+    """Planned memory of a rank by part at each ZeRO stage, with rank 0's measured memory next to the stage that ran."""
     from matplotlib.figure import Figure
 
     kept = {"zero_stage": range(4), "offload_parameters": ("none",) * 3 + (execution.offload_parameters,)}
-    stages = [
-        memory.predict(model, recipe, execution.model_copy(update=dict(zip(kept, values, strict=True))), result.ranks)
+    plans = [
+        memory_plan.predict(
+            model, recipe, execution.model_copy(update=dict(zip(kept, values, strict=True))), result.ranks
+        )
         for values in zip(*kept.values(), strict=True)
     ]
     bars = [
-        (f"stage {stage}", {part: size for part, size in needed.parts.items() if part != "runtime"})
-        for stage, needed in enumerate(stages)
+        (f"stage {stage}", {part: size for part, size in plan.parts.items() if part != "runtime"})
+        for stage, plan in enumerate(plans)
     ]
     bars.insert(execution.zero_stage + 1, (f"stage {execution.zero_stage},\nmeasured", _measured(result)))
     largest = max(sum(parts.values()) for _, parts in bars)
@@ -79,8 +81,8 @@ def memory_figure(result: TrainingResult, model: DecoderConfig, recipe: Recipe, 
         below = [low + height for low, height in zip(below, heights, strict=True)]
     ranks = f"{result.ranks} rank{'s' if result.ranks > 1 else ''}"
     axes.set(
-        ylabel=f"{unit} of one of {ranks}",
-        title="Memory by part beyond the bare process: planned, and at its peak where it ran",
+        ylabel=f"{unit} per rank, with {ranks}",
+        title="Memory by part without the bare process: planned, and the measured peak",
     )
     axes.set_title(axes.get_title(), fontsize="medium")
     axes.margins(x=0.02)
@@ -89,15 +91,15 @@ def memory_figure(result: TrainingResult, model: DecoderConfig, recipe: Recipe, 
 
 
 def _measured(result: TrainingResult) -> dict[str, int]:
-    """What rank 0 had by part. Transient is what its process had at its peak beyond those and what it began with:
-    copies for a checkpoint are in it."""
+    """The memory of rank 0 by part, in bytes. "transient" is the peak of its process beyond the other parts and its
+    size before training; it includes copies for a checkpoint."""
     held = {part: result.memory.get(part, 0) for part in ("parameters", "gradients", "master", "optimizer")}
     grown = result.memory.get("process_peak", 0) - result.memory.get("bare", 0)
     return held | {"transient": max(0, grown - sum(held.values()))}
 
 
 def groups_figure(result: TrainingResult) -> Figure | None:
-    """The last validation loss of each source and language; None where there is but one of each."""
+    """The last validation loss of each source and language; None if there is only one of each."""
     if len(result.validation_groups) < 3:
         return None
     from matplotlib.figure import Figure

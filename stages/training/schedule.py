@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of how far training has come."""
+"""The learning rate, as a pure function of the step and the samples taken."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from stages.training.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, samples: int) -> float:
-    """The learning rate of optimizer step `step` (0-based), before which `samples` were taken.
+    """The learning rate of optimizer step `step` (from 0), which follows `samples` samples.
 
-    Linear warm-up that reaches the peak at step `warmup_steps`, then one of: constant; cosine (Loshchilov and
-    Hutter, arXiv 1608.03983) or linear down to `final_learning_rate_fraction` of the peak over `decay_steps`;
-    warmup_stable_decay (arXiv 2404.06395): the peak until `decay_steps` before the end, then linear. The last step
-    of the decay is the first at the final value.
+    A linear warm-up reaches the peak at step `warmup_steps`. Then, by schedule:
 
-    Where the batch size is ramped, warm-up and decay are over samples, as BLOOM's and Megatron's are: a step counts as
-    the part of a full one that its batch is, and `warmup_steps` and `decay_steps` are of the full size.
+    - constant: the peak;
+    - cosine (Loshchilov and Hutter, arXiv 1608.03983) or linear: down to `final_learning_rate_fraction` of the peak
+      over `decay_steps`;
+    - warmup_stable_decay (arXiv 2404.06395): the peak until `decay_steps` before the end, then linear.
+
+    The last step of the decay is the first one at the final value. With a batch size ramp, warm-up and decay are over
+    samples, as in BLOOM and Megatron: a step counts as the fraction of a full step that its batch is, and
+    `warmup_steps` and `decay_steps` are steps of the full size.
     """
     peak, ramp, full = recipe.learning_rate, recipe.batch_size_ramp, recipe.global_batch_size
     done_before: float = step

@@ -1,4 +1,4 @@
-"""The loss over the recipe's fixed validation samples, as if they were one batch."""
+"""The loss over the recipe's fixed validation samples, computed as if they were one batch."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import torch
 
 from stages.base import StageError
 from stages.parallel.collectives import Collectives
+from stages.training.batch_losses import BatchLosses, BatchMeans
 from stages.training.recipe import Recipe
-from stages.training.sums import Means, Sums
 from stages.training.task import Task
 from stages.training.zero import ShardedModel
 
 
-def validate(task: Task, model: ShardedModel, recipe: Recipe, collectives: Collectives) -> Means:
-    """A collective. The same to the bit for every number of ranks: micro-batches are cut from the samples alone.
-
-    Raises StageError if there is no validation sample.
-    """
+def validate(task: Task, model: ShardedModel, recipe: Recipe, collectives: Collectives) -> BatchMeans:
+    """The means over the validation samples, bitwise the same for every number of ranks: micro-batches depend on the
+    samples alone. Every rank must call it. Raises StageError if there is no validation sample."""
     used = min(recipe.validation_samples, task.validation_samples)
     if not used:
-        raise StageError("the validation split has no whole sample: lower sequence_length or enlarge the split")
+        raise StageError("the validation split has no complete sample: lower sequence_length or enlarge the split")
     size = min(recipe.micro_batch_size, used)
     chosen = [index * task.validation_samples // used for index in range(used)]
     batches = [chosen[start : start + size] for start in range(0, used, size)]
-    sums = Sums(len(batches), task, collectives)
+    losses = BatchLosses(len(batches), task, collectives)
     for turn in range(-(-len(batches) // collectives.ranks)):
         number = turn * collectives.ranks + collectives.rank
-        # At stage 3 ranks gather together, so one without a batch of its own repeats the last.
+        # At stage 3 ranks gather parameters together, so a rank without a batch repeats the last one.
         batch = batches[min(number, len(batches) - 1)]
         with model.forward_pass(), torch.no_grad():
-            sums.put(number, task.validation_loss(task.model, batch))
-    sums.combine()
-    return sums.means()
+            losses.put(number, task.validation_loss(task.model, batch))
+    losses.combine()
+    return losses.means()

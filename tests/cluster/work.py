@@ -142,28 +142,28 @@ def hang_in_collective(rank: Rank) -> None:
     """Rank 1 hangs during an exchange."""
     import torch
 
-    from stages.parallel.collectives import joined
+    from stages.parallel.process_group import process_group
 
-    with joined(rank, 5) as collectives:
-        collectives.exchange_later([torch.zeros(128)], [1, 1], slice(0, 64))()
+    with process_group(rank, 5) as collectives:
+        collectives.start_exchange([torch.zeros(128)], [1, 1], slice(0, 64))()
         if rank.index == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(DEADLINE_S)  # the signal may arrive at another thread first
-        collectives.exchange_later([torch.zeros(128)], [1, 1], slice(0, 64))()
+        collectives.start_exchange([torch.zeros(128)], [1, 1], slice(0, 64))()
 
 
 def rendezvous_at_a_bound_port(rank: Rank) -> float:
     """The sum of all ranks' numbers, computed after an attempt to bind the rendezvous port again has failed."""
     import torch
 
-    from stages.parallel.collectives import joined
+    from stages.parallel.process_group import process_group
 
     port = urlsplit(rank.rendezvous).port
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
     time.sleep(0.5 * (1 - rank.index))  # the other rank connects before this one listens
-    with joined(rank, 30) as collectives:
-        return float(collectives.agree(torch.tensor(float(rank.index + 1))))
+    with process_group(rank, 30) as collectives:
+        return float(collectives.all_reduce(torch.tensor(float(rank.index + 1))))
 
 
 # -- functions of items ---------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def goes_on(bloomline: CommandLine, content: str, *where: str) -> str:
     """The same work again, in process or `where`, ends well, from a checkpoint, with the same bits. What was said."""
     code, out = bloomline("run", *TRAINING, *(where or ["cluster=inline"]))
     assert code == 0, out
-    assert "goes on from the checkpoint of step" in out
+    assert "resumes from the checkpoint of step" in out
     record = pretrained(bloomline)
     assert record is not None
     assert record.content == content
@@ -98,7 +98,7 @@ def test_a_rank(training, undisturbed: tuple[Path, str]) -> None:
     ranks[1].kill()
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
-    assert "goes on from the checkpoint of step" in out
+    assert "resumes from the checkpoint of step" in out
     record = pretrained(bloomline)
     assert record is not None
     assert record.content == undisturbed[1]

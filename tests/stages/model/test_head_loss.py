@@ -9,7 +9,7 @@ from torch.nn import functional
 from stages.model import head_loss
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
-from stages.training import activations
+from stages.training import activation_memory
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -42,7 +42,7 @@ def test_large_logits_do_not_overflow(model: Decoder) -> None:
 
 
 def test_the_planner_knows_the_chunk() -> None:
-    assert activations.HEAD_ROWS == head_loss.ROWS
+    assert activation_memory.HEAD_ROWS == head_loss.ROWS
 
 
 def test_gradients_in_bfloat16_lose_nothing_to_the_number_of_tokens() -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import resource
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -49,8 +50,7 @@ def data_bytes() -> int:
 
 def run(folder: Path, fields: str, width: int, blocks: int) -> Path:
     execution = Execution.model_validate(json.loads(fields))
-    arguments = {"width": width, "blocks": blocks}
-    spec = TrainingSpec("tests.stages.training.limited:build", arguments, "toy", RECIPE, execution, str(folder))
+    spec = TrainingSpec(partial(build, width=width, blocks=blocks), "toy", RECIPE, execution, str(folder))
     return Path(train(toy.alone(), spec).checkpoint)
 
 

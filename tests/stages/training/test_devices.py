@@ -11,7 +11,7 @@ import torch
 from stages.model.config import DecoderConfig
 from stages.model.decoder import Decoder
 from stages.parallel.collectives import Collectives
-from stages.training import memory
+from stages.training import memory_plan
 from stages.training.language_modelling import next_token_loss
 from stages.training.recipe import Execution, Recipe, Training
 from stages.training.task import Loss, Task
@@ -59,7 +59,7 @@ def test_a_whole_step_stays_on_the_device(zero_stage: int, precision: str, confi
             assert loss.device.type == "meta"
             loss.backward()
     with patch(
-        "stages.training.zero.sum_of_squares", return_value=1.0
+        "stages.training.zero.exact_sum_of_squares", return_value=1.0
     ):  # a number, which is all that leaves the device
         model.reduce()
     assert {one.gradient.device.type for one in model.groups if one.gradient is not None} == {"meta"}
@@ -69,8 +69,8 @@ def test_a_whole_step_stays_on_the_device(zero_stage: int, precision: str, confi
 DEEP = BLOOM.model_copy(update={"layers": 40})
 
 
-def needed(**execution: Any) -> memory.Needed:
-    return memory.predict(
+def needed(**execution: Any) -> memory_plan.MemoryPlan:
+    return memory_plan.predict(
         DEEP,
         RECIPE.model_copy(update={"sequence_length": 16}),
         Execution.model_validate({"ranks": 2, "zero_stage": 3} | execution),
@@ -86,26 +86,26 @@ def test_what_is_moved_to_the_host_is_no_longer_on_the_gpu() -> None:
     assert needed(**states) == on_cpu  # on a CPU there is one memory
     assert (moved.parameters, moved.master, moved.optimizer) == (0, 0, 0)
     assert moved.host >= plain.parameters + plain.optimizer
-    assert moved.computing <= plain.computing - plain.parameters - plain.optimizer
+    assert moved.device <= plain.device - plain.parameters - plain.optimizer
     # Moments alone: weights stay where computation is, and the CPU has master weights of its own.
     moments = needed(gpus_per_rank=1, offload_optimizer="host")
     assert moments.parameters == plain.parameters
     assert moments.host >= plain.optimizer + plain.parameters
     again = needed(gpus_per_rank=1, recompute="full", offload_activations="host")
     assert again.host == DEEP.layers * 2 * 16 * 4 * DEEP.hidden_size
-    assert again.computing < needed(gpus_per_rank=1, recompute="full").computing
+    assert again.device < needed(gpus_per_rank=1, recompute="full").device
 
 
 def test_ranks_ask_for_gpus_and_what_they_need_on_both_sides() -> None:
     training = Training.model_validate({**RECIPE.model_dump(), "ranks": 2, "minimum_ranks": 1, "gpus_per_rank": 1})
-    asked = memory.demand(BLOOM, training)
-    predicted = memory.predict(BLOOM, training, training, 2)
+    asked = memory_plan.demand(BLOOM, training)
+    predicted = memory_plan.predict(BLOOM, training, training, 2)
     for rank in (asked.rank, asked.fallback_sizes[1]):
         assert rank.gpus == 1
-        assert rank.gpu_memory_bytes > memory.GPU_RUNTIME_BYTES
+        assert rank.gpu_memory_bytes > memory_plan.GPU_RUNTIME_BYTES
     assert asked.rank.memory_bytes == predicted.runtime + predicted.checkpoint
-    assert asked.rank.memory_bytes + asked.rank.gpu_memory_bytes == predicted.total + memory.GPU_RUNTIME_BYTES
-    on_cpus = memory.demand(BLOOM, training.model_copy(update={"gpus_per_rank": 0})).rank
+    assert asked.rank.memory_bytes + asked.rank.gpu_memory_bytes == predicted.total + memory_plan.GPU_RUNTIME_BYTES
+    on_cpus = memory_plan.demand(BLOOM, training.model_copy(update={"gpus_per_rank": 0})).rank
     assert (on_cpus.gpus, on_cpus.gpu_memory_bytes, on_cpus.memory_bytes) == (0, 0, predicted.total)
-    unknown = memory.demand(None, training).rank
+    unknown = memory_plan.demand(None, training).rank
     assert (unknown.gpus, unknown.memory_bytes) == (1, 0)

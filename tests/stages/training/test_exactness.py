@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from stages.parallel.collectives import Collectives
-from stages.training import checkpoints, meters
+from stages.training import checkpoints, memory_usage
 from stages.training.loop import train
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import Loss, Task, TrainingResult, TrainingSpec
@@ -123,7 +123,7 @@ def test_recomputing_keeps_less(tmp_path: Path) -> None:
         model = ShardedModel(task, RECIPE, Execution.model_validate(fields), Collectives())
         model.initialise(task.initial)
         with model.micro_batch(0):
-            with meters.allocated() as found:
+            with memory_usage.allocated() as found:
                 loss = task.loss(task.model, range(16)).total
             loss.backward()
         kept[mode, place] = found.kept
@@ -160,9 +160,8 @@ def build_uneven(recipe: Recipe) -> Task:
 def test_every_target_of_a_batch_weighs_the_same(workers: Workers, tmp_path: Path) -> None:
     """However it is cut: eight uneven micro-batches on three ranks are one of all samples."""
     heard = Heard()
-    arguments: dict[str, Any] = {"arguments": {}, "identity": "uneven", "execution": Execution(zero_stage=2)}
     cut, whole = (
-        TrainingSpec(f"{__name__}:build_uneven", recipe=recipe, scratch=str(tmp_path / name), **arguments)
+        TrainingSpec(build_uneven, "uneven", recipe, Execution(zero_stage=2), str(tmp_path / name))
         for name, recipe in (("cut", RECIPE), ("whole", RECIPE.model_copy(update={"micro_batch_size": 16})))
     )
     [(result, heard_of_cut), *_] = workers.gang(train, cut, ranks=3)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
+from stages.experts.moe import expert_training_task
 from stages.experts.upcycle import upcycle
 from stages.model.config import expert_config
 from stages.training.loop import train
@@ -34,14 +36,15 @@ def test_ranks_and_stages(
     ranks: int, zero_stage: int, converted: Checkpoint, tokens: TokenDataset, workers: Workers, tmp_path: Path
 ) -> None:
     def spec(name: str, stage: int) -> TrainingSpec:
-        arguments = {
-            "converted": str(converted.path),
-            "tokens": str(tokens.path),
-            "load_balancing": 0.05,
-            "separate_documents": True,
-        }
+        build = partial(
+            expert_training_task,
+            converted=converted.path,
+            tokens=tokens.path,
+            load_balancing=0.05,
+            separate_documents=True,
+        )
         execution = Execution.model_validate({"zero_stage": stage})
-        return TrainingSpec("stages.experts.moe:build", arguments, "experts", RECIPE, execution, str(tmp_path / name))
+        return TrainingSpec(build, "experts", RECIPE, execution, str(tmp_path / name))
 
     wanted = train(alone(), spec("alone", 0))
     assert wanted.validation_loss != wanted.initial_validation_loss  # the weights did move

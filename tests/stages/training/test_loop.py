@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from stages.base import StageError, Stopped
 from stages.training import loop
-from stages.training.guard import fault
+from stages.training.batch_losses import BatchMeans
+from stages.training.early_stopping import reason_to_stop
 from stages.training.loop import train
-from stages.training.progress import Progress
 from stages.training.ramp import BatchSizeRamp
 from stages.training.recipe import Execution, Recipe
-from stages.training.stopping import reached
-from stages.training.sums import Means
+from stages.training.skipped_batches import reason_to_skip
 from stages.training.task import TrainingResult
+from stages.training.trainer_state import TrainerState
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RECIPE, Heard, Toy, Workers, alone, spec
 
@@ -98,25 +98,28 @@ def test_a_ramp_is_the_same_for_any_ranks_and_after_an_interruption(workers: Wor
 def test_what_a_spike_is() -> None:
     recipe = changed(loss_spike_factor=2.0, gradient_spike_factor=3.0, spike_window=8)
     losses, norms = [4.0, *[1.0] * 6, 0.1], [1.0] * 8
-    assert fault(recipe, losses, norms, 1.9, 2.9) is None
-    assert fault(recipe, losses, norms, 2.1, 2.9) == "loss 2.1 is more than 2 times the median 1"
-    assert fault(recipe, losses, norms, 1.9, 3.1) == "gradient norm 3.1 is more than 3 times the median 1"
-    assert fault(recipe, losses[1:], norms[1:], 99.0, 99.0) is None  # the window is not full yet
-    assert fault(recipe, [], [], float("nan"), 1.0) == "loss nan, gradient norm 1"
-    assert fault(RECIPE, losses, norms, 99.0, 99.0) is None  # no factor, no guard
+    assert reason_to_skip(recipe, losses, norms, 1.9, 2.9) is None
+    assert reason_to_skip(recipe, losses, norms, 2.1, 2.9) == "loss 2.1 is more than 2 times the median 1"
+    assert reason_to_skip(recipe, losses, norms, 1.9, 3.1) == "gradient norm 3.1 is more than 3 times the median 1"
+    assert reason_to_skip(recipe, losses[1:], norms[1:], 99.0, 99.0) is None  # the window is not full yet
+    assert reason_to_skip(recipe, [], [], float("nan"), 1.0) == "loss nan, gradient norm 1"
+    assert reason_to_skip(RECIPE, losses, norms, 99.0, 99.0) is None  # no factor, no guard
 
 
 def test_the_window_of_a_spike_moves_on() -> None:
     """After eight batches of another kind the ones before them count no more."""
     recipe = changed(loss_spike_factor=2.0, spike_window=8)
-    progress = Progress()
+    trainer = TrainerState()
     for loss in [1.0] * 9 + [1.9] * 8:
-        assert progress.take(recipe, 16, Means(128, loss, {}, {}), 1.0) is None
-    assert progress.recent == [[1.9, 1.0]] * 8
-    assert progress.take(recipe, 16, Means(128, 3.7, {}, {}), 1.0) is None
-    assert progress.take(recipe, 16, Means(128, 3.9, {}, {}), 1.0) == "loss 3.9 is more than 2 times the median 1.9"
-    assert progress.recent[-1] == [3.7, 1.0]
-    assert (progress.step, progress.updates, progress.skipped, progress.samples) == (19, 18, 1, 19 * 16)
+        assert trainer.take_batch(recipe, 16, BatchMeans(128, loss, {}, {}), 1.0) is None
+    assert trainer.recent == [[1.9, 1.0]] * 8
+    assert trainer.take_batch(recipe, 16, BatchMeans(128, 3.7, {}, {}), 1.0) is None
+    assert (
+        trainer.take_batch(recipe, 16, BatchMeans(128, 3.9, {}, {}), 1.0)
+        == "loss 3.9 is more than 2 times the median 1.9"
+    )
+    assert trainer.recent[-1] == [3.7, 1.0]
+    assert (trainer.step, trainer.updates, trainer.skipped, trainer.samples) == (19, 18, 1, 19 * 16)
 
 
 def test_a_spike_is_skipped_and_survives_a_restart(workers: Workers, tmp_path: Path) -> None:
@@ -147,13 +150,13 @@ def test_spike_after_spike_gives_up(tmp_path: Path) -> None:
 
 def test_what_ends_training() -> None:
     recipe = changed(stop_after_tokens=100, stop_at_validation_loss=1.5, patience=2)
-    assert reached(recipe, 99, [3.0, 2.0, 2.5]) is None
-    assert reached(recipe, 100, []) == "100 tokens (stop_after_tokens)"
-    assert reached(recipe, 1, [3.0, 1.4]) == "validation loss 1.4 (stop_at_validation_loss)"
-    assert reached(recipe, 1, [3.0, 2.0, 2.5, float("nan")]) == "2 validations without a lower loss (patience)"
-    assert reached(recipe, 1, [3.0, 2.0, 2.5, 1.9, 2.0]) is None
-    assert reached(recipe, 1, [3.0, 2.0, 2.0, 2.0]) == "2 validations without a lower loss (patience)"
-    assert reached(RECIPE, 10**9, [0.0]) is None
+    assert reason_to_stop(recipe, 99, [3.0, 2.0, 2.5]) is None
+    assert reason_to_stop(recipe, 100, []) == "100 tokens (stop_after_tokens)"
+    assert reason_to_stop(recipe, 1, [3.0, 1.4]) == "validation loss 1.4 (stop_at_validation_loss)"
+    assert reason_to_stop(recipe, 1, [3.0, 2.0, 2.5, float("nan")]) == "2 validations without a lower loss (patience)"
+    assert reason_to_stop(recipe, 1, [3.0, 2.0, 2.5, 1.9, 2.0]) is None
+    assert reason_to_stop(recipe, 1, [3.0, 2.0, 2.0, 2.0]) == "2 validations without a lower loss (patience)"
+    assert reason_to_stop(RECIPE, 10**9, [0.0]) is None
 
 
 def test_it_ends_by_tokens_and_does_not_go_on(tmp_path: Path) -> None:

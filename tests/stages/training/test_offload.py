@@ -18,9 +18,9 @@ import torch
 
 from stages.base import StageError
 from stages.parallel.collectives import Collectives
-from stages.training import meters
-from stages.training.memory import Accounting, state_bytes
-from stages.training.offload import InFile
+from stages.training import memory_usage
+from stages.training.memory_plan import Accounting, state_bytes
+from stages.training.offload import FileStorage
 from stages.training.recipe import Execution
 from stages.training.zero import ShardedModel
 from tests.stages.training import limited, toy
@@ -69,22 +69,22 @@ def test_what_is_offloaded_is_in_files_to_the_byte(tmp_path: Path) -> None:
         execution = Execution.model_validate({**fields, "offload_folder": str(tmp_path)})
         model = ShardedModel(task, RECIPE.model_copy(update={"precision": precision}), execution, Collectives())
         padded = sum(one.layout.padded(1) for one in model.groups)
-        held = meters.held(model)
+        held = memory_usage.held(model)
         assert (held["parameters"], held["master"], held["optimizer"]) == (in_memory * padded, 0, 0)
         assert in_files * padded <= held["files"] <= in_files * padded + 4 * mmap.PAGESIZE * len(model.groups)
 
 
 def test_a_file_keeps_what_was_written_and_only_that_was_announced(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
-        home = InFile(tmp_path, threads, torch.float32, {"a": 1000, "b": 3})
-        with home.opened(changed=True) as vectors:
+        storage = FileStorage(tmp_path, threads, torch.float32, {"a": 1000, "b": 3})
+        with storage.open(changed=True) as vectors:
             assert not vectors["a"].any()
             vectors["a"].copy_(torch.arange(1000.0))
             vectors["b"].fill_(7)
         for _ in range(3):
-            home.coming()
-            home.coming()
-            with home.opened() as vectors:
+            storage.prefetch()
+            storage.prefetch()
+            with storage.open() as vectors:
                 assert vectors["a"].equal(torch.arange(1000.0))
                 assert vectors["b"].tolist() == [7, 7, 7]
 
@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
             ThreadPoolExecutor(1) as threads,
             pytest.raises(StageError, match=r"could not be offloaded to .*offload_fo"),
         ):
-            InFile(tmp_path, threads, torch.float32, {"a": 1 << 16})
+            FileStorage(tmp_path, threads, torch.float32, {"a": 1 << 16})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)

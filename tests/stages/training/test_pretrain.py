@@ -64,14 +64,14 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     assert {"learning_rate", "gradient_norm", *costs} <= context.last.keys()
     # The validation split is one document of one source, which has the whole loss.
     assert context.last["validation_loss/source/source 0"] == pytest.approx(facts["validation_loss"])
-    from stages.training import memory
+    from stages.training import memory_plan
 
-    needed = memory.predict(MODEL, stage, stage)
+    needed = memory_plan.predict(MODEL, stage, stage)
     measured = [context.last[f"memory_{part}_bytes"] for part in ("parameters", "master", "optimizer", "gradients")]
     assert measured == [needed.parameters, needed.master, needed.optimizer, needed.gradients]
     # The checkpoint holds the weights that were validated last.
+    from stages.training.initial_weights import initial_weights
     from stages.training.language_modelling import language_modelling
-    from stages.training.materialise import initial_weights
     from stages.training.recipe import Recipe
 
     model = checkpoint.load()
@@ -82,7 +82,7 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     assert loss.total.item() / loss.targets == pytest.approx(facts["validation_loss"], rel=1e-5)
     # Run again, it only writes the artifact anew.
     _, again = run_stage(stage, {"tokens": tokens}, tmp_path)
-    assert "goes on from the checkpoint of step 30" in again.notes
+    assert "resumes from the checkpoint of step 30" in again.notes
     assert not [values for _, values in again.recorded if "loss" in values]
 
 
@@ -92,9 +92,9 @@ def test_validation_tells_sources_and_languages_apart(tmp_path: Path) -> None:
 
     from stages.model.decoder import Decoder
     from stages.parallel.collectives import Collectives
+    from stages.training.batch_losses import BatchLosses
     from stages.training.language_modelling import language_modelling
     from stages.training.recipe import Recipe
-    from stages.training.sums import Sums
 
     texts = ["a b c " * 40, "d e f g h " * 30, "1 2 3 " * 50]
     dataset = token_set(tmp_path / "set", {"train": texts, "validation": texts}, 300)
@@ -112,7 +112,7 @@ def test_validation_tells_sources_and_languages_apart(tmp_path: Path) -> None:
                 document = split.document_at(16 * sample + place + 1)
                 for name in (f"source/{document.source}", f"language/{document.language}"):
                     found.setdefault(name, []).append(value)
-        sums = Sums(1, task, Collectives())
+        sums = BatchLosses(1, task, Collectives())
         sums.put(0, task.validation_loss(model, samples))
     assert len(found) == 6
     expected = {name: sum(values) / len(values) for name, values in found.items()}

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from safetensors import safe_open
 from stages.base import Rank, StageError, Stopped
 from stages.parallel.collectives import Collectives
 from stages.training import checkpoints
+from stages.training.initial_weights import read_range
 from stages.training.loop import train
-from stages.training.materialise import stretch
 from stages.training.recipe import Execution
 from stages.training.task import Task, TrainingResult, TrainingSpec
 from stages.training.zero import ShardedModel
@@ -57,7 +58,7 @@ def test_other_ranks_go_on_at_another_stage(
     answers = workers.gang(train, spec(tmp_path, execution=Execution(zero_stage=stage_after)), ranks=ranks_after)
     for result, _ in answers:
         assert_as_undisturbed(result, undisturbed)
-    assert "goes on from the checkpoint of step 2" in answers[0][1].notes
+    assert "resumes from the checkpoint of step 2" in answers[0][1].notes
 
 
 def build_and_die(recipe: Any, marker: str, die_at: int) -> Task:
@@ -76,7 +77,7 @@ def build_and_die(recipe: Any, marker: str, die_at: int) -> Task:
 def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
     """Run a gang on processes of its own; their exit codes."""
     context = toy.processes()
-    rendezvous = toy.meeting_place()
+    rendezvous = toy.new_rendezvous()
     processes = [
         context.Process(target=train, args=(Rank(index, ranks, rendezvous, Heard()), spec)) for index in range(ranks)
     ]
@@ -89,8 +90,8 @@ def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
 
 def test_a_rank_killed_in_mid_step(undisturbed: TrainingResult, workers: Workers, tmp_path: Path) -> None:
     """Sample 45 is in the third step's last half, so rank 1's: step 2 is saved, step 3 half done."""
-    arguments = {"marker": str(tmp_path / "killed"), "die_at": 45}
-    doomed = TrainingSpec(f"{__name__}:build_and_die", arguments, "toy", RECIPE, EVERY_STEP, str(tmp_path / "scratch"))
+    build = partial(build_and_die, marker=str(tmp_path / "killed"), die_at=45)
+    doomed = TrainingSpec(build, "toy", RECIPE, EVERY_STEP, str(tmp_path / "scratch"))
     codes = gang_of_processes(doomed, 2)
     assert codes[1] == -signal.SIGKILL
     assert codes[0] == 1  # the other rank noticed, and did not hang
@@ -132,7 +133,7 @@ def test_a_damaged_checkpoint_is_passed_over(how: str, undisturbed: TrainingResu
     heard = Heard()
     assert_as_undisturbed(train(alone(heard), spec(tmp_path)), undisturbed)
     assert "passed over" in heard.notes[0]
-    assert heard.notes[1] == "goes on from the checkpoint of step 2"
+    assert heard.notes[1] == "resumes from the checkpoint of step 2"
 
 
 def test_another_recipe_starts_anew(tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_a_rank_reads_what_it_owns_of_a_checkpoint(tmp_path: Path) -> None:
         def values(name: str, start: int, stop: int) -> torch.Tensor:
             read[name.split("/", 1)[1]] += stop - start
             with safe_open(file, framework="pt") as reader:
-                return stretch(reader, name, start, stop)
+                return read_range(reader, name, start, stop)
 
         return values
 
@@ -237,6 +238,6 @@ def test_a_skipped_batch_is_as_if_it_had_not_been(tmp_path: Path) -> None:
     result = train(alone(), spec(tmp_path / "skipping", skipping, poisoned=(3,)))
     assert result.skipped == 1
     later = RECIPE.model_copy(update=fields | {"steps": 2})
-    arguments = {"first": RECIPE.global_batch_size}
-    wanted = TrainingSpec(f"{__name__}:build_later", arguments, "toy", later, Execution(), str(tmp_path / "later"))
+    build = partial(build_later, first=RECIPE.global_batch_size)
+    wanted = TrainingSpec(build, "toy", later, Execution(), str(tmp_path / "later"))
     assert_same(state(result), state(train(alone(), wanted)))

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from stages.base import Rank
-from stages.parallel.collectives import CollectiveError, Collectives, joined
-from stages.training import meters
+from stages.parallel.collectives import CollectiveError, Collectives
+from stages.parallel.process_group import process_group
+from stages.training import memory_usage
 from stages.training.buffers import groups_of
 from stages.training.loop import train
 from stages.training.recipe import Execution
@@ -38,16 +39,16 @@ def padded(ranks: int) -> list[int]:
 def held_bytes(rank: Rank, spec: TrainingSpec) -> dict[str, int]:
     """Bytes of distinct storage when a batch's gradient has been reduced, by part."""
     recipe = spec.recipe
-    with joined(rank, 30) as collectives:
+    with process_group(rank, 30) as collectives:
         task = build(recipe, WIDTH, BLOCKS)
         model = ShardedModel(task, recipe, spec.execution, collectives)
         model.initialise(task.initial)
         for turn in model.turns():
             with model.micro_batch(turn):
-                start = min(turn, model.leaves - 1) * recipe.micro_batch_size
+                start = min(turn, model.micro_batches - 1) * recipe.micro_batch_size
                 task.loss(task.model, range(start, start + recipe.micro_batch_size)).total.backward()
         model.reduce()
-        found = meters.held(model)
+        found = memory_usage.held(model)
         assert all(parameter.grad is None for parameter in task.model.parameters())
         return found
 
@@ -74,7 +75,7 @@ def test_model_states_are_as_large_as_the_closed_form(
 
 def most_groups_whole(rank: Rank, spec: TrainingSpec) -> int:
     """The most groups that were whole at once at stage 3, in forward and backward passes."""
-    with joined(rank, 30) as collectives:
+    with process_group(rank, 30) as collectives:
         task = build(spec.recipe, WIDTH, blocks=4)
         model = ShardedModel(task, spec.recipe, Execution(zero_stage=3), collectives)
         most = 0
@@ -151,13 +152,13 @@ def no_reduce() -> Iterator[None]:
     def no_sum(self: Collectives, row: torch.Tensor, columns: slice) -> Callable[[], None]:
         return lambda: None
 
-    with patch.object(Collectives, "exchange_later", exchange), patch.object(Collectives, "sum_of_two_later", no_sum):
+    with patch.object(Collectives, "start_exchange", exchange), patch.object(Collectives, "start_pair_sum", no_sum):
         yield
 
 
 @contextmanager
 def shard_off_by_one() -> Iterator[None]:
-    whole, whole_sum = Collectives.exchange_later, Collectives.sum_of_two_later
+    whole, whole_sum = Collectives.start_exchange, Collectives.start_pair_sum
 
     def exchange(self: Collectives, *arguments: Any) -> Callable[[], list[torch.Tensor]]:
         received = whole(self, *arguments)
@@ -168,8 +169,8 @@ def shard_off_by_one() -> Iterator[None]:
         return lambda: [wait(), row.copy_(row.roll(1))][0]
 
     with (
-        patch.object(Collectives, "exchange_later", exchange),
-        patch.object(Collectives, "sum_of_two_later", sum_of_two),
+        patch.object(Collectives, "start_exchange", exchange),
+        patch.object(Collectives, "start_pair_sum", sum_of_two),
     ):
         yield
 
@@ -183,13 +184,13 @@ def no_gather() -> Iterator[None]:
             full.zero_().chunk(self.ranks)[self.rank].copy_(shard)
         return lambda: None
 
-    whole_sum = Collectives.sum_of_two_later
+    whole_sum = Collectives.start_pair_sum
 
     def sum_of_two(self: Collectives, row: torch.Tensor, columns: slice) -> Callable[[], None]:
         before, wait = row.clone().chunk(2), whole_sum(self, row, columns)
         return lambda: [wait(), row.chunk(2)[1 - self.rank].copy_(before[1 - self.rank])][0]
 
-    with patch.object(Collectives, "gather_later", gather), patch.object(Collectives, "sum_of_two_later", sum_of_two):
+    with patch.object(Collectives, "start_all_gather", gather), patch.object(Collectives, "start_pair_sum", sum_of_two):
         yield
 
 
@@ -236,9 +237,9 @@ def test_a_planted_bug_shows(
 
 
 def hang_on_rank_1(rank: Rank, timeout_s: float) -> None:
-    with joined(rank, timeout_s) as collectives:
+    with process_group(rank, timeout_s) as collectives:
         if rank.index == 0:
-            collectives.gather(torch.zeros(128))
+            collectives.all_gather(torch.zeros(128))
         else:
             import time
 

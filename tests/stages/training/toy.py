@@ -1,4 +1,4 @@
-"""A small model and task for tests of training, and a way to run a few ranks of it as processes."""
+"""A small model and task for tests of training, and processes that run its ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Block(nn.Module):
 
 
 class Toy(nn.Module):
-    """Predicts a token from the one before; the embedding is tied to the head, as in the real decoder."""
+    """Predicts a token from the previous one; the embedding is tied to the head, as in the decoder."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class Toy(nn.Module):
 
 
 def sample(number: int, length: int) -> torch.Tensor:
-    """A sequence with something to learn: each token follows from the one before, with some noise."""
+    """A sequence that can be learnt: each token is a function of the previous one, with some noise."""
     generator = torch.Generator().manual_seed(number)
     noise = torch.randint(0, VOCABULARY, (length + 1,), generator=generator)
     tokens = noise.clone()
@@ -61,7 +62,7 @@ def sample(number: int, length: int) -> torch.Tensor:
 def build(
     recipe: Recipe, width: int = 17, blocks: int = 2, poisoned: tuple[int, ...] = (), loud: tuple[int, ...] = ()
 ) -> Task:
-    """`poisoned`: sample numbers whose loss is not a number; `loud`: those whose loss is a hundred times too large."""
+    """The toy task. `poisoned`: sample numbers whose loss is NaN; `loud`: those whose loss is 100 times too large."""
     torch.manual_seed(recipe.seed)
     model = Toy(width, blocks)
     operations = 6.0 * sum(parameter.numel() for parameter in model.parameters())
@@ -86,7 +87,7 @@ def build(
 def losses(
     recipe: Recipe, poisoned: tuple[int, ...] = (), loud: tuple[int, ...] = ()
 ) -> tuple[LossFunction, LossFunction]:
-    """In training and in validation."""
+    """The loss functions of training and of validation."""
 
     def loss(model: nn.Module, numbers: Any, offset: int = 0) -> Loss:
         tokens = torch.stack([sample(number + offset, recipe.sequence_length) for number in numbers])
@@ -124,12 +125,12 @@ RECIPE = Recipe(
 
 
 def spec(scratch: Path, recipe: Recipe = RECIPE, execution: Execution = WHOLE, **arguments: Any) -> TrainingSpec:
-    return TrainingSpec("tests.stages.training.toy:build", arguments, "toy", recipe, execution, str(scratch))
+    return TrainingSpec(partial(build, **arguments), "toy", recipe, execution, str(scratch))
 
 
 @dataclass
 class Heard:
-    """A Reporter that keeps what it hears."""
+    """A Reporter that records what is reported."""
 
     points: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -152,8 +153,8 @@ class Heard:
         return [values[name] for _, values in self.points if name in values]
 
 
-def meeting_place() -> str:
-    """A rendezvous of its own for each gang: a file, as a port that is free now may be taken a moment later."""
+def new_rendezvous() -> str:
+    """A new rendezvous for each gang: a file, because a port that is free now may be taken a moment later."""
     return f"file://localhost{tempfile.mkdtemp()}/ranks"
 
 
@@ -162,14 +163,14 @@ def alone(reporter: Heard | None = None) -> Rank:
 
 
 def processes() -> Any:
-    """Starts processes as copies of one that has imported torch, and nothing more."""
+    """A context whose processes are forked from one that has imported torch."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stages.training.loop", "tests.stages.training.toy", "torch.utils.checkpoint"])
     return context
 
 
 class Workers:
-    """A few processes that stay; each call makes a gang of the first `ranks`."""
+    """Processes that are reused: each call runs a gang on the first `ranks` of them."""
 
     def __init__(self, count: int) -> None:
         context = processes()
@@ -182,8 +183,8 @@ class Workers:
             self.processes.append(process)
 
     def gang(self, function: Any, *arguments: Any, ranks: int) -> list[tuple[Any, Heard]]:
-        """`function(rank, *arguments)` on every rank: results (exceptions included) and what each rank said."""
-        rendezvous = meeting_place()
+        """Run `function(rank, *arguments)` on every rank. Each rank's result or exception, and its reports."""
+        rendezvous = new_rendezvous()
         for index in range(ranks):
             self.pipes[index].send((function, index, ranks, rendezvous, arguments))
         return [self.pipes[index].recv() for index in range(ranks)]

@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 from stages.base import Rank
-from stages.parallel.collectives import joined
+from stages.parallel.process_group import process_group
 from stages.training.recipe import Execution
 from stages.training.task import TrainingSpec
 from stages.training.zero import ShardedModel
@@ -38,11 +38,11 @@ def carried_bytes() -> int:
 
 def measure(rank: Rank, spec: TrainingSpec) -> tuple[int, int]:
     """Bytes carried by the device during two steps, bytes that this rank says it sent."""
-    with joined(rank, 60) as collectives:
-        task = spec.build()
+    with process_group(rank, 60) as collectives:
+        task = spec.build(spec.recipe)
         model = ShardedModel(task, spec.recipe, spec.execution, collectives)
         model.initialise(task.initial)
-        collectives.from_first(0)
+        collectives.broadcast_int(0)
         collectives.sent_bytes.clear()
         before = carried_bytes()
         for step in (1, 2):
@@ -51,7 +51,7 @@ def measure(rank: Rank, spec: TrainingSpec) -> tuple[int, int]:
                     task.loss(task.model, range(2 * turn, 2 * turn + 2)).total.backward()
             model.reduce()
             model.update(1e-3, 1.0, step)
-        collectives.from_first(0)
+        collectives.broadcast_int(0)
         return carried_bytes() - before, collectives.sent_bytes.total()
 
 

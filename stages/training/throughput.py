@@ -1,4 +1,4 @@
-"""What a step costs: its seconds by kind of work, bytes sent, operations. As seen by the rank that measures."""
+"""The cost of a training step: seconds by kind of work, bytes sent, and operations, as seen by one rank."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from stages.training.recipe import Execution, Recipe
 from stages.training.task import Task
 
 
-class Meter:
+class ThroughputMeter:
     """Call `start` and `stop` around each step; `stop` returns the step's metrics.
 
-    Seconds of communication are those that computation stood still for it. On a GPU, collectives run beside the host,
-    so they show as computation there.
+    Seconds of communication are those in which computation waited for it. On a GPU collectives run asynchronously to
+    the host, so that their time is counted as computation.
     """
 
     def __init__(self, task: Task, recipe: Recipe, execution: Execution, collectives: Collectives) -> None:
-        self.task, self.collectives = task, collectives
-        self.peak_flops_per_s = 0.0
+        self._task, self._collectives = task, collectives
+        self._peak_flops_per_s = 0.0
         if task.flops_per_target and collectives.rank == 0:
             dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.precision]
             configured = execution.peak_tflops
-            self.peak_flops_per_s = configured * 1e12 if configured else measured_peak(dtype, collectives.device)
+            self._peak_flops_per_s = configured * 1e12 if configured else measured_peak(dtype, collectives.device)
 
     def start(self) -> None:
         self._before = self._clocks()
@@ -34,7 +34,7 @@ class Meter:
         """Metrics of a step that predicted `targets` tokens, over all ranks."""
         before, after = self._before, self._clocks()
         seconds, communication, data, sent = (now - then for now, then in zip(after, before, strict=True))
-        found = {
+        metrics = {
             "tokens_per_second": targets / seconds,
             "seconds_per_step": seconds,
             "seconds_computation": seconds - communication - data,
@@ -42,12 +42,12 @@ class Meter:
             "seconds_data": data,
             "sent_bytes_per_step": sent,
         }
-        if self.peak_flops_per_s:
-            flops = self.task.flops_per_target * targets / self.collectives.ranks
-            found["tflops_per_rank"] = flops / seconds / 1e12
-            found["model_flops_utilisation"] = utilisation(flops, seconds, self.peak_flops_per_s)
-        return found
+        if self._peak_flops_per_s:
+            flops = self._task.flops_per_target * targets / self._collectives.ranks
+            metrics["tflops_per_rank"] = flops / seconds / 1e12
+            metrics["model_flops_utilisation"] = utilisation(flops, seconds, self._peak_flops_per_s)
+        return metrics
 
     def _clocks(self) -> tuple[float, float, float, float]:
-        sent = float(self.collectives.sent_bytes.total())
-        return time.perf_counter(), self.collectives.seconds, self.task.data_seconds(), sent
+        sent = float(self._collectives.sent_bytes.total())
+        return time.perf_counter(), self._collectives.seconds, self._task.data_seconds(), sent

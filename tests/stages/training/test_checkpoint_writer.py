@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 
 from stages.base import StageError
-from stages.training import checkpoints, saving
+from stages.training import checkpoint_writer, checkpoints
 from stages.training.loop import train
 from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
@@ -48,7 +48,7 @@ class OpensLater(Heard):
         super().metrics(values, step)
         if step == self.at and "loss" in values:
             assert self.gate.reached.wait(60)
-            assert not checkpoints.place(self.scratch, self.gate.step).exists()
+            assert not checkpoints.checkpoint_path(self.scratch, self.gate.step).exists()
             self.gate.opened.set()
 
 
@@ -57,19 +57,19 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     heard = OpensLater()
     heard.gate, heard.at, heard.scratch = Gate(2), 3, tmp_path / "gated"
     execution = Execution(checkpoint_every_steps=2, checkpoints_kept=9)
-    whole = saving.sync
+    whole = checkpoint_writer.sync
 
     def sync(path: Path) -> None:
         heard.gate(path)
         whole(path)
 
-    with patch.object(saving, "sync", sync):
+    with patch.object(checkpoint_writer, "sync", sync):
         result = train(alone(heard), spec(tmp_path / "gated", execution=execution))
     assert heard.gate.opened.is_set()
     every_step = Execution(checkpoint_every_steps=1, checkpoints_kept=9)
     expected = train(alone(), spec(tmp_path / "other", execution=every_step))
     for step in (2, 4):
-        left, right = (checkpoints.place(tmp_path / name, step) for name in ("gated", "other"))
+        left, right = (checkpoints.checkpoint_path(tmp_path / name, step) for name in ("gated", "other"))
         assert_same(checkpoints.weights(left), checkpoints.weights(right))
     assert_same(state(result), state(expected))
 
@@ -84,14 +84,14 @@ def test_a_small_buffer_only_waits(buffer_bytes: int, workers: Workers, tmp_path
 
 def die_while_writing(scratch: Path) -> None:
     """Train; SIGKILL in the middle of the checkpoint of step 3."""
-    whole = saving.sync
+    whole = checkpoint_writer.sync
 
     def sync(path: Path) -> None:
         if path.parent.name == f"{checkpoints.PARTIAL}3" and path.name == checkpoints.file_name(1):
             os.kill(os.getpid(), signal.SIGKILL)
         whole(path)
 
-    with patch.object(saving, "sync", sync):
+    with patch.object(checkpoint_writer, "sync", sync):
         train(alone(), spec(scratch, execution=EVERY_STEP))
 
 
@@ -102,7 +102,7 @@ def limited(scratch: Path, pipe: Any) -> None:
     class Limiting(Heard):
         def metrics(self, values: Any, step: int | None = None) -> None:
             if step == 2 and "loss" in values:
-                while not checkpoints.place(scratch, 1).exists():
+                while not checkpoints.checkpoint_path(scratch, 1).exists():
                     time.sleep(0.01)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
@@ -131,7 +131,7 @@ def test_a_kill_in_mid_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
     assert names(tmp_path / "killed") == [".partial-3", "step-00000001", "step-00000002"]
     heard = Heard()
     result = train(alone(heard), spec(tmp_path / "killed", execution=EVERY_STEP))
-    assert heard.notes[0] == "goes on from the checkpoint of step 2"
+    assert heard.notes[0] == "resumes from the checkpoint of step 2"
     assert_same(state(result), state(wanted))
     assert names(tmp_path / "killed") == ["step-00000003", "step-00000004"]
 
@@ -157,7 +157,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path: 
 
 
 def fail_to_write(rank: Any, given: TrainingSpec) -> TrainingResult:
-    with patch.object(saving, "save_file", side_effect=OSError(28, "No space left on device")):
+    with patch.object(checkpoint_writer, "save_file", side_effect=OSError(28, "No space left on device")):
         return train(rank, given)
 
 

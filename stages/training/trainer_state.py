@@ -1,4 +1,4 @@
-"""How far a training run has come: saved with every checkpoint beside the weights, and told at the end."""
+"""The state of a training run apart from its tensors: counters and curves, saved with every checkpoint."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stages.training.guard import fault
+from stages.training.batch_losses import BatchMeans
 from stages.training.recipe import Recipe
-from stages.training.sums import Means
+from stages.training.skipped_batches import reason_to_skip
 from stages.training.task import TrainingResult
 
 CURVE_POINTS = 400
 
 
 @dataclass
-class Progress:
-    """Saved with every checkpoint, so it holds JSON values."""
+class TrainerState:
+    """JSON values only, because it is saved with every checkpoint."""
 
     step: int = 0  # batches taken, skipped ones included
-    samples: int = 0  # in those batches: with the recipe, the data cursor
+    samples: int = 0  # in those batches; together with the recipe, this is the position in the data
     updates: int = 0  # steps of the optimizer
     tokens: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
-    seconds: float = 0.0  # of training, before restarts as well
+    seconds: float = 0.0  # of training, including those before restarts
     ended: str = ""  # why training ended before the recipe's last step
     loss: float = math.nan
     validation_loss: float = math.nan
@@ -34,14 +34,14 @@ class Progress:
     validation_curve: list[list[float]] = field(default_factory=list)
     recent: list[list[float]] = field(default_factory=list)  # (loss, gradient norm) of the last batches trained on
 
-    def take(self, recipe: Recipe, samples: int, means: Means, norm: float) -> str | None:
-        """A batch was computed. Returns why it must not be trained on, or None."""
+    def take_batch(self, recipe: Recipe, samples: int, means: BatchMeans, norm: float) -> str | None:
+        """Record a batch of `samples` samples. Returns why it must not be trained on, or None."""
         self.step += 1
         self.samples += samples
         self.tokens += int(means.targets)
         self.loss = means.loss
-        losses, norms = ([point[place] for point in self.recent] for place in (0, 1))
-        reason = fault(recipe, losses, norms, means.loss, norm)
+        losses, norms = ([point[column] for point in self.recent] for column in (0, 1))
+        reason = reason_to_skip(recipe, losses, norms, means.loss, norm)
         if reason:
             self.skipped += 1
             self.skipped_in_a_row += 1
@@ -52,7 +52,7 @@ class Progress:
         self.recent = [*self.recent, [means.loss, norm]][-recipe.spike_window :]
         return None
 
-    def validated(self, means: Means) -> None:
+    def record_validation(self, means: BatchMeans) -> None:
         self.validation_curve.append([self.step, means.loss])
         self.validation_loss = means.loss
         self.validation_metrics = dict(means.metrics)
@@ -77,7 +77,7 @@ class Progress:
 
 
 def _thinned(points: Sequence[Sequence[float]]) -> tuple[tuple[int, float], ...]:
-    """At most `CURVE_POINTS` points, each the mean of a stretch of the curve."""
+    """At most `CURVE_POINTS` points, each the mean over consecutive points of the curve."""
     stride = -(-len(points) // CURVE_POINTS) or 1
     stretches = [points[start : start + stride] for start in range(0, len(points), stride)]
     return tuple((int(part[-1][0]), math.fsum(value for _, value in part) / len(part)) for part in stretches)

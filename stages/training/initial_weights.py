@@ -1,4 +1,4 @@
-"""How a model without values gets them: its parameters are replaced, and each rank reads the ranges that it owns."""
+"""Values for a model without values: its parameters are replaced, and each rank reads the ranges that it owns."""
 
 from __future__ import annotations
 
@@ -14,38 +14,43 @@ from stages.base import StageError
 from stages.training.task import InitialValues
 
 
-def materialise(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Put `parameters` in the place of a model's own, by name; where modules share one, they go on sharing it.
+def replace_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Replace a model's parameters by name, in place. Modules that share a parameter share its replacement.
 
-    Raises TypeError if the model holds anything else that has no values.
+    Raises TypeError if the model has buffers on the meta device, which nothing would ever fill.
     """
     new = {old: parameters[name] for name, old in model.named_parameters()}
     for module in model.modules():
         for key, old in module._parameters.items():
             if old is not None:
                 module._parameters[key] = new[old]
-    lacking = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    if lacking:
-        raise TypeError(f"{', '.join(lacking)} would never get values: a model in training has parameters alone")
+    unfilled = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if unfilled:
+        raise TypeError(
+            f"nothing fills the buffers {', '.join(unfilled)} of the model: on the meta device a model in training may "
+            "have parameters only"
+        )
 
 
 def initial_weights(checkpoint: Checkpoint) -> InitialValues:
-    """The weights of a checkpoint as initial values: read range by range, never the whole."""
+    """The weights of a checkpoint as initial values, read range by range. Reading raises StageError if it fails."""
     path = checkpoint.path / WEIGHTS
 
     def values(name: str, start: int, stop: int) -> Tensor:
         try:
             with safe_open(path, framework="pt") as reader:
-                return stretch(reader, name, start, stop).float()
+                return read_range(reader, name, start, stop).float()
         except (OSError, SafetensorError) as error:
             raise StageError(f"{path}: {name} cannot be read ({error})") from error
 
     return values
 
 
-def stretch(reader: Any, name: str, start: int, stop: int) -> Tensor:
-    """Elements `start` to `stop` of a tensor in an opened safetensors file, in memory order: only the rows that they
-    are in are read."""
+def read_range(reader: Any, name: str, start: int, stop: int) -> Tensor:
+    """Elements `start` to `stop` (exclusive) of a tensor in an open safetensors file, in memory order, 1-D.
+
+    Reads only the rows that contain them.
+    """
     part = reader.get_slice(name)
     row = math.prod(part.get_shape()[1:])
     first = start // row

@@ -1,7 +1,7 @@
-"""What a rank's memory really holds, measured in three ways that the planner (`stages/training/memory`) is held to.
+"""The memory that a rank really uses, measured in three ways; the planner (`memory_plan.py`) is tested against them.
 
-`held` counts the storage behind the training state, object by object, to the byte. `allocated` records the most that
-tensors took at once while something ran. `process` is what the operating system says of the whole process.
+`held` counts the storage of the training state, tensor by tensor, exactly. `allocated` records the peak of all tensors
+while a piece of code runs. `process` reads what the operating system reports for the whole process.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 
 from stages.training.zero import ShardedModel
 
-# The proportional meter (PSS) divides a page that several processes map among them, so that ranks on one machine add up
-# to what they take of it. Its peak nobody keeps: that of the resident set counts shared pages wholly.
-METERS = {
+# The proportional set size (PSS) divides a page among the processes that map it, so that the ranks on one machine add
+# up to what they use of it. Linux does not keep its peak; the peak of the resident set counts shared pages in full.
+PROCESS_FIELDS = {
     Path("/proc/self/smaps_rollup"): {"Pss": "process", "Pss_Anon": "process_anonymous"},
     Path("/proc/self/status"): {"VmRSS": "process_resident", "VmHWM": "process_peak"},
 }
 
 
 def held(model: ShardedModel) -> dict[str, int]:
-    """Bytes of distinct storage by part: parameters, master weights where they are not the parameters, the optimizer's
-    moments, gradients as they are now, and what lies in files instead."""
+    """Bytes of distinct storage by part: "parameters", "master" (master weights, if they are separate), "optimizer"
+    (moments), "gradients" (as they are now), "files" (state that is in files instead)."""
     seen: set[int] = set()
     groups = model.groups
 
@@ -54,29 +54,32 @@ def _distinct(tensors: Iterable[Tensor], seen: set[int]) -> int:
 
 
 def process() -> dict[str, int]:
-    """Bytes of this process in memory: now (its share of them), those that are no file's, now with all that is shared,
-    and the most there ever were of that; what is known."""
-    found = {}
-    for path, fields in METERS.items():
+    """Memory of this process in bytes, as far as the operating system reports it.
+
+    "process": proportional set size; "process_anonymous": the part of it that no file backs; "process_resident":
+    resident set size, shared pages in full; "process_peak": the highest resident set size so far.
+    """
+    sizes: dict[str, int] = {}
+    for path, fields in PROCESS_FIELDS.items():
         with contextlib.suppress(OSError, KeyError, ValueError):
             lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-            found |= {name: int(lines[field].split()[0]) << 10 for field, name in fields.items()}
-    return found
+            sizes |= {name: int(lines[field].split()[0]) << 10 for field, name in fields.items()}
+    return sizes
 
 
 def parts(model: ShardedModel) -> dict[str, int]:
-    """All of it. Gradients are the most that were kept in a step so far."""
+    """`held` and `process` together, with the most bytes of gradients that were held in any step so far."""
     return held(model) | {"gradients": model.most_gradient_bytes} | process()
 
 
 def metrics(model: ShardedModel) -> Mapping[str, float]:
-    """All of it as metrics, "memory_PART_bytes"."""
+    """`parts` as metrics "memory_PART_bytes"."""
     return {f"memory_{part}_bytes": float(size) for part, size in parts(model).items()}
 
 
 @dataclass
 class Allocated:
-    """Bytes that tensors took beyond what there was at the beginning: at most, and at the end."""
+    """Bytes of tensors beyond those at the start: the peak, and what remains at the end."""
 
     peak: int = 0
     kept: int = 0
@@ -84,7 +87,7 @@ class Allocated:
 
 @contextmanager
 def allocated() -> Iterator[Allocated]:
-    """Record what tensors on the CPU take while the body runs. Slow: for tests and benchmarks."""
+    """Record the memory of tensors on the CPU while the body runs. Slow: for tests and benchmarks."""
     found = Allocated()
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         yield found

@@ -1,7 +1,8 @@
-"""Which batches are not trained on: those without a finite gradient, and spikes.
+"""Which batches are not trained on: those without a finite loss and gradient, and spikes.
 
-A spike is a loss or a gradient norm beyond a factor of its own median over the last batches that were trained on. One
-bad stretch of data can throw a large model off for good; BLOOM's and PaLM's makers skipped such batches by hand.
+A spike is a loss or a gradient norm that exceeds a factor times its median over the last batches that were trained on.
+One bad stretch of data can make a large model diverge; PaLM (arXiv 2204.02311, section 5.1) skipped such batches by
+hand.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from statistics import median
 from stages.training.recipe import Recipe
 
 
-def fault(recipe: Recipe, losses: Sequence[float], norms: Sequence[float], loss: float, norm: float) -> str | None:
-    """Why a batch of this loss and gradient norm is to be skipped; None if it is sound.
+def reason_to_skip(
+    recipe: Recipe, losses: Sequence[float], norms: Sequence[float], loss: float, norm: float
+) -> str | None:
+    """Why a batch with this loss (nats per target) and gradient norm is skipped; None if it is trained on.
 
     `losses` and `norms` are those of the last batches that were trained on, at most `recipe.spike_window`.
     """

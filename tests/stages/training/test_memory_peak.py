@@ -19,8 +19,9 @@ from stages.model.config import DecoderConfig, ExpertsConfig
 from stages.model.decoder import Decoder
 from stages.model.initialise import initial_values
 from stages.model.parameters import parameter_count
-from stages.parallel.collectives import Collectives, joined
-from stages.training import memory, meters
+from stages.parallel.collectives import Collectives
+from stages.parallel.process_group import process_group
+from stages.training import memory_peak, memory_plan, memory_usage
 from stages.training.language_modelling import next_token_loss
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import Task
@@ -44,7 +45,7 @@ def batch(config: DecoderConfig, recipe: Recipe, number: int) -> Batch:
     return tokens[:, :-1], tokens[:, 1:], documents
 
 
-def exchange_later(begin: Callable[..., Any], *arguments: Any) -> Callable[[], list[Tensor]]:
+def start_exchange(begin: Callable[..., Any], *arguments: Any) -> Callable[[], list[Tensor]]:
     """Gives gloo's thread the time to let go of what it has sent: it would be freed there, where nobody counts."""
     wait = begin(*arguments)
 
@@ -58,11 +59,11 @@ def exchange_later(begin: Callable[..., Any], *arguments: Any) -> Callable[[], l
 
 def measure(rank: Rank, config: DecoderConfig, recipe: Recipe, execution: Execution) -> Measured:
     """A step of training, after one that is not looked at."""
-    begin = Collectives.exchange_later
-    later = partial(exchange_later, begin)
+    begin = Collectives.start_exchange
+    later = partial(start_exchange, begin)
     with (
-        joined(rank, 60) as collectives,
-        patch.object(Collectives, "exchange_later", lambda self, *arguments: later(self, *arguments)),
+        process_group(rank, 60) as collectives,
+        patch.object(Collectives, "start_exchange", lambda self, *arguments: later(self, *arguments)),
         torch.device("meta"),
     ):
         decoder = Decoder(config)
@@ -85,18 +86,18 @@ def measure(rank: Rank, config: DecoderConfig, recipe: Recipe, execution: Execut
                 model.update(1e-3, 1e-3, number)
 
             step(1)
-            with meters.allocated() as allocated:
+            with memory_usage.allocated() as allocated:
                 step(2)
     return allocated.peak, model.most_gradient_bytes
 
 
 def hold(found: list[Measured], config: DecoderConfig, recipe: Recipe, execution: Execution, within: float) -> None:
     """`within`: how many times the measured peak the bound may be, the constant for kernels apart."""
-    needed = memory.predict(config, recipe, execution)
+    needed = memory_plan.predict(config, recipe, execution)
     peak, gradients = (max(measured) for measured in zip(*found, strict=True))
     assert gradients == needed.gradients
     bound = needed.gradients + needed.transient
-    assert peak <= bound <= within * peak + memory.SCRATCH_BYTES, f"{peak} measured, {bound} predicted"
+    assert peak <= bound <= within * peak + memory_plan.KERNEL_BYTES, f"{peak} measured, {bound} predicted"
 
 
 ALONE: list[tuple[str, dict[str, Any]]] = [
@@ -146,11 +147,21 @@ def test_the_bound_of_the_largest_bloom_is_told_at_once(tmp_path: Path) -> None:
     config = DecoderConfig(vocab_size=250_880, hidden_size=14336, layers=70, heads=112)
     recipe = Recipe(global_batch_size=2048, micro_batch_size=2, sequence_length=2048, precision="bfloat16")
     needed = [
-        memory.predict(config, recipe, Execution.model_validate({"ranks": 384, "zero_stage": stage})).total
+        memory_plan.predict(config, recipe, Execution.model_validate({"ranks": 384, "zero_stage": stage})).total
         for stage in range(4)
     ]
     assert needed == sorted(needed, reverse=True)
-    saved = memory.state_bytes(parameter_count(config), 0, 384, memory.BFLOAT16) - memory.state_bytes(
-        parameter_count(config), 3, 384, memory.BFLOAT16
+    saved = memory_plan.state_bytes(parameter_count(config), 0, 384, memory_plan.BFLOAT16) - memory_plan.state_bytes(
+        parameter_count(config), 3, 384, memory_plan.BFLOAT16
     )
     assert needed[0] - needed[3] > saved
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "ranks", "stage", "sums"),
+    [(8, 1, 1, {(1, 1, 2, 1, 2, 2, 3, 1)}), (8, 8, 1, {(1,)}), (8, 4, 0, {(1, 1)}), (8, 2, 2, {(1, 1, 2, 1)}),
+     (8, 4, 3, {(1, 1)}), (8, 3, 1, {(1, 1), (1, 1, 2), (1, 2, 2)}), (5, 2, 3, {(1, 1, 2)})],
+)  # fmt: skip
+def test_how_many_partial_sums_are_held(micro_batches: int, ranks: int, stage: int, sums: set[tuple[int, ...]]) -> None:
+    config = DecoderConfig(vocab_size=100, hidden_size=16, layers=1, heads=2)
+    assert memory_peak.Setting(memory_plan.groups_of(config), ranks, stage, 4, 1 << 20, micro_batches).sums == sums
