@@ -19,7 +19,7 @@ from stages.corpus.deduplication.exact import ExactDuplicates
 from stages.corpus.deduplication.registry import AnyRule
 from stages.corpus.ingestion.decontamination import Decontaminate
 from stages.corpus.ingestion.shards import Shard, by_rank, plan
-from stages.corpus.ingestion.text import TextRules
+from stages.corpus.ingestion.text_rules import TextRules
 from stages.corpus.source import Source
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ class IngestCorpus(Stage):
         return Demand(task=self.worker if self.workers == 1 else Resources(cpus=0))
 
     def run(self, ctx: Context) -> Corpus:
-        from stages.corpus.ingestion.finished import clear_leftovers
+        from stages.corpus.ingestion.assembly import assemble
+        from stages.corpus.ingestion.completion_markers import clear_leftovers
         from stages.corpus.ingestion.ledger import Counts, Samples
         from stages.corpus.ingestion.reading import ReadShard, read_shard
-        from stages.corpus.ingestion.result import assemble
         from stages.corpus.ingestion.writing import WriteShard, write_shard
 
         shards = plan(self.sources, self.shard_bytes)
@@ -107,10 +107,10 @@ class IngestCorpus(Stage):
 
     def _decide(self, ctx: Context, reads: Sequence[ReadShard], folders: Mapping[str, Path]) -> Decisions:
         from stages.corpus.ingestion.decisions import decide
+        from stages.corpus.ingestion.document_index import Index, over_limit
         from stages.corpus.ingestion.drafts import Drafts
-        from stages.corpus.ingestion.index import Index, over_limit
         from stages.corpus.ingestion.reading import DRAFTS, SIGNATURES
-        from stages.corpus.ingestion.splitting import Validation
+        from stages.corpus.ingestion.validation_split import Validation
 
         ranks = {name: rank for rank, (name, _) in enumerate(by_rank(self.sources))}
         index = Index.load([work.place / SIGNATURES for work in reads], [ranks[work.shard.source] for work in reads])
@@ -143,7 +143,7 @@ class IngestCorpus(Stage):
         shards: Sequence[Shard],
     ) -> list[Mapping[str, Any]]:
         """What `function` tells of each shard, in their order; shows how far it is."""
-        from stages.corpus.ingestion.progress import Meter
+        from stages.corpus.ingestion.shard_progress import Meter
 
         facts: dict[int, Mapping[str, Any]] = {}
         with Meter(ctx, done, shards, work[0].place.parent) as meter:

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from stages.artifacts.corpus import MANIFEST, Corpus
 from stages.artifacts.manifest import Manifest
 from stages.base import Context, Demand, Resources, Runtime, Stage
-from stages.corpus.operations.tables import WordList
+from stages.corpus.operations.word_lists import WordList
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
@@ -44,6 +44,7 @@ class RemoveDocuments(Stage):
         return Demand(task=Resources(cpus=1 if self.workers == 1 else 0))
 
     def run(self, ctx: Context) -> Corpus:
+        from stages.corpus.ingestion.assembly import check_splits, report
         from stages.corpus.ingestion.ledger import Counts
         from stages.corpus.ingestion.removal import (
             Find,
@@ -54,7 +55,6 @@ class RemoveDocuments(Stage):
             rewrite_families,
             rewrite_samples,
         )
-        from stages.corpus.ingestion.result import check_splits, report
 
         before = self.corpus.manifest
         wanted = Wanted(self.listed, self.allow_licenses, self.deny_licenses)

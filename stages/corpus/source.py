@@ -12,7 +12,7 @@ from pydantic import BaseModel, NonNegativeInt, PositiveFloat
 from stages.artifacts.manifest import SourceFacts
 from stages.base import Artifact, Config, External
 from stages.corpus.operations.registry import AnyOperation
-from stages.corpus.readers.base import digest_of
+from stages.corpus.readers.reader import digest_of
 from stages.corpus.readers.registry import AnyReader
 
 

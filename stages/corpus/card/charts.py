@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from markupsafe import Markup
 
 from stages.artifacts.manifest import Manifest, Tally
-from stages.corpus.card.facts import language_name, size
+from stages.corpus.card.contents import language_name, size
 from stages.corpus.card.tree_map import Tile, tiles
 
 WIDTH = 920  # of a chart

@@ -10,10 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
+from stages.corpus.deduplication.shard_arrays import gathered, mapped
+from stages.corpus.ingestion.document_index import Index, Judge, Ruling
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
-from stages.corpus.ingestion.index import Index, Judge, Ruling
 from stages.corpus.ingestion.spill import Spill, repeats
 
 if TYPE_CHECKING:

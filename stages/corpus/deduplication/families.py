@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from stages.corpus.ingestion.document_index import Families, Index, Ruling
 from stages.corpus.ingestion.drafts import Drafts
-from stages.corpus.ingestion.index import Families, Index, Ruling
 from stages.corpus.ingestion.spill import Spill
 
 if TYPE_CHECKING:

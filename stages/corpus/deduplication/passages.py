@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.corpus.ingestion.index import Index
+from stages.corpus.ingestion.document_index import Index
 
 if TYPE_CHECKING:
     import numpy as np

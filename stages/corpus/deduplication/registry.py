@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.corpus.deduplication.exact import ExactDuplicates
-from stages.corpus.deduplication.lines import TemplateLines
 from stages.corpus.deduplication.minhash import NearDuplicates
+from stages.corpus.deduplication.same_address import SameAddress
 from stages.corpus.deduplication.simhash import SimilarFingerprints
 from stages.corpus.deduplication.substrings import RepeatedSubstrings
-from stages.corpus.deduplication.url import SameAddress
+from stages.corpus.deduplication.template_lines import TemplateLines
 
 AnyRule = Annotated[
     ExactDuplicates | SameAddress | TemplateLines | NearDuplicates | SimilarFingerprints | RepeatedSubstrings,

@@ -9,8 +9,8 @@ ids of documents which of several stays: never by the order of reading.
 from __future__ import annotations
 
 from stages.base import Config
+from stages.corpus.ingestion.document_index import Judge
 from stages.corpus.ingestion.drafts import Drafts
-from stages.corpus.ingestion.index import Judge
 
 
 class Rule(Config):

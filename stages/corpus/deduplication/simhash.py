@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from stages.corpus.deduplication import families
-from stages.corpus.deduplication.columns import gathered, mapped
 from stages.corpus.deduplication.rule import Rule
+from stages.corpus.deduplication.shard_arrays import gathered, mapped
+from stages.corpus.ingestion.document_index import Index, Judge, Ruling
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
-from stages.corpus.ingestion.index import Index, Judge, Ruling
 
 if TYPE_CHECKING:
     import numpy as np

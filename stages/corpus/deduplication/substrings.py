@@ -19,8 +19,8 @@ from pydantic import Field
 
 from stages.corpus.deduplication.passages import Chunk, Passages
 from stages.corpus.deduplication.rule import Rule
+from stages.corpus.ingestion.document_index import Cuts, Index, Judge, Ruling, covered, nothing_told, together
 from stages.corpus.ingestion.drafts import Drafts, Measure
-from stages.corpus.ingestion.index import Cuts, Index, Judge, Ruling, covered, nothing_told, together
 from stages.corpus.ingestion.spill import Spill, repeats
 from stages.corpus.statistics.rolling import inverse_powers, mixed, prefix_sums
 

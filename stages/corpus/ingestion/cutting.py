@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from stages.corpus.ingestion.decisions import FIRST_RULING, Rule
 from stages.corpus.ingestion.ledger import Counts
-from stages.corpus.ingestion.text import TextRules, encode
-from stages.corpus.operations.base import Drop
+from stages.corpus.ingestion.text_rules import TextRules, encode
+from stages.corpus.operations.operation import Drop
 
 if TYPE_CHECKING:
     import numpy as np

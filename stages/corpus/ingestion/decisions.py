@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.artifacts.manifest import Contamination
-from stages.corpus.ingestion.index import Cuts, Families, Index, Judge, Ruling
-from stages.corpus.ingestion.splitting import Split
+from stages.corpus.ingestion.document_index import Cuts, Families, Index, Judge, Ruling
+from stages.corpus.ingestion.validation_split import Split
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,10 +21,10 @@ from pydantic import Field, PositiveInt, field_validator
 
 from stages.artifacts.manifest import Contamination
 from stages.base import Config, External, StageError
-from stages.corpus.deduplication.columns import among
+from stages.corpus.deduplication.shard_arrays import among
+from stages.corpus.ingestion.document_index import Index, Judge, Ruling, covered, together
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
-from stages.corpus.ingestion.index import Index, Judge, Ruling, covered, together
-from stages.corpus.readers.base import digest_of
+from stages.corpus.readers.reader import digest_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.base import Config
-from stages.corpus.ingestion.finished import clear_leftovers, finish
-from stages.corpus.ingestion.progress import telling
-from stages.corpus.ingestion.tables import use_flat_memory
-from stages.corpus.readers.base import digest_of
-from stages.corpus.readers.position import following, position
+from stages.corpus.ingestion.completion_markers import clear_leftovers, finish
+from stages.corpus.ingestion.parquet_files import use_flat_memory
+from stages.corpus.ingestion.shard_progress import telling
+from stages.corpus.readers.read_position import following, position
+from stages.corpus.readers.reader import digest_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
-from stages.corpus.ingestion.finished import finish
+from stages.corpus.ingestion.completion_markers import finish
 from stages.corpus.ingestion.ledger import Counts, Samples, reason
-from stages.corpus.ingestion.progress import telling
+from stages.corpus.ingestion.parquet_files import TableWriter, schema, use_flat_memory
+from stages.corpus.ingestion.shard_progress import telling
 from stages.corpus.ingestion.shards import Shard
-from stages.corpus.ingestion.tables import TableWriter, schema, use_flat_memory
-from stages.corpus.ingestion.text import OPERATION as TEXT
-from stages.corpus.ingestion.text import TextRules, decode, encode, normalised
+from stages.corpus.ingestion.text_rules import OPERATION as TEXT
+from stages.corpus.ingestion.text_rules import TextRules, decode, encode, normalised
 from stages.corpus.languages import canonical_code
-from stages.corpus.operations.base import Apply, Draft, Drop
-from stages.corpus.readers.base import Candidate
-from stages.corpus.readers.position import position
+from stages.corpus.operations.operation import Apply, Draft, Drop
+from stages.corpus.readers.read_position import position
+from stages.corpus.readers.reader import Candidate
 from stages.corpus.source import Source
 
 if TYPE_CHECKING:

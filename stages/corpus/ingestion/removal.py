@@ -21,11 +21,11 @@ from stages.artifacts.corpus import (
 )
 from stages.artifacts.manifest import ShardFacts, Tally
 from stages.corpus.ingestion.ledger import Counts, reason
-from stages.corpus.ingestion.tables import ROW_GROUP_ROWS, TableWriter, rows_of, use_flat_memory
+from stages.corpus.ingestion.parquet_files import ROW_GROUP_ROWS, TableWriter, rows_of, use_flat_memory
 from stages.corpus.ingestion.writing import DocumentWriter
-from stages.corpus.operations.base import Apply, Draft, Drop
-from stages.corpus.operations.labels import License, Removals
-from stages.corpus.operations.tables import WordList
+from stages.corpus.operations.metadata_filters import License, Removals
+from stages.corpus.operations.operation import Apply, Draft, Drop
+from stages.corpus.operations.word_lists import WordList
 
 OPERATION, LISTED, LICENSE = "remove", "listed", "license"
 FACTS = ("id", "source", "path", "url", "license", "language")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from stages.corpus.readers.base import Part
+from stages.corpus.readers.reader import Part
 from stages.corpus.source import Source
 
 

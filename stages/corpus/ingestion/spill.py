@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from stages.corpus.ingestion.finished import ASIDE
+from stages.corpus.ingestion.completion_markers import ASIDE
 
 if TYPE_CHECKING:
     import numpy as np

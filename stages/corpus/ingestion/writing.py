@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS
 from stages.artifacts.manifest import SPLITS, Split
+from stages.corpus.ingestion.completion_markers import finish
 from stages.corpus.ingestion.cutting import cut
 from stages.corpus.ingestion.decisions import FIRST_RULING, TRAIN, VALIDATION, Rule
 from stages.corpus.ingestion.drafts import batches, share_of
-from stages.corpus.ingestion.finished import finish
 from stages.corpus.ingestion.ledger import SAMPLE_CHARACTERS, Counts, Samples, reason
-from stages.corpus.ingestion.progress import telling
+from stages.corpus.ingestion.parquet_files import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
 from stages.corpus.ingestion.reading import DRAFTS, DROPPED, SAMPLED
-from stages.corpus.ingestion.tables import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
-from stages.corpus.ingestion.text import OPERATION as TEXT
-from stages.corpus.ingestion.text import TextRules
+from stages.corpus.ingestion.shard_progress import telling
+from stages.corpus.ingestion.text_rules import OPERATION as TEXT
+from stages.corpus.ingestion.text_rules import TextRules
 
 if TYPE_CHECKING:
     import numpy as np

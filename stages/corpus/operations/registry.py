@@ -9,18 +9,18 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from stages.base import External
-from stages.corpus.operations.base import Operation
-from stages.corpus.operations.code import CodeQuality
+from stages.corpus.operations.code_quality import CodeQuality
 from stages.corpus.operations.gopher import GopherQuality, GopherRepetition
-from stages.corpus.operations.html import ExtractHtml
-from stages.corpus.operations.labels import License, Paths, Removals, Urls
-from stages.corpus.operations.language import IdentifyLanguage
-from stages.corpus.operations.lines import RemoveLines, RemoveReferences, RemoveSubstrings
+from stages.corpus.operations.html_extraction import ExtractHtml
+from stages.corpus.operations.language_check import IdentifyLanguage
+from stages.corpus.operations.line_removal import RemoveLines, RemoveReferences, RemoveSubstrings
+from stages.corpus.operations.metadata_filters import License, Paths, Removals, Urls
+from stages.corpus.operations.operation import Operation
 from stages.corpus.operations.perplexity import Perplexity
-from stages.corpus.operations.pii import RedactPii
-from stages.corpus.operations.roots import RootsModifiers, RootsQuality
+from stages.corpus.operations.pii_redaction import RedactPii
+from stages.corpus.operations.roots_filters import RootsModifiers, RootsQuality
 from stages.corpus.operations.size import Bytes, Characters, Words
-from stages.corpus.operations.text import (
+from stages.corpus.operations.text_repair import (
     NewlinesToSpaces,
     Normalise,
     RepairUnicode,

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate
-from stages.corpus.readers.places import FilePart, compressed, opened
+from stages.corpus.readers.file_systems import FilePart, compressed, opened
+from stages.corpus.readers.reader import Candidate
 from stages.corpus.readers.records import RecordReader
 
 LINE_LIMIT = 16  # times the longest text: there may be other columns, and quotes

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate, digest_of
+from stages.corpus.readers.file_systems import FilePart, content_digest, unchanged
 from stages.corpus.readers.parquet import TEXT_KINDS
-from stages.corpus.readers.places import FilePart, content_digest, unchanged
-from stages.corpus.readers.position import following
+from stages.corpus.readers.read_position import following
+from stages.corpus.readers.reader import Candidate, digest_of
 from stages.corpus.readers.records import RecordReader
 
 STATE, DICTIONARY = "state.json", "dataset_dict.json"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from stages.corpus.readers.base import Candidate, Part
 from stages.corpus.readers.csv_files import Csv
+from stages.corpus.readers.file_systems import FileReader
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
-from stages.corpus.readers.places import FileReader
+from stages.corpus.readers.reader import Candidate, Part
 from stages.corpus.readers.records import FieldName, Label
-from stages.corpus.readers.text import Text
+from stages.corpus.readers.text_files import Text
 
 
 class Files(FileReader):

@@ -26,8 +26,8 @@ from typing import Literal
 from pydantic import Field
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, Reader, digest_of, too_long
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.reader import Candidate, Part, Reader, digest_of, too_long
 
 PYTHON = "python"  # the name by which `packages` asks for the standard library
 OWN_NAME = "bloomline"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, too_long
-from stages.corpus.readers.places import FilePart, compressed, opened
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.file_systems import FilePart, compressed, opened
+from stages.corpus.readers.reader import Candidate, Part, too_long
 from stages.corpus.readers.records import NOT_A_RECORD, RecordReader, refused
 
 SUFFIXES = compressed(".jsonl", ".json", ".ndjson")

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate, Part
-from stages.corpus.readers.places import FilePart, raw, told
-from stages.corpus.readers.position import following
+from stages.corpus.readers.file_systems import FilePart, raw, told
+from stages.corpus.readers.read_position import following
+from stages.corpus.readers.reader import Candidate, Part
 from stages.corpus.readers.records import BATCH_ROWS, RecordReader
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, too_long, usable
-from stages.corpus.readers.places import FilePart, FileReader
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.file_systems import FilePart, FileReader
+from stages.corpus.readers.reader import Candidate, Part, too_long, usable
 
 NO_TEXT, NOT_A_RECORD = "no_text", "not_a_record"
 BATCH_ROWS = 64

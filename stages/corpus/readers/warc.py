@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, too_long, usable
-from stages.corpus.readers.charset import to_utf8
-from stages.corpus.readers.encodings import Read, content
-from stages.corpus.readers.places import FilePart, FileReader, compressed, opened
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.character_sets import to_utf8
+from stages.corpus.readers.content_encodings import Read, content
+from stages.corpus.readers.file_systems import FilePart, FileReader, compressed, opened
+from stages.corpus.readers.reader import Candidate, Part, too_long, usable
 
 PIECE_BYTES = 1 << 20
 PAGES = ("text/html", "application/xhtml+xml")

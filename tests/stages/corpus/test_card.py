@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 
 from stages.artifacts.corpus import Corpus
-from stages.corpus.card.facts import size
+from stages.corpus.card.contents import size
 from stages.corpus.card.tree_map import squarified
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
 

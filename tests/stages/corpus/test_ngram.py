@@ -9,8 +9,8 @@ import pytest
 
 from stages.base import ArtifactError, StageError
 from stages.corpus.ngram import TrainNgram
-from stages.corpus.ngram_tables import FACTS, TABLES, NgramModel
-from stages.corpus.operations.base import Draft
+from stages.corpus.ngram_model import FACTS, TABLES, NgramModel
+from stages.corpus.operations.operation import Draft
 from stages.corpus.operations.registry import OPERATIONS
 from tests.stages.corpus.examples import ingest, prose, small_corpus, write_lines
 from tests.stages.corpus.operations.support import rule_of

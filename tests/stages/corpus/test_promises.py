@@ -19,7 +19,7 @@ from stages.base import Demand, Resources, StageError
 from stages.corpus.ingest import IngestCorpus
 from stages.corpus.ingestion.ledger import Samples
 from stages.corpus.ngram import TrainNgram
-from stages.corpus.ngram_tables import NgramModel
+from stages.corpus.ngram_model import NgramModel
 from tests.cluster.support import run
 from tests.stages.corpus.examples import all_documents, digests, ingest, prose, small_corpus, source, write_lines
 from tests.stages.corpus.ingestion import children

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from stages.corpus.ingestion.document_index import SIGNATURE, Index
 from stages.corpus.ingestion.drafts import Drafts
-from stages.corpus.ingestion.index import SIGNATURE, Index
 
 
 def index_of(texts: Sequence[str], shards: int) -> Index:

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from stages.corpus.deduplication.exact import LetterKeys
-from stages.corpus.deduplication.lines import LineHashes
 from stages.corpus.deduplication.minhash import MinHash
 from stages.corpus.deduplication.registry import AnyRule
+from stages.corpus.deduplication.same_address import Addresses
 from stages.corpus.deduplication.simhash import SimHash
 from stages.corpus.deduplication.substrings import Bytes
-from stages.corpus.deduplication.url import Addresses
+from stages.corpus.deduplication.template_lines import LineHashes
 from stages.corpus.ingestion import spill
 from stages.corpus.ingestion.decontamination import Decontaminate
+from stages.corpus.ingestion.document_index import Index, Judge
 from stages.corpus.ingestion.drafts import Drafts, Measure
-from stages.corpus.ingestion.index import Index, Judge
-from stages.corpus.ingestion.splitting import Labels
+from stages.corpus.ingestion.validation_split import Labels
 from tests.stages.corpus.deduplication.support import drafts_of, index_of
 from tests.stages.corpus.examples import prose
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from stages.artifacts.corpus import Corpus
-from stages.corpus.deduplication.url import host_and_path
+from stages.corpus.deduplication.same_address import host_and_path
 from stages.corpus.ingest import IngestCorpus
 from stages.corpus.remove import RemoveDocuments
 from tests.stages.corpus.examples import all_documents, digests, ingest, prose, source, write_lines

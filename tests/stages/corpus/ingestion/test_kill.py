@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.corpus.ingestion.finished import MARKER, finish, finished
+from stages.corpus.ingestion.completion_markers import MARKER, finish, finished
 from tests.durability import lost_in_a_power_cut
 from tests.stages.corpus.examples import digests, prose, source, write_lines
 from tests.stages.corpus.ingestion import children

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines import validation
 from stages.base import Config, edges
-from stages.corpus.operations.base import Draft, Drop
+from stages.corpus.operations.operation import Draft, Drop
 from stages.corpus.operations.registry import GROUPS, OPERATIONS, AnyOperation, reference
 from tests.stages.corpus.operations.support import made
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from stages.corpus.languages import TUNED
-from stages.corpus.operations.base import Draft, Drop
-from stages.corpus.operations.roots_table import RootsTable
-from stages.corpus.operations.tables import stop_words
-from stages.corpus.statistics.roots import special_characters
+from stages.corpus.operations.operation import Draft, Drop
+from stages.corpus.operations.roots_parameters import RootsTable
+from stages.corpus.operations.word_lists import stop_words
+from stages.corpus.statistics.roots_statistics import special_characters
 from stages.corpus.statistics.segmentation import segments
 from tests.stages.corpus.examples import read_lines
 from tests.stages.corpus.operations.support import apply

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate
 from stages.corpus.readers.installed import Installed
+from stages.corpus.readers.reader import Candidate
 
 
 def install(site: Path, name: str, files: dict[str, str], metadata: str = "", **extra: str) -> Path:

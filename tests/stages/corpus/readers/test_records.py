@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate, Reader
 from stages.corpus.readers.csv_files import Csv
 from stages.corpus.readers.datasets import Datasets
 from stages.corpus.readers.files import Files
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
-from stages.corpus.readers.text import Text
+from stages.corpus.readers.reader import Candidate, Reader
+from stages.corpus.readers.text_files import Text
 from tests.stages.corpus.examples import write_lines
 
 PACKED = gzip.compress(b'{"text": "a"}\n', mtime=0)  # the same in every process that collects tests
@@ -163,7 +163,7 @@ def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkey
             read_bytes += (found := super().readinto(buffer) or 0)
             return found
 
-    opened = "stages.corpus.readers.places.open"
+    opened = "stages.corpus.readers.file_systems.open"
     monkeypatch.setattr(opened, lambda url, _, size: io.BufferedReader(Counting(url), 4096), raising=False)
     found = read(JsonLines(paths=[str(path)]), range_bytes=100_000)
     assert seen(found) == [(b"one", None, 3), (b"", "too_long", 2_000_001), (b"two", None, 3)]

@@ -12,12 +12,12 @@ import pytest
 import zstandard
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.charset import to_utf8
-from stages.corpus.readers.code import Code
-from stages.corpus.readers.html import Html
-from stages.corpus.readers.licences import declared_licence, recognise
-from stages.corpus.readers.text import Text
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.character_sets import to_utf8
+from stages.corpus.readers.html_files import Html
+from stages.corpus.readers.licence_files import declared_licence, recognise
+from stages.corpus.readers.source_code import Code
+from stages.corpus.readers.text_files import Text
 from stages.corpus.readers.warc import Warc
 from tests.stages.corpus.readers.test_records import digest_file, read, seen
 from tests.support import test_data

@@ -1,0 +1,67 @@
+"""Personal and secret strings: everything planted is found, what looks like it is left, nothing else changes."""
+
+from __future__ import annotations
+
+import re
+import string
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.corpus.operations.operation import Draft
+from stages.corpus.statistics.pii_patterns import KINDS, find
+from tests.stages.corpus.examples import read_lines
+from tests.stages.corpus.operations.support import apply, made, text_of
+from tests.stages.corpus.statistics.test_pii import ALL_PLANTED
+from tests.support import test_data
+
+
+def test_replaced_in_place_and_counted() -> None:
+    draft = Draft("anna@x.org, @annabel; 8.8.8.8 and 8.8.8.81!", path="p", counts={"pii_email": 2})
+    made_of = made("redact_pii").function()(draft)
+    assert isinstance(made_of, Draft)
+    assert made_of.text == "PI:EMAIL, PI:USER; PI:IP_ADDRESS and PI:IP_ADDRESS!"
+    assert made_of.counts == {"pii_email": 3, "pii_user": 1, "pii_ip_address": 2}
+    assert draft.counts == {"pii_email": 2}
+
+
+def test_a_part_of_a_longer_word_is_never_replaced() -> None:
+    """ROOTS replaced the found string everywhere, in longer words as well."""
+    text = "mail bob@x.org and notbob@x.organic; @ann met @annette; 1.2.3.44 is no v1.2.3.4"
+    assert text_of(apply("redact_pii", text)) == (
+        "mail PI:EMAIL and PI:EMAIL; PI:USER met PI:USER; PI:IP_ADDRESS is no v1.2.3.4"
+    )
+
+
+def test_kinds_and_replacement_are_parameters() -> None:
+    text = "@property and anna@x.org"
+    assert text_of(apply("redact_pii", text, kinds=["EMAIL"], replacement="<{kind}>")) == "@property and <EMAIL>"
+    assert text_of(apply("redact_pii", text, replacement="")) == " and "
+
+
+BENIGN = st.text(alphabet=string.ascii_lowercase + " ,.;!?\n", max_size=40)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(BENIGN, st.sampled_from(ALL_PLANTED)), max_size=5), BENIGN)
+def test_everything_planted_goes_and_everything_else_stays(parts: list, end: str) -> None:
+    text = "".join(f"{before} {written} " for before, (_, written) in parts) + end
+    expected = "".join(f"{before} PI:{kind} " for before, (kind, _) in parts) + end
+    assert text_of(apply("redact_pii", text)) == expected
+
+
+@given(st.text(max_size=200))
+def test_redaction_is_final(text: str) -> None:
+    once = text_of(apply("redact_pii", text))
+    assert [span for span in find(once, KINDS) if span.kind == "EMAIL"] == []
+
+
+def test_no_address_is_left_in_a_corpus_of_mail() -> None:
+    address = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
+    function = made("redact_pii").function()
+    planted = left = 0
+    for row in read_lines(test_data("messy", "spamassassin-raw.jsonl.gz")):
+        planted += len(address.findall(row["raw"]))
+        left += len(address.findall(text_of(function(Draft(row["raw"], path="p")))))
+    assert planted > 5000
+    assert left == 0
