@@ -1,4 +1,4 @@
-"""The data card as one page of HTML, its charts as SVG within. Everything that comes from the corpus is escaped."""
+"""The data card as one self-contained HTML page with SVG charts. Everything that comes from the corpus is escaped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from stages.corpus.card.charts import by_source, fates, legend, lengths, short, tree_map
+from stages.corpus.card.charts import by_source, legend, lengths, outcome_bars, tree_map
 from stages.corpus.card.contents import Card, Sample, Table, summary
+from stages.corpus.card.formatting import shortened
 
 TITLE_WIDTH = 600
 
@@ -34,20 +35,20 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); p
 """
 
 
-def page(card: Card) -> str:
-    """The page. The same card makes the same bytes."""
+def html_page(card: Card) -> str:
+    """The page. The same card gives the same bytes."""
     total = card.manifest.total
     parts = [
         Markup("<h1>Data card</h1><p>{}</p>").format(summary(total)),
         *(Markup("<p class=warning>{}</p>").format(warning) for warning in card.warnings),
-        Markup("<h2>What it holds</h2>"),
+        Markup("<h2>Contents</h2><p>Bytes kept, by language and source.</p>"),
         _scroll(tree_map(card.manifest)),
-        Markup("<h2>What became of what was read</h2><p>A click on a bar opens samples of what was dropped.</p>"),
+        Markup("<h2>Kept and dropped</h2><p>Click a bar to see samples of the documents that the rule dropped.</p>"),
         legend(),
-        _scroll(*_fates(card)),
+        _scroll(*_outcomes(card)),
         Markup("<h3>By source</h3>"),
         _scroll(by_source(card.manifest)),
-        Markup("<h2>How long its documents are</h2><p>Documents kept, by the bytes of their text.</p>"),
+        Markup("<h2>Document lengths</h2><p>Documents kept, by the bytes of their text.</p>"),
         _scroll(lengths(card.manifest)),
         *(_table(table) for table in card.tables),
         *_families(card),
@@ -61,9 +62,9 @@ def _scroll(*parts: Markup) -> Markup:
     return Markup("<div class=scroll>{}</div>").format(Markup("\n").join(parts))
 
 
-def _fates(card: Card) -> Iterator[Markup]:
-    """A bar each; under it the samples of what was dropped, if there are some."""
-    for name, bar in fates(card.manifest):
+def _outcomes(card: Card) -> Iterator[Markup]:
+    """The bars, each with the samples of the documents that its rule dropped."""
+    for name, bar in outcome_bars(card.manifest):
         samples = card.samples.get(name)
         yield _fold(bar, samples) if samples else Markup("<div class=bar>{}</div>").format(bar)
 
@@ -71,16 +72,16 @@ def _fates(card: Card) -> Iterator[Markup]:
 def _families(card: Card) -> list[Markup]:
     if not card.families:
         return []
-    more = f", the first {len(card.families)} of them here" if card.more_families else ""
+    more = f", of which the first {len(card.families)} are shown" if card.more_families else ""
     count = len(card.families) + card.more_families
-    head = Markup("<h2>Documents that are alike</h2><p>{:,} families{}.</p>").format(count, more)
+    head = Markup("<h2>Similar documents</h2><p>{:,} families{}.</p>").format(count, more)
     return [head, *(_fold(_family_title(members), members) for members in card.families)]
 
 
 def _family_title(members: Sequence[Sample]) -> str:
-    """How they begin, and how many there are."""
+    """The beginning of the first text, and the number of other members."""
     begins = " ".join(members[0].text.split())
-    return f"{short(begins, TITLE_WIDTH)} and {len(members) - 1} more"
+    return f"{shortened(begins, TITLE_WIDTH)} and {len(members) - 1} more"
 
 
 def _fold(title: str, samples: Sequence[Sample]) -> Markup:

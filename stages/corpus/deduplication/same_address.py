@@ -1,4 +1,4 @@
-"""The same page read twice: documents with one address, whatever its scheme, query and fragment."""
+"""The same page read twice: documents whose addresses are equal without scheme, query and fragment."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from stages.corpus.deduplication.exact import equal_keys
-from stages.corpus.deduplication.rule import Rule
-from stages.corpus.deduplication.shard_arrays import gathered, mapped
-from stages.corpus.ingestion.document_index import Index, Judge, Ruling
+from stages.corpus.deduplication.rule import DeduplicationRule
+from stages.corpus.deduplication.shard_arrays import gather_rows, memory_mapped
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure
+from stages.corpus.ingestion.rule_decision import Decider, RuleDecision
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-ADDRESSES = "addresses.bin"  # ">u8" a document; 0: it has none
+ADDRESSES = "addresses.bin"  # ">u8" [documents]; 0: the document has no address
 
 
 class Addresses(Measure):
@@ -36,31 +37,33 @@ class Addresses(Measure):
         return {"documents": documents}
 
 
-class SameAddress(Rule):
+class SameAddress(DeduplicationRule):
     """Documents with the same host and path, as ROOTS compared the pages of its crawl."""
 
     rule: Literal["url"] = "url"
 
-    def judge(self, drafts: Drafts) -> Judge:
+    def decider(self, drafts: Drafts) -> Decider:
         folders, _ = drafts.measured(self.rule, Addresses())
 
-        def judge(index: Index, kept: np.ndarray) -> Ruling:
+        def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
-            keys = mapped([folder / ADDRESSES for folder in folders], index.starts, ">u8")
+            keys = memory_mapped([folder / ADDRESSES for folder in folders], index.starts, ">u8")
             known = np.concatenate([np.empty(0, bool), *(shard != 0 for shard in keys)])
-            members = index.claim(np.flatnonzero(kept & known))
-            return equal_keys(index, self.rule, members, [partial(gathered, keys, index.starts)], drafts)
+            members = index.by_precedence(np.flatnonzero(kept & known))
+            return equal_keys(index, self.rule, members, [partial(gather_rows, keys, index.starts)], drafts)
 
-        return judge
+        return decide
 
 
 def host_and_path(url: str) -> str:
-    """What of an address tells pages apart: "https://WWW.example.org:443/a/?q#f" -> "example.org/a"; "" if it has no
-    host."""
+    """The part of an address that identifies a page: "https://WWW.example.org:443/a/?q#f" -> "example.org/a".
+
+    Empty for an address without a host.
+    """
     try:
         parts = urlsplit(url if "://" in url else f"//{url}")
         host = (parts.hostname or "").removeprefix("www.").rstrip(".")
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets around something other than an IPv6 address
         return ""
     return f"{host}{parts.path.rstrip('/')}" if host else ""

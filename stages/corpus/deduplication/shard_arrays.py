@@ -1,4 +1,4 @@
-"""What a measure wrote of every document, in a file a shard: looked at on disk, whatever the rows."""
+"""Arrays over all documents that are stored as one file per shard, and read through memory maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def mapped(files: Sequence[Path], starts: np.ndarray, kind: Any, shape: tuple[int, ...] = (-1,)) -> list[np.ndarray]:
+def memory_mapped(
+    files: Sequence[Path], starts: np.ndarray, kind: Any, shape: tuple[int, ...] = (-1,)
+) -> list[np.ndarray]:
     """The arrays of shards. `starts`: the first row of each, and the number of rows; `shape`: with -1 for documents.
 
     Raises StageError if a file does not hold as many documents as there are.
@@ -24,13 +26,13 @@ def mapped(files: Sequence[Path], starts: np.ndarray, kind: Any, shape: tuple[in
         whole = tuple(count if size < 0 else size for size in shape)
         size = int(np.prod(whole)) * np.dtype(kind).itemsize
         if file.stat().st_size != size:
-            raise StageError(f"{file} holds {file.stat().st_size} bytes; of {count} documents {size} are expected")
+            raise StageError(f"{file} has {file.stat().st_size} bytes; expected {size} for {count} documents")
         found.append(np.memmap(file, kind, "r", shape=whole) if size else np.empty(whole, kind))
     return found
 
 
-def gathered(shards: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """What the arrays of shards hold of rows, in their order."""
+def gather_rows(shards: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The values of the given rows, in their order, from the arrays of all shards."""
     import numpy as np
 
     found = np.empty((len(rows), *shards[0].shape[1:]), shards[0].dtype)
@@ -41,8 +43,8 @@ def gathered(shards: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray)
     return found
 
 
-def among(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Which values (bool) are among the ordered ones. For many of these: np.isin would sort them every time."""
+def is_in_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Which values (bool) are in an ascending array. Unlike np.isin, it does not sort that array again."""
     import numpy as np
 
     if not len(ordered):

@@ -1,6 +1,6 @@
-"""Template lines: menus, notices and headers that a source repeats over and over are taken out of its texts.
+"""Template lines: removes menus, notices and headers that a source repeats from its texts.
 
-Which lines those are is known once every line is counted, by its hash.
+Every line is counted by its hash first; the lines that are frequent enough are then cut.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from stages.corpus.deduplication.rule import Rule
-from stages.corpus.deduplication.shard_arrays import among
-from stages.corpus.ingestion.document_index import Cuts, Index, Judge, Ruling, nothing_told
+from stages.corpus.deduplication.rule import DeduplicationRule
+from stages.corpus.deduplication.shard_arrays import is_in_sorted
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure
+from stages.corpus.ingestion.rule_decision import Cuts, Decider, RuleDecision, no_values
 from stages.corpus.ingestion.spill import Spill, frequent
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LINES = "lines.bin"
-LINE = [("hash", "<u8"), ("row", "<u4"), ("start", "<u4"), ("stop", "<u4")]  # its place in bytes, end of line included
+LINE = [("hash", "<u8"), ("row", "<u4"), ("start", "<u4"), ("stop", "<u4")]  # bytes, line end included
 LINE_BYTES = 20
 LINES_AT_A_TIME = 1 << 18
 
 
 class LineHashes(Measure):
-    """The hash and place of every line that is long enough, without the white space around it."""
+    """The hash and the byte range of every line that is long enough without surrounding white space."""
 
     min_characters: NonNegativeInt
 
@@ -49,22 +50,22 @@ class LineHashes(Measure):
         return {"lines": lines}
 
 
-class TemplateLines(Rule):
-    """Lines of `min_characters` or more that a source holds `min_count` times or more: all of them are taken out."""
+class TemplateLines(DeduplicationRule):
+    """Lines of at least `min_characters` that a source contains at least `min_count` times: every occurrence is cut."""
 
     rule: Literal["lines"] = "lines"
-    sources: tuple[str, ...] = ()  # where to look, each on its own; none: in every source
-    min_characters: NonNegativeInt = 15  # ROOTS' numbers; for newspapers it took every line seen twice (0 and 2)
+    sources: tuple[str, ...] = ()  # the sources to clean, each counted separately; empty: all
+    min_characters: NonNegativeInt = 15  # these are ROOTS' numbers; for newspapers ROOTS used 0 and 2
     min_count: int = Field(default=10, ge=2)
 
-    def judge(self, drafts: Drafts) -> Judge:
+    def decider(self, drafts: Drafts) -> Decider:
         folders, _ = drafts.measured(self.rule, LineHashes(min_characters=self.min_characters))
         shards: dict[str, list[int]] = defaultdict(list)
         for shard, source in enumerate(drafts.sources):
             if not self.sources or source in self.sources:
                 shards[source].append(shard)
 
-        def judge(index: Index, kept: np.ndarray) -> Ruling:
+        def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
             found = [np.empty((0, 3), np.int64)]
@@ -74,14 +75,14 @@ class TemplateLines(Rule):
                         spill.add(table["hash"], np.zeros(len(table), np.int64))
                     repeated = np.concatenate([np.empty(0, np.uint64), *frequent(spill, self.min_count)])
                 for table, first_row in _kept_lines(folders, members, index, kept):
-                    lines = table[among(table["hash"], repeated)]
+                    lines = table[is_in_sorted(table["hash"], repeated)]
                     found.append(np.stack([lines["row"] + first_row, lines["start"], lines["stop"]], axis=1))
             rows, starts, stops = np.concatenate(found).astype(np.int64).T
             order = np.lexsort((starts, rows))
             cuts = Cuts(rows[order], starts[order], stops[order])
-            return Ruling("deduplicate", self.rule, str(self.min_count), np.empty(0, np.int64), nothing_told, cuts)
+            return RuleDecision("deduplicate", self.rule, str(self.min_count), np.empty(0, np.int64), no_values, cuts)
 
-        return judge
+        return decide
 
 
 def _lines(text: str, min_characters: int) -> Iterator[tuple[int, int, int]]:
@@ -94,9 +95,9 @@ def _lines(text: str, min_characters: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _kept_lines(
-    folders: Sequence[Path], shards: Sequence[int], index: Index, kept: np.ndarray
+    folders: Sequence[Path], shards: Sequence[int], index: DocumentIndex, kept: np.ndarray
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """The lines of the documents of shards that are still kept, some at a time, and the first row of their shard."""
+    """The lines of the documents that are still kept, LINES_AT_A_TIME in memory, with the first row of their shard."""
     import numpy as np
 
     for shard in shards:

@@ -1,4 +1,4 @@
-"""The end of an ingestion: the shards to their places, the manifest, and what a person is told of it."""
+"""Assembles the corpus at the end of an ingestion: moves the shards, writes the manifest, reports to the user."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from stages.artifacts.corpus import (
 )
 from stages.artifacts.manifest import SPLITS, Contamination, Manifest, ShardFacts, Tally
 from stages.base import Context, StageError
-from stages.corpus.ingestion.ledger import Counts, Samples
+from stages.corpus.ingestion.counts import Counts
 from stages.corpus.ingestion.parquet_files import ROW_GROUP_ROWS, TableWriter, rows_of, schema
 from stages.corpus.ingestion.reading import DROPPED, SAMPLED
+from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ingestion.shards import Shard
 from stages.corpus.ingestion.writing import FAMILIES as FAMILIES_OF_SHARD
 from stages.corpus.ingestion.writing import split_file
 from stages.corpus.source import Source
 
-# What decides the bytes of a corpus beside our own code.
+# The packages that determine the bytes of a corpus, besides bloomline.
 PACKAGES = ("bloomline", "pyarrow", "warcio", "trafilatura", "ftfy", "pycld2", "rensa", "datasketch", "regex")
 
 Facts = Mapping[str, Any]
@@ -41,11 +42,11 @@ def assemble(
     shards: Sequence[Shard],
     read: Sequence[Facts],
     written: Sequence[Facts],
-    places: Sequence[Path],
-    drawn: Samples,
+    outputs: Sequence[Path],
+    samples: Samples,
     contamination: Mapping[str, Contamination],
 ) -> Corpus:
-    """The corpus of shards that were read and written. `drawn`: for the samples. `contamination`: for the manifest.
+    """Assemble the corpus from the facts and outputs of its shards. `samples` is empty, of the size that is wanted.
 
     Raises StageError if a split is empty.
     """
@@ -58,32 +59,33 @@ def assemble(
         versions=_versions(),
     )
     check_splits(manifest)
-    _place(ctx.out, places, drawn)
+    _move_shards(ctx.out, outputs, samples)
     (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
     report(ctx, Corpus(ctx.out))
     return Corpus(ctx.out)
 
 
 def check_splits(manifest: Manifest) -> None:
-    """Raises StageError if a split is empty: nothing could be trained or measured."""
+    """Raises StageError if a split is empty, since nothing could be trained or measured."""
     total = manifest.total
     for split in SPLITS:
         if not manifest.size(split).documents:
             raise StageError(
                 f"split {split} is empty: {total.kept.documents} of {total.read.documents} documents were kept; "
-                "widen the sources, or change validation_fraction, limit_bytes or what is removed"
+                "add sources, or change validation_fraction, limit_bytes or the rules that drop documents"
             )
 
 
 def report(ctx: Context, corpus: Corpus) -> None:
-    """Metrics, warnings and the data card."""
-    from stages.corpus.card.contents import card_of, markdown, summary
-    from stages.corpus.card.html_page import page
+    """Report metrics, warnings and the data card."""
+    from stages.corpus.card.contents import card_of, summary
+    from stages.corpus.card.html_page import html_page
+    from stages.corpus.card.markdown_page import markdown_page
 
     manifest = corpus.manifest
     card = card_of(corpus)
-    ctx.page("card.html", page(card))
-    ctx.page("card.md", markdown(card))
+    ctx.page("card.html", html_page(card))
+    ctx.page("card.md", markdown_page(card))
     ctx.highlight("data card", summary(manifest.total))
     total = manifest.total
     ctx.metrics(
@@ -112,31 +114,31 @@ def _shard_facts(shard: Shard, facts: Facts) -> ShardFacts:
     return ShardFacts(source=shard.source, splits=splits, dropped=facts["dropped"])
 
 
-def _place(out: Path, places: Sequence[Path], drawn: Samples) -> None:
-    """Move the shards' files into the artifact. What is moved when this is killed is written again."""
+def _move_shards(out: Path, outputs: Sequence[Path], samples: Samples) -> None:
+    """Move the files of the shards into the artifact. After a kill, the shards that were moved are written again."""
     (out / "documents").mkdir()
     (out / "dropped").mkdir()
-    for place in places:
-        for row in rows_of(place / SAMPLED):
-            drawn.offer(row)
-    with TableWriter(out / SAMPLES, SAMPLE_COLUMNS) as file:
-        for row in drawn.rows():
-            file.add(row)
-    _gather_families(out, places)
-    for index, place in enumerate(places):
+    for output in outputs:
+        for row in rows_of(output / SAMPLED):
+            samples.offer(row)
+    with TableWriter(out / SAMPLES, SAMPLE_COLUMNS) as table:
+        for sample in samples.rows():
+            table.add(sample)
+    _gather_families(out, outputs)
+    for index, output in enumerate(outputs):
         for split in SPLITS:
-            if (file := place / split_file(split)).exists():
+            if (file := output / split_file(split)).exists():
                 os.rename(file, out / shard_name(split, index))
-        os.rename(place / DROPPED, out / dropped_name(index))
+        os.rename(output / DROPPED, out / dropped_name(index))
 
 
-def _gather_families(out: Path, places: Sequence[Path]) -> None:
-    """The families of all shards as one table, each together."""
+def _gather_families(out: Path, outputs: Sequence[Path]) -> None:
+    """Write the families of all shards as one table, the members of a family one after the other."""
     import pyarrow as pa
     from pyarrow import parquet
 
     columns = schema(FAMILY_COLUMNS)
-    found = [place / FAMILIES_OF_SHARD for place in places if (place / FAMILIES_OF_SHARD).exists()]
+    found = [output / FAMILIES_OF_SHARD for output in outputs if (output / FAMILIES_OF_SHARD).exists()]
     table = pa.concat_tables([columns.empty_table(), *(parquet.read_table(file, schema=columns) for file in found)])
     order = [("rule", "ascending"), ("family", "ascending"), ("similarity", "descending"), ("id", "ascending")]
     parquet.write_table(table.sort_by(order), out / FAMILIES, compression="zstd", row_group_size=ROW_GROUP_ROWS)

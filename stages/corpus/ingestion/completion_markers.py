@@ -1,8 +1,8 @@
-"""Work that is done at most once, and never taken for done when it is not: a folder a piece, with a marker in it.
+"""Runs a piece of work at most once: its output folder holds a marker that proves it complete.
 
-A piece is written into a folder of its own, every file synced, then the marker with length and hash of each; then the
-folder is renamed to its place. A killed worker leaves no folder in place; one that was cut short or altered afterwards
-is noticed by its marker, and done again.
+The output is written into a temporary folder, every file is synced, then the marker is written with the length and the
+SHA-256 of each file, then the folder is renamed to its final name. A killed worker leaves no folder with the final
+name. A folder that was truncated or altered afterwards contradicts its marker, and the work is done again.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from typing import Any
 
 MARKER = "finished.json"
 MARKER_LIMIT_BYTES = 64 << 20
-ASIDE = ".part-"
+PARTIAL = ".part-"  # in the names of temporary folders
 
 
-def finish(place: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
-    """What `work(folder)` returned (JSON values) when it filled `place`, now or earlier from the same `inputs`."""
-    found = finished(place, inputs)
+def run_once(output: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+    """Call `work(folder)` to fill `output`, unless that was done from the same `inputs`; returns its facts (JSON)."""
+    found = completed_facts(output, inputs)
     if found is not None:
         return found
-    aside = place.with_name(f"{place.name}{ASIDE}{uuid.uuid4().hex[:8]}")
-    aside.mkdir(parents=True)
+    partial = output.with_name(f"{output.name}{PARTIAL}{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
     try:
-        facts = dict(work(aside))
-        files = {path.name: [path.stat().st_size, _synced_digest(path)] for path in sorted(aside.iterdir())}
-        marker = aside / MARKER
+        facts = dict(work(partial))
+        files = {path.name: [path.stat().st_size, _synced_digest(path)] for path in sorted(partial.iterdir())}
+        marker = partial / MARKER
         content = json.dumps({"inputs": dict(inputs), "files": files, "facts": facts})
         marker.write_text(json.dumps({"sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content}))
         _synced_digest(marker)
-        _take_place(aside, place)
+        _move(partial, output)
         return facts
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def finished(place: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the work returned that filled `place` from these inputs; None if it must be done (again)."""
+def completed_facts(output: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The facts of the work that filled `output` from these inputs; None if it is to be done (again)."""
     try:
-        if (place / MARKER).stat().st_size > MARKER_LIMIT_BYTES:
+        if (output / MARKER).stat().st_size > MARKER_LIMIT_BYTES:
             return None
-        outer = json.loads((place / MARKER).read_bytes())
+        outer = json.loads((output / MARKER).read_bytes())
         if hashlib.sha256(outer["content"].encode()).hexdigest() != outer["sha256"]:
             return None
         marker = json.loads(outer["content"])
         if marker["inputs"] != json.loads(json.dumps(dict(inputs))):
             return None
         for name, (size, digest) in marker["files"].items():
-            if (place / name).stat().st_size != size or _digest(place / name) != digest:
+            if (output / name).stat().st_size != size or _digest(output / name) != digest:
                 return None
         facts: dict[str, Any] = marker["facts"]
         return facts
@@ -61,19 +61,19 @@ def finished(place: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove what killed workers left. To be called while nobody works there."""
-    for left in folder.glob(f"*{ASIDE}*"):
+def remove_partial_folders(folder: Path) -> None:
+    """Remove the temporary folders of killed workers. No worker may be running."""
+    for left in folder.glob(f"*{PARTIAL}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _take_place(aside: Path, place: Path) -> None:
-    """Move the folder to its place, instead of whatever is there."""
-    if place.exists():
-        # Not whole, or of other inputs; or just put there by a worker that was thought lost: the same content then.
-        shutil.rmtree(place, ignore_errors=True)
-    os.rename(aside, place)
-    descriptor = os.open(place.parent, os.O_RDONLY)
+def _move(partial: Path, output: Path) -> None:
+    """Rename the folder to its final name, and replace what is there."""
+    if output.exists():
+        # Incomplete, made from other inputs, or written just now by a worker that was believed lost: the same content.
+        shutil.rmtree(output, ignore_errors=True)
+    os.rename(partial, output)
+    descriptor = os.open(output.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""Columns gathered row by row and written in batches: what the shards' files have in common."""
+"""Columns gather_rows row by row and written in batches: what the shards' files have in common."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ BATCH_ROWS = 1 << 12
 
 
 def use_flat_memory() -> None:
-    """Let Arrow give freed memory back, and work in one thread: there is a worker for every processor.
+    """Make Arrow use the system allocator and one thread.
 
-    Its own allocator keeps some more memory with every shard that a worker does; the system's, with every thread.
+    Arrow's own allocator keeps more memory with every shard, the system's with every thread. There is one worker per
+    processor, so a worker needs no threads.
     """
     import pyarrow as pa
 
@@ -35,7 +36,7 @@ def schema(columns: Mapping[str, str]) -> pa.Schema:
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, some in memory at a time."""
+    """The rows of a Parquet file, BATCH_ROWS in memory at a time."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
@@ -44,17 +45,17 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class TableWriter:
-    """A Parquet file whose bytes depend on its rows alone, however they arrive. A context manager."""
+    """Writes a Parquet file whose bytes depend on its rows only. A context manager."""
 
     def __init__(self, path: Path, columns: Mapping[str, str], optional: bool = False) -> None:
-        """With `optional`, there is no file if there is no row."""
+        """`optional`: write no file if there is no row."""
         self._path, self._schema, self._optional = path, schema(columns), optional
         self._columns: dict[str, list[Any]] = {name: [] for name in columns}
         self._rows = self._bytes = 0
         self._writer: Any = None
 
     def add(self, row: Mapping[str, Any], size: int = 0) -> None:
-        """One row, with a value for every column; `size`: about its bytes, if they are many."""
+        """Add a row with a value for every column. `size`: an estimate of its bytes, where rows are large."""
         for name, column in self._columns.items():
             column.append(row[name])
         self._rows += 1

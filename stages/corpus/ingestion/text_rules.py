@@ -1,17 +1,17 @@
-"""What bytes must be to be a text, before the operations of their source, and a text to be kept, after them."""
+"""Bounds that every text must meet: as bytes before the operations of its source, and as a text after them."""
 
 from __future__ import annotations
 
 from stages.base import Config
 from stages.corpus.operations.operation import Drop
 
-OPERATION = "text"  # the name under which the ledger knows these rules
+OPERATION = "text"  # the name of these rules in the ledger
 _ASCII_WHITE_SPACE = bytes(code for code in range(128) if chr(code).isspace())
-REPLACEMENT = "\ufffd"  # what decoders leave for bytes that they could not read
+REPLACEMENT = "\ufffd"  # what decoders write for bytes that they cannot decode
 
 
 class TextRules(Config):
-    """The bounds, by which every source is held."""
+    """The bounds, the same for every source."""
 
     min_characters: int
     max_bytes: int
@@ -19,7 +19,7 @@ class TextRules(Config):
 
 
 def decode(data: bytes, rules: TextRules) -> str | Drop:
-    """The text, or why it is none. A text is exactly `data`: nothing is stripped or repaired."""
+    """The text, or why it is dropped. A text is exactly `data`: nothing is stripped or repaired."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -32,20 +32,17 @@ def decode(data: bytes, rules: TextRules) -> str | Drop:
 
 
 def encode(text: str, rules: TextRules) -> bytes | Drop:
-    """The bytes of a text that is to be kept, or why it is not."""
+    """The bytes of a text that is to be kept, or why it is dropped."""
     if (length := len(text.strip())) < rules.min_characters:
         return Drop("too_short", length, rules.min_characters)
     try:
         return text.encode()
-    except UnicodeEncodeError as error:  # an operation left half of a character
+    except UnicodeEncodeError as error:  # an operation left a lone surrogate
         return Drop("not_utf8", f"character {error.start}", "")
 
 
 def normalised(data: bytes) -> bytes:
-    """What two duplicates have in common: everything but white space (as ROOTS compared code; arXiv 2303.03915).
-
-    `data` is UTF-8.
-    """
+    """UTF-8 without white space, which exact duplicates share (as ROOTS compared code; arXiv 2303.03915)."""
     if data.isascii():
         return data.translate(None, _ASCII_WHITE_SPACE)
     return "".join(data.decode().split()).encode()

@@ -1,5 +1,8 @@
-"""The bytes of a web page as UTF-8, by what it says of its encoding (html.spec.whatwg.org, "determining the character
-encoding"): a byte order mark, the protocol, the page's own <meta>, else UTF-8."""
+"""Converts a web page to UTF-8 from the encoding that it declares.
+
+In the order of html.spec.whatwg.org, "determining the character encoding": a byte order mark, the protocol's header,
+the page's <meta>, else UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from encodings.aliases import aliases
 
 HEAD_BYTES = 4096
 MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16_le"), (codecs.BOM_UTF16_BE, "utf_16_be"))
-# Codecs that are no encodings of web pages: transformations, and those of one system.
+# Codecs that are not encodings of web pages: transformations, and one that exists on one system only.
 NOT_ENCODINGS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs"}
 ENCODINGS = frozenset(aliases.values()) - NOT_ENCODINGS
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE)
 
 
 def to_utf8(page: bytes, declared: str = "") -> bytes:
-    """The page in UTF-8; as it is where that is what it says, or nothing that is known."""
+    """The page in UTF-8; unchanged if it declares UTF-8 or an unknown encoding."""
     for mark, encoding in MARKS:
         if page.startswith(mark):
             return page[len(mark) :].decode(encoding, "replace").encode()
@@ -30,9 +33,9 @@ def to_utf8(page: bytes, declared: str = "") -> bytes:
 
 
 def _known(label: str) -> str:
-    """The codec that a label means; nothing if there is none."""
+    """The codec for a label; empty if there is none."""
     normal = re.sub(r"[^a-z0-9]+", "_", label.strip().lower()).strip("_")
     codec = normal if normal in ENCODINGS else aliases.get(normal, "")
     if codec in ("latin_1", "iso8859_1", "ascii"):
-        return "cp1252"  # as every browser reads it
+        return "cp1252"  # as browsers do
     return codec if codec in ENCODINGS else ""

@@ -1,4 +1,4 @@
-"""The content of a web page, out of the encoding in which it was sent (RFC 9110, section 8.4)."""
+"""Decodes the content of a web page from its HTTP content encoding (RFC 9110, section 8.4)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ RULE = "content_encoding"
 ARROW_CODECS = {"gzip": "gzip", "x-gzip": "gzip", "br": "brotli", "zstd": "zstd"}
 AS_IT_IS = ("", "identity", "none")
 
-Read = Callable[[int], bytes]  # up to so many bytes; none at the end
+Read = Callable[[int], bytes]  # given a number of bytes: up to that many; empty at the end
 
 
 def content(read: Read, encoding: str, max_bytes: int) -> tuple[bytes | Drop, int]:
-    """Up to `max_bytes` + 1 bytes of a page, or why they can't be had; and how many there are.
+    """Up to `max_bytes` + 1 bytes of a page, or why it cannot be decoded; and the number of its bytes.
 
-    Many crawlers take the encoding off and leave its header: what begins as a page does is taken as it is.
+    Many crawlers decode the content and keep the header, so content that starts like a page is taken unchanged.
     """
     encoding = encoding.strip().lower()
-    sent = read(max_bytes + 1)  # one more tells whether there is more
+    sent = read(max_bytes + 1)  # one more byte shows whether the page is too long
     if encoding in AS_IT_IS or not sent or sent.lstrip()[:1] == b"<":
         return sent, len(sent) + _rest(read)
     if len(sent) > max_bytes:
@@ -40,7 +40,7 @@ def content(read: Read, encoding: str, max_bytes: int) -> tuple[bytes | Drop, in
 
 
 def _rest(read: Read) -> int:
-    """How many bytes are left, read and forgotten."""
+    """Read to the end; returns the number of bytes."""
     size = 0
     while piece := read(PIECE_BYTES):
         size += len(piece)
@@ -48,7 +48,7 @@ def _rest(read: Read) -> int:
 
 
 def _decoder(encoding: str, sent: bytes) -> Read | None:
-    """Reads what was sent; None for an encoding that is not known. Raises OSError where it is cut short or garbled."""
+    """A function that reads decoded content; None for an unknown encoding. It raises OSError for damaged content."""
     if codec := ARROW_CODECS.get(encoding):
         import pyarrow as pa
 
@@ -58,11 +58,11 @@ def _decoder(encoding: str, sent: bytes) -> Read | None:
 
 
 class _Deflated(io.RawIOBase):
-    """With zlib's head, as the standard has it, or without, as many servers send it."""
+    """Deflate with a zlib header, as in the standard, or without one, as many servers send it."""
 
     def __init__(self, sent: bytes) -> None:
-        has_head = len(sent) > 1 and sent[0] & 15 == 8 and (sent[0] << 8 | sent[1]) % 31 == 0
-        self._inflate = zlib.decompressobj(zlib.MAX_WBITS if has_head else -zlib.MAX_WBITS)
+        has_header = len(sent) > 1 and sent[0] & 15 == 8 and (sent[0] << 8 | sent[1]) % 31 == 0
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
         self._sent = sent
 
     def readable(self) -> bool:
@@ -72,6 +72,6 @@ class _Deflated(io.RawIOBase):
         data = self._inflate.decompress(self._sent, len(buffer))
         self._sent = self._inflate.unconsumed_tail
         if not data and not self._inflate.eof:
-            raise OSError("cut short")
+            raise OSError("truncated")
         buffer[: len(data)] = data
         return len(data)

@@ -1,4 +1,4 @@
-"""Reads files of several kinds, each by its suffix: text, JSON Lines, Parquet, CSV."""
+"""Reads files of several formats, by suffix: text, JSON Lines, Parquet, CSV."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stages.corpus.readers.text_files import Text
 
 
 class Files(FileReader):
-    """Any of .txt .md .rst (a document a file), .jsonl .parquet .csv .tsv (a document a record)."""
+    """Files of .txt .md .rst (one document per file), .jsonl .parquet .csv .tsv (one document per record)."""
 
     kind: Literal["files"] = "files"
-    text_field: str = "text"  # of records, as is the next
+    text_field: str = "text"  # of records
     fields: Mapping[Label, FieldName] = {}
 
     def suffixes(self) -> tuple[str, ...]:

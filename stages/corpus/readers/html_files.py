@@ -1,4 +1,4 @@
-"""Reads folders of web pages: one document a file, its HTML as UTF-8. An operation makes text of it."""
+"""Reads web pages from files: one document per file, the HTML as UTF-8. `extract_html` extracts the text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.corpus.readers.text_files import whole
 
 
 class Html(FileReader):
-    """Pages as files."""
+    """Files of web pages."""
 
     kind: Literal["html"] = "html"
 

@@ -1,6 +1,6 @@
-"""Which licence a file of a source tree is under: by its SPDX tag, or by the sentences that only one licence has.
+"""Recognises the licence of a file in a source tree: by its SPDX tag, or by sentences that only one licence contains.
 
-Only what is certain is named; the rest is left for the source's own label ("unknown").
+Only certain cases are named; other files get the label of the source ("unknown").
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 HEAD_BYTES = 4096
-TEXT_BYTES = 64 << 10  # of a licence file that are looked at
+TEXT_BYTES = 64 << 10  # of a licence file that are read
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|unlicense)([-._].*)?", re.IGNORECASE)
 _TAG = re.compile(rb"SPDX-License-Identifier:\s*([A-Za-z0-9.+\-() ]{1,120}?)\s*(?:\*/|-->|[\r\n]|$)")
 
-# Sentences, as lower-case words, that a licence's text holds; the first line that fits decides.
+# Sentences, as lower-case words, that the text of a licence contains; the first entry that matches decides.
 _SENTENCES = (
     ("AGPL-3.0", ("gnu affero general public license version 3",)),
     ("LGPL-3.0", ("gnu lesser general public license version 3",)),
@@ -44,9 +44,9 @@ def is_licence_file(name: str) -> bool:
 
 
 def recognise(file: Path) -> str:
-    """The SPDX identifier of the licence that a file holds; nothing if it is none that is known."""
+    """The SPDX identifier of the licence in a file; empty if it is not recognised."""
     try:
-        if not file.is_file():  # a pipe would keep us waiting
+        if not file.is_file():  # opening a pipe would block
             return ""
         with file.open("rb") as stream:
             head = stream.read(TEXT_BYTES)
@@ -59,6 +59,6 @@ def recognise(file: Path) -> str:
 
 
 def declared_licence(head: bytes) -> str:
-    """The licence expression of a file's SPDX tag (spdx.dev/ids), if it has one."""
+    """The licence expression of a file's SPDX tag (spdx.dev/ids); empty without one."""
     found = _TAG.search(head)
     return found[1].decode("ascii").strip() if found else ""

@@ -1,79 +1,79 @@
-"""What a reader is: external content in parts, each a stream of candidates for the corpus.
+"""The base class of readers: external content in parts, each read as a stream of candidates for the corpus.
 
-Nothing read is trusted. A record that is no document is a candidate that says why not; a file that is not what it
-should be (another format, cut short) is a StageError; memory is bounded by the longest document that is allowed.
+Nothing read is trusted. A record that is not a document becomes a candidate with the reason. A file that has another
+format or is truncated raises StageError. Memory is bounded by the longest document that is allowed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stages.base import External
 from stages.corpus.operations.operation import Drop
 
-LABEL_LIMIT = 1024  # characters of a label that content may bring
+LABEL_LIMIT = 1024  # characters of a label from content
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of what a reader reads: a file, or a range of one. Plain values: it is sent to a worker."""
+    """A file that a reader reads, or a range of one. Plain values: it is sent to another process."""
 
-    name: str  # what it is called: the same wherever it lies
+    name: str  # does not depend on the folder or host
     size: int  # bytes as stored
-    start: int = 0  # of a range, in the reader's own unit
+    start: int = 0  # of a range, in a unit that the reader chooses
     stop: int | None = None  # None: to the end
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that a reader found, as bytes, or the reason why there is none (then `data` is empty).
+    """A text as bytes, or the reason why there is none (then `data` is empty).
 
-    An empty label means that the source's own counts.
+    An empty label stands for the label of the source.
     """
 
     data: bytes
     path: str
-    place: int = 0  # in its path, where that holds several: a row, a byte
+    position: int = 0  # within `path`, which may hold several documents: a row, a byte
     url: str = ""
     package: str = ""
     license: str = ""
     language: str = ""
     refused: Drop | None = None
-    refused_bytes: int = 0  # what is dropped with it
+    refused_bytes: int = 0  # bytes that are dropped with it
 
     @property
     def size(self) -> int:
-        """Bytes: what the manifest counts as read."""
+        """The bytes that the manifest counts as read."""
         return self.refused_bytes if self.refused else len(self.data)
 
 
 class Reader(External):
-    """Subclasses add `kind: Literal["name"] = "name"`, what they read, and in `digest` all that decides what comes."""
+    """Subclasses add `kind: Literal["name"] = "name"` and their fields. `digest` covers what decides the texts."""
 
-    def parts(self) -> list[Part]:
-        """What there is to read, in an order that does not depend on where it lies.
+    def parts(self) -> Sequence[Part]:
+        """What to read, in an order that does not depend on folder or host.
 
-        Raises StageError if that is nothing, or something that this reader can't read.
+        Raises StageError if there is nothing, or something that this reader cannot read.
         """
         raise NotImplementedError
 
     def split(self, part: Part, size: int) -> list[Part]:
-        """The part in ranges of about `size` stored bytes, where it can be read from the middle; else as it is."""
+        """Divide a part into ranges of about `size` stored bytes, if it can be read from the middle."""
         return [part]
 
     def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
-        """The texts of a part, in their order. Those longer than `max_bytes` are refused without being held in memory.
+        """The texts of a part, in order. Texts longer than `max_bytes` are refused without being held in memory.
 
-        Raises StageError if the part is not of the kind that it should be.
+        Raises StageError if the part does not have the expected format.
         """
         raise NotImplementedError
 
     def options(self) -> dict[str, Any]:
-        """The fields that decide what comes out of given files, for `digest`: those that differ from their defaults."""
+        """The fields that decide what is read from given files, for `digest`: those that differ from their defaults."""
         return self.model_dump(mode="json", exclude={"paths"}, exclude_defaults=True) | {"version": self.version}
 
 
@@ -82,7 +82,7 @@ def too_long(size: int, max_bytes: int) -> Drop:
 
 
 def usable(label: object) -> str:
-    """A label that content brings, if it is one: a short printable text. Else nothing."""
+    """A label from content if it is a short printable string; empty otherwise."""
     return label if isinstance(label, str) and label.isprintable() and len(label) <= LABEL_LIMIT else ""
 
 

@@ -1,14 +1,14 @@
-"""Reads source trees: one document a file, its language by its suffix, its licence by what lies beside it.
+"""Reads source trees: one document per file, with its language by suffix and its licence.
 
-A file's licence is the SPDX identifier in its own head, else that of the nearest LICENSE or COPYING in its folder or
-one above it, else unknown. Hidden folders, dependencies and links are left out.
+The licence of a file is the SPDX identifier in its first lines, else the licence in the nearest LICENSE or COPYING in
+its folder or a parent folder, else unknown. Hidden folders, dependencies and symbolic links are skipped.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,28 +40,28 @@ LEFT_OUT = frozenset({"node_modules", "vendor", "third_party", "__pycache__", "d
 
 @dataclass(frozen=True)
 class CodePart(Part):
-    """A source file."""
+    """A source file with its labels."""
 
     file: str = ""
     language: str = ""
-    license: str = ""  # of its tree
+    license: str = ""  # of its folder
 
 
 class Code(Reader):
-    """Folders of source code, on a file system that every node sees. `paths` are the roots of the trees."""
+    """Folders of source code, on a file system that every node sees. `paths` are the root folders."""
 
     kind: Literal["code"] = "code"
     paths: Paths
     languages: tuple[str, ...] = tuple(LANGUAGES)
-    leave_out: frozenset[str] = LEFT_OUT  # names of folders
+    leave_out: frozenset[str] = LEFT_OUT  # folders with these names are skipped
 
     def digest(self, digest_file: Callable[[Path], str]) -> str:
         files = [[part.name, part.license, digest_file(Path(part.file))] for part in self.parts()]
         return digest_of([files, sorted(self.languages), self.version])
 
-    def parts(self) -> list[CodePart]:  # type: ignore[override]  # a Part of its own
+    def parts(self) -> list[CodePart]:
         if unknown := sorted(set(self.languages) - LANGUAGES.keys()):
-            raise StageError(f"reader.languages: {', '.join(unknown)}; expected some of {', '.join(LANGUAGES)}")
+            raise StageError(f"reader.languages: unknown {', '.join(unknown)}; expected some of {', '.join(LANGUAGES)}")
         found = [part for root in self.paths for part in self._tree(Path(root))]
         if not found:
             raise StageError(f"reader.paths: no source file of {', '.join(self.languages)} in {', '.join(self.paths)}")
@@ -69,20 +69,18 @@ class Code(Reader):
 
     def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
         assert isinstance(part, CodePart)
-        labels = {"language": part.language, "license": part.license}
+        candidate = Candidate(b"", part.name, license=part.license, language=part.language)
         try:
             size = os.stat(part.file).st_size
             if size > max_bytes:
-                drop = too_long(size, max_bytes)
-                yield Candidate(b"", part.name, refused=drop, refused_bytes=size, **labels)
+                yield replace(candidate, refused=too_long(size, max_bytes), refused_bytes=size)
                 return
             data = Path(part.file).read_bytes()
         except OSError as error:
             drop = Drop("unreadable", error.strerror or str(error), "")
-            yield Candidate(b"", part.name, refused=drop, refused_bytes=part.size, **labels)
+            yield replace(candidate, refused=drop, refused_bytes=part.size)
             return
-        labels["license"] = declared_licence(data[:HEAD_BYTES]) or part.license
-        yield Candidate(data, part.name, **labels)
+        yield replace(candidate, data=data, license=declared_licence(data[:HEAD_BYTES]) or part.license)
 
     def _tree(self, root: Path) -> Iterator[CodePart]:
         if not root.is_dir():

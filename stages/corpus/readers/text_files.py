@@ -1,4 +1,4 @@
-"""Reads files of text: one document a file."""
+"""Reads text files: one document per file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from stages.corpus.readers.reader import Candidate, Part, too_long
 
 
 class Text(FileReader):
-    """Whole files, taken as they are."""
+    """Whole files, unchanged."""
 
     kind: Literal["text"] = "text"
-    endings: tuple[str, ...] = (".txt", ".md", ".rst")  # of the names of files that are text; compressed ones too
+    endings: tuple[str, ...] = (".txt", ".md", ".rst")  # suffixes of text files; each also with .gz and .zst
 
     def suffixes(self) -> tuple[str, ...]:
         return compressed(*self.endings)
@@ -26,7 +26,7 @@ class Text(FileReader):
 
 
 def whole(part: FilePart, max_bytes: int) -> tuple[bytes | None, int]:
-    """A file's bytes, decompressed, or None if there are more than `max_bytes`; and how many there are."""
+    """The decompressed bytes of a file, or None if there are more than `max_bytes`; and their number."""
     with opened(part) as stream:
         data = stream.read(max_bytes + 1)
         if len(data) <= max_bytes:

