@@ -1,19 +1,23 @@
-"""What an operation on a document is: a typed config that makes a pure function of a draft.
+"""The base class of operations on documents: a typed config that gives a pure function of a draft.
 
     - {operation: words, minimum: 20}          # in YAML: an entry of a source's ordered list
 
-A function takes a `Draft` and returns one (the same if nothing changed) or a `Drop`. It depends on the draft and its
-own config alone, never on other documents or the order of work: what needs the whole corpus (duplicates, mixing) is
-not an operation. Whatever is slow to load is loaded once per worker, in `function`. A field may be an artifact type:
-like a field of a stage, it is an edge (in YAML: the name of the step that makes it), bound before `function` is called.
+The function takes a `Draft` and returns a `Draft` (the same one if nothing changed) or a `Drop`. It depends only on the
+draft and the config, not on other documents or the order of work; what needs the whole corpus (duplicates, mixing) is
+not an operation. `function` loads what is slow to load, once per worker. A field may be an artifact type: like a field
+of a stage, it is an edge (in YAML, the name of the step that produces it), bound before `function` is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import model_validator
 
 from stages.base import Config
+from stages.corpus.declared_name import check_declared_name
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,15 @@ class Draft:
     path: str  # within its source
     url: str = ""  # empty if it has none
     license: str = "unknown"
-    language: str = ""  # a code of the corpus's languages ("en", "fr", "zhs") or of programming ("python")
-    counts: Mapping[str, int] = field(default_factory=dict)  # what operations did to it: "pii_email" -> 3
+    language: str = ""  # a code of stages/corpus/languages.py ("en", "zhs", "python")
+    counts: Mapping[str, int] = field(default_factory=dict)  # what operations counted: "pii_email" -> 3
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A refusal, as the ledger keeps it: the rule that was broken, what was found and what was allowed."""
+    """A dropped document, as the ledger records it: the rule, the value that was found, and the threshold."""
 
-    rule: str  # a name under which the manifest counts: "too_few_words", "character_repetition", ...
+    rule: str  # a name that the manifest counts by: "too_few_words", "character_repetition", ...
     value: float | str
     threshold: float | str
 
@@ -43,9 +47,17 @@ Apply = Callable[[Draft], Draft | Drop]
 class Operation(Config):
     """One entry of a source's list. Subclasses add `operation: Literal["name"] = "name"` and their parameters.
 
-    All of its fields are part of what comes out, and so is its `version`.
+    All fields and the `version` are part of the identity of the result.
     """
 
+    operation: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        check_declared_name(cls, "operation")
+        return value
+
     def function(self) -> Apply:
-        """The operation, ready to be applied to many drafts. Loads what it needs; raises StageError if it can't."""
+        """The function of this operation. Loads what it needs; raises StageError if it cannot."""
         raise NotImplementedError

@@ -31,7 +31,7 @@ class Datasets(RecordReader):
     def suffixes(self) -> tuple[str, ...]:
         return (".arrow",)
 
-    def digest(self, digest_file: Callable[[Path], str]) -> str:
+    def digest_content(self, digest_file: Callable[[Path], str]) -> str:
         return digest_of([[[part.name, content_digest(part, digest_file)] for part in self.parts()], self.options()])
 
     def parts(self) -> list[FilePart]:

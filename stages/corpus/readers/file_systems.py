@@ -54,7 +54,7 @@ class FileReader(Reader):
         """The suffixes of the files that it can read."""
         raise NotImplementedError
 
-    def digest(self, digest_file: Callable[[Path], str]) -> str:
+    def digest_content(self, digest_file: Callable[[Path], str]) -> str:
         files = sorted([part.name, content_digest(part, digest_file)] for part in self.parts())
         return digest_of([files, self.options()])
 

@@ -69,7 +69,7 @@ class Installed(Reader):
     exclude: tuple[str, ...] = ()  # patterns of paths to skip ("*/tests/*")
     readme: bool = True  # also read the descriptions in METADATA
 
-    def digest(self, digest_file: Callable[[Path], str]) -> str:
+    def digest_content(self, digest_file: Callable[[Path], str]) -> str:
         # Every plan runs this, and a large environment has 100,000 lines of RECORD: one expression selects the lines.
         endings = "|".join(map(re.escape, self.suffixes))
         relevant = re.compile(rf'^"?(?:[^\n,]*(?:{endings})|[^/\n]+\.dist-info/METADATA)"?,.*$', re.MULTILINE)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from stages.base import External
+from stages.corpus.declared_name import check_declared_name
 from stages.corpus.operations.operation import Drop
+from stages.registry import code_identity, package_of
 
 LABEL_LIMIT = 1024  # characters of a label from content
 
@@ -52,7 +57,26 @@ class Candidate:
 
 
 class Reader(External):
-    """Subclasses add `kind: Literal["name"] = "name"` and their fields. `digest` covers what decides the texts."""
+    """Subclasses add `kind: Literal["name"] = "name"` and their fields."""
+
+    kind: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        check_declared_name(cls, "kind")
+        return value
+
+    def digest(self, digest_file: Callable[[Path], str]) -> str:
+        content = self.digest_content(digest_file)
+        return content if package_of(type(self)) is None else digest_of([content, code_identity(type(self))])
+
+    def digest_content(self, digest_file: Callable[[Path], str]) -> str:
+        """The digest of the content and of the fields that decide which texts are read from it.
+
+        `digest` adds the identity of the code for readers of users' packages.
+        """
+        raise NotImplementedError
 
     def parts(self) -> Sequence[Part]:
         """What to read, in an order that does not depend on folder or host.

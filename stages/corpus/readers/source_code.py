@@ -55,7 +55,7 @@ class Code(Reader):
     languages: tuple[str, ...] = tuple(LANGUAGES)
     leave_out: frozenset[str] = LEFT_OUT  # folders with these names are skipped
 
-    def digest(self, digest_file: Callable[[Path], str]) -> str:
+    def digest_content(self, digest_file: Callable[[Path], str]) -> str:
         files = [[part.name, part.license, digest_file(Path(part.file))] for part in self.parts()]
         return digest_of([files, sorted(self.languages), self.version])
 

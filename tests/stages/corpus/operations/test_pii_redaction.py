@@ -12,7 +12,7 @@ from stages.corpus.operations.operation import Draft
 from stages.corpus.statistics.pii_patterns import KINDS, find
 from tests.stages.corpus.examples import read_lines
 from tests.stages.corpus.operations.support import apply, made, text_of
-from tests.stages.corpus.statistics.test_pii import ALL_PLANTED
+from tests.stages.corpus.statistics.test_pii_patterns import ALL_PLANTED
 from tests.support import test_data
 
 
