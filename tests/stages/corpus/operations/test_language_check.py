@@ -7,7 +7,7 @@ import pytest
 from stages.corpus.languages import LANGUAGES, NATURAL, PROGRAMMING, canonical_code
 from stages.corpus.operations.operation import Draft, Drop
 from stages.corpus.statistics.language_detection import detector, knows
-from tests.stages.corpus.examples import ENGLISH, FRENCH, HINDI, read_lines
+from tests.stages.corpus.examples import ENGLISH, FRENCH, HINDI, declaration, read_lines
 from tests.stages.corpus.operations.support import apply, made, rule_of
 from tests.support import test_data
 
@@ -96,12 +96,34 @@ def test_pages_that_are_really_english_are_found_and_no_others() -> None:
     flagged: dict[str, list[bool]] = {"english": [], "translated": []}
     for row in read_lines(test_data("messy", "declared-language-mostly-english.jsonl.gz")):
         code, share = canonical_code(row["declared_lang"]), english_lines(row["text"])
-        if code in LANGUAGES and not 0.2 < share < 0.4:  # of two pages it is hard to say
+        if code in LANGUAGES and not 0.2 < share < 0.4:  # two pages are hard to classify
             found = function(Draft(row["text"], path="p", language=code))
             flagged["english" if share >= 0.4 else "translated"].append(isinstance(found, Drop))
     assert {kind: len(found) for kind, found in flagged.items()} == {"english": 258, "translated": 19}
     assert sum(flagged["english"]) >= 0.99 * 258  # 257 of them
     assert sum(flagged["translated"]) <= 1
+
+
+# Paragraphs of a manual, as a translated page holds them where nobody translated them.
+MANUAL = (
+    "Open the folder that contains the file and select the files that you want to copy to the other disk.",
+    "The settings of the printer are kept when you restart the computer, unless you choose another profile.",
+    "If the network asks for a password, type it into the field and wait until the connection is ready.",
+    "You can change the size of the text in the window of the editor without changing the other windows.",
+    "Before you remove the disk, close all programs that still use one of its files, and wait a moment.",
+)
+TRANSLATED = ("arb", "ben", "fra", "hin", "spa", "swh", "tam", "vie", "yor", "zul")
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_a_page_with_an_english_part_is_dropped_and_a_translated_one_kept(name: str) -> None:
+    function, code = made("language").function(), canonical_code(name)
+    own = [paragraph for paragraph in declaration(name).split("\n") if len(paragraph) >= 60]
+    for start in range(0, len(own) - 3, 3):
+        page = own[start : start + 3]
+        for paragraphs, dropped in (([*page, *MANUAL * 3], True), ([*page, "cp -a /srv/one /srv/two"], False)):
+            found = function(Draft("\n".join(paragraphs), path="p", language=code))
+            assert isinstance(found, Drop) == dropped
 
 
 @pytest.mark.parametrize(

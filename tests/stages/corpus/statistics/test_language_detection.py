@@ -6,8 +6,7 @@ import pytest
 
 from stages.corpus.languages import LANGUAGES, canonical_code
 from stages.corpus.statistics.language_detection import detector, near
-from tests.stages.corpus.examples import ENGLISH, HINDI, read_lines
-from tests.support import test_data
+from tests.stages.corpus.examples import ENGLISH, HINDI, SAMPLE_AND_FULL, declarations
 
 
 def test_the_share_is_of_characters_whatever_they_take_in_utf_8() -> None:
@@ -24,10 +23,11 @@ UDHR_CODES = {"cmn_hans": "zhs", "cmn_hant": "zht"}
 UDHR_LEFT_OUT = ("cmn_hans_", "vie_han", "lua")  # dialects, Vietnamese in Han characters, Luba: not Lua
 
 
-def test_paragraphs_of_the_udhr_are_told_apart() -> None:
+@SAMPLE_AND_FULL
+def test_paragraphs_of_the_udhr_are_told_apart(size: str) -> None:
     detect = detector("cld2")
     hits: dict[str, list[bool]] = {}
-    for row in read_lines(test_data("multilingual", "udhr.jsonl.gz")):
+    for row in declarations(size):
         code = UDHR_CODES.get(row["code"]) or canonical_code(row["code"].split("_")[0])
         if code not in LANGUAGES or row["code"].startswith(UDHR_LEFT_OUT):
             continue
@@ -37,12 +37,15 @@ def test_paragraphs_of_the_udhr_are_told_apart() -> None:
     assert sum(sum(found) / len(found) for found in hits.values()) / len(hits) >= 0.97
 
 
+@SAMPLE_AND_FULL
 @pytest.mark.parametrize(("code", "name", "least"), [("bm", "bam", 0.85), ("fon", "fon", 0.95)])
-def test_what_no_detector_knows_is_told_by_letters_and_small_words(code: str, name: str, least: float) -> None:
+def test_what_no_detector_knows_is_told_by_letters_and_small_words(
+    code: str, name: str, least: float, size: str
+) -> None:
     """And others with the same letters (Ga, Ewe, Susu, Dendi, ...) are not taken for it: Maninka and Dyula are."""
     detect = detector("cld2")
     found, others, kept = 0, 0, []
-    for row in read_lines(test_data("multilingual", "udhr.jsonl.gz")):
+    for row in declarations(size):
         paragraphs = [text for text in row["text"].split("\n") if len(text) >= 60 and ("ɔ" in text or "ɛ" in text)]
         if row["code"] == name:
             kept = [detect(text)[0].language == code for text in paragraphs]
@@ -50,7 +53,7 @@ def test_what_no_detector_knows_is_told_by_letters_and_small_words(code: str, na
             others += len(paragraphs)
             found += sum(detect(text)[0].language == code for text in paragraphs)
     assert sum(kept) >= least * len(kept)
-    assert others > 1500
+    assert others > (1500 if size == "full" else 150)
     assert found <= 0.015 * others
 
 
