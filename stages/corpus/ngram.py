@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from stages.artifacts.corpus import Corpus, Split
+from stages.artifacts.corpus import Corpus
+from stages.artifacts.manifest import Split
 from stages.base import Context, Stage, StageError, Stopped
 from stages.corpus.languages import canonical_code
-from stages.corpus.ngram_tables import FACTS, PERCENTILES, TABLES, NgramFacts, NgramModel
+from stages.corpus.ngram_model import FACTS, PERCENTILES, TABLES, NgramFacts, NgramModel
 
 
 class TrainNgram(Stage):
@@ -28,20 +29,21 @@ class TrainNgram(Stage):
         import numpy as np
         from safetensors.numpy import save_file
 
-        from stages.corpus.statistics.ngrams import HashedNgrams, perplexity
+        from stages.artifacts.byte_ngrams import HashedCounts
+        from stages.corpus.statistics.word_perplexity import word_perplexity
 
-        model = HashedNgrams(self.order, self.table_bits)
+        counts = HashedCounts(self.order, self.table_bits)
         size = documents = 0
         for text in self._texts("train"):
             if documents % 64 == 0:
                 if ctx.stopping():
                     raise Stopped
                 ctx.progress(size, self.limit_bytes, "bytes", documents=documents)
-            size += model.add([text.encode()[: self.limit_bytes - size]])
+            size += counts.add([text.encode()[: self.limit_bytes - size]])
             documents += 1
             if size >= self.limit_bytes:
                 break
-        measured = [perplexity(model, text) for text in self._texts("validation")]
+        measured = [word_perplexity(counts, text) for text in self._texts("validation")]
         if not size or not measured:
             missing = "training" if not size else "validation"
             wanted = f" in {', '.join(self.languages)}" if self.languages else ""
@@ -56,9 +58,9 @@ class TrainNgram(Stage):
             held_out_documents=len(measured),
             percentiles=tuple(np.maximum.accumulate(values).tolist()),
         )
-        save_file(model.tables, ctx.out / TABLES)
+        save_file(counts.tables, ctx.out / TABLES)
         (ctx.out / FACTS).write_text(facts.model_dump_json(indent=2) + "\n")
-        fullness = float((model.tables["counts"][-1] > 0).mean())
+        fullness = float((counts.tables["counts"][-1] > 0).mean())
         ctx.metrics({"held_out_perplexity": facts.percentiles[50], "train_megabytes": size / 1e6, "fullness": fullness})
         if fullness > 0.25:
             ctx.note(f"the tables are {fullness:.0%} full, so counts add up: raise table_bits above {self.table_bits}")

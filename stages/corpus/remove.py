@@ -1,8 +1,8 @@
-"""Takes documents out of a corpus after the fact: by wish of their owners, or by licence.
+"""Removes documents from a corpus that is complete: because their owners ask for it, or because of their licence.
 
-Only the shards that hold such a document, or name one in their ledger, are written anew; the others are copied as they
-are. Nothing of a removed document stays: not its text, nor its id, path or address, in shards, ledger or samples. The
-manifest counts it under "remove.listed" or "remove.license". What was dropped as a copy of it does not come back.
+Only the shards that hold such a document, or name one in their ledger, are rewritten; the others are copied unchanged.
+Neither the text nor the id, path or address of a removed document remains in shards, ledger or samples. The manifest
+counts it under "remove.listed" or "remove.license". Documents that had been dropped as its copies do not come back.
 """
 
 from __future__ import annotations
@@ -14,61 +14,61 @@ from pydantic import Field, NonNegativeInt, model_validator
 from stages.artifacts.corpus import MANIFEST, Corpus
 from stages.artifacts.manifest import Manifest
 from stages.base import Context, Demand, Resources, Runtime, Stage
-from stages.corpus.operations.tables import WordList
+from stages.corpus.operations.word_lists import WordList
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 class RemoveDocuments(Stage):
-    """A corpus without the documents that a list names or whose licence is not allowed. Reads Corpus, leaves Corpus.
+    """A corpus without the documents that a list names or whose licence is not allowed. Reads and produces Corpus.
 
-    The list is a file with an entry a line: an id, an address ("https://host/a/" covers what is below it), a host with
-    all below it, a path within its source, or a licence.
+    The list is a file with one entry per line: an id, an address ("https://host/a/" includes everything below it), a
+    host with its subdomains, a path within the source, or a licence.
     """
 
     headline: ClassVar[str | None] = "removed_documents"
 
     corpus: Corpus
     listed: WordList | None = None
-    allow_licenses: Names = ()  # SPDX names, "*" for anything; empty: all that are not denied
+    allow_licenses: Names = ()  # SPDX names, "*" matches anything; empty: all that are not denied
     deny_licenses: Names = ()
-    workers: Runtime[NonNegativeInt] = 0  # 0: as many as there is room for; 1: the step's own process
+    workers: Runtime[NonNegativeInt] = 0  # 0: as many as the cluster has room for; 1: the step's own process
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if self.listed is None and not self.allow_licenses and not self.deny_licenses:
-            raise ValueError("none of listed, allow_licenses and deny_licenses is given: nothing would be removed")
+            raise ValueError("nothing would be removed: set listed, allow_licenses or deny_licenses")
         return self
 
     def demand(self) -> Demand:
         return Demand(task=Resources(cpus=1 if self.workers == 1 else 0))
 
     def run(self, ctx: Context) -> Corpus:
-        from stages.corpus.ingestion.ledger import Counts
+        from stages.corpus.ingestion.assembly import check_splits, report
+        from stages.corpus.ingestion.counts import Counts
         from stages.corpus.ingestion.removal import (
-            Find,
-            Rewrite,
-            Wanted,
-            find,
-            rewrite,
+            FindInShard,
+            Removal,
+            RewriteShard,
+            find_in_shard,
             rewrite_families,
             rewrite_samples,
+            rewrite_shard,
         )
-        from stages.corpus.ingestion.result import check_splits, report
 
         before = self.corpus.manifest
-        wanted = Wanted(self.listed, self.allow_licenses, self.deny_licenses)
+        removal = Removal(self.listed, self.allow_licenses, self.deny_licenses)
         shards = range(len(before.shards))
-        finds = [Find(index, self.corpus.path, before.shards[index], wanted) for index in shards]
-        found = dict(ctx.map(find, finds, workers=self.workers))
+        finds = [FindInShard(index, self.corpus.path, before.shards[index], removal) for index in shards]
+        found = dict(ctx.map(find_in_shard, finds, workers=self.workers))
         removed = frozenset(id_ for one in found.values() for id_ in one.ids)
         listed = ctx.scratch / "removed.txt"
         listed.write_text("\n".join(sorted(removed)))
         for folder in ("documents", "dropped"):
             (ctx.out / folder).mkdir()
-        rewrites = [Rewrite(index, self.corpus.path, ctx.out, before.shards[index], listed) for index in shards]
+        rewrites = [RewriteShard(index, self.corpus.path, ctx.out, before.shards[index], listed) for index in shards]
         facts = {}
-        for index, shard in ctx.map(rewrite, rewrites, workers=self.workers):
+        for index, shard in ctx.map(rewrite_shard, rewrites, workers=self.workers):
             facts[index] = shard
             ctx.progress(len(facts), len(rewrites), "shards")
         rewrite_families(self.corpus.path, ctx.out, removed)
@@ -89,6 +89,8 @@ class RemoveDocuments(Stage):
         (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
         changed = sum(facts[index] != before.shards[index] for index in shards)
         ctx.metrics({"removed_documents": documents, "erased_ledger_rows": erased, "changed_shards": changed})
-        ctx.note(f"{documents} documents removed from {changed} of {len(shards)} shards, {erased} ledger rows erased")
+        ctx.note(
+            f"{documents} documents removed, {erased} ledger rows erased, {changed} of {len(shards)} shards changed"
+        )
         report(ctx, Corpus(ctx.out))
         return Corpus(ctx.out)

@@ -1,4 +1,4 @@
-"""A source, as it is declared: where its documents come from, what they are, and what is done to each of them."""
+"""A declared source of documents: the reader, the labels of its documents, and the operations on each of them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from pydantic import BaseModel, NonNegativeInt, PositiveFloat
 from stages.artifacts.manifest import SourceFacts
 from stages.base import Artifact, Config, External
 from stages.corpus.operations.registry import AnyOperation
-from stages.corpus.readers.base import digest_of
+from stages.corpus.readers.reader import digest_of
 from stages.corpus.readers.registry import AnyReader
+from stages.registry import code_identity
 
 
 class Source(Config):
-    """One entry of `sources`. A reader's content and the operations are part of what comes out."""
+    """One entry of `sources`. The content that the reader reads and the operations are part of the identity."""
 
     reader: AnyReader
-    license: str = "unknown"  # of documents that bring none of their own, as are the two below
-    language: str = (
-        ""  # a tag, as are those of documents; kept by the code of the corpus: "pt_BR" as "pt", "cpp" as "c++"
-    )
-    weight: PositiveFloat = 1.0  # how much of it mixing takes, relative to its size
-    rank: NonNegativeInt = 0  # of documents alike the one from the source of the smallest rank stays
-    operations: tuple[AnyOperation, ...] = ()  # done to every document, in this order
+    license: str = "unknown"  # of documents without a label of their own
+    language: str = ""  # likewise; stored by its code in languages.py: "pt_BR" as "pt", "cpp" as "c++"
+    weight: PositiveFloat = 1.0  # of the source in a mixture, relative to its size
+    rank: NonNegativeInt = 0  # of duplicates, the document from the source with the smallest rank is kept
+    operations: tuple[AnyOperation, ...] = ()  # applied to every document, in this order
 
     def facts(self) -> SourceFacts:
         return SourceFacts(
@@ -38,12 +37,12 @@ class Source(Config):
         )
 
     def chain(self) -> str:
-        """The hash of the operations: their values, their versions, and the content of what they name."""
+        """The hash of the operations: their values, the identity of their code, and the content that they name."""
         return digest_of([_identity(operation) for operation in self.operations])[:16]
 
 
 def _identity(value: Any) -> Any:
-    """What a value stands for as JSON, the same on every machine: content by its digest, never by its path."""
+    """A value as JSON that is the same on every machine: content by its digest, not by its path."""
     if isinstance(value, Artifact):
         files = sorted(path for path in value.path.rglob("*") if path.is_file())
         return {"artifact": digest_of([[path.relative_to(value.path).as_posix(), sha256_of(path)] for path in files])}
@@ -51,7 +50,7 @@ def _identity(value: Any) -> Any:
         return {"external": value.digest(sha256_of)}
     if isinstance(value, BaseModel):
         fields = {name: _identity(getattr(value, name)) for name in type(value).model_fields}
-        return {**fields, "version": getattr(value, "version", "1")}
+        return {**fields, **code_identity(type(value))}
     if isinstance(value, Mapping):
         return {str(key): _identity(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):

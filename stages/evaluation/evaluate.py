@@ -22,7 +22,7 @@ from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageE
 from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, weight_bytes
 
 if TYPE_CHECKING:
-    from stages.evaluation.ngram import NgramModel
+    from stages.evaluation.ngram import NgramBaseline
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class Evaluate(Stage):
 
     def run(self, ctx: Context) -> EvalReport:
         from stages.evaluation.figures import bits_figure, languages_figure
-        from stages.evaluation.ngram import NgramModel
+        from stages.evaluation.ngram import NgramBaseline
 
         self._check_lengths()
         held_out = self._held_out()
-        ngram = NgramModel(self.ngram_order, self._training_texts())
+        ngram = NgramBaseline(self.ngram_order, self._training_texts())
         baselines = [_baselines(document, ngram) for document in held_out]
         total = _together(held_out, baselines)
         ctx.note(f"xz -9: {total.per_byte('xz'):.3f} bits per byte, n-gram: {total.per_byte('ngram'):.3f}")
@@ -192,7 +192,7 @@ def _id(document: HeldOut) -> str:
     return document.id
 
 
-def _baselines(document: HeldOut, ngram: NgramModel) -> Bits:
+def _baselines(document: HeldOut, ngram: NgramBaseline) -> Bits:
     """What a document costs without a model, but for `xz`: that is of several in one file."""
     from stages.evaluation.compression import xz_bits
 

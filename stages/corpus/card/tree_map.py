@@ -1,4 +1,4 @@
-"""A tree map: what a corpus holds as rectangles, languages by size and in each its sources."""
+"""A tree map of a corpus: a rectangle for each language, divided by source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLORS = ("#2f6f4f", "#4f6f8f", "#8f6f2f", "#7f4f6f", "#5f7f3f", "#2f7f8f", "#8f
 
 @dataclass(frozen=True)
 class Tile:
-    """What is kept of a source in a language, and its rectangle."""
+    """The bytes kept of a source in a language, and its rectangle in pixels."""
 
     language: str
     source: str
@@ -25,7 +25,7 @@ class Tile:
 
 
 def tiles(manifest: Manifest, width: float, height: float) -> Iterator[Tile]:
-    """Rectangles that fill `width` x `height`, with areas as the bytes kept; the largest at the origin."""
+    """Rectangles that fill `width` x `height` with areas proportional to the bytes kept, the largest at the origin."""
     sizes: dict[str, dict[str, int]] = {}
     for cell in manifest.cells:
         if cell.flow.kept.bytes:
@@ -33,17 +33,17 @@ def tiles(manifest: Manifest, width: float, height: float) -> Iterator[Tile]:
             sources[cell.source] = sources.get(cell.source, 0) + cell.flow.kept.bytes
     languages = sorted(sizes.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     outer = squarified([sum(sources.values()) for _, sources in languages], 0, 0, width, height)
-    for place, ((language, sources), room) in enumerate(zip(languages, outer, strict=True)):
+    for number, ((language, sources), outline) in enumerate(zip(languages, outer, strict=True)):
         ordered = sorted(sources.items(), key=lambda item: (-item[1], item[0]))
-        inner = squarified([count for _, count in ordered], *room)
+        inner = squarified([count for _, count in ordered], *outline)
         for (source, count), rectangle in zip(ordered, inner, strict=True):
-            yield Tile(language, source, count, COLORS[place % len(COLORS)], *rectangle)
+            yield Tile(language, source, count, COLORS[number % len(COLORS)], *rectangle)
 
 
 def squarified(
     sizes: Sequence[float], x: float, y: float, width: float, height: float
 ) -> list[tuple[float, float, float, float]]:
-    """Rectangles (x, y, width, height) with areas in proportion to sizes, which descend; none much longer than wide.
+    """Rectangles (x, y, width, height) with areas proportional to `sizes`, which descend, and sides of similar length.
 
     Bruls, Huizing and van Wijk, "Squarified treemaps" (2000).
     """
@@ -70,6 +70,6 @@ def squarified(
 
 
 def _worst(row: Sequence[float], side: float) -> float:
-    """The largest ratio of the sides of rectangles that share a strip along `side`."""
+    """The largest ratio of the sides of the rectangles in a strip along `side`."""
     total = sum(row)
     return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in row)

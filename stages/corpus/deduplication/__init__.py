@@ -1,1 +1,1 @@
-"""Which documents are copies of others: decided over the whole corpus, from what is known of each."""
+"""Deduplication: rules that find copies over the whole corpus."""

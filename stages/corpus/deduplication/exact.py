@@ -1,4 +1,4 @@
-"""Exact duplicates: texts that are equal but for what does not count, by the hash of what is left."""
+"""Exact duplicates: texts that are equal without white space, or without everything that is not a letter."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stages.corpus.deduplication.columns import gathered, mapped
-from stages.corpus.deduplication.rule import Rule
+from stages.corpus.deduplication.rule import DeduplicationRule
+from stages.corpus.deduplication.shard_arrays import gather_rows, memory_mapped
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
-from stages.corpus.ingestion.index import Index, Judge, Ruling
+from stages.corpus.ingestion.rule_decision import Decider, RuleDecision
 from stages.corpus.ingestion.spill import Spill, repeats
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-KEYS = "keys.bin"  # two of ">u8" a document
-GROUP = 1 << 18  # documents at a time
-Key = Callable[["np.ndarray"], "np.ndarray"]  # of rows: uint64
+KEYS = "keys.bin"  # ">u8" [documents, 2]
+GROUP = 1 << 18  # documents in memory at a time
+Key = Callable[["np.ndarray"], "np.ndarray"]  # given rows: uint64 [rows]
 Ignored = Literal["white_space", "digits_and_punctuation"]
 _NO_LETTER = re.compile(r"[\W\d_]+")
 
 
 class LetterKeys(Measure):
-    """The hash of every draft's letters: ROOTS' key of a document, which knows no white space, digits, punctuation."""
+    """The hash of every draft's letters: ROOTS' key, which ignores white space, digits and punctuation."""
 
     def measure(self, drafts: Iterator[pa.RecordBatch], folder: Path) -> Mapping[str, Any]:
         documents = 0
@@ -41,32 +42,34 @@ class LetterKeys(Measure):
         return {"documents": documents}
 
 
-class ExactDuplicates(Rule):
-    """Texts that are equal but for their white space, or for all that is no letter (as ROOTS compared documents)."""
+class ExactDuplicates(DeduplicationRule):
+    """Texts that are equal without white space, or without everything but letters (as ROOTS compared documents)."""
 
     rule: Literal["exact"] = "exact"
     ignore: Ignored = "white_space"
 
-    def judge(self, drafts: Drafts) -> Judge:
+    def decider(self, drafts: Drafts) -> Decider:
         folders = None if self.ignore == "white_space" else drafts.measured(self.rule, LetterKeys())[0]
 
-        def judge(index: Index, kept: np.ndarray) -> Ruling:
+        def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
-            members = index.claim(np.flatnonzero(kept))
+            members = index.by_precedence(np.flatnonzero(kept))
             if folders is None:
                 high, low = (partial(_of_table, index.table[name]) for name in ("key_high", "key_low"))
             else:
-                keys = mapped([folder / KEYS for folder in folders], index.starts, ">u8", (-1, 2))
+                keys = memory_mapped([folder / KEYS for folder in folders], index.starts, ">u8", (-1, 2))
                 high, low = (
-                    partial(gathered, [shard[:, column] for shard in keys], index.starts) for column in range(2)
+                    partial(gather_rows, [shard[:, column] for shard in keys], index.starts) for column in range(2)
                 )
             return equal_keys(index, self.rule, members, (high, low), drafts)
 
-        return judge
+        return decide
 
 
-def equal_keys(index: Index, rule: str, members: np.ndarray, keys: Sequence[Key], drafts: Drafts) -> Ruling:
+def equal_keys(
+    index: DocumentIndex, rule: str, members: np.ndarray, keys: Sequence[Key], drafts: Drafts
+) -> RuleDecision:
     """Of the documents whose keys are equal all but the first.
 
     `members`: rows in the order of their claim. `keys`: the parts of a key; the first tells most documents apart.
@@ -81,18 +84,18 @@ def equal_keys(index: Index, rule: str, members: np.ndarray, keys: Sequence[Key]
             spill.add(keys[0](some), np.arange(start, start + len(some)))
         while len(spill):
             unlike = stack.enter_context(Spill(drafts.folder, drafts.memory_bytes // 2))
-            for key, places, firsts in repeats(spill):
-                one, other = members[places], members[firsts]
-                same = np.ones(len(places), bool)
+            for key, positions, firsts in repeats(spill):
+                one, other = members[positions], members[firsts]
+                same = np.ones(len(positions), bool)
                 for more in keys[1:]:
                     same &= more(one) == more(other)
                 rows.append(one[same])
                 first.append(other[same])
-                unlike.add(key[~same], places[~same])
+                unlike.add(key[~same], positions[~same])
             spill.clear()
             spill = unlike
     stay = np.concatenate(first)
-    return Ruling("deduplicate", rule, "", np.concatenate(rows), lambda places: index.ids(stay[places]))
+    return RuleDecision("deduplicate", rule, "", np.concatenate(rows), lambda positions: index.ids(stay[positions]))
 
 
 def _of_table(column: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Near-duplicates by MinHash and locality-sensitive hashing: texts that share most of their runs of words.
+"""Near-duplicates by MinHash and locality-sensitive hashing: texts that share most of their shingles (runs of words).
 
 The share of equal values in two signatures estimates the Jaccard similarity of two sets of shingles (Broder, "On the
-resemblance and containment of documents", 1997). Documents of which one band of values is wholly equal are compared;
-with b bands of r rows those of similarity s are with probability 1 - (1 - s**r)**b. Those found to be less alike
-than asked are let go: bands choose what is looked at, not what is dropped.
+resemblance and containment of documents", 1997). Two documents are compared if all values of a band are equal; with b
+bands of r rows, documents of similarity s are compared with probability 1 - (1 - s**r)**b. Documents are dropped only
+if the estimated similarity reaches the threshold: the bands choose the candidates.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.corpus.deduplication import families
-from stages.corpus.deduplication.columns import gathered, mapped
-from stages.corpus.deduplication.rule import Rule
+from stages.corpus.deduplication.families import drop_all_but_first, find_families
+from stages.corpus.deduplication.rule import DeduplicationRule
+from stages.corpus.deduplication.shard_arrays import gather_rows, memory_mapped
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
-from stages.corpus.ingestion.index import Index, Judge, Ruling
+from stages.corpus.ingestion.rule_decision import Decider, RuleDecision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from stages.corpus.statistics.shingles import Shingles
 
 SIGNATURES = "minhash.bin"  # uint32 [bands, documents, rows]
-TURNED = 1 << 14  # documents of which the bands are put together at a time
+TRANSPOSED = 1 << 14  # documents whose signatures are transposed at a time
 Library = Literal["rensa", "datasketch"]
 
 
 class MinHash(Measure):
-    """A signature of every draft: `bands` x `rows` values of 32 bits."""
+    """A signature of every draft: uint32 [bands, rows]."""
 
     bands: PositiveInt
     rows: PositiveInt
@@ -54,8 +55,8 @@ class MinHash(Measure):
                 whole.write(found.tobytes())
                 documents += len(found)
             whole.seek(0)
-            for start in range(0, documents, TURNED):
-                piece = np.frombuffer(whole.read(TURNED * self.bands * band_bytes), np.uint32)
+            for start in range(0, documents, TRANSPOSED):
+                piece = np.frombuffer(whole.read(TRANSPOSED * self.bands * band_bytes), np.uint32)
                 for band, values in enumerate(piece.reshape(-1, self.bands, self.rows).transpose(1, 0, 2)):
                     by_band.seek((band * documents + start) * band_bytes)
                     by_band.write(values.tobytes())
@@ -66,8 +67,8 @@ class MinHash(Measure):
         return _SIGNERS[self.library](found, self.bands * self.rows, self.seed)
 
 
-class NearDuplicates(Rule):
-    """Texts that share `similarity` of their runs of words (Jaccard, estimated), by MinHash."""
+class NearDuplicates(DeduplicationRule):
+    """Texts whose shingles have an estimated Jaccard similarity of `similarity` or more, by MinHash."""
 
     rule: Literal["near"] = "near"
     similarity: float = Field(default=0.6, gt=0, le=1)
@@ -75,40 +76,40 @@ class NearDuplicates(Rule):
     rows: PositiveInt = 5
     shingle_words: PositiveInt = 5
     seed: NonNegativeInt = 1
-    library: Library = "rensa"  # signatures of the two differ: name datasketch where rensa has no wheel
+    library: Library = "rensa"  # their signatures differ; set datasketch where rensa has no wheel
 
-    def judge(self, drafts: Drafts) -> Judge:
+    def decider(self, drafts: Drafts) -> Decider:
         measure = MinHash(**{name: getattr(self, name) for name in MinHash.model_fields})
         folders, _ = drafts.measured(self.rule, measure)
 
-        def judge(index: Index, kept: np.ndarray) -> Ruling:
+        def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
             signatures = Signatures(folders, index.starts, self.bands, self.rows)
-            members = index.claim(np.flatnonzero(kept & signatures.present(kept)))
+            members = index.by_precedence(np.flatnonzero(kept & signatures.present(kept)))
             tables = [partial(signatures.keys, band) for band in range(self.bands)]
-            labels = families.find(members, tables, signatures.similarity, self.similarity, drafts)
-            return families.ruling(index, self.rule, f"{self.similarity:g}", members, labels, signatures.similarity)
+            labels = find_families(members, tables, signatures.similarity, self.similarity, drafts)
+            return drop_all_but_first(index, self.rule, f"{self.similarity:g}", members, labels, signatures.similarity)
 
-        return judge
+        return decide
 
 
 class Signatures:
-    """The signatures of all shards, on disk."""
+    """The signatures of all shards, memory-mapped."""
 
     def __init__(self, folders: list[Path], starts: np.ndarray, bands: int, rows: int) -> None:
         self._starts, self._bands, self._rows = starts, bands, rows
-        self._shards = mapped([folder / SIGNATURES for folder in folders], starts, "u4", (bands, -1, rows))
+        self._shards = memory_mapped([folder / SIGNATURES for folder in folders], starts, "u4", (bands, -1, rows))
 
     def present(self, kept: np.ndarray) -> np.ndarray:
-        """Which rows have a signature (bool): those with a word."""
+        """Which rows have a signature (bool): those with at least one word."""
         import numpy as np
 
         blank = np.uint32(0xFFFF_FFFF)
         return np.concatenate([np.empty(0, bool), *((shard[0] != blank).any(axis=1) for shard in self._shards)])
 
     def keys(self, band: int, members: np.ndarray) -> np.ndarray:
-        """The hash of a band of each member (uint64)."""
+        """The hash of a band of each member. uint64 [members]."""
         import numpy as np
 
         from stages.corpus.statistics.rolling import mixed
@@ -120,7 +121,7 @@ class Signatures:
         return keys
 
     def similarity(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """The share of equal values in the signatures of rows and rows."""
+        """The share of equal values in the signatures of two arrays of rows. float64 [rows]."""
         import numpy as np
 
         equal = np.zeros(len(one))
@@ -129,8 +130,8 @@ class Signatures:
         return equal / (self._bands * self._rows)
 
     def _band(self, band: int, rows: np.ndarray) -> np.ndarray:
-        """[rows, rows of a band]"""
-        return gathered([shard[band] for shard in self._shards], self._starts, rows)
+        """The values of a band: uint32 [rows, rows of a band]."""
+        return gather_rows([shard[band] for shard in self._shards], self._starts, rows)
 
 
 def _rensa(found: Shingles, permutations: int, seed: int) -> np.ndarray:

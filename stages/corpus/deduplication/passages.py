@@ -1,7 +1,7 @@
-"""The texts that are still kept as one run of bytes on disk, and where in it a passage of some length comes again.
+"""The kept texts of all shards as one address space of bytes on disk.
 
-A passage has an address: where it lies, by which it is read; and a position: its place if texts stood in the order of
-their claim. Of two equal passages the one of the smaller position stays.
+A passage has an address, by which it is read, and a position: its address if the texts were sorted by precedence. Of
+two equal passages the one with the smaller position is kept.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.corpus.ingestion.index import Index
+from stages.corpus.ingestion.document_index import DocumentIndex
 
 if TYPE_CHECKING:
     import numpy as np
 
-CHUNK_BYTES = 1 << 16  # of text at a time, or one text: as many as the cache of a processor holds well
+CHUNK_BYTES = 1 << 16  # of text at a time, or one text: fits into a processor's cache
 OPEN_FILES = 256
 
 
 class Passages:
     """The kept texts of all shards."""
 
-    def __init__(self, files: list[Path], ends: list[np.ndarray], index: Index, kept: np.ndarray) -> None:
-        """`files`: of each shard its texts, end to end. `ends`: where each of these ends in it (int64)."""
+    def __init__(self, files: list[Path], ends: list[np.ndarray], index: DocumentIndex, kept: np.ndarray) -> None:
+        """`files`: the concatenated texts of each shard. `ends`: the end of each text in its file (int64)."""
         import numpy as np
 
         self._sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(one, prepend=0) for one in ends)])
         self._begins = np.cumsum(self._sizes) - self._sizes  # the address of each row
-        self._claim = index.claim(np.flatnonzero(kept))  # rows in the order of positions
-        self._bases = np.concatenate([[0], np.cumsum(self._sizes[self._claim])]).astype(np.int64)
+        self._ordered = index.by_precedence(np.flatnonzero(kept))  # rows by precedence, the order of positions
+        self._bases = np.concatenate([[0], np.cumsum(self._sizes[self._ordered])]).astype(np.int64)
         self._positions = np.zeros(len(self._sizes), np.int64)  # of each row
-        self._positions[self._claim] = self._bases[:-1]
+        self._positions[self._ordered] = self._bases[:-1]
         self._kept = np.flatnonzero(kept & (self._sizes > 0))
         self._texts = _Texts(files, [int(one[-1]) if len(one) else 0 for one in ends])
 
     def chunks(self) -> Iterator[Chunk]:
-        """All texts by ascending addresses, some at a time."""
+        """All texts by ascending address, in chunks."""
         import numpy as np
 
         groups = np.cumsum(self._sizes[self._kept]) // CHUNK_BYTES
@@ -51,19 +51,19 @@ class Passages:
                 yield Chunk(self._texts, self._begins[rows], self._sizes[rows], self._positions[rows])
 
     def rows(self, addresses: np.ndarray) -> np.ndarray:
-        """The row of the index that each address is in."""
+        """The row of the index of the text at each address."""
         import numpy as np
 
         found: np.ndarray = np.searchsorted(self._begins, addresses, side="right") - 1
         return found
 
     def begins(self, rows: np.ndarray) -> np.ndarray:
-        """The first address of rows."""
+        """The first address of each row."""
         found: np.ndarray = self._begins[rows]
         return found
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
-        """The bytes of rows' texts."""
+        """The bytes of the text of each row."""
         found: np.ndarray = self._sizes[rows]
         return found
 
@@ -71,7 +71,7 @@ class Passages:
         import numpy as np
 
         places = np.searchsorted(self._bases, positions, side="right") - 1
-        found: np.ndarray = self._begins[self._claim[places]] + positions - self._bases[places]
+        found: np.ndarray = self._begins[self._ordered[places]] + positions - self._bases[places]
         return found
 
     def positions(self, addresses: np.ndarray) -> np.ndarray:
@@ -80,13 +80,13 @@ class Passages:
         return found
 
     def bytes_of(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The bytes from addresses on, end to end (uint8). None reaches into another text."""
+        """The bytes of passages, concatenated (uint8). No passage may reach into another text."""
         return self._texts.gather(starts, lengths)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some whole texts, one after the other. Places are in their bytes, `data`, which are read when asked for."""
+    """Several whole texts. A place is an offset into their bytes, `data`, which are read on first use."""
 
     texts: _Texts
     addresses: np.ndarray  # int64 [texts]: of the first byte of each
@@ -98,7 +98,7 @@ class Chunk:
         import numpy as np
 
         stops = self.addresses + self.sizes
-        apart = np.flatnonzero(self.addresses[1:] != stops[:-1]) + 1  # others lie between
+        apart = np.flatnonzero(self.addresses[1:] != stops[:-1]) + 1  # other texts are between these
         spans = zip(
             self.addresses[np.append(0, apart)].tolist(),
             stops[np.append(apart - 1, len(stops) - 1)].tolist(),
@@ -119,7 +119,7 @@ class Chunk:
         return int(self.addresses[-1] + self.sizes[-1])
 
     def moved(self, places: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-        """Places as what `firsts` tells of the first byte of each text: `addresses` or `positions`."""
+        """Convert places to addresses or positions. `firsts`: those of the first byte of each text."""
         import numpy as np
 
         found: np.ndarray = places + (firsts - self.ends + self.sizes)[np.searchsorted(self.ends, places, side="right")]
@@ -134,7 +134,7 @@ class Chunk:
 
 
 class _Texts:
-    """Files as one run of bytes. Addresses are places in it."""
+    """Files as one address space of bytes."""
 
     def __init__(self, files: list[Path], sizes: list[int]) -> None:
         import numpy as np
@@ -159,7 +159,7 @@ class _Texts:
         return np.concatenate([np.empty(0, np.uint8), *found])
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Runs of bytes, each within a file, end to end."""
+        """The bytes of runs, each inside one file, concatenated."""
         import numpy as np
 
         ends = np.cumsum(lengths)
@@ -172,7 +172,7 @@ class _Texts:
             where = np.repeat(starts[here] - self._bases[file], length) + steps
             mapped = self._map(file)
             found[np.repeat((ends - lengths)[here], length) + steps] = np.frombuffer(mapped, np.uint8)[where]
-            mapped.madvise(mmap.MADV_DONTNEED)  # the pages stay in the system's cache, and out of our memory
+            mapped.madvise(mmap.MADV_DONTNEED)  # keeps the pages in the system's cache, and out of this process
         return found
 
     def _new_map(self, file: int) -> mmap.mmap:

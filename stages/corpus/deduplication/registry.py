@@ -1,19 +1,24 @@
-"""Every rule for duplicates by name. To add one: a module beside this with a `Rule`, and a place in `AnyRule`."""
+"""The deduplication rules by name. Users' packages add rules by the entry points `bloomline.deduplication`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from stages.corpus.deduplication.rule import DeduplicationRule
+from stages.registry import ChosenBy, Registry
 
-from stages.corpus.deduplication.exact import ExactDuplicates
-from stages.corpus.deduplication.lines import TemplateLines
-from stages.corpus.deduplication.minhash import NearDuplicates
-from stages.corpus.deduplication.simhash import SimilarFingerprints
-from stages.corpus.deduplication.substrings import RepeatedSubstrings
-from stages.corpus.deduplication.url import SameAddress
+RULES = Registry(
+    "bloomline.deduplication",
+    "a deduplication rule",
+    DeduplicationRule,
+    {
+        "exact": "stages.corpus.deduplication.exact:ExactDuplicates",
+        "url": "stages.corpus.deduplication.same_address:SameAddress",
+        "lines": "stages.corpus.deduplication.template_lines:TemplateLines",
+        "near": "stages.corpus.deduplication.minhash:NearDuplicates",
+        "simhash": "stages.corpus.deduplication.simhash:SimilarFingerprints",
+        "substrings": "stages.corpus.deduplication.substrings:RepeatedSubstrings",
+    },
+)
 
-AnyRule = Annotated[
-    ExactDuplicates | SameAddress | TemplateLines | NearDuplicates | SimilarFingerprints | RepeatedSubstrings,
-    Field(discriminator="rule"),
-]
+AnyRule = Annotated[DeduplicationRule, ChosenBy(RULES, "rule")]

@@ -1,9 +1,9 @@
-"""Near-duplicates by SimHash, as ROOTS did it: fingerprints of 64 bits that differ in a few of them.
+"""Near-duplicates by SimHash, as in ROOTS: texts whose 64-bit fingerprints differ in a few bits.
 
-A fingerprint is the majority, bit by bit, of the hashes of a text's runs of words (Charikar, "Similarity estimation
-techniques from rounding algorithms", 2002). A passage that only one of two texts has moves few bits if the rest is
-long, so of long texts it takes those for equal that are not: ROOTS' authors say so. Texts of more than `max_words`
-are therefore not compared; for these, rule `substrings` takes out what was there before and leaves what was not.
+A fingerprint is the bitwise majority of the hashes of a text's shingles (Charikar, "Similarity estimation techniques
+from rounding algorithms", 2002). In long texts, a passage that only one of them has changes few bits, so long texts
+that differ are taken for duplicates; the authors of ROOTS report this. Texts of more than `max_words` words are
+therefore not compared; for these, use the rule `substrings`, which removes only the passages that are repeated.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from stages.corpus.deduplication import families
-from stages.corpus.deduplication.columns import gathered, mapped
-from stages.corpus.deduplication.rule import Rule
+from stages.corpus.deduplication.families import drop_all_but_first, find_families
+from stages.corpus.deduplication.rule import DeduplicationRule
+from stages.corpus.deduplication.shard_arrays import gather_rows, memory_mapped
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
-from stages.corpus.ingestion.index import Index, Judge, Ruling
+from stages.corpus.ingestion.rule_decision import Decider, RuleDecision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,48 +55,49 @@ class SimHash(Measure):
         return {"documents": documents}
 
 
-class SimilarFingerprints(Rule):
+class SimilarFingerprints(DeduplicationRule):
     """Texts whose fingerprints differ in at most `max_distance` of 64 bits. Not for texts of over `max_words`."""
 
     rule: Literal["simhash"] = "simhash"
-    max_distance: int = Field(default=4, ge=0, le=16)  # ROOTS' numbers for English, as are the two below
-    blocks: int = Field(default=6, ge=2, le=16)  # of a fingerprint: pairs with blocks - max_distance equal are compared
+    max_distance: int = Field(default=4, ge=0, le=16)  # these three are ROOTS' numbers for English
+    blocks: int = Field(default=6, ge=2, le=16)  # pairs with blocks - max_distance equal blocks are compared
     window_words: PositiveInt = 6
-    max_words: PositiveInt | None = 1000  # null: no guard
+    max_words: PositiveInt | None = 1000  # null: compare texts of any length
 
     @model_validator(mode="after")
     def _blocks_suffice(self) -> Self:
         if self.blocks <= self.max_distance:
-            raise ValueError(f"blocks is {self.blocks}; to find every pair it must exceed max_distance")
+            raise ValueError(f"blocks is {self.blocks}; it must be greater than max_distance to find every pair")
         return self
 
-    def judge(self, drafts: Drafts) -> Judge:
+    def decider(self, drafts: Drafts) -> Decider:
         folders, _ = drafts.measured(self.rule, SimHash(window_words=self.window_words))
 
-        def judge(index: Index, kept: np.ndarray) -> Ruling:
+        def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
-            shards = mapped([folder / FINGERPRINTS for folder in folders], index.starts, FINGERPRINT)
+            shards = memory_mapped([folder / FINGERPRINTS for folder in folders], index.starts, FINGERPRINT)
             longest = self.max_words or np.iinfo(np.uint32).max
             fit = [(shard["words"] > 0) & (shard["words"] <= longest) for shard in shards]
-            members = index.claim(np.flatnonzero(kept & np.concatenate([np.empty(0, bool), *fit])))
+            members = index.by_precedence(np.flatnonzero(kept & np.concatenate([np.empty(0, bool), *fit])))
 
             def bits(rows: np.ndarray) -> np.ndarray:
-                found: np.ndarray = gathered(shards, index.starts, rows)["bits"]
+                found: np.ndarray = gather_rows(shards, index.starts, rows)["bits"]
                 return found
 
-            def alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-                return 1 - np.bitwise_count(bits(one) ^ bits(other)) / BITS
+            def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+                shares: np.ndarray = 1 - np.bitwise_count(bits(one) ^ bits(other)) / BITS
+                return shares
 
             def masked(mask: int, rows: np.ndarray) -> np.ndarray:
                 return bits(rows) & np.uint64(mask)
 
             masks = _masks(self.blocks, self.blocks - self.max_distance)
             tables = [partial(masked, mask) for mask in masks]
-            labels = families.find(members, tables, alike, 1 - self.max_distance / BITS, drafts)
-            return families.ruling(index, self.rule, str(self.max_distance), members, labels, alike)
+            labels = find_families(members, tables, similarity, 1 - self.max_distance / BITS, drafts)
+            return drop_all_but_first(index, self.rule, str(self.max_distance), members, labels, similarity)
 
-        return judge
+        return decide
 
 
 def fingerprints(found: Shingles) -> np.ndarray:
@@ -114,8 +116,10 @@ def fingerprints(found: Shingles) -> np.ndarray:
 
 
 def _masks(blocks: int, equal: int) -> list[int]:
-    """For each choice of `equal` blocks: the bits in them. Two fingerprints of which no more than blocks - equal differ
-    are equal in one of the choices."""
+    """The bits of each choice of `equal` blocks.
+
+    Two fingerprints that differ in at most blocks - equal bits are equal in at least one of the choices.
+    """
     edges = [BITS * block // blocks for block in range(blocks + 1)]
     masks = [sum(1 << bit for bit in range(start, stop)) for start, stop in pairwise(edges)]
     return [sum(chosen) for chosen in combinations(masks, equal)]

@@ -1,10 +1,10 @@
-"""Repeated passages: what stood before, word for word, is taken out (Lee et al. 2022, arXiv 2107.06499).
+"""Repeated passages: cuts every passage that occurred before, verbatim (Lee et al. 2022, arXiv 2107.06499).
 
-They are found by the hashes of passages, set aside on disk and looked at in parts, and compared byte by byte before
-anything is cut: the cuts are exact. Hashing and sorting every passage would spend most of its time on those that come
-once. So a few of the shorter grams of a text stand for its passages first (winnowing: Schleimer, Wilkerson and Aiken,
-"Winnowing: local algorithms for document fingerprinting", 2003). The seed of a passage is that of its grams that has
-the smallest hash, the first of several. Equal passages have equal seeds: those whose seed comes once come once.
+Candidates are found by the hashes of passages, which are grouped on disk, and compared byte by byte before anything is
+cut, so the cuts are exact. Most passages are unique, and hashing and sorting all of them would take most of the time.
+So passages are first represented by a few shorter grams (winnowing: Schleimer, Wilkerson and Aiken, "Winnowing: local
+algorithms for document fingerprinting", 2003). The seed of a passage is its gram with the smallest hash, the first one
+of several. Equal passages have equal seeds, so a passage whose seed is unique is unique.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from stages.corpus.deduplication.passages import Chunk, Passages
-from stages.corpus.deduplication.rule import Rule
+from stages.corpus.deduplication.rule import DeduplicationRule
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure
-from stages.corpus.ingestion.index import Cuts, Index, Judge, Ruling, covered, nothing_told, together
+from stages.corpus.ingestion.rule_decision import Cuts, Decider, RuleDecision, merge_cuts, merge_intervals, no_values
 from stages.corpus.ingestion.spill import Spill, repeats
 from stages.corpus.statistics.rolling import inverse_powers, mixed, prefix_sums
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-TEXT, ENDS = "text.bin", "ends.bin"  # all texts end to end, and where each ends (int64)
+TEXT, ENDS = "text.bin", "ends.bin"  # the concatenated texts, and the end of each (int64)
 LONGEST_GRAM_BYTES = 64
-COMPARED = 1 << 17  # bytes that are compared at a time
+COMPARED = 1 << 17  # bytes compared at a time
 
 
-class Bytes(Measure):
-    """The texts of a shard as one run of bytes, to be looked at anywhere."""
+class ConcatenatedTexts(Measure):
+    """The texts of a shard as one file of bytes, for random access."""
 
     def measure(self, drafts: Iterator[pa.RecordBatch], folder: Path) -> Mapping[str, Any]:
         import numpy as np
@@ -51,28 +52,28 @@ class Bytes(Measure):
         return {"bytes": size}
 
 
-class RepeatedSubstrings(Rule):
-    """Passages of `min_bytes` or more that stood in an earlier document, or earlier in the same: they are taken out."""
+class RepeatedSubstrings(DeduplicationRule):
+    """Cuts passages of at least `min_bytes` that occur earlier, in the same document or in one of higher precedence."""
 
     rule: Literal["substrings"] = "substrings"
     min_bytes: int = Field(default=50, ge=8, le=1 << 16)
 
-    def judge(self, drafts: Drafts) -> Judge:
-        folders, _ = drafts.measured(self.rule, Bytes())
+    def decider(self, drafts: Drafts) -> Decider:
+        folders, _ = drafts.measured(self.rule, ConcatenatedTexts())
 
-        def judge(index: Index, kept: np.ndarray) -> Ruling:
+        def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
             ends = [np.fromfile(folder / ENDS, np.int64) for folder in folders]
             passages = Passages([folder / TEXT for folder in folders], ends, index, kept)
-            cuts = repeated(passages, self.min_bytes, drafts.folder, drafts.memory_bytes)
-            return Ruling("deduplicate", self.rule, str(self.min_bytes), np.empty(0, np.int64), nothing_told, cuts)
+            cuts = repeated_passages(passages, self.min_bytes, drafts.folder, drafts.memory_bytes)
+            return RuleDecision("deduplicate", self.rule, str(self.min_bytes), np.empty(0, np.int64), no_values, cuts)
 
-        return judge
+        return decide
 
 
-def repeated(passages: Passages, length: int, folder: Path, memory_bytes: int) -> Cuts:
-    """What passages of `length` bytes cover that stand before as well, in whole characters."""
+def repeated_passages(passages: Passages, length: int, folder: Path, memory_bytes: int) -> Cuts:
+    """What is covered by passages of `length` bytes that occur earlier as well, in whole characters."""
     import numpy as np
 
     found: list[Cuts] = []
@@ -80,11 +81,11 @@ def repeated(passages: Passages, length: int, folder: Path, memory_bytes: int) -
         spill = stack.enter_context(Spill(folder, memory_bytes // 2))
         _candidates(passages, length, spill, folder, memory_bytes // 2)
         while len(spill):
-            pairs = stack.enter_context(Spill(folder, memory_bytes // 2))  # by address, so that they are read in order
+            pairs = stack.enter_context(Spill(folder, memory_bytes // 2))  # by address, so that reads are in order
             for _, positions, firsts in repeats(spill):
                 pairs.add(passages.addresses(positions).astype(np.uint64), firsts)
             spill.clear()
-            # Of one hash, but not what its first passage is: these are looked at again among themselves.
+            # Passages with the hash of the first one but other bytes are compared among themselves in the next round.
             unlike = stack.enter_context(Spill(folder, memory_bytes // 2))
             for addresses, firsts in _ascending(pairs):
                 same = _same(passages, addresses, passages.addresses(firsts), length)
@@ -93,11 +94,11 @@ def repeated(passages: Passages, length: int, folder: Path, memory_bytes: int) -
                 unlike.add(_hashes_at(passages, others, length), passages.positions(others))
             pairs.clear()
             spill = unlike
-    return _of_characters(passages, together(found))
+    return _of_characters(passages, merge_cuts(found))
 
 
 def _candidates(passages: Passages, length: int, spill: Spill, folder: Path, memory_bytes: int) -> None:
-    """Add to `spill` the hash and the position of every passage whose seed comes more than once."""
+    """Add to `spill` the hash and the position of every passage whose seed is not unique."""
     import numpy as np
 
     with Spill(folder, memory_bytes) as again:
@@ -140,16 +141,18 @@ def _ascending(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _seeds(chunk: Chunk, prefix: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The hash of every gram of a chunk; the place of the seed of every passage that lies within a text, ascending; the
-    place of that passage."""
+    """The hash of every gram of a chunk, and for every passage inside a text the place of its seed and its own place.
+
+    Places ascend.
+    """
     import numpy as np
 
     gram = min(length // 2, LONGEST_GRAM_BYTES)
     grams = prefix[gram:] - prefix[:-gram]
     grams *= inverse_powers(len(grams))
-    bits = np.uint64((1 << len(prefix).bit_length()) - 1)  # of a place; the others are of the hash
+    bits = np.uint64((1 << len(prefix).bit_length()) - 1)  # the low bits hold a place, the others the hash
     least = (grams & ~bits) | np.arange(len(grams), dtype=np.uint64)
-    span, width = length - gram + 1, 1  # grams of a passage; how many `least` is the smallest of
+    span, width = length - gram + 1, 1  # grams of a passage; grams that `least` is the minimum of
     while width * 2 <= span:
         least = np.minimum(least[:-width], least[width:])
         width *= 2
@@ -163,7 +166,7 @@ def _seeds(chunk: Chunk, prefix: np.ndarray, length: int) -> tuple[np.ndarray, n
 
 
 def _hashes(prefix: np.ndarray, places: np.ndarray, length: int) -> np.ndarray:
-    """Of the passages that begin at places."""
+    """The hashes of the passages that begin at places. uint64."""
     return mixed((prefix[places + length] - prefix[places]) * inverse_powers(len(prefix))[places])
 
 
@@ -179,11 +182,11 @@ def _hashes_at(passages: Passages, addresses: np.ndarray, length: int) -> np.nda
 
 
 def _same(passages: Passages, addresses: np.ndarray, others: np.ndarray, length: int) -> np.ndarray:
-    """Whether the passages at addresses (ascending) are those at the others, byte by byte."""
+    """Whether the passages at addresses (ascending) equal those at `others`, byte by byte. bool."""
     import numpy as np
 
     same = np.zeros(len(addresses), bool)
-    # Passages that follow one another, as do the others, are compared as one run of bytes.
+    # Consecutive passages whose counterparts are consecutive too are compared as one run of bytes.
     new = np.append(True, (np.diff(addresses) != 1) | (np.diff(others) != 1))[: len(addresses)]
     new[::COMPARED] = True
     runs = np.flatnonzero(new)
@@ -196,7 +199,7 @@ def _same(passages: Passages, addresses: np.ndarray, others: np.ndarray, length:
         if not len(some):
             continue
         unlike = passages.bytes_of(addresses[some], lengths) != passages.bytes_of(others[some], lengths)
-        until = np.append(0, np.cumsum(unlike))  # how many bytes differ before each
+        until = np.append(0, np.cumsum(unlike))  # the number of bytes that differ before each byte
         count = counts[start:stop]
         first = int(some[0])
         whole = np.arange(int(count.sum())) + np.repeat(np.arange(len(some)) * (length - 1), count)
@@ -205,18 +208,18 @@ def _same(passages: Passages, addresses: np.ndarray, others: np.ndarray, length:
 
 
 def _cover(passages: Passages, addresses: np.ndarray, length: int) -> Cuts:
-    """What the passages at addresses (ascending) cover."""
+    """What is covered by the passages at addresses (ascending)."""
     import numpy as np
 
     new = np.append(True, np.diff(addresses) > 1)[: len(addresses)]
     first, last = addresses[new], addresses[np.append(new[1:], True)[: len(new)]]
     row = passages.rows(first)
     begins = passages.begins(row)
-    return covered(row, first - begins, last - begins + length)
+    return merge_intervals(row, first - begins, last - begins + length)
 
 
 def _of_characters(passages: Passages, cuts: Cuts) -> Cuts:
-    """The cuts as far as they are whole characters of UTF-8, which have up to three bytes after their first."""
+    """The cuts shrunk to whole characters of UTF-8, which have up to three bytes after their first one."""
     import numpy as np
 
     begins, ends = passages.begins(cuts.rows), passages.begins(cuts.rows) + passages.sizes(cuts.rows)
@@ -230,7 +233,7 @@ def _of_characters(passages: Passages, cuts: Cuts) -> Cuts:
 
 
 def _within_character(passages: Passages, addresses: np.ndarray) -> np.ndarray:
-    """Whether there is a byte that is not the first of its character."""
+    """Whether the byte at each address is not the first one of its character. bool."""
     import numpy as np
 
     pieces = [addresses[start : start + COMPARED] for start in range(0, len(addresses), COMPARED)]

@@ -1,4 +1,4 @@
-"""Takes out of texts the passages that were decided to go, and sees what is left."""
+"""Removes the passages that rules decided to cut, and checks what is left of each text."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.corpus.ingestion.decisions import FIRST_RULING, Rule
-from stages.corpus.ingestion.ledger import Counts
-from stages.corpus.ingestion.text import TextRules, encode
-from stages.corpus.operations.base import Drop
+from stages.corpus.ingestion.counts import CellKey, Counts
+from stages.corpus.ingestion.decisions import FIRST_DROPPED, DropReason
+from stages.corpus.ingestion.text_rules import TextRules, encode
+from stages.corpus.operations.operation import Drop
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-Cut = Mapping[str, int]  # decisions.CUT: the number of its ruling, and its first and last byte (exclusive)
+Cut = Mapping[str, int]  # decisions.CUT_FIELDS
 
 
 @dataclass(frozen=True)
-class Remains:
-    """A batch after the cuts: those that became too short for a document, by their place in it."""
+class CutBatch:
+    """A batch after the cuts, and the documents that became too short, by their position in the batch."""
 
     batch: pa.RecordBatch
     dropped: Mapping[int, Drop]
@@ -30,41 +30,41 @@ class Remains:
 def cut(
     batch: pa.RecordBatch,
     cuts: Sequence[Sequence[Cut]],
-    fates: np.ndarray,
-    rules: Sequence[Rule],
+    outcomes: np.ndarray,
+    rules: Sequence[DropReason],
     bounds: TextRules,
     counts: Counts,
-) -> Remains:
-    """The documents of a batch without the passages that are cut out of those that are kept; counts their bytes."""
+) -> CutBatch:
+    """Cut the passages out of the documents that are kept, and count the bytes that each rule removed."""
     import pyarrow as pa
 
-    places = [place for place, found in enumerate(cuts) if found and fates[place] < FIRST_RULING]
-    if not places:
-        return Remains(batch, {})
+    positions = [position for position, found in enumerate(cuts) if found and outcomes[position] < FIRST_DROPPED]
+    if not positions:
+        return CutBatch(batch, {})
     texts, digests = batch["text"].to_pylist(), batch["digest"].to_pylist()
     dropped: dict[int, Drop] = {}
-    for place in places:
-        data, taken = _without(texts[place].encode(), cuts[place])
-        cell = tuple(batch[name][place].as_py() for name in ("source", "language", "license"))
-        for number, size in taken.items():
-            counts.trimmed(*cell, f"{rules[number].operation}.{rules[number].rule}", size)
-        texts[place], digests[place] = data.decode(), hashlib.sha256(data).hexdigest()
-        if isinstance(left := encode(texts[place], bounds), Drop):
-            dropped[place] = left
+    for position in positions:
+        data, removed = _without(texts[position].encode(), cuts[position])
+        cell = CellKey(*(batch[name][position].as_py() for name in CellKey._fields))
+        for number, size in removed.items():
+            counts.trimmed(cell, f"{rules[number].operation}.{rules[number].rule}", size)
+        texts[position], digests[position] = data.decode(), hashlib.sha256(data).hexdigest()
+        if isinstance(left := encode(texts[position], bounds), Drop):
+            dropped[position] = left
     for name, column in (("text", texts), ("digest", digests)):
         batch = batch.set_column(batch.schema.get_field_index(name), name, pa.array(column, pa.string()))
-    return Remains(batch, dropped)
+    return CutBatch(batch, dropped)
 
 
 def _without(data: bytes, cuts: Sequence[Cut]) -> tuple[bytes, dict[int, int]]:
-    """What is left of the bytes, and how many each ruling took; of what two would take, it was the first."""
-    owners = bytearray(len(data))  # of every byte: the number of the ruling that takes it, and one; 0: it stays
-    for passage in sorted(cuts, key=lambda passage: -passage["ruling"]):
+    """The bytes that are left, and how many each rule removed. A byte that two rules cut counts for the first one."""
+    owners = bytearray(len(data))  # for every byte: 1 + the number of the rule that removes it; 0: it stays
+    for passage in sorted(cuts, key=lambda passage: -passage["rule"]):
         length = passage["stop"] - passage["start"]
-        owners[passage["start"] : passage["stop"]] = bytes([passage["ruling"] + 1]) * length
-    taken = {passage["ruling"]: owners.count(passage["ruling"] + 1) for passage in cuts}
+        owners[passage["start"] : passage["stop"]] = bytes([passage["rule"] + 1]) * length
+    removed = {passage["rule"]: owners.count(passage["rule"] + 1) for passage in cuts}
     parts, start = [], 0
     for passage in sorted(cuts, key=lambda passage: passage["start"]):
         parts.append(data[start : max(passage["start"], start)])
         start = max(start, passage["stop"])
-    return b"".join((*parts, data[start:])), {number: size for number, size in sorted(taken.items()) if size}
+    return b"".join((*parts, data[start:])), {number: size for number, size in sorted(removed.items()) if size}

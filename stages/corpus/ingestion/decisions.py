@@ -1,7 +1,7 @@
-"""The second phase: what becomes of each document, decided over the whole corpus and written down shard by shard.
+"""The second phase: decides for every document of the corpus whether it is kept, and writes a decision file per shard.
 
-A shard's file has a row a document: its fate, the value that the ledger tells of that, the passages that are cut out
-of its text, and the families of like documents that it is of.
+A decision file is an Arrow stream with one row per document: its outcome, the value that the ledger records for it, the
+passages that are cut out of its text, and the families of similar documents that it belongs to.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.artifacts.manifest import Contamination
-from stages.corpus.ingestion.index import Cuts, Families, Index, Judge, Ruling
-from stages.corpus.ingestion.splitting import Split
+from stages.corpus.ingestion.document_index import DocumentIndex
+from stages.corpus.ingestion.rule_decision import Cuts, Decider, Families, RuleDecision
+from stages.corpus.ingestion.validation_split import ChooseValidation
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-TRAIN, VALIDATION, FIRST_RULING = 0, 1, 2  # fates; from FIRST_RULING on: dropped by that ruling
-CUT = ("ruling", "start", "stop")
-FAMILY = ("ruling", "first", "similarity")  # of the one that stays: its id, of itself too
+# Outcomes of a document. FIRST_DROPPED + n: dropped by the n-th rule.
+TRAIN, VALIDATION, FIRST_DROPPED = 0, 1, 2
+CUT_FIELDS = ("rule", "start", "stop")  # the number of the rule; bytes [start, stop)
+FAMILY_FIELDS = ("rule", "first", "similarity")  # first: the id of the member that is kept
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What the ledger tells of every document that a ruling drops."""
+class DropReason:
+    """What the ledger records for every document that a rule drops."""
 
     operation: str
     rule: str
@@ -38,136 +40,141 @@ class Rule:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Where the fates of each shard's documents are written, with the hash of that, and the rules they refer to."""
+    """The decision file of each shard with its SHA-256, and the rules that the files refer to by number."""
 
     files: tuple[tuple[Path, str], ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[DropReason, ...]
     contamination: Mapping[str, Contamination]  # by evaluation task
 
 
-def decide(index: Index, judges: Sequence[Judge], split: Split, folder: Path) -> Decisions:
-    """Ask the judges in turn, each of what those before it left, split the rest, write a file a shard into `folder`."""
+def decide_all(
+    index: DocumentIndex, deciders: Sequence[Decider], choose_validation: ChooseValidation, folder: Path
+) -> Decisions:
+    """Apply the rules in order, each to what the previous ones kept; split what is left; write the decision files."""
     import numpy as np
     import pyarrow as pa
 
-    fates = np.zeros(len(index), np.uint8)
+    outcomes = np.zeros(len(index), np.uint8)
     kept = np.ones(len(index), bool)
-    rulings = []
-    for number, judge in enumerate(judges):
-        ruling = judge(index, kept)
-        kept[ruling.rows] = False
-        fates[ruling.rows] = FIRST_RULING + number
-        rulings.append(ruling)
-    fates[kept] = np.where(split(index, kept, _lost(len(index), rulings))[kept], VALIDATION, TRAIN)
-    told = [_Told.of(ruling) for ruling in rulings]
+    decisions = []
+    for number, decide in enumerate(deciders):
+        decision = decide(index, kept)
+        kept[decision.rows] = False
+        outcomes[decision.rows] = FIRST_DROPPED + number
+        decisions.append(decision)
+    validation = choose_validation(index, kept, _cut_bytes(len(index), decisions))
+    outcomes[kept] = np.where(validation[kept], VALIDATION, TRAIN)
+    by_row = [_DecisionByRow.of(decision) for decision in decisions]
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for shard, (start, stop) in enumerate(pairwise(index.starts.tolist())):
-        here = [one.within(start, stop) for one in told]
+        of_shard = [decision.between(start, stop) for decision in by_row]
         values = np.full(stop - start, None, object)
-        for one in here:
-            values[one.dropped - start] = one.values
+        for decided in of_shard:
+            values[decided.dropped - start] = decided.values
         table = pa.table({
-            "fate": fates[start:stop],
+            "outcome": outcomes[start:stop],
             "value": pa.array(values, pa.string()),
-            "cuts": _grouped(start, stop, *_cuts(here)),
-            "families": _grouped(start, stop, *_families(index, here)),
+            "cuts": _lists_by_row(start, stop, *_cut_columns(of_shard)),
+            "families": _lists_by_row(start, stop, *_family_columns(index, of_shard)),
         })  # fmt: skip
         files.append(_write(folder / f"{shard:05d}.arrow", table))
     return Decisions(
         files=tuple(files),
-        rules=tuple(Rule(found.operation, found.rule, found.threshold) for found in rulings),
-        contamination={task: found for ruling in rulings for task, found in ruling.contamination.items()},
+        rules=tuple(DropReason(decision.operation, decision.rule, decision.threshold) for decision in decisions),
+        contamination={task: found for decision in decisions for task, found in decision.contamination.items()},
     )
 
 
-def _lost(count: int, rulings: Sequence[Ruling]) -> np.ndarray:
-    """The bytes that are cut out of each row at most: what two rulings cut counts twice."""
+def _cut_bytes(count: int, decisions: Sequence[RuleDecision]) -> np.ndarray:
+    """An upper bound of the bytes that are cut out of each row (int64): bytes that two rules cut count twice."""
     import numpy as np
 
     lost = np.zeros(count, np.int64)
-    for ruling in rulings:
-        if ruling.cuts is not None:
-            np.add.at(lost, ruling.cuts.rows, ruling.cuts.stops - ruling.cuts.starts)
+    for decision in decisions:
+        if decision.cuts is not None:
+            np.add.at(lost, decision.cuts.rows, decision.cuts.stops - decision.cuts.starts)
     return lost
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What a ruling tells, in the order of rows."""
+class _DecisionByRow:
+    """A rule's decision sorted by row, so that the part of a shard is found by binary search."""
 
-    ruling: Ruling
-    order: np.ndarray  # of the places in ruling.rows
+    decision: RuleDecision
+    order: np.ndarray  # positions in decision.rows
     rows: np.ndarray
-    members: np.ndarray  # of families, those that stay included: rows
+    members: np.ndarray  # rows of the members of families, including those that are kept
     first: np.ndarray
     similarity: np.ndarray
 
     @classmethod
-    def of(cls, ruling: Ruling) -> _Told:
+    def of(cls, decision: RuleDecision) -> _DecisionByRow:
         import numpy as np
 
-        order = np.argsort(ruling.rows, kind="stable")
+        order = np.argsort(decision.rows, kind="stable")
         none = np.empty(0, np.int64)
-        families = ruling.families or Families(none, none, np.empty(0))
+        families = decision.families or Families(none, none, np.empty(0))
         stay = np.unique(families.first)
         members, first = np.append(stay, families.rows), np.append(stay, families.first)
         similarity = np.append(np.ones(len(stay)), families.similarity)
         by_row = np.argsort(members, kind="stable")
-        return cls(ruling, order, ruling.rows[order], members[by_row], first[by_row], similarity[by_row])
+        return cls(decision, order, decision.rows[order], members[by_row], first[by_row], similarity[by_row])
 
-    def within(self, start: int, stop: int) -> _Here:
-        """What it tells of the rows [start, stop)."""
+    def between(self, start: int, stop: int) -> _ShardDecision:
+        """The part of the decision that concerns the rows [start, stop)."""
         import numpy as np
 
         dropped, members = (slice(*np.searchsorted(rows, (start, stop))) for rows in (self.rows, self.members))
-        cuts = self.ruling.cuts
+        cuts = self.decision.cuts
         cut = slice(0) if cuts is None else slice(*np.searchsorted(cuts.rows, (start, stop)))
         none = np.empty(0, np.int64)
-        return _Here(
+        return _ShardDecision(
             dropped=self.rows[dropped],
-            values=self.ruling.values(self.order[dropped]),
+            values=self.decision.values(self.order[dropped]),
             cuts=Cuts(none, none, none) if cuts is None else Cuts(cuts.rows[cut], cuts.starts[cut], cuts.stops[cut]),
             families=Families(self.members[members], self.first[members], self.similarity[members]),
         )
 
 
 @dataclass(frozen=True)
-class _Here:
-    """What a ruling tells of the documents of one shard."""
+class _ShardDecision:
+    """The part of a rule's decision that concerns the documents of one shard."""
 
     dropped: np.ndarray  # rows
-    values: Sequence[str]  # of these
+    values: Sequence[str]  # the ledger's value for each of these
     cuts: Cuts
-    families: Families  # with those that stay
+    families: Families  # including the members that are kept
 
 
-def _cuts(told: Sequence[_Here]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The row of every cut, and the columns that tell of it."""
+def _cut_columns(decided: Sequence[_ShardDecision]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The row of every cut, and its columns CUT_FIELDS."""
     import numpy as np
 
-    numbers = np.repeat(np.arange(len(told)), [len(one.cuts.rows) for one in told])
+    numbers = np.repeat(np.arange(len(decided)), [len(one.cuts.rows) for one in decided])
     rows, starts, stops = (
-        np.concatenate([np.empty(0, np.int64), *(getattr(one.cuts, name) for one in told)])
+        np.concatenate([np.empty(0, np.int64), *(getattr(one.cuts, name) for one in decided)])
         for name in ("rows", "starts", "stops")
     )
-    return rows, dict(zip(CUT, (numbers, starts, stops), strict=True))
+    return rows, dict(zip(CUT_FIELDS, (numbers, starts, stops), strict=True))
 
 
-def _families(index: Index, told: Sequence[_Here]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The row of every member of a family, and the columns that tell of it."""
+def _family_columns(
+    index: DocumentIndex, decided: Sequence[_ShardDecision]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The row of every member of a family, and its columns FAMILY_FIELDS."""
     import numpy as np
 
     none = np.empty(0, np.int64)
-    numbers = np.repeat(np.arange(len(told)), [len(one.families.rows) for one in told])
-    first = index.ids(np.concatenate([none, *(one.families.first for one in told)]))
-    similarity = np.concatenate([np.empty(0), *(one.families.similarity for one in told)])
-    rows = np.concatenate([none, *(one.families.rows for one in told)])
-    return rows, dict(zip(FAMILY, (numbers, np.array(first, object), similarity), strict=True))
+    numbers = np.repeat(np.arange(len(decided)), [len(one.families.rows) for one in decided])
+    first = index.ids(np.concatenate([none, *(one.families.first for one in decided)]))
+    similarity = np.concatenate([np.empty(0), *(one.families.similarity for one in decided)])
+    rows = np.concatenate([none, *(one.families.rows for one in decided)])
+    return rows, dict(zip(FAMILY_FIELDS, (numbers, np.array(first, object), similarity), strict=True))
 
 
-def _grouped(start: int, stop: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> pa.Array:
-    """For each of the rows [start, stop) the list of what is told of it: the entries of `columns` at its places."""
+def _lists_by_row(start: int, stop: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> pa.Array:
+    """For each of the rows [start, stop), the list of the entries of `columns` that belong to it."""
     import numpy as np
     import pyarrow as pa
 
@@ -185,7 +192,7 @@ def _write(path: Path, table: pa.Table) -> tuple[Path, str]:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     data = sink.getvalue()
-    aside = path.with_suffix(".part")
-    aside.write_bytes(data)
-    os.replace(aside, path)
+    partial = path.with_suffix(".part")
+    partial.write_bytes(data)
+    os.replace(partial, path)
     return path, hashlib.sha256(data).hexdigest()

@@ -1,8 +1,8 @@
-"""What a model will be asked must not be in what it learns: documents that hold a passage of an evaluation set.
+"""Keeps evaluation sets out of the corpus: finds documents that contain a passage of one.
 
-A passage is a run of 13 words, whatever their case and punctuation (as for GPT-3: Brown et al. 2020, arXiv 2005.14165,
-appendix C). An evaluation set is a number of JSON, JSON Lines or text files; every text in them counts, of JSON every
-string. Texts of fewer words are not looked for: too much would be found. They are counted.
+A passage is a run of 13 words, compared without case and punctuation (as for GPT-3: Brown et al. 2020, arXiv
+2005.14165, appendix C). An evaluation set is a number of JSON, JSON Lines or text files; every text in them counts, in
+JSON every string. Texts with fewer words are not searched for, since they would match too much; they are counted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from pydantic import Field, PositiveInt, field_validator
 
 from stages.artifacts.manifest import Contamination
 from stages.base import Config, External, StageError
-from stages.corpus.deduplication.columns import among
+from stages.corpus.deduplication.shard_arrays import is_in_sorted
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
-from stages.corpus.ingestion.index import Index, Judge, Ruling, covered, together
-from stages.corpus.readers.base import digest_of
+from stages.corpus.ingestion.rule_decision import Decider, RuleDecision, merge_cuts, merge_intervals
+from stages.corpus.readers.reader import digest_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,22 +33,22 @@ if TYPE_CHECKING:
 
 OPERATION, RULE = "decontaminate", "evaluation_set"
 HITS = "hits.bin"
-HIT = [("row", "<u4"), ("start", "<u8"), ("stop", "<u8"), ("gram", "<u8")]  # the place of a run in bytes, and its hash
+HIT = [("row", "<u4"), ("start", "<u8"), ("stop", "<u8"), ("gram", "<u8")]  # of a run: its bytes, and its hash
 HITS_AT_A_TIME = 1 << 16
 FILE_LIMIT_BYTES = 1 << 30
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$")]
 
 
 class EvaluationSet(External):
-    """Files of one task, by globs: .json, .jsonl, .txt, each also with .gz."""
+    """The files of one task, as globs: .json, .jsonl, .txt, each also with .gz."""
 
     paths: tuple[str, ...] = Field(min_length=1)
-    fields: tuple[str, ...] = ()  # of objects in JSON: those whose strings count, with all below them; none: every one
+    fields: tuple[str, ...] = ()  # JSON members whose strings count, with everything below them; empty: all
 
     @field_validator("paths")
     @classmethod
     def _absolute(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(Path(path).expanduser().absolute()) for path in paths)  # workers run elsewhere
+        return tuple(str(Path(path).expanduser().absolute()) for path in paths)  # workers run in other folders
 
     def files(self) -> list[Path]:
         """Raises StageError if a glob matches nothing."""
@@ -55,7 +56,7 @@ class EvaluationSet(External):
         for pattern in self.paths:
             matches = [Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file()]
             if not matches:
-                raise StageError(f"{pattern} matches no file: give the evaluation set that is to be kept out")
+                raise StageError(f"decontaminate: {pattern} matches no file: correct the path of the evaluation set")
             found += matches
         return sorted(set(found))
 
@@ -63,24 +64,24 @@ class EvaluationSet(External):
         return digest_of([list(self.fields), sorted(digest_file(path) for path in self.files())])
 
     def texts(self) -> Iterator[str]:
-        """Every text of the set. Raises StageError if a file is not what its name says."""
+        """Every text of the set. Raises StageError if a file does not have the format that its suffix names."""
         for path in self.files():
             yield from _texts_of(path, frozenset(self.fields))
 
 
 class Decontaminate(Config):
-    """Evaluation sets to keep out: documents with a run of `words` of one are dropped, or lose what they share."""
+    """Evaluation sets to keep out: documents that share a run of `words` with one are dropped, or the run is cut."""
 
     tasks: Mapping[TaskName, EvaluationSet] = Field(min_length=1)
     words: int = Field(default=13, ge=5, le=64)
     action: Literal["drop", "cut"] = "drop"
 
-    def judge(self, drafts: Drafts) -> Judge:
-        """Ready to decide. Raises StageError if a set can't be read."""
+    def decider(self, drafts: Drafts) -> Decider:
+        """The rule, ready to decide; measures the overlaps of the drafts. Raises StageError if a set cannot be read."""
         grams = {task: _grams(self.tasks[task], self.words) for task in sorted(self.tasks)}
         folders, _ = drafts.measured(OPERATION, Overlaps(tasks=self.tasks, words=self.words))
 
-        def judge(index: Index, kept: np.ndarray) -> Ruling:
+        def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
             found: dict[int, list[str]] = defaultdict(list)
@@ -90,11 +91,13 @@ class Decontaminate(Config):
                     rows = hits["row"].astype(np.int64) + first
                     hits, rows = hits[kept[rows]], rows[kept[rows]]
                     for task, runs in grams.items():
-                        for row in np.unique(rows[among(hits["gram"], runs.hashes)]).tolist():
-                            if task not in found[row]:  # another piece may have told of it
+                        for row in np.unique(rows[is_in_sorted(hits["gram"], runs.hashes)]).tolist():
+                            if task not in found[row]:  # found in another group of hits already
                                 found[row].append(task)
                     if self.action == "cut":
-                        cuts.append(covered(rows, hits["start"].astype(np.int64), hits["stop"].astype(np.int64)))
+                        cuts.append(
+                            merge_intervals(rows, hits["start"].astype(np.int64), hits["stop"].astype(np.int64))
+                        )
             contamination = {
                 task: Contamination(
                     documents=sum(task in tasks for tasks in found.values()), texts=runs.texts, too_short=runs.too_short
@@ -102,21 +105,21 @@ class Decontaminate(Config):
                 for task, runs in grams.items()
             }
             dropped = np.array(sorted(found) if self.action == "drop" else [], np.int64)
-            return Ruling(
+            return RuleDecision(
                 operation=OPERATION,
                 rule=RULE,
                 threshold=str(self.words),
                 rows=dropped,
-                values=lambda places: [", ".join(sorted(found[row])) for row in dropped[places].tolist()],
-                cuts=together(cuts),
+                values=lambda positions: [", ".join(sorted(found[row])) for row in dropped[positions].tolist()],
+                cuts=merge_cuts(cuts),
                 contamination=contamination,
             )
 
-        return judge
+        return decide
 
 
 def _hits(file: Path) -> Iterator[np.ndarray]:
-    """The hits of a shard, some in memory at a time."""
+    """The hits of a shard, HITS_AT_A_TIME in memory at a time."""
     import numpy as np
 
     size = file.stat().st_size
@@ -126,7 +129,7 @@ def _hits(file: Path) -> Iterator[np.ndarray]:
 
 
 class Overlaps(Measure):
-    """Where drafts share a run of words with an evaluation set."""
+    """Finds the runs of words that drafts share with evaluation sets."""
 
     tasks: Mapping[TaskName, EvaluationSet]
     words: PositiveInt
@@ -136,16 +139,16 @@ class Overlaps(Measure):
 
         from stages.corpus.statistics.shingles import shingles
 
-        looked_for = np.unique(np.concatenate([_grams(task, self.words).hashes for task in self.tasks.values()]))
+        wanted = np.unique(np.concatenate([_grams(task, self.words).hashes for task in self.tasks.values()]))
         first = hits = 0
         with (folder / HITS).open("wb") as file:
             for group in texts(drafts):
                 found = shingles(group, self.words)
-                places = np.flatnonzero(among(found.hashes, looked_for))
-                table = np.empty(len(places), HIT)
-                of = found.text_of(places)
-                table["row"], table["gram"] = first + of, found.hashes[places]
-                for hit, text, (start, stop) in zip(table, of, found.characters(places).tolist(), strict=True):
+                positions = np.flatnonzero(is_in_sorted(found.hashes, wanted))
+                table = np.empty(len(positions), HIT)
+                of = found.text_of(positions)
+                table["row"], table["gram"] = first + of, found.hashes[positions]
+                for hit, text, (start, stop) in zip(table, of, found.characters(positions).tolist(), strict=True):
                     hit["start"] = len(group[text][:start].encode())
                     hit["stop"] = hit["start"] + len(group[text][start:stop].encode())
                 table.tofile(file)
@@ -155,16 +158,16 @@ class Overlaps(Measure):
 
 @dataclass(frozen=True)
 class _Grams:
-    """Of an evaluation set: the hashes of its runs of words, sorted; how many texts it has, how many have no run."""
+    """The runs of words of an evaluation set."""
 
-    hashes: np.ndarray
+    hashes: np.ndarray  # uint64, sorted
     texts: int
-    too_short: int
+    too_short: int  # texts that are shorter than a run
 
 
 @lru_cache(maxsize=4096)
 def _grams(task: EvaluationSet, words: int) -> _Grams:
-    """All runs of `words` words of an evaluation set; those of shorter texts are left out."""
+    """All runs of `words` words of an evaluation set. Shorter texts have none."""
     import numpy as np
 
     from stages.corpus.statistics.shingles import shingles
@@ -190,7 +193,7 @@ def _texts_of(path: Path, fields: frozenset[str]) -> Iterator[str]:
         if kind == "json":
             yield from _strings(json.loads(whole), fields)
         elif kind == "jsonl":
-            for line in whole.split("\n"):  # not at what else ends a line: it may stand in a text
+            for line in whole.split("\n"):  # other line separators may be part of a text
                 if line.strip():
                     yield from _strings(json.loads(line), fields)
         else:
@@ -202,7 +205,7 @@ def _texts_of(path: Path, fields: frozenset[str]) -> Iterator[str]:
 
 
 def _strings(value: Any, fields: frozenset[str], wanted: bool = False) -> Iterator[str]:
-    """Every string below a JSON value; with `fields`, of those members alone."""
+    """Every string below a JSON value; with `fields`, only those below members with these names."""
     if isinstance(value, str):
         if wanted or not fields:
             yield value

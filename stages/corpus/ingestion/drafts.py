@@ -1,7 +1,7 @@
-"""What the first phase left, as the second sees it: drafts that can be measured shard by shard, side by side.
+"""The drafts that the first phase wrote, as the second phase reads them: measured shard by shard, in parallel.
 
-A measure reads the drafts of one shard and writes what a decision over the whole corpus needs to know of them. Like
-any work on a shard it is done once, and what a killed worker left of it is never taken for done.
+A measure reads the drafts of one shard and writes what a decision over the whole corpus needs to know of them. Like all
+work on a shard it runs at most once, and a killed worker's partial output is never used.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.base import Config
-from stages.corpus.ingestion.finished import clear_leftovers, finish
-from stages.corpus.ingestion.progress import telling
-from stages.corpus.ingestion.tables import use_flat_memory
-from stages.corpus.readers.base import digest_of
-from stages.corpus.readers.position import following, position
+from stages.corpus.ingestion.completion_markers import remove_partial_folders, run_once
+from stages.corpus.ingestion.parquet_files import use_flat_memory
+from stages.corpus.ingestion.shard_progress import reporting_progress
+from stages.corpus.readers.read_position import current_position, tracking_position
+from stages.corpus.readers.reader import digest_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class Measure(Config):
-    """What is to be known of every draft. Its fields are part of what comes out."""
+    """Something to measure of every draft. Its fields are part of what the result depends on."""
 
     def measure(self, drafts: Iterator[pa.RecordBatch], folder: Path) -> Mapping[str, Any]:
         """Write files about the drafts of a shard into `folder`; returns facts (JSON values)."""
@@ -33,58 +33,60 @@ class Measure(Config):
 
 @dataclass(frozen=True)
 class MeasureShard:
-    """What a worker needs to know to measure one shard. Plain values."""
+    """What a worker needs to measure one shard. Plain values: it is sent to another process."""
 
     drafts: Path
     measure: Measure
-    place: Path
+    output: Path
 
 
 def measure_shard(work: MeasureShard) -> dict[str, Any]:
-    """The facts of a shard that was measured, now or before."""
+    """Measure a shard unless that is complete; returns the facts."""
     inputs = {"measure": work.measure.model_dump(mode="json"), "version": work.measure.version}
     use_flat_memory()
-    with telling(work.place, share_of(work.drafts)):
-        return finish(work.place, inputs, lambda folder: work.measure.measure(batches(work.drafts), folder))
+    with reporting_progress(work.output, share_of(work.drafts)):
+        return run_once(work.output, inputs, lambda folder: work.measure.measure(batches(work.drafts), folder))
 
 
-Each = Callable[[str, Callable[[MeasureShard], Mapping[str, Any]], Sequence[MeasureShard]], list[Mapping[str, Any]]]
+MapShards = Callable[
+    [str, Callable[[MeasureShard], Mapping[str, Any]], Sequence[MeasureShard]], list[Mapping[str, Any]]
+]
 
 
 @dataclass(frozen=True)
 class Drafts:
     """The drafts of all shards, in the order of the index."""
 
-    files: Sequence[Path]  # a stream of Arrow batches each
+    files: Sequence[Path]  # an Arrow stream for each shard
     sources: Sequence[str]  # of each shard
-    folder: Path  # for what is measured: durable
-    memory_bytes: int  # about what a decision may take, beside what it holds of every document
-    each: Each  # runs a function on every item, side by side; the first argument says what is being done
+    folder: Path  # for measurements: durable
+    memory_bytes: int  # about what a decision may use, in addition to what it holds for every document
+    map_shards: MapShards  # applies a function to every item, in parallel; the first argument names the phase
 
-    def measured(self, what: str, measure: Measure) -> tuple[list[Path], list[Mapping[str, Any]]]:
-        """The folders that a measure filled, one a shard, and its facts. `what` is told of the work."""
-        place = self.folder / f"{what}-{digest_of(measure.model_dump(mode='json'))[:8]}"
-        clear_leftovers(place)
-        work = [MeasureShard(file, measure, place / f"{shard:05d}") for shard, file in enumerate(self.files)]
-        return [item.place for item in work], self.each(what, measure_shard, work)
+    def measured(self, phase: str, measure: Measure) -> tuple[list[Path], list[Mapping[str, Any]]]:
+        """The folder that a measure filled for each shard, and its facts. `phase` is shown while it runs."""
+        folder = self.folder / f"{phase}-{digest_of(measure.model_dump(mode='json'))[:8]}"
+        remove_partial_folders(folder)
+        work = [MeasureShard(file, measure, folder / f"{shard:05d}") for shard, file in enumerate(self.files)]
+        return [item.output for item in work], self.map_shards(phase, measure_shard, work)
 
 
 def share_of(path: Path) -> Callable[[], float]:
-    """How much of a file of drafts has been read, 0 to 1."""
+    """A function that gives the share of a file of drafts that has been read, 0 to 1."""
     size = max(path.stat().st_size, 1)
-    return lambda: position() / size
+    return lambda: current_position() / size
 
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The drafts of a shard, some in memory at a time."""
+    """The drafts of a shard, one batch in memory at a time."""
     import pyarrow as pa
 
-    with pa.OSFile(os.fspath(path)) as file, following(file.tell), pa.ipc.open_stream(file) as stream:
+    with pa.OSFile(os.fspath(path)) as file, tracking_position(file.tell), pa.ipc.open_stream(file) as stream:
         yield from stream
 
 
 def texts(drafts: Iterator[pa.RecordBatch], limit: int = 1 << 16) -> Iterator[list[str]]:
-    """The texts of drafts in groups of about `limit` characters: as many as the cache of a processor holds well."""
+    """The texts of drafts in groups of about `limit` characters, which fit into a processor's cache."""
     group: list[str] = []
     size = 0
     for batch in drafts:

@@ -1,9 +1,9 @@
-"""The first phase, one shard: read, apply the operations of the source, note what is needed to decide over the whole.
+"""The first phase for one shard: reads documents, applies the operations of the source, and writes the index.
 
-drafts.arrow      the documents that passed, whole, in the order of reading
-signatures.bin    a row of `index.SIGNATURE` for each of them
+drafts.arrow      the documents that passed, in the order of reading
+signatures.bin    a row of `document_index.SIGNATURE` for each of them
 dropped.parquet   the ledger of those that did not
-samples.parquet   a few of these with their text
+samples.parquet   a sample of the ledger with texts
 """
 
 from __future__ import annotations
@@ -15,62 +15,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
-from stages.corpus.ingestion.finished import finish
-from stages.corpus.ingestion.ledger import Counts, Samples, reason
-from stages.corpus.ingestion.progress import telling
+from stages.corpus.ingestion.completion_markers import run_once
+from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
+from stages.corpus.ingestion.parquet_files import TableWriter, schema, use_flat_memory
+from stages.corpus.ingestion.samples import Samples
+from stages.corpus.ingestion.shard_progress import reporting_progress
 from stages.corpus.ingestion.shards import Shard
-from stages.corpus.ingestion.tables import TableWriter, schema, use_flat_memory
-from stages.corpus.ingestion.text import OPERATION as TEXT
-from stages.corpus.ingestion.text import TextRules, decode, encode, normalised
+from stages.corpus.ingestion.text_rules import OPERATION as TEXT
+from stages.corpus.ingestion.text_rules import TextRules, decode, encode, normalised
 from stages.corpus.languages import canonical_code
-from stages.corpus.operations.base import Apply, Draft, Drop
-from stages.corpus.readers.base import Candidate
-from stages.corpus.readers.position import position
+from stages.corpus.operations.operation import Apply, Draft, Drop
+from stages.corpus.readers.read_position import current_position
+from stages.corpus.readers.reader import Candidate
 from stages.corpus.source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DRAFTS, SIGNATURES, DROPPED, SAMPLED = "drafts.arrow", "signatures.bin", "dropped.parquet", "samples.parquet"
-READ = "read"  # the name under which the ledger knows the readers' own refusals
+READ = "read"  # the name of the readers' own refusals in the ledger
 BATCH_BYTES = 4 << 20  # of text
 BATCH_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
 class ReadShard:
-    """What a worker needs to know to read one shard. Plain values."""
+    """What a worker needs to read one shard. Plain values: it is sent to another process."""
 
     shard: Shard
     source: Source
     rules: TextRules
-    samples: int  # kept with their text, of each rule
+    samples: int  # documents per rule that are sampled with their text
     seed: int
-    folder: Path  # of all shards: durable, seen by every node
+    folder: Path  # of all shards: durable, visible to every node
 
     @property
-    def place(self) -> Path:
+    def output(self) -> Path:
         return self.folder / f"{self.shard.index:05d}"
 
 
 def read_shard(work: ReadShard) -> dict[str, Any]:
-    """The facts of a shard that was read, now or before: `counts`, as `Counts.rows` tells them, and `documents`."""
+    """Read a shard unless it is complete; returns its facts: `counts` (see `Counts.rows`) and `documents`."""
     use_flat_memory()
 
     def read(folder: Path) -> dict[str, Any]:
         reader = _ShardReader(work, folder)
-        with telling(work.place, reader.share):
+        with reporting_progress(work.output, reader.share):
             return reader.run()
 
-    return finish(work.place, {}, read)
+    return run_once(work.output, {}, read)
 
 
 @dataclass(frozen=True)
 class _Passed:
-    """What the operations made of a candidate: a text, or a drop; and how many bytes each operation took out."""
+    """The result of the operations on a candidate: a text or a drop, and the bytes that each operation removed."""
 
     draft: Draft
-    data: bytes  # of the text; as read, if it was dropped before it was one
+    data: bytes  # of the text; as read, if the candidate was dropped before it was decoded
     drop: tuple[str, Drop] | None
     size: int
     trimmed: Sequence[tuple[str, int]]
@@ -88,11 +89,11 @@ class _ShardReader:
         self._samples = Samples(work.samples, work.seed)
         self._documents = 0
         self._bytes = max(work.shard.size, 1)
-        self._part_bytes = self._parts_bytes = 0  # stored, of the part that is being read, and of those before it
+        self._part_bytes = self._parts_bytes = 0  # stored bytes of the current part, and of those before it
 
     def share(self) -> float:
-        """How much of the shard was read, 0 to 1. May be asked by another thread."""
-        return (self._parts_bytes + min(position(), self._part_bytes)) / self._bytes
+        """The share of the shard that was read, 0 to 1. May be called by another thread."""
+        return (self._parts_bytes + min(current_position(), self._part_bytes)) / self._bytes
 
     def run(self) -> dict[str, Any]:
         with (
@@ -119,12 +120,12 @@ class _ShardReader:
     ) -> None:
         passed = self._pass(candidate)
         draft = passed.draft
-        cell = (self._name, draft.language, draft.license)
-        self._counts.read(*cell, candidate.size)
+        cell = CellKey(self._name, draft.language, draft.license)
+        self._counts.read(cell, candidate.size)
         for operation, size in passed.trimmed:
-            self._counts.trimmed(*cell, operation, size)
+            self._counts.trimmed(cell, operation, size)
         for name, count in draft.counts.items():
-            self._counts.counted(*cell, name, count)
+            self._counts.counted(cell, name, count)
         digest = hashlib.sha256(candidate.data).hexdigest()
         row = {
             "id": self._id(candidate, digest),
@@ -144,9 +145,9 @@ class _ShardReader:
             add_draft({**row, "text": draft.text, "operations": self._chain, "digest": digest}, passed.size)
             return
         operation, drop = passed.drop
-        self._counts.dropped(*cell, reason(operation, drop.rule), passed.size)
-        verdict = {"operation": operation, "rule": drop.rule, "value": shown(drop.value)}
-        row = {**row, **verdict, "threshold": shown(drop.threshold)}
+        self._counts.dropped(cell, drop_reason(operation, drop.rule), passed.size)
+        reason = {"operation": operation, "rule": drop.rule, "value": shown(drop.value)}
+        row = {**row, **reason, "threshold": shown(drop.threshold)}
         add_dropped({**row, "bytes": passed.size})
         self._samples.offer({**row, "text": passed.data[: 1 << 14].decode("utf-8", "replace")})
 
@@ -163,7 +164,8 @@ class _ShardReader:
         text = decode(candidate.data, self._work.rules)
         if isinstance(text, Drop):
             return _Passed(draft, candidate.data, (TEXT, text), candidate.size, ())
-        draft, data, trimmed = replace(draft, text=text), candidate.data, []
+        draft, data = replace(draft, text=text), candidate.data
+        trimmed: list[tuple[str, int]] = []
         for name, operation in self._operations:
             made = operation(draft)
             if isinstance(made, Drop):
@@ -178,13 +180,13 @@ class _ShardReader:
         return _Passed(draft, data, None, len(data), trimmed)
 
     def _id(self, candidate: Candidate, digest: str) -> str:
-        """What a document is, not where it was read nor what was made of it: the same on every run."""
-        identity = "\0".join((self._name, candidate.package, candidate.path, str(candidate.place), digest))
+        """Identifies a document by its source, path and content as read, so that it is the same on every run."""
+        identity = "\0".join((self._name, candidate.package, candidate.path, str(candidate.position), digest))
         return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class _DraftWriter:
-    """Documents as a stream of Arrow batches."""
+    """Writes documents as a stream of Arrow batches. A context manager."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa

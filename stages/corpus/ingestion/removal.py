@@ -1,4 +1,4 @@
-"""The work of a removal, one shard: find what is to go, then write the shard anew without it, or copy it as it is."""
+"""Removes documents from one shard: finds them, then rewrites the shard without them, or copies it unchanged."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from stages.artifacts.corpus import (
     shard_name,
 )
 from stages.artifacts.manifest import ShardFacts, Tally
-from stages.corpus.ingestion.ledger import Counts, reason
-from stages.corpus.ingestion.tables import ROW_GROUP_ROWS, TableWriter, rows_of, use_flat_memory
+from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
+from stages.corpus.ingestion.parquet_files import ROW_GROUP_ROWS, TableWriter, rows_of, use_flat_memory
 from stages.corpus.ingestion.writing import DocumentWriter
-from stages.corpus.operations.base import Apply, Draft, Drop
-from stages.corpus.operations.labels import License, Removals
-from stages.corpus.operations.tables import WordList
+from stages.corpus.operations.metadata_filters import License, Removals
+from stages.corpus.operations.operation import Apply, Draft, Drop
+from stages.corpus.operations.word_lists import WordList
 
 OPERATION, LISTED, LICENSE = "remove", "listed", "license"
 FACTS = ("id", "source", "path", "url", "license", "language")
@@ -33,15 +33,15 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which documents are to go. Plain values: sent to workers, which read the list themselves."""
+class Removal:
+    """Which documents to remove. Plain values: they are sent to workers, which read the list themselves."""
 
     listed: WordList | None
     allow_licenses: tuple[str, ...]
     deny_licenses: tuple[str, ...]
 
     def rule(self, row: Mapping[str, Any]) -> str | None:
-        """The rule by which a document goes, or None if it stays. `row` holds FACTS."""
+        """The rule that removes a document, or None if it stays. `row` has the keys FACTS."""
         if row["id"] in self._ids:
             return LISTED
         draft = Draft(text="", path=row["path"], url=row["url"], license=row["license"], language=row["language"])
@@ -63,27 +63,27 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Find:
-    """A shard to be searched."""
+class FindInShard:
+    """A shard to search."""
 
     index: int
     corpus: Path
     facts: ShardFacts
-    wanted: Wanted
+    removal: Removal
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is to go from a shard: ids, in its documents and its ledger; how many documents; what that counts."""
+class FoundInShard:
+    """The documents to remove from a shard."""
 
-    ids: tuple[str, ...]
+    ids: tuple[str, ...]  # in its documents and in its ledger
     documents: int
-    counts: list[list[Any]]  # as `Counts.rows` tells them: to be added to those of the corpus
+    counts: list[list[Any]]  # see `Counts.rows`: to be added to those of the corpus
 
 
 @dataclass(frozen=True)
-class Rewrite:
-    """A shard to be written without the documents that a file lists by their ids."""
+class RewriteShard:
+    """A shard to write without the documents whose ids a file lists."""
 
     index: int
     corpus: Path
@@ -92,8 +92,8 @@ class Rewrite:
     removed: Path
 
 
-def find(work: Find) -> Found:
-    """Search the documents and the ledger of a shard."""
+def find_in_shard(work: FindInShard) -> FoundInShard:
+    """Search the documents and the ledger of a shard for what to remove."""
     import pyarrow.compute as pc
     from pyarrow.parquet import ParquetFile
 
@@ -104,18 +104,18 @@ def find(work: Find) -> Found:
             for batch in file.iter_batches(BATCH_DOCUMENTS, columns=[*FACTS, "text"]):
                 sizes = pc.binary_length(batch["text"]).to_pylist()
                 for row, size in zip(batch.drop_columns(["text"]).to_pylist(), sizes, strict=True):
-                    if rule := work.wanted.rule(row):
+                    if rule := work.removal.rule(row):
                         ids.append(row["id"])
                         documents += 1
-                        cell = (row["source"], row["language"], row["license"])
-                        counts.kept(*cell, size.bit_length(), -1, -size)
-                        counts.dropped(*cell, reason(OPERATION, rule), size)
-    ids += [row["id"] for row in rows_of(work.corpus / dropped_name(work.index)) if work.wanted.rule(row)]
-    return Found(tuple(ids), documents, counts.rows())
+                        cell = CellKey(row["source"], row["language"], row["license"])
+                        counts.kept(cell, size.bit_length(), -1, -size)
+                        counts.dropped(cell, drop_reason(OPERATION, rule), size)
+    ids += [row["id"] for row in rows_of(work.corpus / dropped_name(work.index)) if work.removal.rule(row)]
+    return FoundInShard(tuple(ids), documents, counts.rows())
 
 
-def rewrite(work: Rewrite) -> ShardFacts:
-    """Write a shard anew where something of it goes, else copy it; what it holds then."""
+def rewrite_shard(work: RewriteShard) -> ShardFacts:
+    """Rewrite a shard from which documents are removed, copy it otherwise; returns its facts afterwards."""
     use_flat_memory()
     removed = frozenset(work.removed.read_text().split())
     splits = {}
@@ -130,7 +130,7 @@ def rewrite(work: Rewrite) -> ShardFacts:
 
 
 def rewrite_samples(corpus: Path, out: Path, removed: frozenset[str]) -> None:
-    """The samples without those of removed documents, and without copies of these: they have the same text."""
+    """Write the samples without removed documents and without copies of these, which have the same text."""
     with TableWriter(out / SAMPLES, SAMPLE_COLUMNS) as samples:
         for row in rows_of(corpus / SAMPLES):
             if row["id"] not in removed and row["value"] not in removed:
@@ -138,7 +138,7 @@ def rewrite_samples(corpus: Path, out: Path, removed: frozenset[str]) -> None:
 
 
 def rewrite_families(corpus: Path, out: Path, removed: frozenset[str]) -> None:
-    """The families without those that a removed document is of: the others in it tell what it said."""
+    """Write the families without those of a removed document: the other members show what it said."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import parquet
@@ -171,7 +171,7 @@ def _rewrite_documents(source: Path, target: Path, tally: Tally, removed: frozen
 
 
 def _rewrite_ledger(source: Path, target: Path, removed: frozenset[str]) -> int:
-    """The number of rows that are left. Where a copy of a removed document was dropped, its id is left out."""
+    """Write the ledger and return its number of rows. A copy that was dropped no longer names the removed document."""
     rows = touched = 0
     with TableWriter(target, DROPPED_COLUMNS) as ledger:
         for row in rows_of(source):
@@ -184,5 +184,5 @@ def _rewrite_ledger(source: Path, target: Path, removed: frozenset[str]) -> int:
             ledger.add(row)
             rows += 1
     if not touched:
-        shutil.copyfile(source, target)  # the very same bytes, whatever wrote them
+        shutil.copyfile(source, target)  # keeps the bytes, whichever version wrote them
     return rows

@@ -1,6 +1,6 @@
-"""The plan of the work: which part of which source goes into which shard. It follows from names and sizes alone.
+"""Plans which part of which source goes into which shard. The plan depends on names and sizes only.
 
-Shard NNNNN of the plan is shard NNNNN of the corpus, whoever reads it and whenever.
+Shard NNNNN of the plan becomes shard NNNNN of the corpus, whichever worker reads it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from stages.corpus.readers.base import Part
+from stages.corpus.readers.reader import Part
 from stages.corpus.source import Source
 
 
@@ -26,8 +26,11 @@ class Shard:
         return sum(part.size for part in self.parts)
 
 
-def plan(sources: Mapping[str, Source], shard_bytes: int) -> list[Shard]:
-    """Shards of about `shard_bytes` stored bytes, source by source: by rank, then by name. Raises StageError."""
+def plan_shards(sources: Mapping[str, Source], shard_bytes: int) -> list[Shard]:
+    """Shards of about `shard_bytes` stored bytes, source by source in the order of `by_rank`.
+
+    Raises StageError if a source cannot be listed.
+    """
     grouped: list[tuple[str, tuple[Part, ...]]] = []
     for name, source in by_rank(sources):
         pieces = [piece for part in source.reader.parts() for piece in source.reader.split(part, shard_bytes)]
@@ -36,12 +39,12 @@ def plan(sources: Mapping[str, Source], shard_bytes: int) -> list[Shard]:
 
 
 def by_rank(sources: Mapping[str, Source]) -> list[tuple[str, Source]]:
-    """Sources in the order in which they have a claim on what several of them hold."""
+    """Sources in the order of precedence for duplicates: by rank, then by name."""
     return sorted(sources.items(), key=lambda item: (item[1].rank, item[0]))
 
 
 def _groups(parts: Sequence[Part], limit: int) -> Iterator[list[Part]]:
-    """Neighbours together, as many as stay below the limit, and at least one."""
+    """Consecutive parts together, as many as stay below the limit, and at least one."""
     group: list[Part] = []
     size = 0
     for part in parts:

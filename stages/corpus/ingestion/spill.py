@@ -1,8 +1,8 @@
-"""Records that are too many for memory: set aside as sorted runs on disk, then read in parts of neighbouring keys.
+"""Groups records by key in bounded memory: sorted runs are spilled to disk, then read back one range of keys at a time.
 
-An external sort that stops short of merging: what is asked of a table of hashes (which come twice? who is the first?)
-can be answered from all records of some keys at a time, however many others there are. A record is a key and a value of
-64 bits each. As long as all fit into the memory given, nothing is written.
+This is an external sort without the final merge: questions about a table of hashes (which keys repeat, which record is
+the first of a key) are answered from all records of one range of keys. A record is a key and a value of 64 bits each.
+Nothing is written as long as all records fit into the given memory.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from stages.corpus.ingestion.finished import ASIDE
+from stages.corpus.ingestion.completion_markers import PARTIAL
 
 if TYPE_CHECKING:
     import numpy as np
 
-RECORD_BYTES = 64  # that a record takes while it is sorted, or looked up
-FEWEST_RECORDS = 1 << 16  # at a time, however little memory is given: with fewer, runs are many and short
-MOST_RECORDS = 1 << 21  # however much: what leaves the processor's cache is sorted more slowly than written and read
+RECORD_BYTES = 64  # memory for a record while it is sorted or looked up
+FEWEST_RECORDS = 1 << 16  # in memory, even if less memory is given: fewer would make many short runs
+MOST_RECORDS = 1 << 21  # in memory, even if more is given: beyond the processor's cache, sorting is slow
 LAST_KEY = (1 << 64) - 1
-SAMPLES = 64  # keys that are remembered for every part's worth of a run
+SAMPLES = 64  # keys of a run that are kept in memory for each part of it
 
 Piece = tuple["np.ndarray", "np.ndarray"]  # keys (uint64), ascending, and their values (int64)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Records in a file: all keys, ascending, then all values. `samples`: every `step`-th key."""
+    """A file of records: all keys, ascending, then all values. `samples`: every `step`-th key."""
 
     file: Path
     count: int
     samples: np.ndarray
     step: int
 
-    def place_of(self, key: int) -> int:
-        """How many of its keys are smaller."""
+    def position_of(self, key: int) -> int:
+        """The number of keys that are smaller than `key`."""
         import numpy as np
 
         sample = int(np.searchsorted(self.samples, np.uint64(key)))
@@ -58,14 +58,14 @@ class _Run:
 
 
 class Spill:
-    """Records under way. A context manager: what it wrote goes with it."""
+    """Collects records and gives them back by key. A context manager: on exit its files are removed."""
 
     def __init__(self, folder: Path, memory_bytes: int) -> None:
-        """`folder`: for a folder of its own, if there is something to write; `clear_leftovers` knows its name."""
+        """`folder`: where a temporary folder is made if records are written; `remove_partial_folders` removes it."""
         self._folder, self._own = folder, ""
         self._capacity = max(min(memory_bytes // RECORD_BYTES, MOST_RECORDS), FEWEST_RECORDS)
         self._held: list[Piece] = []
-        self._records = 0  # that are held
+        self._records = 0  # in memory
         self._runs: list[_Run] = []
 
     def __len__(self) -> int:
@@ -80,14 +80,14 @@ class Spill:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all records."""
+        """Remove all records."""
         self._held, self._records, self._runs = [], 0, []
         if self._own:
             shutil.rmtree(self._own, ignore_errors=True)
             self._own = ""
 
     def add(self, keys: np.ndarray, values: np.ndarray) -> None:
-        """Records, in any order."""
+        """Add records in any order."""
         import numpy as np
 
         for start in range(0, len(keys), self._capacity):
@@ -98,10 +98,10 @@ class Spill:
             self._records += len(piece[0])
 
     def parts(self) -> Iterator[Callable[[], Iterator[Piece]]]:
-        """All records, by ascending keys, those of a key in one part and in the order in which they were added.
+        """All records by ascending keys, in parts. The records of a key are in one part, in the order of addition.
 
-        Of each part its pieces, to be read as often as asked: one, or several of a single key that has more records
-        than fit. Nothing may be added any more.
+        A part is a function that gives its pieces, and may be called repeatedly. It has one piece, or several if all
+        its records have the same key and do not fit into memory. No record may be added afterwards.
         """
         if not self._runs:
             yield self._all_held
@@ -109,7 +109,7 @@ class Spill:
         self._write()
         starts = [0] * len(self._runs)
         for cut, alone in self._cuts():
-            stops = [run.count if cut is None else run.place_of(cut) for run in self._runs]
+            stops = [run.count if cut is None else run.position_of(cut) for run in self._runs]
             spans = [span for span in zip(self._runs, starts, stops, strict=True) if span[1] < span[2]]
             yield partial(self._read, spans, alone)
             starts = stops
@@ -120,12 +120,12 @@ class Spill:
             yield self._held[0]
 
     def _write(self) -> None:
-        """What is held, as a run."""
+        """Write the records in memory as a run."""
         if not self._records:
             return
         if not self._own:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._own = tempfile.mkdtemp(prefix=f"spill{ASIDE}", dir=self._folder)
+            self._own = tempfile.mkdtemp(prefix=f"spill{PARTIAL}", dir=self._folder)
         keys, values = _sorted(self._held)
         file = Path(self._own) / f"{len(self._runs):06d}.bin"
         with file.open("wb") as out:
@@ -139,11 +139,11 @@ class Spill:
         return max(self._capacity // SAMPLES, 1)
 
     def _cuts(self) -> list[tuple[int | None, bool]]:
-        """Where parts end: the key after them (None: all the rest), and whether it is a single key that may not fit."""
+        """The first key after each part (None: it is the last one), and whether the part has a single frequent key."""
         import numpy as np
 
         samples = np.sort(np.concatenate([run.samples for run in self._runs]))
-        every = max(SAMPLES - len(self._runs), SAMPLES // 2)  # of each run up to a step more lies between two samples
+        every = max(SAMPLES - len(self._runs), SAMPLES // 2)  # between two samples a run may have up to one step more
         keys, times = np.unique(samples[every::every], return_counts=True)
         cuts: list[tuple[int | None, bool]] = []
         for key, many in zip(keys.tolist(), (times > 1).tolist(), strict=True):
@@ -155,16 +155,16 @@ class Spill:
     def _read(self, spans: list[tuple[_Run, int, int]], alone: bool) -> Iterator[Piece]:
         if alone:
             for run, start, stop in spans:
-                for place in range(start, stop, self._capacity):
-                    yield run.read(place, min(place + self._capacity, stop))
+                for position in range(start, stop, self._capacity):
+                    yield run.read(position, min(position + self._capacity, stop))
         elif spans:
             yield _sorted([run.read(start, stop) for run, start, stop in spans])
 
 
 def repeats(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Of records with the same key all but the first, which is that of the smallest value.
+    """All records of a key except the first one, which has the smallest value.
 
-    In batches: their keys, their values, and for each the value of the first.
+    In batches: their keys, their values, and for each the value of the first record with the same key.
     """
     import numpy as np
 
@@ -177,44 +177,44 @@ def repeats(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
         if not len(keys):
             continue
         for wanted, values in pieces():
-            places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            again = (keys[places] == wanted) & (first[places] != values)
+            positions = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            again = (keys[positions] == wanted) & (first[positions] != values)
             if again.any():
-                yield wanted[again], values[again], first[places[again]]
+                yield wanted[again], values[again], first[positions[again]]
 
 
 def frequent(spill: Spill, times: int) -> Iterator[np.ndarray]:
-    """The keys that come so many times or more, ascending, in batches. Values do not matter."""
+    """The keys of at least `times` records, ascending, in batches."""
     import numpy as np
 
     for pieces in spill.parts():
         keys, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
-        for piece, _ in pieces():  # several pieces are of one key
+        for piece, _ in pieces():  # several pieces have the same single key
             found, here = np.unique(piece, return_counts=True)
             keys, counts = (found, here) if not len(keys) else (keys, counts + here)
         yield keys[counts >= times]
 
 
 def _sorted(pieces: list[Piece]) -> Piece:
-    """All records of some pieces, by key; those of a key in the order of the pieces.
+    """All records of some pieces sorted by key; the records of a key keep their order.
 
-    Twice as fast as by np.argsort: numpy sorts plain numbers with vector instructions, so each record's place rides in
-    the low bits of its key. Keys that differ in these bits alone are rare among hashes, and put right afterwards.
+    Twice as fast as np.argsort: numpy sorts plain integers with vector instructions, so the position of each record
+    replaces the low bits of its key. Keys that differ only in these bits are rare among hashes and sorted afterwards.
     """
     import numpy as np
 
     keys, values = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
     if not len(keys):
         return keys, values
-    free = 64 - int(keys.max()).bit_length()  # bits at the top that no key has
-    places = np.uint64((1 << len(keys).bit_length()) - 1)
+    free = 64 - int(keys.max()).bit_length()  # high bits that no key uses
+    positions = np.uint64((1 << len(keys).bit_length()) - 1)
     packed = keys << np.uint64(min(free, 63))
-    packed &= ~places
+    packed &= ~positions
     packed |= np.arange(len(keys), dtype=np.uint64)
     packed.sort()
-    order = (packed & places).astype(np.int64)
+    order = (packed & positions).astype(np.int64)
     ordered = np.sort(keys)
-    alike = (packed[1:] ^ packed[:-1]) <= places  # in all bits but those of places
+    alike = (packed[1:] ^ packed[:-1]) <= positions  # equal in all bits except those of positions
     wrong = np.flatnonzero(alike & (ordered[1:] != ordered[:-1]))
     if len(wrong):
         edges = np.concatenate([[0], np.flatnonzero(~alike) + 1, [len(keys)]])
@@ -224,13 +224,12 @@ def _sorted(pieces: list[Piece]) -> Piece:
     return ordered, values[order]
 
 
-Least = tuple[
-    "np.ndarray", "np.ndarray", "np.ndarray"
-]  # different keys, the smallest value of each, and if it has more
+# Distinct keys, the smallest value of each, and whether it has more than one record.
+Least = tuple["np.ndarray", "np.ndarray", "np.ndarray"]
 
 
 def _least_of(keys: np.ndarray, values: np.ndarray, several: np.ndarray) -> Least:
-    """Of records in the order of their keys."""
+    """Summarise records that are sorted by key."""
     import numpy as np
 
     if not len(keys):

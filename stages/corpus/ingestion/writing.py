@@ -1,9 +1,9 @@
-"""The third phase, one shard: its documents into their splits, the rest into the ledger.
+"""The third phase for one shard: writes its documents into their splits and the rest into the ledger.
 
 train.parquet, validation.parquet   the documents (no file where there are none)
-dropped.parquet                     the ledger of the shard, whole
-samples.parquet                     a few of these with their text
-families.parquet                    its documents that are like others (no file where there are none)
+dropped.parquet                     the complete ledger of the shard
+samples.parquet                     a sample of the ledger with texts
+families.parquet                    its documents that resemble others (no file where there are none)
 """
 
 from __future__ import annotations
@@ -15,45 +15,46 @@ from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS
 from stages.artifacts.manifest import SPLITS, Split
+from stages.corpus.ingestion.completion_markers import run_once
+from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
 from stages.corpus.ingestion.cutting import cut
-from stages.corpus.ingestion.decisions import FIRST_RULING, TRAIN, VALIDATION, Rule
+from stages.corpus.ingestion.decisions import FIRST_DROPPED, TRAIN, VALIDATION, DropReason
 from stages.corpus.ingestion.drafts import batches, share_of
-from stages.corpus.ingestion.finished import finish
-from stages.corpus.ingestion.ledger import SAMPLE_CHARACTERS, Counts, Samples, reason
-from stages.corpus.ingestion.progress import telling
+from stages.corpus.ingestion.parquet_files import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
 from stages.corpus.ingestion.reading import DRAFTS, DROPPED, SAMPLED
-from stages.corpus.ingestion.tables import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
-from stages.corpus.ingestion.text import OPERATION as TEXT
-from stages.corpus.ingestion.text import TextRules
+from stages.corpus.ingestion.samples import SAMPLE_CHARACTERS, Samples
+from stages.corpus.ingestion.shard_progress import reporting_progress
+from stages.corpus.ingestion.text_rules import OPERATION as TEXT
+from stages.corpus.ingestion.text_rules import TextRules
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-FATES: Mapping[Split, int] = {"train": TRAIN, "validation": VALIDATION}
+SPLIT_OUTCOMES: Mapping[Split, int] = {"train": TRAIN, "validation": VALIDATION}
 FAMILIES = "families.parquet"
-LEFT_TOO_LITTLE = 255  # a fate, beside those that were decided: not a document any more without what was cut
+TOO_SHORT_AFTER_CUTS = 255  # an outcome that is known only once the passages are cut out
 
 
 @dataclass(frozen=True)
 class WriteShard:
-    """What a worker needs to know to write one shard. Plain values."""
+    """What a worker needs to write one shard. Plain values: it is sent to another process."""
 
-    read: Path  # where the first phase left the shard
-    decision: Path  # the file of its fates
+    read: Path  # the output of the first phase
+    decision: Path  # the decision file of the shard
     decision_digest: str
-    rules: tuple[Rule, ...]
+    rules: tuple[DropReason, ...]
     bounds: TextRules
-    samples: int  # kept with their text, of each rule
+    samples: int  # documents per rule that are sampled with their text
     seed: int
-    place: Path
+    output: Path
 
 
 def write_shard(work: WriteShard) -> dict[str, Any]:
-    """The facts of a shard that was written: `counts` as `Counts.rows` tells them, `splits`, and `dropped`."""
+    """Write a shard unless it is complete; returns its facts: `counts` (see `Counts.rows`), `splits` and `dropped`."""
     use_flat_memory()
-    with telling(work.place, share_of(work.read / DRAFTS)):
-        return finish(work.place, {"decision": work.decision_digest}, lambda folder: _write(work, folder))
+    with reporting_progress(work.output, share_of(work.read / DRAFTS)):
+        return run_once(work.output, {"decision": work.decision_digest}, lambda folder: _write(work, folder))
 
 
 def split_file(split: Split) -> str:
@@ -66,7 +67,7 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
 
     with pa.OSFile(str(work.decision)) as file, pa.ipc.open_stream(file) as stream:
         decided = stream.read_all()
-    fates = decided["fate"].to_numpy()
+    outcomes = decided["outcome"].to_numpy()
     counts, samples = Counts(), Samples(work.samples, work.seed)
     splits = {split: [0, 0] for split in SPLITS}
     dropped = 0
@@ -80,28 +81,28 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
             dropped += 1
         start = 0
         for batch in batches(work.read / DRAFTS):
-            here = fates[start : start + batch.num_rows].copy()
-            told = decided.slice(start, batch.num_rows)
-            values = told["value"].to_pylist()
-            remains = cut(batch, told["cuts"].to_pylist(), here, work.rules, work.bounds, counts)
+            batch_outcomes = outcomes[start : start + batch.num_rows].copy()
+            rows = decided.slice(start, batch.num_rows)
+            values = rows["value"].to_pylist()
+            remains = cut(batch, rows["cuts"].to_pylist(), batch_outcomes, work.rules, work.bounds, counts)
             batch = remains.batch
-            for place, drop in remains.dropped.items():
-                here[place], values[place] = LEFT_TOO_LITTLE, str(drop.value)
-            for row in _family_rows(batch, told["families"].to_pylist(), here, work.rules):
+            for position, drop in remains.dropped.items():
+                batch_outcomes[position], values[position] = TOO_SHORT_AFTER_CUTS, str(drop.value)
+            for row in _family_rows(batch, rows["families"].to_pylist(), batch_outcomes, work.rules):
                 families.add(row)
             sizes = _sizes(batch)
             for split, writer in writers.items():
-                chosen = here == FATES[split]
-                _count(counts, batch, sizes, chosen)
+                chosen = batch_outcomes == SPLIT_OUTCOMES[split]
+                _count_kept(counts, batch, sizes, chosen)
                 writer.add(batch.filter(pa.array(chosen)))
                 splits[split][0] += int(chosen.sum())
                 splits[split][1] += int(sizes[chosen].sum())
-            dropped += _drop(work, batch, here, sizes, values, counts, samples, ledger.add)
+            dropped += _enter_dropped(work, batch, batch_outcomes, sizes, values, counts, samples, ledger.add)
             start += batch.num_rows
     for writer in writers.values():
         writer.close()
-    if start != len(fates):
-        raise RuntimeError(f"{work.read} has {start} drafts, {work.decision} tells of {len(fates)}")
+    if start != len(outcomes):
+        raise RuntimeError(f"{work.read} holds {start} documents, but {work.decision} decides on {len(outcomes)}")
     for row in rows_of(work.read / SAMPLED):
         samples.offer(row)
     with TableWriter(folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
@@ -147,39 +148,39 @@ class DocumentWriter:
         self._pending, self._pending_bytes = [], 0
 
 
-def _drop(
+def _enter_dropped(
     work: WriteShard,
     batch: pa.RecordBatch,
-    fates: np.ndarray,
+    outcomes: np.ndarray,
     sizes: np.ndarray,
     values: Sequence[str],
     counts: Counts,
     samples: Samples,
     enter: Callable[[Mapping[str, Any]], None],
 ) -> int:
-    """Enter the documents of a batch that a ruling drops; how many there are."""
+    """Enter the dropped documents of a batch into the ledger; returns their number."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    chosen = fates >= FIRST_RULING
+    chosen = outcomes >= FIRST_DROPPED
     if not chosen.any():
         return 0
-    mask = pa.array(chosen)
-    lost = batch.filter(mask)
+    lost = batch.filter(pa.array(chosen))
     texts = pc.utf8_slice_codeunits(lost["text"], 0, SAMPLE_CHARACTERS).to_pylist()
     rows = lost.drop_columns(["text"]).to_pylist()
-    told = [value for value, lost in zip(values, chosen, strict=True) if lost]
-    too_short = Rule(TEXT, "too_short", str(work.bounds.min_characters))
-    for row, text, fate, size, value in zip(rows, texts, fates[chosen], sizes[chosen], told, strict=True):
-        rule = too_short if fate == LEFT_TOO_LITTLE else work.rules[fate - FIRST_RULING]
-        row |= {"operation": rule.operation, "rule": rule.rule, "threshold": rule.threshold, "value": value}
-        counts.dropped(row["source"], row["language"], row["license"], reason(rule.operation, rule.rule), int(size))
+    lost_values = [value for value, is_lost in zip(values, chosen, strict=True) if is_lost]
+    too_short = DropReason(TEXT, "too_short", str(work.bounds.min_characters))
+    for row, text, outcome, size, value in zip(rows, texts, outcomes[chosen], sizes[chosen], lost_values, strict=True):
+        reason = too_short if outcome == TOO_SHORT_AFTER_CUTS else work.rules[outcome - FIRST_DROPPED]
+        row |= {"operation": reason.operation, "rule": reason.rule, "threshold": reason.threshold, "value": value}
+        cell = CellKey(row["source"], row["language"], row["license"])
+        counts.dropped(cell, drop_reason(reason.operation, reason.rule), int(size))
         enter({**row, "bytes": int(size)})
         samples.offer({**{name: row[name] for name in SAMPLE_COLUMNS if name != "text"}, "text": text})
     return len(rows)
 
 
-def _count(counts: Counts, batch: pa.RecordBatch, sizes: np.ndarray, chosen: np.ndarray) -> None:
+def _count_kept(counts: Counts, batch: pa.RecordBatch, sizes: np.ndarray, chosen: np.ndarray) -> None:
     """Count the chosen documents as kept."""
     import numpy as np
     import pyarrow as pa
@@ -188,20 +189,16 @@ def _count(counts: Counts, batch: pa.RecordBatch, sizes: np.ndarray, chosen: np.
         return
     mask = pa.array(chosen)
     bits = np.frexp(sizes[chosen].astype(np.float64))[1]  # 2**(bits - 1) <= size < 2**bits
-    table = pa.table({
-        "source": batch["source"].filter(mask),
-        "language": batch["language"].filter(mask),
-        "license": batch["license"].filter(mask),
-        "bits": bits,
-        "bytes": sizes[chosen],
-    })  # fmt: skip
-    keys = ["source", "language", "license", "bits"]
-    for row in table.group_by(keys).aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
-        counts.kept(*(row[key] for key in keys), row["bytes_count"], row["bytes_sum"])
+    columns = {name: batch[name].filter(mask) for name in CellKey._fields}
+    table = pa.table({**columns, "bits": bits, "bytes": sizes[chosen]})
+    grouped = table.group_by([*CellKey._fields, "bits"]).aggregate([("bytes", "count"), ("bytes", "sum")])
+    for row in grouped.to_pylist():
+        cell = CellKey(row["source"], row["language"], row["license"])
+        counts.kept(cell, row["bits"], row["bytes_count"], row["bytes_sum"])
 
 
 def _sizes(batch: pa.RecordBatch) -> np.ndarray:
-    """The bytes of each document's text."""
+    """The bytes of each document's text. int64 [documents]."""
     import pyarrow.compute as pc
 
     sizes: np.ndarray = pc.binary_length(batch["text"]).cast("int64").to_numpy()
@@ -209,15 +206,18 @@ def _sizes(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def _family_rows(
-    batch: pa.RecordBatch, families: Sequence[Sequence[Mapping[str, Any]]], fates: np.ndarray, rules: Sequence[Rule]
+    batch: pa.RecordBatch,
+    families: Sequence[Sequence[Mapping[str, Any]]],
+    outcomes: np.ndarray,
+    rules: Sequence[DropReason],
 ) -> list[dict[str, Any]]:
     """The rows of FAMILY_COLUMNS of a batch."""
     rows = []
-    for place, found in enumerate(families):
+    for position, found in enumerate(families):
         for family in found:
-            columns = {name: batch[name][place].as_py() for name in ("id", "source", "path", "text")}
+            columns = {name: batch[name][position].as_py() for name in ("id", "source", "path", "text")}
             columns["text"] = columns["text"][:SAMPLE_CHARACTERS]
-            rule, kept = rules[family["ruling"]].rule, bool(fates[place] < FIRST_RULING)
+            rule, kept = rules[family["rule"]].rule, bool(outcomes[position] < FIRST_DROPPED)
             row = {"family": family["first"], "rule": rule, "similarity": family["similarity"], "kept": kept}
             rows.append({**columns, **row})
     return rows

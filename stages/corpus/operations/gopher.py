@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stages.corpus.operations.base import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 GRAM = Annotated[int, Field(ge=1, le=64)]

@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from stages.corpus.languages import canonical_code
-from stages.corpus.ngram_tables import NgramModel
-from stages.corpus.operations.base import Apply, Draft, Drop, Operation
+from stages.corpus.ngram_model import NgramModel
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 
 
 class Perplexity(Operation):

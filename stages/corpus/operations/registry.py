@@ -1,105 +1,81 @@
-"""Every operation by name. To add one: a class with `operation: Literal["name"] = "name"` in a module beside this, and
-a place in `AnyOperation`; docs/operations.md is made by `python -m stages.corpus.operations.registry`."""
+"""The operations by name. Users' packages add operations by the entry points `bloomline.operations`.
+
+`python -m stages.corpus.operations.registry` prints the reference tables of docs/operations.md.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from typing import Annotated
 
-from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from stages.base import External
-from stages.corpus.operations.base import Operation
-from stages.corpus.operations.code import CodeQuality
-from stages.corpus.operations.gopher import GopherQuality, GopherRepetition
-from stages.corpus.operations.html import ExtractHtml
-from stages.corpus.operations.labels import License, Paths, Removals, Urls
-from stages.corpus.operations.language import IdentifyLanguage
-from stages.corpus.operations.lines import RemoveLines, RemoveReferences, RemoveSubstrings
-from stages.corpus.operations.perplexity import Perplexity
-from stages.corpus.operations.pii import RedactPii
-from stages.corpus.operations.roots import RootsModifiers, RootsQuality
-from stages.corpus.operations.size import Bytes, Characters, Words
-from stages.corpus.operations.text import (
-    NewlinesToSpaces,
-    Normalise,
-    RepairUnicode,
-    ReplacementCharacters,
-    SplitSentences,
-    WhiteSpace,
+from stages.corpus.operations.operation import Operation
+from stages.registry import ChosenBy, Registry
+
+# By the groups of the documentation, in the order in which a source usually lists operations.
+GROUPS: dict[str, dict[str, str]] = {
+    "Extraction and repair": {
+        "extract_html": "stages.corpus.operations.html_extraction:ExtractHtml",
+        "repair_unicode": "stages.corpus.operations.text_repair:RepairUnicode",
+        "normalise": "stages.corpus.operations.text_repair:Normalise",
+        "white_space": "stages.corpus.operations.text_repair:WhiteSpace",
+        "replacement_characters": "stages.corpus.operations.text_repair:ReplacementCharacters",
+    },
+    "Lines and passages": {
+        "remove_lines": "stages.corpus.operations.line_removal:RemoveLines",
+        "remove_substrings": "stages.corpus.operations.line_removal:RemoveSubstrings",
+        "remove_references": "stages.corpus.operations.line_removal:RemoveReferences",
+        "newlines_to_spaces": "stages.corpus.operations.text_repair:NewlinesToSpaces",
+        "split_sentences": "stages.corpus.operations.text_repair:SplitSentences",
+    },
+    "Size": {
+        "words": "stages.corpus.operations.size:Words",
+        "characters": "stages.corpus.operations.size:Characters",
+        "bytes": "stages.corpus.operations.size:Bytes",
+    },
+    "Language": {
+        "language": "stages.corpus.operations.language_check:IdentifyLanguage",
+    },
+    "Quality": {
+        "roots_modifiers": "stages.corpus.operations.roots_filters:RootsModifiers",
+        "roots_quality": "stages.corpus.operations.roots_filters:RootsQuality",
+        "gopher_quality": "stages.corpus.operations.gopher:GopherQuality",
+        "gopher_repetition": "stages.corpus.operations.gopher:GopherRepetition",
+        "fineweb_quality": "stages.corpus.operations.web:FinewebQuality",
+        "c4_quality": "stages.corpus.operations.web:C4Quality",
+        "code_quality": "stages.corpus.operations.code_quality:CodeQuality",
+        "perplexity": "stages.corpus.operations.perplexity:Perplexity",
+    },
+    "Rights and wishes": {
+        "license": "stages.corpus.operations.metadata_filters:License",
+        "urls": "stages.corpus.operations.metadata_filters:Urls",
+        "paths": "stages.corpus.operations.metadata_filters:Paths",
+        "removals": "stages.corpus.operations.metadata_filters:Removals",
+    },
+    "Personal data": {
+        "redact_pii": "stages.corpus.operations.pii_redaction:RedactPii",
+    },
+}
+
+OPERATIONS = Registry(
+    "bloomline.operations",
+    "an operation",
+    Operation,
+    {name: target for group in GROUPS.values() for name, target in group.items()},
 )
-from stages.corpus.operations.web import C4Quality, FinewebQuality
 
-# The groups are those of the documentation, in the order in which a source usually lists operations.
-GROUPS: dict[str, tuple[type[Operation], ...]] = {
-    "Extraction and repair": (
-        ExtractHtml,
-        RepairUnicode,
-        Normalise,
-        WhiteSpace,
-        ReplacementCharacters,
-    ),
-    "Lines and passages": (RemoveLines, RemoveSubstrings, RemoveReferences, NewlinesToSpaces, SplitSentences),
-    "Size": (Words, Characters, Bytes),
-    "Language": (IdentifyLanguage,),
-    "Quality": (
-        RootsModifiers,
-        RootsQuality,
-        GopherQuality,
-        GopherRepetition,
-        FinewebQuality,
-        C4Quality,
-        CodeQuality,
-        Perplexity,
-    ),
-    "Rights and wishes": (License, Urls, Paths, Removals),
-    "Personal data": (RedactPii,),
-}
-
-AnyOperation = Annotated[
-    ExtractHtml
-    | RepairUnicode
-    | Normalise
-    | WhiteSpace
-    | ReplacementCharacters
-    | RemoveLines
-    | RemoveSubstrings
-    | RemoveReferences
-    | NewlinesToSpaces
-    | SplitSentences
-    | Words
-    | Characters
-    | Bytes
-    | IdentifyLanguage
-    | RootsModifiers
-    | RootsQuality
-    | GopherQuality
-    | GopherRepetition
-    | FinewebQuality
-    | C4Quality
-    | CodeQuality
-    | Perplexity
-    | License
-    | Urls
-    | Paths
-    | Removals
-    | RedactPii,
-    Field(discriminator="operation"),
-]
-
-OPERATIONS: dict[str, type[Operation]] = {
-    operation.model_fields["operation"].default: operation for operation in get_args(get_args(AnyOperation)[0])
-}
+AnyOperation = Annotated[Operation, ChosenBy(OPERATIONS, "operation")]
 
 
 def reference() -> str:
-    """The tables of docs/operations.md: every operation with what it does, its parameters and their defaults."""
-    return "\n\n".join(_group(title, operations) for title, operations in GROUPS.items())
+    """The tables of docs/operations.md: every built-in operation with its description, parameters and defaults."""
+    return "\n\n".join(_group(title, list(group)) for title, group in GROUPS.items())
 
 
-def _group(title: str, operations: tuple[type[Operation], ...]) -> str:
+def _group(title: str, names: list[str]) -> str:
     rows = ["| operation | what it does | parameters |", "|---|---|---|"]
-    for operation in operations:
+    for operation in map(OPERATIONS.load, names):
         fields = {name: field for name, field in operation.model_fields.items() if name != "operation"}
         parameters = ", ".join(f"`{name}{_default(name, field)}`" for name, field in fields.items())
         text = " ".join((operation.__doc__ or "").split())

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from stages.corpus.languages import canonical_code, quality_code
-from stages.corpus.operations.base import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 
 
 class Sized(Operation):

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from stages.corpus.operations.base import Apply, Draft, Drop, Operation
-from stages.corpus.operations.text import changed
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.text_repair import changed
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 

@@ -1,1 +1,1 @@
-"""Where documents come from: each reader a typed config, external content in parts, a stream of candidates."""
+"""Readers: typed configs that name external content and read it as a stream of candidates."""

@@ -1,4 +1,4 @@
-"""Reads CSV and TSV with a header: one document a row."""
+"""Reads CSV and TSV files with a header: one document per row."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Literal
 from pydantic import Field
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate
-from stages.corpus.readers.places import FilePart, compressed, opened
+from stages.corpus.readers.file_systems import FilePart, compressed, opened
+from stages.corpus.readers.reader import Candidate
 from stages.corpus.readers.records import RecordReader
 
-LINE_LIMIT = 16  # times the longest text: there may be other columns, and quotes
+LINE_LIMIT = 16  # times the longest text: a line has other columns and quotes
 
 
 class Csv(RecordReader):
-    """Rows after a header that names the columns, the text in the one that `text_field` names."""
+    """Rows after a header that names the columns. The text is in the column `text_field`."""
 
     kind: Literal["csv"] = "csv"
     delimiter: str = Field(default="", max_length=1)  # empty: a tab in .tsv files, a comma in others
@@ -27,33 +27,33 @@ class Csv(RecordReader):
         return compressed(".csv", ".tsv")
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
-        csv.field_size_limit(max_bytes * 4)  # of the whole process; past it a quote was never closed
+        csv.field_size_limit(max_bytes * 4)  # of the whole process; a longer field is an unclosed quote
         delimiter = self.delimiter or ("\t" if ".tsv" in part.name else ",")
         with opened(part) as stream:
-            # What is not UTF-8 comes back as the bytes that it was, for the first filter to find.
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")  # type: ignore[arg-type]
-            lines: list[str] = []  # of the row that is being read
+            # Bytes that are not UTF-8 survive as surrogates, for the text rules to find.
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            lines: list[str] = []  # of the current row
             rows = csv.DictReader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter)
             last: list[str] = []
             try:
                 self.check_columns(part, dict.fromkeys(rows.fieldnames or (), "text"), ("text",))
                 lines.clear()
-                for place, row in enumerate(rows):
+                for position, row in enumerate(rows):
                     last = lines.copy()
                     lines.clear()
-                    yield self._row(part, place, row, max_bytes)
+                    yield self._row(part, position, row, max_bytes)
                 if _ends_within_quotes(last, delimiter):
                     raise csv.Error("the file ends within quotes")
             except csv.Error as error:
-                raise StageError(f"{part.url}, line {rows.line_num}: {error}: is it a CSV file?") from None
+                raise StageError(f"{part.url} is not a readable CSV file: line {rows.line_num}: {error}") from None
 
-    def _row(self, part: FilePart, place: int, row: dict[str, str], max_bytes: int) -> Candidate:
+    def _row(self, part: FilePart, position: int, row: dict[str, str], max_bytes: int) -> Candidate:
         size = sum(len(value) for value in row.values() if isinstance(value, str))
-        return self.candidate(part, place, row, size, max_bytes)
+        return self.candidate(part, position, row, size, max_bytes)
 
 
 def _ends_within_quotes(row: list[str], delimiter: str) -> bool:
-    """Whether a quote is left open. `csv` tells only where it is strict, which would refuse other things as well."""
+    """Whether a quote is left open. `csv` reports this in strict mode only, which refuses other things as well."""
     try:
         list(csv.reader(row, delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -62,9 +62,9 @@ def _ends_within_quotes(row: list[str], delimiter: str) -> bool:
 
 
 def _lines(text: io.TextIOWrapper, seen: list[str], limit: int) -> Iterator[str]:
-    """Lines, remembered in `seen`. Raises csv.Error for one of more than `limit` characters."""
+    """The lines of a file, appended to `seen`. Raises csv.Error for a line of more than `limit` characters."""
     while line := text.readline(limit):
         if len(line) == limit and not line.endswith(("\n", "\r")):
-            raise csv.Error(f"more than {limit} characters without an end of line")
+            raise csv.Error(f"more than {limit} characters without a line end")
         seen.append(line)
         yield line

@@ -1,7 +1,7 @@
-"""Reads what Hugging Face's `datasets` wrote with `save_to_disk`: one document a row. Needs no `datasets`.
+"""Reads datasets that Hugging Face's `datasets` wrote with `save_to_disk`, without that library: one document per row.
 
-A dataset is a folder with `state.json`, which names its Arrow files in their order; a dictionary of datasets is a
-folder of such folders, one a split.
+A dataset is a folder with `state.json`, which lists its Arrow files in order. A dataset dictionary is a folder with one
+such folder per split.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate, digest_of
+from stages.corpus.readers.file_systems import FilePart, content_digest, unchanged
 from stages.corpus.readers.parquet import TEXT_KINDS
-from stages.corpus.readers.places import FilePart, content_digest, unchanged
-from stages.corpus.readers.position import following
+from stages.corpus.readers.read_position import tracking_position
+from stages.corpus.readers.reader import Candidate, digest_of
 from stages.corpus.readers.records import RecordReader
 
 STATE, DICTIONARY = "state.json", "dataset_dict.json"
@@ -23,21 +23,21 @@ STATE_LIMIT_BYTES = 16 << 20
 
 
 class Datasets(RecordReader):
-    """Datasets saved to disk, with the text in the column `text_field`. `paths` are their folders."""
+    """Datasets saved to disk. `paths` are their folders; the text is in the column `text_field`."""
 
     kind: Literal["datasets"] = "datasets"
-    splits: tuple[str, ...] = ()  # of a dictionary of datasets; empty: all
+    splits: tuple[str, ...] = ()  # of a dataset dictionary; empty: all
 
     def suffixes(self) -> tuple[str, ...]:
         return (".arrow",)
 
-    def digest(self, digest_file: Callable[[Path], str]) -> str:
+    def digest_content(self, digest_file: Callable[[Path], str]) -> str:
         return digest_of([[[part.name, content_digest(part, digest_file)] for part in self.parts()], self.options()])
 
     def parts(self) -> list[FilePart]:
         found = [part for path in self.paths for folder in self._folders(Path(path)) for part in _files(folder)]
         if not found:
-            raise StageError(f"reader.paths: no Arrow file is named by the {STATE} of {', '.join(self.paths)}")
+            raise StageError(f"reader.paths: the {STATE} of {', '.join(self.paths)} lists no Arrow file")
         return found
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
@@ -47,17 +47,17 @@ class Datasets(RecordReader):
             with (
                 unchanged(part),
                 pa.memory_map(part.url) as file,
-                following(file.tell),
+                tracking_position(file.tell),
                 pa.ipc.open_stream(file) as stream,
             ):
                 kinds = {field.name: str(field.type) for field in stream.schema}
                 columns = self.check_columns(part, kinds, TEXT_KINDS)
-                place = 0
+                position = 0
                 for batch in stream:
                     batch.validate(full=True)
                     for record in batch.select(columns).to_pylist():
-                        yield self.candidate(part, place, record, 0, max_bytes)
-                        place += 1
+                        yield self.candidate(part, position, record, 0, max_bytes)
+                        position += 1
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise StageError(f"{part.url} is not a readable Arrow file: {error}") from None
 
@@ -66,44 +66,48 @@ class Datasets(RecordReader):
             return [path]
         if not (path / DICTIONARY).is_file():
             raise StageError(
-                f"reader.paths: {path} holds neither {STATE} nor {DICTIONARY}: not a dataset that was saved to disk"
+                f"reader.paths: {path} has neither {STATE} nor {DICTIONARY}; expected the result of `save_to_disk`"
             )
         names = _json(path / DICTIONARY).get("splits")
         found = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
         if missing := sorted(set(self.splits) - set(found)):
-            raise StageError(f"reader.splits: {path} has no {', '.join(missing)}; it has {', '.join(found)}")
+            raise StageError(
+                f"reader.splits: {path} has no split {', '.join(missing)}; expected some of {', '.join(found)}"
+            )
         return [_below(path, name) for name in self.splits or found]
 
 
 def _files(folder: Path) -> Iterator[FilePart]:
     state = _json(folder / STATE)
     if state.get("_indices_data_files"):
-        raise StageError(f"{folder} is a selection of another dataset's rows: save it with `flatten_indices()`")
+        raise StageError(f"{folder} selects rows of another dataset: call `flatten_indices()` before you save it")
     entries = state.get("_data_files")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("filename"), str):
             file = _below(folder, entry["filename"])
             if not file.is_file():
-                raise StageError(f"{folder / STATE} names {file.name}, which is not there")
+                raise StageError(f"{folder / STATE} lists {file.name}, which does not exist")
             found = file.stat()
             name = f"{folder.name}/{file.name}"
             yield FilePart(name, found.st_size, url=str(file), modified_ns=found.st_mtime_ns)
 
 
 def _below(folder: Path, name: str) -> Path:
-    """A file that a folder's own description names; never one outside of it."""
+    """A file in a folder, from the folder's description. Raises StageError for a path outside of it."""
     if Path(name).name != name:
-        raise StageError(f"{folder} names {name!r}; expected a file of its own")
+        raise StageError(f"{folder} names {name!r}; expected the name of a file in this folder")
     return folder / name
 
 
 def _json(path: Path) -> dict[str, object]:
     try:
         if path.stat().st_size > STATE_LIMIT_BYTES:
-            raise StageError(f"{path} is larger than {STATE_LIMIT_BYTES} bytes: not a dataset's description")
+            raise StageError(
+                f"{path} is larger than {STATE_LIMIT_BYTES} bytes, so it is not the description of a dataset"
+            )
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise StageError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
-        raise StageError(f"{path} is not a dataset's description")
+        raise StageError(f"{path} is not the description of a dataset: expected a JSON object")
     return found

@@ -1,24 +1,24 @@
-"""Reads files of several kinds, each by its suffix: text, JSON Lines, Parquet, CSV."""
+"""Reads files of several formats, by suffix: text, JSON Lines, Parquet, CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from stages.corpus.readers.base import Candidate, Part
 from stages.corpus.readers.csv_files import Csv
+from stages.corpus.readers.file_systems import FileReader
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
-from stages.corpus.readers.places import FileReader
+from stages.corpus.readers.reader import Candidate, Part
 from stages.corpus.readers.records import FieldName, Label
-from stages.corpus.readers.text import Text
+from stages.corpus.readers.text_files import Text
 
 
 class Files(FileReader):
-    """Any of .txt .md .rst (a document a file), .jsonl .parquet .csv .tsv (a document a record)."""
+    """Files of .txt .md .rst (one document per file), .jsonl .parquet .csv .tsv (one document per record)."""
 
     kind: Literal["files"] = "files"
-    text_field: str = "text"  # of records, as is the next
+    text_field: str = "text"  # of records
     fields: Mapping[Label, FieldName] = {}
 
     def suffixes(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Reads the text that any Python environment holds: sources, headers and documentation of what is installed in it.
+"""Reads the texts of a Python environment: sources, headers and documentation of the installed distributions.
 
-What a distribution holds, with a SHA-256 of every file, is in its RECORD (packaging.python.org, "Recording installed
-projects"); the digest of this source is made from that, and `read` holds every file against it. The standard library
-has no RECORD: its files are digested one by one.
+The RECORD of a distribution lists its files with their SHA-256 (packaging.python.org, "Recording installed projects").
+The digest of this reader is computed from these, and `read` checks every file. The standard library has no RECORD, so
+its files are digested one by one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import Literal
 from pydantic import Field
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, Reader, digest_of, too_long
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.reader import Candidate, Part, Reader, digest_of, too_long
 
-PYTHON = "python"  # the name by which `packages` asks for the standard library
+PYTHON = "python"  # in `packages`: the standard library
 OWN_NAME = "bloomline"
 PYTHON_LICENSE = "PSF-2.0"
 SHA256_BASE64_CHARACTERS = 43  # without padding
@@ -49,28 +49,28 @@ README_LANGUAGES = {"text/markdown": "markdown", "text/x-rst": "restructuredtext
 
 @dataclass(frozen=True)
 class InstalledFile(Part):
-    """One file to read: where it is, and what is recorded of it (None: nothing is)."""
+    """A file to read, with its labels and its recorded digest."""
 
     file: str = ""
     package: str = ""
     license: str = ""
     language: str = ""
-    sha256: bytes | None = None
-    readme: bool = False  # a METADATA file, whose text is its description
+    sha256: bytes | None = None  # None: not recorded
+    readme: bool = False  # a METADATA file: its text is the description
 
 
 class Installed(Reader):
-    """The environment that runs bloomline. Editable installs and bloomline itself are left out."""
+    """The environment that runs bloomline. Editable installs and bloomline itself are skipped."""
 
     kind: Literal["installed"] = "installed"
-    # Names of distributions, or patterns of them ("*", "ray*"); "python" is the standard library with its C headers.
+    # Names of distributions, or patterns ("*", "ray*"); "python" is the standard library with its C headers.
     packages: tuple[str, ...] = Field(default=(PYTHON, "*"), min_length=1)
     suffixes: tuple[str, ...] = (".py", ".md", ".rst", ".txt", ".h")
-    exclude: tuple[str, ...] = ()  # patterns of paths to leave out ("*/tests/*")
-    readme: bool = True  # read the descriptions in packages' METADATA too
+    exclude: tuple[str, ...] = ()  # patterns of paths to skip ("*/tests/*")
+    readme: bool = True  # also read the descriptions in METADATA
 
-    def digest(self, digest_file: Callable[[Path], str]) -> str:
-        # A large environment has 100,000 lines of RECORD and this runs on every plan: one expression finds the lines.
+    def digest_content(self, digest_file: Callable[[Path], str]) -> str:
+        # Every plan runs this, and a large environment has 100,000 lines of RECORD: one expression selects the lines.
         endings = "|".join(map(re.escape, self.suffixes))
         relevant = re.compile(rf'^"?(?:[^\n,]*(?:{endings})|[^/\n]+\.dist-info/METADATA)"?,.*$', re.MULTILINE)
         found: dict[str, object] = {}
@@ -83,14 +83,14 @@ class Installed(Reader):
             found[PYTHON] = sorted([part.name, digest_file(Path(part.file))] for part in self._standard_library())
         return digest_of([found, sorted(self.suffixes), sorted(self.exclude), self.readme, self.version])
 
-    def parts(self) -> list[InstalledFile]:  # type: ignore[override]  # a Part of its own
+    def parts(self) -> list[InstalledFile]:
         found = [file for distribution in self._distributions() for file in self._files(distribution)]
         if PYTHON in self.packages:
             found += self._standard_library()
         if not found:
             raise StageError(
-                f"packages {', '.join(self.packages)} hold no file with a suffix of {', '.join(self.suffixes)}: "
-                "name other packages or suffixes in reader.packages and reader.suffixes"
+                f"the packages {', '.join(self.packages)} have no file with a suffix of {', '.join(self.suffixes)}: "
+                "change reader.packages or reader.suffixes"
             )
         return sorted(found, key=lambda part: (part.package, part.name))
 
@@ -118,8 +118,8 @@ class Installed(Reader):
         for pattern, name in asked.items():
             if not any(fnmatchcase(found, name) for found in installed):
                 raise StageError(
-                    f"reader.packages: no installed package is called {pattern!r} (of {len(installed)} in "
-                    f"{sysconfig.get_path('purelib')}): install it, or take it off the list"
+                    f"reader.packages: no installed package matches {pattern!r} (of {len(installed)} in "
+                    f"{sysconfig.get_path('purelib')}): install it, or remove it from the list"
                 )
         return [
             installed[name]
@@ -181,7 +181,7 @@ class _Distribution:
     folder: Path  # NAME-VERSION.dist-info
 
     def record(self) -> str:
-        """The text of RECORD; empty where an installer left none."""
+        """The text of RECORD; empty if the installer wrote none."""
         try:
             return (self.folder / "RECORD").read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -204,7 +204,7 @@ class _Distribution:
 
 
 def _content(part: InstalledFile, max_bytes: int) -> tuple[bytes, tuple[Drop, int] | None]:
-    """The bytes of a file, or why it is dropped, and how many bytes with it."""
+    """The bytes of a file, or why it is dropped, with the number of its bytes."""
     try:
         size = os.stat(part.file).st_size
         if size > max_bytes:
@@ -218,9 +218,9 @@ def _content(part: InstalledFile, max_bytes: int) -> tuple[bytes, tuple[Drop, in
 
 
 def _installed() -> dict[str, _Distribution]:
-    """What is installed in this environment, by normalised name.
+    """The distributions of this environment, by normalised name.
 
-    Looks into the environment's own folders rather than `sys.path`, which differs between a driver and its workers.
+    Searches the environment's own folders and not `sys.path`, which differs between a driver and its workers.
     """
     found: dict[str, _Distribution] = {}
     for folder in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
@@ -233,7 +233,7 @@ def _installed() -> dict[str, _Distribution]:
 
 @cache
 def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """Matches what one of the patterns matches (those of `fnmatch`, case counts)."""
+    """An expression that matches what any of the `fnmatch` patterns matches, with case."""
     return re.compile("|".join(map(translate, patterns)))
 
 
@@ -243,7 +243,7 @@ def _normal(name: str) -> str:
 
 
 def _metadata(folder: Path) -> Message:
-    """The core metadata of a .dist-info; empty where there is none."""
+    """The core metadata of a .dist-info folder; empty without METADATA."""
     try:
         text = (folder / "METADATA").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -252,8 +252,8 @@ def _metadata(folder: Path) -> Message:
 
 
 def _license(metadata: Message) -> str:
-    """The licence that a package's metadata names: an expression, a short text, or its classifiers."""
-    # License may hold the licence's whole text instead of its name.
+    """The licence in a package's metadata: an expression, a short text, or its classifiers."""
+    # The field License may hold the text of the licence instead of its name.
     for field, longest in (("License-Expression", 512), ("License", 64)):
         value = (metadata.get(field) or "").strip()
         if value and value.isprintable() and len(value) <= longest and value.upper() != "UNKNOWN":

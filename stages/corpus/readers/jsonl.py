@@ -1,25 +1,25 @@
-"""Reads JSON Lines: one document a line. A large file that is not compressed is read in ranges of bytes."""
+"""Reads JSON Lines: one document per line. A large uncompressed file is read in ranges of bytes."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, too_long
-from stages.corpus.readers.places import FilePart, compressed, opened
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.file_systems import FilePart, compressed, opened
+from stages.corpus.readers.reader import Candidate, Part, too_long
 from stages.corpus.readers.records import NOT_A_RECORD, RecordReader, refused
 
 SUFFIXES = compressed(".jsonl", ".json", ".ndjson")
-ESCAPED_BYTES = 6  # that one byte of text may take in JSON: "\\u0000"
+ESCAPED_BYTES = 6  # of JSON for one byte of text, at most: "\\u0000"
 OTHER_FIELDS_BYTES = 64 << 10
 
 
 class JsonLines(RecordReader):
-    """Lines, each an object with the text in `text_field`. A bad line is dropped and counted."""
+    """Lines, each an object with the text in `text_field`. A line that is not such an object is dropped and counted."""
 
     kind: Literal["jsonl"] = "jsonl"
 
@@ -36,31 +36,31 @@ class JsonLines(RecordReader):
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         limit = max_bytes * ESCAPED_BYTES + OTHER_FIELDS_BYTES
         with opened(part) as stream:
-            place = part.start
-            if place:
-                stream.seek(place - 1)  # a line belongs to the range that its first byte is in
-                place += _rest_of_line(stream.readline, limit, part.stop and part.stop - place) - 1
-            while (part.stop is None or place < part.stop) and (line := stream.readline(limit)):
+            position = part.start
+            if position:
+                stream.seek(position - 1)  # a line belongs to the range of its first byte
+                position += _rest_of_line(stream.readline, limit, part.stop and part.stop - position) - 1
+            while (part.stop is None or position < part.stop) and (line := stream.readline(limit)):
                 size = len(line)
                 if size == limit and not line.endswith(b"\n"):
-                    size += _rest_of_line(stream.readline, limit)  # an endless line is counted, not kept
-                    yield refused(part, place, too_long(size, max_bytes), size)
+                    size += _rest_of_line(stream.readline, limit)  # a line that is too long is counted, not kept
+                    yield refused(part, position, too_long(size, max_bytes), size)
                 elif line.strip():
-                    yield self._parsed(part, place, line, max_bytes)
-                place += size
+                    yield self._parsed(part, position, line, max_bytes)
+                position += size
 
-    def _parsed(self, part: FilePart, place: int, line: bytes, max_bytes: int) -> Candidate:
+    def _parsed(self, part: FilePart, position: int, line: bytes, max_bytes: int) -> Candidate:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
-            return refused(part, place, Drop(NOT_A_RECORD, "", "JSON"), len(line))
-        return self.candidate(part, place, record, len(line), max_bytes)
+            return refused(part, position, Drop(NOT_A_RECORD, "", "JSON"), len(line))
+        return self.candidate(part, position, record, len(line), max_bytes)
 
 
-def _rest_of_line(readline: object, limit: int, enough: int | None = None) -> int:
-    """Reads to the end of a line in bounded pieces, or until it is more than `enough` bytes; how many it was."""
+def _rest_of_line(readline: Callable[[int], bytes], limit: int, enough: int | None = None) -> int:
+    """Read to the end of a line in bounded pieces, or past `enough` bytes; returns the number of bytes."""
     size = 0
-    while (enough is None or size <= enough) and (piece := readline(limit)):  # type: ignore[operator]
+    while (enough is None or size <= enough) and (piece := readline(limit)):
         size += len(piece)
         if piece.endswith(b"\n"):
             break

@@ -1,4 +1,4 @@
-"""Reads Parquet: one document a row. A large file is read in ranges of row groups."""
+"""Reads Parquet: one document per row. A large file is read in ranges of row groups."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate, Part
-from stages.corpus.readers.places import FilePart, raw, told
-from stages.corpus.readers.position import following
+from stages.corpus.readers.file_systems import FilePart, raw, read_errors
+from stages.corpus.readers.read_position import tracking_position
+from stages.corpus.readers.reader import Candidate, Part
 from stages.corpus.readers.records import BATCH_ROWS, RecordReader
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class Parquet(RecordReader):
             kinds = {field.name: str(field.type) for field in table.schema_arrow}
             columns = self.check_columns(part, kinds, TEXT_KINDS)
             groups = range(table.metadata.num_row_groups)[part.start : part.stop]
-            first = place = sum(table.metadata.row_group(index).num_rows for index in range(part.start))
+            first = position = sum(table.metadata.row_group(index).num_rows for index in range(part.start))
             rows = max(sum(table.metadata.row_group(index).num_rows for index in groups), 1)
-            with following(lambda: part.size * (place - first) / rows):
+            with tracking_position(lambda: part.size * (position - first) / rows):
                 for batch in table.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns):
                     for record in batch.to_pylist():
-                        yield self.candidate(part, place, record, 0, max_bytes)
-                        place += 1
+                        yield self.candidate(part, position, record, 0, max_bytes)
+                        position += 1
 
 
 @contextmanager
@@ -58,9 +58,11 @@ def _table(part: FilePart) -> Iterator[ParquetFile]:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    with told(part), raw(part) as file:
+    with read_errors(part), raw(part) as file:
         try:
-            with ParquetFile(file if "://" in part.url else part.url) as table:  # its own way to local files is faster
+            with ParquetFile(
+                file if "://" in part.url else part.url
+            ) as table:  # Arrow reads local files faster by path
                 yield table
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise StageError(f"{part.url} is not a readable Parquet file: {error}") from None

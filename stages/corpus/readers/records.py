@@ -1,16 +1,17 @@
-"""What readers of records (JSON Lines, Parquet, CSV, datasets) share: one field is the text, some are labels."""
+"""The base class of readers of records (JSON Lines, Parquet, CSV, datasets): a field is the text, others are labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, too_long, usable
-from stages.corpus.readers.places import FilePart, FileReader
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.file_systems import FilePart, FileReader
+from stages.corpus.readers.reader import Candidate, Part, too_long, usable
 
 NO_TEXT, NOT_A_RECORD = "no_text", "not_a_record"
 BATCH_ROWS = 64
@@ -21,13 +22,13 @@ FieldName = Annotated[str, Field(min_length=1)]
 
 
 class RecordReader(FileReader):
-    """Files of records. Their fields `path`, `url`, `package`, `license` and `language` are carried over."""
+    """Files of records. Their fields `path`, `url`, `package`, `license` and `language` label the documents."""
 
     text_field: str = "text"
-    fields: Mapping[Label, FieldName] = {}  # what records call these; "meta.lang" is `lang` within `meta`
+    fields: Mapping[Label, FieldName] = {}  # other names of these fields; "meta.lang" is `lang` within `meta`
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
-        """The candidates of a part, good and bad."""
+        """All records of a part as candidates, refused ones included."""
         raise NotImplementedError
 
     def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
@@ -43,28 +44,34 @@ class RecordReader(FileReader):
         whole = part.start == 0 and part.stop is None
         if total and whole and not readable:
             raise StageError(
-                f"{part.url}: none of its {total} records has a text in {self.text_field!r}"
-                + f" (the first has {fields})" * bool(fields)
-                + ": if the text has another name, set reader.text_field; if the file is of another kind, take it out "
-                "of reader.paths"
+                f"{part.url}: none of its {total} records has a text in the field {self.text_field!r}"
+                + f" (fields of the first record: {fields})" * bool(fields)
+                + ": set reader.text_field to the field of the text, or remove the file from reader.paths"
             )
 
-    def candidate(self, part: FilePart, place: int, record: object, size: int, max_bytes: int) -> Candidate:
-        """What a record holds. `size`: the bytes that are dropped with one that has no text."""
+    def candidate(self, part: FilePart, position: int, record: object, size: int, max_bytes: int) -> Candidate:
+        """The candidate of a record. `size`: the bytes that are dropped with a record without text."""
         if not isinstance(record, dict) or not isinstance(record.get(self.text_field), str):
             fields = usable(", ".join(map(str, record))) if isinstance(record, dict) else ""
-            return refused(part, place, Drop(NO_TEXT, fields, self.text_field), size)
+            return refused(part, position, Drop(NO_TEXT, fields, self.text_field), size)
         labels = {name: usable(_within(record, self.fields.get(name, name))) for name in LABELS}
-        labels["path"] = labels["path"] or part.name
-        # A lone surrogate in JSON ("\ud800") becomes bytes that are not UTF-8, for the first filter to find.
+        labelled = Candidate(
+            b"",
+            labels["path"] or part.name,
+            position,
+            url=labels["url"],
+            package=labels["package"],
+            license=labels["license"],
+            language=labels["language"],
+        )
+        # A lone surrogate in JSON ("\ud800") becomes bytes that are not UTF-8, for the text rules to find.
         data = record[self.text_field].encode("utf-8", "surrogatepass")
         if len(data) > max_bytes:
-            drop = too_long(len(data), max_bytes)
-            return Candidate(b"", place=place, refused=drop, refused_bytes=len(data), **labels)
-        return Candidate(data, place=place, **labels)
+            return replace(labelled, refused=too_long(len(data), max_bytes), refused_bytes=len(data))
+        return replace(labelled, data=data)
 
     def check_columns(self, part: FilePart, columns: Mapping[str, Any], kinds: Iterable[str]) -> list[str]:
-        """The columns to read. Raises StageError if the text is not among them."""
+        """The columns to read. Raises StageError if the text or a declared label is not among `columns`."""
         if str(columns.get(self.text_field)) not in kinds:
             found = ", ".join(f"{name} {kind}" for name, kind in columns.items())
             raise StageError(
@@ -80,12 +87,12 @@ class RecordReader(FileReader):
         return list(dict.fromkeys((self.text_field, *(name for name in wanted if name in columns))))
 
 
-def refused(part: Part, place: int, drop: Drop, size: int) -> Candidate:
-    return Candidate(b"", part.name, place, refused=drop, refused_bytes=size)
+def refused(part: Part, position: int, drop: Drop, size: int) -> Candidate:
+    return Candidate(b"", part.name, position, refused=drop, refused_bytes=size)
 
 
 def _within(record: Mapping[str, Any], field: str) -> object:
-    """What a record has in a field, or in one below others: "meta.lang"."""
+    """The value of a field of a record; "meta.lang" is a field within another one."""
     if field in record or "." not in field:
         return record.get(field)
     found: object = record
@@ -95,5 +102,5 @@ def _within(record: Mapping[str, Any], field: str) -> object:
 
 
 def _column(field: str, columns: Iterable[str]) -> str:
-    """The column that holds a field."""
+    """The column that contains a field."""
     return field if field in columns else field.partition(".")[0]

@@ -1,22 +1,28 @@
-"""The readers by name: what `reader.kind` may say."""
+"""The readers by name: the values of `reader.kind`. Packages add readers by the entry points `bloomline.readers`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from stages.corpus.readers.reader import Reader
+from stages.registry import ChosenBy, Registry
 
-from stages.corpus.readers.code import Code
-from stages.corpus.readers.csv_files import Csv
-from stages.corpus.readers.datasets import Datasets
-from stages.corpus.readers.files import Files
-from stages.corpus.readers.html import Html
-from stages.corpus.readers.installed import Installed
-from stages.corpus.readers.jsonl import JsonLines
-from stages.corpus.readers.parquet import Parquet
-from stages.corpus.readers.text import Text
-from stages.corpus.readers.warc import Warc
+READERS = Registry(
+    "bloomline.readers",
+    "a reader",
+    Reader,
+    {
+        "installed": "stages.corpus.readers.installed:Installed",
+        "files": "stages.corpus.readers.files:Files",
+        "text": "stages.corpus.readers.text_files:Text",
+        "jsonl": "stages.corpus.readers.jsonl:JsonLines",
+        "parquet": "stages.corpus.readers.parquet:Parquet",
+        "csv": "stages.corpus.readers.csv_files:Csv",
+        "warc": "stages.corpus.readers.warc:Warc",
+        "html": "stages.corpus.readers.html_files:Html",
+        "code": "stages.corpus.readers.source_code:Code",
+        "datasets": "stages.corpus.readers.datasets:Datasets",
+    },
+)
 
-AnyReader = Annotated[
-    Installed | Files | Text | JsonLines | Parquet | Csv | Warc | Html | Code | Datasets, Field(discriminator="kind")
-]
+AnyReader = Annotated[Reader, ChosenBy(READERS, "kind")]

@@ -1,6 +1,6 @@
-"""Reads web archives (WARC, ISO 28500): one document a page, its HTML as UTF-8; of WET files the text that they hold.
+"""Reads web archives (WARC, ISO 28500): one document per page, its HTML as UTF-8; from WET files, the extracted text.
 
-The archive is decompressed here, where one that is cut short is noticed, and then parsed by warcio.
+The archive is decompressed here, which detects truncation, and then parsed by warcio.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.base import Candidate, Part, too_long, usable
-from stages.corpus.readers.charset import to_utf8
-from stages.corpus.readers.encodings import Read, content
-from stages.corpus.readers.places import FilePart, FileReader, compressed, opened
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.character_sets import to_utf8
+from stages.corpus.readers.content_encodings import Read, content
+from stages.corpus.readers.file_systems import FilePart, FileReader, compressed, opened
+from stages.corpus.readers.reader import Candidate, Part, too_long, usable
 
 PIECE_BYTES = 1 << 20
 PAGES = ("text/html", "application/xhtml+xml")
@@ -22,7 +22,7 @@ _CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]{1,40})", re.IGNORECASE)
 
 
 class Warc(FileReader):
-    """Web archives: pages that were answered with status 200, and extracted texts."""
+    """Web archives: pages that were served with status 200, and extracted texts."""
 
     version: ClassVar[str] = "2"
 
@@ -37,34 +37,36 @@ class Warc(FileReader):
         assert isinstance(part, FilePart)
         with opened(part) as stream:
             records = iter(ArchiveIterator(stream))
-            place = -1
+            position = -1
             while True:
                 try:
                     record = next(records, None)
                     if record is None:
                         break
-                    place += 1
+                    position += 1
                     if not record.rec_type:
                         raise ValueError("it has no WARC-Type")
                     if record.rec_type not in ("response", "conversion"):
                         continue
                     found = content(*_sent(record), max_bytes)
-                    while record.raw_stream.read(PIECE_BYTES):  # what may follow the last chunk
+                    while record.raw_stream.read(PIECE_BYTES):  # after the last chunk
                         pass
                     missing = getattr(record.raw_stream, "limit", 1) != 0
                 except (OSError, EOFError):
-                    raise  # of our own stream: told with the file's name
-                except Exception as error:  # warcio meets garbage with whatever breaks first
-                    raise StageError(f"{part.url} is not a readable WARC file: record {place + 1}: {error}") from None
+                    raise  # of `opened`, which names the file
+                except Exception as error:  # warcio raises many types for damaged input
+                    raise StageError(
+                        f"{part.url} is not a readable WARC file: record {position + 1}: {error}"
+                    ) from None
                 if missing:
-                    raise StageError(f"{part.url} is cut short in its record {place}")
-                yield _candidate(part, place, record, found, max_bytes)
-            while stream.read(PIECE_BYTES):  # for warcio, what is cut short just ends; our own stream tells
+                    raise StageError(f"{part.url} is truncated in its record {position}")
+                yield _candidate(part, position, record, found, max_bytes)
+            while stream.read(PIECE_BYTES):  # warcio does not report truncation; `opened` does
                 pass
 
 
 def _sent(record: Any) -> tuple[Read, str]:
-    """What reads the body of a record, out of its chunks if it has some, and in which encoding it is."""
+    """A function that reads the body of a record, without chunks, and the content encoding of the body."""
     from warcio.bufferedreaders import ChunkedDataReader
 
     headers = record.http_headers
@@ -76,7 +78,7 @@ def _sent(record: Any) -> tuple[Read, str]:
 
 
 def _whole_pieces(read: Read) -> Read:
-    """Reads on to the length that is asked for: chunks come one at a time."""
+    """Make `read` return the requested length: it returns one chunk at a time."""
 
     def pieces(length: int) -> bytes:
         found: list[bytes] = []
@@ -88,17 +90,19 @@ def _whole_pieces(read: Read) -> Read:
     return pieces
 
 
-def _candidate(part: FilePart, place: int, record: Any, found: tuple[bytes | Drop, int], max_bytes: int) -> Candidate:
+def _candidate(
+    part: FilePart, position: int, record: Any, found: tuple[bytes | Drop, int], max_bytes: int
+) -> Candidate:
     url = usable((record.rec_headers.get_header("WARC-Target-URI") or "").strip("<>"))
 
     def refused(drop: Drop, size: int) -> Candidate:
-        return Candidate(b"", part.name, place, url=url, refused=drop, refused_bytes=size)
+        return Candidate(b"", part.name, position, url=url, refused=drop, refused_bytes=size)
 
     data, size = found
     if not isinstance(data, Drop) and len(data) > max_bytes:
         return refused(too_long(size, max_bytes), size)
     if record.rec_type == "conversion" and not isinstance(data, Drop):
-        return Candidate(data, part.name, place, url=url)
+        return Candidate(data, part.name, position, url=url)
     headers = record.http_headers
     status = headers.get_statuscode() if headers else ""
     if status != "200":
@@ -109,4 +113,4 @@ def _candidate(part: FilePart, place: int, record: Any, found: tuple[bytes | Dro
     if isinstance(data, Drop):
         return refused(data, size)
     charset = _CHARSET.search(kind)
-    return Candidate(to_utf8(data, charset[1] if charset else ""), part.name, place, url=url)
+    return Candidate(to_utf8(data, charset[1] if charset else ""), part.name, position, url=url)

@@ -57,7 +57,7 @@ class Mixing(Config):
         if not shares:
             held = ", ".join(sorted(present)) or "nothing"
             raise StageError(f"mixing: no {self.by} of the corpus has a ratio; the training split holds {held}")
-        total = self.total_bytes or sum(present.values())
+        total = float(self.total_bytes or sum(present.values()))
         found = dict.fromkeys(sizes, 0.0)
         while shares:
             unit = max(total, 0) / sum(shares.values())

@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import zstandard
 
 from stages.artifacts.corpus import Corpus, Document
 from stages.artifacts.manifest import SPLITS
 from stages.corpus.ingest import IngestCorpus
-from tests.support import RecordingContext, run_stage
+from tests.support import RecordingContext, run_stage, test_data
 
 ENGLISH = "The committee will meet again next week to discuss what should be done about the old bridge. "
 FRENCH = "Le comité se réunira de nouveau la semaine prochaine pour discuter de ce qu'il faut faire du vieux pont. "
@@ -75,3 +76,19 @@ def small_corpus(directory: Path, documents: int = 60, words: int = 40) -> Corpu
         path = write_lines(directory / f"{name}.jsonl", records)
         sources[name] = source(path, license="CC0-1.0")
     return ingest(directory, sources=sources)[0]
+
+
+SAMPLES = Path(__file__).parents[2] / "data"
+# A test on the samples of this repository, and once more on the larger data where there is some.
+SAMPLE_AND_FULL = pytest.mark.parametrize("size", ["sample", "full"])
+
+
+def declarations(size: str = "sample") -> list[dict[str, Any]]:
+    """The Universal Declaration of Human Rights in many languages: `code` and `text` of each."""
+    full = size == "full"
+    return read_lines(test_data("multilingual", "udhr.jsonl.gz") if full else SAMPLES / "udhr.jsonl.gz")
+
+
+def declaration(code: str) -> str:
+    """The sample of the declaration in one language, by the code of its translation."""
+    return str(next(row["text"] for row in declarations() if row["code"] == code))

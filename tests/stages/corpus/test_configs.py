@@ -34,7 +34,7 @@ def test_composes_to_a_valid_stage(path: Path) -> None:
     if path.name == "listed.yaml":
         config.listed.path = "removals.txt"
     values: dict[str, Any] = OmegaConf.to_container(config, throw_on_missing=True)  # type: ignore[assignment]
-    stage = registry.load(path.parent.name)(**values, **{name: name for name in EDGES[path.parent.name]})
+    stage = registry.STAGES.load(path.parent.name)(**values, **{name: name for name in EDGES[path.parent.name]})
     assert set(values) <= stage.model_fields_set
 
 

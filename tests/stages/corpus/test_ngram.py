@@ -9,8 +9,8 @@ import pytest
 
 from stages.base import ArtifactError, StageError
 from stages.corpus.ngram import TrainNgram
-from stages.corpus.ngram_tables import FACTS, TABLES, NgramModel
-from stages.corpus.operations.base import Draft
+from stages.corpus.ngram_model import FACTS, TABLES, NgramModel
+from stages.corpus.operations.operation import Draft
 from stages.corpus.operations.registry import OPERATIONS
 from tests.stages.corpus.examples import ingest, prose, small_corpus, write_lines
 from tests.stages.corpus.operations.support import rule_of
@@ -36,7 +36,7 @@ def test_percentiles_are_of_the_held_out_documents(model: NgramModel) -> None:
 
 
 def test_odd_text_is_dropped_and_text_alike_kept(model: NgramModel) -> None:
-    perplexity_filter = OPERATIONS["perplexity"]
+    perplexity_filter = OPERATIONS.load("perplexity")
     function = perplexity_filter(model=model, maximum_percentile=100).function()  # type: ignore[call-arg]
     assert rule_of(function(Draft(prose(9), path="p"))) is None
     assert rule_of(function(Draft("zQ#9 ~~ Xk]jw!! 0xDEAD ÿÿÿ %%% vbnm", path="p"))) == "high_perplexity"
@@ -52,7 +52,7 @@ def test_odd_text_is_dropped_and_text_alike_kept(model: NgramModel) -> None:
 
 def test_roots_quality_takes_a_model_a_language(model: NgramModel) -> None:
     numbers = {"min_words": 0, "max_perplexity": model.percentile(100)}
-    operation = OPERATIONS["roots_quality"](  # type: ignore[call-arg]
+    operation = OPERATIONS.load("roots_quality")(  # type: ignore[call-arg]
         parameters={"changes": {"default": numbers}}, language_score="off", language_models={"tum": model}
     )
     odd = "zqx jkv wpy qqj xzk vvw kjq zxw pyv jqz"

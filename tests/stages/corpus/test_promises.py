@@ -17,9 +17,9 @@ from pipelines.execute import StepContext
 from stages.artifacts.corpus import Corpus, dropped_name
 from stages.base import Demand, Resources, StageError
 from stages.corpus.ingest import IngestCorpus
-from stages.corpus.ingestion.ledger import Samples
+from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ngram import TrainNgram
-from stages.corpus.ngram_tables import NgramModel
+from stages.corpus.ngram_model import NgramModel
 from tests.cluster.support import run
 from tests.stages.corpus.examples import all_documents, digests, ingest, prose, small_corpus, source, write_lines
 from tests.stages.corpus.ingestion import children
@@ -176,7 +176,7 @@ def test_shards_are_one_for_one_and_divide_a_large_file(tmp_path: Path) -> None:
 def test_labels_without_end_are_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int
 ) -> None:
-    monkeypatch.setattr("stages.corpus.ingestion.ledger.LABELS_LIMIT", 50)
+    monkeypatch.setattr("stages.corpus.ingestion.counts.LABELS_LIMIT", 50)
     rows = [{"text": prose(number), "license": f"see page {number}"} for number in range(51)]
     path = write_lines(tmp_path / "in.jsonl", rows)
     with pytest.raises(StageError, match=r"source files has more than 50 .*`license`"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import subprocess
 import sys
@@ -20,9 +18,9 @@ from stages.base import ArtifactError, StageError
 from stages.corpus.tokenizer import ADVERSARIAL, TrainTokenizer, bloom_tokenizer, verify_round_trip
 from stages.corpus.tokens import TokenizeCorpus
 from stages.huggingface.model_tokenizer import ModelTokenizer
-from tests.stages.corpus.examples import ingest, small_corpus, write_lines
+from tests.stages.corpus.examples import SAMPLE_AND_FULL, declarations, ingest, small_corpus, write_lines
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
-from tests.support import RecordingContext, run_stage, test_data
+from tests.support import RecordingContext, run_stage
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +141,12 @@ def test_another_order_of_special_tokens_is_refused(tmp_path: Path) -> None:
         Tokenizer(tmp_path).check()
 
 
+@SAMPLE_AND_FULL
 def test_every_language_of_the_declaration_of_human_rights_round_trips(
-    trained: tuple[Tokenizer, RecordingContext],
+    trained: tuple[Tokenizer, RecordingContext], size: str
 ) -> None:
-    with gzip.open(test_data("multilingual", "udhr.jsonl.gz"), "rt", encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for line in lines]
-    assert len(texts) > 100
+    texts = [row["text"] for row in declarations(size)]
+    assert len(texts) >= (100 if size == "full" else 41)
     assert verify_round_trip(trained[0].load(), texts) > 100_000
 
 

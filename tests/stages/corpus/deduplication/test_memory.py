@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from stages.corpus.deduplication.exact import LetterKeys
-from stages.corpus.deduplication.lines import LineHashes
 from stages.corpus.deduplication.minhash import MinHash
 from stages.corpus.deduplication.registry import AnyRule
+from stages.corpus.deduplication.same_address import Addresses
 from stages.corpus.deduplication.simhash import SimHash
-from stages.corpus.deduplication.substrings import Bytes
-from stages.corpus.deduplication.url import Addresses
+from stages.corpus.deduplication.substrings import ConcatenatedTexts
+from stages.corpus.deduplication.template_lines import LineHashes
 from stages.corpus.ingestion import spill
 from stages.corpus.ingestion.decontamination import Decontaminate
+from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure
-from stages.corpus.ingestion.index import Index, Judge
-from stages.corpus.ingestion.splitting import Labels
+from stages.corpus.ingestion.rule_decision import Decider
+from stages.corpus.ingestion.validation_split import LanguageLabels
 from tests.stages.corpus.deduplication.support import drafts_of, index_of
 from tests.stages.corpus.examples import prose
 
@@ -43,21 +44,21 @@ RULES: tuple[dict[str, Any], ...] = (
 NAMES = [rule["rule"] + ("" if len(rule) == 1 else f"-{list(rule.values())[1]}") for rule in RULES]
 
 
-def judge_of(rule: dict[str, Any], drafts: Drafts) -> Judge:
+def decider_of(rule: dict[str, Any], drafts: Drafts) -> Decider:
     found: Any = TypeAdapter(AnyRule).validate_python(rule)
-    judge: Judge = found.judge(drafts)
-    return judge
+    decider: Decider = found.decider(drafts)
+    return decider
 
 
-def told(judge: Judge, index: Index, kept: np.ndarray) -> list[Any]:
-    """What a judge says, in an order of its own."""
-    ruling = judge(index, kept)
-    order = np.argsort(ruling.rows)
-    found: list[Any] = [ruling.rows[order].tolist(), list(ruling.values(order))]
-    if ruling.cuts is not None:
-        found.append([column.tolist() for column in (ruling.cuts.rows, ruling.cuts.starts, ruling.cuts.stops)])
-    if ruling.families is not None:
-        families = ruling.families
+def decision_of(decider: Decider, index: DocumentIndex, kept: np.ndarray) -> list[Any]:
+    """What a rule decides, sorted by row."""
+    decision = decider(index, kept)
+    order = np.argsort(decision.rows)
+    found: list[Any] = [decision.rows[order].tolist(), list(decision.values(order))]
+    if decision.cuts is not None:
+        found.append([column.tolist() for column in (decision.cuts.rows, decision.cuts.starts, decision.cuts.stops)])
+    if decision.families is not None:
+        families = decision.families
         columns = (families.rows, families.first, families.similarity)
         found.append(sorted(zip(*(column.tolist() for column in columns), strict=True)))
     return found
@@ -80,11 +81,11 @@ def test_little_memory_decides_as_much_does(texts: list[str], fewest: int, seed:
         task = Path(folder) / "quiz.txt"
         task.write_text("one two three four one two")
         sets = Decontaminate(tasks={"quiz": {"paths": [str(task)]}}, words=5)  # type: ignore[dict-item]
-        makers = [lambda given, rule=rule: judge_of(rule, given) for rule in RULES] + [sets.judge]
-        expected = [told(make(drafts[0]), index, kept) for make in makers]
+        makers = [lambda given, rule=rule: decider_of(rule, given) for rule in RULES] + [sets.decider]
+        expected = [decision_of(make(drafts[0]), index, kept) for make in makers]
         patch.setattr(spill, "FEWEST_RECORDS", fewest)
         patch.setattr("stages.corpus.ingestion.decontamination.HITS_AT_A_TIME", 2)
-        assert [told(make(drafts[1]), index, kept) for make in makers] == expected
+        assert [decision_of(make(drafts[1]), index, kept) for make in makers] == expected
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
@@ -107,15 +108,15 @@ def test_a_larger_corpus_takes_no_more_memory_but_for_its_documents(
         index.table["key_high"] = np.arange(len(texts)) * 7919 % len(texts) // 2
         folder = tmp_path / str(times)
         folder.mkdir()
-        judge = judge_of(rule, drafts_of(texts, index, folder, memory_bytes=1))
+        decider = decider_of(rule, drafts_of(texts, index, folder, memory_bytes=1))
         counts.append(len(texts))
         del texts
         gc.collect()
         if times == 1:
-            judge(index, np.ones(len(index), bool))  # what is made once is there
+            decider(index, np.ones(len(index), bool))  # what is made once is there
         tracemalloc.start()
-        ruling = judge(index, np.ones(len(index), bool))
-        cuts = 24 * len(ruling.cuts.rows) if ruling.cuts else 0  # what is found is held
+        decision = decider(index, np.ones(len(index), bool))
+        cuts = 24 * len(decision.cuts.rows) if decision.cuts else 0  # what is found is held
         peaks.append(tracemalloc.get_traced_memory()[1] - 6 * cuts)
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 100 * (counts[1] - counts[0]) + 0.5 * peaks[0], peaks
@@ -125,10 +126,10 @@ MEASURES: dict[str, Measure] = {
     "near": MinHash(bands=14, rows=8, shingle_words=5, seed=1, library="rensa"),
     "simhash": SimHash(window_words=6),
     "lines": LineHashes(min_characters=3),
-    "substrings": Bytes(),
+    "substrings": ConcatenatedTexts(),
     "url": Addresses(),
     "letters": LetterKeys(),
-    "languages": Labels(),
+    "languages": LanguageLabels(),
 }
 
 
@@ -137,7 +138,7 @@ def test_measuring_a_longer_shard_takes_no_more_memory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four times the documents in one shard, which may be one compressed file: less than 16 bytes more for each."""
-    monkeypatch.setattr("stages.corpus.deduplication.minhash.TURNED", 100)
+    monkeypatch.setattr("stages.corpus.deduplication.minhash.TRANSPOSED", 100)
     texts = [f"{prose(number, 12)}\n{prose(number % 7, 5)}" for number in range(200)]
     columns = {"text": texts, "url": ["http://a.org/b"] * len(texts), "language": ["en"] * len(texts)}
     batch = pa.record_batch(columns)

@@ -13,10 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from stages.artifacts.corpus import Corpus
-from stages.corpus.deduplication.url import host_and_path
+from stages.corpus.deduplication.same_address import host_and_path
 from stages.corpus.ingest import IngestCorpus
 from stages.corpus.remove import RemoveDocuments
-from tests.stages.corpus.examples import all_documents, digests, ingest, prose, source, write_lines
+from tests.stages.corpus.examples import SAMPLE_AND_FULL, all_documents, digests, ingest, prose, source, write_lines
 from tests.support import run_stage, test_data
 
 
@@ -42,8 +42,27 @@ def paragraphs(number: int, words: int) -> list[str]:
     return [f"w{draw.randrange(5000)}" for _ in range(words)]
 
 
-def test_near_duplicates_of_real_books_are_found_family_by_family(tmp_path: Path) -> None:
-    rows = records("messy", "near-duplicates-war-and-peace.jsonl.gz")
+def editions() -> list[dict[str, Any]]:
+    """Chapters in three editions each: other punctuation and spelling, a sentence more, some words replaced."""
+    rows = []
+    for chapter in range(40):
+        draw = random.Random(chapter)
+        words = paragraphs(chapter + 100, 300)
+        for edition in range(3):
+            changed = [f"v{draw.randrange(5000)}" if edition and draw.random() < 0.01 * edition else w for w in words]
+            place = draw.randrange(len(changed))
+            changed[place:place] = paragraphs(1000 + 3 * chapter + edition, 8 * edition)
+            text = (" -- " if edition == 1 else ", ").join(
+                " ".join(changed[start : start + 12]) for start in range(0, len(changed), 12)
+            )
+            text = text.upper() if edition == 2 else text
+            rows.append({"id": f"{chapter}/{edition}", "family": f"chapter {chapter}", "text": text})
+    return rows
+
+
+@SAMPLE_AND_FULL
+def test_near_duplicates_of_real_books_are_found_family_by_family(tmp_path: Path, size: str) -> None:
+    rows = editions() if size == "sample" else records("messy", "near-duplicates-war-and-peace.jsonl.gz")
     family = {row["id"]: row["family"] for row in rows}
     corpus = deduplicated(tmp_path, [{**row, "path": row["id"]} for row in rows], {"rule": "near"})
     stayed = {document.path for document in all_documents(corpus)}
@@ -55,8 +74,18 @@ def test_near_duplicates_of_real_books_are_found_family_by_family(tmp_path: Path
     assert len({family[path] for path in stayed}) == len(set(family.values()))  # one of each family is still there
 
 
-def test_few_of_unlike_web_pages_are_taken_for_duplicates(tmp_path: Path) -> None:
-    texts = [row["text"] for row in records("messy", "ewt-web-text.jsonl.gz")]
+def unlike_pages() -> list[str]:
+    """Pages of one site: each begins and ends as all do, and has a text of its own in between."""
+    menu, notice = (
+        "Home | About us | Contact the editors",
+        "You may copy this page if you name the site that it is from.",
+    )
+    return [f"{menu}\n{' '.join(paragraphs(number + 5000, 60 + number % 200))}\n{notice}" for number in range(400)]
+
+
+@SAMPLE_AND_FULL
+def test_few_of_unlike_web_pages_are_taken_for_duplicates(tmp_path: Path, size: str) -> None:
+    texts = unlike_pages() if size == "sample" else [r["text"] for r in records("messy", "ewt-web-text.jsonl.gz")]
     corpus = deduplicated(tmp_path, texts, {"rule": "near"}, {"rule": "simhash"})
     total = corpus.manifest.total
     removed = sum(count for reason, count in dropped(corpus).items() if reason.startswith("deduplicate."))
@@ -192,7 +221,7 @@ def test_a_repeated_passage_stays_where_it_has_the_first_claim(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"rule": "nearly"}, "'near'"),
+        ({"rule": "nearly"}, "expected the name of a deduplication rule"),
         ({"rule": "simhash", "max_distance": 6}, "blocks"),
         ({"rule": "near", "similarity": 0}, "similarity"),
         ({"rule": "substrings", "min_bytes": 2}, "min_bytes"),

@@ -43,7 +43,7 @@ def test_cuts_are_those_of_brute_force(texts: list[str], data: st.DataObject) ->
     ranks = data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts)))
     kept = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
     index = replace(index_of(texts, shards=data.draw(st.integers(1, 3))), rank=np.array(ranks, np.uint16))
-    order = index.claim(np.flatnonzero(kept)).tolist()
+    order = index.by_precedence(np.flatnonzero(kept)).tolist()
     expected = brute_force(texts, order)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(spill, "FEWEST_RECORDS", data.draw(st.sampled_from([4, 1000])))
@@ -52,7 +52,7 @@ def test_cuts_are_those_of_brute_force(texts: list[str], data: st.DataObject) ->
         if data.draw(st.booleans()):
             patch.setattr(substrings, "mixed", lambda hashes: hashes & np.uint64(1))
         drafts = drafts_of(texts, index, Path(folder), memory_bytes=1)
-        cuts = RepeatedSubstrings(min_bytes=LENGTH).judge(drafts)(index, kept).cuts
+        cuts = RepeatedSubstrings(min_bytes=LENGTH).decider(drafts)(index, kept).cuts
     assert cuts is not None
     found: dict[int, list[int]] = {}
     for row, start, stop in zip(cuts.rows.tolist(), cuts.starts.tolist(), cuts.stops.tolist(), strict=True):

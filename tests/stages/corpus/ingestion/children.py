@@ -1,4 +1,4 @@
-"""Ingestion in a process of its own, to be killed or measured. Imported once, by the server that children fork from."""
+"""Ingestion in a child process, to be killed or measured. The server that children fork from imports it once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy  # noqa: F401
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
-from stages.corpus.card import page  # noqa: F401
+from stages.corpus.card import html_page  # noqa: F401
 from stages.corpus.deduplication import exact  # noqa: F401
 from stages.corpus.ingest import IngestCorpus
-from stages.corpus.ingestion import decisions, result, writing  # noqa: F401
+from stages.corpus.ingestion import assembly, decisions, writing  # noqa: F401
 from tests.support import RecordingContext
 
 
 def run(values: dict[str, Any], out: Path, scratch: Path, peak: Path | None = None) -> None:
-    """Ingest; with `peak`, leave there by how many bytes the process grew."""
+    """Ingest; with `peak`, write the peak memory before and after there."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     out.mkdir(parents=True)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def run(values: dict[str, Any], out: Path, scratch: Path, peak: Path | None = No
 
 
 def start(values: dict[str, Any], out: Path, scratch: Path, peak: Path | None = None) -> BaseProcess:
-    """The child, started. It begins at once: everything is imported where it is forked from."""
+    """Start the child. It begins at once, since the server that it forks from has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     child = context.Process(target=run, args=(values, out, scratch, peak))

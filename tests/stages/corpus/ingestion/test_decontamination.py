@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -13,8 +14,29 @@ import pytest
 from stages.artifacts.corpus import Corpus
 from stages.base import StageError
 from stages.corpus.statistics.shingles import shingles
-from tests.stages.corpus.examples import all_documents, ingest, prose, write_lines
+from tests.stages.corpus.examples import SAMPLE_AND_FULL, all_documents, ingest, prose, write_lines
 from tests.support import test_data
+
+
+def own_sets(folder: Path) -> dict[str, dict[str, Any]]:
+    """Thirty tasks of questions and answers, as JSON and as JSON Lines."""
+    sets = {}
+    for number in range(30):
+        draw = random.Random(number)
+        names = draw.sample(("Ama", "Ben", "Chidi", "Dana", "Elif", "Farid", "Grete", "Hugo", "Inés", "Jun"), 4)
+        rows = [
+            {
+                "question": f"{name} has {draw.randrange(2, 90)} boxes with {draw.randrange(2, 90)} pens each and gives "
+                f"{draw.randrange(2, 90)} pens to {other}; how many pens does {name} have left after {number} days?",
+                "answer": f"{draw.randrange(1000)}",
+            }
+            for name, other in itertools.permutations(names, 2)
+        ]
+        path = folder / (f"task{number}.jsonl" if number % 2 else f"task{number}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(map(json.dumps, rows)) if number % 2 else json.dumps({"examples": rows}))
+        sets[f"own/task{number}"] = {"paths": [str(path)], "fields": ["question", "answer"]}
+    return sets
 
 
 def evaluation_sets() -> dict[str, dict[str, Any]]:
@@ -50,8 +72,9 @@ def passages(paths: list[str], draw: random.Random) -> list[str]:
     return found
 
 
-def test_every_planted_passage_is_found_and_told_by_its_task(tmp_path: Path) -> None:
-    tasks, draw = evaluation_sets(), random.Random(0)
+@SAMPLE_AND_FULL
+def test_every_planted_passage_is_found_and_told_by_its_task(tmp_path: Path, size: str) -> None:
+    tasks, draw = own_sets(tmp_path / "sets") if size == "sample" else evaluation_sets(), random.Random(0)
     planted = [(task, passage) for task, values in tasks.items() for passage in passages(values["paths"], draw)]
     assert len({task for task, _ in planted}) >= 25
     rows = [

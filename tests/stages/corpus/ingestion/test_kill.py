@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.corpus.ingestion.finished import MARKER, finish, finished
+from stages.corpus.ingestion.completion_markers import MARKER, completed_facts, run_once
 from tests.durability import lost_in_a_power_cut
 from tests.stages.corpus.examples import digests, prose, source, write_lines
 from tests.stages.corpus.ingestion import children
@@ -154,9 +154,9 @@ def test_finished_work_is_not_done_again_and_other_inputs_are(tmp_path: Path) ->
         return {"facts": len(calls)}
 
     place = tmp_path / "a" / "00000"
-    assert [finish(place, {"x": 1}, work) for _ in range(3)] == [{"facts": 1}] * 3
-    assert finish(place, {"x": 2}, work) == {"facts": 2}
-    assert finished(place, {"x": 1}) is None
+    assert [run_once(place, {"x": 1}, work) for _ in range(3)] == [{"facts": 1}] * 3
+    assert run_once(place, {"x": 2}, work) == {"facts": 2}
+    assert completed_facts(place, {"x": 1}) is None
     assert [path.name for path in place.parent.iterdir()] == ["00000"]
 
 
@@ -166,7 +166,7 @@ def test_finished_work_is_not_lost_in_a_power_cut(tmp_path: Path) -> None:
         return {}
 
     with lost_in_a_power_cut(tmp_path) as lost:
-        finish(tmp_path / "a" / "00000", {}, work)
+        run_once(tmp_path / "a" / "00000", {}, work)
     assert lost == []
 
 
@@ -176,5 +176,5 @@ def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise ValueError("a fault")
 
     with pytest.raises(ValueError, match="a fault"):
-        finish(tmp_path / "a" / "00000", {}, work)
+        run_once(tmp_path / "a" / "00000", {}, work)
     assert list((tmp_path / "a").iterdir()) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from stages.corpus.operations.base import Draft, Drop, Operation
+from stages.corpus.operations.operation import Draft, Drop, Operation
 from stages.corpus.operations.registry import AnyOperation
 
 _ADAPTER: TypeAdapter[Operation] = TypeAdapter(AnyOperation)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines import validation
 from stages.base import Config, edges
-from stages.corpus.operations.base import Draft, Drop
+from stages.corpus.operations.operation import Draft, Drop
 from stages.corpus.operations.registry import GROUPS, OPERATIONS, AnyOperation, reference
 from tests.stages.corpus.operations.support import made
 
@@ -26,13 +26,15 @@ NEEDED = {
     "paths": {"deny": ["*.min.js"]},
     "urls": {"deny_hosts": ["spam.example"]},
 }
-TRIED = sorted(OPERATIONS.keys() - {"perplexity", "removals"})
+TRIED = sorted(OPERATIONS.builtins.keys() - {"perplexity", "removals"})
 
 
 def test_every_operation_is_in_one_group_under_its_own_name() -> None:
-    grouped = [operation for group in GROUPS.values() for operation in group]
-    assert sorted(grouped, key=str) == sorted(OPERATIONS.values(), key=str)
-    for name, operation in OPERATIONS.items():
+    grouped = [name for group in GROUPS.values() for name in group]
+    assert sorted(grouped) == sorted(OPERATIONS.builtins)
+    for name in grouped:
+        operation = OPERATIONS.load(name)
+        assert operation.model_fields["operation"].default == name
         assert operation.__doc__, name
 
 
@@ -131,9 +133,10 @@ class _Listed(Config):
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_runs(entry: dict, said: str) -> None:
+    values = {"operations": [entry]}
     with pytest.raises(ValidationError) as caught:
-        _Listed(operations=[entry])
-    problems = validation.problems("steps.corpus.sources.web", _Listed, caught.value)
+        _Listed.model_validate(values)
+    problems = validation.problems("steps.corpus.sources.web", _Listed, caught.value, values)
     assert said in "\n".join(map(str, problems))
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 
 from stages.corpus.languages import TUNED
-from stages.corpus.operations.base import Draft, Drop
-from stages.corpus.operations.roots_table import RootsTable
-from stages.corpus.operations.tables import stop_words
-from stages.corpus.statistics.roots import special_characters
+from stages.corpus.operations.operation import Draft, Drop
+from stages.corpus.operations.roots_parameters import RootsTable
+from stages.corpus.operations.word_lists import stop_words
+from stages.corpus.statistics.roots_statistics import special_characters
 from stages.corpus.statistics.segmentation import segments
-from tests.stages.corpus.examples import read_lines
+from tests.stages.corpus.examples import declarations
 from tests.stages.corpus.operations.support import apply
-from tests.support import test_data
 
 CHARACTERS = 4000  # of each declaration
 # The codes of the declarations of human rights.
@@ -36,10 +35,9 @@ OFF = dict.fromkeys(
 
 
 @pytest.fixture(scope="module")
-def declarations() -> dict[str, str]:
+def texts() -> dict[str, str]:
     codes = {code: language for language, code in NAMES.items()}
-    rows = read_lines(test_data("multilingual", "udhr.jsonl.gz"))
-    return {codes[row["code"]]: row["text"][:CHARACTERS] for row in rows if row["code"] in codes}
+    return {codes[row["code"]]: row["text"][:CHARACTERS] for row in declarations() if row["code"] in codes}
 
 
 def words_of(text: str, language: str) -> list[str]:
@@ -77,8 +75,8 @@ def found(text: str, language: str, **rule: float) -> Drop:
 
 
 @pytest.mark.parametrize("language", TUNED)
-def test_each_statistic_is_that_of_the_description(language: str, declarations: dict[str, str], tmp_path: Path) -> None:
-    text, numbers = declarations[language], RootsTable().languages()[language]
+def test_each_statistic_is_that_of_the_description(language: str, texts: dict[str, str], tmp_path: Path) -> None:
+    text, numbers = texts[language], RootsTable().languages()[language]
     words = words_of(text, language)
     assert len(words) > 200
     common = [word for word, _ in Counter(word.lower() for word in words).most_common(9)]
@@ -99,9 +97,9 @@ def test_each_statistic_is_that_of_the_description(language: str, declarations: 
 
 
 @pytest.mark.parametrize("language", TUNED)
-def test_the_published_bound_decides(language: str, declarations: dict[str, str]) -> None:
+def test_the_published_bound_decides(language: str, texts: dict[str, str]) -> None:
     """Just at its value a text is kept by a bound of the table, and dropped as soon as the bound is stricter."""
-    text = declarations[language]
+    text = texts[language]
     value = found(text, language, max_special_characters=0.0).value
     for bound, rule in ((value, None), (float(value) - 1e-9, "special_characters")):
         changes = {"parameters": {"changes": {language: {**OFF, "max_special_characters": bound}}}}

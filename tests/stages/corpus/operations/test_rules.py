@@ -18,7 +18,7 @@ def prose(words: int = 60) -> str:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    return {key: field.default for key, field in OPERATIONS[name].model_fields.items() if key != "operation"}
+    return {key: field.default for key, field in OPERATIONS.load(name).model_fields.items() if key != "operation"}
 
 
 def test_defaults_are_those_of_the_papers() -> None:

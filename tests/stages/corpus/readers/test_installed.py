@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate
 from stages.corpus.readers.installed import Installed
+from stages.corpus.readers.reader import Candidate
 
 
 def install(site: Path, name: str, files: dict[str, str], metadata: str = "", **extra: str) -> Path:
@@ -138,9 +138,9 @@ def test_an_edited_standard_library_is_noticed(site: Path) -> None:
 
 def test_a_package_that_is_not_installed_is_named(site: Path) -> None:
     install(site, "there", {"t.py": "t"})
-    with pytest.raises(StageError, match="no installed package is called 'absent'"):
+    with pytest.raises(StageError, match="no installed package matches 'absent'"):
         Installed(packages=["there", "absent"]).digest(no_digest_file)
-    with pytest.raises(StageError, match=r"hold no file with a suffix of \.rst"):
+    with pytest.raises(StageError, match=r"have no file with a suffix of \.rst"):
         Installed(packages=["there"], suffixes=[".rst"], readme=False).parts()
 
 

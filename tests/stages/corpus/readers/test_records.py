@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.base import StageError
-from stages.corpus.readers.base import Candidate, Reader
 from stages.corpus.readers.csv_files import Csv
 from stages.corpus.readers.datasets import Datasets
 from stages.corpus.readers.files import Files
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
-from stages.corpus.readers.text import Text
+from stages.corpus.readers.reader import Candidate, Reader
+from stages.corpus.readers.text_files import Text
 from tests.stages.corpus.examples import write_lines
 
 PACKED = gzip.compress(b'{"text": "a"}\n', mtime=0)  # the same in every process that collects tests
@@ -53,7 +53,7 @@ def test_lines_carry_their_labels(tmp_path: Path, suffix: str) -> None:
     assert [candidate.data for candidate in found] == ["été".encode(), b"two"]
     assert [candidate.path for candidate in found] == ["a/b.c", f"x/in{suffix}"]
     assert [candidate.license for candidate in found] == ["MIT", ""]
-    assert [candidate.place for candidate in found] == [0, len(json.dumps(records[0])) + 1]
+    assert [candidate.position for candidate in found] == [0, len(json.dumps(records[0])) + 1]
     assert found[0].language == ""  # a number is no label
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_parquet_file_is_a_clear_error(tmp_path: Path, damage: str) ->
 
 def test_a_quote_that_never_closes_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('text\n"' + "x" * 10_000)
-    with pytest.raises(StageError, match=r"t\.csv, line \d+: field larger than field limit"):
+    with pytest.raises(StageError, match=r"t\.csv is not a readable CSV file: line \d+: field larger than field limit"):
         read(Csv(paths=[str(tmp_path / "t.csv")]))
 
 
@@ -163,7 +163,7 @@ def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkey
             read_bytes += (found := super().readinto(buffer) or 0)
             return found
 
-    opened = "stages.corpus.readers.places.open"
+    opened = "stages.corpus.readers.file_systems.open"
     monkeypatch.setattr(opened, lambda url, _, size: io.BufferedReader(Counting(url), 4096), raising=False)
     found = read(JsonLines(paths=[str(path)]), range_bytes=100_000)
     assert seen(found) == [(b"one", None, 3), (b"", "too_long", 2_000_001), (b"two", None, 3)]
@@ -216,18 +216,26 @@ def test_ranges_of_row_groups_hold_every_row_once(tmp_path: Path, range_bytes: i
         ("a.jsonl.gz", b"not gzip", "a.jsonl.gz cannot be read as .gz"),
         ("a.jsonl.zst", b"not zstd at all", "a.jsonl.zst cannot be read as .zst"),
         ("a.parquet", b"PAR1 no", "a.parquet is not a readable Parquet file"),
-        ("a.jsonl", b"plain text\nof two lines\n", "none of its 2 records has a text in 'text'"),
-        ("a.jsonl", b'{"id": 1, "body": "x"}', r"has a text in 'text' \(the first has id, body\): if the text"),
+        ("a.jsonl", b"plain text\nof two lines\n", "none of its 2 records has a text in the field 'text'"),
+        (
+            "a.jsonl",
+            b'{"id": 1, "body": "x"}',
+            r"has a text in the field 'text' \(fields of the first record: id, body\): set",
+        ),
         ("a.csv", b"a,b\n1,2\n", r"no text column 'text' \(its columns: a text, b text\)"),
         ("a.jsonl.gz", b"", "a.jsonl.gz cannot be read as .gz: it is empty"),
         ("a.jsonl.zst", b"", "a.jsonl.zst cannot be read as .zst: it is empty"),
         ("a.jsonl.gz", PACKED + b"more", "cannot be read as .gz: Not a gzipped file"),
         ("a.jsonl.gz", PACKED[:-8] + bytes(8), "cannot be read as .gz: CRC check failed"),
         ("a.csv", b"", "no text column 'text'"),
-        ("a.csv", b'text\nwhole\n"not who', "a.csv, line 3: the file ends within quotes"),
-        ("a.csv", b"text\n" + b"x," * 20_000, "a.csv, line 1: more than 16000 characters without an end of line"),
-        ("a.jsonl", "{}".encode("utf-16"), "none of its 1 records has a text in 'text'"),
-        ("a.docx", b"a,b\n", "a.docx has no suffix that can be read; expected one of .txt"),
+        ("a.csv", b'text\nwhole\n"not who', "a.csv is not a readable CSV file: line 3: the file ends within quotes"),
+        (
+            "a.csv",
+            b"text\n" + b"x," * 20_000,
+            "a.csv is not a readable CSV file: line 1: more than 16000 characters without a line end",
+        ),
+        ("a.jsonl", "{}".encode("utf-16"), "none of its 1 records has a text in the field 'text'"),
+        ("a.docx", b"a,b\n", "a.docx; expected a suffix of .txt"),
     ],
 )
 def test_a_file_of_the_wrong_kind_is_one_clear_error(tmp_path: Path, name: str, data: bytes, message: str) -> None:
@@ -262,7 +270,7 @@ def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path: Path) ->
 
 
 def test_nothing_found_is_refused_when_planning(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="nothing matches"):
+    with pytest.raises(StageError, match="no file matches"):
         Files(paths=[str(tmp_path / "*.txt")]).digest(digest_file)
 
 
@@ -303,7 +311,7 @@ def test_a_file_that_is_changed_while_the_step_runs_is_one_clear_error(tmp_path:
     if when == "while":
         next(found)
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
-    with pytest.raises(StageError, match="was changed after the step began: run it again"):
+    with pytest.raises(StageError, match="was changed after the step began: run the step again"):
         list(found)
 
 
@@ -329,7 +337,7 @@ def test_any_file_system_that_fsspec_knows(memory: fsspec.AbstractFileSystem, tm
     assert remote.digest(digest_file) != before
     with pytest.raises(StageError, match=r"memory:///bucket/sub/in\.jsonl\.gz cannot be read"):
         read(remote)
-    with pytest.raises(StageError, match="nothing matches memory://bucket/none"):
+    with pytest.raises(StageError, match="no file matches memory://bucket/none"):
         read(Files(paths=["memory://bucket/none.jsonl"]))
     with pytest.raises(StageError, match="cannot be listed"):
         read(Files(paths=["nosuch://bucket/a.jsonl"]))
@@ -356,19 +364,19 @@ def test_datasets_saved_to_disk(tmp_path: Path) -> None:
     only = Datasets(paths=[str(tmp_path / "both")], splits=["test"])
     assert [c.data for c in read(only)] == [b"test text"]
     assert only.digest(digest_file) != Datasets(paths=[str(tmp_path / "both")]).digest(digest_file)
-    with pytest.raises(StageError, match="has no dev; it has train, test"):
+    with pytest.raises(StageError, match="has no split dev; expected some of train, test"):
         read(Datasets(paths=[str(tmp_path / "both")], splits=["dev"]))
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"_data_files": [{"filename": "../../etc/passwd"}]}, "expected a file of its own"),
-        ({"_data_files": [{"filename": "gone.arrow"}]}, "names gone.arrow, which is not there"),
+        ({"_data_files": [{"filename": "../../etc/passwd"}]}, "expected the name of a file in this folder"),
+        ({"_data_files": [{"filename": "gone.arrow"}]}, "lists gone.arrow, which does not exist"),
         ({"_data_files": [], "_indices_data_files": [{}]}, "flatten_indices"),
-        ([], "is not a dataset's description"),
-        ({"_data_files": []}, "no Arrow file is named by the state.json"),
-        (None, "holds neither state.json nor dataset_dict.json"),
+        ([], "is not the description of a dataset"),
+        ({"_data_files": []}, "lists no Arrow file"),
+        (None, "has neither state.json nor dataset_dict.json"),
     ],
 )
 def test_a_garbled_dataset_is_refused(tmp_path: Path, state: object, message: str) -> None:

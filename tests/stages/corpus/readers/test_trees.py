@@ -12,12 +12,12 @@ import pytest
 import zstandard
 
 from stages.base import StageError
-from stages.corpus.operations.base import Drop
-from stages.corpus.readers.charset import to_utf8
-from stages.corpus.readers.code import Code
-from stages.corpus.readers.html import Html
-from stages.corpus.readers.licences import declared_licence, recognise
-from stages.corpus.readers.text import Text
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.character_sets import to_utf8
+from stages.corpus.readers.html_files import Html
+from stages.corpus.readers.licence_files import declared_licence, recognise
+from stages.corpus.readers.source_code import Code
+from stages.corpus.readers.text_files import Text
 from stages.corpus.readers.warc import Warc
 from tests.stages.corpus.readers.test_records import digest_file, read, seen
 from tests.support import test_data
@@ -103,13 +103,13 @@ def test_pages_of_an_archive(tmp_path: Path, how: str) -> None:
         ("d\u00e9j\u00e0 extrait".encode(), None, 14),
     ]
     assert [c.url for c in found] == [f"http://a.org/{n}" for n in range(1, 7)]
-    assert [c.place for c in found] == [1, 2, 3, 4, 5, 6]
+    assert [c.position for c in found] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"".join(ARCHIVE)[:-12], "is cut short in its record 6"),
+        (b"".join(ARCHIVE)[:-12], "is truncated in its record 6"),
         (b"garbage\n" * 100, "is not a readable WARC file: record 0"),
         (b"WARC/1.0\r\nnonsense\r\n\r\n", "is not a readable WARC file"),
     ],

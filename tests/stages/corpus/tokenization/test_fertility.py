@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,33 @@ from stages.artifacts.corpus import Corpus
 from stages.base import StageError
 from stages.corpus.tokenization.fertility import Fertility, FertilityGate, behind
 from stages.corpus.tokenizer import TrainTokenizer, verify_round_trip
-from tests.stages.corpus.examples import ingest, source, write_lines
+from tests.stages.corpus.examples import declaration, ingest, source, write_lines
 from tests.support import run_stage, test_data
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(scope="module", params=["sample", "full"])
+def size(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def corpus(tmp_path_factory: pytest.TempPathFactory, size: str) -> Corpus:
     """Much English, little Basque and Vietnamese: real texts."""
     folder = tmp_path_factory.mktemp("corpus")
-    book = test_data("english", "moby-dick.txt").read_text()
-    texts = {"en": [book[start : start + 1500] for start in range(0, 900_000, 1500)]}
-    for language in ("eu", "vi"):
-        with gzip.open(test_data("multilingual", "libreoffice-help", f"{language}.jsonl.gz"), "rt") as lines:
-            texts[language] = [json.loads(line)["text"] for line in lines][:90]
+    if size == "sample":
+        book = "\n".join(path.read_text() for path in sorted(ROOT.glob("docs/*.md")))
+        texts = {"en": [book[start : start + 1500] for start in range(0, len(book), 1500)]}
+        for language, code in (("eu", "eus"), ("vi", "vie")):
+            text = declaration(code)
+            texts[language] = [text[start : start + 400] for start in range(0, len(text), 400)]
+    else:
+        book = test_data("english", "moby-dick.txt").read_text()
+        texts = {"en": [book[start : start + 1500] for start in range(0, 900_000, 1500)]}
+        for language in ("eu", "vi"):
+            with gzip.open(test_data("multilingual", "libreoffice-help", f"{language}.jsonl.gz"), "rt") as lines:
+                texts[language] = [json.loads(line)["text"] for line in lines][:90]
     sources = {
         language: source(write_lines(folder / f"{language}.jsonl", [{"text": t} for t in found]), language=language)
         for language, found in texts.items()
@@ -33,12 +48,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def train(corpus: Corpus, folder: Path, **fields: object) -> tuple[object, object]:
-    stage = TrainTokenizer.model_validate({"corpus": "c", "vocab_size": 1500, "sample_bytes": 300_000, **fields})
+    sample = min(300_000, corpus.manifest.size("train").bytes // 3)
+    stage = TrainTokenizer.model_validate({"corpus": "c", "vocab_size": 1500, "sample_bytes": sample, **fields})
     return run_stage(stage, {"c": corpus}, folder)
 
 
 def test_a_sample_weighted_by_alpha_is_fairer_to_small_languages(corpus: Corpus, tmp_path: Path) -> None:
-    gate = {"otherwise": "warn", "min_bytes": 10_000}
+    gate = {"otherwise": "warn", "min_bytes": 5_000}
     found = {}
     for alpha in (1.0, 0.3):
         _, context = train(corpus, tmp_path / str(alpha), alpha=alpha, fertility=gate)
@@ -51,8 +67,8 @@ def test_a_sample_weighted_by_alpha_is_fairer_to_small_languages(corpus: Corpus,
 
 def test_a_language_that_falls_behind_fails_the_step(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"not fair to \d of 1 languages; eu: .* lower alpha"):
-        train(corpus, tmp_path / "fails", fertility={"languages": ["eu"], "min_bytes": 10_000})
-    train(corpus, tmp_path / "passes", fertility={"languages": ["eu"], "min_bytes": 10_000, "max_excess": 5.0})
+        train(corpus, tmp_path / "fails", fertility={"languages": ["eu"], "min_bytes": 5_000})
+    train(corpus, tmp_path / "passes", fertility={"languages": ["eu"], "min_bytes": 5_000, "max_excess": 5.0})
 
 
 def test_the_gate_is_at_ten_points() -> None:
@@ -60,11 +76,17 @@ def test_the_gate_is_at_ten_points() -> None:
     assert [complaint[:2] for complaint in behind(found, FertilityGate())] == ["b:"]
 
 
-def test_all_code_comes_back_as_it_was(corpus: Corpus, tmp_path: Path) -> None:
+def test_all_code_comes_back_as_it_was(corpus: Corpus, tmp_path: Path, size: str) -> None:
     tokenizer, _ = train(corpus, tmp_path)
     texts = []
-    for file in sorted(test_data("code").glob("*.jsonl.gz")):
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
-            texts += [json.loads(line)["text"] for line in lines]
-    assert len(texts) > 1000
+    if size == "sample":
+        library = Path(sysconfig.get_path("stdlib"))
+        texts = [
+            path.read_text("utf-8") for folder in (ROOT / "stages", library / "json") for path in folder.rglob("*.py")
+        ]
+    else:
+        for file in sorted(test_data("code").glob("*.jsonl.gz")):
+            with gzip.open(file, "rt", encoding="utf-8") as lines:
+                texts += [json.loads(line)["text"] for line in lines]
+    assert len(texts) > (1000 if size == "full" else 150)
     assert verify_round_trip(tokenizer.load(), texts) > 100_000

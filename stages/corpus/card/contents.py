@@ -1,0 +1,166 @@
+"""The contents of a corpus's data card, gathered from its manifest and tables.
+
+The card shows what the corpus contains by source, language and licence (as table 1 of arXiv 2211.05100 does for ROOTS),
+what happened to every byte that was read, samples of dropped documents, and families of similar documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from stages.artifacts.corpus import Corpus, warnings
+from stages.artifacts.manifest import SPLITS, Cut, Flow, Manifest, Tally
+from stages.corpus.card.formatting import language_name, size
+from stages.corpus.languages import LANGUAGES
+
+FAMILIES_SHOWN = 100
+SAMPLE_SHOWN = 600  # characters of a text
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a heading. The columns after the first hold numbers, or words if `words` is set."""
+
+    title: str
+    columns: Row
+    rows: tuple[Row, ...]
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text with its label."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """All contents of the card, independent of the format in which it is written."""
+
+    manifest: Manifest
+    warnings: tuple[str, ...]
+    tables: tuple[Table, ...]
+    samples: Mapping[str, tuple[Sample, ...]]  # "operation.rule" -> dropped documents
+    families: tuple[tuple[Sample, ...], ...]  # the member that is kept comes first
+    more_families: int  # families that are not shown
+
+
+def card_of(corpus: Corpus) -> Card:
+    """Gather the contents of the card. Raises ArtifactError if the corpus is damaged."""
+    manifest = corpus.manifest
+    families = list(_families(corpus))
+    return Card(
+        manifest=manifest,
+        warnings=tuple(warnings(manifest)),
+        tables=tuple(_tables(manifest)),
+        samples=_samples(corpus),
+        families=tuple(families[:FAMILIES_SHOWN]),
+        more_families=max(len(families) - FAMILIES_SHOWN, 0),
+    )
+
+
+def summary(total: Flow) -> str:
+    """One sentence on what was read and kept."""
+    share = total.kept.bytes / total.read.bytes if total.read.bytes else 0.0
+    return (
+        f"{total.read.documents:,} documents with {size(total.read.bytes)} of text were read; "
+        f"{total.kept.documents:,} documents with {size(total.kept.bytes)} were kept ({share:.1%} of the bytes)."
+    )
+
+
+def _tables(manifest: Manifest) -> Iterator[Table]:
+    yield _flow_table("Sources", manifest, "source", "source", _or_none)
+    yield _flow_table("Languages", manifest, "language", "language", language_name)
+    yield _flow_table("Licences", manifest, "license", "licence", _or_none)
+    sizes: dict[str, Tally] = {split: manifest.size(split) for split in SPLITS}
+    yield Table("Splits", ("split", "documents", "bytes"), tuple(_tallies(sizes)))
+    yield Table(
+        "Dropped documents", ("operation and rule", "documents", "bytes"), tuple(_tallies(manifest.total.dropped))
+    )
+    if trimmed := manifest.total.trimmed:
+        removed = tuple((name, f"{count:,}") for name, count in trimmed.items())
+        yield Table("Removed from texts", ("operation", "bytes"), removed)
+    if manifest.contamination:
+        yield _evaluation_sets(manifest)
+    lengths = {f"{2 ** (bits - 1):,} to {2**bits - 1:,}": tally for bits, tally in manifest.lengths.items() if bits}
+    yield Table("Document lengths", ("bytes of text", "documents", "bytes"), tuple(_tallies(lengths)))
+    operations = tuple(
+        (name, ", ".join(str(operation["operation"]) for operation in facts.operations) or "(none)")
+        for name, facts in manifest.sources.items()
+    )
+    yield Table("Operations", ("source", "operations in order"), operations, words=True)
+    yield _languages_of_roots(manifest)
+
+
+def _flow_table(title: str, manifest: Manifest, cut: Cut, heading: str, name_of: Callable[[str], str]) -> Table:
+    total = manifest.total.kept.bytes
+    flows = sorted(manifest.by(cut).items(), key=lambda item: (-item[1].kept.bytes, item[0]))
+    rows = tuple((name_of(name), *_flow_cells(flow, total)) for name, flow in flows)
+    columns = ("documents read", "documents kept", "bytes read", "bytes kept", "share of bytes kept")
+    return Table(title, (heading, *columns), rows)
+
+
+def _evaluation_sets(manifest: Manifest) -> Table:
+    columns = ("task", "documents with a passage", "texts of the task", "texts too short to search for")
+    rows = tuple(
+        (task, f"{found.documents:,}", f"{found.texts:,}", f"{found.too_short:,}")
+        for task, found in manifest.contamination.items()
+    )
+    return Table("Evaluation sets", columns, rows)
+
+
+def _languages_of_roots(manifest: Manifest) -> Table:
+    """The 59 languages of ROOTS by family, and which of them have documents in this corpus."""
+    held = {code for code, flow in manifest.by("language").items() if flow.kept.documents}
+    families: dict[str, list[str]] = {}
+    for language in LANGUAGES.values():
+        families.setdefault(language.family, []).append(language.code)
+    rows = []
+    for family, codes in families.items():
+        present, absent = [code for code in codes if code in held], [code for code in codes if code not in held]
+        names = (", ".join(map(language_name, group)) or "(none)" for group in (present, absent))
+        rows.append((f"{family}: {len(present)} of {len(codes)}", *names))
+    title = f"Languages of ROOTS: {len(held & LANGUAGES.keys())} of {len(LANGUAGES)}"
+    return Table(title, ("family", "with documents", "without documents"), tuple(rows), words=True)
+
+
+def _or_none(name: str) -> str:
+    return name or "(none)"
+
+
+def _flow_cells(flow: Flow, total: int) -> Row:
+    counts = (flow.read.documents, flow.kept.documents, flow.read.bytes, flow.kept.bytes)
+    return (*(f"{count:,}" for count in counts), f"{flow.kept.bytes / max(total, 1):.2%}")
+
+
+def _tallies(tallies: Mapping[str, Tally]) -> Iterator[Row]:
+    return ((name, f"{tally.documents:,}", f"{tally.bytes:,}") for name, tally in tallies.items())
+
+
+def _samples(corpus: Corpus) -> dict[str, tuple[Sample, ...]]:
+    found: dict[str, list[Sample]] = {}
+    for row in corpus.samples().to_pylist():
+        bounds = f": {row['value']}" + (f" (limit {row['threshold']})" if row["threshold"] else "")
+        label = f"{row['source']}: {row['path'] or row['id']}{bounds if row['value'] else ''}"
+        found.setdefault(f"{row['operation']}.{row['rule']}", []).append(Sample(label, row["text"][:SAMPLE_SHOWN]))
+    return {reason: tuple(samples) for reason, samples in sorted(found.items())}
+
+
+def _families(corpus: Corpus) -> Iterator[tuple[Sample, ...]]:
+    rows: Sequence[Mapping[str, object]] = corpus.families().to_pylist()
+    for _, members in groupby(rows, key=lambda row: (row["rule"], row["family"])):
+        yield tuple(_member(row) for row in members)
+
+
+def _member(row: Mapping[str, object]) -> Sample:
+    outcome = "kept" if row["kept"] else "dropped"
+    label = (
+        f"{row['source']}: {row['path'] or row['id']} ({row['rule']}, similarity {row['similarity']:.0%}, {outcome})"
+    )
+    return Sample(label, str(row["text"])[:SAMPLE_SHOWN])

@@ -1,0 +1,101 @@
+"""An n-gram language model of bytes, and what it thinks of text like that it was trained on.
+
+model.json          order, table size, training text in numbers, percentiles of perplexity on held-out documents
+model.safetensors   counts, totals and types: three hashed tables for each order (stages/artifacts/byte_ngrams.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from stages.base import Artifact, ArtifactError, Config
+
+if TYPE_CHECKING:
+    from stages.artifacts.byte_ngrams import HashedCounts
+
+FACTS, TABLES = "model.json", "model.safetensors"
+FACTS_LIMIT_BYTES = 1 << 20
+PERCENTILES = 101  # 0, 1, ..., 100
+
+
+class NgramFacts(Config):
+    """What the model is, and its measure of held-out text."""
+
+    order: Annotated[int, Field(ge=1, le=8)]
+    table_bits: Annotated[int, Field(ge=8, le=30)]  # of the number of cells of a table
+    languages: tuple[str, ...]  # of the documents; empty: all of the corpus
+    documents: PositiveInt
+    train_bytes: PositiveInt
+    held_out_documents: NonNegativeInt
+    percentiles: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]  # of perplexity per word, held out
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if len(self.percentiles) != PERCENTILES or any(one > two for one, two in pairwise(self.percentiles)):
+            raise ValueError(f"percentiles are not {PERCENTILES} ascending numbers")
+        return self
+
+
+@dataclass(frozen=True)
+class NgramModel(Artifact):
+    """A trained n-gram model. Opening it executes nothing: JSON and safetensors."""
+
+    @property
+    def facts(self) -> NgramFacts:
+        path = self.path / FACTS
+        try:
+            if path.stat().st_size > FACTS_LIMIT_BYTES:
+                raise ArtifactError(f"{path} is larger than {FACTS_LIMIT_BYTES} bytes: not an n-gram model's facts")
+            return NgramFacts.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise ArtifactError(f"{path} is not an n-gram model's facts: {where}: {first['msg']}") from None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+
+    def perplexity(self) -> Callable[[str], float]:
+        """Loads the model: a function that gives the perplexity per word of a text."""
+        from stages.corpus.statistics.word_perplexity import word_perplexity
+
+        counts = self._counts()
+        return lambda text: word_perplexity(counts, text)
+
+    def percentile(self, percent: float) -> float:
+        """The perplexity that `percent` of the held-out documents stay at or below."""
+        values = self.facts.percentiles
+        below = min(int(percent), PERCENTILES - 2)
+        return values[below] + (percent - below) * (values[below + 1] - values[below])
+
+    def check(self) -> None:
+        self._counts()
+
+    def describe(self) -> Mapping[str, object]:
+        facts = self.facts
+        return {
+            "order": facts.order,
+            "documents": facts.documents,
+            "train_bytes": facts.train_bytes,
+            "held-out perplexity per word": {f"{percent} %": facts.percentiles[percent] for percent in (5, 50, 95, 99)},
+        }
+
+    def _counts(self) -> HashedCounts:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        from stages.artifacts.byte_ngrams import HashedCounts
+
+        facts, path = self.facts, self.path / TABLES
+        try:
+            arrays = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(f"{path} is not a readable safetensors file: {error}") from None
+        try:
+            return HashedCounts(facts.order, facts.table_bits, arrays)
+        except ValueError as error:
+            raise ArtifactError(f"{path} does not fit {FACTS}: {error}") from None

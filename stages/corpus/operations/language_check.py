@@ -1,0 +1,71 @@
+"""The language of a document: held against what its source declares, or found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from stages.corpus.languages import LANGUAGES, canonical_code
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _codes(values: Mapping[str, float]) -> Mapping[str, float]:
+    unknown = [code for code in values if code not in LANGUAGES]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no language of the corpus; the codes are in stages/corpus/languages.py")
+    return values
+
+
+class IdentifyLanguage(Operation):
+    """Drops documents that are not in the language they are declared to be in, or finds the language of each.
+
+    With `cld2` the value is the share of the letters that are in the language (neighbours that can't be told apart
+    count as one, what is in no language does not count); with `roots` it is fastText's probability, for which ROOTS'
+    thresholds were made. Programming languages, and languages that the detector does not know, pass as they are
+    declared.
+    """
+
+    version: ClassVar[str] = "2"
+
+    operation: Literal["language"] = "language"
+    detector: Literal["cld2", "roots"] = "cld2"
+    declared: Literal["check", "ignore"] = "check"  # ignore: the language found replaces what the source says
+    minimum: Share = 0.7
+    minimums: Annotated[Mapping[str, Share], AfterValidator(_codes)] = {}  # for single languages, by code
+    keep_others: bool = False  # keep what is found to be in a language that ROOTS does not have
+
+    def function(self) -> Apply:
+        from stages.corpus.statistics.language_detection import detector, knows, near
+
+        detect = detector(self.detector)
+        known = {code for code in LANGUAGES if knows(self.detector, code)}
+
+        def check(draft: Draft, code: str) -> Draft | Drop:
+            found = detect(draft.text)
+            least = self.minimums.get(code, self.minimum)
+            if not near(found[0].language, code):
+                return Drop("wrong_language", found[0].language, code)
+            share = min(sum(guess.share for guess in found if near(guess.language, code)), 1.0)
+            return replace(draft, language=code) if share >= least else Drop("language_share", share, least)
+
+        def find(draft: Draft) -> Draft | Drop:
+            language, share = detect(draft.text)[0]
+            least = self.minimums.get(language, self.minimum)
+            if language not in LANGUAGES and not self.keep_others:
+                return Drop("other_language", language, "a language of the corpus")
+            return replace(draft, language=language) if share >= least else Drop("language_share", share, least)
+
+        def apply(draft: Draft) -> Draft | Drop:
+            code = canonical_code(draft.language)
+            if code in LANGUAGES and LANGUAGES[code].kind == "programming":
+                return draft
+            if not code or self.declared == "ignore":
+                return find(draft)
+            return check(draft, code) if code in known else draft
+
+        return apply

@@ -1,0 +1,50 @@
+"""Replaces personal and secret strings in place (ROOTS: arXiv 2303.03915, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from stages.corpus.operations.operation import Apply, Draft, Operation
+
+KindName = Literal["EMAIL", "USER", "IP_ADDRESS", "KEY"]
+
+
+class RedactPii(Operation):
+    """Replaces e-mail addresses, @names, IP addresses and keys where they stand, and counts them.
+
+    Whole strings only, never a part of a word. Dates, versions, ISBNs, loopback addresses and netmasks stay. For code
+    leave USER out: decorators look like names.
+    """
+
+    version: ClassVar[str] = "2"
+
+    operation: Literal["redact_pii"] = "redact_pii"
+    kinds: tuple[KindName, ...] = Field(default=("EMAIL", "USER", "IP_ADDRESS", "KEY"), min_length=1)
+    replacement: str = Field(
+        default="PI:{kind}", pattern=r"^[^@{}]*(\{kind\}[^@{}]*)?$"
+    )  # "{kind}": which of the kinds
+    public_addresses_only: bool = False  # leave addresses of private networks and documentation
+
+    def function(self) -> Apply:
+        from stages.corpus.statistics.pii_patterns import find
+
+        kinds, public = self.kinds, self.public_addresses_only
+        written = {kind: self.replacement.format(kind=kind) for kind in kinds}
+
+        def apply(draft: Draft) -> Draft:
+            found = find(draft.text, kinds, public)
+            if not found:
+                return draft
+            pieces: list[str] = []
+            counts = dict(draft.counts)
+            end = 0
+            for kind, start, stop in found:
+                pieces += (draft.text[end:start], written[kind])
+                end = stop
+                counts[f"pii_{kind.lower()}"] = counts.get(f"pii_{kind.lower()}", 0) + 1
+            return replace(draft, text="".join((*pieces, draft.text[end:])), counts=counts)
+
+        return apply

@@ -1,0 +1,136 @@
+"""The filters that ROOTS applied to web pages, with its parameters for each language (arXiv 2303.03915, section 3.3).
+
+`roots_modifiers` cleans words as ROOTS did first; `roots_quality` decides by eight statistics. Both take their numbers
+from a table: `conf/corpus/quality/roots.yaml`, or another one, with changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import ClassVar, Literal
+
+from stages.corpus.languages import canonical_code, quality_code
+from stages.corpus.ngram_model import NgramModel
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.roots_parameters import DEFAULT, RootsParameters, RootsTable
+from stages.corpus.operations.text_repair import changed
+from stages.corpus.operations.word_lists import WordList, stop_words
+
+Statistic = tuple[str, float | None, float | None, Callable[[], float]]  # rule, minimum, maximum, how to measure it
+
+
+class RootsTabled(Operation):
+    """An operation whose parameters are those of the document's language."""
+
+    parameters: RootsTable = RootsTable()
+    language: str = ""  # whose parameters; empty: the document's
+
+    def lookup(self) -> Callable[[Draft], tuple[str, RootsParameters]]:
+        """A function of a draft: the code of its language, and the parameters for it."""
+        languages = self.parameters.languages()
+
+        def numbers(draft: Draft) -> tuple[str, RootsParameters]:
+            code = quality_code(canonical_code(self.language or draft.language))
+            return code, languages.get(code, languages[DEFAULT])
+
+        return numbers
+
+
+class RootsModifiers(RootsTabled):
+    """Makes white space uniform, removes controls, words that are parts of addresses, and over-long words."""
+
+    version: ClassVar[str] = "2"
+
+    operation: Literal["roots_modifiers"] = "roots_modifiers"
+    keep_lines: bool = True  # ROOTS made newlines spaces as well
+
+    def function(self) -> Apply:
+        from stages.corpus.statistics.roots_statistics import uniform, without_words
+
+        of = self.lookup()
+
+        def apply(draft: Draft) -> Draft:
+            _, numbers = of(draft)
+            text = uniform(draft.text, keep_lines=self.keep_lines)
+            if numbers.longest_word is not None or numbers.unwanted_in_words:
+                text = without_words(text, numbers.unwanted_in_words, numbers.longest_word).strip()
+            return changed(draft, text)
+
+        return apply
+
+
+class RootsQuality(RootsTabled):
+    """Drops a document by one of ROOTS' eight statistics, the first that is out of its language's bounds.
+
+    Number of words, character repetition, word repetition, special characters, stop words, flagged words, language
+    score and perplexity. A statistic that needs something not given (a list, a model) is left out, as ROOTS did. So are
+    the stop words that are known of languages without parameters of their own: the default's bound fits no list.
+    """
+
+    version: ClassVar[str] = "3"
+
+    operation: Literal["roots_quality"] = "roots_quality"
+    language_score: Literal["roots", "cld2", "off"] = "roots"  # the detector; ROOTS' thresholds are fastText's
+    stop_words: Mapping[str, WordList] = {}  # by language, instead of those that are known
+    flagged_words: Mapping[str, WordList] = {}  # by language; none are shipped
+    language_models: Mapping[str, NgramModel] = {}  # by language: steps that train them
+
+    def function(self) -> Apply:
+        from stages.corpus.statistics import roots_statistics as roots
+
+        of, score, tuned = self.lookup(), self._score(), self.parameters.languages().keys()
+        perplexities = {code: model.perplexity() for code, model in self.language_models.items()}
+
+        def statistics(draft: Draft) -> Iterator[Statistic]:
+            code, numbers = of(draft)
+            text, joined_by = draft.text, numbers.neighbours_joined_by
+            words = roots.words(text, code)
+            yield "too_few_words", numbers.min_words, None, lambda: len(words)
+            yield "too_many_words", None, numbers.max_words, lambda: len(words)
+            repetition = partial(roots.character_repetition, text, numbers.character_ngram)
+            yield "character_repetition", None, numbers.max_character_repetition, repetition
+            lowered = [word.lower() for word in words]
+            repetition = partial(roots.word_repetition, lowered, numbers.word_ngram)
+            yield "word_repetition", None, numbers.max_word_repetition, repetition
+            special = partial(roots.special_character_ratio, text)
+            yield "special_characters", None, numbers.max_special_characters, special
+            given = self.stop_words.get(code)
+            if listed := stop_words(code, given) if given or code in tuned else None:
+                ratio = partial(roots.listed_ratio, lowered, listed, joined_by)
+                yield "stop_words", numbers.min_stop_words, None, ratio
+            if code in self.flagged_words:
+                flagged = partial(roots.listed_ratio, lowered, stop_words(code, self.flagged_words[code]), joined_by)
+                yield "flagged_words", None, numbers.max_flagged_words, flagged
+            if score:
+                yield "language_score", numbers.min_language_score, None, partial(score, code, text)
+            if code in perplexities:
+                yield "perplexity", None, numbers.max_perplexity, partial(perplexities[code], text)
+
+        return lambda draft: next(filter(None, map(_outside, statistics(draft))), draft)
+
+    def _score(self) -> Callable[[str, str], float] | None:
+        """A function of language and text; a language that the detector does not know scores 1."""
+        if self.language_score == "off":
+            return None
+        from stages.corpus.statistics.language_detection import detector, knows
+
+        detect, backend = detector(self.language_score), self.language_score
+
+        def score(code: str, text: str) -> float:
+            if not knows(backend, canonical_code(code)):
+                return 1.0
+            best = detect(text)[0]
+            return best.share if quality_code(best.language) == code else 0.0
+
+        return score
+
+
+def _outside(statistic: Statistic) -> Drop | None:
+    rule, minimum, maximum, measure = statistic
+    if minimum is None and maximum is None:
+        return None
+    value = measure()
+    if minimum is not None and value < minimum:
+        return Drop(rule, value, minimum)
+    return Drop(rule, value, maximum) if maximum is not None and value > maximum else None

@@ -1,0 +1,135 @@
+"""Repairs and normalises text: what came out of wrong decoding, Unicode forms, white space, marks of HTML."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import NonNegativeInt
+
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+
+
+def changed(draft: Draft, text: str) -> Draft:
+    """The draft with another text; the same draft if it is the same."""
+    return draft if text == draft.text else replace(draft, text=text)
+
+
+class RepairUnicode(Operation):
+    """Undoes wrong decoding ("schÃ¶n"), HTML entities and terminal escapes, by ftfy's heuristics."""
+
+    operation: Literal["repair_unicode"] = "repair_unicode"
+    entities: bool = False  # "&amp;" becomes "&" even where the text holds tags
+    straight_quotes: bool = False  # curly quotes become straight ones
+    ligatures: bool = False  # the Latin ligature "ﬁ" becomes "fi"
+
+    def function(self) -> Apply:
+        import ftfy
+
+        config = ftfy.TextFixerConfig(
+            unescape_html=True if self.entities else "auto",
+            uncurl_quotes=self.straight_quotes,
+            fix_latin_ligatures=self.ligatures,
+            normalization=None,  # an operation of its own
+            explain=False,
+        )
+        return lambda draft: changed(draft, ftfy.fix_text(draft.text, config))
+
+
+class Normalise(Operation):
+    """One code point sequence for what is the same character (Unicode Standard Annex 15)."""
+
+    operation: Literal["normalise"] = "normalise"
+    form: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFC"
+
+    def function(self) -> Apply:
+        form = self.form
+
+        def apply(draft: Draft) -> Draft:
+            same = unicodedata.is_normalized(form, draft.text)
+            return draft if same else changed(draft, unicodedata.normalize(form, draft.text))
+
+        return apply
+
+
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_BLANKS = re.compile("[ \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
+
+
+class WhiteSpace(Operation):
+    """One space between words, one kind of line end, nothing at the ends of lines or of the text; no controls."""
+
+    operation: Literal["white_space"] = "white_space"
+    max_empty_lines: NonNegativeInt = 1  # of those that follow each other
+    indentation: bool = False  # white space at the start of a line, and within it, stays as it is (for code)
+
+    def function(self) -> Apply:
+        empty = re.compile(f"\n{{{self.max_empty_lines + 2},}}")
+        kept = "\n" * (self.max_empty_lines + 1)
+
+        def apply(draft: Draft) -> Draft:
+            text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", draft.text))
+            if self.indentation:
+                text = "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+            else:
+                text = "\n".join(line.strip() for line in _BLANKS.sub(" ", text).split("\n")).strip()
+            return changed(draft, empty.sub(kept, text))
+
+        return apply
+
+
+class NewlinesToSpaces(Operation):
+    """Every newline becomes a space: for text wrapped at a fixed width (ROOTS: replace_newline_with_space)."""
+
+    operation: Literal["newlines_to_spaces"] = "newlines_to_spaces"
+
+    def function(self) -> Apply:
+        return lambda draft: changed(draft, draft.text.replace("\n", " "))
+
+
+# What ends a sentence in the scripts of ROOTS' languages, what may close after it, and the space behind.
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?…۔؟।॥])([\"'”’»)\]]*)[ \t]+(?=[\"'“‘«(\[¿¡]*[^\W\d_a-zà-ÿ])|(?<=[。！？])([”’」』）]*)(?=\S)"
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[A-Z]|Mrs?|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|cf|No|Fig|Vol|pp?|Sra?|Mme|Mlle))\.$"
+)
+
+
+class SplitSentences(Operation):
+    """One sentence a line, by marks and the capital that follows (ROOTS used a tool a language: split_sentences_*)."""
+
+    operation: Literal["split_sentences"] = "split_sentences"
+
+    def function(self) -> Apply:
+        def apply(draft: Draft) -> Draft:
+            return changed(draft, "\n".join(map(_split, draft.text.split("\n"))))
+
+        return apply
+
+
+def _split(line: str) -> str:
+    parts, start = [], 0
+    for match in _SENTENCE_END.finditer(line):
+        if not _ABBREVIATION.search(line, max(start, match.start() - 8), match.start()):
+            closing = match.group(1) or match.group(2) or ""
+            parts.append(line[start : match.start()] + closing)
+            start = match.end()
+    return "\n".join([*parts, line[start:]])
+
+
+class ReplacementCharacters(Operation):
+    """Drops texts that hold too many characters which decoders leave for bytes that they could not read (U+FFFD)."""
+
+    operation: Literal["replacement_characters"] = "replacement_characters"
+    max_ratio: float = 0.001  # per character
+
+    def function(self) -> Apply:
+        def apply(draft: Draft) -> Draft | Drop:
+            found = draft.text.count("\ufffd") / max(len(draft.text), 1)
+            return draft if found <= self.max_ratio else Drop("replacement_characters", found, self.max_ratio)
+
+        return apply
