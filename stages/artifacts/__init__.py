@@ -1,1 +1,1 @@
-"""The typed artifacts that flow between steps. Each opens its own files and knows its own checks."""
+"""The artifact types that several subjects read, and the samples of token datasets."""

@@ -1,12 +1,12 @@
-"""A trained model: dense or mixture-of-experts, full or quantized. What training leaves and everything after it reads.
+"""A trained model: dense or mixture-of-experts, in floating point or quantized.
 
     config.json          the DecoderConfig
-    model.safetensors    every parameter, by the decoder's own names
-    tokenizer.json       the tokenizer that it was trained with (the `tokenizers` library's format)
-    facts.json           what is known of its making: tokens seen, losses, ...
-    chat_template.jinja  of an imported model that has one: how a conversation becomes a text
+    model.safetensors    every tensor, by its name in the decoder
+    tokenizer.json       the tokenizer that the model was trained with, in the format of the `tokenizers` library
+    facts.json           facts about how the model was made: tokens seen, losses, ...
+    chat_template.jinja  the chat template of an imported model that has one
 
-Opening one executes no code: JSON and safetensors only, and every tensor is held against the config.
+Opening a checkpoint executes no code: it reads only JSON and safetensors, and checks every tensor against the config.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ JSON_LIMIT_BYTES = 1 << 20
 
 
 class CheckpointForecast(Forecast):
-    """What is known of a checkpoint before it is made: the shape of its model."""
+    """What is known of a checkpoint before its step has run: the config of its model."""
 
     config: DecoderConfig
 
 
 def known_config(model: object) -> DecoderConfig | None:
-    """The config of a Checkpoint field: of the artifact, or as forecast by the step that makes it. None: not known."""
+    """The config of a Checkpoint field, from the artifact or from the forecast of its step; None if it is not known."""
     if isinstance(model, Edge):
         return model.forecast.config if isinstance(model.forecast, CheckpointForecast) else None
     return model.config if isinstance(model, Checkpoint) else None
@@ -52,24 +52,25 @@ def known_config(model: object) -> DecoderConfig | None:
 
 @dataclass(frozen=True)
 class Checkpoint(Servable):
-    """A decoder's weights with its config, its tokenizer and the facts of its making.
+    """The weights of a decoder with its config, its tokenizer and facts about how it was made.
 
-    Weights are stored in the type that they came in: float32 from training, and what an imported model has.
+    Weights are stored in their original type: float32 after training, that of the source for an imported model.
     """
 
     @property
     def config(self) -> DecoderConfig:
+        """Raises ArtifactError if config.json is missing or is not a decoder's."""
         text = self._text(CONFIG)
         try:
             return DecoderConfig.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
+            where = ".".join(map(str, first["loc"])) or "the whole file"
             raise ArtifactError(f"{self.path / CONFIG} is not a decoder's config: {where}: {first['msg']}") from None
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What is known of the model's making. JSON values."""
+        """How the model was made, as JSON values. Raises ArtifactError if facts.json is not a JSON object."""
         try:
             facts = json.loads(self._text(FACTS))
         except (ValueError, RecursionError):
@@ -80,7 +81,7 @@ class Checkpoint(Servable):
 
     @property
     def chat_template(self) -> str | None:
-        """How a conversation becomes a text (Jinja), if that is known. Not executed here."""
+        """The Jinja template that turns a conversation into a text, if the model has one. It is not executed here."""
         return self._text(TEMPLATE) if (self.path / TEMPLATE).is_file() else None
 
     @property
@@ -92,10 +93,12 @@ class Checkpoint(Servable):
         return Tokenizer(self.path).load()
 
     def load(self, device: str = "cpu", dtype: torch.dtype | None = None) -> Decoder:
-        """The model in evaluation mode. `dtype`: of its floating point parameters (None: fp32, as stored).
+        """The model in evaluation mode.
 
-        Quantized weights stay quantized; their scales stay fp32. Raises ArtifactError if a tensor is missing, too many,
-        of another shape than the config says, or unreadable.
+        dtype: the type of the floating-point parameters; None for float32. Quantized weights and their scales keep
+            their types.
+
+        Raises ArtifactError if a tensor is missing, unknown, unreadable or of another shape than the config says.
         """
         import torch
 
@@ -109,13 +112,14 @@ class Checkpoint(Servable):
         return model.to(device=device).eval()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Every tensor by its name, checked against the config by name, shape and type."""
+        """Every tensor by name. Raises ArtifactError if names, shapes or types do not fit the config."""
         from stages.model.decoder_weights import read_weights
 
         return read_weights(self.path / WEIGHTS, self.config)
 
     def open_tensors(self) -> TensorFiles:
-        """As `state_dict`, but each tensor is read when it is asked for. A context: the file is closed at its end."""
+        """The same as `state_dict`, but each tensor is read when it is accessed. The result is a context manager that
+        closes the file."""
         from stages.model.decoder_weights import open_weights
 
         return open_weights(self.path / WEIGHTS, self.config)
@@ -154,7 +158,12 @@ class Checkpoint(Servable):
         tokenizer_json: Path,
         facts: Mapping[str, Any],
     ) -> Checkpoint:
-        """Write a checkpoint into the directory `path` (made if need be). `weights`: a model or its state dict."""
+        """Write a checkpoint into the directory `path`, which is created if necessary.
+
+        weights: a model or its state dict.
+
+        Raises ArtifactError if the tensors do not fit the config.
+        """
         import torch
 
         from stages.model.decoder_weights import write_weights
@@ -173,7 +182,7 @@ class Checkpoint(Servable):
         facts: Mapping[str, Any],
         chat_template: str | None = None,
     ) -> Checkpoint:
-        """Write what belongs beside the weights, which lie in the directory `path` already."""
+        """Write everything except the weights, which are in the directory `path` already."""
         (path / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
         (path / FACTS).write_text(json.dumps(dict(facts), indent=2, allow_nan=False) + "\n")
         shutil.copyfile(tokenizer_json, path / TOKENIZER)

@@ -1,13 +1,13 @@
-"""Documents for training and validation, each with where it came from and under which licence.
+"""Documents for training and validation, each with its provenance and licence.
 
 documents/SPLIT-NNNNN.parquet   the documents of a shard that are in a split (train, validation)
-dropped/NNNNN.parquet           the ledger: every document of a shard that was dropped, by which rule and why
+dropped/NNNNN.parquet           the ledger: every dropped document of a shard, with the rule that dropped it
 samples.parquet                 a few dropped documents of each source and rule, with the beginning of their text
-families.parquet                documents that are like others, by family: which stayed, and how like it the others are
-pages/card.md, card.html        the data card: all this for people
-manifest.json                   what came in, what was kept, what was dropped, in documents and bytes
+families.parquet                families of similar documents: which one was kept, and how similar the others are to it
+pages/card.md, card.html        the data card: the same information for readers
+manifest.json                   documents and bytes that were read, kept and dropped
 
-A shard holds a part of one source, in the order of the files and the places in them that it was read from.
+A shard holds a part of one source, in the order in which its files were read.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ MANIFEST_LIMIT_BYTES = 64 << 20
 SAMPLES = "samples.parquet"
 FAMILIES = "families.parquet"
 BATCH_DOCUMENTS = 64
-LARGE_LOSS = 0.9  # of a source's documents or bytes: worth a warning
+LARGE_LOSS = 0.9  # the share of a source's documents or bytes above which its loss is reported as a warning
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text and its provenance. Its fields are the columns of the shards, all strings."""
+    """One text and its provenance. The fields are the columns of the shards, all strings."""
 
-    id: str  # 32 hexadecimal digits; unique in the corpus, the same on every run, spread evenly
+    id: str  # 32 hexadecimal digits: unique in the corpus, the same in every run, uniformly distributed
     text: str
-    source: str  # its name in the configuration
-    path: str  # within its source, "/" between the parts; never absolute
+    source: str  # the name of the source in the configuration
+    path: str  # relative to its source, with "/" as separator
     url: str  # where it was published; empty if unknown
-    package: str  # the distribution that holds it; empty if there is none
+    package: str  # the distribution that contains it; empty if there is none
     license: str  # an SPDX expression where the source gives one; "unknown" otherwise
-    language: str  # a code of a language ("en", "zhs"), or the name of a programming or markup one; may be empty
-    operations: str  # the hash of the operations that it went through: `SourceFacts.chain`
+    language: str  # a language code ("en", "zhs") or the name of a programming or markup language; may be empty
+    operations: str  # the hash of the operations that were applied to it: `SourceFacts.chain`
     digest: str  # SHA-256 of the text's UTF-8 bytes, in hexadecimal
 
 
 COLUMNS = {field.name: "string" for field in fields(Document)}
 DROPPED_COLUMNS = {
     **dict.fromkeys(("id", "source", "path", "url", "package", "license", "language"), "string"),
-    "bytes": "int64",  # of its text, as it was when dropped
+    "bytes": "int64",  # of its text when it was dropped
     **dict.fromkeys(("operation", "rule", "value", "threshold"), "string"),
 }
 FAMILY_COLUMNS = {
-    "family": "string",  # the id of the document of it that has the first claim
-    "rule": "string",  # that found them alike
+    "family": "string",  # the id of its representative
+    "rule": "string",  # the rule that found the similarity
     **dict.fromkeys(("id", "source", "path"), "string"),
-    "similarity": "double",  # to the first: 1 for itself
+    "similarity": "double",  # to the representative, which has 1
     "kept": "bool",
-    "text": "string",  # its beginning
+    "text": "string",  # the beginning of the text
 }
 SAMPLE_COLUMNS = {**{name: kind for name, kind in DROPPED_COLUMNS.items() if name != "bytes"}, "text": "string"}
 
@@ -77,6 +77,7 @@ class Corpus(Artifact):
 
     @property
     def manifest(self) -> Manifest:
+        """Raises ArtifactError if manifest.json is missing or is not a corpus's."""
         path = self.path / MANIFEST
         try:
             if path.stat().st_size > MANIFEST_LIMIT_BYTES:
@@ -84,16 +85,18 @@ class Corpus(Artifact):
             return Manifest.model_validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
+            where = ".".join(map(str, first["loc"])) or "the whole file"
             raise ArtifactError(f"{path} is not a corpus's manifest: {where}: {first['msg']}") from None
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
 
     def documents(self, split: Split, fraction: float = 1.0) -> Iterator[Document]:
-        """The documents of a split, shard by shard, a few in memory at a time.
+        """The documents of a split, shard by shard, with only a few in memory at a time.
 
-        With a `fraction`, about that part of them: those with the smallest ids, which are a fair sample of all shards.
-        Raises ArtifactError if a shard is missing, garbled or of another length than the manifest says.
+        fraction: the approximate share (0 to 1) of documents to return. They are those with the smallest ids, a uniform
+            sample of all shards.
+
+        Raises ArtifactError if a shard is missing, damaged or has another number of documents than the manifest says.
         """
         below = f"{int(max(fraction, 0) * 2**64):016x}" if fraction < 1 else None
         for index, shard in enumerate(self.manifest.shards):
@@ -101,26 +104,27 @@ class Corpus(Artifact):
                 yield from self._shard(self.path / shard_name(split, index), expected, below)
 
     def dropped(self, shard: int) -> pa.Table:
-        """The ledger of a shard. Raises ArtifactError as `documents` does."""
+        """The ledger of a shard (from 0). Raises ArtifactError as `documents` does."""
         path = self.path / dropped_name(shard)
         with _opened(path, DROPPED_COLUMNS) as file:
             table = file.read()
         if table.num_rows != (expected := self.manifest.shards[shard].dropped):
-            raise ArtifactError(f"{path} holds {table.num_rows} documents, {MANIFEST} says {expected}")
+            raise ArtifactError(f"{path} holds {table.num_rows} documents, but {MANIFEST} says {expected}")
         return table
 
     def samples(self) -> pa.Table:
-        """Dropped documents with the beginning of their text. Raises ArtifactError."""
+        """Some dropped documents with the beginning of their text. Raises ArtifactError if the file is damaged."""
         with _opened(self.path / SAMPLES, SAMPLE_COLUMNS) as file:
             return file.read()
 
     def families(self) -> pa.Table:
-        """Documents that are alike, family by family, the one that stayed first. Raises ArtifactError."""
+        """Similar documents by family, the one that was kept first. Raises ArtifactError if the file is damaged."""
         with _opened(self.path / FAMILIES, FAMILY_COLUMNS) as file:
             return file.read()
 
     def check(self) -> None:
-        """Every document read: digests are those of the texts, no id comes twice, numbers are the manifest's."""
+        """Read every document and check that its digest is that of its text, that ids are unique, and that the numbers
+        are those of the manifest."""
         import numpy as np
 
         manifest = self.manifest
@@ -133,7 +137,7 @@ class Corpus(Artifact):
                     data = document.text.encode()
                     if hashlib.sha256(data).hexdigest() != document.digest:
                         raise ArtifactError(
-                            f"{self.path}: the text of {document.path} has another digest than recorded"
+                            f"{self.path}: the text of {document.path} does not have the recorded digest"
                         )
                     one = Tally(documents=1, bytes=len(data))
                     cell = (document.source, document.language, document.license)
@@ -141,7 +145,7 @@ class Corpus(Artifact):
                     sizes += one
                     found.append(document.id)
                 if sizes != facts.splits.get(split, Tally()):
-                    raise ArtifactError(f"{self.path}: shard {index} holds {sizes!r} of {split}, {MANIFEST} differs")
+                    raise ArtifactError(f"{self.path}: shard {index} has {sizes!r} in {split}, but {MANIFEST} differs")
                 ids.append(np.array(found, "S32"))
             self.dropped(index)
         self.samples()
@@ -151,7 +155,7 @@ class Corpus(Artifact):
             raise ArtifactError(f"{self.path}: two documents have the id {every[1:][every[1:] == every[:-1]][0]!r}")
         recorded = {(cell.source, cell.language, cell.license): cell.flow.kept for cell in manifest.cells}
         if kept != {cell: tally for cell, tally in recorded.items() if tally.documents}:
-            raise ArtifactError(f"{self.path}: documents by source, language or licence are not as {MANIFEST} says")
+            raise ArtifactError(f"{self.path}: documents by source, language or licence differ from {MANIFEST}")
 
     def describe(self) -> Mapping[str, object]:
         manifest = self.manifest
@@ -172,7 +176,7 @@ class Corpus(Artifact):
         return self._shard(self.path / shard_name(split, shard), expected.documents) if expected.documents else iter(())
 
     def _shard(self, path: Path, expected: int, below: str | None = None) -> Iterator[Document]:
-        """The documents of one file, of those with an id below `below` if that is given."""
+        """The documents of one file; only those with an id below `below` if that is given."""
         import pyarrow.compute as pc
 
         found = 0
@@ -182,7 +186,7 @@ class Corpus(Artifact):
                 chosen = batch if below is None else batch.filter(pc.less(batch["id"], below))
                 yield from (Document(**row) for row in chosen.to_pylist())
         if found != expected:
-            raise ArtifactError(f"{path} holds {found} documents, {MANIFEST} says {expected}")
+            raise ArtifactError(f"{path} holds {found} documents, but {MANIFEST} says {expected}")
 
 
 def shard_name(split: Split, index: int) -> str:
@@ -194,7 +198,8 @@ def dropped_name(index: int) -> str:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """What a person should look at: sources that lost nearly all or gave nothing, tasks that were not looked for."""
+    """Warnings for readers: sources that lost nearly all documents or gave none, evaluation sets that were not searched
+    for."""
     found = []
     for source, flow in manifest.by("source").items():
         dropped = sum(flow.dropped.values(), Tally())
@@ -205,26 +210,24 @@ def warnings(manifest: Manifest) -> list[str]:
         if max(documents, size) > LARGE_LOSS:
             worst = max(flow.dropped, key=lambda reason: flow.dropped[reason].documents)
             found.append(
-                f"source {source} lost {documents:.0%} of its documents, {size:.0%} of its bytes; most by {worst}"
+                f"source {source} lost {documents:.0%} of its documents and {size:.0%} of its bytes, most to {worst}"
             )
     for task, known in manifest.contamination.items():
         if known.too_short == known.texts:
-            found.append(
-                f"nothing of evaluation set {task} was looked for: all its texts ({known.texts}) are too short"
-            )
+            found.append(f"evaluation set {task} was not searched for: all of its {known.texts} texts are too short")
     silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
-    return found + [f"source {source} holds no document" for source in sorted(silent)]
+    return found + [f"source {source} has no documents" for source in sorted(silent)]
 
 
 def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:
-    """Those that have something, the largest first."""
+    """What was kept by source, language or licence, the largest first."""
     flows = sorted(manifest.by(cut).items(), key=lambda item: -item[1].kept.bytes)
     return {name or "(none)": flow.kept.model_dump() for name, flow in flows if flow.kept.documents}
 
 
 @contextmanager
 def _opened(path: Path, columns: Mapping[str, str]) -> Iterator[ParquetFile]:
-    """A Parquet file with these columns. Raises ArtifactError if it has others, is missing or is garbled."""
+    """Open a Parquet file with these columns. Raises ArtifactError if it is missing, damaged or has other columns."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -232,7 +235,7 @@ def _opened(path: Path, columns: Mapping[str, str]) -> Iterator[ParquetFile]:
         with ParquetFile(path) as file:
             found = {field.name: str(field.type) for field in file.schema_arrow}
             if found != dict(columns):
-                raise ArtifactError(f"{path} has the columns {', '.join(found)}; expected {', '.join(columns)}")
+                raise ArtifactError(f"{path} has columns {', '.join(found)}; expected {', '.join(columns)}")
             yield file
     except (ArrowException, OSError) as error:
         raise ArtifactError(f"{path} is not a readable Parquet file: {error}") from None

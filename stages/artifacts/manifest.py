@@ -1,6 +1,7 @@
-"""A corpus in numbers: what came in, what was kept, what was dropped and why; the same sums however they are cut.
+"""The numbers of a corpus: documents and bytes that were read, kept and dropped, and the rules that dropped them.
 
-The numbers are kept once, in cells: one for each source, language and licence. Everything else is a sum of cells.
+The numbers are stored once, in cells: one for each combination of source, language and licence. All others are sums of
+cells, so that totals by source, by language and by licence agree.
 """
 
 from __future__ import annotations
@@ -29,24 +30,27 @@ class Tally(Config):
 
 
 class Flow(Config):
-    """What came in and became of it. Always `read` = `kept` + the sum of `dropped`; of bytes, + that of `trimmed`."""
+    """Documents and bytes that were read, and what happened to them.
+
+    For documents, `read` is always `kept` plus the sum of `dropped`. For bytes, the sum of `trimmed` is added.
+    """
 
     read: Tally = Tally()
     kept: Tally = Tally()
     dropped: Mapping[str, Tally] = {}  # "operation.rule" -> documents, with the bytes that they had when dropped
-    trimmed: Mapping[str, int] = {}  # operation -> bytes that it took out of texts (below 0: it added some)
+    trimmed: Mapping[str, int] = {}  # operation -> bytes that it removed from texts (negative if it added some)
 
     @model_validator(mode="after")
     def _conserved(self) -> Flow:
         accounted = sum(self.dropped.values(), self.kept)
         trimmed = sum(self.trimmed.values())
         if self.read.documents != accounted.documents or self.read.bytes != accounted.bytes + trimmed:
-            raise ValueError("documents or bytes read are not those kept plus those dropped and trimmed")
+            raise ValueError("the documents or bytes that were read are not the sum of those kept, dropped and trimmed")
         return self
 
     @classmethod
     def sum(cls, flows: Iterable[Flow]) -> Flow:
-        """All flows as one; reasons in the order of their names."""
+        """The sum of all flows, with reasons in the order of their names."""
         read, kept = Tally(), Tally()
         dropped: dict[str, Tally] = defaultdict(Tally)
         trimmed: dict[str, int] = defaultdict(int)
@@ -60,24 +64,24 @@ class Flow(Config):
 
 
 class Cell(Config):
-    """The documents of one source that ended with one language and one licence."""
+    """The documents of one source, one language (as detected in the end) and one licence."""
 
     source: str
     language: str
     license: str
     flow: Flow
     lengths: Mapping[int, Tally] = {}  # kept documents by the bit length of their bytes: n holds 2**(n-1) to 2**n - 1
-    counts: Mapping[str, int] = {}  # what operations did in documents that passed them: "pii_email" -> 3
+    counts: Mapping[str, int] = {}  # what operations counted in the documents that they kept: "pii_email" -> 3
 
     @model_validator(mode="after")
     def _whole(self) -> Cell:
         if sum(self.lengths.values(), Tally()) != self.flow.kept:
-            raise ValueError("documents by length do not add up to those kept")
+            raise ValueError("the documents by length do not add up to those kept")
         return self
 
     @classmethod
     def sum(cls, cells: Iterable[Cell]) -> tuple[Cell, ...]:
-        """Cells of the same source, language and licence as one; in the order of these."""
+        """The sums of cells with the same source, language and licence, ordered by these."""
         alike: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
         for cell in cells:
             alike[cell.source, cell.language, cell.license].append(cell)
@@ -95,17 +99,17 @@ class Cell(Config):
 
 
 class SourceFacts(Config):
-    """How a source was declared."""
+    """The declaration of a source."""
 
     reader: str
     rank: int
     weight: float
     operations: tuple[Mapping[str, Any], ...]  # each with its values and version; content by its digest
-    chain: str  # the hash of the operations, with their versions and the content that they use: a document's column
+    chain: str  # the hash of the operations with their versions and the content that they read; a column of documents
 
 
 class ShardFacts(Config):
-    """One shard: the documents of each split (no file where there are none), and how many the ledger names."""
+    """The documents of one shard by split (a split without documents has no file), and those in its ledger."""
 
     source: str
     splits: Mapping[Split, Tally]
@@ -113,31 +117,31 @@ class ShardFacts(Config):
 
 
 class Contamination(Config):
-    """An evaluation task that was to be kept out."""
+    """An evaluation task whose texts were to be removed from the corpus."""
 
-    documents: NonNegativeInt  # that held a passage of it
+    documents: NonNegativeInt  # that contained a passage of the task
     texts: NonNegativeInt  # of the task
-    too_short: NonNegativeInt  # of these: they have fewer words than a passage and were not looked for
+    too_short: NonNegativeInt  # texts with fewer words than a passage, which were not searched for
 
 
 class Manifest(Config):
-    """A corpus in numbers, and what made it."""
+    """The numbers of a corpus, and the sources, operations and package versions that produced it."""
 
     sources: Mapping[str, SourceFacts]
     cells: tuple[Cell, ...]
     shards: tuple[ShardFacts, ...]
-    forgotten: NonNegativeInt = 0  # documents dropped of which the ledger no longer tells: they were removed
+    forgotten: NonNegativeInt = 0  # dropped documents that were removed from the ledger later
     contamination: Mapping[str, Contamination] = {}  # by evaluation task
-    versions: Mapping[str, str] = {}  # of the packages that decide what comes out
+    versions: Mapping[str, str] = {}  # of the packages that the result depends on
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         kept = sum((cell.flow.kept for cell in self.cells), Tally())
         if sum((self.size(split) for split in SPLITS), Tally()) != kept:
-            raise ValueError("what was kept by split does not add up to the total")
+            raise ValueError("the documents kept by split do not add up to the total")
         dropped = sum(tally.documents for cell in self.cells for tally in cell.flow.dropped.values())
         if sum(shard.dropped for shard in self.shards) + self.forgotten != dropped:
-            raise ValueError("documents dropped by shard do not add up to the total")
+            raise ValueError("the documents dropped by shard do not add up to the total")
         unknown = {cell.source for cell in self.cells} | {shard.source for shard in self.shards}
         if unknown := unknown - self.sources.keys():
             raise ValueError(f"source {min(unknown)!r} is not declared")
@@ -159,12 +163,12 @@ class Manifest(Config):
 
     @property
     def lengths(self) -> dict[int, Tally]:
-        """Kept documents by the bit length of their bytes."""
+        """The kept documents by the bit length of their size in bytes."""
         return summed(length for cell in self.cells for length in cell.lengths.items())
 
 
 def summed(lengths: Iterable[tuple[int, Tally]]) -> dict[int, Tally]:
-    """Tallies of the same key as one; in the order of the keys."""
+    """The sum of the tallies of each key, in the order of the keys."""
     found: dict[int, Tally] = defaultdict(Tally)
     for length, tally in lengths:
         found[length] += tally

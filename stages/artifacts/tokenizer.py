@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer, as the `tokenizers` library stores it.
+"""A byte-level BPE tokenizer in the format of the `tokenizers` library.
 
 tokenizer.json        vocabulary, merges, pre-tokenizer and special tokens
-special_tokens.json   which token ends a text; left out where the special tokens are BLOOM's
+special_tokens.json   the token that ends a text; absent if the special tokens are BLOOM's
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ END_OF_TEXT = SPECIAL_TOKENS.index("</s>")
 
 @dataclass(frozen=True)
 class Tokenizer(Artifact):
-    """Text to token ids and back, without loss."""
+    """Converts text to token ids and back, without loss."""
 
     @property
     def file(self) -> Path:
-        """The `tokenizer.json`: a checkpoint keeps a copy of it."""
+        """The path of `tokenizer.json`, of which a checkpoint keeps a copy."""
         return self.path / TOKENIZER
 
     @property
     def end_of_text(self) -> int:
-        """The token that ends every text."""
+        """The id of the token that ends every text. Raises ArtifactError if the file that names it is not valid."""
         path = self.path / SPECIAL
         if not path.exists():
             return END_OF_TEXT
@@ -45,16 +45,19 @@ class Tokenizer(Artifact):
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             found = None
         if not isinstance(found, int) or isinstance(found, bool) or self.load().id_to_token(found) is None:
-            raise ArtifactError(f"{path} does not say which token of {TOKENIZER} is the `end_of_text`")
+            raise ArtifactError(f"{path} does not name a token of {TOKENIZER} as `end_of_text`")
         return found
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, special ones included."""
+        """The number of tokens, special tokens included."""
         return int(self.load().get_vocab_size())
 
     def load(self) -> LoadedTokenizer:
-        """The tokenizer. Text is only text to it: "</s>" in a document becomes letters, never an end of text."""
+        """The tokenizer. A special token that is written out in a text, such as "</s>", is encoded as ordinary letters.
+
+        Raises ArtifactError if the file is missing, too large or not a tokenizer.
+        """
         from tokenizers import Tokenizer as LoadedTokenizer
 
         try:
@@ -78,7 +81,7 @@ class Tokenizer(Artifact):
         for index, token in enumerate(SPECIAL_TOKENS):
             if loaded.token_to_id(token) != index:
                 found = loaded.token_to_id(token)
-                raise ArtifactError(f"{self.file}: special token {token} has the id {found}, expected {index}")
+                raise ArtifactError(f"{self.file}: special token {token} has id {found}, expected {index}")
 
     def describe(self) -> Mapping[str, object]:
         return {"vocab_size": self.vocab_size, "end of text": self.load().id_to_token(self.end_of_text)}

@@ -1,10 +1,10 @@
 """Tokenized documents in memory-mapped shards, with an index from every token back to its document.
 
-SPLIT-NNNNN.tokens     token ids, little endian, uint16 (uint32 past a vocabulary of 65,536), documents end to end,
-                       an end-of-text token after each; no document straddles two shards
-SPLIT.documents.arrow  Arrow IPC file, one row a document in token order: where it starts, and what it is
+SPLIT-NNNNN.tokens     token ids, little endian, uint16 (uint32 if the vocabulary has more than 65,536 tokens): the
+                       documents in order with an end-of-text token after each; no document spans two shards
+SPLIT.documents.arrow  Arrow IPC file with one row per document in token order: its first token and its provenance
 dataset.json           token type, vocabulary size, end-of-text id, tokens of each shard
-tokenizer.json         the tokenizer that made them
+tokenizer.json         the tokenizer that produced the tokens
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 FACTS = "dataset.json"
 FACTS_LIMIT_BYTES = 64 << 20
-CHECK_TOKENS = 1 << 22  # tokens looked at in one go when a whole split is checked
+CHECK_TOKENS = 1 << 22  # tokens that are checked at a time
 PROVENANCE = ("id", "source", "path", "url", "package", "license", "language", "operations")
 INDEX_TYPES = {"start": "int64", "bytes": "int64", **dict.fromkeys(PROVENANCE, "string")}
 
 
 class SplitFacts(Config):
-    """One split in numbers. `tokens` counts the end-of-text tokens, `bytes` are those of the documents' texts."""
+    """The sizes of one split. `tokens` includes the end-of-text tokens; `bytes` are those of the texts in UTF-8."""
 
     documents: NonNegativeInt
     tokens: NonNegativeInt
@@ -43,7 +43,7 @@ class SplitFacts(Config):
 
 
 class TokenFacts(Config):
-    """A token dataset in numbers."""
+    """The token type and the sizes of a token dataset."""
 
     token_type: Literal["<u2", "<u4"]
     vocab_size: int = Field(gt=0, le=1 << 32)
@@ -53,11 +53,11 @@ class TokenFacts(Config):
 
 @dataclass(frozen=True)
 class TokenRange:
-    """One document in a split: tokens [start, stop), the last of them its end of text, and its provenance."""
+    """One document of a split: its tokens [start, stop), the last of which is the end of text, and its provenance."""
 
     start: int
     stop: int
-    bytes: int  # of its text in UTF-8
+    bytes: int  # of the text in UTF-8
     id: str
     source: str
     path: str
@@ -65,13 +65,14 @@ class TokenRange:
     package: str
     license: str
     language: str
-    operations: str  # the hash of what was done to its text: `SourceFacts.chain` of the corpus
+    operations: str  # the hash of the operations that its text went through: `SourceFacts.chain` of the corpus
 
 
 class ShardedTokens:
-    """Token ids of several memory-mapped shards as one sequence. Read-only.
+    """The token ids of several memory-mapped shards as one read-only sequence.
 
-    `tokens[i]` is an int, `tokens[a:b]` an array (a view of the file where the range lies in one shard, else a copy).
+    `tokens[i]` is an int. `tokens[a:b]` is an array: a view of the file if the range is within one shard, otherwise a
+    copy.
     """
 
     def __init__(self, shards: Sequence[np.ndarray]) -> None:
@@ -89,12 +90,12 @@ class ShardedTokens:
         if not isinstance(where, slice):
             position = where + len(self) if where < 0 else where
             if not 0 <= position < len(self):
-                raise IndexError(f"token {where} of {len(self)}")
+                raise IndexError(f"token {where} is out of range: there are {len(self)} tokens")
             shard = bisect_right(self._ends, position)
             return int(self._shards[shard][position - self._ends[shard]])
         start, stop, step = where.indices(len(self))
         if step != 1:
-            raise ValueError("tokens are read in ranges of step 1")
+            raise ValueError("a slice of tokens must have step 1")
         parts = []
         shard = bisect_right(self._ends, start)
         while start < stop:
@@ -109,7 +110,7 @@ class ShardedTokens:
 
 @dataclass(frozen=True)
 class TokenSplit:
-    """The tokens of a split and the documents that they come from."""
+    """The tokens of a split and the documents that they belong to."""
 
     tokens: ShardedTokens
     starts: np.ndarray  # int64 [documents]: the first token of each document, ascending from 0
@@ -117,33 +118,34 @@ class TokenSplit:
 
     @property
     def length(self) -> int:
-        """Number of tokens."""
+        """The number of tokens."""
         return len(self.tokens)
 
     def __len__(self) -> int:
-        """Number of documents."""
+        """The number of documents."""
         return len(self.starts)
 
     def document(self, index: int) -> TokenRange:
-        """The document in place `index` (from 0). Raises IndexError past the last."""
+        """The document at `index` (from 0). Raises IndexError if there is none."""
         if not 0 <= index < len(self):
-            raise IndexError(f"document {index} of {len(self)}")
+            raise IndexError(f"document {index} is out of range: there are {len(self)} documents")
         row = self.index.slice(index, 1).to_pylist()[0]
         stop = int(self.starts[index + 1]) if index + 1 < len(self) else self.length
         return TokenRange(stop=stop, **row)
 
     def document_at(self, position: int) -> TokenRange:
-        """The document that the token at `position` belongs to."""
+        """The document that the token at `position` (from 0) belongs to. Raises IndexError if there is none."""
         if not 0 <= position < self.length:
-            raise IndexError(f"token {position} of {self.length}")
+            raise IndexError(f"token {position} is out of range: there are {self.length} tokens")
         return self.document(self._place(position))
 
     def documents_in(self, start: int, stop: int) -> Iterator[TokenRange]:
-        """The documents that have a token in [start, stop), in order."""
+        """The documents that have a token in [start, stop), in order. Raises IndexError if the range is not within the
+        split."""
         if start >= stop:
             return
         if start < 0 or stop > self.length:
-            raise IndexError(f"tokens {start} to {stop} of {self.length}")
+            raise IndexError(f"tokens {start} to {stop} are out of range: there are {self.length} tokens")
         for index in range(self._place(start), self._place(stop - 1) + 1):
             yield self.document(index)
 
@@ -153,12 +155,13 @@ class TokenSplit:
 
 @dataclass(frozen=True)
 class TokenDataset(Artifact):
-    """A corpus as token ids, ready to be trained on."""
+    """A corpus as token ids, ready for training."""
 
     is_dataset: ClassVar[bool] = True
 
     @cached_property
     def facts(self) -> TokenFacts:
+        """Raises ArtifactError if dataset.json is missing or does not describe a token dataset."""
         path = self.path / FACTS
         try:
             if path.stat().st_size > FACTS_LIMIT_BYTES:
@@ -166,31 +169,31 @@ class TokenDataset(Artifact):
             return TokenFacts.model_validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
+            where = ".".join(map(str, first["loc"])) or "the whole file"
             raise ArtifactError(f"{path} does not describe a token dataset: {where}: {first['msg']}") from None
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens of the tokenizer: every id is below it."""
+        """The number of tokens of the tokenizer. Every token id is below it."""
         return self.facts.vocab_size
 
     @property
     def end_of_text(self) -> int:
-        """The id of the token after every document."""
+        """The id of the token that follows every document."""
         return self.facts.end_of_text
 
     @property
     def tokenizer_path(self) -> Path:
-        """The `tokenizer.json` that the tokens were made with: a checkpoint keeps a copy of it."""
+        """The path of the `tokenizer.json` that produced the tokens, of which a checkpoint keeps a copy."""
         return self.path / TOKENIZER
 
     def split(self, name: Split) -> TokenSplit:
-        """A split, opened: shards are mapped, not read.
+        """Open a split. Its shards are memory-mapped, not read.
 
-        Raises ArtifactError if a shard is missing or has another length than recorded, or if the index does not tile
-        the tokens.
+        Raises ArtifactError if a shard is missing or has another length than recorded, or if the documents of the index
+        do not cover the tokens without gaps.
         """
         import numpy as np
 
@@ -205,8 +208,8 @@ class TokenDataset(Artifact):
                 raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
             if size != expected * item_bytes:
                 raise ArtifactError(
-                    f"{path} has {size} bytes, {expected} tokens of {item_bytes} bytes were recorded: it was cut short "
-                    "or overwritten; run the step that made it again"
+                    f"{path} has {size} bytes, but {expected} tokens of {item_bytes} bytes were recorded: the file was "
+                    "truncated or overwritten; run the step that produced it again"
                 )
             shards.append(np.memmap(path, dtype=self.facts.token_type, mode="r"))
         index = self._index(name)
@@ -214,20 +217,21 @@ class TokenDataset(Artifact):
         tokens = ShardedTokens(shards)
         if len(tokens) != facts.tokens or len(starts) != facts.documents:
             raise ArtifactError(
-                f"{self.path}: split {name} has {len(tokens)} tokens and {len(starts)} documents, {FACTS} says "
+                f"{self.path}: split {name} has {len(tokens)} tokens and {len(starts)} documents, but {FACTS} says "
                 f"{facts.tokens} and {facts.documents}"
             )
         bounds = np.append(starts, len(tokens))
         if bounds[0] != 0 or (np.diff(bounds) <= 0).any():
-            raise ArtifactError(f"{self.path / index_name(name)}: documents do not tile the tokens of the split")
+            raise ArtifactError(f"{self.path / index_name(name)}: the documents do not cover the split without gaps")
         return TokenSplit(tokens, starts, index)
 
     def check(self) -> None:
-        """Every token is in the vocabulary, and end-of-text tokens are where documents end and nowhere else."""
+        """Check that every token is in the vocabulary and that end-of-text tokens are at the ends of documents and
+        nowhere else."""
         import numpy as np
 
         if (found := Tokenizer(self.path).vocab_size) != self.vocab_size:
-            raise ArtifactError(f"{self.tokenizer_path} has {found} tokens, {FACTS} says {self.vocab_size}")
+            raise ArtifactError(f"{self.tokenizer_path} has {found} tokens, but {FACTS} says {self.vocab_size}")
         for name in self.facts.splits:
             split = self.split(name)
             ends = np.append(split.starts[1:], split.length) - 1
@@ -235,16 +239,16 @@ class TokenDataset(Artifact):
                 tokens = np.asarray(split.tokens[start : start + CHECK_TOKENS])
                 if int(tokens.max()) >= self.vocab_size:
                     raise ArtifactError(
-                        f"{self.path}: split {name} holds token {tokens.max()}, the vocabulary has {self.vocab_size}"
+                        f"{self.path}: split {name} holds token {tokens.max()}, but vocab_size is {self.vocab_size}"
                     )
                 expected = ends[(ends >= start) & (ends < start + len(tokens))] - start
                 if not np.array_equal(np.flatnonzero(tokens == self.end_of_text), expected):
                     raise ArtifactError(
-                        f"{self.path}: split {name}: the end-of-text tokens from token {start} on are not at the ends "
+                        f"{self.path}: split {name}: from token {start} on, the end-of-text tokens are not at the ends "
                         "of the documents"
                     )
             if int(split.index["bytes"].to_numpy().sum()) != self.facts.splits[name].bytes:
-                raise ArtifactError(f"{self.path}: split {name}: bytes of the documents do not add up to {FACTS}")
+                raise ArtifactError(f"{self.path}: split {name}: the bytes of documents do not add up to {FACTS}")
 
     def describe(self) -> Mapping[str, object]:
         facts = self.facts
@@ -266,9 +270,10 @@ class TokenDataset(Artifact):
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{path} is not a readable Arrow file: {error}") from None
         if {field.name: str(field.type) for field in table.schema} != INDEX_TYPES:
-            raise ArtifactError(f"{path} has the columns {', '.join(table.column_names)}: not an index of documents")
+            found = ", ".join(table.column_names)
+            raise ArtifactError(f"{path} has columns {found}; expected {', '.join(INDEX_TYPES)}")
         if any(column.null_count for column in table.columns):
-            raise ArtifactError(f"{path} has empty cells: not an index of documents")
+            raise ArtifactError(f"{path} has null values; expected a value in every cell of an index of documents")
         return table
 
 

@@ -1,1 +1,1 @@
-"""Mixtures of experts: conversion of a dense model, routing statistics, the moe stage."""
+"""Mixtures of experts: the conversion of a dense model, statistics of the load of experts, and the moe stage."""

@@ -1,4 +1,4 @@
-"""How evenly experts are used: measures over a batch, and over held-out text before and after training."""
+"""The load of experts: how evenly tokens are distributed over them, in a batch and on held-out text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # inputs, targets, document numbers
 
 
 def entropy(load: Tensor) -> float:
-    """Entropy of the load as a share of its greatest possible value: 1 when even, 0 when one expert has all."""
+    """The entropy of a load [experts] divided by its maximum: 1 if the load is even, 0 if one expert gets all tokens."""
     if len(load) == 1:
         return 1.0
     share = load / load.sum()
@@ -28,13 +28,13 @@ def entropy(load: Tensor) -> float:
 
 
 def violation(load: Tensor) -> float:
-    """MaxVio (arXiv 2408.15664): by how much the busiest expert exceeds the mean, as a share of the mean."""
+    """MaxVio (arXiv 2408.15664) of a load [experts]: (largest - mean) / mean. 0 if the load is even."""
     mean = float(load.sum()) / len(load)
     return float(load.max()) / mean - 1
 
 
 def balance_metrics(routings: Sequence[Routing]) -> Tensor:
-    """The `BALANCE` metrics of one pass, each the mean over layers. Carries no gradient."""
+    """The `BALANCE` metrics of one forward pass, [3], each the mean over layers. They have no gradient."""
     with torch.no_grad():
         rows = [[float(r.balance_loss()), entropy(r.load), violation(r.load)] for r in routings]
     return torch.tensor(rows).mean(0)
@@ -42,7 +42,7 @@ def balance_metrics(routings: Sequence[Routing]) -> Tensor:
 
 @torch.inference_mode()
 def measure_loads(model: Decoder, batches: Iterable[Batch]) -> dict[int, Tensor]:
-    """How many tokens each expert was given, by layer: layer -> [experts]."""
+    """The number of tokens of each expert over all batches: layer -> [experts] int64."""
     loads: dict[int, Tensor] = {}
     for inputs, _, documents in batches:
         routings: list[Routing] = []
@@ -53,7 +53,7 @@ def measure_loads(model: Decoder, batches: Iterable[Batch]) -> dict[int, Tensor]
 
 
 def load_metrics(loads: Mapping[int, Tensor]) -> dict[str, float]:
-    """Each layer's load in three numbers, by name."""
+    """Three metrics for the load of each layer by name: entropy, violation and the number of unused experts."""
     metrics: dict[str, float] = {}
     for layer, load in loads.items():
         metrics[f"layer_{layer}_load_entropy"] = entropy(load)
@@ -63,7 +63,7 @@ def load_metrics(loads: Mapping[int, Tensor]) -> dict[str, float]:
 
 
 def load_figure(before: Mapping[int, Tensor], after: Mapping[int, Tensor]) -> Figure:
-    """Each expert's share of its layer's tokens before and after training, a panel a layer."""
+    """A figure of the share of tokens of each expert before and after training, with one panel for each layer."""
     from matplotlib.figure import Figure
 
     columns = min(len(before), 4)

@@ -1,8 +1,8 @@
-"""Mixture-of-experts conversion: a dense model becomes one of experts that computes the same, and is trained on.
+"""Mixture-of-experts conversion: a dense model is converted to a mixture of experts and trained further.
 
-The conversion is held to its promise before anything is trained: on held-out and on random tokens the converted
-model's logits equal the dense model's, or the step fails and says by how much they differ. The gates then learn, and
-the experts part from each other; how evenly they are used is recorded before and after.
+The conversion is verified before training: on held-out and on random tokens, the logits of the converted model must
+equal those of the dense model, otherwise the step fails and reports the difference. In training the gates learn and the
+experts diverge. The load of the experts is recorded before and after.
 """
 
 from __future__ import annotations
@@ -30,33 +30,35 @@ if TYPE_CHECKING:
     from stages.model.decoder import Decoder
     from stages.model.feed_forward import Routing
 
-PARITY_TOLERANCE = 1e-5  # largest difference of a logit, fp32
-PARITY_SAMPLES = 4  # held-out samples that logits are compared on, and as many of random tokens
+PARITY_TOLERANCE = 1e-5  # largest difference of a logit, float32
+PARITY_SAMPLES = 4  # held-out samples on which logits are compared; the number of random samples is the same
 
 
 class ConvertToExperts(Stage, Training):
-    """A dense model made a mixture of experts and trained on. Reads Checkpoint and TokenDataset, leaves Checkpoint."""
+    """Converts a dense model to a mixture of experts and trains it. Reads Checkpoint and TokenDataset, produces
+    Checkpoint."""
 
     headline: ClassVar[str] = "validation_loss"
 
     model: Checkpoint
     tokens: TokenDataset
     experts: PositiveInt | tuple[PositiveInt, ...] = Field(
-        4, description="copies of each converted layer's network; a list names them layer by layer, bottom first"
+        4,
+        description="copies of the network of each converted layer; a list has one number per converted layer, bottom first",
     )
-    every: PositiveInt = Field(2, description="every how many layers is converted; the topmost always is")
+    every: PositiveInt = Field(2, description="convert every n-th layer, counted down from the topmost")
     top_k: PositiveInt = Field(1, description="copies that each token passes through")
     granularity: PositiveInt = Field(1, description="experts that each copy is cut into")
-    residual: bool = Field(False, description="keep the dense network beside the experts (PR-MoE)")
-    load_balancing: NonNegativeFloat = Field(0.01, description="weight of the loss that evens the experts' load")
-    separate_documents: bool = Field(True, description="packed documents do not see each other")
+    residual: bool = Field(False, description="keep the dense network next to the experts (PR-MoE)")
+    load_balancing: NonNegativeFloat = Field(0.01, description="weight of the load-balancing loss")
+    separate_documents: bool = Field(True, description="packed documents do not attend to each other")
 
     def demand(self) -> Demand:
         dense = known_config(self.model)
         config = self._converted(dense) if dense else None
         converting = 0
         if dense and config:
-            # Both models are there at once when their logits are compared.
+            # Both models are in memory when their logits are compared.
             compared = forward_bytes(config, PARITY_SAMPLES, self.sequence_length)
             converting = RUNTIME_BYTES + weight_bytes(dense) + weight_bytes(config) + compared
         return memory_plan.demand(config, self, Resources(cpus=0, memory_bytes=converting))
@@ -90,7 +92,9 @@ class ConvertToExperts(Stage, Training):
         before = converted.load()
         difference = self._check_parity(dense, before)
         ctx.metrics({"conversion_logit_difference": difference, "parameters": parameter_count(config)})
-        ctx.note(f"converted logits equal the dense model's: largest difference {difference:.2g}")
+        ctx.note(
+            f"the logits of the converted model equal those of the dense model: largest difference {difference:.2g}"
+        )
         loads_before = measure_loads(before, self._held_out(self.validation_samples))
         ctx.metrics(load_metrics(loads_before), step=0)
         del dense, before
@@ -114,13 +118,13 @@ class ConvertToExperts(Stage, Training):
         return trained
 
     def _copies(self, layers: int) -> tuple[int, ...]:
-        """Copies of each layer's network, 0 where it stays dense."""
+        """The number of copies of the network of each layer, [layers]; 0 for layers that stay dense."""
         places = list(range(layers - 1, -1, -self.every))[::-1]
         counts = [self.experts] * len(places) if isinstance(self.experts, int) else list(self.experts)
         if len(counts) != len(places):
             raise StageError(
-                f"experts lists {len(counts)} layers, but of {layers} layers every {self.every} makes {len(places)}: "
-                "list as many, or give one number"
+                f"experts lists {len(counts)} layers, but every: {self.every} converts {len(places)} of {layers} layers; "
+                "list one number for each of them, or give a single number"
             )
         of_layer = dict(zip(places, counts, strict=True))
         return tuple(of_layer.get(layer, 0) for layer in range(layers))
@@ -131,7 +135,10 @@ class ConvertToExperts(Stage, Training):
         return list(held_out_batches(self.tokens, self.sequence_length, samples))
 
     def _check_parity(self, dense: Decoder, converted: Decoder) -> float:
-        """The largest difference between the two models' logits. Raises StageError if it is not below the tolerance."""
+        """The largest difference between the logits of the two models.
+
+        Raises StageError if it is not below `PARITY_TOLERANCE`.
+        """
         import torch
 
         generator = torch.Generator().manual_seed(self.seed)
@@ -145,8 +152,8 @@ class ConvertToExperts(Stage, Training):
                 largest = max(largest, float((ours - wanted).abs().max()))
         if not largest < PARITY_TOLERANCE:
             raise StageError(
-                f"the converted model's logits differ from the dense model's by up to {largest:.3g}, the tolerance is "
-                f"{PARITY_TOLERANCE:.0e}: the conversion is not what it promises"
+                f"the logits of the converted model differ from those of the dense model by up to {largest:.3g}, but the "
+                f"tolerance is {PARITY_TOLERANCE:.0e}: the conversion does not preserve the model"
             )
         return largest
 
@@ -154,7 +161,7 @@ class ConvertToExperts(Stage, Training):
 def expert_training_task(
     recipe: Recipe, converted: Path, tokens: Path, load_balancing: float, separate_documents: bool
 ) -> Task:
-    """The task of training a converted model on, as the training loop calls for it on every rank."""
+    """The task of training a converted model, which the training loop builds on every rank."""
     import torch
 
     from stages.experts.expert_load import BALANCE, balance_metrics

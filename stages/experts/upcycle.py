@@ -1,12 +1,13 @@
-"""From a dense decoder to a mixture of experts that computes the same (sparse upcycling, arXiv 2212.05055).
+"""Converts a dense decoder to a mixture of experts that computes the same function (sparse upcycling, arXiv 2212.05055).
 
-Every expert starts as a copy of the layer's feed-forward network, so whichever experts a token is sent to, the mixture
-of their outputs is the dense output. Two refinements keep that property:
+Every expert starts as a copy of the feed-forward network of its layer, so the mixture of the outputs is the dense output
+for any choice of experts. Two refinements keep this property:
 
-- residual (PR-MoE, arXiv 2201.05596): the dense network stays beside the experts;
-- granularity G (arXiv 2410.07524): each copy is cut into G experts of 1/G of the neurons, whose gate rows start equal,
-  so that the top choices are all the parts of one copy. Cut networks add up where mixtures average, so the second
-  matrix is multiplied by G; its bias is not, as each part carries it whole and shares sum to 1.
+- residual (PR-MoE, arXiv 2201.05596): the dense network is kept next to the experts.
+- granularity G (arXiv 2410.07524): each copy is cut into G experts with 1/G of the neurons each. The gate rows of these
+  experts are equal at first, so that the top choices are all parts of one copy. A mixture averages, but the parts of a
+  network must be summed, so the second matrix is multiplied by G. Its bias is not: every part has the whole bias, and
+  the weights of the mixture sum to 1.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ FIRST, SECOND = ("dense_h_to_4h", "dense_gate"), "dense_4h_to_h"
 
 
 def upcycle(state: Mapping[str, Tensor], dense: DecoderConfig, target: DecoderConfig, seed: int) -> dict[str, Tensor]:
-    """The tensors of the `target` model that computes what the dense model `state` does. Gates are drawn by `seed`.
+    """The state dict of a `target` model that computes the same function as the `dense` model with this state dict.
 
-    Raises StageError if any tensor of either model is left over.
+    seed: of the random gates.
+
+    Raises StageError if a tensor of either model is left over.
     """
     written: dict[str, Tensor] = {}
     transfer = TensorTransfer(state, parameter_shapes(target), written.__setitem__)
@@ -52,13 +55,13 @@ def upcycle(state: Mapping[str, Tensor], dense: DecoderConfig, target: DecoderCo
 
 
 def _feed_forward_part(name: str) -> tuple[int | None, str]:
-    """(layer, "dense_h_to_4h.weight") of a feed-forward tensor, (None, "") of any other."""
+    """The layer and the name within it ("dense_h_to_4h.weight") of a feed-forward tensor; (None, "") for any other."""
     fields = name.split(".", 3)
     return (int(fields[1]), fields[3]) if fields[0] == "blocks" and fields[2] == "mlp" else (None, "")
 
 
 def _cut(part: str, value: Tensor, pieces: int) -> Tensor:
-    """A tensor of one network cut into those of `pieces` networks, [pieces, ...]."""
+    """A tensor of one network, cut into the tensors of `pieces` networks: [pieces, ...]."""
     if part.startswith(FIRST):
         return value.view(pieces, -1, *value.shape[1:])
     if part == f"{SECOND}.weight":

@@ -1,1 +1,1 @@
-"""Models in Hugging Face's form: which families there are, their configs, their tensors' names, their files."""
+"""Models in the Hugging Face format: import, export, families of models, and the model card."""

@@ -1,4 +1,4 @@
-"""A model's tensors and tokenizer written as Hugging Face's libraries look for them."""
+"""Writes the tensors and the tokenizer of a model in the layout that Hugging Face's libraries load."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from stages.model.safetensors_files import TensorFiles, TensorHeader, TensorWrit
 
 @dataclass(frozen=True)
 class Written:
-    """What was written of a model."""
+    """The tensors that were written."""
 
     tensors: int
     files: int
     nbytes: int  # of tensors
-    dtype: str  # the widest type among them
+    dtype: str  # the type with the most bytes among them
 
 
 def write_tensors(
@@ -37,13 +37,15 @@ def write_tensors(
     max_shard_bytes: int,
     moved: Callable[[int, int], None],
 ) -> Written:
-    """Write all tensors of a decoder under the family's names, one in memory at a time; `moved` is told (done, total).
+    """Write all tensors of a decoder under the names of the family, with one tensor in memory at a time.
 
-    Files hold at most `max_shard_bytes` of tensors each, or one tensor that is larger. Raises StageError if a tensor
-    is left over on either side.
+    max_shard_bytes: limit on the tensors of one file. A larger tensor gets its own file.
+    moved: called with (done, total) after each tensor.
+
+    Raises StageError if a tensor of either form is left over.
     """
-    entries = _entries(family, config, source.headers)
-    shards = _shards(entries, max_shard_bytes)
+    headers = _headers(family, config, source.headers)
+    shards = _shards(headers, max_shard_bytes)
     done = 0
     with ExitStack() as stack:
         writers: dict[str, TensorWriter] = {}
@@ -55,21 +57,21 @@ def write_tensors(
             nonlocal done
             writers[name].write(name, tensor)
             done += 1
-            moved(done, len(entries))
+            moved(done, len(headers))
 
         export_tensors(family, config, source, write)
-    nbytes = sum(entry.nbytes for entry in entries.values())
+    nbytes = sum(header.nbytes for header in headers.values())
     if len(shards) > 1:
         placed = {name: file for file, members in shards.items() for name in members}
         index = {"metadata": {"total_size": nbytes}, "weight_map": placed}
         (path / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    widest = max((entry.dtype for entry in entries.values()), key=lambda dtype: dtype.itemsize)
-    return Written(len(entries), len(shards), nbytes, str(widest).removeprefix("torch."))
+    widest = max((header.dtype for header in headers.values()), key=lambda dtype: dtype.itemsize)
+    return Written(len(headers), len(shards), nbytes, str(widest).removeprefix("torch."))
 
 
 def write_tokenizer(path: Path, tokenizer_json: Path, tokenizer: Tokenizer, config: DecoderConfig) -> None:
-    """A copy of the tokenizer's file, and beside it what `AutoTokenizer` needs to know. It gives the ids that it gives
-    here: special tokens written out in a text are letters."""
+    """Copy the file of the tokenizer and write the settings that `AutoTokenizer` needs. It then returns the same ids as
+    in bloomline: special tokens that are written out in a text are encoded as letters."""
     shutil.copyfile(tokenizer_json, path / TOKENIZER)
     ids = {"bos_token": config.bos_token_id, "eos_token": config.eos_token_id, "pad_token": config.pad_token_id}
     special = {name: token for name, index in ids.items() if (token := tokenizer.id_to_token(index)) is not None}
@@ -88,22 +90,22 @@ def write_tokenizer(path: Path, tokenizer_json: Path, tokenizer: Tokenizer, conf
         (path / name).write_text(text + "\n", encoding="utf-8")
 
 
-def _entries(family: Family, config: DecoderConfig, source: Mapping[str, TensorHeader]) -> dict[str, TensorHeader]:
-    """What the files will hold: the family's names, each with the type of the decoder's tensor that it is of."""
+def _headers(family: Family, config: DecoderConfig, source: Mapping[str, TensorHeader]) -> dict[str, TensorHeader]:
+    """The headers of the files: names of the family, each with the type of the decoder's tensor that it comes from."""
     types = {theirs: source[ours].dtype for ours, names in family.names(config).items() for theirs in names}
     return {name: TensorHeader(shape, types[name]) for name, shape in exported_shapes(family, config).items()}
 
 
-def _shards(entries: Mapping[str, TensorHeader], limit_bytes: int) -> dict[str, dict[str, TensorHeader]]:
-    """File name -> what it holds, filled in order."""
+def _shards(headers: Mapping[str, TensorHeader], limit_bytes: int) -> dict[str, dict[str, TensorHeader]]:
+    """The tensors of each file by file name. Files are filled in order."""
     shards: list[dict[str, TensorHeader]] = [{}]
     size = 0
-    for name, entry in entries.items():
-        if shards[-1] and size + entry.nbytes > limit_bytes:
+    for name, header in headers.items():
+        if shards[-1] and size + header.nbytes > limit_bytes:
             shards.append({})
             size = 0
-        shards[-1][name] = entry
-        size += entry.nbytes
+        shards[-1][name] = header
+        size += header.nbytes
     if len(shards) == 1:
         return {WEIGHTS: shards[0]}
     return {f"model-{number:05d}-of-{len(shards):05d}.safetensors": one for number, one in enumerate(shards, 1)}

@@ -1,7 +1,7 @@
-"""Gives a model away: a Checkpoint becomes a directory that Hugging Face's libraries load, with a model card.
+"""Exports a model: writes a Checkpoint as a directory that Hugging Face's libraries load, with a model card.
 
-The reverse of the import, as strict and as exact. Which family the model is written as follows from its shape. The
-card is made of the run: what the corpus held, how training went, what the evaluation found.
+This is the exact reverse of the import. The family that the model is written as follows from its config. The card
+reports the corpus, the training and the evaluation of the run.
 """
 
 from __future__ import annotations
@@ -20,37 +20,42 @@ from stages.huggingface.families import write_config
 from stages.huggingface.huggingface_model import CARD, HuggingFaceModel
 from stages.huggingface.model_card import Card, card_text
 
-# What the Hub takes for a licence, a language or a tag.
+# The identifiers that the Hub accepts for a licence, a language or a tag.
 _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=100)]
 
 
 class ExportModel(Stage):
-    """A model in Hugging Face's form. Reads Checkpoint (its card: Corpus, EvalReport), leaves HuggingFaceModel."""
+    """Exports a model in the Hugging Face format. Reads Checkpoint (and Corpus, EvalReport for the card), produces
+    HuggingFaceModel."""
 
     headline: ClassVar[str | None] = "files"
 
     model: Checkpoint
-    corpus: Corpus | None = None  # what it was trained on, for the card
-    evaluation: EvalReport | None = None  # of this model, for the card
-    name: str = Field("bloomline", min_length=1, max_length=100, pattern=r"^[^\n]+$")  # the card's title
-    license: _Word  # as the Hub calls it: "apache-2.0"; BLOOM's is "bigscience-bloom-rail-1.0"
-    license_link: str | None = Field(None, pattern=r"^https?://\S+$")  # to its text, where `license` is "other"
+    corpus: Corpus | None = None  # the training data, for the card
+    evaluation: EvalReport | None = None  # an evaluation of this model, for the card
+    name: str = Field("bloomline", min_length=1, max_length=100, pattern=r"^[^\n]+$")  # the title of the card
+    license: _Word  # the Hub's identifier: "apache-2.0", or "bigscience-bloom-rail-1.0" for BLOOM
+    license_link: str | None = Field(
+        None, pattern=r"^https?://\S+$"
+    )  # a link to the text of the licence, if `license` is "other"
     languages: tuple[_Word, ...] = ()  # codes: "en", "fr"
     tags: tuple[_Word, ...] = ()
-    datasets: tuple[_Word, ...] = ()  # on the Hub
-    summary: str = Field("", max_length=10_000)  # a paragraph for the card: what the model is for, and what not
-    max_shard_bytes: PositiveInt = 5_000_000_000  # of tensors in one file; a larger model gets several and an index
+    datasets: tuple[_Word, ...] = ()  # their identifiers on the Hub
+    summary: str = Field("", max_length=10_000)  # a paragraph for the card: intended uses and limits
+    max_shard_bytes: PositiveInt = (
+        5_000_000_000  # limit on one file; a larger model is written to several files and an index
+    )
 
     def forecast(self) -> None:
-        """Nothing; but the evaluation that goes into the card must be of the model."""
+        """Nothing is forecast. Raises StageError if the evaluation measures another model than the one exported."""
         model, evaluation = cast("object", self.model), cast("object", self.evaluation)
         if not (isinstance(model, Edge) and isinstance(evaluation, Edge)):
             return
         known = evaluation.forecast
         if isinstance(known, EvaluationForecast) and known.model_step != model.step:
             raise StageError(
-                f"evaluation: {evaluation.step} measures the model of {known.model_step}, not that of {model.step}, "
-                f"which is exported: name a step that evaluates {model.step}, or leave evaluation out"
+                f"evaluation: {evaluation.step} measures the model of {known.model_step}, but the exported model is "
+                f"that of {model.step}; name a step that evaluates {model.step}, or leave evaluation out"
             )
 
     def run(self, ctx: Context) -> HuggingFaceModel:
@@ -75,7 +80,7 @@ class ExportModel(Stage):
             (ctx.out / TEMPLATE).write_text(template, encoding="utf-8")
         (ctx.out / CARD).write_text(card_text(self._card(family.name)), encoding="utf-8")
         ctx.metrics({"files": written.files, "tensors": written.tensors, "bytes": written.nbytes})
-        ctx.note(f"written as {family.architecture}: {written.tensors} tensors in {written.files} files")
+        ctx.note(f"wrote {family.architecture}: {written.tensors} tensors in {written.files} files")
         return HuggingFaceModel(ctx.out)
 
     def _card(self, family: str) -> Card:

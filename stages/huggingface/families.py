@@ -1,7 +1,7 @@
-"""The families that can be read and written, each a table: its config, and what its modules are called.
+"""The families of models that can be read and written, each as a table: its config and the names of its modules.
 
-A row of `modules` maps a module of the decoder to the family's; `{}` stands for the layer. Where three modules stand
-on the right, the decoder's fused queries, keys and values lie apart there. Imports no torch.
+`modules` maps each module of the decoder to that of the family; `{}` stands for the layer. Three modules on the right
+are queries, keys and values, which the decoder holds in one fused matrix. The module does not import torch.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ HEAD = "lm_head"
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model in Hugging Face's `transformers`."""
+    """A model type of Hugging Face's `transformers`."""
 
     name: str  # `model_type`
     architecture: str  # the class that loads it
     config: type[FamilyConfig]
-    base: str  # the prefix of what is not the head; files that were saved without a head lack it
+    base: str  # prefix of all names except the head; absent in files that were saved without a head
     modules: Mapping[str, tuple[str, ...]]
-    derived: tuple[str, ...] = ()  # buffers that old files hold, computed from the config anyway
+    derived: tuple[str, ...] = ()  # buffers in old files that follow from the config
 
     def names(self, config: DecoderConfig) -> dict[str, tuple[str, ...]]:
-        """Every tensor of the decoder -> the names of the one or three tensors that it is in this family."""
+        """For every tensor of the decoder, the names of the one or three tensors that hold it in this family."""
         found = {}
         for name in parameter_shapes(config):
             module, _, kind = name.rpartition(".")
@@ -111,13 +111,13 @@ FAMILIES = {family.name: family for family in (BLOOM, OPT, LLAMA)}
 
 
 def read_config(values: object, where: str) -> tuple[Family, DecoderConfig]:
-    """The family and the decoder that a `config.json` describes; `where` names it in errors.
+    """The family and the decoder config that a `config.json` describes. `where` names the file in errors.
 
-    Raises StageError if it is no config, of another family, or of a shape that the decoder does not compute.
+    Raises StageError if it is not a config, if its family is unknown, or if the decoder does not compute it.
     """
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise StageError(f"{where}: model_type is {kind!r}; models that can be read are {', '.join(FAMILIES)}")
+        raise StageError(f"{where}: model_type is {kind!r}, expected one of {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
     try:
         return family, _plain(family.config.model_validate(values).decoder())
@@ -126,17 +126,20 @@ def read_config(values: object, where: str) -> tuple[Family, DecoderConfig]:
         key = ".".join(map(str, first["loc"]))
         found = f"{key} is {first['input']!r}: " if key else ""
         message = first["msg"].removeprefix("Value error, ")
-        raise StageError(f"{where}: {found}{message}; this shape of {kind} is not supported") from None
+        raise StageError(f"{where}: {found}{message}; this variant of {kind} is not supported") from None
 
 
 def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
-    """The family that has a decoder's shape, and its `config.json` apart from what names files and types.
+    """The family that can represent a decoder, and its `config.json` without the names of files and types.
 
-    A family has the shape if its config, read again, is the same. Raises StageError if none has.
+    A family can represent the decoder if its config, read again, gives the same one. Raises StageError if none can.
     """
     if config.quantization is not None or config.experts is not None:
         kind = "quantized" if config.quantization is not None else "mixture-of-experts"
-        raise StageError(f"a {kind} model has no form in these families: export the dense model that it was made from")
+        raise StageError(
+            f"a {kind} model cannot be exported, since no family can represent it; export the dense model that it was "
+            "made from"
+        )
     wanted = _plain(config).model_dump(exclude={"embedding_deviation"})
     differences: dict[str, list[str]] = {}
     for family in FAMILIES.values():
@@ -151,13 +154,13 @@ def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
             return family, {"architectures": [family.architecture], "model_type": family.name} | values
     nearest = min(differences, key=lambda name: len(differences[name]))
     raise StageError(
-        f"no family in Hugging Face's form has this model's shape; {nearest} comes nearest, but differs in "
+        f"the model cannot be exported: no family can represent it; the nearest is {nearest}, which differs in "
         f"{', '.join(differences[nearest])}"
     )
 
 
 def _plain(config: DecoderConfig) -> DecoderConfig:
-    """The same decoder with sizes left out where they are what they would be anyway."""
+    """The same decoder with optional sizes set to None where they equal their defaults."""
     same = {
         "key_value_heads": config.key_value_heads == config.heads,
         "attention_head_size": config.attention_head_size == config.hidden_size / config.heads,

@@ -1,8 +1,8 @@
-"""Hugging Face's `config.json` of each family, read and written as typed values.
+"""Hugging Face's `config.json` of each family as typed values, for reading and writing.
 
-Reading refuses what the decoder does not compute: a field whose other values change the computation accepts one value
-only. Fields that are not named here change nothing at inference (dropout, what a training framework left behind).
-Imports no torch.
+Reading refuses configs that the decoder does not compute: a field that changes the computation accepts only the values
+that are supported. Fields that are not listed here (dropout, leftovers of training frameworks) have no effect on
+inference. The module does not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, 
 
 from stages.model.config import DecoderConfig, RotaryScaling
 
-# Bounds on what a file may ask for, far above any model's: a config is read before its tensors are.
+# Limits on the values of a file, far above those of any model: a config is read before its tensors are.
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
 Rows = Annotated[int, Field(gt=0, le=1 << 24)]
 Layers = Annotated[int, Field(gt=0, le=1 << 12)]
@@ -21,7 +21,7 @@ TokenId = Annotated[int, Field(ge=0, le=1 << 24)]
 
 
 class FamilyConfig(BaseModel):
-    """A family's `config.json`: what all of them say."""
+    """The fields that the `config.json` of every family has."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, populate_by_name=True, allow_inf_nan=False)
 
@@ -33,12 +33,12 @@ class FamilyConfig(BaseModel):
     quantization_config: None = None
 
     def decoder(self) -> DecoderConfig:
-        """The decoder that computes what this config says. Raises ValueError (pydantic's) if there is none."""
+        """The config of the equivalent decoder. Raises pydantic's ValidationError if there is none."""
         raise NotImplementedError
 
     @classmethod
     def of(cls, config: DecoderConfig) -> dict[str, Any]:
-        """The JSON of a decoder's config. Exact if reading it back gives an equal one."""
+        """The JSON values for a decoder's config. They represent it if reading them back gives an equal config."""
         raise NotImplementedError
 
     def _common(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Opt(FamilyConfig):
     word_embed_proj_dim: Width | None = None
     init_std: PositiveFloat = 0.02
     activation_function: Literal["relu"] = "relu"
-    do_layer_norm_before: Literal[True] = True  # opt-350m normalises after each part instead
+    do_layer_norm_before: Literal[True] = True  # opt-350m has post-norm blocks
     remove_final_layer_norm: Literal[False] = Field(False, validation_alias="_remove_final_layer_norm")
     enable_bias: Literal[True] = True
     layer_norm_elementwise_affine: Literal[True] = True
@@ -114,7 +114,7 @@ class Opt(FamilyConfig):
         if self.word_embed_proj_dim not in (None, self.hidden_size):
             raise ValueError(
                 f"word_embed_proj_dim {self.word_embed_proj_dim} differs from hidden_size {self.hidden_size}: "
-                "embeddings that are projected (opt-350m) are not supported"
+                "projected embeddings (opt-350m) are not supported"
             )
         return self
 
@@ -152,7 +152,7 @@ class Opt(FamilyConfig):
 
 
 class RopeParameters(BaseModel):
-    """Rotary positions as Llama's config has them: `rope_parameters`, or before transformers 5 `rope_scaling`."""
+    """Rotary positions in a Llama config: `rope_parameters`, or `rope_scaling` before transformers 5."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

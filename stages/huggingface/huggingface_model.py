@@ -1,6 +1,6 @@
-"""A model in Hugging Face's form, as `transformers` loads it and the Hub takes it.
+"""A model in the Hugging Face format, which `transformers` loads and the Hub accepts.
 
-config.json, generation_config.json                    what the model is
+config.json, generation_config.json                    the architecture and the ids of special tokens
 model.safetensors, or model-*-of-*.safetensors and model.safetensors.index.json
 tokenizer.json, tokenizer_config.json, special_tokens_map.json
 README.md                                              the model card
@@ -17,7 +17,7 @@ from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Artifact, ArtifactError, StageError
 from stages.huggingface import model_directory
 from stages.huggingface.families import Family, read_config
-from stages.huggingface.special_tokens import read_token_facts
+from stages.huggingface.special_tokens import read_special_tokens
 from stages.model.config import DecoderConfig
 from stages.model.parameters import parameter_count
 
@@ -31,26 +31,26 @@ class HuggingFaceModel(Artifact):
     is_model: ClassVar[bool] = True
 
     def read(self) -> tuple[Family, DecoderConfig]:
-        """Its family, and the decoder that it is."""
+        """The family and the config of the decoder. Raises StageError if config.json is not that of a known family."""
         path = self.path / model_directory.CONFIG
         return read_config(model_directory.read_json(path, model_directory.CONFIG_LIMIT_BYTES), str(path))
 
     def check(self) -> None:
-        """Everything that loading looks at: the config, and by their headers that all tensors are there and fit, and
-        that what is said of tokens is so."""
-        from stages.huggingface.tensor_conversion import exported_shapes, imported_entries
+        """Check everything that loading depends on: the config, the names and shapes of all tensors (by their headers),
+        and the special tokens."""
+        from stages.huggingface.tensor_conversion import exported_shapes, imported_headers
 
         tokenizer = Tokenizer(self.path).load()
         try:
-            read_token_facts(self.path, tokenizer)
+            read_special_tokens(self.path, tokenizer)
             family, config = self.read()
             with model_directory.open_tensors(self.path) as tensors:
-                imported_entries(family, config, tensors.headers)
+                imported_headers(family, config, tensors.headers)
                 extra = sorted(tensors.headers.keys() - exported_shapes(family, config).keys())
         except StageError as error:
             raise ArtifactError(f"{self.path}: {error}") from None
         if extra:
-            raise ArtifactError(f"{self.path} holds tensors that are not of its model: {', '.join(extra[:5])}")
+            raise ArtifactError(f"{self.path} holds tensors that its model does not have: {', '.join(extra[:5])}")
         if not (self.path / CARD).is_file():
             raise ArtifactError(f"{self.path} has no {CARD}")
 

@@ -1,8 +1,9 @@
-"""Brings in a model from outside: a directory in Hugging Face's form becomes a Checkpoint, every bit of it.
+"""Imports a model: converts a directory in the Hugging Face format to a Checkpoint, exactly.
 
-BLOOM, OPT and Llama in safetensors are read, one tensor at a time; pickled weights are refused. Every tensor of the
-source is used once and every tensor of the model is written once, or the step fails and names what was lost. Weights
-keep the type that they come in (float32, bfloat16, float16); whatever computes with them widens them exactly.
+BLOOM, OPT and Llama are read from safetensors files, one tensor at a time. Pickled weights are refused. Every tensor of
+the source is used once and every tensor of the model is written once; otherwise the step fails and names the tensors
+that were lost. Weights keep their type (float32, bfloat16, float16). Stages that compute with them convert them to
+float32, which is exact.
 """
 
 from __future__ import annotations
@@ -20,30 +21,33 @@ from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Context, External, Stage, StageError, Stopped
 from stages.huggingface import model_directory
 from stages.huggingface.families import read_config
-from stages.huggingface.special_tokens import read_token_facts, token_files
+from stages.huggingface.special_tokens import read_special_tokens, token_files
 from stages.model.parameters import parameter_count
 
-_REMEDY = "a model and a tokenizer of `transformers` write all that is needed with save_pretrained(DIRECTORY)"
+_REMEDY = (
+    "in `transformers`, save_pretrained(DIRECTORY) of the model and of the tokenizer writes all files that are needed"
+)
 
 
 class HuggingFaceDirectory(External):
-    """A model's directory, on a file system that every node sees. Identified by the content that is read of it."""
+    """The directory of a model, on a file system that every node can read. It is identified by the content of the files
+    that are read."""
 
-    path: str  # relative to where the command runs
+    path: str  # absolute, or relative to the working directory of the command
 
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: str) -> str:
-        return os.path.abspath(os.path.expanduser(path))  # workers run elsewhere than the command did
+        return os.path.abspath(os.path.expanduser(path))  # workers have another working directory
 
     @property
     def directory(self) -> Path:
         return Path(self.path)
 
     def files(self) -> list[Path]:
-        """What is read. Raises StageError if there is no model, or its weights are pickled."""
+        """The files that are read. Raises StageError if there is no model or its weights are pickled."""
         if not self.directory.is_dir():
-            raise StageError(f"source.path: there is no directory {self.path}; give that of a model to import")
+            raise StageError(f"source.path: there is no directory {self.path}; expected the directory of a model")
         index = self.directory / model_directory.INDEX
         return [
             self.directory / model_directory.CONFIG,
@@ -63,7 +67,7 @@ class HuggingFaceDirectory(External):
 
 
 class ImportModel(Stage):
-    """A model in Hugging Face's form as a checkpoint. Reads a directory, leaves Checkpoint."""
+    """Imports a model in the Hugging Face format. Reads a directory, produces Checkpoint."""
 
     headline: ClassVar[str | None] = "parameters"
 
@@ -73,24 +77,24 @@ class ImportModel(Stage):
         source = self.source.directory / model_directory.CONFIG
         try:
             _, config = read_config(model_directory.read_json(source, model_directory.CONFIG_LIMIT_BYTES), str(source))
-        except StageError:  # `run` reports it; or the files of the tokenizer complete it
+        except StageError:  # `run` reports the error, unless the files of the tokenizer complete the config
             return None
         return CheckpointForecast(config=config)
 
     def run(self, ctx: Context) -> Checkpoint:
-        from stages.huggingface.tensor_conversion import import_tensors, imported_entries
+        from stages.huggingface.tensor_conversion import import_tensors, imported_headers
         from stages.model.safetensors_files import TensorWriter
 
         self.source.files()
         source = self.source.directory
         values = model_directory.read_json(source / model_directory.CONFIG, model_directory.CONFIG_LIMIT_BYTES)
-        tokens = read_token_facts(source, Tokenizer(source).load())
+        tokens = read_special_tokens(source, Tokenizer(source).load())
         for disagreement in tokens.disagreements(values):
             ctx.note(disagreement)
         family, config = read_config(tokens.completed(values), str(source / model_directory.CONFIG))
         with model_directory.open_tensors(source) as tensors:
-            entries = imported_entries(family, config, tensors.headers)
-            writer, done = TensorWriter(ctx.out / WEIGHTS, entries), 0
+            headers = imported_headers(family, config, tensors.headers)
+            writer, done = TensorWriter(ctx.out / WEIGHTS, headers), 0
 
             def write(name: str, tensor) -> None:  # type: ignore[no-untyped-def]
                 nonlocal done
@@ -98,12 +102,12 @@ class ImportModel(Stage):
                     raise Stopped
                 writer.write(name, tensor)
                 done += 1
-                ctx.progress(done, len(entries), "tensors")
+                ctx.progress(done, len(headers), "tensors")
 
             with writer:
                 import_tensors(family, config, tensors, tensors.headers, write)
-            types = sorted({str(entry.dtype).removeprefix("torch.") for entry in entries.values()})
+            types = sorted({str(header.dtype).removeprefix("torch.") for header in headers.values()})
             facts = {"imported_from": family.name, "source_tensors": len(tensors), "stored_as": ", ".join(types)}
-        ctx.metrics({"parameters": parameter_count(config), "tensors": len(entries)})
-        ctx.note(f"{family.name}: {facts['source_tensors']} tensors read, {len(entries)} written, {facts['stored_as']}")
+        ctx.metrics({"parameters": parameter_count(config), "tensors": len(headers)})
+        ctx.note(f"{family.name}: read {facts['source_tensors']} tensors, wrote {len(headers)} as {facts['stored_as']}")
         return Checkpoint.complete(ctx.out, config, source / model_directory.TOKENIZER, facts, tokens.chat_template)

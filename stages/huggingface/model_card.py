@@ -1,6 +1,7 @@
-"""The model card: what a model is, what it was made of and how good it is, for people and (its metadata) for the Hub.
+"""The model card of an exported model, for readers and (its metadata) for the Hub: architecture, data, training and
+evaluation.
 
-Every figure is of the run that made the model; what is not known is left out.
+Every number comes from the run that produced the model. Values that are not known are left out.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from stages.model.parameters import parameter_count
 
 TITLES = {
     "steps": "optimizer steps",
-    "tokens_seen": "tokens trained on",
-    "training_loss": "training loss at the end (nats per token)",
-    "validation_loss": "validation loss at the end (nats per token)",
+    "tokens_seen": "training tokens",
+    "training_loss": "final training loss (nats per token)",
+    "validation_loss": "final validation loss (nats per token)",
     "validation_loss_before": "validation loss before training (nats per token)",
     "batches_skipped": "batches skipped",
     "imported_from": "imported from",
-    "source_tensors": "tensors of the source",
+    "source_tensors": "tensors in the source",
     "stored_as": "weights stored as",
 }
-ROWS = 40  # of a table of sources or licences
+TABLE_ROWS = 40  # of a table of sources or licences
 
 
 @dataclass(frozen=True)
 class Card:
-    """All that a model card is made of."""
+    """Everything that a model card is written from."""
 
     name: str
     license: str
@@ -41,13 +42,13 @@ class Card:
     summary: str
     family: str
     config: DecoderConfig
-    facts: Mapping[str, Any]  # of the checkpoint
+    facts: Mapping[str, Any]  # those of the checkpoint
     corpus: Manifest | None
     evaluation: EvalResults | None
 
 
 def card_text(card: Card) -> str:
-    """The whole of README.md: metadata in YAML, then Markdown."""
+    """The text of README.md: metadata in YAML, then Markdown."""
     import yaml
 
     metadata = yaml.safe_dump(_metadata(card), sort_keys=False, allow_unicode=True, width=1000)
@@ -64,7 +65,7 @@ def card_text(card: Card) -> str:
 
 
 def _metadata(card: Card) -> dict[str, Any]:
-    """The card's front matter, in the keys that the Hub reads."""
+    """The metadata of the card, with the keys that the Hub reads."""
     values: dict[str, Any] = {
         "language": list(card.languages),
         "license": card.license,
@@ -95,15 +96,15 @@ def _results(evaluation: EvalResults) -> list[dict[str, Any]]:
 
 def _model(card: Card) -> str:
     config = card.config
-    heads = f"{config.heads}, keys and values {config.grouped_heads}"
+    heads = f"{config.heads} (keys and values: {config.grouped_heads})"
     rows = [
         ("family", card.family),
         ("parameters", f"{parameter_count(config):,}"),
         ("layers", config.layers),
         ("hidden size", config.hidden_size),
         ("attention heads", heads if config.grouped_heads != config.heads else config.heads),
-        ("context", f"{config.context_length:,} tokens"),
-        ("vocabulary", f"{config.vocab_size:,}"),
+        ("context length", f"{config.context_length:,} tokens"),
+        ("vocabulary size", f"{config.vocab_size:,}"),
     ]
     return "## Model\n\n" + _table(("", ""), rows)
 
@@ -113,8 +114,8 @@ def _use() -> str:
         "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'model = AutoModelForCausalLM.from_pretrained(".")  # this directory\n'
         'tokenizer = AutoTokenizer.from_pretrained(".")\n```\n\n'
-        "Special tokens that are written out in a text are read as letters; pass `split_special_tokens=False` to the "
-        "tokenizer where they are to be read as tokens."
+        "The tokenizer encodes special tokens that are written out in a text, such as `</s>`, as ordinary letters. "
+        "Pass `split_special_tokens=False` to encode them as special tokens."
     )
 
 
@@ -152,10 +153,20 @@ def _evaluation(evaluation: EvalResults) -> str:
         return source, f"{bits.documents:,}", f"{bits.bytes:,}", *per_byte, f"{bits.perplexity:.2f}"
 
     found = [row(source, bits) for source, bits in evaluation.sources.items() if bits.bytes and bits.tokens]
-    columns = ("source", "documents", "bytes", "model", f"{evaluation.ngram_order}-gram", "xz -9", "xz -9 each", "ppl.")
+    columns = (
+        "source",
+        "documents",
+        "bytes",
+        "model",
+        f"{evaluation.ngram_order}-gram",
+        "xz -9",
+        "xz -9 each",
+        "perplexity",
+    )
     return (
-        "## Evaluation\n\nBits per byte of held-out documents, and perplexity per token. `xz -9` compresses all "
-        "documents in one file, or each alone, as the models see them.\n\n"
+        "## Evaluation\n\nThe table gives the bits per byte of held-out documents under the model and baselines, and "
+        "the perplexity of the model per token. `xz -9` compresses all documents in one file; `xz -9 each` compresses "
+        "each document separately, as the model sees them.\n\n"
         + _table(columns, [*found, row("**total**", evaluation.total)])
     )
 
@@ -174,11 +185,11 @@ def _number(value: float) -> str:
 
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
     cells = list(rows)
-    shown = cells if len(cells) <= ROWS else [*cells[: ROWS - 1], (f"{len(cells) - ROWS + 1} more",)]
+    shown = cells if len(cells) <= TABLE_ROWS else [*cells[: TABLE_ROWS - 1], (f"{len(cells) - TABLE_ROWS + 1} more",)]
     lines = [columns, tuple("---" for _ in columns), *(row + ("",) * (len(columns) - len(row)) for row in shown)]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
 
 def _cell(value: Any) -> str:
-    """Text as it stands in a cell: on one line, and nothing of it ends the cell."""
+    """The text of a cell: on one line, with `|` escaped."""
     return " ".join(str(value).split()).replace("|", "\\|")

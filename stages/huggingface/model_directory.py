@@ -1,7 +1,7 @@
-"""A model's directory in Hugging Face's form: which files it has, and how they are opened. Nothing in it is executed.
+"""The directory of a model in the Hugging Face format: its files and how they are opened. Nothing in it is executed.
 
-config.json                                          what the model is
-model.safetensors, or model.safetensors.index.json   the tensors, in one file, or in those that the index names
+config.json                                          the architecture
+model.safetensors, or model.safetensors.index.json   the tensors in one file, or the index of several files
 tokenizer.json                                       the tokenizer
 """
 
@@ -22,7 +22,7 @@ CONFIG_LIMIT_BYTES, INDEX_LIMIT_BYTES = 1 << 20, 64 << 20
 
 
 def read_json(path: Path, limit_bytes: int) -> dict[str, Any]:
-    """A JSON object. Raises StageError if the file is missing, too large, or holds anything else."""
+    """Read a JSON object. Raises StageError if the file is missing, too large or holds anything else."""
     try:
         if path.stat().st_size > limit_bytes:
             raise StageError(f"{path} is larger than {limit_bytes} bytes: not a model's {path.name}")
@@ -37,7 +37,7 @@ def read_json(path: Path, limit_bytes: int) -> dict[str, Any]:
 
 
 def weight_map(directory: Path) -> Mapping[str, str] | None:
-    """Which file holds which tensor, as the index says; None if the model is in one file. Raises StageError."""
+    """The file of each tensor by the index; None if there is no index. Raises StageError if the index is not valid."""
     if not (directory / INDEX).is_file():
         return None
     found = read_json(directory / INDEX, INDEX_LIMIT_BYTES).get("weight_map")
@@ -45,12 +45,14 @@ def weight_map(directory: Path) -> Mapping[str, str] | None:
         raise StageError(f"{directory / INDEX} has no weight_map")
     for name, file in found.items():
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise StageError(f"{directory / INDEX}: {name} is in {file!r}, which is not a safetensors file beside it")
+            raise StageError(
+                f"{directory / INDEX}: {name} is in {file!r}, which is not a safetensors file in the same directory"
+            )
     return found
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files that hold the tensors, in order. Raises StageError if there are none, or only pickled ones."""
+    """The files that hold the tensors, in order. Raises StageError if there are none or only pickled ones."""
     placed = weight_map(directory)
     if placed is not None:
         return [directory / name for name in sorted(set(placed.values()))]
@@ -58,16 +60,15 @@ def weight_files(directory: Path) -> list[Path]:
         return [directory / WEIGHTS]
     if any(directory.glob("*.bin")) or any(directory.glob("*.pt")) or any(directory.glob("*.pth")):
         raise StageError(
-            f"{directory} has its weights in pickled files only, which could run any code when opened: they are not "
-            "read. Take the model's safetensors files, or convert it where you trust it: "
+            f"{directory} has its weights only in pickled files, which can run any code when they are opened: they "
+            "are not read. Use the safetensors files of the model, or convert it on a machine where you trust it: "
             "AutoModelForCausalLM.from_pretrained(...).save_pretrained(directory, safe_serialization=True)"
         )
     raise StageError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
 
 
 def open_tensors(directory: Path) -> TensorFiles:
-    """The model's tensors. Raises StageError if files are missing or damaged, or hold other tensors than the index
-    says."""
+    """The tensors of the model. Raises StageError if a file is missing, damaged or disagrees with the index."""
     from stages.model.safetensors_files import TensorFiles
 
     files = TensorFiles(weight_files(directory))
@@ -75,7 +76,5 @@ def open_tensors(directory: Path) -> TensorFiles:
     found = {name: path.name for name, path in files.paths.items()}
     if placed is not None and found != dict(placed):
         wrong = sorted(set(found.items()) ^ set(placed.items()))
-        raise StageError(
-            f"{directory / INDEX} and the files do not agree on {', '.join(name for name, _ in wrong[:5])}"
-        )
+        raise StageError(f"{directory / INDEX} and the files disagree on {', '.join(name for name, _ in wrong[:5])}")
     return files

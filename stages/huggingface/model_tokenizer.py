@@ -1,4 +1,4 @@
-"""The tokenizer of a model that is there already, for texts that it is to read: an imported model's, say."""
+"""Takes the tokenizer of an existing model, for example an imported one, so that texts can be tokenized for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.base import Context, Stage
 
 
 class ModelTokenizer(Stage):
-    """The tokenizer that a model was trained with. Reads Checkpoint, leaves Tokenizer."""
+    """The tokenizer that a model was trained with. Reads Checkpoint, produces Tokenizer."""
 
     headline: ClassVar[str | None] = "vocab_size"
 

@@ -1,9 +1,10 @@
-"""What a model's directory says of its tokens beside `tokenizer.json`: which end, begin and fill a text, and the chat
-template. All of it is optional; what is there must agree with the tokenizer.
+"""The special tokens and the chat template that the directory of a model names in addition to `tokenizer.json`.
+
+All of these files are optional. Those that exist must agree with the tokenizer.
 
 tokenizer_config.json      bos_token, eos_token, pad_token; added_tokens_decoder; chat_template
-special_tokens_map.json    bos_token, eos_token, pad_token, where the first does not say
-chat_template.jinja        the chat template, where it has a file of its own
+special_tokens_map.json    bos_token, eos_token, pad_token, if the first file does not name them
+chat_template.jinja        the chat template, if it is in a separate file
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ KINDS = ("bos", "eos", "pad")
 
 
 @dataclass(frozen=True)
-class TokenFacts:
-    """`ids`: of the tokens that are named, by "bos", "eos" and "pad"."""
+class SpecialTokens:
+    """The ids of the special tokens that are named, by "bos", "eos" and "pad", and the chat template."""
 
     ids: Mapping[str, int]
     chat_template: str | None
 
     def completed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A `config.json` with the ids that it leaves open."""
+        """The values of a `config.json`, with the ids that it does not have added."""
         found = {f"{kind}_token_id": index for kind, index in self.ids.items()}
         return found | {name: value for name, value in values.items() if value is not None or name not in found}
 
     def disagreements(self, values: Mapping[str, Any]) -> Iterator[str]:
-        """Where a `config.json` names another token, which is then the one that counts."""
+        """A message for each token for which a `config.json` has another id. That of `config.json` is used."""
         for kind, index in self.ids.items():
             said = values.get(f"{kind}_token_id")
             if said is not None and index not in (said if isinstance(said, list) else [said]):
-                yield f"config.json says {kind}_token_id {said}, the tokenizer {index}: that of config.json is kept"
+                yield f"{kind}_token_id is {said} in config.json, {index} in the tokenizer; that of config.json is used"
 
 
 def token_files(directory: Path) -> list[Path]:
-    """Those of the files that are there."""
+    """Those of the optional files that exist."""
     return [directory / name for name in (SETTINGS, SPECIAL, TEMPLATE) if (directory / name).is_file()]
 
 
-def read_token_facts(directory: Path, tokenizer: Tokenizer) -> TokenFacts:
-    """Raises StageError for a file that is no such file, or that names tokens which the tokenizer does not have."""
+def read_special_tokens(directory: Path, tokenizer: Tokenizer) -> SpecialTokens:
+    """Raises StageError if a file is not valid or names tokens that the tokenizer does not have."""
     settings, special = (
         read_json(directory / name, SETTINGS_LIMIT_BYTES) if (directory / name).is_file() else {}
         for name in (SETTINGS, SPECIAL)
@@ -63,17 +64,17 @@ def read_token_facts(directory: Path, tokenizer: Tokenizer) -> TokenFacts:
             if token is not None:
                 ids[kind] = _id_of(directory / name, f"{kind}_token", token, tokenizer)
                 break
-    return TokenFacts(ids, _chat_template(directory, settings))
+    return SpecialTokens(ids, _chat_template(directory, settings))
 
 
 def _id_of(path: Path, name: str, token: object, tokenizer: Tokenizer) -> int:
     content = token.get("content") if isinstance(token, dict) else token
     if not isinstance(content, str):
-        raise StageError(f"{path}: {name} is {token!r}, expected a token or an object with its content")
+        raise StageError(f"{path}: {name} is {token!r}; expected a token or an object with its content")
     index = tokenizer.token_to_id(content)
     if index is None:
         raise StageError(
-            f"{path}: {name} is {content!r}, which {TOKENIZER} does not have: save both with one tokenizer"
+            f"{path}: {name} is {content!r}, which {TOKENIZER} does not have; save both files with the same tokenizer"
         )
     return int(index)
 
@@ -86,8 +87,8 @@ def _check_added(path: Path, added: object, tokenizer: Tokenizer) -> None:
         found = tokenizer.id_to_token(int(index)) if isinstance(index, str) and index.isdecimal() else None
         if content is None or found != content:
             raise StageError(
-                f"{path}: added_tokens_decoder says that token {index} is {content!r}, {TOKENIZER} that it is "
-                f"{found!r}: save both with one tokenizer"
+                f"{path}: token {index} is {content!r} in added_tokens_decoder, but {found!r} in {TOKENIZER}; save "
+                "both files with the same tokenizer"
             )
 
 
@@ -101,11 +102,11 @@ def _chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
         except (OSError, UnicodeDecodeError) as error:
             raise StageError(f"{path} cannot be read as UTF-8 text: {error}") from None
     found = settings.get("chat_template")
-    if isinstance(found, list):  # several, by name
+    if isinstance(found, list):  # several templates, each with a name
         named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
         found = named.get("default")
         if found is None:
-            raise StageError(f"{directory / SETTINGS}: chat_template has several templates, none named default")
+            raise StageError(f"{directory / SETTINGS}: chat_template has several templates, but none is named default")
     if found is not None and not isinstance(found, str):
-        raise StageError(f"{directory / SETTINGS}: chat_template is no text")
+        raise StageError(f"{directory / SETTINGS}: chat_template is not a text")
     return found

@@ -1,6 +1,7 @@
-"""Tensors from a family's names to the decoder's and back: each moved unchanged, or queries, keys and values fused.
+"""Converts tensors from the names of a family to those of the decoder and back.
 
-Values are never touched: a tensor keeps its type and its bits, and what was converted converts back to the same.
+Tensors are moved unchanged, except that queries, keys and values are fused or split. Values are never changed: a tensor
+keeps its type and its bits, and a converted model converts back to the same tensors.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from stages.model.safetensors_files import TensorHeader
 from stages.model.tensor_transfer import TensorTransfer
 
 Write = Callable[[str, Tensor], None]
-DERIVED_TOLERANCE = 1e-2  # relative; old files hold them in half precision
+DERIVED_TOLERANCE = 1e-2  # relative; old files hold these buffers in half precision
 
 
 def fuse(config: DecoderConfig, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Rows of queries, keys and values as the decoder's fused matrix (or bias) has them; see `Attention`."""
+    """The fused matrix [rows, hidden] or bias [rows] of the decoder. `Attention` documents the order of the rows."""
     groups, of_group = config.grouped_heads, config.heads // config.grouped_heads
     parts = [
         part.view(groups, heads, config.head_size, *part.shape[1:])
@@ -32,7 +33,7 @@ def fuse(config: DecoderConfig, query: Tensor, key: Tensor, value: Tensor) -> Te
     return torch.cat(parts, 1).flatten(0, 2)
 
 
-def take_apart(config: DecoderConfig, fused: Tensor) -> tuple[Tensor, ...]:
+def unfuse(config: DecoderConfig, fused: Tensor) -> tuple[Tensor, ...]:
     """The inverse of `fuse`."""
     groups, of_group = config.grouped_heads, config.heads // config.grouped_heads
     rows = fused.view(groups, of_group + 2, config.head_size, *fused.shape[1:])
@@ -40,39 +41,43 @@ def take_apart(config: DecoderConfig, fused: Tensor) -> tuple[Tensor, ...]:
 
 
 def names_in(family: Family, config: DecoderConfig, found: Mapping[str, TensorHeader]) -> dict[str, tuple[str, ...]]:
-    """Decoder's names -> the source's; without the base's prefix where the source was saved without a head."""
+    """For every tensor of the decoder, its names in the source. The prefix `base` is left out if the source was saved
+    without a head."""
     names = family.names(config)
     if any(name.startswith(family.base) for name in found):
         return names
     return {ours: tuple(one.removeprefix(family.base) for one in theirs) for ours, theirs in names.items()}
 
 
-def imported_entries(
+def imported_headers(
     family: Family, config: DecoderConfig, found: Mapping[str, TensorHeader]
 ) -> dict[str, TensorHeader]:
-    """What the decoder's file will hold, from the source's headers alone: every shape is checked before any tensor is
-    read. Raises StageError for one that is missing, or of another shape or type than the config says."""
-    shapes, entries = parameter_shapes(config), {}
+    """The headers of the decoder's file, from those of the source, so that every shape is checked before any tensor is
+    read.
+
+    Raises StageError if a tensor is missing or has another shape or type than the config says.
+    """
+    shapes, headers = parameter_shapes(config), {}
     for ours, theirs in names_in(family, config, found).items():
         missing = [name for name in theirs if name not in found]
         if missing:
-            raise StageError(f"the source lacks {', '.join(missing)}: it is not the model that its config describes")
+            raise StageError(f"the source has no {', '.join(missing)}, which its config requires")
         parts = [found[name] for name in theirs]
         for name, part, wanted in zip(theirs, parts, _parts(config, shapes[ours], len(theirs)), strict=True):
             if part.shape != wanted:
-                raise StageError(f"{name} has the shape {list(part.shape)}; by the config it is {list(wanted)}")
+                raise StageError(f"{name} has shape {list(part.shape)}, but the config requires {list(wanted)}")
             if not part.dtype.is_floating_point or part.dtype != parts[0].dtype:
-                raise StageError(f"{name} is {part.dtype}; expected one floating point type for {', '.join(theirs)}")
-        entries[ours] = TensorHeader(shapes[ours], parts[0].dtype)
-    return entries
+                raise StageError(f"{name} is {part.dtype}; expected one floating-point type for {', '.join(theirs)}")
+        headers[ours] = TensorHeader(shapes[ours], parts[0].dtype)
+    return headers
 
 
 def import_tensors(
     family: Family, config: DecoderConfig, source: Mapping[str, Tensor], found: Mapping[str, TensorHeader], write: Write
 ) -> None:
-    """Every tensor of `source`, whose headers are `found`, to `write` under the decoder's names.
+    """Pass every tensor of `source`, whose headers are `found`, to `write` under its name in the decoder.
 
-    Raises StageError if a tensor is left over on either side.
+    Raises StageError if a tensor of either form is left over.
     """
     transfer = TensorTransfer(source, parameter_shapes(config), write)
     names = names_in(family, config, found)
@@ -84,19 +89,22 @@ def import_tensors(
 
 
 def export_tensors(family: Family, config: DecoderConfig, source: Mapping[str, Tensor], write: Write) -> None:
-    """Every tensor of a decoder to `write` under the family's names. Raises StageError if one is left over."""
+    """Pass every tensor of a decoder to `write` under its names in the family.
+
+    Raises StageError if a tensor of either form is left over.
+    """
     names = family.names(config)
     transfer = TensorTransfer(source, exported_shapes(family, config), write)
     for ours, theirs in names.items():
         value = transfer.take(ours)
-        parts = (value,) if len(theirs) == 1 else take_apart(config, value)
+        parts = (value,) if len(theirs) == 1 else unfuse(config, value)
         for name, part in zip(theirs, parts, strict=True):
             transfer.put(name, part)
     transfer.finish()
 
 
 def exported_shapes(family: Family, config: DecoderConfig) -> dict[str, Shape]:
-    """Name -> shape of every tensor of a model in the family's form, in the decoder's order."""
+    """The shape of every tensor of a model in the family by name, in the order of the decoder."""
     names = family.names(config)
     shapes: dict[str, Shape] = {}
     for ours, shape in parameter_shapes(config).items():
@@ -105,7 +113,7 @@ def exported_shapes(family: Family, config: DecoderConfig) -> dict[str, Shape]:
 
 
 def _parts(config: DecoderConfig, shape: Shape, count: int) -> list[Shape]:
-    """The shapes of the one tensor that a decoder's tensor is in a family, or of its queries, keys and values."""
+    """The shapes of the `count` tensors that hold a decoder's tensor: itself, or its queries, keys and values."""
     if count == 1:
         return [shape]
     shared = config.grouped_heads * config.head_size
@@ -119,15 +127,16 @@ def _take_copies(
     source: Mapping[str, Tensor],
     names: Mapping[str, tuple[str, ...]],
 ) -> None:
-    """Take what a source may hold beside its parameters: a tied head once more, and buffers computed from the config.
+    """Take the copies that a source may hold in addition to its parameters: a tied head, and buffers that follow from
+    the config.
 
-    Raises StageError if one of them is not what it would be a copy of.
+    Raises StageError if one of them differs from its original.
     """
     head = f"{HEAD}.weight"
     if config.tied_head and head in source:
         embedding = names["word_embeddings.weight"][0]
         if not torch.equal(transfer.take(head), source[embedding]):
-            raise StageError(f"{head} differs from {embedding}, though the config says that the two are tied")
+            raise StageError(f"{head} differs from {embedding}, but the config says that the two are tied")
     prefix = family.base if any(name.startswith(family.base) for name in source) else ""
     for buffer in family.derived:
         for layer in range(config.layers):
@@ -136,4 +145,6 @@ def _take_copies(
                 continue
             found, wanted = transfer.take(name).float(), rotary.frequencies(config)
             if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=DERIVED_TOLERANCE):
-                raise StageError(f"{name} is not what rope_theta {config.rotary_base} of the config gives")
+                raise StageError(
+                    f"{name} differs from the frequencies that rope_theta {config.rotary_base} of the config gives"
+                )

@@ -1,1 +1,1 @@
-"""The decoder: BLOOM's architecture, its experts, its quantized form and its key-value cache."""
+"""The decoder language model: architectures, experts, quantized layers, key-value cache, weights in files."""

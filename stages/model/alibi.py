@@ -1,4 +1,4 @@
-"""ALiBi (arXiv 2108.12409): attention that knows distance by a linear bias."""
+"""ALiBi (arXiv 2108.12409): attention with a linear bias on distance."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def slopes(heads: int) -> list[float]:
-    """The bias per token of distance, one a head: a geometric sequence that ends at 2^-8.
+    """The bias per token of distance for each head, [heads]: a geometric sequence that ends at 2^-8.
 
-    Where `heads` is no power of two, the sequence of the next lower power comes first, then every other member of the
-    next higher power's.
+    If `heads` is not a power of two, the sequence for the next lower power comes first, followed by every other
+    element of the sequence for the next higher power.
     """
     lower = 2 ** math.floor(math.log2(heads))
     sequence = [2.0 ** (-8 * (i + 1) / lower) for i in range(lower)]

@@ -1,7 +1,7 @@
-"""The key-value cache: what decoding remembers, for a batch of sequences that each have their own length.
+"""The key-value cache of decoding, for a batch of sequences that each have their own length.
 
-Every sequence has a row. `rows` gives a view of some of them that shares the memory, so that one sequence can be
-filled while others wait; `move` and `clear` let an engine keep the running ones together at the front.
+Every sequence has a row. `rows` returns a view of some rows that shares their memory, so that one sequence can be
+filled while others wait. With `move` and `clear` an engine keeps the running sequences together at the front.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class CacheFullError(ValueError):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the tokens of one forward pass go in the cache."""
+    """The places in the cache of the tokens of one forward pass."""
 
     positions: Tensor  # [batch or 1, tokens]: each token's position in its sequence
-    extent: int  # cached positions that the pass attends over: the longest sequence's new length
-    start: int | None  # if every row is filled from the same position on: that position
-    targets: tuple[Tensor, Tensor] | None  # else (row, position) of each real token, in order
-    real: Tensor | None  # [batch, tokens] bool: which tokens are real; None: all
+    extent: int  # positions that the pass attends to: the new length of the longest sequence
+    start: int | None  # the first position to fill if it is the same in every row
+    targets: tuple[Tensor, Tensor] | None  # otherwise the (row, position) of each token that is not padding, in order
+    real: Tensor | None  # [batch, tokens] bool: which tokens are not padding; None: all
 
 
 class KeyValueCache:
     """Keys and values of `sequences` sequences of up to `capacity` tokens, a pair of tensors for each layer.
 
-    `keys[layer]` and `values[layer]` have the shape [sequences, key-value heads, capacity, head size]; `lengths`
-    [sequences] says how many positions of each are filled. What lies beyond is never attended to.
+    `keys[layer]` and `values[layer]` have shape [sequences, key-value heads, capacity, head size]. `lengths`
+    [sequences] int64 is the number of filled positions of each sequence; later positions are never attended to.
     """
 
     keys: list[Tensor]
@@ -51,9 +51,9 @@ class KeyValueCache:
     ) -> None:
         capacity = config.context_length if capacity is None else capacity
         if not 0 < capacity <= config.context_length:
-            raise ValueError(f"a cache of {capacity} tokens: the model's context has {config.context_length}")
+            raise ValueError(f"capacity is {capacity}, expected 1 to the context_length {config.context_length}")
         shape = (sequences, config.grouped_heads, capacity, config.head_size)
-        # Zeros and not uninitialised memory: masked positions weigh nothing, but nothing times NaN is NaN.
+        # Zeros instead of uninitialised memory: masked positions have weight 0, but 0 times NaN is NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
         self.lengths = torch.zeros(sequences, dtype=torch.int64)
@@ -71,7 +71,7 @@ class KeyValueCache:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
     def rows(self, start: int, stop: int) -> KeyValueCache:
-        """The sequences `start` to `stop` as a cache of their own that shares this one's memory and lengths."""
+        """A cache of the sequences [start, stop) that shares the memory and lengths of this one."""
         view = object.__new__(KeyValueCache)
         view.keys = [tensor[start:stop] for tensor in self.keys]
         view.values = [tensor[start:stop] for tensor in self.values]
@@ -79,17 +79,17 @@ class KeyValueCache:
         return view
 
     def clear(self, row: int) -> None:
-        """Forget a sequence."""
+        """Make a row empty."""
         self.lengths[row] = 0
 
     def truncate(self, row: int, length: int) -> None:
-        """Forget what follows the first `length` tokens of a sequence."""
+        """Keep only the first `length` tokens of a sequence. Raises ValueError if it has fewer."""
         if not 0 <= length <= int(self.lengths[row]):
             raise ValueError(f"sequence {row} has {int(self.lengths[row])} tokens, cannot keep {length}")
         self.lengths[row] = length
 
     def move(self, source: int, target: int) -> None:
-        """Move a sequence to another row, whose sequence is forgotten; the source row is empty afterwards."""
+        """Move a sequence to another row, replacing the sequence there. The source row is empty afterwards."""
         if source == target:
             return
         length = int(self.lengths[source])
@@ -99,9 +99,9 @@ class KeyValueCache:
         self.lengths[source] = 0
 
     def place(self, tokens: int, attention_mask: Tensor | None = None) -> Placement:
-        """Where `tokens` new tokens of each row go; padding (false in `attention_mask` [batch, tokens]) goes nowhere.
+        """The places for `tokens` new tokens in each row. Padding (0 in `attention_mask` [batch, tokens]) gets none.
 
-        Raises CacheFullError if a sequence has no room for them.
+        Raises CacheFullError if they do not fit into a row.
         """
         before = self.lengths.tolist()
         if attention_mask is None:
@@ -116,15 +116,17 @@ class KeyValueCache:
         real = attention_mask.bool()
         counts = real.sum(1).tolist()
         self._refuse_overflow([length + count for length, count in zip(before, counts, strict=True)])
-        # A padding token stands where its neighbour does, so that its (unused) row of attention is finite.
+        # A padding token has the position of its neighbour, so that its (unused) row of attention is finite.
         positions = self.lengths.to(real.device)[:, None] + (real.cumsum(1) - 1).clamp_min(0)
         extent = max(1, *(length + count for length, count in zip(before, counts, strict=True)))
         rows, columns = real.nonzero(as_tuple=True)
         return Placement(positions.clamp_max(extent - 1), extent, None, (rows, positions[rows, columns]), real)
 
     def append(self, layer: int, placement: Placement, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values [batch, key-value heads, tokens, head size]; returns all that are to be
-        seen, [batch, key-value heads, extent, head size]."""
+        """Store the new keys and values of a layer, [batch, key-value heads, tokens, head size].
+
+        Returns all keys and values to attend to, each [batch, key-value heads, extent, head size].
+        """
         for cached, new in ((self.keys[layer], keys), (self.values[layer], values)):
             if placement.start is not None:
                 cached[:, :, placement.start : placement.extent] = new
@@ -135,10 +137,10 @@ class KeyValueCache:
         return self.keys[layer][:, :, : placement.extent], self.values[layer][:, :, : placement.extent]
 
     def advance(self, tokens: int, attention_mask: Tensor | None = None) -> None:
-        """Count the tokens of a finished pass as part of their sequences."""
+        """Add the tokens of a finished pass to the lengths of their sequences."""
         self.lengths += tokens if attention_mask is None else attention_mask.bool().sum(1).to(self.lengths.device)
 
     def _refuse_overflow(self, lengths: list[int]) -> None:
         if max(lengths) > self.capacity:
             row = lengths.index(max(lengths))
-            raise CacheFullError(f"sequence {row} would have {lengths[row]} tokens, the cache holds {self.capacity}")
+            raise CacheFullError(f"sequence {row} would have {lengths[row]} tokens; the cache holds {self.capacity}")

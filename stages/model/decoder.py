@@ -1,12 +1,12 @@
-"""The decoder: token embedding, blocks of attention and feed-forward with pre-norm residuals, norm, head.
+"""The decoder: token embedding, pre-norm residual blocks of attention and feed-forward, final norm, head.
 
-BLOOM's architecture (arXiv 2211.05100) as published, and by config those of other families. Parameter names are those
-of Hugging Face's BLOOM, with `blocks` for its `transformer.h`.
+With its default config this is BLOOM (arXiv 2211.05100); other values of the config give other families. Parameters
+have the names of Hugging Face's BLOOM, with `blocks` in place of `transformer.h`.
 """
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812  # torch's own customary name
+import torch.nn.functional as F  # noqa: N812  # torch's customary name
 from torch import Tensor, nn
 
 from stages.model import layers
@@ -18,10 +18,11 @@ from stages.model.rotary import rotate
 
 
 class Attention(nn.Module):
-    """Self-attention; queries, keys and values from one fused matrix.
+    """Self-attention with one fused matrix for queries, keys and values.
 
-    Each head of keys and values serves a group of query heads. The rows of `query_key_value` are ordered by group:
-    the group's queries head by head, then its keys, then its values. With a group for each head that is BLOOM's order.
+    Each head of keys and values serves a group of query heads (grouped-query attention, arXiv 2305.13245). The rows of
+    `query_key_value` are ordered by group: the queries of the group head by head, then its keys, then its values. With
+    one group per head this is BLOOM's order.
     """
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
@@ -34,6 +35,7 @@ class Attention(nn.Module):
         self.dense = layers.linear(config, attended, config.hidden_size)
 
     def forward(self, x: Tensor, shared: ForwardPass) -> Tensor:
+        """[batch, length, hidden] -> [batch, length, hidden]"""
         batch, length, _ = x.shape
         fused = self.query_key_value(x).view(batch, length, self.groups, self.heads_of_group + 2, self.head_size)
         queries, key, value = fused.split([self.heads_of_group, 1, 1], 3)
@@ -50,7 +52,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then feed-forward, each on a normalised copy and added to the stream."""
+    """One layer: attention, then feed-forward. Each reads the normalised residual stream and adds to it."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
@@ -66,8 +68,8 @@ class Block(nn.Module):
 
 
 class ParallelBlock(nn.Module):
-    """One layer in PaLM's form (arXiv 2204.02311, section 2): attention and feed-forward of one normalised copy, side
-    by side, both added to the stream."""
+    """One layer in PaLM's form (arXiv 2204.02311, section 2): attention and feed-forward read the same normalised
+    residual stream, and both are added to it."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
@@ -82,7 +84,7 @@ class ParallelBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A language model: tokens in, logits out. `initialise` or a checkpoint gives it its weights."""
+    """A language model: token ids in, logits out. Its weights come from `initialise` or from a checkpoint."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -103,18 +105,18 @@ class Decoder(nn.Module):
         attention_mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Logits [batch, length, vocabulary] of `tokens` [batch, length]; arguments as in `hidden_states`."""
+        """Logits [batch, length, vocabulary] of `tokens` [batch, length]. `hidden_states` documents the arguments."""
         hidden = self.hidden_states(tokens, documents=documents, attention_mask=attention_mask, cache=cache)
         return self.logits(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The head: [..., hidden] -> [..., vocabulary]. Apart from `hidden_states` so that losses can be chunked."""
+        """The head: [..., hidden] -> [..., vocabulary]. A separate method, so that losses can be computed in chunks."""
         logits: Tensor = self.word_embeddings.logits(hidden) if self.lm_head is None else self.lm_head(hidden)
         return logits
 
     @property
     def head_weight(self) -> Tensor:
-        """The head's matrix, [vocabulary, hidden]: the embedding's if the two are tied."""
+        """The matrix of the head, [vocabulary, hidden]: the embedding if the two are tied."""
         return self.word_embeddings.weight if self.lm_head is None else self.lm_head.weight
 
     def hidden_states(
@@ -126,14 +128,19 @@ class Decoder(nn.Module):
         cache: KeyValueCache | None = None,
         routings: list[Routing] | None = None,
     ) -> Tensor:
-        """What the head multiplies: the last layer's normalised output (and scaled, if logits are), [batch, length,
-        hidden].
+        """The input of the head, [batch, length, hidden]: the normalised output of the last layer, multiplied by
+        `logit_scale`.
 
-        documents: [batch, length] integers; tokens see only tokens of the same document before them (packing), and
-            positions are counted from the start of each stretch of a document.
-        attention_mask: [batch, length], 0 at padding, on either side; padding is never seen (nor cached).
-        cache: the tokens go on from the cached ones, row by row, and are then cached themselves. Excludes `documents`.
-        routings: an empty list that is filled with where each layer of experts sent the tokens, bottom first.
+        tokens: [batch, length] token ids.
+        documents: [batch, length] integers that differ between packed documents. Tokens attend only to earlier tokens
+            of the same document, and positions are counted from the start of each document.
+        attention_mask: [batch, length], 0 at padding, which may be on either side. Padding is neither attended to nor
+            cached.
+        cache: the tokens continue the cached sequences, row by row, and are cached in turn. It cannot be combined with
+            `documents`.
+        routings: an empty list that is filled with the routing of each mixture-of-experts layer, bottom first.
+
+        Raises ValueError and CacheFullError as `ForwardPass.begin` does.
         """
         dtype = self.ln_f.weight.dtype
         shared = ForwardPass.begin(

@@ -1,8 +1,8 @@
-"""The feed-forward network of a layer, and a mixture of expert copies of it.
+"""The feed-forward network of a layer, and mixtures of such networks as experts.
 
-A mixture sends each token to `top_k` of its experts by a table of which expert each token goes to: tokens are sorted
-by expert, every expert multiplies its stretch, and the results go back to their tokens. Nothing is dropped and nothing
-is padded; a forward pass costs `top_k` networks a token however many experts there are.
+A mixture sends each token to `top_k` of its experts. The (token, expert) pairs are sorted by expert, each expert
+multiplies its range of rows, and the results are moved back to their tokens. No token is dropped and none is padded: a
+forward pass costs `top_k` networks per token, whatever the number of experts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own customary name
+import torch.nn.functional as F  # noqa: N812  # torch's customary name
 from torch import Tensor, nn
 
 from stages.model.config import DecoderConfig
@@ -21,22 +21,23 @@ from stages.model.layers import expert_linear, linear
 
 @dataclass(frozen=True)
 class Routing:
-    """Where one layer sent the tokens of a forward pass."""
+    """The choices of one mixture-of-experts layer in a forward pass."""
 
     layer: int
-    probabilities: Tensor  # [tokens, experts] fp32: the gate's softmax over all experts
+    probabilities: Tensor  # [tokens, experts] float32: the softmax of the gate over all experts
     chosen: Tensor  # [tokens, top_k] int64
 
     @property
     def load(self) -> Tensor:
-        """How many tokens each expert was given, [experts] int64; sums to tokens x top_k."""
+        """The number of tokens of each expert, [experts] int64; the sum is tokens x top_k."""
         return torch.bincount(self.chosen.reshape(-1), minlength=self.probabilities.shape[1])
 
     def balance_loss(self) -> Tensor:
-        """The load-balancing loss, a scalar: E x sum over experts of (mean probability x share of the choices).
+        """The load-balancing loss, a scalar: E x sum over the E experts of (mean probability x share of the choices).
 
-        1 when both are even, E when a confident gate sends every token to the same expert (Shazeer et al., arXiv
-        1701.06538; GShard, arXiv 2006.16668; for one choice a token it is the Switch Transformer's, arXiv 2101.03961).
+        It is 1 if both are uniform, and E if a confident gate sends every token to the same expert. The loss goes back
+        to Shazeer et al. (arXiv 1701.06538) and GShard (arXiv 2006.16668); with one choice per token it is equation 4
+        of the Switch Transformer (arXiv 2101.03961).
         """
         share = self.load / self.chosen.numel()
         return self.probabilities.shape[1] * (self.probabilities.mean(0) * share).sum()
@@ -45,13 +46,16 @@ class Routing:
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),  # BLOOM's constant 0.79788456 is sqrt(2/pi) in fp32
     "relu": F.relu,
-    "swiglu": F.silu,  # of the gate (arXiv 2002.05202)
+    "swiglu": F.silu,  # the activation of the gate (arXiv 2002.05202)
 }
 
 
 class Network(nn.Module):
-    """Two matrices with an activation between; with a gate, a third one whose activation multiplies the first's
-    output. `linear(in_features, out_features)` makes a matrix."""
+    """Two matrices with an activation between them. If the config has a gate, the activation is applied to the output
+    of a third matrix, which multiplies the output of the first.
+
+    linear: called with (in_features, out_features) for each matrix.
+    """
 
     def __init__(self, config: DecoderConfig, inner_size: int, linear: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
@@ -61,7 +65,7 @@ class Network(nn.Module):
         self.dense_4h_to_h = linear(inner_size, config.hidden_size)
 
     def compute(self, x: Tensor, *load: list[int]) -> Tensor:
-        """[..., hidden] -> [..., hidden]. `load`: what the matrices of experts ask for."""
+        """[..., hidden] -> [..., hidden]. `load`: the argument that the matrices of experts need."""
         inner = self.dense_h_to_4h(x, *load)
         gate = self.dense_gate
         inner = self.activation(inner) if gate is None else self.activation(gate(x, *load)) * inner
@@ -76,29 +80,29 @@ class FeedForward(Network):
         super().__init__(config, config.inner_size, partial(linear, config))
 
     def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
-        """[..., hidden] -> [..., hidden]. There is no choice to make, so `routings` stays as it is."""
+        """[..., hidden] -> [..., hidden]. A dense layer makes no choice, so it adds nothing to `routings`."""
         return self.compute(x)
 
 
 class ExpertNetworks(Network):
-    """Feed-forward networks of the same shape, side by side."""
+    """The feed-forward networks of all experts of a layer, which have the same shape."""
 
     def __init__(self, config: DecoderConfig, experts: int) -> None:
         super().__init__(config, config.expert_inner_size, partial(expert_linear, config, experts))
 
     def forward(self, x: Tensor, load: list[int]) -> Tensor:
-        """[tokens, hidden] -> [tokens, hidden], the tokens sorted by expert."""
+        """[tokens, hidden] -> [tokens, hidden]. Tokens are sorted by expert; expert e gets `load[e]` of them."""
         return self.compute(x, load)
 
 
 class MixtureOfExperts(nn.Module):
-    """A feed-forward layer in which a gate chooses `top_k` of `experts` networks for each token.
+    """A feed-forward layer in which a gate chooses `top_k` expert networks for each token.
 
-    The chosen networks' outputs are mixed with the gate's probabilities, renormalised to sum to 1. With `residual`
-    (PR-MoE, arXiv 2201.05596) a dense network runs beside them, and a learned pair of coefficients mixes the two.
+    The outputs of the chosen networks are weighted with the probabilities of the gate, renormalised to sum to 1. With
+    `residual` (PR-MoE, arXiv 2201.05596) a dense network runs next to them, and two learned coefficients mix both.
 
-    Both mixtures are computed as the first output plus weighted differences from it. It is the same sum, but where
-    all outputs are equal, as they are when experts are fresh copies of one network, it gives that output exactly.
+    Both mixtures are computed as the first output plus weighted differences from it. This is the same sum, but if all
+    outputs are equal, as for experts that are fresh copies of one network, the result is exactly that output.
     """
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
@@ -112,9 +116,9 @@ class MixtureOfExperts(nn.Module):
         self.coefficient = nn.Linear(config.hidden_size, 2) if config.experts.residual else None
 
     def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
-        """[..., hidden] -> [..., hidden]. Where the tokens went is appended to `routings`."""
+        """[..., hidden] -> [..., hidden]. The routing of the layer is appended to `routings`."""
         tokens = x.reshape(-1, x.shape[-1])
-        # The gate computes in fp32 at any precision: its choices hang on small differences.
+        # The gate always computes in float32, because its choices depend on small differences.
         probabilities = F.linear(tokens.float(), self.gate.weight.float()).softmax(-1)
         strengths, chosen = probabilities.topk(self.top_k)
         if routings is not None:
@@ -126,10 +130,13 @@ class MixtureOfExperts(nn.Module):
         return output.view_as(x)
 
     def _through_experts(self, tokens: Tensor, chosen: Tensor) -> Tensor:
-        """Every token through each of its experts: [tokens, hidden] -> [tokens, top_k, hidden]."""
-        table = chosen.reshape(-1)
-        order = table.argsort(stable=True)  # places of the table, sorted by expert
-        load = torch.bincount(table, minlength=self.gate.out_features).tolist()
+        """The output of each chosen expert for each token: [tokens, hidden] -> [tokens, top_k, hidden].
+
+        chosen: [tokens, top_k] int64.
+        """
+        pairs = chosen.reshape(-1)  # the expert of each (token, choice) pair
+        order = pairs.argsort(stable=True)
+        load = torch.bincount(pairs, minlength=self.gate.out_features).tolist()
         outputs = self.experts(tokens[order // self.top_k], load)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
@@ -138,10 +145,10 @@ class MixtureOfExperts(nn.Module):
 
 
 def _shares(strengths: Tensor) -> Tensor:
-    """The chosen experts' probabilities [tokens, top_k] scaled to sum to 1.
+    """The probabilities of the chosen experts, [tokens, top_k], scaled to sum to 1.
 
-    A single choice has the share 1 whatever its probability, so that converted models compute what they did before;
-    its gradient is that of the probability relative to itself, without which the gate could not learn from the loss.
+    A single choice always has the share 1, so that a converted model computes the same as before. Its gradient is that
+    of the probability divided by its value; without it the gate would not learn from the loss.
     """
     if strengths.shape[1] == 1:
         return strengths / strengths.detach()
@@ -149,7 +156,7 @@ def _shares(strengths: Tensor) -> Tensor:
 
 
 def _mixed(outputs: Tensor, shares: Tensor) -> Tensor:
-    """Outputs [tokens, n, hidden] weighted with shares [tokens, n] that sum to 1: [tokens, hidden]."""
+    """The sum of outputs [tokens, n, hidden] weighted with shares [tokens, n] that sum to 1: [tokens, hidden]."""
     if outputs.shape[1] == 1:
         return outputs[:, 0] * shares
     first, others = outputs[:, 0], outputs[:, 1:]
@@ -157,5 +164,5 @@ def _mixed(outputs: Tensor, shares: Tensor) -> Tensor:
 
 
 def feed_forward(config: DecoderConfig, layer: int) -> FeedForward | MixtureOfExperts:
-    """The feed-forward part of a layer: one network, or a mixture of experts."""
+    """The feed-forward part of a layer (from 0): one network or a mixture of experts."""
     return MixtureOfExperts(config, layer) if config.experts_of(layer) else FeedForward(config)

@@ -1,7 +1,7 @@
-"""Initial weights: BLOOM's rule for every shape, each parameter from a generator of its own.
+"""Initial weights by BLOOM's rule, with a separate random generator for each parameter.
 
-A parameter's values depend on the seed, its name and its shape alone, not on the order in which parameters are made
-nor on which process makes them; and any range of them can be made without the rest.
+The values of a parameter depend on the seed, its name and its shape alone: neither on the order in which parameters are
+initialised nor on the process that does it. Any range of the values can be computed without the rest.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CHUNK = 1 << 16  # values that share one counter of the generator
 
 
 def initialise(model: Decoder, seed: int) -> None:
-    """Give a decoder its initial weights, in place: matrices normal around 0, biases 0, norms 1.
+    """Set the initial weights of a decoder in place: normal with mean 0 for matrices, 0 for biases, 1 for norms.
 
-    The standard deviation is the config's; that of the matrices which write into the residual stream is divided by
-    sqrt(2 layers), so that the stream's variance does not grow with depth.
+    The standard deviation is that of the config. For matrices that write into the residual stream it is divided by
+    sqrt(2 x layers), so that the variance of the stream does not grow with depth (Megatron-LM, arXiv 1909.08053).
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -32,7 +32,7 @@ def initialise(model: Decoder, seed: int) -> None:
 
 
 def initial_values(config: DecoderConfig, seed: int, name: str, start: int, stop: int) -> Tensor:
-    """The initial values of one parameter, or of a range of its elements in their order in memory; fp32, 1-D."""
+    """Initial values [stop - start] float32 of the elements [start, stop) of a parameter, in their order in memory."""
     if name.endswith("bias"):
         return torch.zeros(stop - start)
     if "layernorm" in name or name.startswith("ln_f"):
@@ -46,7 +46,7 @@ def initial_values(config: DecoderConfig, seed: int, name: str, start: int, stop
 
 
 def normal(seed: int, name: str, start: int, stop: int) -> Tensor:
-    """Values `start` to `stop` of the endless standard normal sequence that belongs to a seed and a name, fp32."""
+    """Values [start, stop) of the infinite standard normal sequence of a seed and a name; [stop - start] float32."""
     key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
     chunks = []
     for chunk in range(start // CHUNK, -(-stop // CHUNK)):

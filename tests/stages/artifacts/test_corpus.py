@@ -49,7 +49,7 @@ def test_a_fraction_is_a_sample_that_grows_with_it(made: Corpus) -> None:
 
 
 def test_what_came_in_is_what_was_kept_and_dropped() -> None:
-    with pytest.raises(ValidationError, match="are not those kept plus those dropped"):
+    with pytest.raises(ValidationError, match="are not the sum of those kept, dropped and trimmed"):
         Flow(read=Tally(documents=2, bytes=9), kept=Tally(documents=1, bytes=8), dropped={"x": Tally(documents=1)})
 
 
@@ -82,8 +82,8 @@ def damage_text(table: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (damage_text, "has another digest than recorded"),
-        (lambda table: table.slice(1), "documents, manifest.json says"),
+        (damage_text, "does not have the recorded digest"),
+        (lambda table: table.slice(1), "documents, but manifest.json says"),
         (lambda table: table.take([0, *range(len(table) - 1)]), "two documents have the id|holds Tally"),
         (lambda table: table.drop_columns(["license"]), "expected id, text, source"),
     ],
@@ -137,6 +137,6 @@ def test_a_source_that_lost_nearly_all_is_told() -> None:
         shards=tuple(shards),
     )
     assert warnings(manifest) == [
-        "source bad lost 91% of its documents, 99% of its bytes; most by gopher_quality.too_few_words",
-        "source silent holds no document",
+        "source bad lost 91% of its documents and 99% of its bytes, most to gopher_quality.too_few_words",
+        "source silent has no documents",
     ]

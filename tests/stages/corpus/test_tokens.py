@@ -135,7 +135,7 @@ def test_a_truncated_shard_is_refused(dataset: TokenDataset, tmp_path: Path) -> 
     copy = copied(dataset, tmp_path)
     path = copy.path / shard_name("train", 1)
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(ArtifactError, match=r"train-00001\.tokens has \d+ bytes, \d+ tokens of 2 bytes were recorded"):
+    with pytest.raises(ArtifactError, match=r"train-00001\.tokens has \d+ bytes, but \d+ tokens of 2 bytes"):
         copy.split("train")
     path.unlink()
     with pytest.raises(ArtifactError, match=r"train-00001\.tokens cannot be read"):
@@ -144,7 +144,7 @@ def test_a_truncated_shard_is_refused(dataset: TokenDataset, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("position", "token", "message"),
-    [(4, 300, "holds token 300, the vocabulary has 300"), (4, 2, "end-of-text"), (-1, 50, "end-of-text")],
+    [(4, 300, "holds token 300, but vocab_size is 300"), (4, 2, "end-of-text"), (-1, 50, "end-of-text")],
 )
 def test_garbled_shards_are_refused(
     dataset: TokenDataset, tmp_path: Path, position: int, token: int, message: str

@@ -84,7 +84,7 @@ def test_a_conversion_that_changes_the_logits_fails(
         return state
 
     monkeypatch.setattr(upcycle, "upcycle", wrong)
-    with pytest.raises(StageError, match=r"logits differ from the dense model's by up to .*tolerance is 1e-05"):
+    with pytest.raises(StageError, match=r"logits of the converted model differ .* by up to .*tolerance is 1e-05"):
         run(converting(), dense, tokens, tmp_path)
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
@@ -111,7 +111,7 @@ def test_the_balancing_loss_is_followed_but_not_reported(
 
 
 def test_impossible_wishes_are_refused(dense: Checkpoint, tokens: TokenDataset, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="experts lists 3 layers, but of 3 layers every 2 makes 2"):
+    with pytest.raises(StageError, match="experts lists 3 layers, but every: 2 converts 2 of 3 layers"):
         run(converting(experts=[2, 2, 2]), dense, tokens, tmp_path)
     with pytest.raises(StageError, match="top_k is 3, but a layer has only 2 experts"):
         run(converting(experts=2, top_k=3), dense, tokens, tmp_path)

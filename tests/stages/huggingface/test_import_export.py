@@ -127,7 +127,7 @@ def test_copies_that_old_files_hold_are_taken_if_they_are_copies(tmp_path: Path)
     add_tensors(llama, {name: value.half() for name, value in buffers.items()})
     imported(tmp_path / "3", llama)
     add_tensors(llama, {name: value / 2 for name, value in buffers.items()})
-    with pytest.raises(StageError, match=r"inv_freq is not what rope_theta 10000.0 of the config gives"):
+    with pytest.raises(StageError, match=r"inv_freq differs from the frequencies that rope_theta 10000.0"):
         imported(tmp_path / "4", llama)
 
 
@@ -141,14 +141,14 @@ def test_what_has_no_family_is_not_exported(tmp_path: Path) -> None:
     model = checkpoint(tmp_path)
     state, config = quantize_state_dict(model.state_dict(), model.config, "int8")
     int8 = Checkpoint.save(tmp_path / "int8", state, config, model.tokenizer_path, {})
-    with pytest.raises(StageError, match="a quantized model has no form in these families: export the dense"):
+    with pytest.raises(StageError, match="a quantized model cannot be exported.*export the dense"):
         exported(tmp_path / "1", int8)
     experts = small_config(experts=ExpertsConfig(per_layer=(0, 2)))
-    with pytest.raises(StageError, match="a mixture-of-experts model has no form"):
+    with pytest.raises(StageError, match="a mixture-of-experts model cannot be exported"):
         write_config(experts)
-    with pytest.raises(StageError, match=r"llama comes nearest, but differs in .*parallel_blocks"):
+    with pytest.raises(StageError, match=r"the nearest is llama, which differs in .*parallel_blocks"):
         exported(tmp_path / "2", checkpoint(tmp_path / "palm", "palm"))
-    with pytest.raises(StageError, match="bloom comes nearest, but differs in feed_forward_size"):
+    with pytest.raises(StageError, match="the nearest is bloom, which differs in feed_forward_size"):
         write_config(small_config(feed_forward_size=50))
 
 
@@ -249,7 +249,7 @@ def test_what_the_tokenizer_says_completes_the_config_and_a_chat_template_is_pas
     checkpoint, context = run_stage(ImportModel(source={"path": str(source)}), {}, tmp_path / "in")
     assert (checkpoint.config.eos_token_id, checkpoint.config.pad_token_id) == (end, 3)
     assert checkpoint.config.bos_token_id == 0
-    assert "config.json says bos_token_id 0, the tokenizer 1: that of config.json is kept" in context.notes
+    assert "bos_token_id is 0 in config.json, 1 in the tokenizer; that of config.json is used" in context.notes
     assert checkpoint.chat_template == template
     assert (exported(tmp_path / "out", checkpoint).path / "chat_template.jinja").read_text() == template
 
@@ -268,5 +268,5 @@ def test_an_evaluation_of_another_model_does_not_get_into_a_card() -> None:
     }
     assert build("cards", steps).steps["export"]
     steps["export"]["evaluation"] = "of_small"
-    with pytest.raises(ConfigError, match="of_small measures the model of quantize, not that of pretrain"):
+    with pytest.raises(ConfigError, match="of_small measures the model of quantize, but the exported model is that of pretrain"):
         build("cards", steps)

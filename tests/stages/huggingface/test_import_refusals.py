@@ -27,10 +27,10 @@ def cut(path: Path) -> None:
 H, LAST = "transformer.h.0.", "transformer.ln_f.bias"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one too many": (lambda p: add_tensors(p, {"stray": torch.zeros(3)}), r"unused \['stray'\], not written \[\]"),
-    "one too few": (lambda p: add_tensors(p, {}, (f"{H}mlp.dense_h_to_4h.bias",)), "lacks transformer.h.0.mlp"),
-    "shape": (lambda p: add_tensors(p, {LAST: torch.zeros(47)}), r"\[47\]; by the config it is \[48\]"),
+    "one too few": (lambda p: add_tensors(p, {}, (f"{H}mlp.dense_h_to_4h.bias",)), "has no transformer.h.0.mlp"),
+    "shape": (lambda p: add_tensors(p, {LAST: torch.zeros(47)}), r"\[47\], but the config requires \[48\]"),
     "integers": (lambda p: add_tensors(p, {LAST: torch.zeros(48).char()}), "is torch.int8; expected"),
-    "type": (lambda p: add_tensors(p, {LAST: torch.zeros(48).double()}), "of type F64; known are"),
+    "type": (lambda p: add_tensors(p, {LAST: torch.zeros(48).double()}), "has type F64, expected one of"),
     "NaN": (lambda p: add_tensors(p, {LAST: torch.full((48,), torch.nan)}), "are not finite"),
     "truncated": (lambda p: cut(p / "model.safetensors"), "not a whole safetensors file"),
     "header": (
@@ -39,7 +39,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "pickled": (
         lambda p: (p / "model.safetensors").rename(p / "pytorch_model.bin"),
-        "pickled files only, which could run any code",
+        "only in pickled files, which can run any code",
     ),
     "nothing": (lambda p: (p / "model.safetensors").unlink(), "has neither model.safetensors nor"),
     "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
@@ -55,17 +55,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: alter(p / "tokenizer_config.json", eos_token="<|end|>"),
         "eos_token is '<|end|>', which tokenizer.json does not have",
     ),
-    "a token that is a number": (lambda p: alter(p / "tokenizer_config.json", bos_token=7), "bos_token is 7, expected"),
+    "a token that is a number": (lambda p: alter(p / "tokenizer_config.json", bos_token=7), "bos_token is 7; expected"),
     "other added tokens": (
         lambda p: alter(p / "tokenizer_config.json", added_tokens_decoder={"2": {"content": "<|end|>"}}),
-        "token 2 is '<|end|>', tokenizer.json that it is '</s>'",
+        "token 2 is '<|end|>' in added_tokens_decoder, but '</s>' in tokenizer.json",
     ),
     "templates without a default": (
         lambda p: alter(p / "tokenizer_config.json", chat_template=[{"name": "tool", "template": "x"}]),
-        "several templates, none named default",
+        "several templates, but none is named default",
     ),
     "no map of tokens": (lambda p: (p / "special_tokens_map.json").write_text("["), "special_tokens_map.json is not J"),
-    "more layers": (lambda p: alter(p / "config.json", n_layer=3), "lacks transformer.h.2.input_layernorm.weight"),
+    "more layers": (lambda p: alter(p / "config.json", n_layer=3), "has no transformer.h.2.input_layernorm.weight"),
     "fewer layers": (lambda p: alter(p / "config.json", n_layer=1), "unused .*transformer.h.1"),
     "other heads": (lambda p: alter(p / "config.json", n_head=7), "48 is not a multiple of heads 7"),
     "endless": (lambda p: alter(p / "config.json", n_layer=10**9), "n_layer is 1000000000: .*less than or equal"),
@@ -73,15 +73,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda p: (p / "config.json").unlink(), "config.json cannot be read"),
     "no JSON": (lambda p: (p / "config.json").write_text("{"), "is not JSON"),
     "no object": (lambda p: (p / "config.json").write_text("[]"), "does not hold a JSON object"),
-    "other family": (lambda p: alter(p / "config.json", model_type="gpt2"), "'gpt2'; models that can be"),
+    "other family": (lambda p: alter(p / "config.json", model_type="gpt2"), "'gpt2', expected one of bloom"),
     "post-norm": (
         lambda p: alter(p / "config.json", apply_residual_connection_post_layernorm=True),
-        "apply_residual_connection_post_layernorm is True.*this shape of bloom is not supported",
+        "apply_residual_connection_post_layernorm is True.*this variant of bloom is not supported",
     ),
     "quantized": (lambda p: alter(p / "config.json", quantization_config={"bits": 4}), "quantization_config is"),
     "index elsewhere": (
         lambda p: (p / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}'),
-        "'../x.safetensors', which is not a safetensors file beside it",
+        "'../x.safetensors', which is not a safetensors file in the same directory",
     ),
     "index of nothing": (
         lambda p: (p / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x.safetensors"}}'),
@@ -89,7 +89,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "index wrong": (
         lambda p: (p / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model.safetensors"}}'),
-        "do not agree on a, transformer.h.0",
+        "disagree on a, transformer.h.0",
     ),
 }  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_damage_is_refused_with_its_reason(kind: str, good: Path, tmp_path: Path
     ("family", "changes", "said"),
     [
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before is False"),  # opt-350m
-        ("opt", {"word_embed_proj_dim": 32}, "embeddings that are projected .opt-350m. are not supported"),
+        ("opt", {"word_embed_proj_dim": 32}, "projected embeddings .opt-350m. are not supported"),
         ("opt", {"activation_function": "gelu"}, "activation_function is 'gelu'"),
         ("llama", {"attention_bias": True}, "attention_bias is True"),
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type is 'dynamic'"),

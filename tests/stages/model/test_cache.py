@@ -74,14 +74,14 @@ def test_rows_come_and_go() -> None:
 def test_bounds() -> None:
     cache = KeyValueCache(small_config(), 2, 10)
     MODEL(random_tokens(2, 10), cache=cache)
-    with pytest.raises(CacheFullError, match="would have 11 tokens, the cache holds 10"):
+    with pytest.raises(CacheFullError, match="would have 11 tokens; the cache holds 10"):
         MODEL(random_tokens(2, 1), cache=cache)
     assert cache.lengths.tolist() == [10, 10]
     with pytest.raises(ValueError, match="has 10 tokens, cannot keep 11"):
         cache.truncate(0, 11)
     with pytest.raises(ValueError, match="context has 128"):
         KeyValueCache(small_config(), 1, 129)
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         MODEL(random_tokens(2, 1), cache=cache, documents=torch.zeros(2, 1))
     assert cache.nbytes == 2 * 2 * 2 * 10 * 48 * 4  # sequences, keys and values, layers, tokens, hidden, fp32
     grouped = KeyValueCache(shaped("llama"), 2, 10)

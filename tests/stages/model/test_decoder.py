@@ -128,7 +128,7 @@ def test_palm_equals_its_formulas() -> None:
 
 
 def test_learned_positions_end() -> None:
-    with pytest.raises(ValueError, match="129 tokens: the model has learned 128 positions"):
+    with pytest.raises(ValueError, match="129 tokens, but the model only 128 positions"):
         small_model(shaped("opt"))(random_tokens(1, 129))
 
 

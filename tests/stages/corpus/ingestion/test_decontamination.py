@@ -136,7 +136,7 @@ def test_what_is_too_short_to_be_looked_for_is_counted_and_told(tmp_path: Path) 
         "quiz.jsonl": (1, 4, 2),
         "names.txt": (0, 1, 1),
     }
-    warning = "nothing of evaluation set names.txt was looked for: all its texts (1) are too short"
+    warning = "evaluation set names.txt was not searched for: all of its 1 texts are too short"
     assert [note for note in context.notes if note.startswith("warning")] == [f"warning: {warning}"]
     assert "| quiz.jsonl | 1 | 4 | 2 |" in (corpus.path / "pages" / "card.md").read_text()
 
