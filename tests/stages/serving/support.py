@@ -6,16 +6,37 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
+from cluster import inline_serve
+from stages.base import Application, Served
 from stages.inference.engine import Engine
 from stages.inference.text import Vocabulary
 from stages.serving.metrics import Metrics
 from stages.serving.service import Arguments, Service
 from tests.stages.inference.support import END, ScriptedBatch, byte_level_tokenizer
+from tests.support import RecordingContext
+
+
+@dataclass
+class ServingContext(RecordingContext):
+    """A context that serves in another process, without a cluster."""
+
+    def serve(self, application: Application) -> Served:
+        return inline_serve.start(application)
+
+
+def context(directory: Path, kind: type[ServingContext] = ServingContext) -> ServingContext:
+    """A context that works below `directory`."""
+    made = kind(directory / "out", directory / "scratch")
+    made.out.mkdir(parents=True)
+    made.scratch.mkdir()
+    return made
 
 
 @contextmanager

@@ -1,5 +1,4 @@
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -11,29 +10,13 @@ from cluster import inline_serve
 from cluster.asgi import create_application
 from stages.artifacts.checkpoint import Checkpoint
 from stages.base import Application, ArtifactError, Edge, Served, StageError
-from stages.registry import load
+from stages.registry import STAGES
 from stages.serving.deploy import Deploy
 from stages.serving.deployment import DEPLOYMENT, SERVE_CONFIG, TRIAL, Deployment
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
-from tests.stages.serving.support import serving
-from tests.support import RecordingContext
+from tests.stages.serving.support import ServingContext, context, serving
 
 CONFIG = Path(__file__).parents[3] / "conf" / "deploy"
-
-
-@dataclass
-class ServingContext(RecordingContext):
-    """A context that serves in a process of its own, without a cluster."""
-
-    def serve(self, application: Application) -> Served:
-        return inline_serve.start(application)
-
-
-def context(directory: Path) -> ServingContext:
-    made = ServingContext(directory / "out", directory / "scratch")
-    made.out.mkdir(parents=True)
-    made.scratch.mkdir()
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +113,7 @@ def test_a_server_that_breaks_its_promises_fails_the_step(checkpoint, tmp_path):
         def serve(self, application: Application) -> Served:
             return inline_serve.start(Application("liar", "tests.cluster.applications:liar"))
 
-    ctx = context(tmp_path)
-    ctx.__class__ = Liar
+    ctx = context(tmp_path, Liar)
     with pytest.raises(StageError, match="lists the models"):
         Deploy(model=checkpoint).run(ctx)
 
@@ -143,7 +125,7 @@ def test_aliases_that_the_registry_keeps_for_itself_are_refused(alias):
 
 
 def test_every_config_of_the_group_is_one_of_the_stage():
-    assert load("deploy") is Deploy
+    assert STAGES.load("deploy") is Deploy
     for path in CONFIG.glob("*.yaml"):
         stage = Deploy(model="train", **yaml.safe_load(path.read_text()))
         assert stage.demand().ranks == stage.replicas
