@@ -130,7 +130,7 @@ def _differences(documents: Path, ours: Path, theirs: Path) -> dict[str, Any] | 
 
 
 def _alone(documents: Path) -> dict[str, float]:
-    """MB/s of single operations on the same documents. Caches are cleared between operations."""
+    """MB/s of single operations on the same documents, nothing remembered from one to the next."""
     from stages.corpus.operations.base import Draft
     from stages.corpus.operations.registry import OPERATIONS
     from stages.corpus.statistics import words
@@ -204,7 +204,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def _ours(documents: Path, out: Path) -> None:
-    """Time the chain of filters in bloomline, then run each filter alone to record its decisions."""
+    """bloomline's side: the chain, timed; then each filter alone, for its decisions."""
     from stages.corpus.operations.base import Draft, Drop
     from stages.corpus.operations.registry import OPERATIONS
 

@@ -68,7 +68,7 @@ def resumes(bloomline: CommandLine, content: str, *where: str) -> str:
     """
     code, out = bloomline("run", *TRAINING, *(where or ["cluster=inline"]))
     assert code == 0, out
-    assert "from the checkpoint of step" in out
+    assert "resumes from the checkpoint of step" in out
     record = pretrained(bloomline)
     assert record is not None
     assert record.content == content
@@ -103,7 +103,7 @@ def test_a_rank(training: Training, undisturbed: tuple[Path, str]) -> None:
     ranks[1].kill()
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
-    assert "from the checkpoint of step" in out
+    assert "resumes from the checkpoint of step" in out
     record = pretrained(bloomline)
     assert record is not None
     assert record.content == undisturbed[1]
