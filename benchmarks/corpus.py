@@ -1,9 +1,9 @@
-"""Corpus work beside its peers: filters, and near-duplicates, of the same documents in bloomline and datatrove.
+"""Compares corpus work in bloomline and datatrove on the same documents: filters, and near-duplicates.
 
     python benchmarks/corpus.py [--quick] [--data FOLDER] [--peer-python PYTHON] [--near-megabytes 60]
 
-FOLDER holds the test data (default: BLOOMLINE_TEST_DATA). PYTHON is an interpreter that has datatrove 0.10 with spacy
-(default: this one); without it the peer's columns say why they are empty. The last line is JSON.
+FOLDER holds the test data (default: BLOOMLINE_TEST_DATA). PYTHON is an interpreter with datatrove 0.10 and spaCy
+(default: this one). Where datatrove cannot run, its columns state the reason. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from benchmarks import corpus_filters, corpus_minhash
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a part of the documents, one round")
+    parser.add_argument("--quick", action="store_true", help="a subset of the documents, one round")
     parser.add_argument("--data", type=Path, default=os.environ.get("BLOOMLINE_TEST_DATA"))
     parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--near-megabytes", type=int, default=60, help="of the enlarged documents for near-duplicates")
+    parser.add_argument("--near-megabytes", type=int, default=60, help="of the enlarged documents")
     arguments = parser.parse_args()
     if arguments.data is None or not Path(arguments.data).is_dir():
         parser.error("no data: give --data FOLDER, or set BLOOMLINE_TEST_DATA")

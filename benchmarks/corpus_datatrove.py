@@ -1,4 +1,4 @@
-"""datatrove's side of the filters: run by an interpreter that has datatrove, it imports nothing of bloomline.
+"""Runs the filters of datatrove, with an interpreter that has it. Imports nothing from bloomline.
 
 python corpus_datatrove.py DOCUMENTS.jsonl OUT     times the pipeline; decisions of each filter go to OUT/decisions.json
 """
@@ -53,7 +53,7 @@ def main(documents: Path, out: Path) -> None:
     seconds = time.process_time() - start
     with documents.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    decisions = {name: {} for name in filters}
+    decisions: dict[str, dict[str, str]] = {name: {} for name in filters}
     for row in rows:
         for name, kind in filters.items():
             found = kind.filter(Document(text=row["text"], id=row["id"]))

@@ -1,6 +1,6 @@
-"""datatrove's side of near-duplicates: run by an interpreter that has datatrove, it imports nothing of bloomline.
+"""Removes near-duplicates with datatrove, with an interpreter that has it. Imports nothing from bloomline.
 
-python corpus_datatrove_minhash.py DOCUMENTS.jsonl OUT     its four steps, with its defaults (14 x 8, runs of 5 words)
+python corpus_datatrove_minhash.py DOCUMENTS.jsonl OUT     four steps, default settings (14 x 8, runs of 5 words)
 """
 
 import json
@@ -40,7 +40,7 @@ def main(documents: Path, out: Path) -> None:
     status = Path("/proc/self/status").read_text().splitlines()
     peak = int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) / 1024
     ids = [json.loads(line)["id"] for line in documents.open(encoding="utf-8")]
-    clusters = {}
+    clusters: dict[int, list[str]] = {}
     for file in Path(removed).glob("*.clusters"):
         data = file.read_bytes()
         for place, cluster in struct.iter_unpack("<II", data):

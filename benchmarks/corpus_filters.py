@@ -1,8 +1,8 @@
-"""The filters' half of benchmarks/corpus.py: the same rules on the same documents, speed, memory and decisions.
+"""The filters in benchmarks/corpus.py: speed, memory and decisions of the same rules on the same documents.
 
-Both sides read JSON Lines, apply Gopher's repetition and quality rules, FineWeb's and C4's, and write what is kept,
-each in a process of its own, in turn. Seconds are of processor time, so that they are a core's. As a command it is
-bloomline's side: `python -m benchmarks.corpus_filters DOCUMENTS.jsonl OUT`.
+Both tools read JSON Lines, apply the repetition and quality rules of Gopher and the rules of FineWeb and C4, and write
+the documents that they keep. They run alternately in separate processes. Seconds are processor time, that is, of one
+core. As a command, this module runs bloomline: `python -m benchmarks.corpus_filters DOCUMENTS.jsonl OUT`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAIN = ("gopher_repetition", "gopher_quality", "fineweb_quality", "c4_quality")
-# Operations that are timed alone, with what they need beside the text.
+# Operations that are timed alone, with their parameters.
 ALONE: dict[str, dict[str, Any]] = {
     "repair_unicode": {},
     "white_space": {},
@@ -58,7 +58,7 @@ def measure(data: Path, folder: Path, peer_python: str, *, quick: bool) -> dict[
 
 
 def _write(path: Path, data: Path, limit: int | None) -> int:
-    """Documents of several kinds, in turn, so that any part of them is mixed."""
+    """Write documents of several kinds alternately, so that every part of the file is mixed. Returns their bytes."""
     sources = [_jsonl(data / "messy" / "ewt-web-text.jsonl.gz", "text")]
     sources.append(_jsonl(data / "messy" / "spamassassin-raw.jsonl.gz", "raw"))
     sources.append(_jsonl(data / "messy" / "near-duplicates-war-and-peace.jsonl.gz", "text"))
@@ -109,7 +109,7 @@ def _summary(rounds: list[dict[str, Any]], size: int) -> dict[str, Any]:
 
 
 def _differences(documents: Path, ours: Path, theirs: Path) -> dict[str, Any] | None:
-    """Per filter: documents that one keeps and the other drops."""
+    """For each filter: the documents that one tool keeps and the other drops."""
     if not (theirs / "decisions.json").exists():
         return None
     one, other = (json.loads((folder / "decisions.json").read_text()) for folder in (ours, theirs))
@@ -151,7 +151,7 @@ def _alone(documents: Path) -> dict[str, float]:
 
 
 def _extraction(data: Path, limit: int | None) -> dict[str, Any]:
-    """Mean F1 of word 4-grams against the articles of news pages: the operation, and the library as it is called."""
+    """Mean F1 of word 4-grams against the articles of news pages, for the operation and for the library alone."""
     import trafilatura
 
     from stages.corpus.operations.operation import Draft

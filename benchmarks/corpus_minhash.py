@@ -1,9 +1,9 @@
-"""Near-duplicates beside peers: the rule of bloomline, datatrove, and the bare libraries datasketch and rensa.
+"""Compares the removal of near-duplicates in bloomline, in datatrove, and with datasketch and rensa alone.
 
-Documents are those of messy/; the editions of one chapter are gold families, by which precision and recall of pairs
-are told. Where speed is measured they come again and again, each time with some words changed, so that what is the same
-for a corpus of any size (imports, figures, the card) weighs less. Seconds are of processor time end to end: reading
-documents, signatures, buckets, clusters, and what is kept written down (for the bare libraries: in memory, no files).
+The documents are those of messy/. The editions of one chapter are gold families, against which precision and recall of
+pairs are computed. To measure speed, the documents are repeated with some words replaced, so that costs that do not
+depend on the size of the corpus (imports, figures, the data card) weigh less. Seconds are processor time end to end:
+reading documents, signatures, buckets, clusters, and writing the kept documents. The libraries alone work in memory.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, for a process of its own
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script in a separate process
 
 FILES = {
     "near-duplicates-war-and-peace.jsonl.gz": "text",
     "ewt-web-text.jsonl.gz": "text",
     "spamassassin-raw.jsonl.gz": "raw",
 }
-BANDS, ROWS = 14, 8  # of all, as is datatrove's default; ours is measured with its own as well
+BANDS, ROWS = 14, 8  # for every tool, as datatrove's default; bloomline is also measured with its default
 OURS, PEER = f"bloomline, {BANDS} x {ROWS}", f"datatrove, {BANDS} x {ROWS}"
 QUICK_DOCUMENTS = 60  # of each file
 CHANGED = (0.005, 0.02, 0.1, 0.4)  # the share of the words of a repeated document that are replaced
@@ -39,9 +39,9 @@ Row = dict[str, str]
 
 
 def measure(data: Path, folder: Path, peer_python: str, megabytes: int | None) -> dict[str, Any]:
-    """What each side did, by its name: with the documents as they are, and with so many megabytes of them.
+    """The result of each tool, by its name, for the original documents and for `megabytes` of enlarged ones.
 
-    `megabytes` None: a part of the documents, and no more.
+    `megabytes` None: a subset of the original documents only.
     """
     folder.mkdir()
     rows = list(_documents(data, QUICK_DOCUMENTS if megabytes is None else None))
@@ -61,7 +61,7 @@ def _documents(data: Path, limit: int | None) -> Iterable[Row]:
 
 
 def _enlarged(rows: list[Row], size: int) -> list[Row]:
-    """Documents of `size` bytes in all: after the first round they are no gold, their words being changed."""
+    """Documents of `size` bytes together. Those after the first round have changed words and no gold family."""
     draw, found = random.Random(0), []
     words = [word for row in rows[:200] for word in row["text"].split()]
     for round_ in itertools.count():
@@ -91,15 +91,15 @@ def _measured(rows: list[Row], folder: Path, peer_python: str) -> dict[str, Any]
         "rensa alone, 14 x 8": [sys.executable, __file__, "rensa", str(BANDS), str(ROWS)],
     }
     sides: dict[str, Any] = {}
-    families: dict[str, set[str]] = {}  # the documents that each has in a family
+    families: dict[str, set[str]] = {}  # the documents that each tool has in a family
     for number, (name, command) in enumerate(runs.items()):
-        told = _told([*command, str(documents), str(folder / f"run-{number}")])
-        if "reason" not in told:
-            clusters = told.pop("clusters")
+        result = _result([*command, str(documents), str(folder / f"run-{number}")])
+        if "reason" not in result:
+            clusters = result.pop("clusters")
             families[name] = {id_ for cluster in clusters for id_ in cluster}
-            told |= _quality(clusters, rows)
-            told["megabytes_per_second"] = size / 1e6 / told["seconds"]
-        sides[name] = told
+            result |= _quality(clusters, rows)
+            result["megabytes_per_second"] = size / 1e6 / result["seconds"]
+        sides[name] = result
     different = sorted(families[OURS] ^ families[PEER]) if {OURS, PEER} <= families.keys() else []
     return {
         "documents": len(rows),
@@ -109,7 +109,7 @@ def _measured(rows: list[Row], folder: Path, peer_python: str) -> dict[str, Any]
     }
 
 
-def _told(command: list[str]) -> dict[str, Any]:
+def _result(command: list[str]) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -126,15 +126,15 @@ def show(found: dict[str, Any]) -> None:
         what = f"near-duplicates, {measured['documents']} documents {kind}, {measured['megabytes']:.1f} MB"
         print(f"\n{what:56}{'MB/s':>8}{'peak MiB':>10}{'precision':>11}{'recall':>8}{'dropped':>9}")
         peer = measured["sides"][PEER].get("megabytes_per_second")
-        for name, told in measured["sides"].items():
-            if "reason" in told:
-                print(f"  {name:26}not measured, because {told['reason']}")
+        for name, result in measured["sides"].items():
+            if "reason" in result:
+                print(f"  {name:26}not measured, because {result['reason']}")
                 continue
-            speed = told["megabytes_per_second"]
+            speed = result["megabytes_per_second"]
             ratio = f"{speed / peer:.1f}x" if peer else ""
-            gold = "".join(f"{told[key]:>{width}.3f}" if key in told else " " * width
+            gold = "".join(f"{result[key]:>{width}.3f}" if key in result else " " * width
                            for key, width in (("precision", 11), ("recall", 8)))  # fmt: skip
-            print(f"  {name:38}{ratio:>16}{speed:>8.2f}{told['peak_mib']:>10.0f}{gold}{told['dropped']:>9}")
+            print(f"  {name:38}{ratio:>16}{speed:>8.2f}{result['peak_mib']:>10.0f}{gold}{result['dropped']:>9}")
         alone = measured["in a family of one alone"]
         by_side = ", ".join(f"{count} of {name}" for name, count in sorted(Counter(alone.values()).items()))
         print(f"  in a family of one alone: {len(alone)} of {measured['documents']} documents; {by_side or 'none'}")
@@ -143,7 +143,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def _quality(clusters: list[list[str]], rows: list[Row]) -> dict[str, float]:
-    """Of pairs of documents that have a gold family, which stands before the "|" of an id."""
+    """Precision and recall of pairs of documents that have a gold family: the part of an id before the "|"."""
     known = [[id_ for id_ in cluster if _family(id_)] for cluster in clusters]
     pairs = {pair for cluster in known for pair in itertools.combinations(sorted(cluster), 2)}
     right = {(one, other) for one, other in pairs if _family(one) == _family(other)}
@@ -226,7 +226,7 @@ def main() -> None:
     sides: dict[str, Callable[[Path, Path, int, int], list[list[str]]]] = {
         "ours": _ours, "datasketch": _datasketch, "rensa": _rensa,
     }  # fmt: skip
-    if side == "ours":  # datatrove is imported before its clock starts as well
+    if side == "ours":  # datatrove, too, is imported before its time is measured
         importlib.import_module("stages.corpus.ingest")
         importlib.import_module("tests.support")
     start = time.process_time()
@@ -236,7 +236,7 @@ def main() -> None:
 
 
 def _peak_mib() -> float:
-    """Of this program's memory; what getrusage tells may be that of the process which started it."""
+    """The peak memory of this program. The value of getrusage can include the process that started it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
 

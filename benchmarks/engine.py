@@ -1,12 +1,13 @@
-"""The engine beside its peers: a six-step graph in bloomline, Kedro, DVC and Prefect, and a pipeline of 1,000 steps.
+"""Compares the engine with other tools: a six-step graph in bloomline, Kedro, DVC and Prefect, then 1,000 steps.
 
-    python benchmarks/engine.py [--quick]          peers: pip install -e '.[bench]'; those not installed are left out
-    PREFECT_PYTHON=prefect/bin/python ...          Prefect's own environment: pip install prefect 'fastapi<0.140'
+    python benchmarks/engine.py [--quick]          other tools: pip install -e '.[bench]'; missing ones are skipped
+    PREFECT_PYTHON=prefect/bin/python ...          an environment for Prefect: pip install prefect 'fastapi<0.140'
 
-Times whole commands, the tools in turn within every round, and prints the medians and their ratios to bloomline's: by
-the clock, and of the processor's time, which other work on the machine disturbs less. Then it damages an output behind
-each tool's back and looks whether a wrong result is handed on. The last line is JSON.
-The file is also bloomline's own command line with one more stage, `text`, which is what the graph is made of.
+Times whole commands, alternating between the tools within each round, and prints medians and their ratios to
+bloomline's: wall time, and processor time, which other work on the machine disturbs less. Then it damages an output of
+each tool and checks whether a wrong result is passed on. The last line is JSON.
+
+This file is also bloomline's command line with one additional stage, `text`, of which the graph consists.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Text(Artifact):
 
 
 class Write(Stage):
-    """Writes its inputs' texts and a letter."""
+    """Writes the texts of its inputs, followed by a letter."""
 
     version: ClassVar[str] = "1"
     letter: str = ""
@@ -69,7 +70,7 @@ def main() -> None:
             installed = [kind for kind in installed if kind.name != "prefect"]  # a server for every command: too slow
         for kind in PEERS:
             if kind not in installed:
-                print(f"{kind.name}: not installed, or too slow for --quick; left out")
+                print(f"{kind.name}: not installed, or too slow for --quick; skipped")
         peers = [kind(Path(directory) / kind.name) for kind in installed]
         results = six_steps(peers, rounds=1 if quick else 5, damages=["one byte, old time"] if quick else list(DAMAGES))
         large = thousand_steps(Path(directory) / "large", 50 if quick else 1000, rounds=1 if quick else 5)
@@ -90,7 +91,7 @@ def is_installed(kind: type[Peer]) -> bool:
 
 
 def six_steps(peers: Sequence[Peer], rounds: int, damages: Sequence[str]) -> dict[str, Row]:
-    """Median seconds of every question to every tool, and what came of damage."""
+    """The median seconds of each question for each tool, and the outcome of each damage."""
     times: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in peers}
     results: dict[str, Row] = {peer.name: {} for peer in peers}
     for _ in range(rounds):
@@ -118,7 +119,7 @@ def six_steps(peers: Sequence[Peer], rounds: int, damages: Sequence[str]) -> dic
 
 
 def thousand_steps(directory: Path, count: int, rounds: int) -> dict[str, float]:
-    """Seconds for a generated pipeline of bloomline's: a run of everything once, then plan and no-op."""
+    """Seconds for a generated pipeline in bloomline: one run of all steps, then plans and runs with nothing to do."""
     peer = Bloomline(directory)
     lines = "".join(
         f"  s{n}: {{stage: text, letter: '{n}'" + (f", inputs: [s{n - 1}, s{n // 2}]" if n % 10 else "") + "}\n"
@@ -147,14 +148,17 @@ def prepare(peer: Peer) -> None:
 
 
 def took(times: dict[str, list[float]], question: str, peer: Peer, command: Sequence[str]) -> None:
-    """Add the seconds that a command takes, by the clock and of the processor, to those of a question."""
+    """Add the wall seconds and the processor seconds of a command to those of a question."""
     wall, processor = timed(peer, command)
     times.setdefault(question, []).append(wall)
     times.setdefault(f"{question}, processor", []).append(processor)
 
 
 def timed(peer: Peer, command: Sequence[str]) -> tuple[float, float]:
-    """Seconds by the clock, and of the processor: the command's own and those of what it waited for."""
+    """Wall seconds, and processor seconds of the command and of the processes that it waited for.
+
+    Ends the benchmark if the command fails.
+    """
     began, used = time.perf_counter(), processor_s()
     done = subprocess.run(
         command, cwd=peer.directory, env=environment(peer), capture_output=True, text=True, timeout=600
@@ -172,7 +176,7 @@ def processor_s() -> float:
 
 
 def traced(peer: Peer) -> str:
-    """Which steps have run since this was asked last, in order of their names."""
+    """The steps that ran since the last call, sorted by name."""
     ran = "".join(sorted(peer.trace.read_text())) if peer.trace.exists() else ""
     peer.trace.unlink(missing_ok=True)
     return ran
@@ -185,9 +189,10 @@ def expect(peer: Peer, steps: str, what: str) -> None:
 
 
 def hurt(peer: Peer, damage: Callable[[Path], None]) -> str:
-    """Damage what step a left, then make the steps after it run by a new parameter: what do they hand on?
+    """Damage the output of step a, change a parameter so that later steps have to run, and judge their results.
 
-    "right" or "error" are fine; "WRONG" is a result made of the damaged file, or a damaged file left in place.
+    "right" and "error" are acceptable. "WRONG": a result was computed from the damaged file, or that file is still
+    there.
     """
     prepare(peer)
     timed(peer, peer.run())

@@ -1,9 +1,9 @@
-"""The same six-step graph in bloomline, Kedro, DVC and Prefect: how each is set up and asked, for benchmarks/engine.py.
+"""The same six-step graph in bloomline, Kedro, DVC and Prefect, for benchmarks/engine.py.
 
-    a, b -> c -> d -> e, f        c joins a and b; d and e add their letter; f counts
+    a, b -> c -> d -> e, f        c joins a and b; d, e and f add their letter
 
-Every step writes a small text and appends its name to a trace file, so that it can be told which steps ran. `d_letter`
-is the parameter that is changed. Each peer is used as its documentation says for "run only what is needed".
+Each step writes a small text and appends its name to a trace file, which shows the steps that ran. `d_letter` is the
+parameter that changes. Each tool is used as its documentation describes for "run only what is needed".
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ STEPS = "abcdef"
 
 @dataclass
 class Peer:
-    """One tool, set up in a directory of its own."""
+    """One tool, set up in its own directory."""
 
     directory: Path
     name: ClassVar[str]
-    module: ClassVar[str]  # to import, to see whether it is installed
-    python: ClassVar[str] = sys.executable  # whose interpreter that is
-    run_is_current: ClassVar[bool] = True  # a run does only what is needed
+    module: ClassVar[str]  # its import shows whether the tool is installed
+    python: ClassVar[str] = sys.executable  # the interpreter that has the module
+    run_is_current: ClassVar[bool] = True  # a run executes only what is needed
     environment: dict[str, str] = field(default_factory=dict)
 
     def set_up(self) -> list[Sequence[str]]:
-        """Write the project; the commands that finish it."""
+        """Write the project. Returns the commands that complete it."""
         raise NotImplementedError
 
     def run(self, d_letter: str = "d") -> Sequence[str]:
         raise NotImplementedError
 
     def plan(self) -> Sequence[str] | None:
-        """The command that tells what would run, if there is one."""
+        """The command that reports what would run; None if the tool has none."""
         return None
 
     def outputs(self) -> dict[str, Path]:
-        """Where the outputs of a and e lie."""
+        """The output file of each step."""
         return {step: self.directory / "out" / f"{step}.txt" for step in STEPS}
 
     def write(self, path: str, text: str) -> None:
@@ -194,7 +194,7 @@ class Dvc(Peer):
 
 
 class Prefect(Peer):
-    """Its server (3.8) does not start with the FastAPI that bloomline needs: it has an environment of its own."""
+    """Prefect needs a separate environment: its server (3.8) does not start with the FastAPI that bloomline needs."""
 
     name = "prefect"
     module = "prefect"
@@ -238,7 +238,7 @@ class Prefect(Peer):
         return [self.python, "flow.py", d_letter]
 
     def outputs(self) -> dict[str, Path]:
-        """Results are files named by the cache key: which step made one is read from what it holds."""
+        """Results are files named by their cache keys. The content of a file shows which step wrote it."""
         texts = {"a": "a", "b": "b", "c": "ab", "d": "abd", "e": "abde", "f": "abdf"}
         found = {}
         for path in (self.directory / "out").glob("*"):
@@ -253,7 +253,7 @@ PEERS: tuple[type[Peer], ...] = (Bloomline, Kedro, Dvc, Prefect)
 
 
 def environment(peer: Peer) -> dict[str, str]:
-    """The variables of a peer's processes: a home of its own, no telemetry."""
+    """The environment variables of a tool's processes: a separate home, no telemetry."""
     home = peer.directory / "home"
     home.mkdir(exist_ok=True)
     return {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), **peer.environment}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_all_variants_train_alike() -> None:
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Ratios are of paired rounds; what could not be measured says why."""
-    facts = {
+    facts: dict[str, dict[str, Any]] = {
         "bloomline 1": {"held_bytes": 800, "peak_bytes": 1600, "sent_bytes": 400, "seconds": [1.0, 2.0, 4.0]},
         "DeepSpeed 1": {"held_bytes": 1200, "peak_bytes": 2000, "sent_bytes": 600, "seconds": [2.0, 3.0, 8.0]},
         "FSDP2 2": {"error": "RuntimeError: no"},

@@ -1,4 +1,4 @@
-"""Runs the real command line in processes of its own, as a person would."""
+"""Runs the real command line in separate processes, as a person would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class CommandLine:
-    """`bloomline` with a home and a store of its own."""
+    """`bloomline` with its own home directory and store."""
 
     directory: Path
 
@@ -40,7 +40,7 @@ class CommandLine:
         )
 
     def __call__(self, *words: str, timeout_s: float = 240) -> tuple[int, str]:
-        """Exit code, and all that was printed."""
+        """The exit code, and everything that was printed."""
         process = self.start(*words)
         try:
             out, _ = process.communicate(timeout=timeout_s)
@@ -57,7 +57,7 @@ def bloomline(tmp_path: Path) -> CommandLine:
 
 @pytest.fixture
 def started() -> Iterator[Callable[[subprocess.Popen[str]], subprocess.Popen[str]]]:
-    """Registers a process to be ended with all of its children, whatever becomes of the test."""
+    """Registers a process that is ended with all of its children after the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def register(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
@@ -80,9 +80,10 @@ def end(process: subprocess.Popen[str]) -> None:
 def family(pid: int) -> list[psutil.Process]:
     """The living descendants of a process."""
     try:
-        return psutil.Process(pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+    return found
 
 
 def wait_for(what: Callable[[], object], timeout_s: float = 90, message: str = "") -> None:

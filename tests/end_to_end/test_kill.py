@@ -1,10 +1,11 @@
-"""kill -9 in the middle of pretraining: of the driver, of a rank, of the Ray head. The same command always ends in
-the checkpoint that an undisturbed run leaves, bit for bit."""
+"""kill -9 of the driver, of a rank, or of the Ray head during pretraining. The same command then always ends with the
+checkpoint of an undisturbed run, bit for bit."""
 
 from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from pipelines.store import Record, Store, StoreConfig
 from tests.end_to_end.conftest import CommandLine, family, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(420)]
+
+Register = Callable[[subprocess.Popen[str]], subprocess.Popen[str]]
+Training = tuple[CommandLine, subprocess.Popen[str]]
 
 TRAINING = [
     "pipeline=debug",
@@ -32,7 +36,7 @@ def pretrained(command_line: CommandLine) -> Record | None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A store that holds the steps before pretraining, and what pretraining leaves if nobody disturbs it (one rank)."""
+    """A store with the steps before pretraining, and the content of the checkpoint of an undisturbed run (one rank)."""
     directory = tmp_path_factory.mktemp("undisturbed")
     command_line = CommandLine(directory)
     code, out = command_line("run", *TRAINING, "until=tokens", "cluster=inline")
@@ -47,10 +51,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def training(
-    bloomline: CommandLine, undisturbed: tuple[Path, str], started: Callable
-) -> tuple[CommandLine, psutil.Process]:
-    """A run in the middle of pretraining, with a checkpoint saved: its driver."""
+def training(bloomline: CommandLine, undisturbed: tuple[Path, str], started: Register) -> Training:
+    """The driver of a run that is pretraining and has saved a checkpoint."""
     shutil.copytree(undisturbed[0], bloomline.store)
     process = started(bloomline.start("run", *TRAINING))
     found = bloomline.store / "scratch"
@@ -59,8 +61,11 @@ def training(
     return bloomline, process
 
 
-def goes_on(bloomline: CommandLine, content: str, *where: str) -> str:
-    """The same work again, in process or `where`, ends well, from a checkpoint, with the same bits. What was said."""
+def resumes(bloomline: CommandLine, content: str, *where: str) -> str:
+    """Run the same command, in process or `where`. It resumes from a checkpoint and ends with the same bits.
+
+    Returns what it printed.
+    """
     code, out = bloomline("run", *TRAINING, *(where or ["cluster=inline"]))
     assert code == 0, out
     assert "resumes from the checkpoint of step" in out
@@ -71,7 +76,7 @@ def goes_on(bloomline: CommandLine, content: str, *where: str) -> str:
 
 
 def test_sigterm_saves_and_stops_and_then_the_driver_is_killed(
-    training, undisturbed: tuple[Path, str], started: Callable
+    training: Training, undisturbed: tuple[Path, str], started: Register
 ) -> None:
     bloomline, process = training
     process.send_signal(signal.SIGTERM)
@@ -88,10 +93,10 @@ def test_sigterm_saves_and_stops_and_then_the_driver_is_killed(
     again.wait(timeout=90)
     assert pretrained(bloomline) is None
     wait_for(lambda: not any(alive(rank) for rank in ranks), 60, "ranks of the killed run are left")
-    goes_on(bloomline, undisturbed[1])
+    resumes(bloomline, undisturbed[1])
 
 
-def test_a_rank(training, undisturbed: tuple[Path, str]) -> None:
+def test_a_rank(training: Training, undisturbed: tuple[Path, str]) -> None:
     bloomline, process = training
     ranks = [child for child in family(process.pid) if is_rank(child)]
     assert len(ranks) == 2, [child.name() for child in family(process.pid)]
@@ -104,7 +109,7 @@ def test_a_rank(training, undisturbed: tuple[Path, str]) -> None:
     assert record.content == undisturbed[1]
 
 
-def test_the_ray_head(training, undisturbed: tuple[Path, str]) -> None:
+def test_the_ray_head(training: Training, undisturbed: tuple[Path, str]) -> None:
     bloomline, process = training
     for child in family(process.pid):
         if child.name() in ("gcs_server", "raylet"):
@@ -114,9 +119,9 @@ def test_the_ray_head(training, undisturbed: tuple[Path, str]) -> None:
     assert "Traceback" not in out, out
     assert "bloomline" in out.split("Next:")[-1], out
     assert pretrained(bloomline) is None
-    # The machine is smaller now: one rank takes over from two.
+    # The machine has one CPU less now: one rank continues the work of two.
     one_cpu = ["cluster.cpus=1", "steps.pretrain.minimum_ranks=1"]
-    out = goes_on(bloomline, undisturbed[1], *one_cpu)
+    out = resumes(bloomline, undisturbed[1], *one_cpu)
     assert "fits with 1 rank" in out
     assert "the cluster can't place 2 ranks now; trying with 1" in out
 
@@ -127,7 +132,7 @@ def newest_step(command_line: CommandLine) -> int:
 
 
 def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def is_rank(process: psutil.Process) -> bool:

@@ -1,4 +1,4 @@
-"""The whole life of a model at the debug size, by the command that a person would give, on Ray."""
+"""The whole life of a model at the debug size, with the command that a person would type, on Ray."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def test_the_whole_life(bloomline: CommandLine) -> None:
 
     client = MlflowClient(f"sqlite:///{bloomline.store}/mlflow.db")
     experiment = client.get_experiment_by_name("debug")
+    assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
@@ -59,7 +60,7 @@ def test_the_whole_life(bloomline: CommandLine) -> None:
     deployment = json.loads((Path(store.uri(records["deploy"])) / "deployment.json").read_text())
     assert deployment["model_name"]
 
-    # What was exported, imported as if it came from outside: the same file of weights, used on.
+    # The exported model is imported like one from another source, with the same weights.
     source = f"steps.model.source.path={store.uri(records['export'])}"
     code, out = bloomline("run", "pipeline=import", *IMPORTED, source, "cluster=inline", "until=evaluate")
     assert code == 0, out

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.examples.conftest import Project
+from tests.project.support import plain_installation
 
 RUN = ("run", "--config-dir", "conf", "pipeline=own_stage")
 
@@ -20,6 +21,12 @@ def test_the_stage_runs_and_an_edit_of_its_source_runs_it_again(project: Project
     source.write_text(source.read_text() + "\n# edited\n")
     assert "Everything is cached" not in project(*RUN, "cluster=inline")
     assert len(project.records()["time"]) == 2
+
+
+def test_it_needs_no_extra(project: Project) -> None:
+    result = plain_installation(project.directory, *RUN, "cluster=inline")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert project.records()["time"][0].metrics["minutes"] > 0
 
 
 @pytest.mark.slow

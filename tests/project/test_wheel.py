@@ -9,19 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.support import ROOT
-
-BLOCKED = """
-import os, sys
-from cluster.extras import modules_by_extra
-extras = modules_by_extra()
-for name in set().union(*extras.values()) - extras[""]:
-    sys.modules[name] = None  # an import of it raises ModuleNotFoundError
-from pipelines.cli import run
-code = run(sys.argv[1:])
-sys.stdout.flush()
-os._exit(code)
-"""
+from tests.project.support import ROOT, plain_installation
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +33,13 @@ def test_the_packages_declare_their_types(wheel: zipfile.ZipFile, package: str) 
     assert f"{package}/py.typed" in wheel.namelist()
 
 
-def blocked(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line where only a plain installation's modules can be imported."""
-    command = [sys.executable, "-c", BLOCKED, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-
-
 def test_a_plain_installation_plans(tmp_path: Path) -> None:
-    result = blocked(tmp_path, "plan", "pipeline=quickstart")
+    result = plain_installation(tmp_path, "plan", "pipeline=quickstart")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_a_step_without_its_extra_is_refused_with_the_command(tmp_path: Path) -> None:
-    result = blocked(tmp_path, "run", "pipeline=debug", "cluster=inline", "only=corpus")
+    result = plain_installation(tmp_path, "run", "pipeline=debug", "cluster=inline", "only=corpus")
     text = " ".join((result.stdout + result.stderr).split())
     assert result.returncode == 1, text
     assert "pip install 'bloomline[corpus]'" in text
@@ -66,7 +48,7 @@ def test_a_step_without_its_extra_is_refused_with_the_command(tmp_path: Path) ->
 
 
 def test_a_verb_without_its_extra_is_refused_with_the_command(tmp_path: Path) -> None:
-    result = blocked(tmp_path, "ui")
+    result = plain_installation(tmp_path, "ui")
     assert result.returncode == 1
     assert result.stderr.strip().endswith("Install it with: pip install 'bloomline[tracking]'")
     assert "Traceback" not in result.stderr
