@@ -32,6 +32,16 @@ def outcome(executor: Executor) -> tuple[Outcome, list[Message]]:
     raise TimeoutError(f"no outcome; messages: {messages}")
 
 
+def outcomes(executor: Executor, count: int) -> list[Outcome]:
+    """The next `count` outcomes, several of which may arrive at the same time."""
+    found: list[Outcome] = []
+    end = time.monotonic() + LIMIT_S
+    while len(found) < count:
+        assert time.monotonic() < end, f"only these outcomes: {found}"
+        found += [event for event in executor.wait(0.5) if isinstance(event, Outcome)]
+    return found
+
+
 def until(executor: Executor, enough: Callable[[list[Message]], bool]) -> list[Message]:
     """The messages of the running work, until `enough` of them have arrived."""
     messages: list[Message] = []

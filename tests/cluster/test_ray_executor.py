@@ -11,7 +11,7 @@ import pytest
 from cluster.base import Executor
 from stages.base import Demand, Resources, Stopped
 from tests.cluster import work
-from tests.cluster.support import gone, outcome, run, until
+from tests.cluster.support import gone, outcome, outcomes, run, until
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +38,7 @@ def test_pieces_of_work_run_concurrently(ray_session: Executor) -> None:
     assert len({message.body["pid"] for message in messages}) == 2
     for name in ("one", "two"):
         ray_session.stop(name)
-    assert {outcome(ray_session)[0].step for _ in range(2)} == {"one", "two"}
+    assert {ended.step for ended in outcomes(ray_session, 2)} == {"one", "two"}
 
 
 def test_a_stage_error_has_no_traceback_and_other_exceptions_have_one(ray_session: Executor) -> None:
