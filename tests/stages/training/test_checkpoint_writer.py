@@ -149,9 +149,9 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path: 
     [message] = ours.recv()
     assert "could not be written to" in message
     assert "File too large" in message
-    assert "Make room there" in message
+    assert "Free space there" in message
     assert names(tmp_path) == ["step-00000001"]
-    assert "the one before it, step-00000001, is whole" in message
+    assert "the previous one, step-00000001, is complete" in message
     wanted = train(alone(), spec(tmp_path / "alone"))
     assert_same(state(train(alone(), spec(tmp_path, execution=EVERY_STEP))), state(wanted))
 
@@ -166,5 +166,5 @@ def test_every_rank_says_why(workers: Workers, tmp_path: Path) -> None:
     assert [type(error) for error, _ in answers] == [StageError] * 2
     for error, _ in answers:
         assert "checkpoint of step 1 could not be written" in str(error)
-        assert "No space left on device; there is none before it" in str(error)
+        assert "No space left on device; there is no previous one" in str(error)
     assert names(tmp_path) == []
