@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def work(rank: int, setting: Setting, task: dict[str, Any], rendezvous: str) -> None:
-    """The work of one rank: measure each variant's memory and traffic, time them in turn, then again over the slow link."""
+    """The work of one rank: measure memory and traffic of each variant, then time them in turn, over both links."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(setting.ranks)}

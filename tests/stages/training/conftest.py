@@ -9,7 +9,7 @@ from tests.stages.training.toy import Workers
 
 @pytest.fixture(scope="package")
 def workers() -> Iterator[Workers]:
-    """Four processes to run gangs on."""
+    """Four processes that run gangs."""
     started = Workers(4)
     yield started
     started.close()

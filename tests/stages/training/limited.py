@@ -1,4 +1,4 @@
-"""A training run in a process that may only have so much memory: a program, so that the limit ends with it.
+"""A training run in a process with limited memory. It is a program, so that the limit ends with the process.
 
 Arguments: a folder, the execution's fields as JSON, and how many bytes of private memory the process may have beyond
 what it has with torch loaded and a small model trained (0: any number). Prints the digest of what training leaves.
@@ -28,7 +28,7 @@ WIDTH, BLOCKS = 512, 12  # 19 million parameters, 302 MB of training state
 
 
 def build(recipe: Recipe, width: int, blocks: int) -> Task:
-    """The toy, which is nowhere whole."""
+    """A wide toy task whose model never exists as a whole."""
     loss, validation_loss = toy.losses(recipe)
     with torch.device("meta"):
         model = toy.Toy(width, blocks)

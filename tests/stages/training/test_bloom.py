@@ -1,4 +1,4 @@
-"""The recipes of BLOOM's sizes are those of its runs."""
+"""The recipes of BLOOM's sizes equal those that BigScience published."""
 
 from __future__ import annotations
 

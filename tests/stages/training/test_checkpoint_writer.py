@@ -1,4 +1,4 @@
-"""Checkpoints are written beside training: whole or not at all, and a disk that is full loses nothing."""
+"""Checkpoints are written while training continues, completely or not at all, and a full disk loses nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVERY_STEP = Execution(zero_stage=1, checkpoint_every_steps=1, checkpoints_kept=
 
 
 class Gate:
-    """Holds the writing of one checkpoint up until `open`."""
+    """Blocks the writing of one checkpoint until `opened` is set."""
 
     def __init__(self, step: int) -> None:
         self.step, self.opened, self.reached = step, threading.Event(), threading.Event()
@@ -39,7 +39,7 @@ class Gate:
 
 
 class OpensLater(Heard):
-    """Opens a gate when a step is reported: training went on meanwhile, or it would not be opened."""
+    """Opens a gate when a step is reported, which happens only if training continues in the meantime."""
 
     gate: Gate
     at: int
@@ -52,8 +52,8 @@ class OpensLater(Heard):
             self.gate.opened.set()
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
-    """The checkpoint of step 2 waits until step 3 is reported, and then holds the state after step 2."""
+def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """The checkpoint of step 2 is blocked until step 3 is reported, and still holds the state after step 2."""
     heard = OpensLater()
     heard.gate, heard.at, heard.scratch = Gate(2), 3, tmp_path / "gated"
     execution = Execution(checkpoint_every_steps=2, checkpoints_kept=9)
@@ -96,7 +96,7 @@ def die_while_writing(scratch: Path) -> None:
 
 
 def limited(scratch: Path, pipe: Any) -> None:
-    """Train where no file may have more than 10 kB once step 2 is done and the checkpoint of step 1 is there."""
+    """Train with a limit of 10 kB per file from the end of step 2 on, when the checkpoint of step 1 exists."""
     heard = Heard()
 
     class Limiting(Heard):
@@ -125,7 +125,7 @@ def names(scratch: Path) -> list[str]:
     return sorted(path.name for path in (scratch / checkpoints.FOLDER).iterdir())
 
 
-def test_a_kill_in_mid_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_kill_during_a_checkpoint_leaves_the_previous_one(tmp_path: Path) -> None:
     wanted = train(alone(), spec(tmp_path / "alone"))
     assert in_a_process(die_while_writing, tmp_path / "killed") == -signal.SIGKILL
     assert names(tmp_path / "killed") == [".partial-3", "step-00000001", "step-00000002"]
@@ -136,7 +136,7 @@ def test_a_kill_in_mid_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
     assert names(tmp_path / "killed") == ["step-00000003", "step-00000004"]
 
 
-def test_a_power_cut_takes_no_checkpoint_that_is_in_its_place(tmp_path: Path) -> None:
+def test_a_power_cut_loses_no_complete_checkpoint(tmp_path: Path) -> None:
     with lost_in_a_power_cut(tmp_path) as lost:
         train(alone(), spec(tmp_path, execution=EVERY_STEP))
     assert names(tmp_path) == ["step-00000003", "step-00000004"]
@@ -149,9 +149,9 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path: 
     [message] = ours.recv()
     assert "could not be written to" in message
     assert "File too large" in message
-    assert "Make room there" in message
+    assert "Free space there" in message
     assert names(tmp_path) == ["step-00000001"]
-    assert "the one before it, step-00000001, is whole" in message
+    assert "the previous one, step-00000001, is complete" in message
     wanted = train(alone(), spec(tmp_path / "alone"))
     assert_same(state(train(alone(), spec(tmp_path, execution=EVERY_STEP))), state(wanted))
 
@@ -161,10 +161,10 @@ def fail_to_write(rank: Any, given: TrainingSpec) -> TrainingResult:
         return train(rank, given)
 
 
-def test_every_rank_says_why(workers: Workers, tmp_path: Path) -> None:
+def test_every_rank_reports_the_reason(workers: Workers, tmp_path: Path) -> None:
     answers = workers.gang(fail_to_write, spec(tmp_path, execution=EVERY_STEP), ranks=2)
     assert [type(error) for error, _ in answers] == [StageError] * 2
     for error, _ in answers:
         assert "checkpoint of step 1 could not be written" in str(error)
-        assert "No space left on device; there is none before it" in str(error)
+        assert "No space left on device; there is no previous one" in str(error)
     assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Training where computation is not on the CPU: what goes where, as far as a machine without a GPU can tell."""
+"""Training on another device than the CPU: where tensors are, as far as it can be tested without a GPU."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def task(config: DecoderConfig) -> Task:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_a_whole_step_stays_on_the_device(zero_stage: int, precision: str, config: DecoderConfig) -> None:
-    """On torch's device without values, which refuses to compute with a tensor that was left on the CPU."""
+    """On torch's meta device, which refuses to combine its tensors with one that was left on the CPU."""
     recipe = RECIPE.model_copy(update={"precision": precision})
     execution = Execution.model_validate({"zero_stage": zero_stage, "recompute": "full"})
     trained = task(config)
@@ -77,7 +77,7 @@ def needed(**execution: Any) -> memory_plan.MemoryPlan:
     )
 
 
-def test_what_is_moved_to_the_host_is_no_longer_on_the_gpu() -> None:
+def test_offloaded_state_is_not_on_the_gpu() -> None:
     on_cpu, plain = needed(), needed(gpus_per_rank=1)
     assert plain == on_cpu
     assert plain.host == 0
@@ -96,7 +96,7 @@ def test_what_is_moved_to_the_host_is_no_longer_on_the_gpu() -> None:
     assert again.device < needed(gpus_per_rank=1, recompute="full").device
 
 
-def test_ranks_ask_for_gpus_and_what_they_need_on_both_sides() -> None:
+def test_ranks_demand_gpus_and_memory_of_both_kinds() -> None:
     training = Training.model_validate({**RECIPE.model_dump(), "ranks": 2, "minimum_ranks": 1, "gpus_per_rank": 1})
     asked = memory_plan.demand(BLOOM, training)
     predicted = memory_plan.predict(BLOOM, training, training, 2)

@@ -1,4 +1,4 @@
-"""Training is the same to the bit for every number of ranks and every ZeRO stage."""
+"""Training is bitwise the same for every number of ranks and every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.stages.training.toy import RECIPE, Heard, Workers, alone, build, samp
 
 
 def state(result: TrainingResult) -> dict[str, torch.Tensor]:
-    """Everything that a run ends with: master weights and both moments."""
+    """The final state of a run: master weights and both moments."""
     tensors: dict[str, torch.Tensor] = {}
     for file in sorted(Path(result.checkpoint).glob("*.safetensors")):
         tensors |= checkpoints._read(file)
@@ -112,7 +112,7 @@ def test_saving_memory_changes_no_bit(
 
 
 def test_recomputing_keeps_less(tmp_path: Path) -> None:
-    """Bytes that tensors take when the backward pass is about to begin."""
+    """Bytes of tensors just before the backward pass."""
     kept = {}
     ways = [("none", "none"), ("selective", "none"), ("every third", "none"), ("full", "none"), ("full", "file")]
     for mode, place in ways:
@@ -144,7 +144,7 @@ def test_it_learns(reference: dict[str, tuple[TrainingResult, Heard]], tmp_path:
 
 
 def build_uneven(recipe: Recipe) -> Task:
-    """The toy, where a sample predicts its first targets only: 1 to 8 of them, the first of a batch the fewest."""
+    """The toy task with 1 to 8 targets per sample, fewest at the beginning of a batch."""
     task = build(recipe)
 
     def loss(model: torch.nn.Module, numbers: Any) -> Loss:
@@ -158,7 +158,7 @@ def build_uneven(recipe: Recipe) -> Task:
 
 
 def test_every_target_of_a_batch_weighs_the_same(workers: Workers, tmp_path: Path) -> None:
-    """However it is cut: eight uneven micro-batches on three ranks are one of all samples."""
+    """Eight uneven micro-batches on three ranks equal one micro-batch of all samples."""
     heard = Heard()
     cut, whole = (
         TrainingSpec(build_uneven, "uneven", recipe, Execution(zero_stage=2), str(tmp_path / name))
@@ -171,10 +171,10 @@ def test_every_target_of_a_batch_weighs_the_same(workers: Workers, tmp_path: Pat
         assert heard_of_cut.curve(name) == pytest.approx(heard.curve(name), rel=1e-5)
 
 
-def test_a_loss_that_goes_through_the_model_twice_is_refused() -> None:
-    """The groups of the first pass would be closed before the gradients of the second have come."""
+def test_a_loss_that_runs_the_model_twice_is_refused() -> None:
+    """Groups would be closed after the first pass, before the gradients of the second one."""
     task = build(RECIPE)
     model = ShardedModel(task, RECIPE, Execution(zero_stage=0), Collectives())
     model.initialise(task.initial)
-    with pytest.raises(RuntimeError, match="goes through the model more than once"), model.micro_batch(0):
+    with pytest.raises(RuntimeError, match="runs the model more than once"), model.micro_batch(0):
         (task.loss(task.model, range(2)).total + task.loss(task.model, range(2, 4)).total).backward()

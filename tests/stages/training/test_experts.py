@@ -1,4 +1,4 @@
-"""Experts are trained to the same bits by any number of ranks and any ZeRO stage, though ranks see other loads."""
+"""Training of experts is bitwise the same for every number of ranks and every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_ranks_and_stages(
         return TrainingSpec(build, "experts", RECIPE, execution, str(tmp_path / name))
 
     wanted = train(alone(), spec("alone", 0))
-    assert wanted.validation_loss != wanted.initial_validation_loss  # the weights did move
+    assert wanted.validation_loss != wanted.initial_validation_loss  # the weights have changed
     for result, _ in workers.gang(train, spec("gang", zero_stage), ranks=ranks):
         assert isinstance(result, TrainingResult), result
         assert_same(state(result), state(wanted))

@@ -11,7 +11,7 @@ from tests.stages.model.models import SHAPES, random_tokens, shaped, small_model
 
 
 def test_the_operations_of_bloom_176b_are_those_of_its_log() -> None:
-    """104.70 s a step of 2048 samples on 384 GPUs were logged as 149.77 TFLOPs a GPU."""
+    """The log has 149.77 TFLOPs per GPU for a step of 2048 samples in 104.70 s on 384 GPUs."""
     bloom = DecoderConfig(vocab_size=250_880, hidden_size=14336, layers=70, heads=112)
     per_second = 2048 * 2048 / 104.70 / 384 / 1e12
     assert flops.flops_per_target(bloom, 2048, recompute=True) * per_second == pytest.approx(149.77, rel=1e-4)

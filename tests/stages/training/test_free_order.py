@@ -1,4 +1,4 @@
-"""Gradients added up as they come: the same bits for the same number of ranks, and an option that says so."""
+"""Gradients added in the order of computation give the same bits for the same number of ranks only."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_fewer_micro_batches_than_ranks(workers: Workers, tmp_path: Path) -> Non
 
 
 def train_natively(rank: Rank, spec: TrainingSpec) -> TrainingResult:
-    """As on NCCL: by the backend's own reduce-scatter, which gloo has too."""
+    """Train as on NCCL, with the backend's reduce-scatter, which gloo implements as well."""
     with patch.object(Collectives, "has_reduce_scatter", True):
         return train(rank, spec)
 
 
 @pytest.mark.parametrize(("zero_stage", "bucket_bytes", "batches"), [(0, 1 << 20, 10), (1, 1024, 10), (1, 1 << 20, 2)])
-def test_the_backends_own_sums_train_as_well(
+def test_training_with_the_backends_reduce_scatter(
     zero_stage: int, bucket_bytes: int, batches: int, workers: Workers, tmp_path: Path
 ) -> None:
     fields = {"free_order_ranks": 3, "global_batch_size": batches * RECIPE.micro_batch_size}
@@ -77,12 +77,12 @@ def test_another_number_of_ranks_is_refused_before_a_step(tmp_path: Path) -> Non
         ({"ranks": 2, "zero_stage": 2}, "zero_stage 0 and 1"),
     ],
 )
-def test_what_would_change_the_bits_is_refused(fields: dict[str, Any], says: str) -> None:
+def test_settings_that_would_change_the_bits_are_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         Training(free_order_ranks=2, **fields)
 
 
-def test_it_is_part_of_what_the_result_is() -> None:
+def test_it_is_part_of_the_fingerprint() -> None:
     def is_runtime(field: str) -> bool:
         return any(isinstance(mark, RuntimeMarker) for mark in Training.model_fields[field].metadata)
 

@@ -1,4 +1,4 @@
-"""Stage 3 has the next group on its way while it works on one."""
+"""Stage 3 gathers the next group while it computes with the current one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.training.zero import ShardedModel
 from tests.stages.training.toy import RECIPE, build
 
 
-def test_what_comes_next_has_begun_to_come_in_both_passes() -> None:
+def test_the_next_group_is_gathered_ahead_in_both_passes() -> None:
     task = build(RECIPE, blocks=3)
     model = ShardedModel(task, RECIPE, Execution(zero_stage=3), Collectives())
     model.initialise(task.initial)

@@ -25,8 +25,8 @@ def test_a_layout_is_aligned_and_covers_its_parameters(shapes: list[tuple[int, .
     assert group.padded(ranks) - group.size < layout.ALIGNMENT * ranks
 
 
-def test_what_decays_is_matrices_alone() -> None:
-    """An expert's biases are stacked to a matrix, and are biases still."""
+def test_only_matrices_decay() -> None:
+    """The biases of experts are stacked in a matrix, but remain biases."""
     names = {"mlp.dense.weight": (4, 8), "mlp.experts.weight": (3, 4, 8), "word_embeddings.weight": (9, 4)}
     assert all(layout.is_decayed(name, shape) for name, shape in names.items())
     others = {"mlp.dense.bias": (4,), "mlp.experts.bias": (3, 4), "ln_f.weight": (4,), "ln_f.bias": (4,)}

@@ -1,5 +1,4 @@
-"""What the loop does beside plain steps: batch sizes that grow, spikes that are skipped, ends before the last step,
-what a step is said to cost, and compiled blocks."""
+"""The training loop: batch size ramps, skipped spikes, early ends, metrics of a step's cost, and compiled blocks."""
 
 from __future__ import annotations
 
@@ -69,7 +68,7 @@ def test_the_ramp_of_bloom() -> None:
         ({"start": 4, "increment": 3, "samples": 9}, "increment 3 is not a multiple of micro_batch_size 2"),
     ],
 )
-def test_a_ramp_that_cannot_be_is_refused(ramp: dict[str, int], named: str) -> None:
+def test_an_inconsistent_ramp_is_refused(ramp: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         changed(batch_size_ramp=ramp)
 
@@ -106,8 +105,8 @@ def test_what_a_spike_is() -> None:
     assert reason_to_skip(RECIPE, losses, norms, 99.0, 99.0) is None  # no factor, no guard
 
 
-def test_the_window_of_a_spike_moves_on() -> None:
-    """After eight batches of another kind the ones before them count no more."""
+def test_the_window_of_a_spike_moves() -> None:
+    """After eight batches of another kind, earlier batches do not count any more."""
     recipe = changed(loss_spike_factor=2.0, spike_window=8)
     trainer = TrainerState()
     for loss in [1.0] * 9 + [1.9] * 8:
@@ -123,7 +122,7 @@ def test_the_window_of_a_spike_moves_on() -> None:
 
 
 def test_a_spike_is_skipped_and_survives_a_restart(workers: Workers, tmp_path: Path) -> None:
-    """Sample 161 is in batch 11 of 16 samples each. Skipping it, training is as if its gradient had not been there."""
+    """Sample 161 is in batch 11 (of 16 samples each), which is skipped: its gradient has no effect."""
     recipe = changed(steps=12, loss_spike_factor=5.0, spike_window=8, validation_every=12)
     heard = Heard()
     wanted = train(alone(heard), spec(tmp_path / "alone", recipe, loud=(161,)))
@@ -139,7 +138,7 @@ def test_a_spike_is_skipped_and_survives_a_restart(workers: Workers, tmp_path: P
     assert result.skipped == 1
 
 
-def test_spike_after_spike_gives_up(tmp_path: Path) -> None:
+def test_consecutive_spikes_end_training(tmp_path: Path) -> None:
     recipe = changed(steps=20, gradient_spike_factor=5.0, spike_window=8, skipped_batches_limit=2, validation_every=20)
     with pytest.raises(StageError, match=r"2 batches in a row were skipped, the last at step 10 \(gradient norm"):
         train(alone(), spec(tmp_path, recipe, loud=tuple(range(128, 320))))
@@ -159,8 +158,8 @@ def test_what_ends_training() -> None:
     assert reason_to_stop(RECIPE, 10**9, [0.0]) is None
 
 
-def test_it_ends_by_tokens_and_does_not_go_on(tmp_path: Path) -> None:
-    """Three batches of 128 targets; the last is validated although the recipe's turn for that is the fourth."""
+def test_it_ends_by_tokens_and_does_not_resume(tmp_path: Path) -> None:
+    """Three batches of 128 targets each. The last one is validated, although the recipe validates every fourth."""
     recipe = changed(steps=9, validation_every=4, stop_after_tokens=300)
     heard = Heard()
     result = train(alone(heard), spec(tmp_path, recipe))
@@ -172,7 +171,7 @@ def test_it_ends_by_tokens_and_does_not_go_on(tmp_path: Path) -> None:
     assert_same(state(again), state(result))
 
 
-def test_it_ends_by_the_clock_and_says_that_this_is_not_reproducible(workers: Workers, tmp_path: Path) -> None:
+def test_it_ends_by_the_clock_and_reports_that_this_is_not_reproducible(workers: Workers, tmp_path: Path) -> None:
     recipe = changed(steps=10**6, stop_after_s=0.3, validation_every=10**6)
     answers = workers.gang(train, spec(tmp_path, recipe), ranks=2)
     results = [result for result, _ in answers]
@@ -182,8 +181,8 @@ def test_it_ends_by_the_clock_and_says_that_this_is_not_reproducible(workers: Wo
     assert results[0].validation_curve[-1][0] == results[0].steps
 
 
-def test_the_clock_counts_what_was_before_a_restart(tmp_path: Path) -> None:
-    """An attempt that has no time left takes one step more, and no second."""
+def test_the_clock_includes_time_before_a_restart(tmp_path: Path) -> None:
+    """An attempt without remaining time takes exactly one more step."""
     recipe = changed(steps=10**6, stop_after_s=1000.0, validation_every=10**6)
     with pytest.raises(Stopped):
         train(alone(Heard(stop_after=2)), spec(tmp_path, recipe))

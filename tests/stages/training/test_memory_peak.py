@@ -1,4 +1,4 @@
-"""The planner's bound of a step's memory, held against what tensors take: never below it, and not far above."""
+"""The planner's bound of a step's memory, compared with the memory of tensors: never below it, and close to it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def batch(config: DecoderConfig, recipe: Recipe, number: int) -> Batch:
 
 
 def start_exchange(begin: Callable[..., Any], *arguments: Any) -> Callable[[], list[Tensor]]:
-    """Gives gloo's thread the time to let go of what it has sent: it would be freed there, where nobody counts."""
+    """Gives gloo's thread time to release what it has sent: the profiler does not see frees in that thread."""
     wait = begin(*arguments)
 
     def waited() -> list[Tensor]:
@@ -58,7 +58,7 @@ def start_exchange(begin: Callable[..., Any], *arguments: Any) -> Callable[[], l
 
 
 def measure(rank: Rank, config: DecoderConfig, recipe: Recipe, execution: Execution) -> Measured:
-    """A step of training, after one that is not looked at."""
+    """Measure the second step of training."""
     begin = Collectives.start_exchange
     later = partial(start_exchange, begin)
     with (
@@ -92,7 +92,7 @@ def measure(rank: Rank, config: DecoderConfig, recipe: Recipe, execution: Execut
 
 
 def hold(found: list[Measured], config: DecoderConfig, recipe: Recipe, execution: Execution, within: float) -> None:
-    """`within`: how many times the measured peak the bound may be, the constant for kernels apart."""
+    """Check the bound: at most `within` times the measured peak, apart from the constant for kernels."""
     needed = memory_plan.predict(config, recipe, execution)
     peak, gradients = (max(measured) for measured in zip(*found, strict=True))
     assert gradients == needed.gradients
@@ -142,8 +142,8 @@ def split(fields: dict[str, Any]) -> tuple[Recipe, Execution]:
     return tuple(kind(**{k: v for k, v in fields.items() if k in kind.model_fields}) for kind in (Recipe, Execution))  # type: ignore[return-value]
 
 
-def test_the_bound_of_the_largest_bloom_is_told_at_once(tmp_path: Path) -> None:
-    """And higher stages need less, by what the paper's formula says they save."""
+def test_the_bound_of_the_largest_bloom(tmp_path: Path) -> None:
+    """It is computed at once, and higher stages save at least what the paper's formula says."""
     config = DecoderConfig(vocab_size=250_880, hidden_size=14336, layers=70, heads=112)
     recipe = Recipe(global_batch_size=2048, micro_batch_size=2, sequence_length=2048, precision="bfloat16")
     needed = [

@@ -1,4 +1,4 @@
-"""Training state in files: more of it than memory holds, to the same bits; and what is left when a process dies."""
+"""Training state in files: larger than memory, with the same bits, and gone when the process dies."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_state_larger_than_the_memory_limit_trains_to_the_same_bits(tmp_path: 
     assert len(found.strip()) == 64
 
 
-def test_what_is_offloaded_is_in_files_to_the_byte(tmp_path: Path) -> None:
-    """Bytes per element; a vector begins at a page."""
+def test_the_size_of_offloaded_state(tmp_path: Path) -> None:
+    """The columns are bytes per element; each vector begins at a page boundary."""
     optimizer = {"offload_optimizer": "file"}
     for precision, fields, in_memory, in_files in (
         ("float32", FILES, 0, 12),
@@ -74,7 +74,7 @@ def test_what_is_offloaded_is_in_files_to_the_byte(tmp_path: Path) -> None:
         assert in_files * padded <= held["files"] <= in_files * padded + 4 * mmap.PAGESIZE * len(model.groups)
 
 
-def test_a_file_keeps_what_was_written_and_only_that_was_announced(tmp_path: Path) -> None:
+def test_a_file_keeps_what_was_written(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         storage = FileStorage(tmp_path, threads, torch.float32, {"a": 1000, "b": 3})
         with storage.open(changed=True) as vectors:
@@ -90,7 +90,7 @@ def test_a_file_keeps_what_was_written_and_only_that_was_announced(tmp_path: Pat
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    """Room is taken before anything is written: writing to a mapping on a full disk would kill the process."""
+    """Space is allocated before anything is written: a write to a mapping on a full disk would kill the process."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_killed_process(tmp_path: Path) -> None:
-    """And the files are named nowhere while it lives: there is nothing to read or to meddle with."""
+    """While the process runs, the files have no names, so that no other process can read or change them."""
     fields = {**FILES, "offload_folder": str(tmp_path / "offload")}
     process = start(tmp_path / "run", fields, 0)
     deadline = time.monotonic() + 100
@@ -129,6 +129,6 @@ def test_nothing_is_left_of_a_killed_process(tmp_path: Path) -> None:
         ({"ranks": 2, "minimum_ranks": 3}, "minimum_ranks 3 must be at most ranks 2"),
     ],
 )
-def test_what_cannot_be_carried_out_is_refused(fields: dict[str, Any], said: str) -> None:
+def test_settings_that_cannot_work_are_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Execution.model_validate(fields)

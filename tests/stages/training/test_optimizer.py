@@ -1,4 +1,4 @@
-"""The optimizer beside torch's own, step by step."""
+"""The optimizer, compared with torch's AdamW step by step."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.stages.training.toy import RECIPE, Toy, build
 
 @pytest.mark.parametrize("place", ["none", "file"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_it_is_the_adamw_of_torch(precision: Precision, place: str) -> None:
-    """In double precision, from the same gradients: rates, scales and steps that all differ."""
+def test_it_equals_the_adamw_of_torch(precision: Precision, place: str) -> None:
+    """Compared with AdamW in double precision on the same gradients, with different rates and scales in each step."""
     fields = {"precision": precision, "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-3, "weight_decay": 0.3}
     recipe = Recipe.model_validate(RECIPE.model_dump() | fields | {"global_batch_size": 2})
     task = build(recipe)

@@ -1,4 +1,4 @@
-"""The pretraining stage on real source code: what it leaves, and what it refuses."""
+"""The pretraining stage on real source code: its artifact, and what it refuses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_other_shapes_learn_too(shape: str, tokens: TokenDataset, tmp_path: Path
     assert checkpoint.facts["validation_loss"] < 0.9 * checkpoint.facts["validation_loss_before"]
 
 
-def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path) -> None:
+def test_it_learns_and_produces_a_checkpoint(tokens: TokenDataset, tmp_path: Path) -> None:
     stage = Pretrain.model_validate(FIELDS)
     checkpoint, context = run_stage(stage, {"tokens": tokens}, tmp_path)
     assert isinstance(checkpoint, Checkpoint)
@@ -62,7 +62,7 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     assert [step for step, _ in losses] == list(range(1, 31))
     costs = {"tokens_per_second", "tflops_per_rank", "model_flops_utilisation", "seconds_data"}
     assert {"learning_rate", "gradient_norm", *costs} <= context.last.keys()
-    # The validation split is one document of one source, which has the whole loss.
+    # The validation split is one document of one source, so the loss of that source is the whole loss.
     assert context.last["validation_loss/source/source 0"] == pytest.approx(facts["validation_loss"])
     from stages.training import memory_plan
 
@@ -80,13 +80,13 @@ def test_it_learns_and_leaves_a_checkpoint(tokens: TokenDataset, tmp_path: Path)
     samples = [index * task.validation_samples // 8 for index in range(8)]
     loss = task.validation_loss(model, samples)
     assert loss.total.item() / loss.targets == pytest.approx(facts["validation_loss"], rel=1e-5)
-    # Run again, it only writes the artifact anew.
+    # A second run only writes the artifact again.
     _, again = run_stage(stage, {"tokens": tokens}, tmp_path)
     assert "resumes from the checkpoint of step 30" in again.notes
     assert not [values for _, values in again.recorded if "loss" in values]
 
 
-def test_validation_tells_sources_and_languages_apart(tmp_path: Path) -> None:
+def test_validation_loss_by_source_and_language(tmp_path: Path) -> None:
     """The loss of each group is the mean over its documents' tokens, wherever samples cut them."""
     import torch
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_trained_is_refused(tokens: TokenDataset, tmp_path: Path)
         )
 
 
-def test_what_it_asks_of_the_cluster() -> None:
+def test_its_demand() -> None:
     demand = Pretrain.model_validate(FIELDS | {"ranks": 3}).demand()
     assert (demand.task.cpus, demand.ranks, demand.rank.cpus) == (0, 3, 1)
     large = MODEL.model_copy(update={"hidden_size": 4096, "layers": 30})

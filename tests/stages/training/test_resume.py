@@ -1,4 +1,4 @@
-"""Interrupted in any way, training ends bitwise as if nothing had happened."""
+"""After any interruption, the result of training is bitwise that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def stop_after_2(rank: Rank, spec: TrainingSpec) -> Any:
 
 
 @pytest.mark.parametrize(("before", "after"), [((2, 3), (1, 0)), ((2, 1), (3, 3)), ((1, 2), (4, 2)), ((3, 0), (2, 1))])
-def test_other_ranks_go_on_at_another_stage(
+def test_other_ranks_resume_at_another_stage(
     before: tuple[int, int], after: tuple[int, int], workers: Workers, undisturbed: TrainingResult, tmp_path: Path
 ) -> None:
     (ranks, stage), (ranks_after, stage_after) = before, after
@@ -62,7 +62,7 @@ def test_other_ranks_go_on_at_another_stage(
 
 
 def build_and_die(recipe: Any, marker: str, die_at: int) -> Task:
-    """The toy, whose process is killed in the forward pass of sample `die_at`, once."""
+    """The toy task, whose process is killed once, in the forward pass of sample `die_at`."""
     task = toy.build(recipe)
 
     def loss(model: Any, numbers: Any) -> Any:
@@ -75,7 +75,7 @@ def build_and_die(recipe: Any, marker: str, die_at: int) -> Task:
 
 
 def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
-    """Run a gang on processes of its own; their exit codes."""
+    """Run a gang on new processes; returns their exit codes."""
     context = toy.processes()
     rendezvous = toy.new_rendezvous()
     processes = [
@@ -88,13 +88,13 @@ def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
     return [process.exitcode or 0 for process in processes]
 
 
-def test_a_rank_killed_in_mid_step(undisturbed: TrainingResult, workers: Workers, tmp_path: Path) -> None:
-    """Sample 45 is in the third step's last half, so rank 1's: step 2 is saved, step 3 half done."""
+def test_a_rank_killed_during_a_step(undisturbed: TrainingResult, workers: Workers, tmp_path: Path) -> None:
+    """Sample 45 is in the second half of step 3, which rank 1 computes: step 2 is saved, step 3 is not complete."""
     build = partial(build_and_die, marker=str(tmp_path / "killed"), die_at=45)
     doomed = TrainingSpec(build, "toy", RECIPE, EVERY_STEP, str(tmp_path / "scratch"))
     codes = gang_of_processes(doomed, 2)
     assert codes[1] == -signal.SIGKILL
-    assert codes[0] == 1  # the other rank noticed, and did not hang
+    assert codes[0] == 1  # the other rank failed and did not hang
     assert sorted(path.name for path in (tmp_path / "scratch" / "checkpoints").iterdir())[-1] == "step-00000002"
     [(result, _), _] = workers.gang(train, doomed, ranks=2)
     assert_as_undisturbed(result, undisturbed)
@@ -125,18 +125,18 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["cut", "flipped", "missing", "state garbage", "state without digests", "path that leads elsewhere"]
 )
-def test_a_damaged_checkpoint_is_passed_over(how: str, undisturbed: TrainingResult, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(how: str, undisturbed: TrainingResult, tmp_path: Path) -> None:
     heard = Heard(stop_after=3)
     with pytest.raises(Stopped, match="stopped after step 3 of 4"):
         train(alone(heard), spec(tmp_path, execution=EVERY_STEP))
     damage(tmp_path / "checkpoints" / "step-00000003", how)
     heard = Heard()
     assert_as_undisturbed(train(alone(heard), spec(tmp_path)), undisturbed)
-    assert "passed over" in heard.notes[0]
+    assert heard.notes[0].startswith("skipped: checkpoint")
     assert heard.notes[1] == "resumes from the checkpoint of step 2"
 
 
-def test_another_recipe_starts_anew(tmp_path: Path) -> None:
+def test_another_recipe_starts_from_the_beginning(tmp_path: Path) -> None:
     train(alone(), spec(tmp_path))
     heard = Heard()
     result = train(alone(heard), spec(tmp_path, RECIPE.model_copy(update={"learning_rate": 0.02})))
@@ -170,7 +170,7 @@ def test_a_batch_without_a_finite_loss_is_skipped(workers: Workers, tmp_path: Pa
     assert_same(state(shared), state(result))
 
 
-def test_it_gives_up_when_batch_after_batch_is_bad(tmp_path: Path) -> None:
+def test_consecutive_bad_batches_end_training(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"skipped_batches_limit": 3})
     with pytest.raises(StageError, match=r"3 batches in a row were skipped, the last at step 3 \(loss nan"):
         train(alone(), spec(tmp_path, recipe, poisoned=tuple(range(0, 64, 16))))
@@ -188,7 +188,7 @@ def test_clipping_bounds_the_first_moment(tmp_path: Path) -> None:
 
 
 def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
-    """With a learning rate that only decay can move a weight by: matrices shrink, norms and biases stay."""
+    """An epsilon that disables the gradient leaves decay only: matrices shrink, norms and biases stay."""
     fields = {"steps": 1, "warmup_steps": 0, "epsilon": 1e12}
     plain, decayed = (
         checkpoints.weights(Path(train(alone(), spec(tmp_path / str(decay), RECIPE.model_copy(
@@ -200,8 +200,8 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
         assert decayed[name].allclose(shrunk, rtol=1e-5, atol=1e-9), name
 
 
-def test_a_rank_reads_what_it_owns_of_a_checkpoint(tmp_path: Path) -> None:
-    """All parts of it, and nothing else: four ranks read the state once between them."""
+def test_a_rank_reads_only_what_it_owns(tmp_path: Path) -> None:
+    """Four ranks together read every element of the state exactly once."""
     path = Path(train(alone(), spec(tmp_path)).checkpoint)
     wanted = checkpoints.weights(path)
     read = dict.fromkeys(wanted, 0)
@@ -226,13 +226,13 @@ def test_a_rank_reads_what_it_owns_of_a_checkpoint(tmp_path: Path) -> None:
 
 
 def build_later(recipe: Any, first: int) -> Task:
-    """The toy, whose data begins at sample `first`."""
+    """The toy task, with data that begins at sample `first`."""
     task = toy.build(recipe)
     return replace(task, loss=lambda model, numbers: task.loss(model, [number + first for number in numbers]))
 
 
-def test_a_skipped_batch_is_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """But for the learning rate, which follows steps: the optimizer does not count it."""
+def test_a_skipped_batch_has_no_effect(tmp_path: Path) -> None:
+    """The optimizer does not count it; only the learning rate, which follows steps, would differ."""
     fields = {"schedule": "constant", "warmup_steps": 0}
     skipping = RECIPE.model_copy(update=fields | {"steps": 3})
     result = train(alone(), spec(tmp_path / "skipping", skipping, poisoned=(3,)))

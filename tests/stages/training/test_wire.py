@@ -1,4 +1,4 @@
-"""The bytes that training says it sends are the bytes that the kernel carries."""
+"""The bytes that training reports as sent are the bytes that the kernel carries."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.slow
 def test_the_kernel_counts_the_same_bytes() -> None:
-    """In a network namespace of its own, for two steps of four micro-batches on two ranks."""
+    """In a separate network namespace, for two steps of four micro-batches on two ranks."""
     own = [shutil.which("unshare") or "unshare", "-n"]
     try:
         allowed = subprocess.run([*own, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         allowed = False
     if not allowed:
-        pytest.skip("no network namespace of our own: needs unshare and the right to use it")
+        pytest.skip("no separate network namespace: needs unshare and the permission to use it")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*own, sys.executable, "-m", "tests.stages.training.wire"],

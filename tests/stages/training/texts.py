@@ -1,4 +1,4 @@
-"""A token set made of texts at hand, for tests of training on real tokens."""
+"""A token dataset from given texts, for tests of training on real tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training really sends, by the kernel's own count: a program to be run in a network namespace of its own.
+"""The bytes that training sends, as the kernel counts them: a program to run in a separate network namespace.
 
 Prints a line for each ZeRO stage: the stage, the bytes that the loopback device carried during two steps, and the
 bytes that the ranks say they sent. gloo uses TCP alone, so nothing else is on that device.
@@ -24,7 +24,7 @@ GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IF
 
 
 def raise_loopback() -> None:
-    """A new namespace has its loopback down."""
+    """Bring the loopback device up, which is down in a new namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         request = fcntl.ioctl(handle, GET_FLAGS, struct.pack("16sh14x", b"lo", 0))
         flags = struct.unpack("16sh14x", request)[1]
@@ -37,7 +37,7 @@ def carried_bytes() -> int:
 
 
 def measure(rank: Rank, spec: TrainingSpec) -> tuple[int, int]:
-    """Bytes carried by the device during two steps, bytes that this rank says it sent."""
+    """The bytes that the device carries in two steps, and the bytes that this rank reports as sent."""
     with process_group(rank, 60) as collectives:
         task = spec.build(spec.recipe)
         model = ShardedModel(task, spec.recipe, spec.execution, collectives)
