@@ -1,7 +1,7 @@
 """A cached empty MLflow database. MLflow needs seconds to create one, and the result is always the same.
 
-The first one that a machine makes with some version of MLflow is kept, without any row of experiments, beside the
-remembered compositions; later stores begin with a copy of it. Losing it costs time only.
+The first database that a machine creates with a version of MLflow is kept next to the cached compositions, without any
+experiments. Later stores begin with a copy of it. Losing it costs time only.
 """
 
 from __future__ import annotations

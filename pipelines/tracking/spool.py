@@ -1,13 +1,13 @@
 """Operations for MLflow that were not sent yet, on disk. Each of them can be repeated safely.
 
-    runs/RUN/spool/operations.jsonl   appended by the driver; a torn last line is no operation
+    runs/RUN/spool/operations.jsonl   appended by the driver; an incomplete last line is ignored
                    files/             figures and reports, copied: the originals move when a step is committed
                    sent.json          how far the sender got, and the ids that MLflow gave
                    refused.jsonl      what MLflow rejected permanently, with the reason
                    lock               held as long as a process works on this spool
 
-The folder is removed once everything is sent. One that nobody holds is the leavings of a driver that is gone, or of
-a run that MLflow was not there for: the next start sends it.
+The folder is removed once everything is sent. A folder that no process holds was left by a driver that ended, or by a
+run during which MLflow was unreachable. The next start sends it.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
     store = ["--backend-store-uri", uri, "--default-artifact-root", (root.absolute() / "mlartifacts").as_uri()]
     return [
         sys.executable,
+        "-P",  # modules of the working directory must not hide MLflow's
         "-m",
         "mlflow",
         "server",
