@@ -55,7 +55,7 @@ def start(application: Application) -> ServedProcess:
     port = free_port()
     log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
     process = subprocess.Popen(
-        [sys.executable, "-m", "cluster.inline_serve", str(port)],
+        [sys.executable, "-P", "-m", "cluster.inline_serve", str(port)],  # -P: not a user's cluster.py
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,

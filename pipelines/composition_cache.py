@@ -1,4 +1,4 @@
-"""Remembers what Hydra composed, so that a plan of an unchanged configuration need not import Hydra or parse YAML.
+"""Caches what Hydra composed, so that a plan of an unchanged configuration need not import Hydra or parse YAML.
 
 An entry holds for exactly the same overrides and working directory as long as every YAML file below every directory
 that the composition searched, and every environment variable that they name, is as it was. Losing the cache costs
@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines import cache
+from pipelines import cache_directory
 
 ENVIRONMENT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
 UNREPEATABLE = re.compile(r"\$\{(now|hydra|random)\b")
@@ -28,7 +28,7 @@ Values = Mapping[str, Any]
 
 
 def load(overrides: Sequence[str]) -> Values | None:
-    """The values composed from these overrides before, if nothing that they depend on has changed."""
+    """The cached values of these overrides, if nothing that they depend on has changed."""
     try:
         entry = json.loads(_path(overrides).read_bytes())
         texts = _texts(entry["directories"])
@@ -41,7 +41,7 @@ def load(overrides: Sequence[str]) -> Values | None:
 
 
 def save(overrides: Sequence[str], directories: Sequence[Path] | None, values: Values) -> None:
-    """Remember a composition. `directories`: all that it searched, or None if that can't be told."""
+    """Remember a composition. `directories`: all that it searched, or None if they are not known."""
     if directories is None:
         return
     texts = _texts([str(directory) for directory in directories])
@@ -50,14 +50,14 @@ def save(overrides: Sequence[str], directories: Sequence[Path] | None, values: V
     entry = {"directories": [str(path) for path in directories], "digest": _digest(texts, overrides), "values": values}
     path = _path(overrides)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with contextlib.suppress(OSError):  # a home that can't be written to: compose again next time
+    with contextlib.suppress(OSError):  # without a writable home it is composed again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(entry))
         part.replace(path)
 
 
 def _survives_json(values: Values) -> bool:
-    """Whether the values come back from JSON as they were: keys that are numbers, say, would not."""
+    """Whether JSON preserves the values. It does not preserve keys that are numbers, for example."""
     try:
         return bool(json.loads(json.dumps(values)) == values)
     except (TypeError, ValueError):
@@ -65,10 +65,10 @@ def _survives_json(values: Values) -> bool:
 
 
 def _path(overrides: Sequence[str]) -> Path:
-    """Where the entry of these overrides is: they, the working directory and the versions name it."""
+    """The file of the entry, named for the overrides, the working directory and the versions."""
     versions = [version(name) for name in ("hydra-core", "omegaconf")]
     key = json.dumps([*versions, str(Path(__file__).parent), os.getcwd(), *overrides])
-    return cache.directory() / "compositions" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return cache_directory.path() / "compositions" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def _texts(directories: Sequence[str]) -> list[str]:
@@ -81,7 +81,7 @@ def _texts(directories: Sequence[str]) -> list[str]:
 
 
 def _digest(texts: Sequence[str], overrides: Sequence[str]) -> str:
-    """Of all that a composition depends on: the texts, and the environment variables that they name."""
+    """Digest of everything that a composition depends on: the texts and the environment variables that they name."""
     names = sorted({name for text in [*texts, *overrides] for name in ENVIRONMENT.findall(text)})
     content = json.dumps([*texts, [[name, os.environ.get(name)] for name in names]])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""From Hydra to typed values. The DictConfig stops here: what leaves is `Settings` and a `Graph`, or one ConfigError.
+"""From Hydra to typed values. A DictConfig becomes `Settings` and a `Graph`, or one ConfigError.
 
 Composition is Hydra's (defaults list, groups, overrides, `hydra.searchpath`); validation is ours. Overrides of fields
 are made add-or-override, so that every field of a stage can be set whether or not a YAML mentions it; a name
@@ -44,7 +44,7 @@ StepNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
 class Settings(Config):
-    """Everything of a configuration but the steps."""
+    """A configuration without the steps."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")  # of the pipeline
     cluster: ClusterConfig
@@ -63,7 +63,7 @@ class Composition:
 
     settings: Settings
     graph: Graph
-    values: Mapping[str, Any]  # plain and resolved: what is shown and kept as YAML
+    values: Mapping[str, Any]  # plain and resolved, for YAML
 
     def yaml(self) -> str:
         """The whole configuration as YAML, resolved, as it would be written in one file."""
@@ -171,12 +171,12 @@ def check_values(values: Mapping[str, Any]) -> Composition:
 
 
 def prepare(overrides: Iterable[str]) -> list[str]:
-    """Overrides as Hydra wants them: those of fields add or override, whichever is needed."""
+    """Overrides for Hydra, in which those of fields add the field or override it."""
     return [f"{FORCED}{override}" if override.startswith(TYPED) else override for override in overrides]
 
 
 def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
-    """Say in our words what Hydra could not compose."""
+    """Turn an error of Hydra into a problem in our terms."""
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found[1]
@@ -200,8 +200,8 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         key, _, value = message.rpartition("Exception: ")[2].splitlines()[0].removeprefix(FORCED).partition("=")
         return Problem(
             key,
-            f"{value!r} has a character that Hydra does not take",
-            "such a value in quotes",
+            f"{value!r} has a character that Hydra does not accept",
+            "the value in quotes",
             f"In a shell: {shlex.quote(f'{key}={chr(34)}{value}{chr(34)}')}.",
         )
     bad = str(getattr(error, "override", None) or next((given for given in overrides if given in message), "overrides"))

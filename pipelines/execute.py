@@ -1,4 +1,4 @@
-"""What happens where a step runs: open its inputs, run its stage, check, hash and move what it left.
+"""Executes a step: opens its inputs, runs its stage, then checks, hashes and moves the artifact.
 
 `execute` is the one function that the driver hands to the cluster. It knows the store and the stage; how it came to
 run here, and how its gang is started, is the cluster's business.
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Job:
-    """A step ready to run: plain values, sent to wherever it runs."""
+    """A step that is ready to run, as plain values that are sent to its process."""
 
     step: str
     stage_name: str
@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """What a step left, moved to its place but not yet recorded."""
+    """An artifact at its final location, which has no record yet."""
 
     location: str
     files: tuple[FileEntry, ...]
@@ -57,13 +57,13 @@ def execute(job: Job, launcher: Launcher, send: Send) -> Made:
         if not isinstance(artifact, job.produces) or artifact.path != staged:
             raise StageError(
                 f"Stage {job.stage_name} returned {artifact!r}; expected a {job.produces.__name__} at ctx.out. "
-                "This is a fault of the stage."
+                "This is an error in the stage."
             )
         artifact.check()
         describe = dict(artifact.describe())
         files = store.list_files(staged)
         if not files:
-            raise StageError(f"Stage {job.stage_name} left no file in ctx.out. This is a fault of the stage.")
+            raise StageError(f"Stage {job.stage_name} wrote no file to ctx.out. This is an error in the stage.")
         location = store.location(job.stage_name, job.step, job.fingerprint)
         store.put(staged, location, files)
     except StageError:

@@ -27,12 +27,12 @@ STEP_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class StepOptions(BaseModel):
-    """What a step in YAML may say beside its stage's own fields. How it runs: never part of the fingerprint."""
+    """The keys of a step in YAML that are not fields of its stage. They are never part of the fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    resources: Resources | None = None  # of the step's own process, instead of what its stage asks
-    retries: NonNegativeInt = 0  # how often a step that failed or was lost is started again
+    resources: Resources | None = None  # of the step's own process; replaces what its stage requests
+    retries: NonNegativeInt = 0  # how many times a step is started again after it failed or was lost
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def build(name: str, steps: Mapping[str, Any]) -> Graph:
 def _with_forecasts(steps: Mapping[str, Step]) -> Mapping[str, Step]:
     """The steps, in order, each with the forecasts of the artifacts that it reads.
 
-    Raises ConfigError where a stage knows from those that it would fail.
+    Raises ConfigError if a stage can tell from the forecasts that it would fail.
     """
     forecasts: dict[str, Forecast | None] = {}
     found: dict[str, Step] = {}
@@ -142,9 +142,9 @@ def _with_forecasts(steps: Mapping[str, Step]) -> Mapping[str, Step]:
 
 
 def select(graph: Graph, from_: Collection[str], until: Collection[str], only: Collection[str]) -> set[str]:
-    """The steps to bring up to date: `from_` and all after it, `until` and all before it, or `only` the named ones.
+    """The steps to run: `from_` and all that follow, `until` and all that precede it, or `only` the named ones.
 
-    Raises ConfigError for a name that is no step.
+    Raises ConfigError for a name that is not a step.
     """
     for key, names in (("from", from_), ("until", until), ("only", only)):
         check_names(graph, key, names)
@@ -161,7 +161,7 @@ def select(graph: Graph, from_: Collection[str], until: Collection[str], only: C
 
 
 def check_names(graph: Graph, key: str, names: Collection[str]) -> None:
-    """Raises ConfigError if one of `names` is no step of the graph."""
+    """Raise ConfigError if one of `names` is not a step of the graph."""
     unknown = [name for name in names if name not in graph.steps]
     if unknown:
         raise ConfigError(
@@ -191,7 +191,7 @@ def _step(name: str, fields: Any, declared: Mapping[str, Any]) -> Step:
         raise ConfigError([Problem(key, repr(fields), "a mapping with `stage` and its fields")])
     fields = dict(fields)
     stage_name = fields.pop("stage", None)
-    if stage_name is None:  # a step that nobody declared, most likely: a name with a slip in an override
+    if stage_name is None:  # probably an override with a misspelt step name
         others = [other for other, its in declared.items() if isinstance(its, Mapping) and its.get("stage")]
         expected = "the name of a stage, or the key of a step that is declared"
         raise ConfigError([Problem(f"{key}.stage", "missing", expected, nearest(name, others))])

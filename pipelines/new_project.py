@@ -17,6 +17,10 @@ from pipelines.session import Session
 
 FILES = {
     "pyproject.toml": """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
 [project]
 name = "$package"
 version = "0.1.0"
@@ -30,6 +34,9 @@ count_words = "$package.count_words:CountWords"
 packages = ["$package"]
 config = "conf"
 pipeline = "$package"
+
+[tool.hatch.build.targets.wheel]
+packages = ["$package"]
 
 [tool.pytest.ini_options]
 pythonpath = ["."]
@@ -45,7 +52,7 @@ pythonpath = ["."]
     pytest
 
 `$package/count_words.py` is a stage, `conf/pipeline/$package.yaml` is the pipeline that uses it, and `pyproject.toml`
-tells bloomline about both. The results are in `.bloomline/`.
+names both. The results are in `.bloomline/`.
 """,
     "text.txt": """\
 the quick brown fox jumps over the lazy dog

@@ -1,5 +1,7 @@
-"""Which process is this, and is that one gone? Told by host, boot, process id and start time together, since process
-ids are given out again. Used by leases and by the tracking, to clear up after a driver that was killed."""
+"""Identifies processes, so that leases and the tracking can clean up after a driver that was killed.
+
+Process ids are reused, so a process is identified by its host, boot, process id and start time together.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def this_process() -> dict[str, Any]:
 
 
 def is_gone(identity: Mapping[str, Any]) -> bool:
-    """True if the process ran on this machine and is no more; False if it lives, or if we can't tell from here."""
+    """True if the process ran on this machine and has ended; False if it is alive, or if that is not known here."""
     if identity.get("host") != _host():
         return False
     try:
@@ -38,7 +40,7 @@ def is_gone(identity: Mapping[str, Any]) -> bool:
 def _host() -> str:
     """The machine, its boot, and on Linux the container: a process id means something only within all three.
 
-    A boot has an id of its own on Linux: its time moves when the clock is set.
+    On Linux a boot is identified by an id, because the boot time changes when the clock is set.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -48,5 +50,5 @@ def _host() -> str:
 
 
 def _started(process: psutil.Process) -> float:
-    """Seconds from the boot to the start of a process: no clock that can be set is in it."""
+    """Seconds from the boot to the start of a process, independent of changes of the clock."""
     return float(process.create_time() - psutil.boot_time())

@@ -1,4 +1,4 @@
-"""Where a run comes from: its id, the command, the commit, the versions of what it runs on."""
+"""The provenance of a run: its id, its command, the commit, and the versions of Python and the libraries."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def collect(verb: str, overrides: Sequence[str]) -> Provenance:
 
 
 def command(verb: str, overrides: Sequence[str]) -> str:
-    """The command line that does the same again."""
+    """The command line that repeats the run."""
     return f"{program()} {shlex.join([verb, *overrides])}"
 
 
 def program() -> str:
-    """How bloomline is called from here: by name where it is on the PATH, else by its path."""
+    """The command `bloomline` as it can be called from here: its name if it is on the PATH, else its path."""
     called = Path(sys.argv[0])
     if shutil.which("bloomline") or called.name != "bloomline":
         return "bloomline"

@@ -1,4 +1,4 @@
-"""Runs a plan: starts every step whose inputs are there, within the cluster's resources, until nothing is left to do.
+"""Runs a plan: starts every step whose inputs are ready, within the cluster's resources, until all are finished.
 
 The runner knows the executor only by its protocol and the world only by its observers (terminal, tracking, report).
 It holds the lease of a step while the step runs, writes the record when it is done, and decides again for a step that
@@ -33,7 +33,7 @@ LONGEST_BACKOFF_S = 30.0
 
 
 class Observer(Protocol):
-    """Is told what happens in a run, from the thread of the runner. Must be quick, must not raise."""
+    """Receives the events of a run in the runner's thread. Its methods must be quick and must not raise."""
 
     def run_started(self, run: RunSummary) -> None: ...
 
@@ -74,7 +74,7 @@ class Runner:
         self._stop_deadline: float | None = None
 
     def run(self) -> RunSummary:
-        """Bring every planned step up to date. Returns when all that can be done is done, or was stopped."""
+        """Run the plan. Returns when every step is finished, or when the run was stopped."""
         self._tell(lambda observer: observer.run_started(self.summary("running")))
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -108,7 +108,7 @@ class Runner:
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def _advance(self) -> bool:
-        """Start what can be started. False when nothing runs and nothing more will."""
+        """Start every step that can start. False when all steps are finished."""
         if self._signal:
             self._wind_down()
         else:
@@ -116,7 +116,7 @@ class Runner:
                 if step.state == "waiting":
                     try:
                         self._consider(step)
-                    except OSError as error:  # the store is full, read-only, away
+                    except OSError as error:  # the store is full, read-only or unreachable
                         step.attempts += 1
                         self._fail(step, disk_error(error))
         return any(not step.finished for step in self._steps.values())
@@ -151,8 +151,10 @@ class Runner:
         made = self._store.record(step.plan.fingerprint)
         if made and made != step.plan.record and not is_current(made, records) and not self._store.inspect(made):
             self._leases.release(step.plan.fingerprint)
-            twin = made.run_id == self._provenance.run_id
-            return self._take(step, made, f"the same as {made.step}" if twin else f"by run {made.run_id}, meanwhile")
+            in_this_run = made.run_id == self._provenance.run_id
+            return self._take(
+                step, made, f"the same as {made.step}" if in_this_run else f"by run {made.run_id}, meanwhile"
+            )
         return self._start(step, records)
 
     def _start(self, step: StepState, records: dict[str, Record]) -> None:
@@ -176,8 +178,8 @@ class Runner:
         self._executor.start(name, partial(execute, job), step.plan.demand, self._on_message)
 
     def _may_start(self, step: StepState) -> bool:
-        """Whether the step's demand fits beside those of the steps that run now, none of which is computing the very
-        same: that result will do for both."""
+        """Whether the step's demand fits together with those of the running steps. False while another step with the
+        same fingerprint runs, because its result serves both."""
         running = [other.plan for other in self._steps.values() if other.state == "running"]
         if any(other.fingerprint == step.plan.fingerprint for other in running):
             return False
@@ -189,13 +191,13 @@ class Runner:
     def _on_message(self, message: Message) -> None:
         try:
             message = self._keep(message)
-        except OSError as error:  # what is for people only must not end a run
+        except OSError as error:  # figures and pages must not end a run
             return self._note(message.step, f"{message.kind} {message.body.get('name')}: {disk_error(error)}")
         self._tell(lambda observer: observer.step_message(message))
         return None
 
     def _keep(self, message: Message) -> Message:
-        """Keep what a step says. Figures and pages come back as files of the run's directory."""
+        """Keep a message of a step. Figures and pages are returned as files of the run's directory."""
         step = self._steps[message.step]
         if message.kind == "metrics":
             step.metrics.update(message.body["values"])
@@ -233,10 +235,10 @@ class Runner:
         return self._fail(step, outcome.error)
 
     def _commit(self, step: StepState, made: Made) -> None:
-        """Record what a step left, and only then let others have it."""
+        """Write the record of a step's artifact. Only then can other steps use it."""
         if changed := changed_since(step.plan, self._store):
             self._leases.release(step.plan.fingerprint)
-            step.error = f"While it ran, {changed}: what came out was not kept. Run the same command again."
+            step.error = f"While it ran, {changed}. The result was not kept. Run the same command again."
             return self._finish(step, "failed")
         inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
         record = step.to_record(self._plan.graph.name, made, inputs, self._provenance)
@@ -247,7 +249,7 @@ class Runner:
         return self._finish(step, "done")
 
     def _fail(self, step: StepState, error: str) -> None:
-        """The step failed: it is tried again later if it may be."""
+        """Mark a step as failed, or schedule another attempt if it has retries left."""
         self._leases.release(step.plan.fingerprint)
         step.error, step.record = error, None
         if step.attempts <= step.plan.step.options.retries and not self._signal:
@@ -258,7 +260,7 @@ class Runner:
         return self._finish(step, "failed")
 
     def _take(self, step: StepState, record: Record, reason: str) -> None:
-        """The artifact is there already."""
+        """Use an artifact that is already in the store."""
         step.record, step.reason = record, reason
         step.metrics, step.highlights = dict(record.metrics), dict(record.highlights)
         step.figures, step.pages = self._store.figures(record), self._store.pages(record)
@@ -273,7 +275,7 @@ class Runner:
             self._tell(lambda observer: observer.step_finished(step.summary(self._store), step.record))
 
     def _wind_down(self) -> None:
-        """After a signal: nothing new starts, what runs gets a while to save itself and is then ended."""
+        """After a signal: start nothing, give running steps time to save their progress, then end them."""
         now = time.monotonic()
         running = [step for step in self._steps.values() if step.state == "running"]
         if self._stop_deadline is None:
@@ -290,7 +292,7 @@ class Runner:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
-            self._stop_deadline = 0.0  # asked twice: at once
+            self._stop_deadline = 0.0  # a second signal ends them at once
             if not self._executor.concurrent:
                 raise KeyboardInterrupt
             return
@@ -323,7 +325,7 @@ class Runner:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(outcome.trace)
         except OSError as error:
-            return self._note(outcome.step, f"the traceback could not be kept: {disk_error(error)}\n{outcome.trace}")
+            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{outcome.trace}")
         return self._note(outcome.step, f"the whole traceback is in {path}")
 
     def _note(self, step: str, text: str) -> None:
@@ -335,7 +337,7 @@ class Runner:
 
 
 def _shared(store: Store) -> Any:
-    """The store's config as another process must see it: no path relative to this one's working directory."""
+    """The store's config for another process: with absolute paths."""
     config = store.config
     root = str(config.local_root) if config.is_local else config.root
     return config.model_copy(update={"root": root, "state_directory": str(config.state)})

@@ -1,4 +1,4 @@
-"""The cluster of one command: opened when something is to run, shared by the jobs of a sweep, closed at the end."""
+"""The cluster of one command: opened when a step has to run, shared by the jobs of a sweep, closed at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one step while a run goes on, and what it becomes: a summary for people, a record for the store."""
+"""The state of one step of a run, and what is made from it: a summary for people and a record for the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stages.base import Artifact, Edge, Stage
 
 @dataclass
 class StepState:
-    """One step of a run that goes on. The runner alone changes it."""
+    """One step of a run in progress. Only the runner changes it."""
 
     plan: StepPlan
     state: State = "waiting"
@@ -30,7 +30,7 @@ class StepState:
     started: float = 0.0  # seconds since the epoch
     attempts: int = 0
     not_before: float = 0.0  # monotonic seconds: the next time to try
-    waits_for: str = ""  # who holds its lease, if that was said
+    waits_for: str = ""  # the holder of its lease, once that was reported
     metrics: dict[str, float] = field(default_factory=dict)
     highlights: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Path] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class StepState:
 
     @property
     def became(self) -> str:
-        """What to say of a finished step that others miss."""
+        """The end of a step in the message of a step that needed it."""
         known = {"failed": "failed", "skipped": "was skipped", "stopped": "was stopped"}
         return known.get(self.state, "has no artifact")
 
@@ -113,7 +113,7 @@ def _role(artifact: type[Artifact]) -> Literal["model", "dataset"] | None:
 
 
 def cached(plan: StepPlan, store: Store) -> StepSummary:
-    """The summary of a step of which nothing has to be done."""
+    """The summary of a step that is cached."""
     record = plan.record
     known = StepState(plan, "cached", plan.explanation, record)
     if record:

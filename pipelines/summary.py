@@ -12,7 +12,7 @@ State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "st
 
 @dataclass(frozen=True)
 class StepSummary:
-    """One step of a run: what it is, and what became of it so far."""
+    """One step of a run and its state so far."""
 
     name: str
     stage: str
@@ -51,4 +51,4 @@ class RunSummary:
     git_commit: str | None
     git_dirty: bool
     versions: Mapping[str, str]  # of Python and the main libraries
-    notes: tuple[str, ...] = ()  # said by the engine: spooled metrics, say
+    notes: tuple[str, ...] = ()  # of the engine, for example about metrics that could not be sent

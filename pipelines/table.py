@@ -24,10 +24,10 @@ class Column:
 
     title: str
     most: int | None = None  # its width at most
-    flexible: bool = False  # gives way where the terminal is too narrow
-    fold: bool = False  # what is too long goes on below; otherwise it is cut
+    flexible: bool = False  # becomes narrower if the terminal is too narrow
+    fold: bool = False  # text that is too long continues on the next line; otherwise it is cut
     right: bool = False
-    optional: bool = False  # left out where it is empty, and where the table would be too wide with it
+    optional: bool = False  # left out if it is empty, or if the table would be too wide with it
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def draw(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
 
 
 def _natural(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:
-    """The width of each column if there is room for all of it."""
+    """The width of each column without a limit of the terminal."""
     from rich.cells import cell_len
 
     widest = (

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: the plan, live progress, and the table at the end.
+"""The terminal output: the plan, live progress, and the table at the end.
 
 On a terminal, progress is redrawn in place; elsewhere (a log, CI) it is a plain line now and then. Made for 80 columns.
 `rich` is imported by what draws with it, not with this module: a command that has nothing to show stays quick.
@@ -29,7 +29,7 @@ REFRESH_PER_S = 4
 RATE_WINDOW_S = 30.0  # the time left follows the speed of the last half minute
 PLAIN_INTERVAL_S = 10.0
 BAR_WIDTH = 12
-WIDE = 120  # columns from which on the table of artifacts has room for all that is known
+WIDE = 120  # columns that the table of artifacts needs for everything that is known
 COLOURS = {
     "done": "green",
     "cached": "blue",
@@ -53,14 +53,14 @@ class PlanRow:
 
 
 def console(file: TextIO | None = None, width: int | None = None) -> Console:
-    """The console to draw on: no colour where NO_COLOR is set or nobody looks."""
+    """The console to draw on, without colour if NO_COLOR is set or the output is not a terminal."""
     from rich.console import Console
 
     return Console(file=file, width=width, highlight=False, soft_wrap=False)
 
 
 def clean(text: str) -> str:
-    """A text without control characters: what a model or a file name says must not steer the terminal."""
+    """A text without control characters. The text of a model or a file name must not control the terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text.replace("\r\n", "\n"))
 
 
@@ -69,7 +69,7 @@ def clean(text: str) -> str:
 
 
 def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
-    """The plan: what is cached, what would run and why, what can't."""
+    """The plan: which steps are cached, which would run, which are blocked, and why."""
     columns = [
         Column("Step", most=20),
         Column("Stage", most=14),
@@ -91,7 +91,7 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
 
 
 def show_artifacts(out: Console, records: Sequence[Record]) -> None:
-    """What is in a store, a line each; all of a fingerprint that `artifacts show` needs."""
+    """The artifacts of a store, one on each line, with as many digits of the fingerprint as `artifacts show` needs."""
     wide = out.width >= WIDE
     titles = ("Step", "Stage", "Makes", "Size", "Fingerprint", "Made", "By run")
     columns = [Column(title, most=24, flexible=title == "Makes", right=title == "Size") for title in titles]
@@ -113,7 +113,7 @@ def show_artifacts(out: Console, records: Sequence[Record]) -> None:
 
 
 def show_result(out: Console, run: RunSummary, report: Path | None, commands: Sequence[str]) -> None:
-    """How a run ended: its table, highlights, errors, notes, the report and what one may do next."""
+    """The result of a run: its table, highlights, errors, notes, the report and the next commands."""
     from rich.text import Text
 
     columns = [
@@ -209,7 +209,7 @@ class Gauge:
         return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else None
 
     def seconds_left(self, now: float) -> float | None:
-        """The time left at the speed of the last while; None before there is a speed."""
+        """Seconds left at the recent speed; None while the speed is not known."""
         if len(self.seen) < 2 or self.total <= 0:
             return None
         (began, first), (_, last) = self.seen[0], self.seen[-1]
@@ -226,7 +226,7 @@ class Gauge:
         return f"{brief(self.done)}{f'/{brief(self.total)}' if self.total > 0 else ''} {clean(self.unit)}".strip()
 
     def time(self, now: float) -> str:
-        """The time left, or the time taken so far where none can be told."""
+        """The time left, or the time taken so far if the time left is not known."""
         left = self.seconds_left(now)
         return f"{duration(now - self.began)}" if left is None else f"{duration(left)} left"
 
@@ -236,7 +236,7 @@ class Gauge:
 
 
 class Display:
-    """Shows a run while it goes on: an observer of the runner."""
+    """Shows a run while it is in progress: an observer of the runner."""
 
     def __init__(self, out: Console, plain_interval_s: float = PLAIN_INTERVAL_S) -> None:
         self._out = out
@@ -286,7 +286,7 @@ class Display:
         self.close()
 
     def close(self) -> None:
-        """Take the progress off the screen. Safe to call again."""
+        """Remove the progress from the screen. Can be called again."""
         if self._live is not None:
             self._live.stop()
             self._live = None

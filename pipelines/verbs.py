@@ -1,4 +1,4 @@
-"""What the verbs do, but for `artifacts`: compose, plan, run, report, serve, submit.
+"""The verbs run, plan, serve, submit and ui: compose, plan, run, report, serve.
 
 Every verb takes the overrides, the DictConfig if Hydra itself composed one (else None), and the session that holds
 the cluster; it returns the exit code and raises StageError for what a person has to mend.
@@ -48,7 +48,7 @@ def show_plan(overrides: list[str], composed: Any, session: Session) -> int:
 
 
 def run(overrides: list[str], composed: Any, session: Session) -> int:
-    """`run`: bring a pipeline up to date. Starts nothing if anything is blocked, or if all is cached."""
+    """`run`: run every step that is not cached. Starts nothing if a step is blocked, or if all are cached."""
     prepared = _prepare(overrides, composed, session)
     if prepared.plan.blocked:
         _show_plan(prepared)
@@ -62,7 +62,7 @@ def run(overrides: list[str], composed: Any, session: Session) -> int:
 
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
-    """`serve`: bring a pipeline up to date, then serve its deployment in the foreground until Ctrl-C."""
+    """`serve`: run a pipeline, then serve its deployment in the foreground until Ctrl-C."""
     code = run(overrides, composed, session)
     if code:
         return code
@@ -74,7 +74,7 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
     ]
     if not made:
         raise BloomlineError(
-            f"Pipeline {prepared.plan.graph.name} has no step that leaves something to serve: add a `deploy` step."
+            f"Pipeline {prepared.plan.graph.name} has no step that makes something to serve: add a `deploy` step."
         )
     # A deployment says how its model is to be served, so it comes before models that could be served as they are.
     record, kind = next((one for one in reversed(made) if not one[1].is_model), made[-1])
@@ -91,7 +91,9 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = composition.settings.cluster
     if not isinstance(cluster, RemoteCluster):
-        raise BloomlineError("submit needs a cluster to go to: add cluster=remote cluster.address=http://HOST:8265")
+        raise BloomlineError(
+            "submit needs the address of a cluster: add cluster=remote cluster.address=http://HOST:8265"
+        )
     directory = project.find(Path.cwd()).directory
     return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
 
@@ -101,7 +103,7 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     from pipelines.tracking.ui import serve_ui
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
-    # At once, also into a file or a pipe: whoever waits for the address would wait until the end.
+    # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
     return serve_ui(settings.tracking, settings.store.state, say=partial(print, flush=True))
 
 
@@ -110,10 +112,10 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     settings = composition.settings
     store = Store(settings.store)
     selected = select(composition.graph, settings.from_, settings.until, settings.only)
-    if beside := [name for name in settings.force if name not in selected]:
+    if unselected := [name for name in settings.force if name not in selected]:
         expected = "a step that `from`, `until` and `only` select"
         raise ConfigError(
-            Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in beside
+            Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in unselected
         )
     packages = composition.graph.packages()
     made = plan.make(
@@ -149,7 +151,7 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
 
 
 def _report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
-    """The run's report, kept with its run in MLflow; or a note that says why there is none."""
+    """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none."""
     from pipelines.report.page import write
 
     try:
@@ -175,7 +177,7 @@ def _show_plan(prepared: Prepared) -> None:
 
 
 def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
-    """What is there already, as after a run; nothing was started for it."""
+    """Show the cached results as after a run, without starting anything."""
     store = prepared.store
     steps = tuple(step_state.cached(step, store) for step in prepared.plan.steps.values() if step.state == "cached")
     runs = [step.record for step in prepared.plan.steps.values() if step.record and step.state == "cached"]
@@ -200,7 +202,7 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
 
 
 def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
-    """Three commands worth trying after a run; after one that did not end well, last the one that goes on."""
+    """Three useful commands after a run; after a run that failed or was stopped, the last command resumes it."""
     if run.state != "done":
         return [provenance.command(verb, overrides) for verb in ("plan", "ui", "run")]
     kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]

@@ -1,9 +1,9 @@
 """The contract of stages: their fields, their artifacts, and the context in which they run.
 
 A stage is a frozen, typed config with one method, `run`. The type of a field determines its kind. An `Artifact`
-subclass is an edge (in YAML: the name of the step that makes it). An `External` is content outside the store, identified by its
-digest and never by its path. Everything else is a plain value. Plain values determine the result, unless their type is
-wrapped in `Runtime`: those say how the work is done.
+subclass is an edge (in YAML: the name of the step that makes it). An `External` is content outside the store,
+identified by its digest and never by its path. Everything else is a plain value. Plain values determine the result,
+unless their type is wrapped in `Runtime`: those say how the work is done.
 
 A stage uses nothing but its `Context`; a process of a gang uses its `Rank`. The engine (`pipelines/`) supplies both, on
 Ray or in process, and nothing here depends on which.

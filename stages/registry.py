@@ -186,11 +186,9 @@ class Registry(Generic[Model]):
         if not TARGET.fullmatch(target):
             raise RegistryError(f"{target!r} is the path of no class", "package.module:Class")
         try:
-            if package not in OWN_PACKAGES and importlib.util.find_spec(package) is not None:
-                source_digest(package)  # of what is imported now
+            if package not in (*OWN_PACKAGES, *_first_digests) and importlib.util.find_spec(package) is not None:
+                source_digest(package)  # of the code that is imported now
             module = importlib.import_module(path)
-        except StageError:
-            raise
         except Exception as error:
             unknown = isinstance(error, ModuleNotFoundError) and error.name == package
             remedy = f"Add {package} to `packages` if it is in your project." if unknown else ""

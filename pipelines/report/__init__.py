@@ -1,1 +1,1 @@
-"""One HTML page a run: what ran, why, what came out, and how to repeat it. Needs nothing but itself to be read."""
+"""One self-contained HTML page for each run: what ran, why, the results, and how to repeat the run."""

@@ -2,7 +2,7 @@
 
 Every layer holds the steps whose longest way from a source is equally long. Within a layer, steps are ordered by the
 mean place of their neighbours (barycentre sweeps, as in Sugiyama, Tagawa and Toda 1981), which keeps crossings few.
-An edge over several layers passes between boxes on placeholder lanes of its own.
+An edge over several layers passes between boxes on separate placeholder lanes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARGIN = 12
 SWEEPS = 8
 LONGEST_NAME, LONGEST_LINE = 22, 30  # characters that fit a box
 NARROWEST = 620  # pixels: on a narrower screen the drawing scrolls rather than shrinks
-MOST_STEPS = 200  # beyond that a drawing tells nobody anything
+MOST_STEPS = 200  # a drawing of more steps is not readable
 
 Node = str | tuple[str, str, int]  # a step, or the place of an edge (from, to) in a layer that it passes
 

@@ -28,7 +28,7 @@ WORDS = {
 
 
 def render(run: RunSummary) -> str:
-    """The page. Everything that comes from the run is escaped; what can't be read is named, not shown."""
+    """The page as HTML. All text of the run is escaped. A file that can't be read is named instead of shown."""
     style = files("pipelines.report").joinpath("page.css").read_text()
     body = Markup("\n").join(
         part
@@ -60,7 +60,7 @@ def render(run: RunSummary) -> str:
 
 
 def write(run: RunSummary, path: Path) -> Path:
-    """Write the page to `path`, whole or not at all. Raises OSError."""
+    """Write the page to `path` atomically. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(render(run), encoding="utf-8")
@@ -78,8 +78,8 @@ def _header(run: RunSummary) -> Markup:
     if run.git_commit:
         commit = run.git_commit[:12] + (" with uncommitted changes" if run.git_dirty else "")
     counts = {state: sum(step.state == state for step in run.steps) for state in WORDS}
-    told = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count)
-    facts = {"Began": when, "Took": duration(run.seconds), "Steps": told, "Commit": commit, "Run": run.run_id}
+    counted = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count)
+    facts = {"Began": when, "Took": duration(run.seconds), "Steps": counted, "Commit": commit, "Run": run.run_id}
     return Markup('<header>\n<p class="kind">Pipeline run</p>\n<h1>{name} {badge}</h1>\n{facts}\n</header>').format(
         name=run.pipeline, badge=_badge(run.state), facts=_facts(facts)
     )
@@ -192,7 +192,7 @@ def _page(name: str, path: Path) -> Markup:
 
 
 def _content(path: Path) -> bytes:
-    """Nothing if it can't be read or is too large to be shown."""
+    """The content of a file; None if it can't be read or is too large to show."""
     try:
         return path.read_bytes() if path.stat().st_size <= LARGEST_FIGURE_BYTES else b""
     except OSError:
@@ -244,7 +244,7 @@ def _folded(title: str, text: str) -> Markup:
 
 
 def _yaml_like(config: Mapping[str, object], indent: str = "") -> str:
-    """Nested values as indented lines, for eyes: not meant to be read back."""
+    """Nested values as indented lines for people, not for parsing."""
     lines = []
     for name, value in config.items():
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered by the file's stat, so that a file that nobody touched is not read again.
+"""SHA-256 of files, cached by the file's stat, so that an unchanged file is not read again.
 
 A file is taken for unchanged only if size, modification time, inode change time and inode are all as they were when
 it was read. Programs can set the modification time back but not the change time, so a byte flipped behind our back
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
-SETTLED_NS = 50_000_000  # coarser than any file system's time stamps that we know
+SETTLED_NS = 50_000_000  # coarser than the time stamps of any known file system
 
 Token = str
 
@@ -28,7 +28,7 @@ def sha256_of(path: Path) -> str:
 
 
 def stat_token(found: os.stat_result) -> Token:
-    """What the file system says of a file that changes whenever its content does."""
+    """A token from a file's stat, which changes whenever the content does."""
     return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
 
 
@@ -40,7 +40,7 @@ class DigestMemory:
         self._known: dict[str, tuple[Token, str]] | None = None
 
     def digest(self, path: Path) -> str:
-        """The SHA-256 of a local file, from memory if its stat is unchanged. Raises OSError."""
+        """The SHA-256 of a local file, from the cache if its stat is unchanged. Raises OSError."""
         key, before = str(path.absolute()), os.stat(path)
         known = self.known().get(key)
         if known and known[0] == stat_token(before):
@@ -52,7 +52,7 @@ class DigestMemory:
         return found
 
     def known(self) -> dict[str, tuple[Token, str]]:
-        """Everything remembered. Read once: what other processes add meanwhile is only not yet known here."""
+        """Every cached digest. Read once; what other processes add later is not seen here."""
         if self._known is None:
             self._known = {}
             if self._path.exists():
@@ -61,9 +61,9 @@ class DigestMemory:
                         rows = connection.execute("SELECT path, token, sha256 FROM digests")
                         self._known = {path: (token, digest) for path, token, digest in rows}
                 except sqlite3.OperationalError:
-                    pass  # another process is just making it, or holds it
+                    pass  # another process is creating it, or has it locked
                 except sqlite3.DatabaseError:
-                    self._path.unlink(missing_ok=True)  # a damaged memory is no memory
+                    self._path.unlink(missing_ok=True)  # start again with an empty cache
         return self._known
 
     def remember(self, entries: Iterable[tuple[str, Token, str]]) -> None:
@@ -86,11 +86,11 @@ class DigestMemory:
         """Forget every path that begins with `prefix`."""
         self._known = {path: entry for path, entry in self.known().items() if not path.startswith(prefix)}
         if self._path.exists():
-            # What stays remembered does no harm: no other file ever has that path.
+            # Entries that remain do no harm: no other file ever has that path.
             with contextlib.suppress(sqlite3.Error), self._connection() as connection:
                 connection.execute("DELETE FROM digests WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
     def _connection(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=10)
-        connection.execute("PRAGMA synchronous = OFF")  # what a power cut takes is hashed again
+        connection.execute("PRAGMA synchronous = OFF")  # digests that a power failure loses are computed again
         return connection

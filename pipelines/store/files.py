@@ -1,4 +1,4 @@
-"""The few things that the store asks of a file system, on a local disk and on any other that fsspec knows.
+"""The operations that the store needs from a file system: a local disk, or any other that fsspec supports.
 
 A local disk gives durability and atomicity by fsync and rename. An object store has neither a rename nor directories,
 but its single puts are atomic: attempts have names of their own, so a half-uploaded one is never mistaken for whole.
@@ -19,7 +19,7 @@ from pipelines.store.digests import Token, stat_token
 
 
 class StoreError(BloomlineError, OSError):
-    """The store can't be reached, read or written. An OSError as well: what a disk may say, any store may."""
+    """The store can't be reached, read or written to. Also an OSError, as those of a local disk are."""
 
 
 class Files(Protocol):
@@ -44,10 +44,10 @@ class Files(Protocol):
         """Every file below a directory: relative path -> (size in bytes, a token that changes with the content)."""
 
     def put(self, source: Path, directory: str) -> None:
-        """Move a local directory, already synced, to its place. The place did not exist before."""
+        """Move a local directory, already synced, to a location that does not exist yet."""
 
     def key(self, path: str) -> str:
-        """A name for the file that is unique in this machine's digest memory."""
+        """A name for the file that is unique in this machine's digest cache."""
 
     def uri(self, path: str) -> str: ...
 
@@ -71,7 +71,7 @@ class LocalFiles:
         sync_directory(target.parent)
 
     def create(self, path: str, content: bytes) -> bool:
-        """Written aside and linked into place: whoever reads the file finds it whole."""
+        """The file is written under another name and then linked, so that every reader finds it complete."""
         target = self.root / path
         with _written_aside(target, content) as part:
             try:
@@ -136,8 +136,10 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def _reached(self, what: str) -> Iterator[None]:
-        """Every file system has errors of its own for a server that is away, a key that is wrong, a missing package:
-        all become StoreErrors. That a file is there, or is not, is no such error."""
+        """Turn the errors of a file system (an unreachable server, a wrong key, a missing package) into StoreErrors.
+
+        FileNotFoundError and FileExistsError are answers and pass unchanged.
+        """
         try:
             yield
         except (FileNotFoundError, FileExistsError, NotADirectoryError):
@@ -244,7 +246,7 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def _written_aside(target: Path, content: bytes) -> Iterator[Path]:
-    """A durable file beside `target`, to be moved or linked there; what is left of it goes at the end."""
+    """A durable temporary file in the directory of `target`, to be moved or linked there. Removed at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:

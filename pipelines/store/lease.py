@@ -1,4 +1,4 @@
-"""Leases: of two runs that want the same artifact, one computes it and the other waits.
+"""Leases: if two runs need the same artifact, one computes it and the other waits.
 
 A lease is a small file with its holder and a heartbeat. It ends by release, or when its holder is seen to be gone: at
 once if that was a process of this machine, else when the heartbeat has not moved for the timeout, by the waiter's own
@@ -34,7 +34,7 @@ class Leases:
         self._thread: threading.Thread | None = None
 
     def acquire(self, fingerprint: str) -> str | None:
-        """Take the lease. None if it is ours now, else who holds it, for people."""
+        """Try to take the lease. None if this run has it now, else a text that names the holder."""
         if fingerprint in self._held:
             return None
         content = self._files.read(_path(fingerprint))
@@ -56,7 +56,7 @@ class Leases:
             if fingerprint not in self._held:
                 return
             self._held.discard(fingerprint)
-            # One that can't be removed is no obstacle for long: it has no heartbeat any more.
+            # A lease that can't be removed expires: it has no heartbeat any more.
             with contextlib.suppress(OSError):
                 if self._is_ours(fingerprint):
                     self._files.remove(_path(fingerprint))
@@ -68,7 +68,7 @@ class Leases:
             self.release(fingerprint)
 
     def _is_ours(self, fingerprint: str) -> bool:
-        """False once another run has taken over, as from one that was stopped (Ctrl-Z, a sleeping laptop)."""
+        """False once another run has taken the lease over, for example while this one was suspended."""
         content = _parse(self._files.read(_path(fingerprint)) or b"{}")
         return bool(content.get("holder") == self._holder["holder"])
 
@@ -89,14 +89,14 @@ class Leases:
             with self._lock:
                 self._beat += 1
                 for fingerprint in self._held:
-                    # A store that is out of reach for a moment must not end the run.
+                    # A store that is unreachable for a moment must not end the run.
                     with contextlib.suppress(OSError):
                         if self._is_ours(fingerprint):
                             self._files.write(_path(fingerprint), self._content())
 
 
 def holder(files: Files, name: str) -> dict[str, Any]:
-    """Who holds the lease of that file name; empty if it can't be told."""
+    """The identity of the process that holds the lease of that file name; empty if it is not known."""
     return _parse(files.read(f"leases/{name}") or b"{}")
 
 

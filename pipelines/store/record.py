@@ -1,4 +1,4 @@
-"""The record of an artifact: what was made, from what, by whom. Written last; read with suspicion."""
+"""The record of an artifact: what was made, from what, and by which run. It is written last and validated when read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class InputEntry(BaseModel):
 
 
 class Record(BaseModel):
-    """What a step left, and how. `location` is relative to the store's root; everything is plain JSON."""
+    """An artifact, and how it was made. `location` is relative to the store's root. All values are plain JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ class Record(BaseModel):
     metrics: Mapping[str, float]
     headline: str | None
     highlights: Mapping[str, str]
-    describe: Mapping[str, Any]  # the artifact's own account of itself
+    describe: Mapping[str, Any]  # Artifact.describe()
     created: float  # seconds since the epoch
     seconds: float  # that the step took
     run_id: str
@@ -76,7 +76,7 @@ class Record(BaseModel):
 
     @property
     def content(self) -> str:
-        """Digest of what the artifact holds: its files but the figures and pages, which are for people."""
+        """Digest of the artifact's files, without figures and pages, which are for people."""
         digest = hashlib.sha256()
         for file in sorted(self.files, key=lambda file: file.path):
             if not file.path.startswith(("figures/", "pages/")):

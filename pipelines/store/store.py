@@ -52,7 +52,7 @@ class Store:
         try:
             record = Record.model_validate_json(content)
         except ValidationError:
-            return None  # a damaged record is no record: the step runs again
+            return None  # a damaged record does not count: the step runs again
         return record if record.fingerprint == fingerprint else None
 
     def records(self) -> Iterator[Record]:
@@ -63,7 +63,7 @@ class Store:
                 yield record
 
     def latest(self, pipeline: str, step: str) -> Record | None:
-        """The record that a step of a pipeline had last: what it is compared with when it has to run again."""
+        """The newest record of a step of a pipeline, with which a plan compares the step."""
         content = self.files.read(f"latest/{pipeline}/{step}.json")
         return self.record(content.decode(errors="replace").strip()) if content else None
 
@@ -75,7 +75,7 @@ class Store:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def inspect(self, record: Record, thorough: bool = False) -> list[Damage]:
-        """What is wrong with an artifact's files. Reads only files whose stat changed, or all of them if `thorough`."""
+        """The damages of an artifact's files. Reads only files whose stat changed, or every file if `thorough`."""
         found = self.files.tokens(record.location)
         known = self.digests.known()
         damages, seen = [], []
@@ -112,7 +112,7 @@ class Store:
         if damages:
             raise BloomlineError(
                 f"The artifact of step {record.step} at {self.uri(record)} is damaged: "
-                f"{'; '.join(map(str, damages))}. Run the same command again: the step will be computed anew."
+                f"{'; '.join(map(str, damages))}. Run the same command again: the step will run again."
             )
         return path
 
@@ -125,7 +125,7 @@ class Store:
         return dict(self._shown(record, "pages/", ""))
 
     def _shown(self, record: Record, folder: str, ending: str) -> Iterator[tuple[str, Path]]:
-        """The files of a folder with their names in it; what lies elsewhere is fetched."""
+        """The files of a folder of an artifact by their names in it. Files of a remote artifact are fetched."""
         for file in record.files:
             if file.path.startswith(folder) and file.path.endswith(ending):
                 if isinstance(self.files, RemoteFiles):
@@ -146,29 +146,31 @@ class Store:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def expect_writable(self) -> None:
-        """Raise StoreError if nothing can be written to the directories of this machine that a run writes to."""
+        """Raise StoreError if a local directory that a run needs can't be written to."""
         directories = {self.config.state, self.config.local_root} if self.config.is_local else {self.config.state}
         for directory in directories:
             there = next(path for path in (directory, *directory.parents) if path.exists())
             if not there.is_dir():
                 problem = f"{there} is a file"
             elif not os.access(there, os.W_OK | os.X_OK):
-                problem = f"{there} is read-only" if directory == there else f"there is none, and {there} is read-only"
+                problem = (
+                    f"{there} is read-only" if directory == there else f"it does not exist, and {there} is read-only"
+                )
             else:
                 continue
             raise StoreError(
-                f"The store's directory {directory} can't be written: {problem}. Choose another with "
+                f"The store's directory {directory} can't be written to: {problem}. Choose another with "
                 "store.root=DIRECTORY, BLOOMLINE_ROOT or store.state_directory=DIRECTORY."
             )
 
     def scratch(self, fingerprint: str) -> Path:
-        """The durable directory where a step keeps its own progress until it is done."""
+        """The durable directory in which a step saves its progress until it is done."""
         path = self.config.state / "scratch" / fingerprint[:16]
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def stage(self, fingerprint: str) -> Path:
-        """A new empty directory to write an artifact into. What earlier, killed attempts left there is removed."""
+        """A new empty directory to write an artifact into. Directories that killed attempts left are removed."""
         staging = self._staging
         staging.mkdir(parents=True, exist_ok=True)
         for left in staging.glob(f"{fingerprint[:16]}-*"):
@@ -186,18 +188,20 @@ class Store:
         entries = []
         for path in sorted(staged.rglob("*")):
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                raise BloomlineError(f"{path.relative_to(staged)} is no regular file; an artifact holds nothing else.")
+                raise BloomlineError(
+                    f"{path.relative_to(staged)} is not a regular file; expected only regular files in an artifact."
+                )
             if path.is_file():
                 name = path.relative_to(staged).as_posix()
                 entries.append(FileEntry(path=name, size=path.stat().st_size, sha256=sha256_of(path)))
         return tuple(entries)
 
     def location(self, stage: str, step: str, fingerprint: str) -> str:
-        """A place for a new artifact, relative to the root, that no artifact has had before."""
-        return f"artifacts/{stage}/{step}-{fingerprint[:16]}-{uuid.uuid4().hex[:8]}"
+        """A new location for an artifact, relative to the root. It has never been used before."""
+        return f"artifacts/{stage.replace(':', '.')}/{step}-{fingerprint[:16]}-{uuid.uuid4().hex[:8]}"
 
     def put(self, staged: Path, location: str, files: Iterable[FileEntry]) -> None:
-        """Make a staged directory durable and move it to its place. It is no artifact before its record is there."""
+        """Make a staged directory durable and move it to its location. Its record makes it an artifact."""
         sync_tree(staged)
         for file in files:
             os.chmod(staged / file.path, 0o444)
@@ -220,17 +224,17 @@ class Store:
     # -- collection ---------------------------------------------------------------------------------------------
 
     def remove(self, record: Record) -> None:
-        """Forget an artifact: the record first, so that nobody finds it half removed."""
+        """Remove an artifact: its record first, so that no run finds it half removed."""
         self.files.remove(f"records/{record.fingerprint}.json")
         self.remove_files(record.location)
 
     def remove_files(self, location: str) -> None:
-        """Remove what lies at a place under artifacts/."""
+        """Remove the files at a location under artifacts/."""
         self.files.remove(location)
         self.digests.forget(self.files.key(location))
 
     def places(self) -> list[str]:
-        """Every place under artifacts/, whether a record names it or it was left by a run that was killed."""
+        """Every location under artifacts/, with or without a record. A run that was killed leaves one without."""
         return [
             f"artifacts/{stage}/{name}"
             for stage in self.files.names("artifacts")
@@ -238,15 +242,15 @@ class Store:
         ]
 
     def staged(self) -> list[Path]:
-        """The directories that artifacts are being written into, or that killed steps left, named by fingerprint."""
+        """The directories of artifacts that are being written, or that killed steps left. Fingerprints name them."""
         return _directories(self._staging, "*")
 
     def scratches(self) -> list[Path]:
-        """The directories of steps that are not done, in which they keep their progress, named by fingerprint."""
+        """The directories with the saved progress of unfinished steps. Fingerprints name them."""
         return _directories(self.config.state / "scratch", "*")
 
     def copies(self) -> list[Path]:
-        """This machine's copies of artifacts that lie elsewhere; their last two names are those of the place."""
+        """This machine's copies of remote artifacts. The last two parts of a path are those of the location."""
         return _directories(self.config.state / "cache" / "artifacts", "*/*")
 
     def latest_fingerprints(self) -> set[str]:
@@ -261,7 +265,7 @@ class Store:
 
     @property
     def _staging(self) -> Path:
-        """On the same file system as the artifacts, so that a rename moves them."""
+        """The staging directory, on the same file system as the artifacts, so that a rename moves them."""
         return (self.config.local_root if self.config.is_local else self.config.state) / "staging"
 
     def _digest(self, record: Record, file: FileEntry) -> str:
@@ -275,7 +279,7 @@ class Store:
             fetched.unlink(missing_ok=True)
 
     def _fetch(self, record: Record, path: Path) -> None:
-        """Bring a remote artifact to `path` on this machine. Files that are not there any more are left out."""
+        """Copy a remote artifact to `path` on this machine, without files that no longer exist."""
         assert isinstance(self.files, RemoteFiles)
         part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex[:8]}")
         try:
@@ -285,7 +289,7 @@ class Store:
                     self.files.get(f"{record.location}/{file.path}", part / file.path)
             try:
                 part.rename(path)
-            except OSError:  # a damaged copy is there, or another process was faster and reads what it fetched
+            except OSError:  # there is a damaged copy, or another process fetched the artifact first and reads it
                 if _check(path, record):
                     shutil.rmtree(path, ignore_errors=True)
                     part.rename(path)

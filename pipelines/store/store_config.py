@@ -13,7 +13,7 @@ from stages.base import Config
 
 
 class StoreConfig(Config):
-    """The artifact store. Nothing here is ever part of a fingerprint."""
+    """The artifact store. None of these values is part of a fingerprint."""
 
     root: str = Field(".bloomline", min_length=1)  # a directory, or a URI that fsspec knows (s3://bucket/prefix)
     options: Mapping[str, Any] = {}  # for fsspec: endpoint_url, key, secret, ...

@@ -1,7 +1,7 @@
-"""An empty MLflow database in no time: MLflow needs seconds to make one, table by table, and it is always the same.
+"""A cached empty MLflow database. MLflow needs seconds to create one, and the result is always the same.
 
-The first one that a machine makes with some version of MLflow is kept, without any row of experiments, beside the
-remembered compositions; later stores begin with a copy of it. Losing it costs time only.
+The first database that a machine creates with a version of MLflow is kept next to the cached compositions, without any
+experiments. Later stores begin with a copy of it. Losing it costs time only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
-from pipelines import cache
+from pipelines import cache_directory
 
 
 def begin(path: Path) -> bool:
@@ -36,16 +36,16 @@ def begin(path: Path) -> bool:
 
 
 def keep(path: Path) -> None:
-    """Remember the database at `path`, which MLflow has just made, for the next store."""
+    """Cache the database at `path`, which MLflow has just created, for the next store."""
     template = _template()
     part = template.with_name(f".{template.name}.{uuid.uuid4().hex[:8]}")
-    with contextlib.suppress(OSError, sqlite3.Error):  # a home that can't be written to: no template
+    with contextlib.suppress(OSError, sqlite3.Error):  # without a writable home there is no template
         template.parent.mkdir(parents=True, exist_ok=True)
         try:
             with contextlib.closing(sqlite3.connect(path)) as made:
                 made.execute("VACUUM INTO ?", (str(part),))
             with contextlib.closing(sqlite3.connect(part)) as empty, empty:
-                empty.execute("DELETE FROM experiments")  # the default one names a folder; MLflow makes it anew
+                empty.execute("DELETE FROM experiments")  # the default one names a folder; MLflow creates it again
             part.replace(template)
         finally:
             part.unlink(missing_ok=True)
@@ -60,4 +60,4 @@ def _sound(path: Path) -> bool:
 
 
 def _template() -> Path:
-    return cache.directory() / f"mlflow-{version('mlflow')}.db"
+    return cache_directory.path() / f"mlflow-{version('mlflow')}.db"

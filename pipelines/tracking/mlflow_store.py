@@ -1,4 +1,4 @@
-"""The one module that imports mlflow: carries operations out with an explicit client, never the fluent interface.
+"""The only module that imports mlflow. Executes operations with an explicit client, never the fluent interface.
 
 Importing it takes seconds, so only the sending thread does. Every operation looks before it makes something that
 MLflow would make twice (runs, models, versions), so that one whose answer was lost can be repeated.
@@ -26,7 +26,7 @@ from pipelines.tracking.tracking_config import TrackingConfig
 
 BATCH_POINTS = 800  # MLflow's limits for one request: 1,000 values in all,
 BATCH_VALUES = 100  # of which 100 parameters and 100 tags
-STALE_HEARTBEAT_S = 3600.0  # a driver on another machine that was silent for so long is taken for dead
+STALE_HEARTBEAT_S = 3600.0  # a driver on another machine without a heartbeat for this time is considered dead
 KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
@@ -38,7 +38,7 @@ REFUSALS = {
 
 
 class RefusedError(Exception):
-    """MLflow understood the operation and will never take it."""
+    """MLflow understood the operation and rejected it permanently."""
 
 
 def prepare_environment(config: TrackingConfig) -> None:
@@ -78,7 +78,7 @@ class Connection:
             self.client.search_experiments(max_results=1)
 
     def answers(self) -> bool:
-        """Whether MLflow can be asked anything just now."""
+        """Whether MLflow responds now."""
         try:
             self.client.search_experiments(max_results=1)
         except Exception:
@@ -86,7 +86,7 @@ class Connection:
         return True
 
     def experiment(self, name: str) -> str:
-        """The id of an experiment, made if need be; one that was deleted is restored."""
+        """The id of an experiment, created if necessary. A deleted one is restored."""
         with refusals():
             found = self.client.get_experiment_by_name(name)
             if found is None:
@@ -152,7 +152,7 @@ class Writer:
         self._models: dict[str, str] = spool.ids.setdefault("models", {})
 
     def apply(self, operation: Operation) -> None:
-        """Carry out one operation. Raises RefusedError, or whatever the client raises when MLflow can't be reached."""
+        """Execute one operation. Raises RefusedError, or whatever the client raises when MLflow can't be reached."""
         does: dict[str, Callable[[Operation], None]] = {
             "run": self._run,
             "log": self._log,
@@ -174,7 +174,7 @@ class Writer:
                 raise RefusedError(f"{type(error).__name__}: {error}") from error
 
     def heartbeat(self) -> None:
-        """Say that the driver lives."""
+        """Send a heartbeat of the driver."""
         if PARENT in self._runs:
             self._client.set_tag(self._runs[PARENT], "bloomline.heartbeat", str(time.time()))
 
@@ -205,7 +205,7 @@ class Writer:
                 path = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
                 note = f"Cached: made by [{run.info.run_name} of run {run_id}]({path})."
                 return {"bloomline.cached_from_run_id": run.info.run_id, "mlflow.note.content": note}
-        return {"mlflow.note.content": f"Cached: made by run {run_id}, which this MLflow does not know."}
+        return {"mlflow.note.content": f"Cached: made by run {run_id}, which is not in this MLflow."}
 
     def _log(self, operation: Operation) -> None:
         from mlflow.entities import Metric, Param, RunTag

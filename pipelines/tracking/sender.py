@@ -1,4 +1,4 @@
-"""The thread that tells MLflow what the spool holds. It alone waits for MLflow; nothing else ever does.
+"""The thread that sends the spool to MLflow. Nothing else waits for MLflow.
 
 It imports mlflow and connects when it starts, sends its own run first, then what earlier runs left behind, and closes
 the runs of drivers that are gone. When MLflow can't be reached it tries again, ever more slowly; what could not be
@@ -31,10 +31,10 @@ class Sender:
     """Sends one spool, and leftovers, until it is stopped."""
 
     def __init__(self, config: TrackingConfig, root: Path, spool: Spool | None) -> None:
-        self.trouble: str | None = None  # why MLflow could not be told, as long as it can't
+        self.trouble: str | None = None  # why sending fails now
         self.refused = 0
         self.recovered = 0  # operations of earlier runs that were sent
-        self.abandoned = 0  # runs of drivers that are gone, closed
+        self.abandoned = 0  # runs that were closed because their driver has ended
         self._config = config
         self._root = root
         self._spool = spool
@@ -51,14 +51,16 @@ class Sender:
         self._wake.set()
 
     def stop(self) -> bool:
-        """Send what is left and end; False if the thread still waits for an answer. An MLflow that answers is given
-        its time, one that is known to fail only a moment."""
+        """Send the rest and end. False if the thread still waits for a response.
+
+        An MLflow that responds gets the whole timeout, one that failed last time only a few seconds.
+        """
         timeout_s = min(self._config.close_timeout_s, IN_TROUBLE_S if self.trouble else self._config.close_timeout_s)
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self.trouble = self.trouble or f"not all was taken within {timeout_s:g} s"
+            self.trouble = self.trouble or f"not everything was accepted within {timeout_s:g} s"
         return not self._thread.is_alive()
 
     # -- the thread ---------------------------------------------------------------------------------------------
@@ -136,8 +138,8 @@ class Sender:
         self._acknowledged = time.monotonic()
 
     def _apply(self, writer: Any, operation: Operation, connection: Any) -> None:
-        """Carry out an operation. An artifact is given up when its storage fails again and again while MLflow itself
-        answers: a folder without permission must not hold up every curve behind it."""
+        """Execute an operation. An artifact is given up if its storage fails repeatedly while MLflow itself responds:
+        a folder without permission must not block the curves that follow it."""
         from pipelines.tracking.mlflow_store import RefusedError
 
         for tries in range(1, ARTIFACT_TRIES + 1):

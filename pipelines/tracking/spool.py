@@ -1,13 +1,13 @@
-"""What is still to be told to MLflow, on disk: a list of small operations, each of which may safely be done twice.
+"""Operations for MLflow that were not sent yet, on disk. Each of them can be repeated safely.
 
-    runs/RUN/spool/operations.jsonl   appended by the driver; a torn last line is no operation
+    runs/RUN/spool/operations.jsonl   appended by the driver; an incomplete last line is ignored
                    files/             figures and reports, copied: the originals move when a step is committed
                    sent.json          how far the sender got, and the ids that MLflow gave
-                   refused.jsonl      what MLflow will never take, with its reason
+                   refused.jsonl      what MLflow rejected permanently, with the reason
                    lock               held as long as a process works on this spool
 
-The folder is removed once everything is sent. One that nobody holds is the leavings of a driver that is gone, or of
-a run that MLflow was not there for: the next start sends it.
+The folder is removed once everything is sent. A folder that no process holds was left by a driver that ended, or by a
+run during which MLflow was unreachable. The next start sends it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Spool:
         self.directory = directory
         self._lock = lock
         self._log = directory / "operations.jsonl"
-        self.doubtful = self._log.exists()  # whether operations may have arrived that are not acknowledged
+        self.doubtful = self._log.exists()  # whether MLflow may have received operations that are not acknowledged
         self._append = threading.Lock()
         self._files = 0
         state = self._read_state()
@@ -41,7 +41,7 @@ class Spool:
 
     @classmethod
     def open(cls, directory: Path) -> Self | None:
-        """The spool in `directory`, made if need be; None while another process holds it. Raises OSError."""
+        """The spool in `directory`, created if necessary; None while another process holds it. Raises OSError."""
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / "lock", thread_local=False)
         try:
@@ -75,14 +75,14 @@ class Spool:
         return list(self._lines(limit))
 
     def acknowledge(self, offset: int) -> None:
-        """Everything before `offset` has arrived. Also keeps `ids`."""
+        """Record that MLflow has received everything before `offset`. Also saves `ids`."""
         self.offset = offset
         temporary = self.directory / "sent.json.tmp"
         temporary.write_text(json.dumps({"offset": offset, "ids": self.ids}))
         os.replace(temporary, self.directory / "sent.json")
 
     def refuse(self, operation: Operation, reason: str) -> None:
-        """Set aside an operation that MLflow will never take."""
+        """Set aside an operation that MLflow rejected permanently."""
         with open(self.directory / "refused.jsonl", "a") as file:
             file.write(json.dumps({"reason": reason, "operation": operation}, default=str) + "\n")
 
@@ -91,7 +91,7 @@ class Spool:
         return sum(1 for _ in self._lines(None))
 
     def close(self) -> None:
-        """Let go of the spool; remove it if all was sent and nothing refused."""
+        """Release the spool. Remove it if everything was sent and nothing was rejected."""
         if self.pending() == 0 and not (self.directory / "refused.jsonl").exists():
             shutil.rmtree(self.directory, ignore_errors=True)
         self._lock.release()

@@ -1,4 +1,4 @@
-"""What a run shows to MLflow while it goes on: an observer of the runner that writes operations into the spool.
+"""The tracking of a run: an observer of the runner that writes operations for MLflow into the spool.
 
 Nothing here imports mlflow, waits for it, or raises for its sake. One parent run for the pipeline, one child run a
 step (named "02-pretrain" by its place), a light child for a cached step with a link to the run that made it.
@@ -26,7 +26,7 @@ from pipelines.tracking.spool import Operation, Spool
 from pipelines.tracking.tracking_config import TrackingConfig
 
 DAMAGED = re.compile("file is not a database|database disk image is malformed")  # as sqlite says it
-FIRST_SAMPLE_S = 1.0  # so that a short step has one
+FIRST_SAMPLE_S = 1.0  # so that a short step has one too
 
 
 class Tracking:
@@ -110,10 +110,10 @@ class Tracking:
         self._parent_open = False
         self._put(operations.run_finished(run, graph_svg(run.steps)))
 
-    # -- beside the protocol ------------------------------------------------------------------------------------
+    # -- not part of the protocol ------------------------------------------------------------------------------------
 
     def attach(self, path: Path) -> None:
-        """Keep a file (the report, say) with the pipeline's run. May be called after `run_finished`."""
+        """Attach a file, such as the report, to the pipeline's run. May be called after `run_finished`."""
         self._put_file(PARENT, path, None)
 
     def mlflow_run_id(self, step: str) -> str | None:
@@ -122,25 +122,25 @@ class Tracking:
         return found if isinstance(found, str) else None
 
     def notes(self) -> tuple[str, ...]:
-        """What the run should say about its tracking: nothing if all is well."""
+        """Notes about the tracking for the end of the run; none if everything was sent."""
         found = []
         if self._broken:
             found.append(f"The tracking is incomplete: {self._broken}.")
         if self._sender.trouble:
             where = self._config.tracking_uri(self._root)
             found.append(
-                f"MLflow at {where} could not be told everything ({self._sender.trouble}). "
-                f"What is missing is kept in {self._spool.directory} and sent by the next run."
+                f"MLflow at {where} did not receive everything ({self._sender.trouble}). "
+                f"The rest is kept in {self._spool.directory}, and the next run sends it."
             )
             if DAMAGED.search(self._sender.trouble):
-                found.append(f"That database is damaged: move it away, and the next run begins a new one ({where}).")
+                found.append(f"That database is damaged. Move it away, and the next run creates a new one ({where}).")
         if self._sender.refused:
             refused = self._spool.directory / "refused.jsonl"
-            found.append(f"MLflow refused {self._sender.refused} entries: see {refused}.")
+            found.append(f"MLflow rejected {self._sender.refused} entries: see {refused}.")
         if self._sender.recovered:
-            found.append(f"Sent to MLflow what earlier runs had left: {self._sender.recovered} entries.")
+            found.append(f"Sent {self._sender.recovered} entries of earlier runs to MLflow.")
         if self._sender.abandoned:
-            found.append(f"Closed {self._sender.abandoned} runs in MLflow whose process is gone.")
+            found.append(f"Closed {self._sender.abandoned} runs in MLflow whose process has ended.")
         return tuple(found)
 
     def close(self, state: str = "failed") -> tuple[str, ...]:
@@ -197,12 +197,12 @@ def system_metrics() -> dict[str, float]:
 
 
 def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
-    """Send what earlier runs left behind. Returns what there is to say about it."""
+    """Send the entries of earlier runs. Returns notes about it."""
     if not any(root.glob("runs/*/spool/operations.jsonl")):
         return ()
     sender = Sender(config, root, None)
     sender.start()
     sender.stop()
     if sender.trouble:
-        return (f"What earlier runs left could not be sent to {config.tracking_uri(root)}: {sender.trouble}",)
-    return (f"Sent to MLflow what earlier runs had left: {sender.recovered} entries.",) if sender.recovered else ()
+        return (f"The entries of earlier runs could not be sent to {config.tracking_uri(root)}: {sender.trouble}",)
+    return (f"Sent {sender.recovered} entries of earlier runs to MLflow.",) if sender.recovered else ()

@@ -1,4 +1,4 @@
-"""Where MLflow is, and how patient we are with it."""
+"""The address of MLflow, and how long to wait for it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from stages.base import Config
 
 
 class TrackingConfig(Config):
-    """The tracking. Nothing here is ever part of a fingerprint."""
+    """The tracking. None of these values is part of a fingerprint."""
 
     kind: Literal["local", "server"] = "local"  # local: a sqlite database under the root
     uri: str | None = None  # of the server: http(s)://host[:port][/path]
     experiment: str | None = Field(None, min_length=1, max_length=500)  # default: the pipeline's name
     system_metrics_interval_s: PositiveFloat = 10.0
-    request_timeout_s: PositiveInt = 10  # whole seconds: MLflow's client takes no fractions
-    close_timeout_s: PositiveFloat = 60.0  # how long the end of a run waits for a server that answers
+    request_timeout_s: PositiveInt = 10  # whole seconds, because MLflow's client accepts no fractions
+    close_timeout_s: PositiveFloat = 60.0  # how long the end of a run waits for a server that responds
 
     @model_validator(mode="after")
     def _uri_fits_kind(self) -> Self:
         if self.kind == "local":
             if self.uri is not None:
-                raise ValueError("uri is for `kind: server`; a local tracking lies under the root")
+                raise ValueError("uri is for `kind: server`; a local database is always in the root directory")
             return self
         parts = urlsplit(self.uri or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"kind: server needs uri: http(s)://host[:port], not {self.uri!r}")
         if parts.username or parts.password:
-            raise ValueError("uri must hold no credentials: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+            raise ValueError(
+                "uri must not contain credentials: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
         return self
 
     def tracking_uri(self, root: Path) -> str:

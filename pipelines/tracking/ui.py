@@ -21,7 +21,7 @@ STOP_TIMEOUT_S = 10.0
 def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[str], None] = print) -> int:
     """Serve the interface on loopback until SIGINT or SIGTERM; the exit code. `port` 0: 5000, or any that is free.
 
-    For `kind: server` there is nothing to serve: its address is said. What earlier runs left behind is sent first.
+    For `kind: server` only its address is printed. The entries of earlier runs are sent first.
     """
     if find_spec("mlflow") is None:
         raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
@@ -33,7 +33,7 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     port = port or free_port(PORT)
     root.mkdir(parents=True, exist_ok=True)
     say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)")
-    # A process group of its own: Ctrl-C comes to us alone, and the server's workers end with their parent.
+    # In a separate process group Ctrl-C reaches only this process, and the server's workers end with their parent.
     server = subprocess.Popen(_command(config, root, port), env=_environment(), start_new_session=True)
     previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -63,6 +63,7 @@ def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
     store = ["--backend-store-uri", uri, "--default-artifact-root", (root.absolute() / "mlartifacts").as_uri()]
     return [
         sys.executable,
+        "-P",  # modules of the working directory must not hide MLflow's
         "-m",
         "mlflow",
         "server",
@@ -77,7 +78,7 @@ def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Quiet, and without the processes for background jobs, of which we have none: it starts sooner."""
+    """Quiet, and without processes for background jobs, so that it starts sooner."""
     ours = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",

@@ -115,3 +115,51 @@ def test_what_was_imported_before_is_refused_with_its_file(project: Path) -> Non
     assert done.returncode == 2
     assert f"can't import its own package 'cluster': {project / 'cluster.py'}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SERVED = '''\
+from dataclasses import dataclass
+from stages.base import Application, Servable, Stage
+
+
+@dataclass(frozen=True)
+class Page(Servable):
+    """A page that is served."""
+
+    def application(self) -> Application:
+        return Application("page", "my_words.greet:application", {"text": (self.path / "page.txt").read_text()})
+
+
+def application(arguments):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": arguments["text"].encode()})
+
+    return app
+
+
+class Greet(Stage):
+    """Makes a page, and asks for it over HTTP."""
+
+    text: str
+
+    def run(self, ctx) -> Page:
+        from urllib.request import urlopen
+
+        (ctx.out / "page.txt").write_text(self.text)
+        served = ctx.serve(Page(ctx.out).application())
+        try:
+            ctx.metrics({"bytes": len(urlopen(served.url).read())})
+        finally:
+            served.stop()
+        return Page(ctx.out)
+'''
+
+
+def test_an_application_of_the_project_is_served(project: Path, script: Path, empty_database: Path) -> None:
+    (project / "my_words" / "greet.py").write_text(SERVED)
+    (project / ".bloomline").mkdir()
+    shutil.copy(empty_database, project / ".bloomline" / "mlflow.db")
+    done = bloomline([str(script)], project, "run", python_path=str(project))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "greeting: done" in done.stdout

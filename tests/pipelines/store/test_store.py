@@ -173,7 +173,7 @@ def test_no_path_leads_out_of_the_artifact(path: str) -> None:
 def test_an_artifact_holds_regular_files_only(store: Store) -> None:
     staged = store.stage("f" * 64)
     (staged / "link").symlink_to("/etc/passwd")
-    with pytest.raises(BloomlineError, match="link is no regular file"):
+    with pytest.raises(BloomlineError, match="link is not a regular file"):
         store.list_files(staged)
 
 

@@ -1,5 +1,4 @@
-"""Where this machine keeps what only saves time: any of it may be deleted, and a directory that can't be written to
-just saves nothing."""
+"""The directory of caches on this machine. Any of them may be deleted, and an unwritable directory is not an error."""
 
 from __future__ import annotations
 
@@ -7,6 +6,6 @@ import os
 from pathlib import Path
 
 
-def directory() -> Path:
+def path() -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "bloomline"
