@@ -19,12 +19,12 @@ class Language:
     code: str
     name: str
     family: str
-    genus: str = ""  # the branch of the family, where ROOTS tells it
+    genus: str = ""  # the branch of the family, where ROOTS names it
     kind: Kind = "natural"
 
     @property
     def has_quality_parameters(self) -> bool:
-        """Whether ROOTS gave it filtering parameters of its own; the others fall back on the default."""
+        """Whether ROOTS has filtering parameters for this language; the others use the default."""
         return quality_code(self.code) in TUNED
 
 
@@ -78,7 +78,7 @@ PROGRAMMING: tuple[Language, ...] = tuple(
 
 LANGUAGES: dict[str, Language] = {language.code: language for language in (*NATURAL, *PROGRAMMING)}
 
-# Other names of the same: of tags in the wild (BCP 47, ISO 639-2 and -3, gettext), in lower case with "-".
+# Other names of the same languages in common tags (BCP 47, ISO 639-2 and -3, gettext), in lower case with "-".
 ALIASES: dict[str, str] = {
     "zh": "zhs", "zh-hans": "zhs", "zh-cn": "zhs", "zh-sg": "zhs", "cmn": "zhs", "cmn-hans": "zhs",
     "zh-hant": "zht", "zh-tw": "zht", "zh-hk": "zht", "zh-mo": "zht", "cmn-hant": "zht",
@@ -94,7 +94,7 @@ ALIASES: dict[str, str] = {
 
 @lru_cache(maxsize=4096)
 def canonical_code(tag: str) -> str:
-    """The corpus's code for a language tag ("pt_BR" -> "pt", "zh-Hant-TW" -> "zht"); an unknown tag in lower case."""
+    """The code of a language tag ("pt_BR" -> "pt", "zh-Hant-TW" -> "zht"); an unknown tag in lower case."""
     whole = tag.strip().lower().replace("_", "-")
     parts = whole.split("-")
     for length in range(len(parts), 0, -1):
@@ -107,5 +107,5 @@ def canonical_code(tag: str) -> str:
 
 
 def quality_code(code: str) -> str:
-    """The code under which ROOTS' parameters, stop words and n-gram models know a language: Chinese is one."""
+    """The code of a language in ROOTS' parameters, stop words and n-gram models, which have one Chinese."""
     return "zh" if code in ("zhs", "zht") else code

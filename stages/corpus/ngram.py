@@ -1,4 +1,4 @@
-"""Trains an n-gram language model on a corpus: how odd other text is, for the operation `perplexity`."""
+"""Trains an n-gram language model on a corpus, for the operation `perplexity`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stages.corpus.ngram_model import FACTS, PERCENTILES, TABLES, NgramFacts, Ng
 
 
 class TrainNgram(Stage):
-    """Counts a corpus's training documents, and measures its validation documents. Reads Corpus, leaves NgramModel."""
+    """An n-gram model of a corpus, measured on its validation documents. Reads Corpus, produces NgramModel."""
 
     headline: ClassVar[str | None] = "held_out_perplexity"
 
     corpus: Corpus
     order: Annotated[int, Field(ge=1, le=8)] = 5  # bytes in a gram
     table_bits: Annotated[int, Field(ge=8, le=26)] = 21  # 2^21 cells: 126 MB at order 5
-    languages: tuple[str, ...] = ()  # codes of documents to train on; empty: all
+    languages: tuple[str, ...] = ()  # codes of the languages to train on; empty: all
     limit_bytes: PositiveInt = 100_000_000  # of training text
 
     def run(self, ctx: Context) -> NgramModel:
@@ -47,7 +47,7 @@ class TrainNgram(Stage):
         if not size or not measured:
             missing = "training" if not size else "validation"
             wanted = f" in {', '.join(self.languages)}" if self.languages else ""
-            raise StageError(f"the corpus has no {missing} documents{wanted}: change languages, or widen the corpus")
+            raise StageError(f"the corpus has no {missing} documents{wanted}: change languages, or add documents")
         values = np.percentile(measured, np.linspace(0, 100, PERCENTILES))
         facts = NgramFacts(
             order=self.order,
@@ -63,7 +63,9 @@ class TrainNgram(Stage):
         fullness = float((counts.tables["counts"][-1] > 0).mean())
         ctx.metrics({"held_out_perplexity": facts.percentiles[50], "train_megabytes": size / 1e6, "fullness": fullness})
         if fullness > 0.25:
-            ctx.note(f"the tables are {fullness:.0%} full, so counts add up: raise table_bits above {self.table_bits}")
+            ctx.note(
+                f"the tables are {fullness:.0%} full, so grams share cells: raise table_bits above {self.table_bits}"
+            )
         return NgramModel(ctx.out)
 
     def _texts(self, split: Split) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""An n-gram language model of bytes, and what it thinks of text like that it was trained on.
+"""An n-gram language model of bytes, and its perplexity on held-out documents.
 
-model.json          order, table size, training text in numbers, percentiles of perplexity on held-out documents
+model.json          order, table size, size of the training text, percentiles of perplexity on held-out documents
 model.safetensors   counts, totals and types: three hashed tables for each order (stages/artifacts/byte_ngrams.py)
 """
 
@@ -24,7 +24,7 @@ PERCENTILES = 101  # 0, 1, ..., 100
 
 
 class NgramFacts(Config):
-    """What the model is, and its measure of held-out text."""
+    """The description of the model, and its perplexity on held-out text."""
 
     order: Annotated[int, Field(ge=1, le=8)]
     table_bits: Annotated[int, Field(ge=8, le=30)]  # of the number of cells of a table
@@ -43,7 +43,7 @@ class NgramFacts(Config):
 
 @dataclass(frozen=True)
 class NgramModel(Artifact):
-    """A trained n-gram model. Opening it executes nothing: JSON and safetensors."""
+    """A trained n-gram model. Its files are JSON and safetensors, so opening it executes no code."""
 
     @property
     def facts(self) -> NgramFacts:
@@ -60,14 +60,14 @@ class NgramModel(Artifact):
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
 
     def perplexity(self) -> Callable[[str], float]:
-        """Loads the model: a function that gives the perplexity per word of a text."""
+        """Load the model; returns a function that gives the perplexity per word of a text."""
         from stages.corpus.statistics.word_perplexity import word_perplexity
 
         counts = self._counts()
         return lambda text: word_perplexity(counts, text)
 
     def percentile(self, percent: float) -> float:
-        """The perplexity that `percent` of the held-out documents stay at or below."""
+        """The perplexity that `percent` of the held-out documents do not exceed."""
         values = self.facts.percentiles
         below = min(int(percent), PERCENTILES - 2)
         return values[below] + (percent - below) * (values[below + 1] - values[below])

@@ -1,6 +1,6 @@
 """Trains a tokenizer: byte-level BPE with BLOOM's pre-tokenizer and special tokens (arXiv 2211.05100, section 3.2).
 
-Bytes are the alphabet, so any text has tokens and no text is lost; the step fails if one is.
+Bytes are the alphabet, so every text has tokens and decodes to itself; the step fails if one does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stages.corpus.tokenization.mixing import Mixing
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as LoadedTokenizer
 
-# Words with their leading space; what lies between them (punctuation, brackets, runs of white space) stays together.
+# Words with their leading space; text between them (punctuation, brackets, runs of white space) stays together.
 # Sentence marks of the Latin, Chinese, Devanagari and Arabic scripts end a word.
 BLOOM_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
@@ -30,9 +30,9 @@ _WITHIN_SPECIAL = re.compile(
 )
 
 BATCH_BYTES = 1 << 22
-CHECK_BYTES = 16 << 20  # of held-out text that round trips and tokens are counted on
+CHECK_BYTES = 16 << 20  # of held-out text for the round trip and the count of tokens
 
-# Texts that tokenizers have been known to lose or change.
+# Texts that some tokenizers lose or change.
 ADVERSARIAL = (
     "",
     " ",
@@ -50,17 +50,19 @@ ADVERSARIAL = (
 
 
 class TrainTokenizer(Stage):
-    """Byte-level BPE over a corpus's training documents. Reads Corpus, leaves Tokenizer."""
+    """Byte-level BPE over the training documents of a corpus. Reads Corpus, produces Tokenizer."""
 
     headline: ClassVar[str | None] = "bytes_per_token"
     version: ClassVar[str] = "2"
 
     corpus: Corpus
     vocab_size: int = Field(default=250_680, ge=256 + len(SPECIAL_TOKENS), le=1 << 24)  # special tokens included
-    sample_bytes: PositiveInt = 1_000_000_000  # of training text, about: the documents with the smallest ids
-    alpha: PositiveFloat = Field(default=1.0, le=1)  # of languages in the sample: below 1, small ones have more of it
-    min_frequency: PositiveInt = 2  # of a pair of tokens, to be merged
-    fertility: FertilityGate | None = None  # whether it must be fair to every language
+    sample_bytes: PositiveInt = 1_000_000_000  # of training text, about: a uniform sample of documents
+    alpha: PositiveFloat = Field(
+        default=1.0, le=1
+    )  # exponent for languages in the sample: below 1, small ones get more
+    min_frequency: PositiveInt = 2  # of a pair of tokens that is merged
+    fertility: FertilityGate | None = None  # a limit on the tokens per word of each language
 
     def run(self, ctx: Context) -> Tokenizer:
         trained = self._train(self._sample(ctx))
@@ -69,7 +71,7 @@ class TrainTokenizer(Stage):
 
         loaded = tokenizer.load()
         if (size := loaded.get_vocab_size()) < self.vocab_size:
-            ctx.note(f"the sample yields {size} tokens, fewer than vocab_size {self.vocab_size}")
+            ctx.note(f"the sample gives {size} tokens, fewer than vocab_size {self.vocab_size}")
         verify_round_trip(loaded, list(ADVERSARIAL))
         text_bytes = tokens = 0
         for batch in batches(self.corpus, CHECK_BYTES):
@@ -103,18 +105,18 @@ class TrainTokenizer(Stage):
             ctx.metrics({f"fertility_{label}": value.shared, f"fertility_excess_{label}": value.excess})
         ctx.figure("fertility", fertility_figure(found, gate))
         if missing := [language for language in gate.languages if language not in found]:
-            ctx.note(f"too little text to tell the fertility of {', '.join(missing)}")
+            ctx.note(f"there is too little text to measure the fertility of {', '.join(missing)}")
         if complaints := behind(found, gate):
             if gate.otherwise == "fail":
                 raise StageError(
                     f"the tokenizer is not fair to {len(complaints)} of {len(found)} languages; "
-                    f"{'; '.join(complaints)}: lower alpha, enlarge vocab_size or max_excess, or say otherwise: warn"
+                    f"{'; '.join(complaints)}: lower alpha, raise vocab_size or max_excess, or set otherwise: warn"
                 )
             for complaint in complaints:
                 ctx.note(f"warning: {complaint}")
 
     def _sample(self, ctx: Context) -> Iterator[list[str]]:
-        """Batches of training texts: all, or a fair sample of all shards."""
+        """Batches of training texts: all, or a uniform sample of all shards."""
         size = self.corpus.manifest.size("train").bytes
         total = min(self.sample_bytes, size)
         batch: list[str] = []
@@ -132,7 +134,7 @@ class TrainTokenizer(Stage):
         yield batch
 
     def _sampled(self, total: int, fraction: float) -> Iterator[Document]:
-        """The documents of the sample: about `total` bytes, that `fraction` of the training split."""
+        """The documents of the sample: about `total` bytes, the given fraction of the training split."""
         if self.alpha == 1:
             return self.corpus.documents("train", fraction=fraction)
         mixing = Mixing(by="language", alpha=self.alpha, max_epochs=1, total_bytes=total)
@@ -141,7 +143,7 @@ class TrainTokenizer(Stage):
 
 
 def bloom_tokenizer() -> LoadedTokenizer:
-    """An untrained byte-level BPE tokenizer that splits text as BLOOM's does."""
+    """An untrained byte-level BPE tokenizer with BLOOM's pre-tokenizer."""
     from tokenizers import Regex
     from tokenizers import Tokenizer as LoadedTokenizer
     from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -158,7 +160,7 @@ def bloom_tokenizer() -> LoadedTokenizer:
 
 
 def verify_round_trip(tokenizer: LoadedTokenizer, texts: list[str]) -> int:
-    """Encode and decode texts; the number of their tokens. Raises StageError at the first that comes back changed."""
+    """Encode and decode texts; returns the number of tokens. Raises StageError for the first text that changes."""
     encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     for text, ids, decoded in zip(
         texts, encoded, tokenizer.decode_batch(encoded, skip_special_tokens=False), strict=True
@@ -166,8 +168,8 @@ def verify_round_trip(tokenizer: LoadedTokenizer, texts: list[str]) -> int:
         if decoded != text:
             place = next((i for i, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), len(decoded))
             raise StageError(
-                f"the tokenizer does not give back a text as it was: {text[place : place + 40]!r} at character {place} "
-                f"came back as {decoded[place : place + 40]!r}"
+                f"the tokenizer does not decode a text to itself: {text[place : place + 40]!r} at character {place} "
+                f"became {decoded[place : place + 40]!r}"
             )
         if special := [SPECIAL_TOKENS[index] for index in ids if index < len(SPECIAL_TOKENS)]:
             raise StageError(f"the tokenizer takes text for its special token {special[0]}: {text[:40]!r}")
@@ -175,15 +177,15 @@ def verify_round_trip(tokenizer: LoadedTokenizer, texts: list[str]) -> int:
 
 
 def _without_special_tokens(texts: list[str]) -> list[str]:
-    """The same characters, texts that hold "</s>" or its like divided within it.
+    """The texts, divided within every "</s>" and other special token.
 
-    A token that merges make of these letters would be the special one: it is already in the vocabulary.
+    A token that merges form of these letters would be the special token, which is already in the vocabulary.
     """
     return [part for text in texts for part in (_WITHIN_SPECIAL.split(text) if _SPECIAL.search(text) else (text,))]
 
 
 def batches(corpus: Corpus, limit_bytes: int) -> Iterator[list[str]]:
-    """About `limit_bytes` of validation texts, of all shards alike, in batches."""
+    """About `limit_bytes` of validation texts from all shards, in batches."""
     batch: list[str] = []
     pending = 0
     for document in corpus.documents("validation", fraction=limit_bytes / corpus.manifest.size("validation").bytes):

@@ -1,4 +1,4 @@
-"""Turns documents into token ids on disk, each token traceable to its document."""
+"""Converts documents to token ids on disk. Every token can be traced to its document."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ BATCH_BYTES = 1 << 22
 
 
 class TokenizeCorpus(Stage):
-    """A corpus's documents end to end as token ids. Reads Corpus and Tokenizer, leaves TokenDataset."""
+    """The documents of a corpus as consecutive token ids. Reads Corpus and Tokenizer, produces TokenDataset."""
 
     headline: ClassVar[str | None] = "train_tokens"
     version: ClassVar[str] = "2"
 
     corpus: Corpus
     tokenizer: Tokenizer
-    mixing: Mixing | None = None  # how often each source or language comes in the training split; null: once
-    shard_tokens: PositiveInt = 1 << 28  # a shard ends with the first document past so many
+    mixing: Mixing | None = (
+        None  # the proportions of sources or languages in the training split; null: each document once
+    )
+    shard_tokens: PositiveInt = 1 << 28  # a shard ends with the document that reaches this number
 
     def run(self, ctx: Context) -> TokenDataset:
         tokenizer, end_of_text = self.tokenizer.load(), self.tokenizer.end_of_text
@@ -76,7 +78,7 @@ class TokenizeCorpus(Stage):
         return dataset
 
     def _mixture(self, ctx: Context, mixing: Mixing) -> tuple[Iterator[Document], int]:
-        """The training documents as often as each comes, and about their bytes; tells of the proportions."""
+        """The training documents as often as each is drawn, and their approximate bytes. Reports the proportions."""
         held = mixing.sizes(self.corpus.documents("train"))
         sources = self.corpus.manifest.sources
         weights = {name: facts.weight for name, facts in sources.items()} if mixing.by == "source" else {}
@@ -86,12 +88,12 @@ class TokenizeCorpus(Stage):
             label = re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "none"
             ctx.metrics({f"epochs_{label}": epochs[name], f"share_{label}": size * epochs[name] / total})
         if absent := [name or "(none)" for name in held if not epochs[name]]:
-            ctx.note(f"left out of the mixture, having no ratio: {', '.join(absent)}")
+            ctx.note(f"not in the mixture, since they have no ratio: {', '.join(absent)}")
         return mixing.mixed(lambda: self.corpus.documents("train"), epochs), int(total)
 
 
 class _SplitWriter:
-    """Shards and index of one split."""
+    """Writes the shards and the index of one split."""
 
     def __init__(self, folder: Path, split: Split, token_type: str, shard_tokens: int) -> None:
         self._folder, self._split, self._type, self._limit = folder, split, token_type, shard_tokens
@@ -101,7 +103,7 @@ class _SplitWriter:
         self._index: pa.RecordBatchFileWriter | None = None
 
     def add(self, documents: list[Document], encoded: list[list[int]]) -> list[int]:
-        """Append documents, each `encoded` with the token that ends it; the bytes of each one's text."""
+        """Append documents, each `encoded` with its end-of-text token; returns the bytes of each text."""
         import numpy as np
         import pyarrow as pa
 

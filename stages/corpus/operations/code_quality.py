@@ -1,4 +1,4 @@
-"""The filters that ROOTS put source code through (arXiv 2303.03915, section 3.1.2; data-preparation, code_dataset)."""
+"""ROOTS' filters for source code (arXiv 2303.03915, section 3.1.2; data-preparation, code_dataset)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class CodeQuality(Operation):
     operation: Literal["code_quality"] = "code_quality"
     more_than_characters: NonNegativeInt = 100
     less_than_characters: PositiveInt = 200_000
-    special_more_than: Ratio = 0.15  # share of characters that no word is made of, white space included
+    special_more_than: Ratio = 0.15  # share of characters outside of words, white space included
     special_less_than: Ratio = 0.65
-    token_length_deviation_more_than: NonNegativeFloat = 3  # standard deviation, of what is between white space
+    token_length_deviation_more_than: NonNegativeFloat = 3  # standard deviation of the lengths between white space
     longest_line_more_than: NonNegativeInt = 20  # characters
     longest_line_less_than: PositiveInt = 1000
-    drop_generated: bool = False  # files that say so in their first five lines
+    drop_generated: bool = False  # files whose first five lines say that they are generated
 
     def function(self) -> Apply:
         import numpy as np

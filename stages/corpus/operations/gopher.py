@@ -1,4 +1,4 @@
-"""The rules by which MassiveText was filtered for Gopher (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1)."""
+"""Gopher's rules for the quality and repetition of web text (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GRAM = Annotated[int, Field(ge=1, le=64)]
 
 
 class GopherQuality(Operation):
-    """Drops what is no prose: too short or long, odd words, many symbols, lists, cut-off lines, no stop words.
+    """Drops texts that are not prose: too short or long, unusual words, many symbols, lists, cut lines, no stop words.
 
-    Gopher's quality rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1), as datatrove reads them.
+    Gopher's quality rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1), as implemented in datatrove.
     """
 
     operation: Literal["gopher_quality"] = "gopher_quality"
@@ -25,10 +25,10 @@ class GopherQuality(Operation):
     min_mean_word_length: NonNegativeFloat = 3
     max_mean_word_length: PositiveFloat = 10
     max_symbols_per_word: NonNegativeFloat = 0.1  # of "#", and of ellipses
-    max_bullet_lines: Ratio = 0.9  # share of lines that begin with one
-    max_ellipsis_lines: Ratio = 0.3  # share of lines that end with one
-    min_alphabetic_words: Ratio = 0.8  # share of words with a letter in them
-    min_stop_words: NonNegativeInt = 2  # different ones
+    max_bullet_lines: Ratio = 0.9  # share of lines that begin with a bullet
+    max_ellipsis_lines: Ratio = 0.3  # share of lines that end with an ellipsis
+    min_alphabetic_words: Ratio = 0.8  # share of words with a letter
+    min_stop_words: NonNegativeInt = 2  # distinct ones
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
 
     def function(self) -> Apply:
@@ -73,10 +73,10 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 class GopherRepetition(Operation):
-    """Drops what repeats itself: lines and paragraphs, frequent short grams of words, repeated long ones.
+    """Drops repetitive texts: duplicate lines and paragraphs, frequent short word n-grams, repeated long ones.
 
-    Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1). Shares are of all lines or paragraphs, or
-    of the characters of the text. Limits of grams are by their length.
+    Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1). Limits are shares of all lines or
+    paragraphs, or of the characters of the text. Limits of n-grams are pairs of a length and a share.
     """
 
     operation: Literal["gopher_repetition"] = "gopher_repetition"

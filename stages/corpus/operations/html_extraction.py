@@ -1,4 +1,4 @@
-"""The text of a web page without what surrounds it."""
+"""Extracts the main text of a web page."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from stages.corpus.operations.text_repair import changed
 
 
 class ExtractHtml(Operation):
-    """Takes the main text out of HTML: navigation, advertisements and other boilerplate left behind (trafilatura)."""
+    """Extracts the main text from HTML, without navigation, advertisements and other boilerplate (trafilatura)."""
 
     operation: Literal["extract_html"] = "extract_html"
-    favour: Literal["balance", "precision", "recall"] = "balance"  # less boilerplate, or less text lost
+    favour: Literal["balance", "precision", "recall"] = "balance"  # precision: less boilerplate; recall: less lost text
     tables: bool = True
-    comments: bool = False  # of readers
+    comments: bool = False  # of the readers of the page
     formatting: bool = False  # headings, lists and emphasis as Markdown
-    max_bytes: PositiveInt = 10_000_000  # of HTML; parsing takes many times that in memory
+    max_bytes: PositiveInt = 10_000_000  # of HTML; parsing needs many times that in memory
 
     def function(self) -> Apply:
         import logging
 
         import trafilatura
 
-        logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # pages without a text are counted, not logged
+        logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # pages without text are counted, not logged
 
         def apply(draft: Draft) -> Draft | Drop:
             size = len(draft.text.encode("utf-8", "replace"))

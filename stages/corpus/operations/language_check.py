@@ -1,4 +1,4 @@
-"""The language of a document: held against what its source declares, or found."""
+"""Checks the declared language of a document, or identifies its language."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 def _codes(values: Mapping[str, float]) -> Mapping[str, float]:
     unknown = [code for code in values if code not in LANGUAGES]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is no language of the corpus; the codes are in stages/corpus/languages.py")
+        raise ValueError(f"{unknown[0]!r} is not a language of the corpus; see the codes in stages/corpus/languages.py")
     return values
 
 
 class IdentifyLanguage(Operation):
-    """Drops documents that are not in the language they are declared to be in, or finds the language of each.
+    """Drops documents that are not in their declared language, or identifies the language of each document.
 
-    With `cld2` the value is the share of the letters that are in the language (neighbours that can't be told apart
-    count as one, what is in no language does not count); with `roots` it is fastText's probability, for which ROOTS'
-    thresholds were made. Programming languages, and languages that the detector does not know, pass as they are
+    With `cld2`, the value is the share of the letters that are in the language; languages that cannot be distinguished
+    count as one, and text in no language does not count. With `roots`, the value is fastText's probability, for which
+    ROOTS' thresholds were made. Programming languages, and languages that the detector does not know, are kept as
     declared.
     """
 
@@ -34,10 +34,10 @@ class IdentifyLanguage(Operation):
 
     operation: Literal["language"] = "language"
     detector: Literal["cld2", "roots"] = "cld2"
-    declared: Literal["check", "ignore"] = "check"  # ignore: the language found replaces what the source says
+    declared: Literal["check", "ignore"] = "check"  # ignore: the identified language replaces the declared one
     minimum: Share = 0.7
     minimums: Annotated[Mapping[str, Share], AfterValidator(_codes)] = {}  # for single languages, by code
-    keep_others: bool = False  # keep what is found to be in a language that ROOTS does not have
+    keep_others: bool = False  # also keep languages that ROOTS does not have
 
     def function(self) -> Apply:
         from stages.corpus.statistics.language_detection import detector, knows, near

@@ -1,4 +1,4 @@
-"""Cleans lines and passages, as ROOTS did source by source (arXiv 2303.03915, section 3.1 and appendix)."""
+"""Removes lines and passages, like ROOTS' cleaning of single sources (arXiv 2303.03915, section 3.1 and appendix)."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ SUBSTRING_LISTS: dict[str, tuple[str, ...]] = {
 
 
 class RemoveLines(Operation):
-    """Removes every line that holds one of some strings (ROOTS: remove_lines_with_code, remove_html_spans, ...)."""
+    """Removes every line that contains one of several strings (ROOTS: remove_lines_with_code, remove_html_spans)."""
 
     operation: Literal["remove_lines"] = "remove_lines"
-    lists: tuple[Literal["code", "html_spans", "html_spans_sanad", "wiki_mojibake"], ...] = ()  # ROOTS' own
-    substrings: tuple[str, ...] = ()  # and these
+    lists: tuple[Literal["code", "html_spans", "html_spans_sanad", "wiki_mojibake"], ...] = ()  # of ROOTS
+    substrings: tuple[str, ...] = ()  # further strings
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -71,11 +71,11 @@ class RemoveLines(Operation):
 
 
 class RemoveSubstrings(Operation):
-    """Cuts some strings out of the text (ROOTS: strip_substrings_en_wiktionary)."""
+    """Removes strings from the text (ROOTS: strip_substrings_en_wiktionary)."""
 
     operation: Literal["remove_substrings"] = "remove_substrings"
-    lists: tuple[Literal["en_wiktionary"], ...] = ()  # ROOTS' own
-    substrings: tuple[str, ...] = ()  # and these
+    lists: tuple[Literal["en_wiktionary"], ...] = ()  # of ROOTS
+    substrings: tuple[str, ...] = ()  # further strings
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -88,15 +88,15 @@ class RemoveSubstrings(Operation):
 
 
 class RemoveReferences(Operation):
-    """Cuts the lines at the end of a text that have too few stop words: the references of an article.
+    """Removes the lines at the end of a text that have too few stop words: the references of an article.
 
-    ROOTS: remove_references_{language}. For languages that put spaces between words.
+    ROOTS: remove_references_{language}. For languages with spaces between words.
     """
 
     operation: Literal["remove_references"] = "remove_references"
-    language: str = ""  # whose stop words; empty: the document's. Without stop words the text is left as it is
-    min_stop_word_ratio: float = Field(default=0.2, ge=0, lt=1)  # of a line's words; more than this is prose
-    stop_words: WordList | None = None  # instead of those that are known for the language
+    language: str = ""  # of the stop words; empty: that of the document. Without stop words, the text is unchanged
+    min_stop_word_ratio: float = Field(default=0.2, ge=0, lt=1)  # share of stop words above which a line is prose
+    stop_words: WordList | None = None  # instead of the known stop words of the language
 
     def function(self) -> Apply:
         def apply(draft: Draft) -> Draft:
@@ -119,9 +119,9 @@ def _is_prose(line: str, listed: frozenset[str], ratio: float) -> bool:
 
 def _check(lists: tuple[str, ...], substrings: tuple[str, ...]) -> None:
     if not lists and not substrings:
-        raise ValueError("nothing to remove: name lists or substrings")
+        raise ValueError("nothing to remove: set lists or substrings")
     if not all(substrings):
-        raise ValueError("an empty substring is in every line")
+        raise ValueError("an empty substring would match every line")
 
 
 def _any_of(lists: tuple[str, ...], substrings: tuple[str, ...], known: dict[str, tuple[str, ...]]) -> re.Pattern[str]:

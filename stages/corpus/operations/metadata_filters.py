@@ -1,4 +1,4 @@
-"""Drops documents by what is known of them, not by their text: licence, address, path, their owners' wishes."""
+"""Drops documents by their metadata: licence, address, path, and removal requests of their owners."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LowerNames = Annotated[Names, AfterValidator(lambda names: tuple(name.strip().lo
 class License(Operation):
     """Keeps documents whose licence is allowed, and drops those whose licence is denied.
 
-    Licences are SPDX expressions; names may hold "*" ("GPL-*"). With OR one part that passes is enough, with AND every
-    part must. An empty allow-list allows everything that is not denied.
+    Licences are SPDX expressions; names may contain "*" ("GPL-*"). With OR, one acceptable part is enough; with AND,
+    every part must be acceptable. An empty `allow` allows everything that is not denied.
     """
 
     operation: Literal["license"] = "license"
@@ -31,7 +31,7 @@ class License(Operation):
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if not self.allow and not self.deny:
-            raise ValueError("neither allow nor deny is given: nothing would be dropped")
+            raise ValueError("nothing would be dropped: set allow or deny")
         return self
 
     def function(self) -> Apply:
@@ -48,16 +48,16 @@ class License(Operation):
 
 
 class Paths(Operation):
-    """Keeps or drops by globs on the document's path within its source ("**/test/*", "User *")."""
+    """Keeps or drops documents by globs on their path within the source ("**/test/*", "User *")."""
 
     operation: Literal["paths"] = "paths"
-    allow: Names = ()  # empty: everything that is not denied
+    allow: Names = ()  # empty: all that are not denied
     deny: Names = ()
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if not self.allow and not self.deny:
-            raise ValueError("neither allow nor deny is given: nothing would be dropped")
+            raise ValueError("nothing would be dropped: set allow or deny")
         return self
 
     def function(self) -> Apply:
@@ -74,12 +74,12 @@ class Paths(Operation):
 
 
 class Urls(Operation):
-    """Keeps or drops by the document's address: its host with all above it, words in it, lists of hosts as files."""
+    """Keeps or drops documents by address: by its host and parent domains, by words in it, by lists of hosts."""
 
     operation: Literal["urls"] = "urls"
     allow_hosts: LowerNames = ()  # "example.org" covers "www.example.org"; empty: all that are not denied
     deny_hosts: LowerNames = ()
-    deny_words: LowerNames = ()  # between anything that is no letter or digit, in the whole address
+    deny_words: LowerNames = ()  # whole words anywhere in the address
     deny_host_lists: tuple[WordList, ...] = ()
     without_address: Literal["keep", "drop"] = "keep"
 
@@ -105,10 +105,10 @@ class Urls(Operation):
 
 
 class Removals(Operation):
-    """Drops documents that someone asked to leave out: a file with an address, a host, a path or a licence a line.
+    """Drops documents that a file lists: an address, a host, a path or a licence per line.
 
-    "https://host/a/" covers what is below it, "host.org" the whole host with what is below it; a path and a licence
-    must be the same as the document's.
+    "https://host/a/" includes everything below it; "host.org" includes its subdomains; a path or a licence must equal
+    that of the document.
     """
 
     operation: Literal["removals"] = "removals"
@@ -139,11 +139,11 @@ class Removals(Operation):
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Host (lower case, without "www." and port) and path (decoded, without slashes at its ends) of an address."""
+    """The host (lower case, without "www." and port) and the path (decoded, without outer slashes) of an address."""
     try:
         parts = urlsplit(url if "://" in url else f"//{url}")
         host = parts.hostname or ""
-    except ValueError:  # a port or bracket that makes no sense
+    except ValueError:  # an invalid port or bracket
         return "", ""
     return host.removeprefix("www.").rstrip("."), unquote(parts.path).strip("/")
 

@@ -1,4 +1,4 @@
-"""Drops documents that a language model finds odd: an n-gram model that the pipeline trained on text that is good."""
+"""Drops documents with unusual perplexity under an n-gram model that the pipeline trained on good text."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 
 
 class Perplexity(Operation):
-    """Drops documents whose perplexity per word is out of bounds, absolute or as percentiles of held-out good text.
+    """Drops documents whose perplexity per word is outside of bounds, absolute or as percentiles of held-out good text.
 
-    Percentiles are of the documents that the model's training held out: 99 allows what 99 in 100 of them stay below.
+    Percentiles refer to the held-out documents of the model: 99 is the value that 99 % of them do not exceed.
     """
 
     operation: Literal["perplexity"] = "perplexity"
     model: NgramModel  # the step that trains it
-    languages: tuple[str, ...] = ()  # of documents that are looked at, by code; empty: all
+    languages: tuple[str, ...] = ()  # codes of the languages to which the bounds apply; empty: all
     maximum: NonNegativeFloat | None = None
     maximum_percentile: float | None = Field(default=None, ge=0, le=100)
-    minimum: NonNegativeFloat | None = None  # what repeats itself is easy to predict
+    minimum: NonNegativeFloat | None = None  # repetitive text is easy to predict
     minimum_percentile: float | None = Field(default=None, ge=0, le=100)
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
         for side in ("maximum", "minimum"):
             if getattr(self, side) is not None and getattr(self, f"{side}_percentile") is not None:
-                raise ValueError(f"{side} and {side}_percentile say the same twice: give one of them")
+                raise ValueError(f"{side} and {side}_percentile contradict each other: set one of them")
         given = (self.maximum, self.maximum_percentile, self.minimum, self.minimum_percentile)
         if all(value is None for value in given):
-            raise ValueError("no bound is given: set maximum_percentile, or another bound")
+            raise ValueError("no bound is set: set maximum_percentile, or another bound")
         return self
 
     def function(self) -> Apply:

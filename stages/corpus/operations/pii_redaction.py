@@ -1,4 +1,4 @@
-"""Replaces personal and secret strings in place (ROOTS: arXiv 2303.03915, section 3.2)."""
+"""Replaces personal data and credentials in place (ROOTS: arXiv 2303.03915, section 3.2)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KindName = Literal["EMAIL", "USER", "IP_ADDRESS", "KEY"]
 
 
 class RedactPii(Operation):
-    """Replaces e-mail addresses, @names, IP addresses and keys where they stand, and counts them.
+    """Replaces e-mail addresses, @names, IP addresses and keys in place, and counts them.
 
-    Whole strings only, never a part of a word. Dates, versions, ISBNs, loopback addresses and netmasks stay. For code
-    leave USER out: decorators look like names.
+    Only whole strings are replaced, not parts of words. Dates, versions, ISBNs, loopback addresses and netmasks are
+    kept. For code, omit USER: decorators look like names.
     """
 
     version: ClassVar[str] = "2"
@@ -25,8 +25,8 @@ class RedactPii(Operation):
     kinds: tuple[KindName, ...] = Field(default=("EMAIL", "USER", "IP_ADDRESS", "KEY"), min_length=1)
     replacement: str = Field(
         default="PI:{kind}", pattern=r"^[^@{}]*(\{kind\}[^@{}]*)?$"
-    )  # "{kind}": which of the kinds
-    public_addresses_only: bool = False  # leave addresses of private networks and documentation
+    )  # "{kind}" stands for the kind
+    public_addresses_only: bool = False  # keep addresses of private networks and documentation
 
     def function(self) -> Apply:
         from stages.corpus.statistics.pii_patterns import find

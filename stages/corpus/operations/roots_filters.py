@@ -1,7 +1,7 @@
-"""The filters that ROOTS applied to web pages, with its parameters for each language (arXiv 2303.03915, section 3.3).
+"""ROOTS' filters for web pages, with parameters for each language (arXiv 2303.03915, section 3.3).
 
-`roots_modifiers` cleans words as ROOTS did first; `roots_quality` decides by eight statistics. Both take their numbers
-from a table: `conf/corpus/quality/roots.yaml`, or another one, with changes.
+`roots_modifiers` cleans words, as ROOTS did first; `roots_quality` decides by eight statistics. Both read their
+parameters from a table: `conf/corpus/quality/roots.yaml` or another one, with changes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from stages.corpus.operations.roots_parameters import DEFAULT, RootsParameters, 
 from stages.corpus.operations.text_repair import changed
 from stages.corpus.operations.word_lists import WordList, stop_words
 
-Statistic = tuple[str, float | None, float | None, Callable[[], float]]  # rule, minimum, maximum, how to measure it
+Statistic = tuple[str, float | None, float | None, Callable[[], float]]  # rule, minimum, maximum, measure
 
 
 class RootsTabled(Operation):
-    """An operation whose parameters are those of the document's language."""
+    """An operation with parameters for each language."""
 
     parameters: RootsTable = RootsTable()
-    language: str = ""  # whose parameters; empty: the document's
+    language: str = ""  # of the parameters; empty: that of the document
 
     def lookup(self) -> Callable[[Draft], tuple[str, RootsParameters]]:
-        """A function of a draft: the code of its language, and the parameters for it."""
+        """A function that gives the code of a draft's language and its parameters."""
         languages = self.parameters.languages()
 
         def numbers(draft: Draft) -> tuple[str, RootsParameters]:
@@ -38,12 +38,12 @@ class RootsTabled(Operation):
 
 
 class RootsModifiers(RootsTabled):
-    """Makes white space uniform, removes controls, words that are parts of addresses, and over-long words."""
+    """Makes white space uniform; removes control characters, words that are parts of addresses, and overlong words."""
 
     version: ClassVar[str] = "2"
 
     operation: Literal["roots_modifiers"] = "roots_modifiers"
-    keep_lines: bool = True  # ROOTS made newlines spaces as well
+    keep_lines: bool = True  # ROOTS replaced newlines by spaces as well
 
     def function(self) -> Apply:
         from stages.corpus.statistics.roots_statistics import uniform, without_words
@@ -61,20 +61,20 @@ class RootsModifiers(RootsTabled):
 
 
 class RootsQuality(RootsTabled):
-    """Drops a document by one of ROOTS' eight statistics, the first that is out of its language's bounds.
+    """Drops a document by the first of ROOTS' eight statistics that is outside of the bounds for its language.
 
-    Number of words, character repetition, word repetition, special characters, stop words, flagged words, language
-    score and perplexity. A statistic that needs something not given (a list, a model) is left out, as ROOTS did. So are
-    the stop words that are known of languages without parameters of their own: the default's bound fits no list.
+    The statistics are the number of words, character repetition, word repetition, special characters, stop words,
+    flagged words, language score and perplexity. A statistic without its list or model is skipped, as in ROOTS. The
+    known stop words of languages without an entry in the table are not used: the default bound fits no such list.
     """
 
     version: ClassVar[str] = "3"
 
     operation: Literal["roots_quality"] = "roots_quality"
     language_score: Literal["roots", "cld2", "off"] = "roots"  # the detector; ROOTS' thresholds are fastText's
-    stop_words: Mapping[str, WordList] = {}  # by language, instead of those that are known
+    stop_words: Mapping[str, WordList] = {}  # by language, instead of the known ones
     flagged_words: Mapping[str, WordList] = {}  # by language; none are shipped
-    language_models: Mapping[str, NgramModel] = {}  # by language: steps that train them
+    language_models: Mapping[str, NgramModel] = {}  # by language: the steps that train them
 
     def function(self) -> Apply:
         from stages.corpus.statistics import roots_statistics as roots
@@ -110,7 +110,7 @@ class RootsQuality(RootsTabled):
         return lambda draft: next(filter(None, map(_outside, statistics(draft))), draft)
 
     def _score(self) -> Callable[[str, str], float] | None:
-        """A function of language and text; a language that the detector does not know scores 1."""
+        """A function that scores a text in a language; a language that the detector does not know scores 1."""
         if self.language_score == "off":
             return None
         from stages.corpus.statistics.language_detection import detector, knows

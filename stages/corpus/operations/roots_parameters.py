@@ -1,4 +1,4 @@
-"""ROOTS' parameters by language (arXiv 2303.03915, section 3.3): a table that is shipped or a file, and changes."""
+"""ROOTS' parameters by language (arXiv 2303.03915, section 3.3): a shipped table or a file, with changes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from stages.base import Config, External
 from stages.corpus.operations.word_lists import quality_table
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
-DEFAULT = "default"  # the entry of languages that have none
+DEFAULT = "default"  # the entry for languages without their own
 
 
 class RootsParameters(Config):
-    """Numbers for one language. None turns a rule off. Defaults are ROOTS' own for languages without parameters."""
+    """The parameters of one language. None turns a rule off. The defaults are ROOTS' for languages without an entry."""
 
     min_words: NonNegativeInt | None = 10
     max_words: PositiveInt | None = 100_000
     longest_word: PositiveInt | None = None  # characters; longer words are removed
-    unwanted_in_words: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # words that hold one of these are removed
+    unwanted_in_words: tuple[
+        Annotated[str, Field(min_length=1)], ...
+    ] = ()  # words that contain one of these are removed
     character_ngram: PositiveInt = 10
     max_character_repetition: Ratio | None = 0.2
     word_ngram: PositiveInt = 5
@@ -41,14 +43,14 @@ class RootsParameters(Config):
     max_flagged_words: Ratio | None = 0.1
     min_language_score: Ratio | None = 0.7
     max_perplexity: NonNegativeFloat | None = 10_000
-    neighbours_joined_by: str | None = None  # pairs of words, joined so, are looked up in the lists as well
+    neighbours_joined_by: str | None = None  # pairs of words, joined by this, are looked up in the lists as well
 
 
 class RootsTable(External):
-    """Parameters by language. In YAML also just the name of the table. What it stands for is its content."""
+    """Parameters by language. In YAML, the name of the table is enough. It is identified by its content."""
 
     table: str = "roots"  # of conf/corpus/quality, or the path of a YAML file of the same form
-    changes: Mapping[str, RootsParameters] = {}  # by language: what is given here replaces what the table says
+    changes: Mapping[str, RootsParameters] = {}  # by language: replaces single values of the table
 
     @model_validator(mode="before")
     @classmethod
@@ -58,7 +60,7 @@ class RootsTable(External):
     @field_validator("table")
     @classmethod
     def _absolute(cls, table: str) -> str:
-        # Workers run elsewhere than the command did.
+        # Workers run in other folders than the command.
         return str(Path(table).expanduser().absolute()) if table.endswith((".yaml", ".yml")) else table
 
     @model_validator(mode="after")
@@ -67,10 +69,10 @@ class RootsTable(External):
         return self
 
     def languages(self) -> dict[str, RootsParameters]:
-        """The parameters of each language that has some, and `default`. Raises ValueError if the table is none."""
+        """The parameters of each language with an entry, and `default`. Raises ValueError for an invalid table."""
         found = quality_table(self.table)
         if not isinstance(found, Mapping) or DEFAULT not in found:
-            raise ValueError(f"{self.table} is no table of parameters by language with an entry {DEFAULT!r}")
+            raise ValueError(f"{self.table} is not a table of parameters by language with an entry {DEFAULT!r}")
         try:
             languages = {code: RootsParameters.model_validate(numbers or {}) for code, numbers in found.items()}
         except ValidationError as error:

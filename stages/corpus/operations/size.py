@@ -11,7 +11,7 @@ from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 
 
 class Sized(Operation):
-    """Bounds of a size. Subclasses say what is counted."""
+    """Bounds of a size. Subclasses define what is counted."""
 
     minimum: NonNegativeInt = 0
     maximum: PositiveInt | None = None
@@ -38,9 +38,9 @@ class Sized(Operation):
 
 
 class Words(Sized):
-    """Number of words between white space (ROOTS: filter_small_docs, which keeps 15 and more).
+    """Bounds the number of words between white space (ROOTS: filter_small_docs keeps 15 or more).
 
-    In documents in Chinese, Japanese, Thai, Lao, Khmer and Burmese, words by ICU's dictionaries.
+    In Chinese, Japanese, Thai, Lao, Khmer and Burmese, words are found by ICU's dictionaries.
     """
 
     version: ClassVar[str] = "2"
@@ -55,7 +55,7 @@ class Words(Sized):
 
 
 class Bytes(Sized):
-    """Bytes in UTF-8 (ROOTS: filter_small_docs_bytes_300 and _1024)."""
+    """Bounds the number of bytes in UTF-8 (ROOTS: filter_small_docs_bytes_300 and _1024)."""
 
     operation: Literal["bytes"] = "bytes"
     minimum: NonNegativeInt = 300
@@ -65,7 +65,7 @@ class Bytes(Sized):
 
 
 class Characters(Sized):
-    """Characters without the white space around them. `minimum: 1` is ROOTS' filter_remove_empty_docs."""
+    """Bounds the number of characters without outer white space. `minimum: 1` is ROOTS' filter_remove_empty_docs."""
 
     operation: Literal["characters"] = "characters"
     minimum: NonNegativeInt = 1

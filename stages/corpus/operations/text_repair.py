@@ -1,4 +1,4 @@
-"""Repairs and normalises text: what came out of wrong decoding, Unicode forms, white space, marks of HTML."""
+"""Repairs and normalises text: wrong decoding, Unicode forms, white space, HTML entities, sentences."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 
 
 def changed(draft: Draft, text: str) -> Draft:
-    """The draft with another text; the same draft if it is the same."""
+    """The draft with another text; the same object if the text is equal."""
     return draft if text == draft.text else replace(draft, text=text)
 
 
 class RepairUnicode(Operation):
-    """Undoes wrong decoding ("schÃ¶n"), HTML entities and terminal escapes, by ftfy's heuristics."""
+    """Repairs wrong decoding ("schÃ¶n"), HTML entities and terminal escapes with ftfy."""
 
     operation: Literal["repair_unicode"] = "repair_unicode"
-    entities: bool = False  # "&amp;" becomes "&" even where the text holds tags
+    entities: bool = False  # "&amp;" becomes "&" even in a text with tags
     straight_quotes: bool = False  # curly quotes become straight ones
     ligatures: bool = False  # the Latin ligature "ﬁ" becomes "fi"
 
@@ -32,14 +32,14 @@ class RepairUnicode(Operation):
             unescape_html=True if self.entities else "auto",
             uncurl_quotes=self.straight_quotes,
             fix_latin_ligatures=self.ligatures,
-            normalization=None,  # an operation of its own
+            normalization=None,  # see the operation `normalise`
             explain=False,
         )
         return lambda draft: changed(draft, ftfy.fix_text(draft.text, config))
 
 
 class Normalise(Operation):
-    """One code point sequence for what is the same character (Unicode Standard Annex 15)."""
+    """Normalises equivalent code point sequences (Unicode Standard Annex 15)."""
 
     operation: Literal["normalise"] = "normalise"
     form: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFC"
@@ -60,11 +60,11 @@ _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff
 
 
 class WhiteSpace(Operation):
-    """One space between words, one kind of line end, nothing at the ends of lines or of the text; no controls."""
+    """Normalises white space and line ends, strips lines and the text, and removes control characters."""
 
     operation: Literal["white_space"] = "white_space"
-    max_empty_lines: NonNegativeInt = 1  # of those that follow each other
-    indentation: bool = False  # white space at the start of a line, and within it, stays as it is (for code)
+    max_empty_lines: NonNegativeInt = 1  # consecutive ones
+    indentation: bool = False  # keep white space at the start of lines and within them (for code)
 
     def function(self) -> Apply:
         empty = re.compile(f"\n{{{self.max_empty_lines + 2},}}")
@@ -82,7 +82,7 @@ class WhiteSpace(Operation):
 
 
 class NewlinesToSpaces(Operation):
-    """Every newline becomes a space: for text wrapped at a fixed width (ROOTS: replace_newline_with_space)."""
+    """Replaces newlines by spaces, for text that was wrapped at a fixed width (ROOTS: replace_newline_with_space)."""
 
     operation: Literal["newlines_to_spaces"] = "newlines_to_spaces"
 
@@ -90,7 +90,7 @@ class NewlinesToSpaces(Operation):
         return lambda draft: changed(draft, draft.text.replace("\n", " "))
 
 
-# What ends a sentence in the scripts of ROOTS' languages, what may close after it, and the space behind.
+# The end of a sentence in the scripts of ROOTS' languages, closing marks, and the space after them.
 _SENTENCE_END = re.compile(
     r"(?<=[.!?…۔؟।॥])([\"'”’»)\]]*)[ \t]+(?=[\"'“‘«(\[¿¡]*[^\W\d_a-zà-ÿ])|(?<=[。！？])([”’」』）]*)(?=\S)"
 )
@@ -100,7 +100,7 @@ _ABBREVIATION = re.compile(
 
 
 class SplitSentences(Operation):
-    """One sentence a line, by marks and the capital that follows (ROOTS used a tool a language: split_sentences_*)."""
+    """Writes one sentence per line, split at marks before a capital (ROOTS: split_sentences_*, a tool per language)."""
 
     operation: Literal["split_sentences"] = "split_sentences"
 
@@ -122,7 +122,7 @@ def _split(line: str) -> str:
 
 
 class ReplacementCharacters(Operation):
-    """Drops texts that hold too many characters which decoders leave for bytes that they could not read (U+FFFD)."""
+    """Drops texts with too many replacement characters (U+FFFD), which decoders write for undecodable bytes."""
 
     operation: Literal["replacement_characters"] = "replacement_characters"
     max_ratio: float = 0.001  # per character

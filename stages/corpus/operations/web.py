@@ -14,13 +14,13 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
 class FinewebQuality(Operation):
-    """Drops lists and remains of pages: lines without an end, short lines, repeated lines, few words a line.
+    """Drops lists and page fragments: unfinished lines, short lines, repeated lines, few words per line.
 
     FineWeb's own rules (Penedo et al. 2024, arXiv 2406.17557, section 3.6).
     """
 
     operation: Literal["fineweb_quality"] = "fineweb_quality"
-    min_ended_lines: Ratio = 0.12  # share of lines that end with a mark that ends sentences
+    min_ended_lines: Ratio = 0.12  # share of lines that end with a sentence mark
     max_short_lines: Ratio = 0.67  # share of lines of at most `short_line` characters
     short_line: PositiveInt = 30
     max_duplicate_line_characters: Ratio = 0.01
@@ -60,7 +60,7 @@ _END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|$)")
 
 
 class C4Quality(Operation):
-    """Keeps the lines of a page that are sentences; drops pages with placeholders, code, or too few sentences.
+    """Keeps the lines of a page that are sentences; drops pages with placeholder text, code, or too few sentences.
 
     C4's rules (Raffel et al. 2020, arXiv 1910.10683, section 2.2), without its list of bad words.
     """

@@ -1,4 +1,4 @@
-"""Lists and tables that operations are given by name or as files: words a line, and parameters a language as YAML."""
+"""Word lists and parameter tables of operations, by name or as files: one word per line, or YAML by language."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ TABLE_LIMIT_BYTES = 1 << 20
 
 
 class WordList(External):
-    """A UTF-8 file with an entry a line; empty lines, and those that begin with "#", don't count."""
+    """A UTF-8 file with one entry per line. Empty lines and lines that begin with "#" are ignored."""
 
     path: Path
 
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()  # workers run elsewhere than the command did
+        return path.expanduser().absolute()  # workers run in other folders than the command
 
     def digest(self, digest_file: Callable[[Path], str]) -> str:
         try:
             return digest_file(self.path)
         except OSError as error:
-            raise StageError(f"{self.path}: the list can't be read: {error.strerror}") from None
+            raise StageError(f"{self.path}: the list cannot be read: {error.strerror}") from None
 
     def entries(self) -> frozenset[str]:
-        """The entries, without white space around them. Raises StageError if it is no such file."""
+        """The entries, without surrounding white space. Raises StageError if the file is not such a list."""
         try:
             if self.path.stat().st_size > LIST_LIMIT_BYTES:
                 raise StageError(f"{self.path} is larger than {LIST_LIMIT_BYTES} bytes: not a list of entries")
             lines = self.path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise StageError(f"{self.path}: the list can't be read: {reason}; expected a text file") from None
+            raise StageError(f"{self.path}: the list cannot be read: {reason}; expected a text file") from None
         return frozenset(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
 def stop_words(language: str, given: WordList | None = None) -> frozenset[str]:
-    """The stop words of a language, in lower case: those given, or those that are known. Empty if there are none."""
+    """The stop words of a language in lower case: the given ones, or the known ones. Empty if there are none."""
     return _entries(given) if given is not None else _known_stop_words(quality_code(language))
 
 
@@ -65,7 +65,7 @@ def _known_stop_words(code: str) -> frozenset[str]:
 
 
 def quality_table(name: str) -> Any:
-    """The table `name` of conf/corpus/quality, or of a YAML file. Raises ValueError if there is none, or no YAML."""
+    """The table `name` of conf/corpus/quality, or a YAML file. Raises ValueError if it is missing or not YAML."""
     import yaml
 
     shipped = files("conf").joinpath("corpus", "quality")

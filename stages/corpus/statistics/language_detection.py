@@ -1,10 +1,10 @@
-"""Tells the language of a text, and how much of the text is in it.
+"""Identifies the language of a text, and the share of the text that is in it.
 
-    cld2    Compact Language Detector 2: every natural language of ROOTS but three, the share of the text in each
-    roots   fastText's lid.176 (compressed), as ROOTS used it: its scores are those that ROOTS' thresholds are for
+    cld2    Compact Language Detector 2: every natural language of ROOTS except three, the share of the text in each
+    roots   fastText's lid.176 (compressed), as in ROOTS: ROOTS' thresholds are for its scores
 
-Three languages of ROOTS are unknown to both. Their letters give them away (Kikuyu, Fon, Bambara), and small words that
-they do not share with others of the same letters; of Bambara's neighbours, Maninka and Dyula are still taken for it.
+Three languages of ROOTS are unknown to both (Kikuyu, Fon, Bambara). They are identified by their letters, and by
+function words that other languages with the same letters do not have; Maninka and Dyula are still taken for Bambara.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from regex import Pattern
 
 Backend = Literal["cld2", "roots"]
-WHOLE = 0.97  # CLD2 seldom says more of a text in one language
+WHOLE = 0.97  # CLD2 rarely reports a larger share for a text in one language
 UNKNOWN = "und"  # ISO 639-2: undetermined
 
-# Languages so near that neither detector tells them apart in short texts.
+# Languages that neither detector distinguishes in short texts.
 NEAR: tuple[frozenset[str], ...] = tuple(
     map(frozenset, (("id", "ms"), ("rn", "rw"), ("xh", "zu"), ("nso", "st", "tn"), ("ak", "tw"), ("zhs", "zht")))
 )
@@ -38,17 +38,17 @@ class Share(NamedTuple):
 
 
 def near(one: str, other: str) -> bool:
-    """Whether two codes are of one language, or of two that are not told apart."""
+    """Whether two codes are equal, or of languages that the detectors do not distinguish."""
     return one == other or any(one in group and other in group for group in NEAR)
 
 
 def detector(backend: Backend) -> Callable[[str], list[Share]]:
-    """A function that gives the likeliest languages of a text, best first; `und` if it can't tell."""
+    """A function that gives the most likely languages of a text, best first; `und` if it finds none."""
     return _cld2() if backend == "cld2" else _fasttext()
 
 
 def knows(backend: Backend, code: str) -> bool:
-    """Whether a detector can find a language of the corpus at all."""
+    """Whether a detector can find a language."""
     if code in ("bm", "fon", "ki"):
         return backend == "cld2"
     if backend == "cld2":
@@ -58,8 +58,8 @@ def knows(backend: Backend, code: str) -> bool:
     return code in _FASTTEXT
 
 
-# Those that it finds in most paragraphs, and is sure of: it has a label for Yoruba, which it hardly ever gives, and of
-# Swahili that it finds it is seldom as sure as ROOTS' bounds ask.
+# The languages that it finds in most paragraphs with a high score. It rarely gives its label for Yoruba, and its scores
+# for Swahili rarely reach ROOTS' bounds.
 _FASTTEXT = frozenset(
     {"ar", "as", "bn", "ca", "en", "es", "eu", "fr", "gu", "hi", "id", "kn", "ml"}
     | {"mr", "ne", "or", "pa", "pt", "ta", "te", "ur", "vi", "zhs", "zht"}
@@ -78,33 +78,33 @@ def _cld2() -> Callable[[str], list[Share]]:
             _, _, found, *spans = pycld2.detect(data, isPlainText=True, bestEffort=True, returnVectors=True)
         except pycld2.error:
             return [Share(UNKNOWN, 0.0)]
-        told = {code: (canonical_code(code), percent / 100) for _, code, percent, _ in found if code != "un"}
-        if len(told) == 1:
-            (alone,) = told.values()
+        reported = {code: (canonical_code(code), percent / 100) for _, code, percent, _ in found if code != "un"}
+        if len(reported) == 1:
+            (alone,) = reported.values()
             if alone[1] >= WHOLE:
                 return [Share(*alone)]
-        return _shares(told, _letters(data, spans[0])) if told else [Share(UNKNOWN, 0.0)]
+        return _shares(reported, _letters(data, spans[0])) if reported else [Share(UNKNOWN, 0.0)]
 
     return detect
 
 
-def _shares(told: Mapping[str, tuple[str, float]], letters: Mapping[str, int]) -> list[Share]:
-    """Shares of the letters of a text, by what CLD2 tells of the whole (code, share of the bytes) and of its spans.
+def _shares(reported: Mapping[str, tuple[str, float]], letters: Mapping[str, int]) -> list[Share]:
+    """Shares of the letters of a text, from CLD2's result for the text (code, share of bytes) and from its spans.
 
-    Bytes favour scripts that take three of them a letter. Spans of no language (commands, names, numbers) take nothing
-    from the languages around them, as long as these have more letters; what remains is then too little to go by.
+    Shares of bytes would favour scripts with three bytes per letter. Spans in no language (commands, names, numbers) do
+    not reduce the shares of the languages around them, as long as these have more letters than such spans.
     """
-    known = {code: letters.get(code, 0) for code in told}
+    known = {code: letters.get(code, 0) for code in reported}
     total = max(sum(known.values()), letters.get("un", 0)) or 1
-    if len(told) == 1:
-        (code, (canonical, share)) = next(iter(told.items()))
+    if len(reported) == 1:
+        (code, (canonical, share)) = next(iter(reported.items()))
         return [Share(canonical, max(share, known[code] / total))]
     ordered = sorted(known.items(), key=lambda item: -item[1])
-    return [Share(told[code][0], count / total) for code, count in ordered]
+    return [Share(reported[code][0], count / total) for code, count in ordered]
 
 
 def _letters(data: bytes, spans: Sequence[tuple[int, int, str, str]]) -> Counter[str]:
-    """The letters, with their marks, of the spans of each language by CLD2's code."""
+    """The number of letters and marks in the spans of each language, by CLD2's code."""
     found: Counter[str] = Counter()
     for start, length, _, code in spans:
         part = data[start : start + length]
@@ -141,7 +141,7 @@ def _fasttext() -> Callable[[str], list[Share]]:
 
 
 def _fasttext_code(label: str, text: str) -> str:
-    """The corpus's code. fastText has one label for Chinese: the script is told by characters that differ."""
+    """The code of a fastText label, which is one for Chinese: characters that differ decide on the script."""
     if label != "zh":
         return canonical_code(label)
     simplified, traditional = (sum(map(text.count, signs)) for signs in _CHINESE)
@@ -152,7 +152,7 @@ _CHINESE = ("们这个来时会对说国为发学经还开关问题", "們這個
 
 
 def _clean(text: str) -> bytes:
-    """UTF-8 that CLD2 accepts: it refuses controls and what is no character."""
+    """UTF-8 that CLD2 accepts: without control characters and surrogates."""
     return text.translate(_controls()).encode("utf-8", "ignore")
 
 
@@ -162,14 +162,14 @@ def _controls() -> dict[int, str]:
 
 
 def _by_letters(text: str) -> str:
-    """`fon`, `bm`, `ki`, or nothing: by letters that few languages have, and by small words where several have them."""
+    """`fon`, `bm`, `ki`, or empty: by letters that few languages have, and by function words if several have them."""
     if text.isascii():
         return ""
     letters = unicodedata.normalize("NFD", text[:20_000].lower())
     for greek, latin in (
         ("\u03b9\u0342", "i\u0303"),
         ("\u03c5\u0342", "u\u0303"),
-    ):  # how keyboards without a tilde write
+    ):  # as typed on keyboards without a tilde
         letters = letters.replace(greek, latin)
     total = sum(map(str.isalpha, letters)) or 1
 
@@ -186,7 +186,7 @@ def _by_letters(text: str) -> str:
     return ""
 
 
-# Words of their grammars, without marks: to be, not to be, at, the, and, person, all, ...
+# Function words, without marks: to be, not to be, at, the, and, person, all, ...
 _BAMBARA = frozenset({"ka", "bɛ", "tɛ", "ye", "ni", "bɛɛ", "mɔgɔ", "kan", "min", "kɛ", "la"})
 _FON = frozenset({"ɖo", "ɔ", "mɛ", "lɛ", "bo", "nu", "kpodo", "ɖe", "alo", "wɛ", "e"})
 

@@ -1,13 +1,13 @@
-"""Finds personal and secret strings: the four kinds that ROOTS redacted (arXiv 2303.03915, section 3.2).
+"""Finds personal data and credentials: the four kinds that ROOTS redacted (arXiv 2303.03915, section 3.2).
 
     EMAIL       local@domain, with or without a top-level domain
     USER        @name
-    IP_ADDRESS  version 4 and 6, if it is one; not loopback, netmasks, or what stands for a version of something
+    IP_ADDRESS  valid addresses of version 4 and 6; not loopback, netmasks, or version numbers
     KEY         credentials: known formats, letters and digits that alternate four times, cards, product keys
 
-The patterns are narrower than ROOTS' where those took dates, ISBNs, phone numbers and hyphenated words for keys. Every
-one runs in time linear in the text (repetitions are possessive or bounded), and only where a cheap sign of it was seen.
-What repeats a group is written as an atomic group: before Python 3.11.5 a possessive one loses matches (gh-106052).
+The patterns are narrower than ROOTS' where those took dates, ISBNs, phone numbers and hyphenated words for keys. Each
+runs in linear time (repetitions are possessive or bounded), and only where a cheap test found a sign of it. Repeated
+groups are written as atomic groups, since possessive ones lose matches before Python 3.11.5 (gh-106052).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 Kind = Literal["EMAIL", "USER", "IP_ADDRESS", "KEY"]
-KINDS: tuple[Kind, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "USER")  # of two that overlap, the first here wins
+KINDS: tuple[Kind, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "USER")  # of overlapping matches, the first kind here wins
 
-# Scripts without spaces between words: there a word ends anywhere. Thai to Khmer, kana, Han.
+# Scripts without spaces between words, where a word may end anywhere: Thai to Khmer, kana, Han.
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _W = rf"[^\W{_UNSPACED}]"
 _LOCAL = rf"[^\W{_UNSPACED}]|[.!#$%&*+/=?^~'-]"
 _DOMAIN = rf"@(?:\[(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}\]|{_W}++(?>(?:-++{_W}++)*)(?>(?:\.{_W}++(?>(?:-++{_W}++)*))*))"
 _EMAIL = re.compile(rf'(?<!{_W})(?:"[^"\s@]{{1,64}}"|(?:{_W}|[.+-])(?>(?:{_LOCAL}){{0,255}}))(?>(?:{_DOMAIN})+)')
 _USER = re.compile(rf"(?<![\w@.])(?<!\w-)@{_W}(?>(?:{_W}|[.-](?={_W})){{2,}})")
-_WITH_AT = re.compile(r"(?<!\S)[^\s@]*+@\S*+")  # what has no space in it but an "@"
+_WITH_AT = re.compile(r"(?<!\S)[^\s@]*+@\S*+")  # a run without spaces that contains "@"
 
 _V4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _IPV4 = re.compile(r"[0-9](?<![\w.:][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w]|\.[0-9])")
@@ -39,7 +39,7 @@ _TWO_COLONS = re.compile(":[0-9A-Fa-f]{0,4}:")
 _VERSION_BEFORE = re.compile(
     r"(?i:(?:\b(?:v|ver|versions?|release|rev|revision|build|section|chapter|firmware)|§|[=~<>]=|\^)[ .:]{0,2})$"
 )
-_CONTEXT = 16  # characters before an address in which a version announces itself
+_CONTEXT = 16  # characters before an address that are searched for "version" and the like
 
 _KNOWN_KEYS = tuple(
     (sign, re.compile(pattern))
@@ -60,12 +60,12 @@ _KNOWN_KEYS = tuple(
         ("npm_", r"npm_(?<!\wnpm_)[A-Za-z0-9]{36}(?!\w)"),
         ("glpat-", r"glpat-[A-Za-z0-9_-]{20,255}+"),  # GitLab
         ("SG.", r"SG\.(?<!\wSG\.)[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?!\w)"),  # mail services
-        ("ya29.", r"ya29\.[A-Za-z0-9_-]{20,1024}+"),  # Google, for a while
+        ("ya29.", r"ya29\.[A-Za-z0-9_-]{20,1024}+"),  # Google, short-lived
         ("AIza", r"AIza[A-Za-z0-9_-]{35}(?!\w)"),  # Google
         ("eyJ", r"eyJ[A-Za-z0-9_-]{8,4096}+\.[A-Za-z0-9_-]{8,8192}+\.[A-Za-z0-9_-]{8,1024}+"),  # JSON Web Token
     )
 )
-# These signs may be part of a key, but only changes between letters and digits count.
+# Signs that may be part of a key; only changes between letters and digits count.
 _SIGN = r"[/+=:_\-\u2010-\u2015]"
 _DIGITS = rf"[0-9](?>(?:[0-9]|{_SIGN}){{0,255}})"
 _CHANGE = rf"[A-Za-z]++{_SIGN}{{0,8}}+{_DIGITS}"
@@ -76,16 +76,16 @@ _DIGIT_THEN_LETTER = re.compile(rf"[0-9]{_SIGN}{{0,8}}[A-Za-z]")
 _PRODUCT = re.compile(r"(?<![\w-])(?=[A-Z-]*+[0-9])(?=[0-9-]*+[A-Z])[A-Z0-9]{4,8}(?>(?:-[A-Z0-9]{4,8}){2,7})(?![\w-])")
 _BETWEEN_HYPHENS = re.compile("-[A-Z0-9]{4,8}-")
 _SPACE = re.compile(r"\s")
-_REACH = 1024  # characters before its sign in which the beginning of a key is looked for
+_REACH = 1024  # characters before a sign in which the start of a key is searched
 _CARD = re.compile(r"[0-9](?<![\w.,-][0-9])(?>(?:[ -]?[0-9]){12,18})(?![\w-]|[.,][0-9])")
 
 
-# What East Asian keyboards write for ASCII that is in addresses and keys; a character each, so places are the same.
+# Full-width forms of the ASCII in addresses and keys. Each replaces one character, so positions do not change.
 _FULL_WIDTH = re.compile("[\uff0d\uff0e\uff10-\uff19\uff20-\uff3a\uff3f\uff41-\uff5a]")
 
 
 class Found(NamedTuple):
-    """One string: what kind it is, and its place in the text."""
+    """A match: its kind, and its range of characters in the text."""
 
     kind: Kind
     start: int
@@ -93,7 +93,7 @@ class Found(NamedTuple):
 
 
 def find(text: str, kinds: tuple[Kind, ...] = KINDS, public_addresses_only: bool = False) -> list[Found]:
-    """All strings of the given kinds, by place; none overlaps another."""
+    """All matches of the given kinds by position, without overlaps."""
     if not text.isascii():
         text = _FULL_WIDTH.sub(lambda sign: chr(ord(sign[0]) - 0xFEE0), text)
     taken: list[Found] = []
@@ -105,7 +105,7 @@ def find(text: str, kinds: tuple[Kind, ...] = KINDS, public_addresses_only: bool
 
 
 def _merged(taken: list[Found], spans: list[Found]) -> list[Found]:
-    """`taken` and those of `spans` that overlap none of it, by place."""
+    """`taken`, and those of `spans` that do not overlap it, by position."""
     if not taken or not spans:
         return taken or spans
     merged, place = [], 0
@@ -151,7 +151,7 @@ def _is_address(written: str, public_only: bool) -> bool:
         return False
     if isinstance(address, ipaddress.IPv4Address):
         first = int(address) >> 24
-        named = 0 < first < 240  # above are netmasks and broadcasts, below is "this network"
+        named = 0 < first < 240  # outside are netmasks, broadcasts and "this network"
     else:
         named = not address.is_reserved or address.ipv4_mapped is not None  # "1::2" is a slice, not an address
     return named and (address.is_global or not public_only)
@@ -174,7 +174,7 @@ def _keys(text: str, _: bool) -> Iterator[tuple[int, int]]:
 
 
 def _around(sign: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
-    """Matches of `pattern` (without white space in them) where a `sign` of it is between the same white space."""
+    """Matches of `pattern` in runs without white space that contain a `sign` of it."""
     done = 0
     for seen in sign.finditer(text):
         if seen.start() >= done:
@@ -186,7 +186,7 @@ def _around(sign: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Itera
 
 
 def _is_card(written: str) -> bool:
-    """Whether the check digit is that of a payment card (Luhn), and the number is not a book's."""
+    """Whether a number has the check digit of a payment card (Luhn) and is not an ISBN."""
     digits = [int(sign) for sign in written if sign.isdigit()]
     if len(digits) == 13 and digits[:3] in ([9, 7, 8], [9, 7, 9]):
         return False

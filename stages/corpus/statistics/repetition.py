@@ -1,4 +1,4 @@
-"""How much of a text repeats itself: Gopher's measures, over words made numbers so that numpy counts them.
+"""Measures of repetition in a text, as in Gopher. Words are numbered, so that numpy counts their n-grams.
 
 Shares are of the characters of the whole text (Rae et al. 2021, arXiv 2112.11446, section A1.1 and table A1).
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 _PARAGRAPHS = re.compile(r"\n{2,}")
 _LINES = re.compile(r"\n+")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication loses nothing
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplication is invertible
 
 
 def paragraphs(text: str) -> list[str]:
@@ -25,7 +25,7 @@ def lines(text: str) -> list[str]:
 
 
 def duplicates(parts: Sequence[str]) -> tuple[int, int]:
-    """How many of the parts occurred before, and the characters in those."""
+    """The number of parts that occurred before, and their characters."""
     if len(set(parts)) == len(parts):
         return 0, 0
     seen: set[str] = set()
@@ -40,12 +40,12 @@ def duplicates(parts: Sequence[str]) -> tuple[int, int]:
 
 
 class WordGrams:
-    """The word n-grams of one text, found by number. `words` in order."""
+    """The word n-grams of one text. `words`: in order."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = numbered(words)
         self._ends = np.concatenate(([0], np.cumsum(np.array(list(map(len, words)), np.int64))))
-        self._distinct_from = len(words) + 1  # grams of this length and longer are known to be all different
+        self._distinct_from = len(words) + 1  # all grams of at least this length are known to be distinct
 
     def most_frequent_characters(self, length: int) -> int:
         """Characters in all occurrences of the most frequent gram, with one space between words.
@@ -61,9 +61,9 @@ class WordGrams:
         return size * int(count.max())
 
     def repeated_characters(self, length: int, limit: float) -> int:
-        """Characters in grams that occurred before, none twice: after a repetition the search goes on behind it.
+        """Characters in grams that occurred before. After a repeated gram, the search continues behind it.
 
-        Where that can't be more than `limit`, an upper bound is returned instead: it is cheaper, and says as much.
+        If an upper bound is at most `limit`, the bound is returned instead, since it is cheaper.
         """
         total = len(self._words) - length + 1
         if total < 1 or length >= self._distinct_from:
@@ -73,7 +73,7 @@ class WordGrams:
             self._distinct_from = length
             return 0
         again = np.ones(total, bool)
-        again[self._counted(length)[0]] = False  # all but the first of each
+        again[self._counted(length)[0]] = False  # all except the first occurrence of each
         touched = np.zeros(len(self._words) + 1, np.int64)
         places = np.flatnonzero(again)
         np.add.at(touched, places, 1)
@@ -97,7 +97,7 @@ class WordGrams:
         return characters
 
     def _counted(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each different gram its first place and how often it occurs."""
+        """The first position and the count of each distinct gram."""
         keys = rolling_keys(self._words, length)
         ordered = np.argsort(keys)
         sorted_keys = keys[ordered]
@@ -106,15 +106,15 @@ class WordGrams:
 
 
 def numbered(words: Sequence[str]) -> np.ndarray:
-    """A number of each word, the same for the same word. uint64."""
+    """A number for each word, equal for equal words. uint64 [words]."""
     codes = {word: code for code, word in enumerate(dict.fromkeys(words))}
     return np.array(list(map(codes.__getitem__, words)), np.uint64)
 
 
 def rolling_keys(codes: np.ndarray, length: int) -> np.ndarray:
-    """A 64-bit key of every run of `length` codes (uint64). Different runs share one with a chance near 2^-64.
+    """A 64-bit key of every run of `length` codes (uint64). Distinct runs collide with a probability near 2^-64.
 
-    A polynomial in an odd number modulo 2^64, made by doubling: the key of a run is that of its halves put together.
+    The key is a polynomial in an odd number modulo 2^64, computed by doubling: the keys of two halves are combined.
     """
     if len(codes) < length:
         return np.zeros(0, np.uint64)
@@ -132,7 +132,7 @@ def _power(exponent: int) -> np.uint64:
 
 
 def counts_of(keys: np.ndarray) -> np.ndarray:
-    """How often each different key occurs, in no order of interest."""
+    """The counts of the distinct keys, in an arbitrary order."""
     ordered = np.sort(keys)
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     return np.diff(np.append(starts, len(ordered)))

@@ -1,9 +1,9 @@
-"""Hashes of all runs of a sequence at once: polynomials modulo 2**64, as differences of sums over the whole.
+"""Hashes of all runs of a sequence: polynomials modulo 2**64, computed from differences of prefix sums.
 
 With prefix = prefix_sums(values), the hash of values[start:stop] is (prefix[stop] - prefix[start]) times
-inverse_powers(...)[start]: equal runs have equal hashes, wherever they stand (Karp and Rabin, "Efficient randomized
-pattern-matching algorithms", 1987). Its low bits know little of the run before it is `mixed`. It is the same on every
-machine and run.
+inverse_powers(...)[start]: equal runs have equal hashes at any position (Karp and Rabin, "Efficient randomized
+pattern-matching algorithms", 1987). Its low bits depend on few values until it is `mixed`. It is the same on every
+machine and in every run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEPT_POWERS = 1 << 22
 
 
 def prefix_sums(values: np.ndarray) -> np.ndarray:
-    """[len + 1]: the sums of (value + 1) times the base to the power of its place. `values` are unsigned."""
+    """Prefix sums of (value + 1) times the base to the power of its position. uint64 [len + 1]. `values`: unsigned."""
     import numpy as np
 
     sums = np.zeros(len(values) + 1, np.uint64)
@@ -32,7 +32,7 @@ def prefix_sums(values: np.ndarray) -> np.ndarray:
 
 
 def inverse_powers(count: int) -> np.ndarray:
-    """What the difference of two sums is multiplied by, for each place where a run may begin."""
+    """The factor of the difference of two prefix sums for each start of a run. uint64 [count]."""
     return _powers(_INVERSE, count)
 
 

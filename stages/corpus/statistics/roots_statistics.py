@@ -1,8 +1,7 @@
-"""The statistics of a text by which ROOTS chose among web pages (arXiv 2303.03915, section 3 and its code).
+"""The statistics of a text that ROOTS' filters for web pages use (arXiv 2303.03915, section 3 and its code).
 
-Words are what stands between white space, without the special characters at either end; for Chinese ROOTS took the
-pieces of a sentencepiece model, here they are words by ICU's dictionaries. The ratios are over the text as it is given:
-ROOTS measured after its modifiers.
+Words are separated by white space and stripped of special characters at both ends. For Chinese, ROOTS used the pieces
+of a sentencepiece model; here, words are found by ICU's dictionaries. ROOTS measured the text after its modifiers.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ def special_characters() -> frozenset[str]:
 
 @cache
 def _is_special() -> np.ndarray:
-    """For every code point whether it is special. [0x110000] of bool."""
+    """Whether each code point is special. bool [0x110000]."""
     found = np.zeros(0x110000, bool)
     found[[ord(character) for character in special_characters()]] = True
     return found
 
 
 def stripped(word: str) -> str:
-    """A word without special characters at its ends. str.strip is slow with so many."""
+    """A word without special characters at its ends. str.strip would be slow with so many characters."""
     special = special_characters()
     start, end = 0, len(word)
     while start < end and word[start] in special:
@@ -56,7 +55,7 @@ def stripped(word: str) -> str:
 
 
 def words(text: str, language: str = "") -> list[str]:
-    """The words of a text, without special characters at their ends. `language`: by the code of the table."""
+    """The words of a text, without special characters at their ends. `language`: a code of ROOTS' table."""
     if language in UNSPACED:
         return list(filter(None, map(stripped, segments(text, language))))
     special = special_characters()
@@ -73,8 +72,10 @@ def _codes(text: str) -> np.ndarray:
 
 
 def character_repetition(text: str, length: int) -> float:
-    """The share that the most frequent character n-grams have in all: of as many as the root of the distinct ones,
-    but none of those that occur once."""
+    """The share of the most frequent character n-grams in all n-grams.
+
+    As many as the square root of the number of distinct n-grams are counted, without those that occur once.
+    """
     keys = rolling_keys(_codes(text).astype(np.uint64), length)
     if not len(keys):
         return 0.0
@@ -102,7 +103,7 @@ def special_character_ratio(text: str) -> float:
 
 
 def listed_ratio(lowered: Sequence[str], listed: Collection[str], joined_by: str | None) -> float:
-    """The share of words that are listed, at most 1. `joined_by`: neighbours joined so are looked for as well."""
+    """The share of words that are listed, at most 1. `joined_by`: neighbours joined by this are looked up as well."""
     if not lowered:
         return 0.0
     found = sum(word in listed for word in lowered)
@@ -112,7 +113,7 @@ def listed_ratio(lowered: Sequence[str], listed: Collection[str], joined_by: str
 
 
 def uniform(text: str, *, keep_lines: bool) -> str:
-    """Every kind of white space made one space, controls removed. `keep_lines`: newlines stay what they are."""
+    """Replace all white space by spaces and remove control characters. `keep_lines`: keep newlines."""
     kept = "\n" if keep_lines else ""
     spaces = {ord(space): " " for space in {*_WHITE_SPACE, *string.whitespace} - set(kept)}
     uniform = text.translate(spaces)
@@ -122,9 +123,9 @@ def uniform(text: str, *, keep_lines: bool) -> str:
 
 
 def without_words(text: str, substrings: Sequence[str], longest: int | None) -> str:
-    """The text without words that hold one of `substrings` or are longer than `longest` characters.
+    """The text without words that contain one of `substrings` or are longer than `longest` characters.
 
-    Special characters at a word's ends don't count; neighbouring separators become one.
+    Special characters at the ends of a word are ignored; adjacent separators become one.
     """
 
     unwanted = re.compile("|".join(map(re.escape, substrings))) if substrings else None

@@ -1,8 +1,8 @@
-"""Runs of words as 64-bit hashes: what near-duplicates and evaluation sets are found by. Vectorised over a batch.
+"""Shingles (runs of words) as 64-bit hashes, to find near-duplicates and evaluation sets. Vectorised over a batch.
 
-Two texts with the same words have the same hashes, whatever their case, punctuation and white space. A word is a run
-of letters, marks and digits; where a script has no spaces between words (Chinese, Japanese, Thai, ...), a character.
-The hash of a run is that of its characters (see `rolling`), mixed. It is the same on every machine and run.
+Texts with the same words have the same hashes, independently of case, punctuation and white space. A word is a run of
+letters, marks and digits; in scripts without spaces between words (Chinese, Japanese, Thai) it is a character. The
+hash of a shingle is the mixed hash of its characters (see `rolling`), the same on every machine and in every run.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from stages.corpus.statistics.rolling import inverse_powers, mixed, prefix_sums
 if TYPE_CHECKING:
     import numpy as np
 
-_BETWEEN, _IN_WORD, _WORD = 0, 1, 2  # a character between words, of a word, and one that is a word
-_TABLE = 1 << 17  # the planes with scripts; above lie ideographs and what no text holds
+_BETWEEN, _IN_WORD, _WORD = 0, 1, 2  # a character between words, part of a word, and a word by itself
+_TABLE = 1 << 17  # the planes with scripts; above are ideographs and unassigned code points
 
-# Scripts that put no space between words.
+# Scripts without spaces between words.
 _UNSPACED = (
     (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF),
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x1B000, 0x1B16F),
@@ -30,7 +30,7 @@ _UNSPACED = (
 
 @dataclass(frozen=True)
 class Shingles:
-    """The hashes of all runs of `length` words of some texts, text by text in order."""
+    """The hashes of all shingles of several texts, text by text in order."""
 
     hashes: np.ndarray  # uint64
     starts: np.ndarray  # int64 [texts + 1]: the first hash of each text
@@ -38,14 +38,14 @@ class Shingles:
     _bounds: np.ndarray  # int64 [texts + 1]: the first character of each text
 
     def text_of(self, places: np.ndarray) -> np.ndarray:
-        """The text that each of some hashes is of."""
+        """The text of each of the given hashes. int64."""
         import numpy as np
 
         found: np.ndarray = np.searchsorted(self.starts, places, side="right") - 1
         return found
 
     def characters(self, places: np.ndarray) -> np.ndarray:
-        """Where the runs of some hashes begin and end in their texts, in characters: int64 [places, 2]."""
+        """The start and the end of the shingles of given hashes in their texts, in characters. int64 [places, 2]."""
         import numpy as np
 
         first, last = (span[places] for span in self._spans)
@@ -54,7 +54,7 @@ class Shingles:
 
 
 def shingles(texts: Sequence[str], length: int) -> Shingles:
-    """The runs of `length` words of each text. A text of fewer words (but one) has one run: all of them."""
+    """The shingles of `length` words of each text. A text with fewer words has one shingle of all its words."""
     import numpy as np
 
     bounds = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)]).astype(np.int64)
@@ -88,7 +88,7 @@ def shingles(texts: Sequence[str], length: int) -> Shingles:
 
 
 def _classified(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Of each character its code in lower case, whether it is of a word, and whether it is a word (None: none is)."""
+    """For each character: its lower case, whether it is part of a word, and whether it is a word (None: none is)."""
     import numpy as np
 
     if text.isascii():
@@ -106,7 +106,7 @@ def _classified(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 
 @cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """Of each character below _TABLE, and of all above: its lower case (where that is one character), and its kind."""
+    """For each character below _TABLE, and one entry for all above: its lower case (if one character), and its kind."""
     import numpy as np
 
     characters = "".join(map(chr, range(_TABLE)))
@@ -125,6 +125,6 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _ascii_tables() -> tuple[bytes, bytes]:
-    """The same for bytes.translate: the lower case of every byte, and whether it is of a word (1 or 0)."""
+    """The same tables for bytes.translate: the lower case of every byte, and whether it is part of a word (1 or 0)."""
     codes = bytes(range(256))
     return codes.lower(), bytes(code < 128 and chr(code).isalnum() for code in codes)

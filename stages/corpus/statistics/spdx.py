@@ -1,6 +1,6 @@
-"""Decides on licences: SPDX expressions ("MIT OR (GPL-2.0-only WITH Classpath-exception-2.0)") against lists of names.
+"""Checks SPDX licence expressions ("MIT OR (GPL-2.0-only WITH Classpath-exception-2.0)") against lists of names.
 
-With OR a user may choose, so one choice that is accepted is enough; with AND every part must be.
+With OR, a user may choose, so one accepted part is enough; with AND, every part must be accepted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from functools import lru_cache
 
 
 def accepts(expression: str, accepted: Callable[[str], bool]) -> bool:
-    """Whether a licence is accepted, given what is thought of each name in it (in lower case, "x with y" as one name).
+    """Whether a licence is accepted, given a decision on each name in it (in lower case, "x with y" as one name).
 
-    What is not an SPDX expression is one name.
+    A text that is not an SPDX expression is one name.
     """
     from boolean import AND, OR
 
@@ -29,9 +29,9 @@ def accepts(expression: str, accepted: Callable[[str], bool]) -> bool:
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a licence's name (lower case) is one of those in `patterns` (lower case; "*" stands for anything).
+    """Whether the name of a licence (lower case) matches one of `patterns` (lower case; "*" matches anything).
 
-    A licence with an exception is matched as a whole, or as the licence without it.
+    A licence with an exception matches as a whole, or without the exception.
     """
     alone = name.split(" with ")[0]
     return any(fnmatchcase(name, pattern) or fnmatchcase(alone, pattern) for pattern in patterns)

@@ -1,8 +1,8 @@
-"""Splits a text into words and marks, as rules made for tokenized English expect them.
+"""Splits a text into words and marks, as rules for tokenized English expect.
 
-A fast stand-in for the English tokenizer of spaCy, by which datatrove's filters count: words without the punctuation
-around them, clitics ("'s", "n't") and hyphens apart, every other mark alone, addresses whole. What the two split in
-different ways, and what that changes, benchmarks/corpus.py lists.
+A fast substitute for spaCy's English tokenizer, which datatrove's filters use: words without surrounding punctuation;
+clitics ("'s", "n't"), hyphens and other marks as separate tokens; addresses as one token. benchmarks/corpus.py lists
+where the two differ and the effect of that.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 
-_PLAIN = r"[^\W\d_]++(?=[\s,;!?\")])"  # most words, first: what follows them leaves no other choice
+_PLAIN = r"[^\W\d_]++(?=[\s,;!?\")])"  # most words, tried first: what follows them leaves no alternative
 _URL = r"(?:https?://|www\.|mailto:)[^\s<>\"]*[^\s<>\"'.,;:!?)\]}]"
 _MAIL = r"[\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)*"
 _ABBREVIATION = r"(?:[A-Z]|Mrs?|Ms|Dr|Prof|St|Jr|Sr|Gen|Rev|Inc|Corp|Co|Ltd|vs)\.(?!\w)|(?:[A-Za-z]\.){2,}"
 _CLITIC = r"['’](?:[sS]|[mM]|[dD]|[lL][lL]|[rR][eE]|[vV][eE])\b"
 _NEGATED = r"\w+(?=[nN]['’][tT]\b)|[nN]['’][tT]\b"
 _SIGNED = r"(?<![\w)\]])[+-][0-9][\w.,:/-]*\w|(?<![\w)\]])[+-][0-9]"
-# Signs within a word: most beside a digit, several in a row, some between any letters.
+# Signs within a word: most next to a digit, several in a row, some between any letters.
 _JOINT = (
     r"(?:(?:(?<![a-z])\.|\.(?![A-Z])|[&@+$*#]|/(?=\d)|(?<=\d)/|(?<=\D)-(?=\d)|(?<=\d)-(?=[^\W\d])|(?<=\d),(?=\d))"
     r"|[=:<>\"!\[](?=\d)|(?<=\d)[=:<>\"!\[]|[=:/<>\"!\[(]{2,8}"
@@ -32,17 +32,17 @@ _TOKEN = re.compile("|".join(_KINDS))
 
 @lru_cache(maxsize=2)
 def tokens(text: str) -> tuple[str, ...]:
-    """The words and marks of a text, in order. The last texts' are remembered: several rules look at each."""
+    """The words and marks of a text, in order. Cached, since several rules look at the same text."""
     return tuple(_TOKEN.findall(text))
 
 
 @lru_cache(maxsize=2)
 def lines(text: str) -> tuple[str, ...]:
-    """The lines of a text that hold anything but white space, as they stand."""
+    """The lines of a text that contain more than white space, unchanged."""
     return tuple(line for line in text.split("\n") if line and not line.isspace())
 
 
-# Marks of many scripts, and controls: a word of these alone is none.
+# Marks of many scripts, and control characters: a token of these is not a word.
 _MARKS_ALONE = re.compile(
     "[!/—”:％１〈&(、━\\\\【#%「」，】；+^\\]~“《„';’{|∶´\\[=\\-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»\x00-\x1f\x7f-\xa0"
     "।॥۔؟؞܀-܂፧፨᙮᠃᠉‼-‽⁇-⁉⸮꓿]+"
@@ -50,7 +50,7 @@ _MARKS_ALONE = re.compile(
 
 
 def is_mark(word: str) -> bool:
-    """Whether a word holds nothing but punctuation."""
+    """Whether a token consists of punctuation only."""
     return _MARKS_ALONE.fullmatch(word) is not None
 
 

@@ -1,7 +1,7 @@
-"""Whether a tokenizer of many languages is fair to each: tokens per word beside a tokenizer of that language alone.
+"""Measures whether a multilingual tokenizer is fair to each language: tokens per word, against monolingual tokenizers.
 
-BLOOM's designers let no language fall more than ten points behind a monolingual tokenizer (arXiv 2211.05100, section
-3.2). Both have the same size and are trained on the same corpus; both are measured on held-out texts.
+BLOOM's designers allowed at most ten points more than a monolingual tokenizer (arXiv 2211.05100, section 3.2). Both
+tokenizers have the same size, are trained on the same corpus, and are measured on held-out texts.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Train = Callable[[Iterable[list[str]]], "LoadedTokenizer"]
 
 
 class FertilityGate(Config):
-    """Which languages are measured, how far they may fall behind, and what happens if one falls further."""
+    """The languages to measure, the largest allowed excess of tokens, and what to do beyond it."""
 
-    max_excess: float = Field(default=0.10, gt=0)  # of tokens per word, over those of the monolingual tokenizer
+    max_excess: float = Field(default=0.10, gt=0)  # of tokens per word, relative to the monolingual tokenizer
     otherwise: Literal["fail", "warn"] = "fail"
-    languages: tuple[str, ...] = ()  # none: all that have enough text
-    min_bytes: PositiveInt = 100_000  # of training text, to tell anything of a language
+    languages: tuple[str, ...] = ()  # empty: all with enough text
+    min_bytes: PositiveInt = 100_000  # of training text that a language needs to be measured
     max_bytes: PositiveInt = 100_000_000  # of training text for each monolingual tokenizer
-    held_out_bytes: PositiveInt = 1_000_000  # that tokens are counted on, of each language
+    held_out_bytes: PositiveInt = 1_000_000  # of each language, to count tokens on
 
 
 @dataclass(frozen=True)
 class Fertility:
     """Tokens per word of a language's held-out texts."""
 
-    shared: float  # of the tokenizer of all languages
-    alone: float  # of that of this language
+    shared: float  # of the multilingual tokenizer
+    alone: float  # of the monolingual tokenizer
 
     @property
     def excess(self) -> float:
@@ -48,7 +48,7 @@ class Fertility:
 
 
 def fertilities(corpus: Corpus, tokenizer: LoadedTokenizer, gate: FertilityGate, train: Train) -> dict[str, Fertility]:
-    """By language, in the order of their names: those with enough training text, and a held-out word."""
+    """The fertility of each language with enough training text and a held-out word, sorted by language."""
     wanted = set(gate.languages)
     sizes: dict[str, int] = defaultdict(int)
     for cell in corpus.manifest.cells:
@@ -65,17 +65,17 @@ def fertilities(corpus: Corpus, tokenizer: LoadedTokenizer, gate: FertilityGate,
 
 
 def behind(found: Mapping[str, Fertility], gate: FertilityGate) -> list[str]:
-    """What to say of each language that has fallen too far behind."""
+    """A message for each language whose excess is too large."""
     return [
         f"{language}: {value.shared:.3f} tokens per word, {value.excess:.1%} more than the {value.alone:.3f} of a "
-        "tokenizer of its own"
+        "monolingual tokenizer"
         for language, value in found.items()
         if value.excess > gate.max_excess
     ]
 
 
 def fertility_figure(found: Mapping[str, Fertility], gate: FertilityGate) -> Figure:
-    """Bars, a pair for each language."""
+    """A chart with a pair of bars for each language."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(found)), layout="constrained")
@@ -86,7 +86,7 @@ def fertility_figure(found: Mapping[str, Fertility], gate: FertilityGate) -> Fig
     bars = axes.barh([place - 0.2 for place in places], shared, 0.4, color=colors, label="this tokenizer")
     axes.bar_label(bars, [f"{value.excess:+.1%}" for value in found.values()], padding=3, fontsize=8)
     alone = [value.alone for value in found.values()]
-    axes.barh([place + 0.2 for place in places], alone, 0.4, color="#9f9f9f", label="one of the language alone")
+    axes.barh([place + 0.2 for place in places], alone, 0.4, color="#9f9f9f", label="monolingual tokenizer")
     axes.set_yticks(places, list(found))
     axes.invert_yaxis()
     axes.margins(x=0.12)
@@ -99,7 +99,7 @@ def fertility_figure(found: Mapping[str, Fertility], gate: FertilityGate) -> Fig
 def _texts(
     corpus: Corpus, split: Literal["train", "validation"], languages: Sequence[str], limit: int
 ) -> dict[str, list[str]]:
-    """About `limit` bytes of texts of each language: the first that the corpus holds."""
+    """About `limit` bytes of texts of each language: the first ones of the corpus."""
     found: dict[str, list[str]] = {language: [] for language in languages}
     sizes = dict.fromkeys(languages, 0)
     for document in corpus.documents(split):

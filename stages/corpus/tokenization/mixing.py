@@ -1,9 +1,9 @@
-"""How often each document is trained on, so that sources or languages come in the proportions that were asked for.
+"""Decides how often each document is trained on, so that sources or languages have the requested proportions.
 
-A group of n bytes whose share of the mixture is q bytes is read q / n times: every document as many whole times, and
-by the hash of its id once more or not. What is drawn follows from ids alone, never from an order. A share comes from
-fixed ratios, or as n**alpha over the sum of all (Conneau et al. 2020, arXiv 1911.02116: below 1, small languages are
-raised). No group is read more than `max_epochs` times; what that leaves free goes to the others.
+A group of n bytes whose share of the mixture is q bytes is read q / n times: each document is drawn the whole number of
+times, and once more depending on the hash of its id, so that the draw does not depend on any order. Shares come from
+fixed ratios, or are proportional to n**alpha (Conneau et al. 2020, arXiv 1911.02116: an alpha below 1 raises small
+languages). No group is read more than `max_epochs` times; the other groups get the rest.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Mixing(Config):
 
     by: Literal["source", "language"] = "source"
     groups: Mapping[str, tuple[str, ...]] = {}  # several sources or languages as one: its name -> theirs
-    ratios: Mapping[str, PositiveFloat] = {}  # of each group, in proportion; what has none is left out
-    alpha: float = Field(default=1.0, ge=0, le=1)  # where there are no ratios
+    ratios: Mapping[str, PositiveFloat] = {}  # relative, of each group; groups without a ratio are omitted
+    alpha: float = Field(default=1.0, ge=0, le=1)  # if there are no ratios
     max_epochs: PositiveFloat = 4.0  # of any group
-    total_bytes: PositiveInt | None = None  # of the mixture, about; null: what the training split holds
+    total_bytes: PositiveInt | None = None  # of the mixture, about; null: the size of the training split
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if self.ratios and self.alpha != 1:
-            raise ValueError("alpha says nothing beside ratios: give one of them")
+            raise ValueError("alpha has no effect with ratios: set one of them")
         members = [name for names in self.groups.values() for name in names]
         if repeated := {name for name in members if members.count(name) > 1}:
             raise ValueError(f"{min(repeated)!r} is in groups twice")
@@ -40,12 +40,12 @@ class Mixing(Config):
         return self
 
     def group(self, document: Document) -> str:
-        """The group that a document is of."""
+        """The group of a document."""
         name = str(getattr(document, self.by))
         return next((group for group, names in self.groups.items() if name in names), name)
 
     def epochs(self, sizes: Mapping[str, int], weights: Mapping[str, float] | None = None) -> dict[str, float]:
-        """How often each group of `sizes` bytes is read. `weights` multiply sizes in p = (weight * size)**alpha.
+        """The number of times that each group of `sizes` bytes is read. `weights`: p = (weight * size)**alpha.
 
         Raises StageError if no group has a share.
         """
@@ -56,7 +56,9 @@ class Mixing(Config):
             shares = {name: (size * (weights or {}).get(name, 1.0)) ** self.alpha for name, size in present.items()}
         if not shares:
             held = ", ".join(sorted(present)) or "nothing"
-            raise StageError(f"mixing: no {self.by} of the corpus has a ratio; the training split holds {held}")
+            raise StageError(
+                f"mixing.ratios: no {self.by} of the corpus has a ratio; the training split contains {held}"
+            )
         total = float(self.total_bytes or sum(present.values()))
         found = dict.fromkeys(sizes, 0.0)
         while shares:
@@ -78,7 +80,7 @@ class Mixing(Config):
         return dict(sorted(found.items()))
 
     def mixed(self, documents: Callable[[], Iterator[Document]], epochs: Mapping[str, float]) -> Iterator[Document]:
-        """The documents as often as they are drawn: a pass over all, then one over those that come twice, and so on."""
+        """Each document as often as it is drawn: a pass over all, then one over those drawn twice, and so on."""
         for turn in range(int(max(epochs.values())) + 1):
             for document in documents():
                 if times_drawn(document.id, epochs[self.group(document)]) > turn:
@@ -86,6 +88,6 @@ class Mixing(Config):
 
 
 def times_drawn(id_: str, epochs: float) -> int:
-    """How often a document comes in a group that is read `epochs` times: `epochs` rounded down or up, by its id."""
+    """The number of draws of a document in a group that is read `epochs` times: rounded down or up by its id."""
     whole = int(epochs)
     return whole + (int(id_[16:], 16) < (epochs - whole) * 2.0**64)

@@ -147,7 +147,7 @@ def test_a_removal_after_a_removal_adds_up(corpus: Corpus, tmp_path: Path) -> No
 def test_what_can_not_be_meant_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="nothing would be removed"):
         RemoveDocuments(corpus="corpus")
-    with pytest.raises(StageError, match="list can't be read"):
+    with pytest.raises(StageError, match="list cannot be read"):
         remove(corpus, tmp_path, listed={"path": tmp_path / "absent.txt"})
     with pytest.raises(StageError, match="is empty"):
         remove(corpus, tmp_path / "all", allow_licenses=["Apache-2.0"])

@@ -26,7 +26,7 @@ def own_sets(folder: Path) -> dict[str, dict[str, Any]]:
         names = draw.sample(("Ama", "Ben", "Chidi", "Dana", "Elif", "Farid", "Grete", "Hugo", "Inés", "Jun"), 4)
         rows = [
             {
-                "question": f"{name} has {draw.randrange(2, 90)} boxes with {draw.randrange(2, 90)} pens each and gives "
+                "question": f"{name} has {draw.randrange(2, 90)} boxes with {draw.randrange(2, 90)} pens and gives "
                 f"{draw.randrange(2, 90)} pens to {other}; how many pens does {name} have left after {number} days?",
                 "answer": f"{draw.randrange(1000)}",
             }

@@ -131,7 +131,7 @@ def test_a_list_is_identified_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "one").write_text("a")
     (tmp_path / "two").write_text("a")
     assert digests("one") == digests("two")
-    with pytest.raises(StageError, match="can't be read"):
+    with pytest.raises(StageError, match="cannot be read"):
         digests("three")
 
 
@@ -140,5 +140,5 @@ def test_lists_that_are_none_are_refused(content: bytes | None, tmp_path: Path) 
     if content is not None:
         (tmp_path / "list.txt").write_bytes(content)
     operation = made("removals", listed={"path": tmp_path / "list.txt"})
-    with pytest.raises(StageError, match=r"list\.txt: the list can't be read"):
+    with pytest.raises(StageError, match=r"list\.txt: the list cannot be read"):
         operation.function()

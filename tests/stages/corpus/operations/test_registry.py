@@ -123,13 +123,13 @@ class _Listed(Config):
         ({"operation": "words", "minimum": 9, "maximum": 3}, "nothing would be kept"),
         ({"operation": "remove_lines"}, "nothing to remove"),
         ({"operation": "remove_substrings", "substrings": [""]}, "an empty substring"),
-        ({"operation": "license"}, "neither allow nor deny"),
+        ({"operation": "license"}, "nothing would be dropped: set allow or deny"),
         ({"operation": "roots_quality", "parameters": "rootz"}, "no table 'rootz'"),
         ({"operation": "roots_quality", "parameters": {"changes": {"en": {"min_word": 1}}}}, "min_word"),
-        ({"operation": "language", "minimums": {"english": 0.5}}, "'english' is no language of the corpus"),
+        ({"operation": "language", "minimums": {"english": 0.5}}, "'english' is not a language of the corpus"),
         ({"operation": "redact_pii", "replacement": "<{what}>"}, "match pattern"),
-        ({"operation": "perplexity", "model": "ngram"}, "no bound is given"),
-        ({"operation": "perplexity", "model": "ngram", "maximum": 1, "maximum_percentile": 9}, "the same twice"),
+        ({"operation": "perplexity", "model": "ngram"}, "no bound is set"),
+        ({"operation": "perplexity", "model": "ngram", "maximum": 1, "maximum_percentile": 9}, "contradict each other"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_runs(entry: dict, said: str) -> None:
