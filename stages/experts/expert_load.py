@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # inputs, targets, document numbers
 
 
 def entropy(load: Tensor) -> float:
-    """The entropy of a load [experts] divided by its maximum: 1 if the load is even, 0 if one expert gets all tokens."""
+    """The entropy of a load [experts] divided by its maximum: 1 if the load is even, 0 if one expert has all."""
     if len(load) == 1:
         return 1.0
     share = load / load.sum()

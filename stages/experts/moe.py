@@ -44,7 +44,7 @@ class ConvertToExperts(Stage, Training):
     tokens: TokenDataset
     experts: PositiveInt | tuple[PositiveInt, ...] = Field(
         4,
-        description="copies of the network of each converted layer; a list has one number per converted layer, bottom first",
+        description="copies of the network of each converted layer; a list names them one by one, bottom first",
     )
     every: PositiveInt = Field(2, description="convert every n-th layer, counted down from the topmost")
     top_k: PositiveInt = Field(1, description="copies that each token passes through")
@@ -123,8 +123,8 @@ class ConvertToExperts(Stage, Training):
         counts = [self.experts] * len(places) if isinstance(self.experts, int) else list(self.experts)
         if len(counts) != len(places):
             raise StageError(
-                f"experts lists {len(counts)} layers, but every: {self.every} converts {len(places)} of {layers} layers; "
-                "list one number for each of them, or give a single number"
+                f"experts lists {len(counts)} layers, but every={self.every} converts {len(places)} of {layers}: "
+                "list one number for each, or give a single number"
             )
         of_layer = dict(zip(places, counts, strict=True))
         return tuple(of_layer.get(layer, 0) for layer in range(layers))
@@ -152,7 +152,7 @@ class ConvertToExperts(Stage, Training):
                 largest = max(largest, float((ours - wanted).abs().max()))
         if not largest < PARITY_TOLERANCE:
             raise StageError(
-                f"the logits of the converted model differ from those of the dense model by up to {largest:.3g}, but the "
+                f"the logits of the converted model differ from those of the dense model by up to {largest:.3g}; the "
                 f"tolerance is {PARITY_TOLERANCE:.0e}: the conversion does not preserve the model"
             )
         return largest

@@ -1,7 +1,7 @@
-"""Converts a dense decoder to a mixture of experts that computes the same function (sparse upcycling, arXiv 2212.05055).
+"""Converts a dense decoder to a mixture of experts that computes the same (sparse upcycling, arXiv 2212.05055).
 
-Every expert starts as a copy of the feed-forward network of its layer, so the mixture of the outputs is the dense output
-for any choice of experts. Two refinements keep this property:
+Every expert starts as a copy of the feed-forward network of its layer, so the mixture of the outputs is the dense
+output for any choice of experts. Two refinements keep this property:
 
 - residual (PR-MoE, arXiv 2201.05596): the dense network is kept next to the experts.
 - granularity G (arXiv 2410.07524): each copy is cut into G experts with 1/G of the neurons each. The gate rows of these

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from stages.artifacts.byte_ngrams import CHUNK_BYTES, GramCounts, bits
+from stages.model.perplexity import perplexity
 
 # Characters of scripts without spaces between words.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -19,4 +20,4 @@ def word_perplexity(counts: GramCounts, text: str) -> float:
     words = len(text.split()) + text.count("\n") + 1
     words += 0 if text.isascii() else len(_UNSPACED.findall(text))
     total = bits(counts, text.encode("utf-8", "surrogatepass"), CHUNK_BYTES)
-    return float(2.0 ** min(total / words, MAX_BITS))
+    return perplexity(min(total / words, MAX_BITS), base=2)

@@ -62,7 +62,7 @@ def edit_manifest(corpus: Corpus, change: Callable[[Any], None]) -> None:
 def test_manifests_that_do_not_add_up_are_refused(made: Corpus, tmp_path: Path) -> None:
     corpus = copied(made, tmp_path)
     edit_manifest(corpus, lambda content: content["shards"][0]["splits"]["train"].update(documents=1))
-    with pytest.raises(ArtifactError, match="kept by split does not add up"):
+    with pytest.raises(ArtifactError, match="kept by split do not add up"):
         corpus.check()
 
 
@@ -84,7 +84,7 @@ def damage_text(table: Any) -> Any:
     [
         (damage_text, "does not have the recorded digest"),
         (lambda table: table.slice(1), "documents, but manifest.json says"),
-        (lambda table: table.take([0, *range(len(table) - 1)]), "two documents have the id|holds Tally"),
+        (lambda table: table.take([0, *range(len(table) - 1)]), "two documents have the id|has Tally"),
         (lambda table: table.drop_columns(["license"]), "expected id, text, source"),
     ],
 )

@@ -111,7 +111,7 @@ def test_the_balancing_loss_is_followed_but_not_reported(
 
 
 def test_impossible_wishes_are_refused(dense: Checkpoint, tokens: TokenDataset, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="experts lists 3 layers, but every: 2 converts 2 of 3 layers"):
+    with pytest.raises(StageError, match="experts lists 3 layers, but every=2 converts 2 of 3: list"):
         run(converting(experts=[2, 2, 2]), dense, tokens, tmp_path)
     with pytest.raises(StageError, match="top_k is 3, but a layer has only 2 experts"):
         run(converting(experts=2, top_k=3), dense, tokens, tmp_path)
