@@ -96,13 +96,25 @@ def test_shows_figure_completions_and_a_verdict(evaluated: tuple[EvalReport, Rec
     assert json.loads(json.dumps(report.describe()))["bits per byte"]["model"] > 8
 
 
-def test_documents_are_cut_on_whole_characters_for_all_coders(
+def test_long_documents_are_cut_for_all_coders_and_their_ends_are_not_scored(
     corpus: Corpus, uniform: Checkpoint, tmp_path: Path
 ) -> None:
     report, _ = evaluate(corpus, uniform, tmp_path, documents_per_source=3, document_bytes=100)
     total = report.results.total
     assert (total.documents, total.bytes) == (6, 600)
-    assert total.tokens == 600  # cut short: their ends are not known to anyone
+    assert total.tokens == 600
+
+
+def test_documents_are_cut_at_the_end_of_a_character(uniform: Checkpoint, tmp_path: Path) -> None:
+    records = [{"text": "日本語のテキスト" * 20 + str(number)} for number in range(40)]  # three bytes a character
+    sources = {"news": source(write_lines(tmp_path / "news.jsonl", records))}
+    corpus, _ = ingest(tmp_path / "corpus", sources=sources, validation_fraction=0.2)
+    report, _ = evaluate(corpus, uniform, tmp_path / "evaluated", documents_per_source=2, document_bytes=100)
+    total = report.results.total
+    assert (total.documents, total.bytes, total.tokens) == (2, 2 * 99, 2 * 99)
+    assert total.xz_per_document == 2 * 8 * len(
+        lzma.compress(("日本語のテキスト" * 20).encode()[:99], preset=9 | lzma.PRESET_EXTREME)
+    )
 
 
 def test_measures_quantized_mixtures_of_experts(corpus: Corpus, tmp_path: Path) -> None:
