@@ -42,20 +42,24 @@ class Evaluate(Stage):
     headline: ClassVar[str | None] = "bits_per_byte"
     version: ClassVar[str] = "2"
 
-    model: Checkpoint
-    corpus: Corpus
-    documents_per_source: PositiveInt = 200  # those with the smallest ids
-    documents_per_language: NonNegativeInt = 0  # added if a language has fewer of them: those with the smallest ids
-    document_bytes: PositiveInt = 100_000  # evaluated of each document, from its start
-    overlap: float = Field(default=0.5, ge=0, le=0.95)  # of two successive windows, as a fraction of the context
-    ngram_order: int = Field(default=6, ge=1, le=8)  # bytes of a gram
-    ngram_train_bytes: PositiveInt = 100_000_000  # approximate; of the training documents with the smallest ids
-    prompts: tuple[str, ...] = Field(default=("The ", "def ", "import "), min_length=1)
-    completion_tokens: PositiveInt = 64
-    temperature: PositiveFloat = 0.8  # of the sampled completions
-    seed: NonNegativeInt = 0  # of the sampled completions
-    threads: Runtime[PositiveInt] = 1
-    gpus: Runtime[int] = Field(default=0, ge=0, le=1)
+    model: Checkpoint  # the model to evaluate
+    corpus: Corpus  # its validation documents are scored; its training documents train the n-gram model
+    documents_per_source: PositiveInt = 200  # number of documents of each source: those with the smallest ids
+    documents_per_language: NonNegativeInt = 0  # at least this number of documents of each language, if it has them
+    document_bytes: PositiveInt = 100_000  # bytes scored of each document, from its start
+    overlap: float = Field(
+        default=0.5, ge=0, le=0.95
+    )  # overlap of two successive windows, as a fraction of the context
+    ngram_order: int = Field(default=6, ge=1, le=8)  # bytes of the longest gram of the n-gram model
+    ngram_train_bytes: PositiveInt = 100_000_000  # text that trains the n-gram model, approximately
+    prompts: tuple[str, ...] = Field(
+        default=("The ", "def ", "import "), min_length=1
+    )  # each is completed greedily and by sampling
+    completion_tokens: PositiveInt = 64  # length of a completion
+    temperature: PositiveFloat = 0.8  # temperature of the sampled completions
+    seed: NonNegativeInt = 0  # seed of the sampled completions
+    threads: Runtime[PositiveInt] = 1  # CPU threads of the model
+    gpus: Runtime[int] = Field(default=0, ge=0, le=1)  # 1: the model runs on a GPU
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
