@@ -1,4 +1,4 @@
-"""The size of text under `xz -9e`, the compressor that a language model should beat."""
+"""The size of text compressed by `xz -9e`, which a language model should beat."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import lzma
 
 
 def xz_bits(data: bytes) -> int:
-    """Bits of `data` as an .xz file, its headers and check sum included."""
+    """The size of `data` as an .xz file in bits, with headers and checksum."""
     return 8 * len(lzma.compress(data, format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME))

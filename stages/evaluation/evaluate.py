@@ -1,7 +1,7 @@
-"""Measures a model on held-out documents: bits per byte, perplexity, completions; against xz -9 and an n-gram model.
+"""Measures a model on held-out documents: bits per byte, perplexity and completions, compared to xz -9 and an n-gram.
 
-Bits per byte compares models with different tokenizers, and models with compressors: total -log2 p over total bytes.
-All coders get the same bytes; the n-gram model has seen training text (as the model has), xz has not.
+Bits per byte, total -log2 p over total bytes, compares models with different tokenizers, and models with compressors.
+All of them get the same bytes. The n-gram model has seen training text, as the model has; xz has not.
 """
 
 from __future__ import annotations
@@ -27,40 +27,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is evaluated of one document. `whole`: nothing was cut off, so that its end counts too."""
+    """The evaluated part of one document. `whole`: nothing was cut off, so the end of the text is scored as well."""
 
     id: str
     source: str
-    language: str  # "" without a label
+    language: str  # "" if the document has no label
     data: bytes
     whole: bool
 
 
 class Evaluate(Stage):
-    """A model on the validation documents of a corpus. Reads Checkpoint and Corpus, leaves EvalReport."""
+    """Evaluates a model on the validation documents of a corpus. Reads Checkpoint and Corpus, leaves EvalReport."""
 
     headline: ClassVar[str | None] = "bits_per_byte"
     version: ClassVar[str] = "2"
 
-    model: Checkpoint
-    corpus: Corpus
-    documents_per_source: PositiveInt = 200  # those with the smallest ids
-    documents_per_language: NonNegativeInt = 0  # where those of the sources are fewer: with the smallest ids too
-    document_bytes: PositiveInt = 100_000  # of each document, from its start
-    overlap: float = Field(default=0.5, ge=0, le=0.95)  # of a window with the one before it, in contexts
-    ngram_order: int = Field(default=6, ge=1, le=8)  # bytes of a gram
-    ngram_train_bytes: PositiveInt = 100_000_000  # of the training documents, about: those with the smallest ids
-    prompts: tuple[str, ...] = Field(default=("The ", "def ", "import "), min_length=1)
-    completion_tokens: PositiveInt = 64
-    temperature: PositiveFloat = 0.8  # of the sampled completions
-    seed: NonNegativeInt = 0  # of the sampled completions
-    threads: Runtime[PositiveInt] = 1
-    gpus: Runtime[int] = Field(default=0, ge=0, le=1)
+    model: Checkpoint  # the model to evaluate
+    corpus: Corpus  # its validation documents are scored; its training documents train the n-gram model
+    documents_per_source: PositiveInt = 200  # number of documents of each source: those with the smallest ids
+    documents_per_language: NonNegativeInt = 0  # at least this number of documents of each language, if it has them
+    document_bytes: PositiveInt = 100_000  # bytes scored of each document, from its start
+    overlap: float = Field(
+        default=0.5, ge=0, le=0.95
+    )  # overlap of two successive windows, as a fraction of the context
+    ngram_order: int = Field(default=6, ge=1, le=8)  # bytes of the longest gram of the n-gram model
+    ngram_train_bytes: PositiveInt = 100_000_000  # text that trains the n-gram model, approximately
+    prompts: tuple[str, ...] = Field(
+        default=("The ", "def ", "import "), min_length=1
+    )  # each is completed greedily and by sampling
+    completion_tokens: PositiveInt = 64  # length of a completion
+    temperature: PositiveFloat = 0.8  # temperature of the sampled completions
+    seed: NonNegativeInt = 0  # seed of the sampled completions
+    threads: Runtime[PositiveInt] = 1  # CPU threads of the model
+    gpus: Runtime[int] = Field(default=0, ge=0, le=1)  # 1: the model runs on a GPU
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if any(not prompt for prompt in self.prompts):
-            raise ValueError("prompts holds an empty prompt")
+            raise ValueError("prompts contains an empty prompt")
         return self
 
     def demand(self) -> Demand:
@@ -109,14 +113,17 @@ class Evaluate(Stage):
     def _check_lengths(self) -> None:
         context = self.model.config.context_length
         if self.completion_tokens >= context:
-            raise StageError(f"completion_tokens is {self.completion_tokens}; the model's context has {context} tokens")
+            raise StageError(
+                f"completion_tokens is {self.completion_tokens}, but the model's context has only {context} tokens: "
+                "make it smaller"
+            )
 
     def _held_out(self) -> list[HeldOut]:
-        """The documents to evaluate, by source, then by id: the smallest ids of each source and of each language."""
+        """The documents with the smallest ids of each source and language, ordered by source and id."""
         smallest: dict[tuple[str, str], list[HeldOut]] = defaultdict(list)
         for document in self.corpus.documents("validation"):
             data = document.text.encode()
-            kept = data[: self.document_bytes].decode(errors="ignore").encode()  # whole characters only
+            kept = data[: self.document_bytes].decode(errors="ignore").encode()  # cut at the end of a character
             one = HeldOut(document.id, document.source, document.language, kept, whole=len(kept) == len(data))
             for group, most in (
                 (("source", one.source), self.documents_per_source),
@@ -126,11 +133,11 @@ class Evaluate(Stage):
                 del smallest[group][most:]
         found = {document.id: document for chosen in smallest.values() for document in chosen if document.data}
         if not found:
-            raise StageError("the corpus has no validation document to evaluate")
+            raise StageError("the corpus has no validation documents: set validation_fraction of its step above 0")
         return sorted(found.values(), key=lambda document: (document.source, document.id))
 
     def _training_texts(self) -> Iterator[bytes]:
-        """Training texts of all shards alike, about as many bytes as are wanted."""
+        """Training texts from all shards, about `ngram_train_bytes` of them."""
         size = self.corpus.manifest.size("train").bytes
         for document in self.corpus.documents("train", fraction=self.ngram_train_bytes / size):
             yield document.text.encode()
@@ -138,7 +145,8 @@ class Evaluate(Stage):
     def _use_model(
         self, ctx: Context, held_out: Sequence[HeldOut]
     ) -> tuple[list[tuple[int, float]], tuple[Completion, ...]]:
-        """Tokens and bits of each document, and the completions: a greedy one of each prompt, then the sampled ones."""
+        """The number of tokens and the bits of each document, and the completions, greedy ones first."""
+        import numpy as np
         import torch
 
         from stages.evaluation.completions import complete
@@ -162,6 +170,11 @@ class Evaluate(Stage):
         tokens = [ids + [end] * document.whole for ids, document in zip(encoded, held_out, strict=True)]
         overlap = int(self.overlap * model.config.context_length)
         nats = document_nats(model, tokens, begin=end, overlap=overlap, progress=progress("windows"))
+        if not np.isfinite(nats).all():
+            raise StageError(
+                "the model's loss of held-out text is not finite: its activations overflow. Train it again, with a "
+                "lower learning rate, for example."
+            )
         scores = [(len(ids), float(loss) / math.log(2)) for ids, loss in zip(tokens, nats, strict=True)]
 
         completions = complete(
@@ -177,7 +190,7 @@ class Evaluate(Stage):
 
 
 def verdict(total: Bits) -> str:
-    """A sentence for people: whether the model beats xz -9 on the same bytes, and by how much."""
+    """A sentence on whether the model beats xz -9 on the same bytes, and by how much."""
     model, xz = total.per_byte("model"), total.per_byte("xz")
     relation = "beats" if model < xz else "loses to"
     return (
@@ -193,7 +206,7 @@ def _id(document: HeldOut) -> str:
 
 
 def _baselines(document: HeldOut, ngram: NgramBaseline) -> Bits:
-    """What a document costs without a model, but for `xz`: that is of several in one file."""
+    """The baselines of one document, except `xz`, which is of several documents in one file."""
     from stages.evaluation.compression import xz_bits
 
     return Bits(
@@ -205,7 +218,7 @@ def _baselines(document: HeldOut, ngram: NgramBaseline) -> Bits:
 
 
 def _by(cut: Literal["source", "language"], documents: Sequence[HeldOut], bits: Sequence[Bits]) -> dict[str, Bits]:
-    """The bits of each source or language, in the order of their names."""
+    """The bits of each source or language, ordered by name."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, document in enumerate(documents):
         groups[getattr(document, cut)].append(place)
@@ -222,10 +235,8 @@ def _together(documents: Sequence[HeldOut], bits: Sequence[Bits]) -> Bits:
     return sum(bits, Bits()).model_copy(update={"xz": one_file})
 
 
-def _scored(bits: Bits, tokens: float, model_bits: float) -> Bits:
-    if not math.isfinite(model_bits):
-        raise StageError("the model gives held-out text no probability (a loss is not finite): train it anew")
-    return bits.model_copy(update={"tokens": int(tokens), "model": model_bits})
+def _scored(bits: Bits, tokens: int, model_bits: float) -> Bits:
+    return bits.model_copy(update={"tokens": tokens, "model": model_bits})
 
 
 def _metrics(results: EvalResults) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Bits per byte by source and by language: the model beside the baselines."""
+"""Charts of bits per byte by source and by language, for the model and the baselines."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from stages.artifacts.evaluation_report import EvalResults
 CODERS = {
     "model": ("model", "#2f5f8f"),
     "xz": ("xz -9, one file", "#a0522d"),
-    "xz_per_document": ("xz -9, a file each", "#d2a07d"),
+    "xz_per_document": ("xz -9, file per document", "#d2a07d"),
     "ngram": ("n-gram", "#2f6f4f"),
 }
 
 
 def bits_figure(results: EvalResults) -> Figure:
-    """Groups of bars, one group a source and one for the total; lower is better."""
+    """A group of bars for each source and one for the total. Lower is better."""
     groups = {**results.sources, "all": results.total} if len(results.sources) > 1 else dict(results.sources)
     figure = Figure(figsize=(max(6.0, 2.2 * len(groups)), 4), layout="constrained")
     axes = figure.subplots()
@@ -27,14 +27,14 @@ def bits_figure(results: EvalResults) -> Figure:
     names = [f"{source}\n{bits.bytes / 1e3:,.0f} kB" for source, bits in groups.items()]
     axes.set_xticks(range(len(groups)), [name.replace("$", r"\$") for name in names])
     axes.set_ylabel("bits per byte (lower is better)")
-    axes.set_title("Held-out text: size under the model and under the baselines")
+    axes.set_title("Held-out text: the model and the baselines")
     figure.legend(loc="outside lower center", ncols=len(CODERS), frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def languages_figure(results: EvalResults) -> Figure:
-    """A bar for each language, those that the model knows best first; marks for the n-gram model and xz."""
+    """A bar for each language, with marks for the n-gram model and xz, ordered by the model's bits per byte."""
     ordered = sorted(results.languages.items(), key=lambda item: (item[1].per_byte("model"), item[0]))
     places = range(len(ordered))
     figure = Figure(figsize=(8, 1.4 + 0.28 * len(ordered)), layout="constrained")

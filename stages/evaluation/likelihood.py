@@ -1,7 +1,7 @@
-"""How likely a model finds each document, every token counted once.
+"""The negative log likelihood of documents under a model, with every token scored once.
 
-A document is scored on its own, after an end-of-text token as in training. One longer than the model's context goes
-through in windows that overlap, so that every token (but the first window's) has a minimum of context before it.
+Each document is scored independently, after an end-of-text token as in training. A document longer than the model's
+context is scored in overlapping windows, so that every token outside the first window has a minimum of context.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stages.model.footprint import BATCH_TOKENS, LOGITS_LIMIT
 
 @dataclass(frozen=True)
 class Window:
-    """Input tokens [start, stop) of a document; the targets from `scored` on are this window's to score.
+    """Input tokens [start, stop) of a document, of which the targets [scored, stop) are scored in this window.
 
     Target i is the token after input i.
     """
@@ -31,13 +31,13 @@ class Window:
 
 
 def windows(lengths: Sequence[int], context: int, overlap: int) -> list[Window]:
-    """Windows that score every target of documents with so many targets exactly once.
+    """Windows that score every target exactly once, for documents with these numbers of targets.
 
-    context: inputs that a window may have. overlap: targets of a window, after a document's first, that an earlier
-    window has scored; in [0, context).
+    context: the largest number of inputs of a window. overlap: targets of every window but a document's first that an
+    earlier window has scored, in [0, context). Raises ValueError if it is not.
     """
     if not 0 <= overlap < context:
-        raise ValueError(f"an overlap of {overlap} tokens does not fit a context of {context}")
+        raise ValueError(f"an overlap of {overlap} tokens does not fit a context of {context}: expected less")
     found = []
     for document, length in enumerate(lengths):
         scored = 0
@@ -60,12 +60,13 @@ def document_nats(
 ) -> np.ndarray:
     """-ln p(document) of each document, float64 [documents].
 
-    documents: token ids of each. begin: the token before every document. progress: windows done, windows in all.
+    documents: the token ids of each. begin: the token before every document. overlap: see `windows`. batch_tokens: the
+    approximate number of tokens of one forward pass. progress: called with the numbers of windows done and of all.
     """
     device = model.word_embeddings.weight.device
     nats = np.zeros(len(documents))
     pending = windows([len(document) for document in documents], model.config.context_length, overlap)
-    pending.sort(key=lambda window: (window.start - window.stop, window.document, window.start))  # the longest first
+    pending.sort(key=lambda window: (window.start - window.stop, window.document, window.start))  # longest first
     done = 0
     while done < len(pending):
         width = pending[done].stop - pending[done].start
@@ -74,7 +75,7 @@ def document_nats(
         targets = torch.full((len(batch), width), -1)
         for row, window in enumerate(batch):
             tokens = torch.tensor([begin, *documents[window.document]])[window.start : window.stop + 1]
-            # What is right of a shorter window is never seen by it: attention is causal.
+            # Attention is causal, so the padding on the right of a shorter window has no effect on it.
             inputs[row, : len(tokens) - 1] = tokens[:-1]
             skipped = window.scored - window.start
             targets[row, skipped : len(tokens) - 1] = tokens[1 + skipped :]
@@ -88,7 +89,7 @@ def document_nats(
 
 
 def _losses(model: Decoder, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy [tokens] in fp32, a chunk of logits at a time."""
+    """Cross entropy [tokens] in fp32, computed in chunks to bound the memory of the logits."""
     chunk = max(1, LOGITS_LIMIT // model.config.vocab_size)
     parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     return torch.cat([F.cross_entropy(model.logits(part).float(), wanted, reduction="none") for part, wanted in parts])

@@ -13,7 +13,7 @@ from stages.model.footprint import RUNTIME_BYTES, cache_bytes, forward_bytes, we
 from stages.serving.deployment import TRIAL, Deployment, LanguageModelServing, Serving, type_name, write
 from stages.serving.trial import Trial
 
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 # The fields that only a Checkpoint has a use for.
 LANGUAGE_MODEL_FIELDS = ("max_running", "max_waiting", "prefill_chunk", "prompt", "max_tokens", "temperature")
@@ -27,23 +27,22 @@ class Deploy(Stage):
 
     headline: ClassVar[str | None] = "time_to_first_token_ms"
 
-    model: Servable
-    model_name: _Name = "bloomline"  # the name by which clients address it
-    registered_name: _Name | None = None  # its name in the model registry; null: `model_name`
-    alias: _Name = "champion"  # the registry alias that will point to this version
-    replicas: PositiveInt = 1
-    cpus_per_replica: float = Field(default=1.0, gt=0)
-    gpus_per_replica: float = Field(default=0.0, ge=0)
-    trial_requests: Runtime[PositiveInt] = 16  # in each of the two measurements
+    model: Servable  # a Checkpoint, or an artifact type of your own
+    model_name: Name = "bloomline"  # the name by which clients address it
+    registered_name: Name | None = None  # its name in the model registry; null: `model_name`
+    alias: Name = "champion"  # the registry alias that will point to this version
+    replicas: PositiveInt = 1  # processes that serve it
+    cpus_per_replica: float = Field(default=1.0, gt=0)  # CPUs of one replica
+    gpus_per_replica: float = Field(default=0.0, ge=0)  # GPUs of one replica
+    trial_requests: Runtime[PositiveInt] = 16  # requests of each of the two measurements
     trial_concurrency: Runtime[PositiveInt] = 8  # clients at once in the second measurement
 
-    # Only for a Checkpoint.
-    max_running: PositiveInt = 8  # sequences in a replica's running batch
-    max_waiting: NonNegativeInt = 64  # sequences in a replica's queue; requests beyond it are refused with 429
-    prefill_chunk: PositiveInt = 256  # prompt tokens read between two steps of the running batch
-    prompt: str = Field(default="def ", min_length=1)  # of the trial's completions
-    max_tokens: PositiveInt = 48
-    temperature: float = Field(default=0.7, ge=0, le=100)
+    max_running: PositiveInt = 8  # Checkpoint only: sequences in a replica's running batch
+    max_waiting: NonNegativeInt = 64  # Checkpoint only: sequences in a replica's queue, beyond which requests get a 429
+    prefill_chunk: PositiveInt = 256  # Checkpoint only: prompt tokens read between two steps of the running batch
+    prompt: str = Field(default="def ", min_length=1)  # Checkpoint only: prompt of the trial's completions
+    max_tokens: PositiveInt = 48  # Checkpoint only: length of the trial's completions
+    temperature: float = Field(default=0.7, ge=0, le=100)  # Checkpoint only: of the trial's completions; 0: greedy
 
     @model_validator(mode="after")
     def _alias_is_free(self) -> Self:

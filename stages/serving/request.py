@@ -178,7 +178,7 @@ def parse(body: bytes) -> CompletionRequest:
 
 
 def _refusal(error: ValidationError) -> BadRequestError:
-    """The first problem of a request, as the client is told."""
+    """The first problem of a request, with the message for the client."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = [str(part) for part in first["loc"]]
     message = first["msg"].removeprefix("Value error, ")

@@ -11,10 +11,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages.artifacts.checkpoint import Checkpoint
+from pipelines.fingerprint import fingerprint, payload
+from pipelines.graph import Step
+from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast
 from stages.artifacts.corpus import Corpus
 from stages.artifacts.evaluation_report import REPORT, Bits, EvalReport
-from stages.base import ArtifactError, StageError
+from stages.base import ArtifactError, StageError, edges
 from stages.evaluation.evaluate import Evaluate, verdict
 from stages.model.config import ExpertsConfig
 from stages.quantization.state_dict import quantize_state_dict
@@ -94,13 +96,25 @@ def test_shows_figure_completions_and_a_verdict(evaluated: tuple[EvalReport, Rec
     assert json.loads(json.dumps(report.describe()))["bits per byte"]["model"] > 8
 
 
-def test_documents_are_cut_on_whole_characters_for_all_coders(
+def test_long_documents_are_cut_for_all_coders_and_their_ends_are_not_scored(
     corpus: Corpus, uniform: Checkpoint, tmp_path: Path
 ) -> None:
     report, _ = evaluate(corpus, uniform, tmp_path, documents_per_source=3, document_bytes=100)
     total = report.results.total
     assert (total.documents, total.bytes) == (6, 600)
-    assert total.tokens == 600  # cut short: their ends are not known to anyone
+    assert total.tokens == 600
+
+
+def test_documents_are_cut_at_the_end_of_a_character(uniform: Checkpoint, tmp_path: Path) -> None:
+    records = [{"text": "日本語のテキスト" * 20 + str(number)} for number in range(40)]  # three bytes a character
+    sources = {"news": source(write_lines(tmp_path / "news.jsonl", records))}
+    corpus, _ = ingest(tmp_path / "corpus", sources=sources, validation_fraction=0.2)
+    report, _ = evaluate(corpus, uniform, tmp_path / "evaluated", documents_per_source=2, document_bytes=100)
+    total = report.results.total
+    assert (total.documents, total.bytes, total.tokens) == (2, 2 * 99, 2 * 99)
+    assert total.xz_per_document == 2 * 8 * len(
+        lzma.compress(("日本語のテキスト" * 20).encode()[:99], preset=9 | lzma.PRESET_EXTREME)
+    )
 
 
 def test_measures_quantized_mixtures_of_experts(corpus: Corpus, tmp_path: Path) -> None:
@@ -137,7 +151,7 @@ def test_a_perplexity_beyond_all_bounds_is_infinite() -> None:
 
 
 def test_completions_longer_than_the_context_are_refused(corpus: Corpus, uniform: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="completion_tokens is 64; the model's context has 64"):
+    with pytest.raises(StageError, match="completion_tokens is 64, but the model's context has only 64"):
         evaluate(corpus, uniform, tmp_path, completion_tokens=64)
 
 
@@ -146,8 +160,41 @@ def test_empty_prompts_are_refused() -> None:
         Evaluate(model="m", corpus="c", prompts=["a", ""])
 
 
-def test_threads_ask_for_cpus_and_are_not_identity() -> None:
-    assert Evaluate(model="m", corpus="c", threads=3, gpus=1).demand().task.cpus == 3
+def test_threads_and_gpus_are_demanded_and_do_not_change_the_fingerprint() -> None:
+    def found(**fields: object) -> str:
+        stage = Evaluate(model="m", corpus="c", **fields)
+        step = Step("evaluate", "evaluate", stage, tuple(edges(stage)), EvalReport)
+        return fingerprint(payload(step, {"m": "1", "c": "2"}, lambda path: ""))
+
+    demanded = Evaluate(model="m", corpus="c", threads=3, gpus=1).demand().task
+    assert (demanded.cpus, demanded.gpus) == (3, 1)
+    assert found(threads=3, gpus=1) == found()
+    assert found(seed=1) != found()
+
+
+def test_the_memory_of_the_model_is_demanded_once_its_shape_is_known() -> None:
+    configs = [small_config(hidden_size=width) for width in (48, 480)]
+    weights = [sum(one.nbytes for one in small_model(config).parameters()) for config in configs]
+    demanded = [
+        Evaluate(model="m", corpus="c")
+        .with_forecasts({"m": CheckpointForecast(config=config)})
+        .demand()
+        .task.memory_bytes
+        for config in configs
+    ]
+    assert demanded[0] > weights[0]
+    assert demanded[1] - demanded[0] >= weights[1] - weights[0] > 0
+    assert Evaluate(model="m", corpus="c").demand().task.memory_bytes == 0
+
+
+def test_a_model_whose_loss_is_not_finite_is_refused(corpus: Corpus, uniform: Checkpoint, tmp_path: Path) -> None:
+    model = uniform.load()
+    with torch.no_grad():
+        model.ln_f.bias.fill_(3e38)
+        model.word_embeddings.weight[5:].fill_(10)
+    broken = Checkpoint.save(tmp_path / "model", model, uniform.config, uniform.tokenizer_path, {})
+    with pytest.raises(StageError, match="loss of held-out text is not finite"):
+        evaluate(corpus, broken, tmp_path / "evaluated")
 
 
 def test_bits_by_language_are_those_of_its_documents(uniform: Checkpoint, tmp_path: Path) -> None:
