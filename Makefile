@@ -41,7 +41,7 @@ lint: .venv/.installed-dev  ## style, types, import contracts, spelling and the 
 	@$(MAKE) --no-print-directory docs
 
 docs: .venv/.installed-dev  ## the documentation site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 module-list: .venv/.installed-dev  ## the list of modules in docs/architecture.md
 	@$(BIN)/python -m tests.project.module_list

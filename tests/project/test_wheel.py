@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.project.support import ROOT, plain_installation
+
+ROOTS = {"bloomline.py", "conf", "pipelines", "cluster", "stages"}
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +26,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_every_shipped_file(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    shipped = {name for name in tracked if name.startswith(("conf/", "pipelines/", "cluster/", "stages/"))}
+    shipped = {name for name in tracked if name.partition("/")[0] in ROOTS}
     assert "conf/config.yaml" in shipped
     assert shipped <= names
+
+
+def test_the_wheel_plans_where_nothing_else_is_there(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", "bloomline", "plan", "pipeline=debug"],
+        cwd=tmp_path / "empty",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "never run" in result.stdout
 
 
 @pytest.mark.parametrize("package", ["pipelines", "cluster", "stages"])
