@@ -79,7 +79,7 @@ def test_bounds() -> None:
     assert cache.lengths.tolist() == [10, 10]
     with pytest.raises(ValueError, match="has 10 tokens, cannot keep 11"):
         cache.truncate(0, 11)
-    with pytest.raises(ValueError, match="context has 128"):
+    with pytest.raises(ValueError, match="expected 1 to the context_length 128"):
         KeyValueCache(small_config(), 1, 129)
     with pytest.raises(ValueError, match="cannot be combined"):
         MODEL(random_tokens(2, 1), cache=cache, documents=torch.zeros(2, 1))
