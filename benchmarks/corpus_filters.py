@@ -140,7 +140,7 @@ def _alone(documents: Path) -> dict[str, float]:
     size = sum(len(text.encode()) for text in texts) / 1e6
     speeds = {}
     for name, parameters in ALONE.items():
-        function = OPERATIONS.load(name)(**parameters).function()
+        function = OPERATIONS.load(name).model_validate(parameters).function()
         function(Draft(texts[0], path="", language="en"))
         words.tokens.cache_clear()
         start = time.process_time()
@@ -158,7 +158,7 @@ def _extraction(data: Path, limit: int | None) -> dict[str, Any]:
     from stages.corpus.operations.registry import OPERATIONS
 
     gold = json.loads((data / "html-extraction" / "ground-truth.json").read_text())
-    function = OPERATIONS.load("extract_html")().function()
+    function = OPERATIONS.load("extract_html").model_validate({}).function()
     scores: dict[str, list[float]] = {"bloomline": [], "trafilatura": []}
     pages = sorted((data / "html-extraction" / "html").glob("*.html.gz"))[:limit]
     for path in pages:
@@ -208,7 +208,7 @@ def _ours(documents: Path, out: Path) -> None:
     from stages.corpus.operations.operation import Draft, Drop
     from stages.corpus.operations.registry import OPERATIONS
 
-    functions = {name: OPERATIONS.load(name)().function() for name in CHAIN}
+    functions = {name: OPERATIONS.load(name).model_validate({}).function() for name in CHAIN}
     for function in functions.values():
         function(Draft("Loads what it needs.", path=""))
     start = time.process_time()
