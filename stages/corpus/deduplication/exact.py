@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stages.corpus.deduplication.rule import DeduplicationRule
-from stages.corpus.deduplication.shard_arrays import gather_rows, memory_mapped
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
 from stages.corpus.ingestion.rule_decision import Decider, RuleDecision
+from stages.corpus.ingestion.shard_arrays import gather_rows, memory_mapped
 from stages.corpus.ingestion.spill import Spill, repeats
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class ExactDuplicates(DeduplicationRule):
 def equal_keys(
     index: DocumentIndex, rule: str, members: np.ndarray, keys: Sequence[Key], drafts: Drafts
 ) -> RuleDecision:
-    """Of the documents whose keys are equal all but the first.
+    """Drop all documents with the same key except the first one.
 
-    `members`: rows in the order of their claim. `keys`: the parts of a key; the first tells most documents apart.
+    `members`: rows by precedence. `keys`: the parts of a key; the first part distinguishes most documents.
     """
     import numpy as np
 

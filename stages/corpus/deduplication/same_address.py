@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from stages.corpus.deduplication.exact import equal_keys
 from stages.corpus.deduplication.rule import DeduplicationRule
-from stages.corpus.deduplication.shard_arrays import gather_rows, memory_mapped
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure
 from stages.corpus.ingestion.rule_decision import Decider, RuleDecision
+from stages.corpus.ingestion.shard_arrays import gather_rows, memory_mapped
 
 if TYPE_CHECKING:
     import numpy as np

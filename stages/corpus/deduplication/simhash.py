@@ -18,10 +18,10 @@ from pydantic import Field, PositiveInt, model_validator
 
 from stages.corpus.deduplication.families import drop_all_but_first, find_families
 from stages.corpus.deduplication.rule import DeduplicationRule
-from stages.corpus.deduplication.shard_arrays import gather_rows, memory_mapped
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
 from stages.corpus.ingestion.rule_decision import Decider, RuleDecision
+from stages.corpus.ingestion.shard_arrays import gather_rows, memory_mapped
 
 if TYPE_CHECKING:
     import numpy as np

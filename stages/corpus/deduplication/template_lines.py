@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from stages.corpus.deduplication.rule import DeduplicationRule
-from stages.corpus.deduplication.shard_arrays import is_in_sorted
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure
 from stages.corpus.ingestion.rule_decision import Cuts, Decider, RuleDecision, no_values
+from stages.corpus.ingestion.shard_arrays import is_in_sorted
 from stages.corpus.ingestion.spill import Spill, frequent
 
 if TYPE_CHECKING:

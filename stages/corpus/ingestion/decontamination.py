@@ -21,10 +21,10 @@ from pydantic import Field, PositiveInt, field_validator
 
 from stages.artifacts.manifest import Contamination
 from stages.base import Config, External, StageError
-from stages.corpus.deduplication.shard_arrays import is_in_sorted
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
 from stages.corpus.ingestion.rule_decision import Decider, RuleDecision, merge_cuts, merge_intervals
+from stages.corpus.ingestion.shard_arrays import is_in_sorted
 from stages.corpus.readers.reader import digest_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Cuts:
     """Passages to remove: bytes [start, stop) of the text of a row.
 
-    Int64 [cuts] each, sorted by row, then by start. The cuts of one row are disjoint and lie on character boundaries.
+    Int64 [cuts] each, sorted by row, then by start. The cuts of one row are disjoint and end at character boundaries.
     """
 
     rows: np.ndarray

@@ -44,7 +44,7 @@ def _is_special() -> np.ndarray:
 
 
 def stripped(word: str) -> str:
-    """A word without special characters at its ends. str.strip would be slow with so many characters."""
+    """A word without special characters at its ends. str.strip would be slow with this number of characters."""
     special = special_characters()
     start, end = 0, len(word)
     while start < end and word[start] in special:

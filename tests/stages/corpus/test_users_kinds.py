@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import project as projects
 from pipelines.errors import ConfigError
 from pipelines.fingerprint import fingerprint, payload
 from pipelines.graph import Step, build
@@ -15,7 +16,6 @@ from stages import registry
 from stages.artifacts.corpus import Corpus
 from stages.base import StageError
 from stages.corpus.ingest import IngestCorpus
-from stages.registry import find_project, use_project
 from tests.stages.corpus.examples import all_documents, prose
 from tests.support import run_stage
 
@@ -97,10 +97,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "my_corpus" / "kinds.py").write_text(KINDS)
     (tmp_path / "in.para").write_text("\n\n".join(map(prose, range(60))))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(registry, "_project", None)
+    monkeypatch.setattr(registry, "_user_packages", registry._UserPackages())
     monkeypatch.setattr(registry, "_first_digests", {})
     monkeypatch.chdir(tmp_path)
-    use_project(find_project(tmp_path))
+    projects.find(tmp_path).use()
     yield tmp_path
     for name in [name for name in sys.modules if name.split(".")[0] == "my_corpus"]:
         del sys.modules[name]
