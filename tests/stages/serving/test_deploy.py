@@ -61,7 +61,7 @@ def test_the_deployment_stands_alone(deployed, checkpoint):
     assert "def " + text == deployed[1].highlights["completion"]
 
 
-def test_the_serve_config_is_one_that_serve_knows(deployed, checkpoint):
+def test_ray_serve_accepts_the_serve_config(deployed, checkpoint):
     from ray.serve.schema import ServeDeploySchema
 
     deployment, _ = deployed
@@ -76,7 +76,7 @@ def test_the_serve_config_is_one_that_serve_knows(deployed, checkpoint):
         assert application.deployments[0].max_ongoing_requests > 2 + 8
 
 
-def test_what_the_tracking_reads(deployed):
+def test_the_tracking_finds_name_and_alias(deployed):
     described = deployed[0].describe()
     assert (described["registered_name"], described["alias"]) == ("bloomline-debug", "champion")
     assert described["time_to_first_token_ms"] > 0
@@ -119,7 +119,7 @@ def test_a_server_that_breaks_its_promises_fails_the_step(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("alias", ["latest", "v1", "V22", "", "a b"])
-def test_aliases_that_the_registry_keeps_for_itself_are_refused(alias):
+def test_aliases_that_the_registry_reserves_are_refused(alias):
     with pytest.raises(ValidationError):
         Deploy(model="train", alias=alias)
 

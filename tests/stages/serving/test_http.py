@@ -219,7 +219,7 @@ def test_the_schema_of_a_request_is_whole(client):
         ({"temprature": 0.5}, 400, "temprature: unknown parameter; the known ones are model, prompt, max_tokens"),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong(client, body, status, reason):
+def test_the_answer_to_a_bad_request_says_what_is_wrong(client, body, status, reason):
     content = json.dumps({"prompt": "hello"} | body)
     response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
     assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
@@ -240,7 +240,7 @@ def test_a_bad_request_is_told_what_is_wrong(client, body, status, reason):
         (b" " * 20_001, 413, "larger than 20000 bytes"),
     ],
 )
-def test_a_body_that_is_no_request_is_told_so(client, content, status, reason):
+def test_the_answer_to_an_invalid_body_says_why(client, content, status, reason):
     response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
     assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
 
@@ -285,7 +285,7 @@ def test_a_body_that_never_comes_is_given_up(client):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_takes_its_sequence_with_it(stream):
+def test_a_client_that_disconnects_cancels_its_sequence(stream):
     service, batch = scripted_service(slots=1, context_length=10**6)
     with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
         with connect(client) as connection:
@@ -317,7 +317,7 @@ def test_overload_is_refused_with_429_and_retry_after():
         assert text(complete(client))
 
 
-def test_a_failing_step_is_a_500_and_the_server_goes_on(served):
+def test_a_failing_step_is_a_500_and_the_server_continues(served):
     client, _, batch = served
     batch.fail = True
     failed = complete(client), complete(client, stream=True)
@@ -327,7 +327,7 @@ def test_a_failing_step_is_a_500_and_the_server_goes_on(served):
     assert text(complete(client))
 
 
-def test_an_engine_that_broke_is_told_by_health(monkeypatch):
+def test_health_reports_an_engine_that_has_stopped(monkeypatch):
     service, batch = scripted_service()
     with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
         monkeypatch.setattr(batch, "release", lambda slot: 1 / 0)
