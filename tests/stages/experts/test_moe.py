@@ -94,10 +94,10 @@ def test_the_balancing_loss_is_followed_but_not_reported(
 ) -> None:
     stage = converting(experts=4, steps=1)
     run(stage, dense, tokens, tmp_path)
-    arguments = {"converted": str(tmp_path / "scratch" / "converted"), "tokens": str(tokens.path)}
+    arguments = {"converted": tmp_path / "scratch" / "converted", "tokens": tokens.path}
     losses = {}
     for weight in (0.0, 10.0):
-        task = moe.build(stage, **arguments, load_balancing=weight, separate_documents=True)
+        task = moe.expert_training_task(stage, **arguments, load_balancing=weight, separate_documents=True)
         task.model.to_empty(device="cpu")
         for name, parameter in task.model.named_parameters():
             parameter.data.copy_(task.initial(name, 0, parameter.numel()).view(parameter.shape))
