@@ -184,9 +184,13 @@ class Registry(Generic[Model]):
         path, _, attribute = target.partition(":")
         package = path.partition(".")[0]
         if not TARGET.fullmatch(target):
-            raise RegistryError(f"{target!r} is the path of no class", "package.module:Class")
+            raise RegistryError(f"{target!r} is not the path of a class", "package.module:Class")
         try:
-            if package not in (*OWN_PACKAGES, *_first_digests) and importlib.util.find_spec(package) is not None:
+            if (
+                target not in self.builtins.values()
+                and package not in _first_digests
+                and importlib.util.find_spec(package)
+            ):
                 source_digest(package)  # of the code that is imported now
             module = importlib.import_module(path)
         except Exception as error:

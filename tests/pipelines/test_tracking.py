@@ -125,7 +125,7 @@ def test_telling_everything_again_changes_nothing(root: Path, tmp_path: Path) ->
     for name, folder in figures.items():
         (again / "files" / folder).mkdir(parents=True)
         samples.png(again / "files" / folder / name)
-    assert "Sent to MLflow" in flush(LOCAL, root)[0]
+    assert "entries of earlier runs to MLflow" in flush(LOCAL, root)[0]
     assert snapshot(root) == before
 
 
@@ -268,7 +268,7 @@ def test_a_damaged_database_is_told_and_what_to_do(root: Path, tmp_path: Path) -
     (root / "mlflow.db").write_bytes(b"no database" * 100)
     notes = track(root, samples.run(tmp_path), TrackingConfig(kind="local", close_timeout_s=3))
     assert "file is not a database" in notes[0]
-    assert "move it away" in notes[1]
+    assert "Move it away" in notes[1]
     assert list(root.glob("runs/*/spool/operations.jsonl"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cache
+from pipelines import cache_directory
 from pipelines.tracking import database
 from pipelines.tracking.tracking_config import TrackingConfig
 
@@ -27,7 +27,7 @@ def test_the_second_store_begins_with_a_copy_and_works_like_the_first(tmp_path: 
 
     config = TrackingConfig(kind="local")
     first = Connection(config, tmp_path / "first")
-    [template] = cache.directory().glob("mlflow-*.db")
+    [template] = cache_directory.path().glob("mlflow-*.db")
     made = template.stat().st_mtime_ns
     with sqlite3.connect(template) as empty:
         assert empty.execute("SELECT count(*) FROM experiments").fetchone() == (0,)
@@ -46,7 +46,7 @@ def test_a_damaged_template_is_thrown_away(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "made.db") as made:
         made.execute("CREATE TABLE experiments (name TEXT)")
     database.keep(tmp_path / "made.db")
-    [template] = cache.directory().glob("mlflow-*.db")
+    [template] = cache_directory.path().glob("mlflow-*.db")
     template.write_bytes(b"not a database" * 1000)
     assert not database.begin(tmp_path / "new.db")
     assert not (tmp_path / "new.db").exists()

@@ -134,9 +134,9 @@ def test_down_at_the_start(server: Server, sample: Any, tmp_path: Path) -> None:
     samples.replay(tracking, sample)
     (note,) = tracking.close()
     assert server.uri in note
-    assert "sent by the next run" in note
+    assert "and the next run sends it" in note
     server.up()
-    assert "Sent to MLflow" in flush(config(server), tmp_path)[0]
+    assert "entries of earlier runs to MLflow" in flush(config(server), tmp_path)[0]
     check_arrived(server, sample)
     assert not list(tmp_path.glob("runs/*/spool"))
 
