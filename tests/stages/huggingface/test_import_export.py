@@ -268,5 +268,7 @@ def test_an_evaluation_of_another_model_does_not_get_into_a_card() -> None:
     }
     assert build("cards", steps).steps["export"]
     steps["export"]["evaluation"] = "of_small"
-    with pytest.raises(ConfigError, match="of_small measures the model of quantize, but the exported model is that of pretrain"):
+    with pytest.raises(
+        ConfigError, match="of_small measures the model of quantize, but the exported model is that of pretrain"
+    ):
         build("cards", steps)
