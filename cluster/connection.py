@@ -173,8 +173,8 @@ class Connection:
 class _JobConfig(JobConfig):
     """Keeps the driver's directories off the import path of the workers.
 
-    Ray puts the working directory and the script's directory before everything else on that path, unless the job has a
-    working directory of its own. A user's folder `stages/` would hide ours there.
+    Ray puts the working directory and the script's directory before everything else on that path, unless the job has
+    its own working directory. A user's folder `stages/` would hide ours there.
     """
 
     def _runtime_env_has_working_dir(self) -> bool:

@@ -101,7 +101,7 @@ def submit(
 def _upload(client: JobSubmissionClient, modules: Sequence[Path]) -> str:
     """Upload packages and modules, and return the URI of the directory that contains all of them.
 
-    `submit_job` would unpack each package in a directory of its own, where the driver does not find the configuration
+    `submit_job` would unpack each package in a separate directory, where the driver does not find the configuration
     next to its code, and it would leave out those files of a package that match the excludes of the working directory.
     """
     with tempfile.TemporaryDirectory() as directory:
