@@ -207,7 +207,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("operation", "message"),
     [
-        ({"operation": "wordz"}, "words"),
+        ({"operation": "wordz"}, "'wordz'; expected the name of an operation"),
         ({"operation": "words", "minimun": 3}, "minimun"),
         ({"operation": "words", "minimum": -3}, "greater than or equal to 0"),
     ],

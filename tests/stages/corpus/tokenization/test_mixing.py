@@ -97,14 +97,14 @@ def test_fixed_ratios_of_groups(corpus: Corpus) -> None:
     epochs = mixing.epochs(held)
     assert epochs["rare"] * held["rare"] == pytest.approx(3 * epochs["en"] * held["en"])
     assert Mixing(ratios={"en": 1}).epochs(SIZES)["fr"] == 0
-    with pytest.raises(StageError, match="holds en, fr, sw"):
+    with pytest.raises(StageError, match="contains en, fr, sw"):
         Mixing(ratios={"de": 1}).epochs(SIZES)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"ratios": {"en": 1}, "alpha": 0.3}, "give one of them"),
+        ({"ratios": {"en": 1}, "alpha": 0.3}, "set one of them"),
         ({"ratios": {"en": 0}}, "greater than 0"),
         ({"groups": {"a": ["x"], "b": ["x"]}}, "twice"),
         ({"groups": {"a": ["x"]}, "ratios": {"en": 1}}, "no ratio"),
