@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -48,10 +48,20 @@ def fields(model: type[BaseModel]) -> list[Field]:
             annotation = annotation.removeprefix("Runtime[").removesuffix("]")
         if annotation in ("int", "float", "int | None", "float | None"):
             annotation += _bounds(info)
-        marks = [mark for mark in info.metadata if isinstance(mark, ChosenBy)]
-        shown = f"{marks[0].registry.kind}, by `{marks[0].key}`" if marks else annotation
-        found.append(Field(info.alias or name, shown, _default(info), info.description or comment, is_runtime))
+        for mark in _choices_in(info):
+            one = info.metadata and mark in info.metadata
+            kind = mark.registry.kind if one else f"a list, each {mark.registry.kind.partition(' ')[2]}"
+            annotation = f"{kind}, by `{mark.key}`"
+        found.append(Field(info.alias or name, annotation, _default(info), info.description or comment, is_runtime))
     return found
+
+
+def choices(model: type[BaseModel]) -> list[ChosenBy]:
+    """The registries whose classes a model's fields hold, at any depth, each once."""
+    found = [
+        mark for kind in [model, *configs(model)] for info in kind.model_fields.values() for mark in _choices_in(info)
+    ]
+    return list({mark.registry.group: mark for mark in found}.values())
 
 
 def configs(model: type[BaseModel]) -> list[type[BaseModel]]:
@@ -85,6 +95,12 @@ def _classes_in(annotation: Any, base: type) -> list[Any]:
     return [found for argument in get_args(annotation) for found in _classes_in(argument, base)]
 
 
+def _choices_in(info: FieldInfo) -> list[ChosenBy]:
+    """The registries in the annotation of a field: of the field itself, or of the items of its list."""
+    marks = [*info.metadata, *(mark for argument in get_args(info.annotation) for mark in get_args(argument))]
+    return [mark for mark in marks if isinstance(mark, ChosenBy)]
+
+
 def _bounds(info: FieldInfo) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     known = [(sign, getattr(mark, name, None)) for mark in info.metadata for name, sign in signs.items()]
@@ -98,13 +114,16 @@ def _default(info: FieldInfo) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A default as it would be written in YAML; a config that is at its own defaults by its class."""
+    """A default as it would be written in YAML; of a config the fields that are set, and its tag in a registry."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, BaseModel):
-        set_ = {name: getattr(value, name) for name in type(value).model_fields if name in value.model_fields_set}
-        inner = ", ".join(f"{name}: {_yaml(item)}" for name, item in set_.items())
-        return f"{{{inner}}}" if inner else f"a {type(value).__name__}"
+        set_ = {
+            name: getattr(value, name)
+            for name, info in type(value).model_fields.items()
+            if name in value.model_fields_set or get_origin(info.annotation) is Literal
+        }
+        return "{" + ", ".join(f"{name}: {_yaml(item)}" for name, item in set_.items()) + "}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines import config, project, terminal
 from pipelines.errors import BloomlineError, nearest
-from pipelines.fields import Field, artifacts, configs, fields, summary
+from pipelines.fields import Field, artifacts, choices, configs, fields, summary
 from pipelines.graph import produces
 from pipelines.session import Session
 from pipelines.table import Cell, Column, draw
@@ -92,6 +93,9 @@ def _show_stage(name: str, stage: type[Stage]) -> None:
     for kind in configs(stage):
         print(f"\n{kind.__name__}: {summary(kind)}")
         _show_fields(fields(kind))
+    for choice in choices(stage):
+        names = textwrap.fill(", ".join(choice.registry.names()), 118, initial_indent="  ", subsequent_indent="  ")
+        print(f"\n{choice.registry.kind.capitalize()}, by `{choice.key}`:\n{terminal.clean(names)}")
 
 
 def _show_fields(found: Sequence[Field]) -> None:

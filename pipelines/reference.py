@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from pipelines.fields import Field, artifacts, configs, fields, summary
+from pipelines.fields import Field, artifacts, choices, configs, fields, summary
 from pipelines.graph import produces
 from stages import registry
 from stages.base import Stage
@@ -33,6 +33,9 @@ def page() -> str:
     parts = [INTRODUCTION, *(_stage(name, stage) for name, stage in stages.items())]
     parts.append("## Configs in the fields of stages\n")
     parts += [_config(kind) for kind in sorted(nested, key=lambda kind: (kind.__name__, kind.__module__))]
+    for group in {choice.registry.group: choice for stage in stages.values() for choice in choices(stage)}.values():
+        parts.append(f"## {group.registry.kind.partition(' ')[2].capitalize()}s\n\nChosen by `{group.key}`.\n")
+        parts += [_config(group.registry.load(name), name) for name in sorted(group.registry.builtins)]
     return "\n".join(parts)
 
 
@@ -42,8 +45,8 @@ def _stage(name: str, stage: type[Stage]) -> str:
     return f"## {name}\n\n{summary(stage)}\n\n{facts}\n" + _tables(fields(stage))
 
 
-def _config(kind: type[BaseModel]) -> str:
-    return f"### {kind.__name__}\n\n{summary(kind)} Code: `{kind.__module__}`.\n" + _tables(fields(kind))
+def _config(kind: type[BaseModel], name: str = "") -> str:
+    return f"### {name or kind.__name__}\n\n{summary(kind)} Code: `{kind.__module__}`.\n" + _tables(fields(kind))
 
 
 def _tables(found: Sequence[Field]) -> str:

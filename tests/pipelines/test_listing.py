@@ -57,7 +57,7 @@ def test_fields_are_as_they_are_written() -> None:
     assert found["times"] == Field("times", "PositiveInt", "1", "", False)
     assert found["workers"] == Field("workers", "int, >= 0", "1", "", True)
     assert found["source"].default == "null"
-    assert found["style"].default == "a Style"
+    assert found["style"].default == "{}"
     join = {field.name: field for field in fields(demo.Join)}
     assert join["texts"].default == ""
     assert join["trace"] == Field("trace", "str", '""', "a file that gets a line for every run", True)
