@@ -37,7 +37,7 @@ PLANTS = [
     ("inference", "stages/experts/planted.py", "import stages.inference.engine"),
     ("huggingface", "stages/huggingface/planted.py", "import stages.parallel"),
     ("circles", "stages/base.py", "def late():\n    import stages.registry"),
-    ("circles", "cluster/base.py", "def late():\n    import cluster.session"),
+    ("circles", "cluster/base.py", "def late():\n    import cluster.ray_executor"),
 ]
 
 
