@@ -22,7 +22,7 @@ from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageE
 from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, weight_bytes
 
 if TYPE_CHECKING:
-    from stages.evaluation.ngram import NgramBaseline
+    from stages.evaluation.ngram_baseline import NgramBaseline
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Evaluate(Stage):
 
     def run(self, ctx: Context) -> EvalReport:
         from stages.evaluation.figures import bits_figure, languages_figure
-        from stages.evaluation.ngram import NgramBaseline
+        from stages.evaluation.ngram_baseline import NgramBaseline
 
         self._check_lengths()
         held_out = self._held_out()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.artifacts.byte_ngrams import ExactCounts, bits
-from stages.evaluation.ngram import NgramBaseline
+from stages.evaluation.ngram_baseline import NgramBaseline
 
 
 def test_documents_are_counted_and_scored_with_their_end() -> None:
