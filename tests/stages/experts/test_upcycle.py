@@ -93,7 +93,7 @@ def test_transfer_counts() -> None:
     transfer.put("x", value)
     with pytest.raises(StageError, match="written twice"):
         transfer.put("x", value)
-    with pytest.raises(StageError, match=r"shape \[2\]; the target's is \[3\]"):
+    with pytest.raises(StageError, match=r"y has shape \[2\], but the target expects \[3\]"):
         transfer.put("y", value)
     assert list(written) == ["x"]
     with pytest.raises(StageError, match=r"unused \['b'\], not written \['y'\]"):
@@ -104,7 +104,7 @@ def test_transfer_counts() -> None:
 
 @pytest.mark.parametrize(
     ("copies", "top_k", "granularity", "said"),
-    [((0, 2), 3, 1, "only 2 experts"), ((0, 2), 1, 5, "does not divide the 192 neurons")],
+    [((0, 2), 3, 1, "only 2 experts"), ((0, 2), 1, 5, "granularity 5 does not divide the inner size of a layer, 192")],
 )
 def test_refuses_impossible_shapes(copies: tuple[int, int], top_k: int, granularity: int, said: str) -> None:
     with pytest.raises(StageError, match=said):

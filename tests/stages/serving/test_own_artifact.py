@@ -143,7 +143,8 @@ def test_the_command_line_deploys_registers_and_serves_it(tmp_path: Path) -> Non
         assert process.wait(60) == 0
     finally:
         end(process)
-    (model,) = MlflowClient(f"sqlite:///{command_line.store}/mlflow.db").search_registered_models()
+    database = f"sqlite:///{command_line.store}/mlflow.db"
+    (model,) = MlflowClient(database, registry_uri=database).search_registered_models()
     assert (model.name, list(model.aliases)) == ("my-greeter", ["champion"])
 
 
