@@ -52,7 +52,9 @@ def ray_session() -> Iterator[RayExecutor]:
     """
     from cluster.config import LocalCluster
     from cluster.factory import executor
+    from cluster.ray_executor import RayExecutor
 
     with executor(LocalCluster(cpus=2, gpus=0, placement_timeout_s=30)) as started:
+        assert isinstance(started, RayExecutor)
         started._connection.wait()
         yield started

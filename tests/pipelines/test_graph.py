@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.support import run_stage
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
 
-def refusal(steps: dict) -> str:
+def refusal(steps: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
         build("demo", steps)
     return str(caught.value)
@@ -75,7 +76,7 @@ def test_a_config_within_a_stage_may_hold_an_edge(tmp_path: Path) -> None:
         ({"a__resources": {"cpu": 1}}, ["steps.a.resources.cpu", "unknown field", "Did you mean 'cpus'?"]),
     ],
 )
-def test_refuses_what_is_wrong_and_says_what_to_do(changed: dict, said: list[str]) -> None:
+def test_refuses_what_is_wrong_and_says_what_to_do(changed: dict[str, Any], said: list[str]) -> None:
     if not said:
         build("demo", six_steps(**changed))
         return

@@ -107,6 +107,7 @@ def check_arrived(server: Server, sample: Any) -> None:
 
     asked = MlflowClient(server.uri, server.uri)
     experiment = asked.get_experiment_by_name(sample.pipeline)
+    assert experiment is not None
     runs = asked.search_runs([experiment.experiment_id])
     names = sorted(run.info.run_name for run in runs)
     assert names == sorted(["01-corpus", "02-pretrain", "03-quantize", "04-deploy", sample.run_id])

@@ -34,7 +34,7 @@ IDIOMS = {
     r"holds? (?:it|them) to": "checks it against",
 }
 PATTERNS = {re.compile(rf"\b{idiom}\b", re.IGNORECASE): better for idiom, better in IDIOMS.items()}
-FOLDERS = ("pipelines", "cluster", "stages", "benchmarks", "examples", "conf", "docs", ".github")
+FOLDERS = ("pipelines", "cluster", "stages", "benchmarks", "examples", "conf", "docs", "tests", ".github")
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 TEXT = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 

@@ -80,6 +80,7 @@ def test_a_run_on_any_file_system(any_store: Store) -> None:
     second, _, _ = run(again, six_steps())
     assert states(second) == "a:cached b:cached c:cached d:cached e:cached f:cached"
     record = again.latest("demo", "e")
+    assert record is not None
     assert (again.open(record) / "text.txt").read_text() == "a b"
 
 

@@ -76,8 +76,8 @@ def test_a_completion_ends_with_the_text(tokenizer: Tokenizer) -> None:
     model = small_model(small_config(vocab_size=260))
     end = model.word_embeddings.weight[2]
     with torch.no_grad():  # the head is tied: the last normalisation points at the end of text, whatever came before
-        model.ln_f.weight.zero_()
-        model.ln_f.bias.copy_(100 * end)
+        model.get_parameter("ln_f.weight").zero_()
+        model.get_parameter("ln_f.bias").copy_(100 * end)
     assert complete_one(model, tokenizer, "x", 5).tokens == 0
 
 

@@ -103,6 +103,8 @@ def test_the_balancing_loss_is_followed_but_not_reported(
             parameter.data.copy_(task.initial(name, 0, parameter.numel()).view(parameter.shape))
         losses[weight] = task.loss(task.model, range(8))
     plain, balanced = losses[0.0], losses[10.0]
+    assert balanced.reported is not None
+    assert plain.reported is not None
     assert balanced.reported.item() == plain.reported.item() == plain.total.item()
     assert balanced.metrics is not None
     added = (balanced.total - plain.total).item()

@@ -64,7 +64,8 @@ def test_what_is_exported_loads_elsewhere_and_comes_back_the_same(
     assert back.tokenizer_path.read_bytes() == model.tokenizer_path.read_bytes()
     assert back.describe()["weights"] == str(dtype).removeprefix("torch.")
 
-    other, loading = AutoModelForCausalLM.from_pretrained(made.path, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(made.path, output_loading_info=True)
+    other, loading = loaded
     assert not any(loading.values())
     assert other.dtype == dtype
     assert other.generation_config.eos_token_id == model.config.eos_token_id

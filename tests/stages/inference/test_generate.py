@@ -99,7 +99,7 @@ def test_prompts_that_do_not_fit_are_refused_before_anything_runs(model: Decoder
 def test_a_broken_model_is_one_clear_error(tokenizer: Tokenizer) -> None:
     broken = small_model(small_config(vocab_size=260))
     with torch.no_grad():
-        broken.ln_f.bias.fill_(torch.nan)
+        broken.get_parameter("ln_f.bias").fill_(torch.nan)
     with pytest.raises(StageError, match="the generation for prompt 0 failed"):
         generate(broken, ["a"], tokenizer, Sampling())
 

@@ -43,6 +43,7 @@ class OpensLater(Heard):
 
     gate: Gate
     at: int
+    scratch: Path
 
     def metrics(self, values: Any, step: int | None = None) -> None:
         super().metrics(values, step)
@@ -57,7 +58,7 @@ def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path) -> Non
     heard = OpensLater()
     heard.gate, heard.at, heard.scratch = Gate(2), 3, tmp_path / "gated"
     execution = Execution(checkpoint_every_steps=2, checkpoints_kept=9)
-    whole = checkpoint_writer.sync
+    whole = checkpoints.sync
 
     def sync(path: Path) -> None:
         heard.gate(path)
@@ -84,7 +85,7 @@ def test_a_small_buffer_only_waits(buffer_bytes: int, workers: Workers, tmp_path
 
 def die_while_writing(scratch: Path) -> None:
     """Train; SIGKILL in the middle of the checkpoint of step 3."""
-    whole = checkpoint_writer.sync
+    whole = checkpoints.sync
 
     def sync(path: Path) -> None:
         if path.parent.name == f"{checkpoints.PARTIAL}3" and path.name == checkpoints.file_name(1):

@@ -108,6 +108,7 @@ def test_validation_loss_by_source_and_language(tmp_path: Path) -> None:
     with torch.no_grad():
         for sample in samples:
             loss = task.validation_loss(model, [sample])
+            assert loss.by_target is not None
             for place, value in enumerate(loss.by_target.tolist()):
                 document = split.document_at(16 * sample + place + 1)
                 for name in (f"source/{document.source}", f"language/{document.language}"):

@@ -29,7 +29,8 @@ class Block(nn.Module):
         self.down = nn.Linear(3 * width, width)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden + self.down(functional.gelu(self.up(self.norm(hidden))))
+        added: torch.Tensor = self.down(functional.gelu(self.up(self.norm(hidden))))
+        return hidden + added
 
 
 class Toy(nn.Module):
@@ -45,7 +46,8 @@ class Toy(nn.Module):
         hidden = self.embedding(tokens)
         for block in self.blocks:
             hidden = block(hidden)
-        return self.norm(hidden) @ self.embedding.weight.T
+        normalised: torch.Tensor = self.norm(hidden)
+        return normalised @ self.embedding.weight.T
 
 
 def sample(number: int, length: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,9 +18,9 @@ def made(operation: str, **parameters: Any) -> Operation:
     return _ADAPTER.validate_python({"operation": operation, **parameters})
 
 
-def apply(operation: str, text: str, label: dict[str, str] | None = None, **parameters: Any) -> Draft | Drop:
+def apply(operation: str, text: str, label: dict[str, Any] | None = None, **parameters: Any) -> Draft | Drop:
     """What the operation makes of a text. `label`: path, url, license, language of the draft."""
-    return made(operation, **parameters).function()(Draft(**{"text": text, "path": "a.txt", **(label or {})}))
+    return made(operation, **parameters).function()(replace(Draft(text, "a.txt"), **(label or {})))
 
 
 def text_of(found: Draft | Drop) -> str:

@@ -77,7 +77,7 @@ def test_what_the_roots_detector_does_not_know_passes() -> None:
 def test_garbage_has_no_language() -> None:
     for text in ("", "\x00\x01", "\ud800", "12345 !!", "\x7f\x9f"):
         for name in ("cld2", "roots"):
-            assert detector(name)(text)[0].share <= 1  # type: ignore[arg-type]
+            assert detector(name)(text)[0].share <= 1
     assert rule_of(apply("language", "", {"language": "en"})) == "wrong_language"
 
 

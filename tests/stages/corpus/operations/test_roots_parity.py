@@ -65,9 +65,9 @@ def listed(words: list[str], language: str, wanted: Collection[str]) -> float:
     return min(sum(word in wanted for word in lowered) / len(words), 1.0)
 
 
-def found(text: str, language: str, **rule: float) -> Drop:
-    """The drop by one rule alone, at a bound that nothing meets."""
-    flagged = {"flagged_words": {language: {"path": rule.pop("path")}}} if "path" in rule else {}
+def found(text: str, language: str, flagged_file: str | None = None, **rule: float) -> Drop:
+    """The drop by only this rule, at a bound that nothing meets."""
+    flagged = {"flagged_words": {language: {"path": flagged_file}}} if flagged_file else {}
     changes = {"parameters": {"changes": {language: {**OFF, **rule}}}, "language_score": "off"}
     dropped = apply("roots_quality", text, {"language": language}, **changes, **flagged)
     assert isinstance(dropped, Drop)
@@ -88,7 +88,7 @@ def test_each_statistic_is_that_of_the_description(language: str, texts: dict[st
         (found(text, language, max_character_repetition=0.0), character_repetition(text, numbers.character_ngram)),
         (found(text, language, max_special_characters=0.0), special),
         (found(text, language, min_stop_words=1.0), listed(words, language, stop_words(language))),
-        (found(text, language, max_flagged_words=0.0, path=flagged_file), listed(words, language, common[3:])),
+        (found(text, language, max_flagged_words=0.0, flagged_file=flagged_file), listed(words, language, common[3:])),
     ):
         assert dropped.value == pytest.approx(value), dropped.rule
     repeated = " ".join(words[:40] * 2 + words) if language != "zh" else text[:60] * 2 + text

@@ -88,6 +88,7 @@ def test_parquet_columns_and_empty_cells(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "t.parquet")
     found = read(Parquet(paths=[str(tmp_path / "*.parquet")]))
     assert seen(found) == [(b"one", None, 3), (b"", "no_text", 0), (b"", "too_long", 5000)]
+    assert found[2].refused is not None
     assert (found[0].url, found[2].refused.value, found[2].refused.threshold) == ("http://x", 5000, 1000)
 
 
@@ -250,7 +251,7 @@ def test_a_truncated_archive_is_an_error_not_fewer_documents(tmp_path: Path, suf
     texts = [{"text": hashlib.sha256(bytes([n])).hexdigest()} for n in range(200)]
     path = write_lines(tmp_path / f"a.jsonl{suffix}", texts)
     data = path.read_bytes()
-    path.write_bytes(data[: -lost if lost >= 1 else int(len(data) * lost)])
+    path.write_bytes(data[: -int(lost) if lost >= 1 else int(len(data) * lost)])
     with pytest.raises(StageError, match=rf"a\.jsonl\{suffix} cannot be read"):
         read(JsonLines(paths=[str(path)]))
 
@@ -295,7 +296,8 @@ def test_a_file_that_two_globs_name_is_read_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.parquet", "in.csv", "data"])
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_file_that_is_changed_while_the_step_runs_is_one_clear_error(tmp_path: Path, name: str, when: str) -> None:
-    path, reader = tmp_path / name, Files(paths=[str(tmp_path / "in.*")]) if name != "data" else None
+    path = tmp_path / name
+    reader: Files | Datasets = Files(paths=[str(tmp_path / "in.*")])
     if name == "data":
         saved_dataset(path, ["some text"] * 3, files=1)
         path, reader = next(path.glob("*.arrow")), Datasets(paths=[str(path)])
@@ -305,7 +307,6 @@ def test_a_file_that_is_changed_while_the_step_runs_is_one_clear_error(tmp_path:
         write_lines(path, [{"text": "some text"}] * 3)
     else:
         path.write_text("text\nsome text\n")
-    assert reader is not None
     (part,) = reader.parts()
     found = reader.read(part, 1000)
     if when == "while":
