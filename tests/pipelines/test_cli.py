@@ -238,7 +238,7 @@ def test_artifacts_with_hydras_flags_and_names(bloomline: Command) -> None:
     assert bloomline("artifacts", "gc", "everything")[0] == 1
 
 
-def test_gc_leaves_what_a_run_works_on_and_what_a_stopped_step_goes_on_from(bloomline: Command, tmp_path: Path) -> None:
+def test_gc_keeps_what_a_run_works_on_and_what_a_stopped_step_resumes_from(bloomline: Command, tmp_path: Path) -> None:
     bloomline("run")
     store = Store(StoreConfig(root=str(tmp_path / "store")))
     record = store.latest("small", "b")
@@ -248,7 +248,7 @@ def test_gc_leaves_what_a_run_works_on_and_what_a_stopped_step_goes_on_from(bloo
     for directory in (staged, scratch, tmp_path / "store" / record.location):
         os.utime(directory, (0, 0))
     left = [tmp_path / "store" / record.location, staged, scratch]
-    leases = Leases(store.files, 30.0, "a run that goes on")
+    leases = Leases(store.files, 30.0, "a run in progress")
     assert leases.acquire(record.fingerprint) is None
     assert "0 B were freed" in bloomline("artifacts", "gc", "unused", "scratch")[1]
     assert all(path.is_dir() for path in left)

@@ -154,7 +154,7 @@ def test_what_can_not_be_repeated_is_not_remembered(conf: Path, text: str) -> No
     assert composition_cache.load(overrides) is None
 
 
-def test_a_damaged_cache_is_no_cache(conf: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_ignored(conf: Path, tmp_path: Path) -> None:
     first = compose(conf)
     for entry in (tmp_path / "cache").rglob("*.json"):
         entry.write_text("{")

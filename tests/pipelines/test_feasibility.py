@@ -133,7 +133,7 @@ def test_steps_run_together_as_long_as_the_nodes_have_what_they_ask(each: Resour
     assert not fit_together([Demand(task=each, ranks=most, rank=each)], nodes)
 
 
-def test_ranks_on_gpus_are_held_against_what_gpus_have(plan: Planned) -> None:
+def test_ranks_on_gpus_are_compared_with_the_memory_of_gpus(plan: Planned) -> None:
     """Where there is none it is blocked; host memory takes what a GPU has no room for, and is suggested."""
     code, said = plan(24, "steps.pretrain.gpus_per_rank=1", "until=pretrain")
     assert code == 3

@@ -31,7 +31,7 @@ def test_builds_a_graph_in_an_order_in_which_it_can_run() -> None:
     assert [(key, edge.step) for key, edge in graph.steps["c"].edges] == [("texts.0", "a"), ("texts.1", "b")]
 
 
-def test_a_misspelt_step_is_told_the_one_that_was_meant() -> None:
+def test_a_misspelt_step_name_gets_a_suggestion() -> None:
     steps = {"corpus": {"stage": "make", "text": "a"}, "corpsu": {"text": "b"}}
     said = refusal(steps)
     assert "steps.corpsu.stage: missing; expected the name of a stage, or the key of a step that is declared." in said
@@ -97,7 +97,7 @@ def test_reports_every_problem_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["A", "1a", "a-b", "a/b", "..", "a b", "é"])
-def test_refuses_a_step_name_that_is_no_file_name(name: str) -> None:
+def test_refuses_a_step_name_that_cannot_be_a_file_name(name: str) -> None:
     assert repr(name) in refusal({name: {"stage": "make"}})
 
 

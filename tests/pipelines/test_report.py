@@ -53,7 +53,7 @@ class Page(HTMLParser):
         return [attributes["id"] or "" for _, attributes in self.tags if "id" in attributes]
 
 
-def test_the_page_tells_the_run(tmp_path: Path) -> None:
+def test_the_page_describes_the_run(tmp_path: Path) -> None:
     sample = samples.run(tmp_path, notes=("MLflow did not accept everything",))
     page = Page(render(sample))
     for wanted in (
@@ -181,7 +181,7 @@ def graphs(draw: st.DrawFn) -> dict[str, tuple[str, ...]]:
 
 
 @given(graphs())
-def test_steps_stand_below_what_feeds_them_and_nothing_overlaps(inputs: dict[str, tuple[str, ...]]) -> None:
+def test_steps_are_drawn_below_their_inputs_and_nothing_overlaps(inputs: dict[str, tuple[str, ...]]) -> None:
     boxes, ways = layout(inputs)
     layers = layers_of(inputs)
     assert set(layers) == set(inputs) <= set(boxes)
@@ -291,7 +291,7 @@ def test_a_browser_shows_it_without_an_error_or_a_request(tmp_path: Path) -> Non
     assert "hello <world>" in page.text
 
 
-def test_a_browser_would_tell_of_an_error_and_a_request(tmp_path: Path) -> None:
+def test_a_browser_would_report_an_error_and_a_request(tmp_path: Path) -> None:
     """The test above can fail: on a page that asks and errs, the same look finds both."""
     page = tmp_path / "bad.html"
     page.write_text("<img src=http://127.0.0.1:9/x.png><script>console.error('oh')</script>")

@@ -1,4 +1,4 @@
-"""An MLflow server that is down, dies, hangs or fails: the run goes on, and nothing is lost or sample twice."""
+"""An MLflow server that is down, dies, hangs or fails: the run continues, and nothing is lost or recorded twice."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Any]:
-    """The WSGI application that `mlflow server` serves, on a database of its own, with proxied artifacts."""
+    """The WSGI application that `mlflow server` serves, on its own database, with proxied artifacts."""
     root = tmp_path_factory.mktemp("server")
     copyfile(empty_database, root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:

@@ -84,8 +84,8 @@ def test_the_number_of_workers_never_changes_a_byte(ray_session: Executor, tmp_p
     assert len(by_perplexity) > 20
     assert set(by_perplexity) == {("web", "en")}
     total = corpus.manifest.total
-    told = {reason.partition(".")[2] for reason in total.dropped}
-    assert told >= {"exact", "near", "evaluation_set", "over"}
+    reported = {reason.partition(".")[2] for reason in total.dropped}
+    assert reported >= {"exact", "near", "evaluation_set", "over"}
     assert total.trimmed["deduplicate.substrings"] > 0
 
 

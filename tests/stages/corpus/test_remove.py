@@ -65,11 +65,11 @@ def test_a_document_leaves_no_trace_and_other_shards_keep_their_bytes(corpus: Co
     copy = next(row for row in ledger if row["rule"] == "exact")
     gone = next(document for document in all_documents(corpus) if document.id == copy["value"])
     after, context = remove(corpus, tmp_path, [gone.id])
-    told = everything(after)
+    remaining = everything(after)
     for trace in (gone.id, gone.text, gone.path + "'", gone.url + "'"):
         assert trace in everything(corpus)
-        assert trace not in told
-    assert copy["path"] in told  # the copy that was dropped is another document: it names nothing any more
+        assert trace not in remaining
+    assert copy["path"] in remaining  # the copy that was dropped is another document: it names nothing any more
     assert context.last["removed_documents"] == 1
     files = changed(corpus, after)
     assert len([name for name in files if name.startswith("documents/")]) == 1

@@ -40,7 +40,7 @@ def test_converts_trains_on_and_records_the_load(dense: Checkpoint, tokens: Toke
     assert parameter_count(trained.config) == context.last["parameters"] > parameter_count(dense.config)
     assert context.last["conversion_logit_difference"] < 1e-5
     facts = trained.facts
-    # Training goes on from the dense model's loss, and helps.
+    # Training starts at the dense model's loss, and lowers it.
     assert facts["validation_loss_before"] == pytest.approx(dense.facts["validation_loss"], abs=1e-5)
     assert facts["validation_loss"] < facts["validation_loss_before"]
     assert facts["converted_from"] == dense.facts

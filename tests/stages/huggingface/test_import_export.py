@@ -185,7 +185,7 @@ def test_the_identity_is_the_content(good: Path, tmp_path: Path) -> None:
         HuggingFaceDirectory(path="nowhere").digest(sha256_of)
 
 
-def test_the_card_tells_of_the_run(tmp_path: Path) -> None:
+def test_the_card_describes_the_run(tmp_path: Path) -> None:
     corpus = small_corpus(tmp_path / "corpus")
     bits = Bits(documents=2, bytes=1000, tokens=300, model=1500, ngram=2000, xz=2500, xz_per_document=2600)
     results = EvalResults(

@@ -76,9 +76,7 @@ requests = st.lists(
 
 @settings(max_examples=25)
 @given(requests, st.integers(1, 4), st.integers(1, 5))
-def test_a_sequence_is_the_same_alone_and_in_any_batch(
-    wanted: list[tuple[list[int], Sampling]], slots: int, chunk: int
-) -> None:
+def test_a_sequence_is_the_same_in_any_batch(wanted: list[tuple[list[int], Sampling]], slots: int, chunk: int) -> None:
     with running(slots, prefill_chunk=chunk, ending=True) as (engine, _, _):
         together = generate(engine, wanted)
     with running(1, prefill_chunk=64, ending=True) as (engine, _, _):
@@ -183,7 +181,7 @@ def test_a_failing_step_ends_its_sequences_and_nothing_else() -> None:
         assert engine.alive
 
 
-def test_an_engine_that_breaks_tells_all_who_wait_and_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_engine_ends_all_waiting_requests_and_accepts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with running(slots=1) as (engine, batch, _):
         batch.gate.clear()
         queues: list[queue.Queue[Event]] = [queue.Queue(), queue.Queue()]

@@ -30,7 +30,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
     return Tokenizer.from_file(str(byte_tokenizer(tmp_path / "tokenizer.json")))
 
 
-def test_completions_are_the_same_alone_and_together_and_in_the_order_of_the_prompts(
+def test_completions_are_in_the_order_of_the_prompts_and_the_same_in_any_batch(
     model: Decoder, tokenizer: Tokenizer
 ) -> None:
     prompts = ["hello", "a", "def __init__(self, ", "xy"] * 2

@@ -134,18 +134,20 @@ def test_learned_positions_end() -> None:
 
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 1000))
 @settings(max_examples=30)
-def test_rotary_products_depend_on_the_distance_alone(first: int, second: int, shift: int) -> None:
+def test_rotary_products_depend_only_on_the_distance(first: int, second: int, shift: int) -> None:
     config = shaped("llama3")
     query, key = torch.randn(
         2, 1, 1, 1, config.head_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
+
+    def at(position: int) -> rotary.Rotation:
+        return rotary.rotation(config, torch.tensor([[position]]), torch.float64)
+
     near, far = (
-        (rotary.rotate(query, at(first + by)) * rotary.rotate(key, at(second + by))).sum()
-        for at in [lambda place: rotary.rotation(config, torch.tensor([[place]]), torch.float64)]
-        for by in (0, shift)
+        (rotary.rotate(query, at(first + by)) * rotary.rotate(key, at(second + by))).sum() for by in (0, shift)
     )
     torch.testing.assert_close(near, far, atol=1e-3, rtol=0)  # angles are fp32
-    assert torch.equal(rotary.rotate(query, rotary.rotation(config, torch.tensor([[0]]), torch.float64)), query)
+    assert torch.equal(rotary.rotate(query, at(0)), query)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

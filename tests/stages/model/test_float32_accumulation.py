@@ -44,7 +44,7 @@ def test_a_token_that_comes_often_counts_as_often() -> None:
     assert torch.equal(found, nn.functional.embedding(tokens, weight))
     found.sum().backward()
     assert weight.grad is not None
-    assert weight.grad[:, 77].tolist() == [0, 4096, 0, 4096, 1]  # 4095 is no bfloat16
+    assert weight.grad[:, 77].tolist() == [0, 4096, 0, 4096, 1]  # 4095 is not representable in bfloat16
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -21,7 +21,7 @@ from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
 from stages.training.zero import ShardedModel
 from tests.stages.training.test_exactness import assert_same, state
-from tests.stages.training.toy import RECIPE, Toy, Workers, alone, build, spec
+from tests.stages.training.toy import RECIPE, Toy, Workers, build, single_rank, spec
 
 WIDTH, BLOCKS = 17, 2
 GROUPS = groups_of(model := Toy(WIDTH, BLOCKS), list(model.blocks), [model.embedding], [model.embedding, model.norm])
@@ -227,7 +227,7 @@ def train_with(rank: Rank, spec: TrainingSpec, bug: str) -> TrainingResult:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return train(alone(), spec(tmp_path_factory.mktemp("undisturbed")))
+    return train(single_rank(), spec(tmp_path_factory.mktemp("undisturbed")))
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 3])

@@ -89,7 +89,7 @@ def test_little_memory_decides_as_much_does(texts: list[str], fewest: int, seed:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
-def test_a_larger_corpus_takes_no_more_memory_but_for_its_documents(
+def test_a_larger_corpus_takes_more_memory_only_for_its_documents(
     rule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four times the documents: no more than 100 bytes for each of them, and nothing for their texts."""

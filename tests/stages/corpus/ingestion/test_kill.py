@@ -1,4 +1,4 @@
-"""A killed ingestion goes on, and ends with the same bytes; nothing that was cut short is taken for done."""
+"""A killed ingestion resumes and writes the same bytes; nothing incomplete is taken for done."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         child.join(60)
         if child.exitcode == 0:
             assert digests(out) == digests(tmp_path / "calm")
-            shutil.rmtree(scratch)  # begin anew
+            shutil.rmtree(scratch)  # start again
             moments.hit(pieces, pieces)
         else:
             kills += 1

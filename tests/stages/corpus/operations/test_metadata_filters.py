@@ -47,17 +47,17 @@ def test_a_licence_is_judged_the_same_way_by_what_is_allowed_and_by_what_is_deni
 
 
 @pytest.mark.parametrize("license_", ["", "unknown", "CC BY-SA 3.0", "see LICENSE (file)", "MIT OR", "a" * 500])
-def test_what_is_no_expression_is_a_name_of_its_own(license_: str) -> None:
+def test_text_that_is_not_an_expression_is_a_license_name(license_: str) -> None:
     assert not kept(license_, allow=PERMISSIVE)
     assert kept(license_, deny=["GPL-*"])
 
 
-def test_a_name_that_is_no_expression_can_be_listed() -> None:
+def test_a_name_that_is_not_an_expression_can_be_listed() -> None:
     assert kept("CC BY-SA 3.0", allow=["cc by*"])
     assert not kept("CC BY-SA 3.0", deny=["CC BY-SA 3.0"])
 
 
-def test_an_exception_can_be_allowed_alone() -> None:
+def test_an_exception_can_be_allowed_without_its_license() -> None:
     assert kept("GPL-2.0-only WITH Classpath-exception-2.0", allow=["GPL-2.0-only WITH Classpath-exception-2.0"])
     assert not kept("GPL-2.0-only", allow=["GPL-2.0-only WITH Classpath-exception-2.0"])
 

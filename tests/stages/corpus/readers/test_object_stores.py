@@ -76,7 +76,7 @@ def from_(place: object) -> dict[str, Any]:
     return {"sources": {"web": {"reader": {"kind": "files", "paths": [f"{place}/**/*.*"]}}}, "shard_bytes": 8_000}
 
 
-def test_what_lies_in_a_bucket_makes_the_same_corpus_as_on_a_disk(bucket: str, tmp_path: Path) -> None:
+def test_files_in_a_bucket_make_the_same_corpus_as_files_on_a_disk(bucket: str, tmp_path: Path) -> None:
     here = web(tmp_path / "web")
     s3fs.S3FileSystem().put(str(here), f"{bucket}/web", recursive=True)
     corpus, _ = ingest(tmp_path / "far", **from_(f"s3://{bucket}/web"), draw=False)
@@ -86,7 +86,7 @@ def test_what_lies_in_a_bucket_makes_the_same_corpus_as_on_a_disk(bucket: str, t
     assert digests(tmp_path / "far" / "out") == digests(tmp_path / "near" / "out")
 
 
-def test_content_that_changed_has_another_digest_and_one_that_went_is_told(bucket: str, tmp_path: Path) -> None:
+def test_changed_content_has_another_digest_and_missing_content_is_reported(bucket: str, tmp_path: Path) -> None:
     files = s3fs.S3FileSystem()
     files.put(str(web(tmp_path / "web")), f"{bucket}/web", recursive=True)
     reader = Files(paths=(f"s3://{bucket}/web/*.jsonl",))

@@ -54,10 +54,10 @@ def test_lines_carry_their_labels(tmp_path: Path, suffix: str) -> None:
     assert [candidate.path for candidate in found] == ["a/b.c", f"x/in{suffix}"]
     assert [candidate.license for candidate in found] == ["MIT", ""]
     assert [candidate.position for candidate in found] == [0, len(json.dumps(records[0])) + 1]
-    assert found[0].language == ""  # a number is no label
+    assert found[0].language == ""  # a number is not a label
 
 
-def test_labels_may_have_other_names_and_lie_within_others(tmp_path: Path) -> None:
+def test_labels_may_have_other_names_and_be_nested(tmp_path: Path) -> None:
     rows = [
         {"text": "one", "lang": "sw", "id": "a/1", "meta": {"uri": "http://x", "licence": "MIT"}, "language": "no"},
         {"text": "two", "lang": None, "meta": {"uri": None, "licence": ["MIT"]}},
@@ -154,7 +154,7 @@ def test_an_endless_line_is_counted_and_the_next_one_read(tmp_path: Path) -> Non
     ]
 
 
-def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_is_not_read_again_for_every_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_lines(tmp_path / "in.jsonl", [{"text": "one"}, b"x" * 2_000_000, {"text": "two"}])
     read_bytes = 0
 
@@ -171,7 +171,7 @@ def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkey
     assert read_bytes < 3 * path.stat().st_size  # with each range to the end of the line: 11 times
 
 
-def test_links_in_a_circle_are_no_more_files(tmp_path: Path) -> None:
+def test_links_in_a_circle_add_no_files(tmp_path: Path) -> None:
     write_lines(tmp_path / "a" / "in.jsonl", [{"text": "once"}])
     (tmp_path / "a" / "b").symlink_to(tmp_path, target_is_directory=True)
     assert [part.name for part in JsonLines(paths=[str(tmp_path / "**" / "*.jsonl")]).parts()] == ["a/in.jsonl"]
