@@ -1,4 +1,4 @@
-"""What the engine's tests share: completing a plan without running a stage, and running one on threads."""
+"""Helpers for the engine's tests: they complete a plan without running a stage, or run it on threads."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def put(
 
 
 class ThreadExecutor:
-    """An executor on threads of this process: what the runner's tests need of a cluster, without one."""
+    """An executor on threads of this process, so that the runner's tests need no cluster."""
 
     concurrent = True
 
@@ -120,7 +120,7 @@ class ThreadExecutor:
         self._events.put(Outcome(step, "stopped"))
 
     def serve_foreground(self, application: Application) -> int:
-        raise NotImplementedError("this executor serves nothing")
+        raise RuntimeError("this executor serves nothing")
 
     def close(self) -> None: ...
 

@@ -94,7 +94,7 @@ def test_refuses_with_key_value_and_remedy(conf: Path, override: str, said: Sequ
 
 
 def test_refuses_in_under_a_second_without_heavy_imports(conf: Path) -> None:
-    """A new process: what a person waits for. No timing: what takes long is the import of ray, torch or mlflow."""
+    """In a new process, as a user starts it. Times are not measured: ray, torch and mlflow must not be imported."""
     code = (
         "import sys; from pipelines import cli\n"
         "code = cli.run(['run', 'steps.nothing.stage=pretrane'])\n"

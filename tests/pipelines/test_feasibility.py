@@ -1,4 +1,4 @@
-"""What a plan says of memory: that a step fits, with which bytes, or with what it would."""
+"""What a plan reports about memory: whether each step fits, how much it needs, and which settings would fit."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_steps_run_together_as_long_as_the_nodes_have_what_they_ask(each: Resour
 
 
 def test_ranks_on_gpus_are_compared_with_the_memory_of_gpus(plan: Planned) -> None:
-    """Where there is none it is blocked; host memory takes what a GPU has no room for, and is suggested."""
+    """Without a GPU the step is blocked; offloading to host memory is suggested where a GPU's memory is too small."""
     code, said = plan(24, "steps.pretrain.gpus_per_rank=1", "until=pretrain")
     assert code == 3
     assert said["pretrain"].endswith("needs 2 GPUs, the cluster has 0")

@@ -1,4 +1,4 @@
-"""What a configuration may name: `bloomline stages`, `bloomline pipelines`, and the reference page."""
+"""The lists of stages and pipelines: `bloomline stages`, `bloomline pipelines`, and the reference page."""
 
 from __future__ import annotations
 

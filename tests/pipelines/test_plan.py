@@ -1,4 +1,4 @@
-"""Planning: cached, run or blocked, each with its reason, from the store and the graph alone."""
+"""Planning: cached, run or blocked, each with its reason, from only the store and the graph."""
 
 from __future__ import annotations
 

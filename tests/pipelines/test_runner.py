@@ -27,17 +27,17 @@ pytestmark = pytest.mark.usefixtures("demo_stages")
 ALL = "a:{0} b:{0} c:{0} d:{0} e:{0} f:{0}"
 
 
-def of(summary: RunSummary, step: str) -> StepSummary:
+def summary_of(summary: RunSummary, step: str) -> StepSummary:
     return next(found for found in summary.steps if found.name == step)
 
 
-def error(step: StepSummary) -> str:
+def error_of(step: StepSummary) -> str:
     assert step.error is not None
     return step.error
 
 
 def text(store: Store, summary: RunSummary, step: str) -> str:
-    artifact = of(summary, step).artifact
+    artifact = summary_of(summary, step).artifact
     assert artifact is not None
     return (Path(artifact) / "text.txt").read_text()
 
@@ -170,9 +170,9 @@ def test_damage_after_planning_is_noticed_when_the_input_is_read(store: Store) -
     summary, _, _ = run(store, six_steps(), Late())
     found = {step.name: step for step in summary.steps}
     assert found["d"].state == "failed"
-    assert "step c" in error(found["d"])
-    assert "text.txt has other content" in error(found["d"])
-    assert "Run the same command again" in error(found["d"])
+    assert "step c" in error_of(found["d"])
+    assert "text.txt has other content" in error_of(found["d"])
+    assert "Run the same command again" in error_of(found["d"])
     summary, _, _ = run(store, six_steps())
     assert states(summary) == "a:cached b:cached c:done d:done e:done f:done"
 
@@ -224,7 +224,7 @@ def test_a_full_disk_fails_the_step_and_leaves_nothing(store: Store, monkeypatch
     monkeypatch.setattr(module, "sync_tree", full)
     summary, _, _ = run(store, six_steps())
     assert states(summary) == "a:failed b:failed c:skipped d:skipped e:skipped f:skipped"
-    assert "No space left on device" in error(of(summary, "a"))
+    assert "No space left on device" in error_of(summary_of(summary, "a"))
     assert not list((store.config.local_root / "staging").iterdir())
     assert list(store.records()) == []
     monkeypatch.undo()
@@ -286,7 +286,7 @@ def test_a_store_that_fails_in_between_fails_the_step_and_its_siblings_finish(
     monkeypatch.setattr(store, operation, fail_once)
     summary = runner.run()
     assert states(summary) == "a:failed b:done c:skipped d:done"
-    assert "records: No space left on device" in error(of(summary, "a"))
+    assert "records: No space left on device" in error_of(summary_of(summary, "a"))
     assert any("Tries again" in note for note in recorded.notes)
     assert runner.exit_code == 1
     assert not list((store.config.local_root / "leases").iterdir())
@@ -320,8 +320,8 @@ def test_content_that_changes_while_a_step_runs_gives_no_artifact(store: Store, 
     steps = {"a": {"stage": "make", "source": {"path": str(file)}}}
     summary, runner, _ = run(store, steps, Changes())
     assert (runner.exit_code, states(summary)) == (1, "a:failed")
-    assert "the content of source changed" in error(summary.steps[0])
-    assert "Run the same command again" in error(summary.steps[0])
+    assert "the content of source changed" in error_of(summary.steps[0])
+    assert "Run the same command again" in error_of(summary.steps[0])
     assert store.latest("demo", "a") is None
     summary, _, _ = run(store, steps)
     assert text(store, summary, "a") == "new"
@@ -338,7 +338,7 @@ def test_a_step_that_stops_unasked_fails_the_run(store: Store) -> None:
 
 
 def test_a_step_whose_cluster_ends_with_the_same_signal_is_stopped(store: Store) -> None:
-    """As where the signal goes to the whole process group: nothing failed, and the next run resumes."""
+    """The signal reaches the whole process group: no step counts as failed, and the next run resumes."""
 
     class Ends(ThreadExecutor):
         def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:

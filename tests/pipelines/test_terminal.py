@@ -1,4 +1,4 @@
-"""What a person sees: tables legible in 80 columns, progress with and without a terminal, nothing that steers it."""
+"""The output in a terminal: tables that fit 80 columns, progress with and without a terminal, no control characters."""
 
 from __future__ import annotations
 

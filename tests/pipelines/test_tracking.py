@@ -130,7 +130,7 @@ def test_telling_everything_again_changes_nothing(root: Path, tmp_path: Path) ->
 
 
 def snapshot(root: Path) -> Any:
-    """How many of everything there is."""
+    """The number of objects of each kind."""
     asked = client(root)
     runs = runs_of(asked)
     experiment = runs["run-1"].info.experiment_id

@@ -91,7 +91,7 @@ def server(application: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server
 
 @pytest.fixture
 def sample(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """A run in an experiment of this test's own, whose models are no other test's."""
+    """A run in an experiment that only this test uses, with its own model names."""
     run = samples.run(tmp_path, run_id=request.node.name, pipeline=request.node.name)
     steps = tuple(replace(step, fingerprint=f"{request.node.name}-{step.name}") for step in run.steps)
     return replace(run, steps=steps)
@@ -144,7 +144,7 @@ def test_down_at_the_start(server: Server, sample: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("requests", [3, 25])
 def test_dies_in_the_middle(server: Server, sample: Any, tmp_path: Path, requests: int) -> None:
-    """It fails from some request on, wherever that is; a later flush completes the run without repeating anything."""
+    """The server fails from any request on; a later flush completes the run without repeating anything."""
     server.fail_after = requests
     server.up()
     tracking = Tracking.open(config(server), tmp_path, sample.run_id)
@@ -175,7 +175,7 @@ def test_fails_for_a_while_within_the_run(server: Server, sample: Any, tmp_path:
 
 
 def test_hangs(server: Server, sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes requests and never answers. The run goes to the spool at once; its end waits one timeout at most."""
+    """The server never answers. The run is spooled at once; its end waits for at most one timeout."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     server.mode = "hang"
     server.up()

@@ -1,4 +1,4 @@
-"""What tests of stages on a trained model share: real tokens, and a small dense model trained on them."""
+"""Fixtures for tests on a trained model: real tokens, and a small dense model trained on them."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("demo_stages")
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The endpoint of an S3-compatible server of our own."""
+    """The endpoint of a local S3-compatible server."""
     server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     pytest.importorskip("s3fs")
     thread = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -1,4 +1,4 @@
-"""The n-gram model is that of the definition where its tables are not full, and tells odd text from good."""
+"""The n-gram model equals its definition if its tables are not full, and distinguishes odd text from good text."""
 
 from __future__ import annotations
 

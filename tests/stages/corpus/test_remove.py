@@ -1,4 +1,4 @@
-"""Removal: nothing of a document stays, and nothing else changes."""
+"""Removal: no trace of a document remains, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def changed(before: Corpus, after: Corpus) -> set[str]:
 
 
 def everything(corpus: Corpus) -> str:
-    """All that a corpus tells, as text: documents, ledger, samples, manifest."""
+    """Everything in a corpus as text: documents, ledger, samples, manifest."""
     ledgers = [corpus.dropped(shard).to_pylist() for shard in range(len(corpus.manifest.shards))]
     return repr([all_documents(corpus), ledgers, corpus.samples().to_pylist(), corpus.manifest.model_dump()])
 

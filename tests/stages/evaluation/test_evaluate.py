@@ -34,7 +34,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def uniform(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A model for which every token of the vocabulary (the 256 bytes and 4 special ones) is as likely."""
+    """A model for which all tokens of the vocabulary (the 256 bytes and 4 special ones) are equally likely."""
     folder = tmp_path_factory.mktemp("model")
     config = small_config(vocab_size=VOCABULARY, context_length=64)
     model = small_model(config)

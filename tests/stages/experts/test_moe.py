@@ -1,4 +1,4 @@
-"""The conversion stage on a trained model: the logits it keeps, the accounting, what training on leaves and records."""
+"""The conversion stage on a trained model: unchanged logits, parameter counts, and the records of further training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small models in Hugging Face's form, and ways to change them."""
+"""Small models in Hugging Face's format, and helpers that change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models from and to Hugging Face's form, against `transformers` itself."""
+"""Import from and export to Hugging Face's format, compared with `transformers`."""
 
 from __future__ import annotations
 

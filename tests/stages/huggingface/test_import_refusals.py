@@ -1,4 +1,4 @@
-"""What an import must not take: damaged, incomplete, dangerous or merely different models."""
+"""Models that an import refuses: damaged, incomplete, dangerous or unsupported ones."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def model(request: pytest.FixtureRequest) -> Decoder:
 
 
 def greedy(model: Decoder, prompt: list[int], count: int) -> list[int]:
-    """Without a cache, without a batch: the plain definition."""
+    """Greedy decoding without a cache or a batch."""
     tokens = list(prompt)
     with torch.inference_mode():
         for _ in range(count):

@@ -1,4 +1,4 @@
-"""Offline generation: every prompt to its end, as the engine serves it."""
+"""Offline generation: every prompt is completed as the engine would complete it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PaLM written from its paper (arXiv 2204.02311, section 2), a query head and a token at a time: to compare with."""
+"""A reference for PaLM, written from its paper (arXiv 2204.02311, section 2), one query head and token at a time."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ HEADS = {6: 48, 8: 64, 12: 48, 16: 64}
 
 @torch.inference_mode()
 def check_equals_transformers(model: Decoder) -> None:
-    """Logits, those of a batch padded on the left, and 64 greedy tokens after one (ours with the cache)."""
+    """Compares logits, logits of a batch padded on the left, and 64 greedy tokens after one (ours with the cache)."""
     other, tokens = reference(model), random_tokens(3, 100)
     torch.testing.assert_close(model(tokens), other(tokens).logits, atol=1e-5, rtol=1e-5)
     mask = torch.ones_like(tokens)

@@ -1,4 +1,4 @@
-"""The head's cross-entropy by chunks: the loss and the gradients of the plain formula."""
+"""The head's cross-entropy by chunks has the loss and the gradients of the plain formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the server answers with a status below 500, or not at all, and keeps running."""
+"""For any input, the server answers with a status below 500, or not at all, and keeps running."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Every rule decides the same in little memory as in much, and takes no more of it for a larger corpus."""
+"""Every rule makes the same decisions within any memory limit, and needs no more memory for a larger corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules over the whole corpus: what each drops or cuts, which of several stays, and on which texts they err."""
+"""Rules over the whole corpus: what each drops or cuts, which copy is kept, and on which texts they err."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def paragraphs(number: int, words: int) -> list[str]:
 
 
 def editions() -> list[dict[str, Any]]:
-    """Chapters in three editions each: other punctuation and spelling, a sentence more, some words replaced."""
+    """Three editions of each chapter: with other punctuation and spelling, an added sentence, or replaced words."""
     rows = []
     for chapter in range(40):
         draw = random.Random(chapter)
@@ -168,7 +168,7 @@ def test_one_page_under_several_addresses(tmp_path: Path) -> None:
 
 
 def test_simhash_errs_on_long_texts_and_is_kept_from_them(tmp_path: Path) -> None:
-    """Two long texts differ in a passage that is nowhere else; a fingerprint of the whole hardly feels it."""
+    """Two long texts differ in one passage; a fingerprint of the whole text hardly depends on it."""
     book = paragraphs(1, 20_000)
     passages = [" ".join(paragraphs(number, 100)) for number in (2, 3)]
     long = [" ".join(book) + " " + passage for passage in passages]

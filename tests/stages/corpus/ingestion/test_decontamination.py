@@ -1,4 +1,4 @@
-"""Passages of real evaluation sets, planted in documents: all are found, each by its task; nothing else is."""
+"""Passages of real evaluation sets, planted in documents: all are found, each with its task, and nothing else is."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def strings(value: Any) -> list[str]:
 
 
 def passages(paths: list[str], draw: random.Random) -> list[str]:
-    """Runs of 13 words of a set, other in case and punctuation."""
+    """Runs of 13 words of a set, with different case and punctuation."""
     data = Path(paths[0]).read_text()
     records = [json.loads(line) for line in data.splitlines()] if paths[0].endswith("l") else json.loads(data)
     chosen = records if isinstance(records, list) else records.get("examples") or records["Instances"]
@@ -142,7 +142,7 @@ def test_samples_too_short_to_search_for_are_counted_and_reported(tmp_path: Path
 
 
 def test_lines_of_a_set_end_only_at_newlines(tmp_path: Path) -> None:
-    """Other signs that end lines stand in texts; a byte order mark is none of them."""
+    """Texts may contain other line separators; a byte order mark is not one."""
     rows = [{"q": f"{prose(101, 8)}\u2028{prose(102, 8)}\x85"}, {"q": prose(100, 20)}]
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "quiz.jsonl").write_bytes(b"\xef\xbb\xbf" + data.encode())

@@ -44,7 +44,7 @@ class Moments:
         return self.chance.uniform(0, self.longest_s)
 
     def hit(self, done: int, pieces: int) -> bool:
-        """Whether the last kill was in the middle of the work: some of its pieces were done."""
+        """Records whether the last kill was in the middle of the work, with some of its pieces done."""
         if 0 < done < pieces:
             return True
         self.longest_s *= 1.2 if done == 0 else 1 / 1.2

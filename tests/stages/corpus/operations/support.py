@@ -1,4 +1,4 @@
-"""How operations are tried: one draft through one operation, as a source's list would have it."""
+"""Applies one operation to one draft, as a source's list of operations would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def made(operation: str, **parameters: Any) -> Operation:
 
 
 def apply(operation: str, text: str, label: dict[str, Any] | None = None, **parameters: Any) -> Draft | Drop:
-    """What the operation makes of a text. `label`: path, url, license, language of the draft."""
+    """The result of the operation on a text. `label`: path, url, license, language of the draft."""
     return made(operation, **parameters).function()(replace(Draft(text, "a.txt"), **(label or {})))
 
 

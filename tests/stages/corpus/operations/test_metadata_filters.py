@@ -41,7 +41,7 @@ def kept(license_: str, **lists: list[str]) -> bool:
 def test_a_licence_is_judged_the_same_way_by_what_is_allowed_and_by_what_is_denied(
     license_: str, is_permissive: bool, is_copyleft: bool
 ) -> None:
-    """Both ways, so that an inverted filter (as ROOTS' was, which kept the GPL alone) can't pass."""
+    """Checks both directions, so that an inverted filter (like that of ROOTS, which kept only the GPL) can't pass."""
     assert kept(license_, allow=PERMISSIVE) is is_permissive
     assert kept(license_, deny=["GPL-*", "LGPL-*", "AGPL-*"]) is not is_copyleft
 

@@ -1,4 +1,4 @@
-"""Personal and secret strings: everything planted is found, what looks like it is left, nothing else changes."""
+"""Personal and secret strings: everything planted is replaced, and nothing else changes."""
 
 from __future__ import annotations
 

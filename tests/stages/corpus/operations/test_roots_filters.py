@@ -148,7 +148,7 @@ def test_stop_words_can_be_given(tmp_path: Path) -> None:
 
 
 def test_stop_words_are_not_asked_of_languages_without_parameters() -> None:
-    """The default's bound fits no list: of Zulu's, which is short, most good texts have too few."""
+    """The default bound does not fit every list: most good texts have too few of the words in Zulu's short list."""
     zulu = (
         "Yayiyodwa ibhasi edolobheni. Yayinkulu futhi iluhlaza okwesibhakabhaka. Yayinomsindo omkhulu kakhulu impela."
     )

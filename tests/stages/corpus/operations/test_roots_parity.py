@@ -66,7 +66,7 @@ def listed(words: list[str], language: str, wanted: Collection[str]) -> float:
 
 
 def found(text: str, language: str, flagged_file: str | None = None, **rule: float) -> Drop:
-    """The drop by only this rule, at a bound that nothing meets."""
+    """The drop by only this rule, at a bound that no text meets."""
     flagged = {"flagged_words": {language: {"path": flagged_file}}} if flagged_file else {}
     changes = {"parameters": {"changes": {language: {**OFF, **rule}}}, "language_score": "off"}
     dropped = apply("roots_quality", text, {"language": language}, **changes, **flagged)
@@ -98,7 +98,7 @@ def test_each_statistic_is_that_of_the_description(language: str, texts: dict[st
 
 @pytest.mark.parametrize("language", TUNED)
 def test_the_published_bound_decides(language: str, texts: dict[str, str]) -> None:
-    """Just at its value a text is kept by a bound of the table, and dropped as soon as the bound is stricter."""
+    """A text is kept if a bound of the table equals its value, and dropped if the bound is stricter."""
     text = texts[language]
     value = found(text, language, max_special_characters=0.0).value
     for bound, rule in ((value, None), (float(value) - 1e-9, "special_characters")):

@@ -32,7 +32,7 @@ def install(site: Path, name: str, files: dict[str, str], metadata: str = "", **
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment with nothing but what the test installs, and a standard library of one module."""
+    """An environment with only what the test installs, and a standard library of one module."""
     folders = {name: tmp_path / name for name in ("purelib", "stdlib", "include")}
     for folder in folders.values():
         folder.mkdir()

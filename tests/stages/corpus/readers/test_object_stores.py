@@ -1,4 +1,4 @@
-"""Sources in object stores: the same documents as from a disk, and one clear error for whatever is wrong."""
+"""Sources in object stores: the same documents as from a disk, and one clear error for each fault."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ s3fs = pytest.importorskip("s3fs")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The endpoint of an S3-compatible server of our own."""
+    """The endpoint of a local S3-compatible server."""
     moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     thread = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     thread.start()
@@ -138,7 +138,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  # the names that http.server calls
 
     def log_message(self, *arguments: object) -> None:
-        """Silent."""
+        """Logs nothing."""
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def test_paragraphs_of_the_udhr_are_distinguished(size: str) -> None:
 def test_languages_that_no_detector_knows_are_recognised_by_letters_and_small_words(
     code: str, name: str, least: float, size: str
 ) -> None:
-    """And others with the same letters (Ga, Ewe, Susu, Dendi, ...) are not taken for it: Maninka and Dyula are."""
+    """Other languages with the same letters (Ga, Ewe, Susu, Dendi, ...) are not mistaken for it, except Maninka and
+    Dyula."""
     detect = detector("cld2")
     found, others, kept = 0, 0, []
     for row in declarations(size):

@@ -1,4 +1,4 @@
-"""Personal and secret strings: what is found, and what only looks like it."""
+"""Personal and secret strings: what is found, and what only resembles them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fairness to languages: a weighted sample is what asked for, and a language that falls behind is noticed."""
+"""Fairness to languages: the sample has the requested weights, and a language that falls behind is reported."""
 
 from __future__ import annotations
 
