@@ -113,7 +113,7 @@ def test_what_is_shared_can_be_cut_out_instead(tmp_path: Path) -> None:
     assert corpus.manifest.total.trimmed == {"decontaminate.evaluation_set": len(QUESTION.upper().encode())}
 
 
-def test_fewer_words_than_asked_are_no_hit(tmp_path: Path) -> None:
+def test_fewer_words_than_required_are_not_a_hit(tmp_path: Path) -> None:
     (tmp_path / "quiz.txt").write_text(QUESTION)
     words = QUESTION.split()
     texts = [f"{prose(1)} {' '.join(words[:12])} {prose(2)}", *map(prose, range(3, 40))]
