@@ -20,7 +20,7 @@ settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where workers share the suite (`-n 2 --dist loadgroup`), tests of one Ray go to one worker."""
+    """If several workers run the suite (`-n 2 --dist loadgroup`), all tests of one Ray run in one worker."""
     for item in items:
         if item.get_closest_marker("ray"):
             own = "end_to_end" in item.path.parts  # those start a Ray of their own
@@ -29,14 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """A suite that was started in the background ignores Ctrl-C, and so would all that it starts."""
+    """Restores the default handler of SIGINT: a suite started in the background, and its children, would ignore
+    Ctrl-C."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What bloomline remembers of one run for the next is the suite's own, and shared by its processes."""
+    """The suite has its own cache directory, shared by its processes."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +53,9 @@ def ray_session() -> Iterator[RayExecutor]:
     """
     from cluster.config import LocalCluster
     from cluster.factory import executor
+    from cluster.ray_executor import RayExecutor
 
     with executor(LocalCluster(cpus=2, gpus=0, placement_timeout_s=30)) as started:
+        assert isinstance(started, RayExecutor)
         started._connection.wait()
         yield started

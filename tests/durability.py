@@ -1,4 +1,4 @@
-"""What a power cut would take: a file that was moved into its place without being synced may be empty there."""
+"""Finds data that a power cut could lose: a file that was renamed without being synced may be empty afterwards."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Move = Callable[[Place, Place], None]
 
 @contextmanager
 def lost_in_a_power_cut(folder: Path) -> Iterator[list[Path]]:
-    """Gathers what is moved to below `folder` meanwhile and could be lost: files that were not synced since they were
-    last written, before they were moved, and moves whose directory was not synced afterwards."""
+    """Collects the renames to paths below `folder` that could be lost: files that were not synced between their last
+    write and the rename, and renames whose directory was not synced afterwards."""
     synced: set[tuple[int, int, int]] = set()
     moved: dict[Path, Path] = {}  # the directory of a move that is not durable yet: what was moved there
     lost: list[Path] = []

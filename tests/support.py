@@ -1,4 +1,4 @@
-"""What the stage tests share: a context that runs a stage in process, and where the test data is."""
+"""Helpers for the stage tests: a context that runs a stage in process, and the path of the test data."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_tool_that_does_not_run_every_step_is_not_timed(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_bloomline_runs_what_a_change_needs_and_hands_on_no_damage(
+def test_bloomline_runs_what_a_change_needs_and_passes_on_no_damage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damages = ["deleted", "one byte, old time"]  # the one that is easiest to notice, and the hardest

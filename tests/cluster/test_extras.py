@@ -40,7 +40,7 @@ def test_the_smallest_extras_are_named(module: str, extras: list[str]) -> None:
         ValueError("torch"),
     ],
 )
-def test_other_errors_are_left_alone(error: BaseException) -> None:
+def test_other_errors_are_not_changed(error: BaseException) -> None:
     assert missing_extra(error) is None
 
 

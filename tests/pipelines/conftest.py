@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, copying them none."""
+    """A database with MLflow's tables, to be copied: creating the tables takes seconds."""
     from pipelines.tracking.mlflow_store import Connection
     from pipelines.tracking.tracking_config import TrackingConfig
 
@@ -37,7 +37,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eager_tracking() -> Iterator[None]:
-    """The tracking sends at once and tries again soon."""
+    """Tracking sends without delay and retries soon."""
     with pytest.MonkeyPatch.context() as patch:
         for name, seconds in (("FIRST_BACKOFF_S", 0.05), ("LONGEST_BACKOFF_S", 0.2), ("LINGER_S", 0.05)):
             patch.setattr(f"pipelines.tracking.sender.{name}", seconds)

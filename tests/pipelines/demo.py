@@ -110,7 +110,7 @@ class Join(Stage):
     gpus: Runtime[float] = 0
     memory_bytes: Runtime[int] = 0
     trace: Runtime[str] = ""  # a file that gets a line for every run
-    chance: Runtime[bool] = False  # what comes out differs from run to run
+    chance: Runtime[bool] = False  # the result differs from run to run
 
     def demand(self) -> Demand:
         return Demand(

@@ -1,4 +1,4 @@
-"""A small run as values, for the tests of what shows it: tracking, report and terminal."""
+"""A small run as values, for the tests of tracking, report and terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine's tests share: completing a plan without running a stage, and running one on threads."""
+"""Helpers for the engine's tests: they complete a plan without running a stage, or run it on threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from cluster.base import Deliver, Executor, Message, Node, Outcome, Work
 from pipelines.graph import build, select
@@ -17,7 +18,7 @@ from pipelines.runner import Runner
 from pipelines.store import Record, Store
 from pipelines.store.record import InputEntry
 from pipelines.summary import RunSummary, StepSummary
-from stages.base import Demand, StageError, Stopped
+from stages.base import Application, Demand, StageError, Stopped
 
 
 def complete(store: Store, plan: Plan, run_id: str = "run", content: Mapping[str, str] | None = None) -> None:
@@ -71,7 +72,7 @@ def put(
 
 
 class ThreadExecutor:
-    """An executor on threads of this process: what the runner's tests need of a cluster, without one."""
+    """An executor on threads of this process, so that the runner's tests need no cluster."""
 
     concurrent = True
 
@@ -118,7 +119,17 @@ class ThreadExecutor:
     def kill(self, step: str) -> None:
         self._events.put(Outcome(step, "stopped"))
 
+    def serve_foreground(self, application: Application) -> int:
+        raise RuntimeError("this executor serves nothing")
+
     def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class Recorder:
@@ -156,12 +167,12 @@ def run(
     """Plan and run steps as the command line would."""
     graph = build("demo", steps)
     chosen = select(graph, selection.get("from_", ()), selection.get("until", ()), selection.get("only", ()))
-    executor = executor or ThreadExecutor()
-    plan = make(graph, store, chosen, selection.get("force", ()), lambda: executor.nodes)
+    runs_on: Executor = executor or ThreadExecutor()
+    plan = make(graph, store, chosen, selection.get("force", ()), lambda: runs_on.nodes)
     assert not plan.blocked
     recorder = observer or Recorder()
     provenance = Provenance(f"run-{time.time_ns()}", "bloomline run", "c0ffee", False, {"python": "3"})
-    runner = Runner(plan, store, executor, provenance, "name: demo\n", [recorder])
+    runner = Runner(plan, store, runs_on, provenance, "name: demo\n", [recorder])
     return runner.run(), runner, recorder
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,8 @@ from pipelines.store import Store, StoreConfig
 from pipelines.store.lease import Leases
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
+
+Command = Callable[..., tuple[int, str, str]]  # words of a command line -> exit code, standard output, error
 
 PIPELINE = """\
 # @package _global_
@@ -29,7 +31,7 @@ steps:
 
 
 @pytest.fixture
-def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command line; returns its exit code, standard output and standard error."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
@@ -46,7 +48,7 @@ def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return call
 
 
-def test_plan_run_and_run_again(bloomline, tmp_path: Path) -> None:
+def test_plan_run_and_run_again(bloomline: Command, tmp_path: Path) -> None:
     code, out, _ = bloomline("plan")
     assert code == 0
     assert out.count("never run") == 3
@@ -73,7 +75,7 @@ def test_plan_run_and_run_again(bloomline, tmp_path: Path) -> None:
     assert "not selected" in out
 
 
-def test_a_no_op_run_imports_nothing_heavy(bloomline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_no_op_run_imports_nothing_heavy(bloomline: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     bloomline("run")
     heavy = ("ray", "torch", "mlflow", "hydra", "matplotlib", "pyarrow")
     for name in [name for name in sys.modules if name.split(".")[0] in heavy]:
@@ -83,7 +85,7 @@ def test_a_no_op_run_imports_nothing_heavy(bloomline, monkeypatch: pytest.Monkey
     assert not [name for name in heavy if name in sys.modules]
 
 
-def test_a_blocked_plan_starts_nothing(bloomline, tmp_path: Path) -> None:
+def test_a_blocked_plan_starts_nothing(bloomline: Command, tmp_path: Path) -> None:
     for verb in ("plan", "run"):
         code, out, _ = bloomline(verb, "steps.b.gpus=8")
         assert code == 3
@@ -92,7 +94,7 @@ def test_a_blocked_plan_starts_nothing(bloomline, tmp_path: Path) -> None:
     assert not (tmp_path / "store" / "runs").exists()
 
 
-def test_a_failure_says_what_to_do(bloomline) -> None:
+def test_a_failure_says_what_to_do(bloomline: Command) -> None:
     code, out, _ = bloomline("run", "steps.b.fail=stage")
     assert code == 1
     assert "the text is not to be joined" in out
@@ -118,14 +120,16 @@ def test_a_failure_says_what_to_do(bloomline) -> None:
         (["serve", "until=a"], ""),
     ],
 )
-def test_one_clear_error(bloomline, words: Sequence[str], said: str) -> None:
+def test_one_clear_error(bloomline: Command, words: Sequence[str], said: str) -> None:
     code, out, err = bloomline(*words)
     assert code != 0
     assert said in err or said in out
     assert "Traceback" not in err + out
 
 
-def test_a_disk_that_is_full_is_one_line_and_never_hides_how_a_run_ended(bloomline, monkeypatch) -> None:
+def test_a_disk_that_is_full_is_one_line_and_never_hides_how_a_run_ended(
+    bloomline: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines.report import page
     from pipelines.store.lease import Leases
 
@@ -148,14 +152,14 @@ def test_a_disk_that_is_full_is_one_line_and_never_hides_how_a_run_ended(bloomli
     assert "Traceback" not in out + err
 
 
-def test_multirun_shares_what_is_upstream(bloomline, tmp_path: Path) -> None:
+def test_multirun_shares_what_is_upstream(bloomline: Command, tmp_path: Path) -> None:
     code, _, err = bloomline("run", "--multirun", "steps.b.separator=x,y", f"steps.b.trace={tmp_path}/trace")
     assert code == 0, err
     made = [path.name.split("-")[0] for path in (tmp_path / "store" / "artifacts").glob("*/*")]
     assert sorted(made) == ["a", "b", "b", "c", "c"]
 
 
-def test_hydras_own_flags(bloomline) -> None:
+def test_hydras_own_flags(bloomline: Command) -> None:
     code, out, _ = bloomline("run", "--cfg", "job")
     assert code == 0
     assert "stage: make" in out
@@ -166,7 +170,7 @@ def test_hydras_own_flags(bloomline) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--config-dir", "conf"]])
-def test_content_that_is_not_there_is_one_line_that_names_the_key(bloomline, flags: list[str]) -> None:
+def test_content_that_is_not_there_is_one_line_that_names_the_key(bloomline: Command, flags: list[str]) -> None:
     for verb in ("plan", "run"):
         code, _, err = bloomline(verb, *flags, "+steps.a.source.path=conf")
         assert code == 1
@@ -196,7 +200,7 @@ def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert "store=s3" in completed("bloomline artifacts list store=")
 
 
-def test_artifacts(bloomline, tmp_path: Path) -> None:
+def test_artifacts(bloomline: Command, tmp_path: Path) -> None:
     assert "There are no artifacts in" in bloomline("artifacts", "list")[1]
     bloomline("run")
     _, out, _ = bloomline("artifacts", "list")
@@ -225,7 +229,7 @@ def test_artifacts(bloomline, tmp_path: Path) -> None:
     assert bloomline("run", "steps.b.separator=+")[1].count("cached") >= 3
 
 
-def test_artifacts_with_hydras_flags_and_names(bloomline) -> None:
+def test_artifacts_with_hydras_flags_and_names(bloomline: Command) -> None:
     bloomline("run")
     code, out, err = bloomline("artifacts", "list", "--config-dir", "conf", "b")
     assert code == 0, err
@@ -234,7 +238,7 @@ def test_artifacts_with_hydras_flags_and_names(bloomline) -> None:
     assert bloomline("artifacts", "gc", "everything")[0] == 1
 
 
-def test_gc_leaves_what_a_run_works_on_and_what_a_stopped_step_goes_on_from(bloomline, tmp_path: Path) -> None:
+def test_gc_keeps_what_a_run_works_on_and_what_a_stopped_step_resumes_from(bloomline: Command, tmp_path: Path) -> None:
     bloomline("run")
     store = Store(StoreConfig(root=str(tmp_path / "store")))
     record = store.latest("small", "b")
@@ -244,7 +248,7 @@ def test_gc_leaves_what_a_run_works_on_and_what_a_stopped_step_goes_on_from(bloo
     for directory in (staged, scratch, tmp_path / "store" / record.location):
         os.utime(directory, (0, 0))
     left = [tmp_path / "store" / record.location, staged, scratch]
-    leases = Leases(store.files, 30.0, "a run that goes on")
+    leases = Leases(store.files, 30.0, "a run in progress")
     assert leases.acquire(record.fingerprint) is None
     assert "0 B were freed" in bloomline("artifacts", "gc", "unused", "scratch")[1]
     assert all(path.is_dir() for path in left)
@@ -264,7 +268,7 @@ def test_gc_leaves_what_a_run_works_on_and_what_a_stopped_step_goes_on_from(bloo
         ("s3://bucket/root", "The store at s3://bucket/root: can't read records/"),
     ],
 )
-def test_a_store_that_cannot_be_used_is_one_clear_error(bloomline, verb: str, root: str, said: str) -> None:
+def test_a_store_that_cannot_be_used_is_one_clear_error(bloomline: Command, verb: str, root: str, said: str) -> None:
     if root.startswith("s3"):
         pytest.importorskip("s3fs")
     nowhere = ["++store.options.endpoint_url=http://127.0.0.1:1", "store.options.key=k", "store.options.secret=s"]
@@ -277,7 +281,7 @@ def test_a_store_that_cannot_be_used_is_one_clear_error(bloomline, verb: str, ro
 
 
 def test_a_sweep_says_how_to_repeat_each_job_and_leaves_nothing_behind(
-    bloomline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bloomline: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -292,7 +296,7 @@ def test_a_sweep_says_how_to_repeat_each_job_and_leaves_nothing_behind(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_flag_keeps_its_value(bloomline) -> None:
+def test_a_flag_keeps_its_value(bloomline: Command) -> None:
     code, out, _ = bloomline("plan", "--cfg", "job", "-p", "steps.b")
     assert code == 0
     assert "stage: join" in out

@@ -1,8 +1,9 @@
-"""What a plan says of memory: that a step fits, with which bytes, or with what it would."""
+"""What a plan reports about memory: whether each step fits, how much it needs, and which settings would fit."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,11 @@ def test_what_is_lacking_and_what_fits(demand: Demand, nodes: list[Node], lack: 
         assert fit(demand, nodes) == said
 
 
+Planned = Callable[..., tuple[int, dict[str, str]]]  # GiB of memory, more words -> exit code, each step's line
+
+
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Planned:
     """Plans the debug pipeline on a machine of two CPUs; exit code, and each step's plan and reason in one line."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "400")
@@ -80,7 +84,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return call
 
 
-def test_every_step_that_holds_a_model_says_that_it_fits(plan) -> None:
+def test_every_step_that_holds_a_model_says_that_it_fits(plan: Planned) -> None:
     code, said = plan(24)
     assert code == 0
     for step, what in {"pretrain": "a rank, one of 2 has 12.0", "moe": "a rank, one of 2 has 12.0",
@@ -89,7 +93,7 @@ def test_every_step_that_holds_a_model_says_that_it_fits(plan) -> None:
         assert re.fullmatch(rf"run +never run; fits: needs 0\.\d GiB ?{re.escape(what)} GiB", said[step]), said[step]
 
 
-def test_the_smallest_stage_that_fits_is_suggested_and_does(plan) -> None:
+def test_the_smallest_stage_that_fits_is_suggested_and_does(plan: Planned) -> None:
     large = ["model@steps.pretrain.model=bloom_560m", "steps.pretrain.global_batch_size=16"]
     stage_1 = [*large, "steps.pretrain.zero_stage=0"]
     code, said = plan(22, *stage_1)
@@ -104,7 +108,7 @@ def test_the_smallest_stage_that_fits_is_suggested_and_does(plan) -> None:
     assert "fits: needs" in said["pretrain"]
 
 
-def test_where_nothing_fits_the_least_is_reported(plan) -> None:
+def test_where_nothing_fits_the_least_is_reported(plan: Planned) -> None:
     code, said = plan(24, "model@steps.pretrain.model=bloom_176b", "until=pretrain")
     assert code == 3
     assert re.search(r"blocked +needs [\d.]+ GiB a rank, one of 2 has 12.0 GiB; the least is [\d.]+ GiB, with steps",
@@ -129,8 +133,8 @@ def test_steps_run_together_as_long_as_the_nodes_have_what_they_ask(each: Resour
     assert not fit_together([Demand(task=each, ranks=most, rank=each)], nodes)
 
 
-def test_ranks_on_gpus_are_held_against_what_gpus_have(plan) -> None:
-    """Where there is none it is blocked; host memory takes what a GPU has no room for, and is suggested."""
+def test_ranks_on_gpus_are_compared_with_the_memory_of_gpus(plan: Planned) -> None:
+    """Without a GPU the step is blocked; offloading to host memory is suggested where a GPU's memory is too small."""
     code, said = plan(24, "steps.pretrain.gpus_per_rank=1", "until=pretrain")
     assert code == 3
     assert said["pretrain"].endswith("needs 2 GPUs, the cluster has 0")

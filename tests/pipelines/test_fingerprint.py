@@ -55,7 +55,7 @@ def differing(one: dict[str, str], other: dict[str, str]) -> str:
         ({"c__resources": {"cpus": 2}}, ""),
     ],
 )
-def test_what_enters_the_fingerprint(changed: dict, differ: str) -> None:
+def test_what_enters_the_fingerprint(changed: dict[str, Any], differ: str) -> None:
     assert differing(prints(six_steps()), prints(six_steps(**changed))) == differ
 
 
@@ -161,7 +161,9 @@ def test_changes_in_lists_name_the_entry() -> None:
 
 def test_changes_name_the_field() -> None:
     def content(steps: dict[str, Any], name: str) -> tuple[Step, dict[str, Any]]:
-        graph, found, payloads = build("demo", steps), {}, {}
+        graph = build("demo", steps)
+        found: dict[str, str] = {}
+        payloads: dict[str, dict[str, Any]] = {}
         for step in graph.steps.values():
             payloads[step.name] = payload(step, found, sha256_of)
             found[step.name] = fingerprint(payloads[step.name])

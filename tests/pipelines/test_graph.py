@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.support import run_stage
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
 
-def refusal(steps: dict) -> str:
+def refusal(steps: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
         build("demo", steps)
     return str(caught.value)
@@ -30,7 +31,7 @@ def test_builds_a_graph_in_an_order_in_which_it_can_run() -> None:
     assert [(key, edge.step) for key, edge in graph.steps["c"].edges] == [("texts.0", "a"), ("texts.1", "b")]
 
 
-def test_a_misspelt_step_is_told_the_one_that_was_meant() -> None:
+def test_a_misspelt_step_name_gets_a_suggestion() -> None:
     steps = {"corpus": {"stage": "make", "text": "a"}, "corpsu": {"text": "b"}}
     said = refusal(steps)
     assert "steps.corpsu.stage: missing; expected the name of a stage, or the key of a step that is declared." in said
@@ -75,7 +76,7 @@ def test_a_config_within_a_stage_may_hold_an_edge(tmp_path: Path) -> None:
         ({"a__resources": {"cpu": 1}}, ["steps.a.resources.cpu", "unknown field", "Did you mean 'cpus'?"]),
     ],
 )
-def test_refuses_what_is_wrong_and_says_what_to_do(changed: dict, said: list[str]) -> None:
+def test_refuses_what_is_wrong_and_says_what_to_do(changed: dict[str, Any], said: list[str]) -> None:
     if not said:
         build("demo", six_steps(**changed))
         return
@@ -96,7 +97,7 @@ def test_reports_every_problem_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["A", "1a", "a-b", "a/b", "..", "a b", "é"])
-def test_refuses_a_step_name_that_is_no_file_name(name: str) -> None:
+def test_refuses_a_step_name_that_cannot_be_a_file_name(name: str) -> None:
     assert repr(name) in refusal({name: {"stage": "make"}})
 
 

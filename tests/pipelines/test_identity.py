@@ -1,4 +1,4 @@
-"""The pipelines that we ship: how and where they run is no part of what they make."""
+"""The shipped pipelines: how and where they run does not change their fingerprints."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ["steps.moe.retries=3", "+steps.corpus.resources.cpus=2"],
     ],
 )
-def test_where_and_how_a_pipeline_runs_is_no_part_of_its_identity(tmp_path: Path, overrides: list[str]) -> None:
+def test_where_and_how_a_pipeline_runs_is_not_part_of_its_identity(tmp_path: Path, overrides: list[str]) -> None:
     assert fingerprints(tmp_path, overrides) == fingerprints(tmp_path, [])
 
 
-def test_what_a_pipeline_makes_is(tmp_path: Path) -> None:
+def test_settings_that_change_the_result_are_part_of_the_identity(tmp_path: Path) -> None:
     before = fingerprints(tmp_path, [])
     after = fingerprints(tmp_path, ["steps.pretrain.learning_rate=1e-3"])
     changed = {name for name in before if before[name] != after[name]}

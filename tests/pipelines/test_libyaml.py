@@ -22,7 +22,7 @@ values = st.recursive(
 
 
 def both(text: str) -> tuple[object, object]:
-    """What OmegaConf makes of a text, or the kind of its error: by itself, and with libyaml."""
+    """The value that OmegaConf parses from a text, or the type of its error: without and with libyaml."""
 
     def parsed() -> object:
         try:

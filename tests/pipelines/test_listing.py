@@ -1,7 +1,8 @@
-"""What a configuration may name: `bloomline stages`, `bloomline pipelines`, and the reference page."""
+"""The lists of stages and pipelines: `bloomline stages`, `bloomline pipelines`, and the reference page."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from tests.pipelines import demo
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "stages.md"
 
+Command = Callable[..., tuple[int, str, str]]  # words of a command line -> exit code, standard output, error
+
 
 @pytest.fixture
-def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
@@ -28,7 +31,7 @@ def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return call
 
 
-def test_stages_are_listed_with_what_they_make(bloomline) -> None:
+def test_stages_are_listed_with_what_they_make(bloomline: Command) -> None:
     code, out, _ = bloomline("stages")
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines()}
@@ -37,7 +40,7 @@ def test_stages_are_listed_with_what_they_make(bloomline) -> None:
 
 
 @pytest.mark.usefixtures("demo_stages")
-def test_a_stage_is_shown_with_its_fields(bloomline) -> None:
+def test_a_stage_is_shown_with_its_fields(bloomline: Command) -> None:
     code, out, _ = bloomline("stages", "join")
     assert code == 0
     assert "Reads Text; makes Text." in out
@@ -74,7 +77,7 @@ def test_a_field_of_a_subclass_keeps_what_its_base_says() -> None:
     assert found["trace"].description == "a file that gets a line for every run"
 
 
-def test_pipelines_are_listed_with_their_first_sentence(bloomline, tmp_path: Path) -> None:
+def test_pipelines_are_listed_with_their_first_sentence(bloomline: Command, tmp_path: Path) -> None:
     (tmp_path / "own" / "pipeline").mkdir(parents=True)
     own = tmp_path / "own" / "pipeline" / "small.yaml"
     own.write_text("# @package _global_\n# Counts words. Then\n# it stops.\nname: small\nsteps: {}\n")

@@ -58,7 +58,7 @@ def test_the_test_of_a_new_project_passes(project: Path) -> None:
     assert "1 passed" in done.stdout
 
 
-def test_a_directory_with_something_in_it_is_left_alone(
+def test_a_directory_that_is_not_empty_is_not_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Planning: cached, run or blocked, each with its reason, from the store and the graph alone."""
+"""Planning: cached, run or blocked, each with its reason, from only the store and the graph."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_a_changed_field_re_runs_the_step_and_what_follows_and_names_it(store: S
 )
 def test_a_damaged_file_is_named_and_the_step_re_runs(store: Store, damage: str, said: str) -> None:
     complete(store, plan(store))
-    file = store.config.local_root / plan(store).steps["a"].record.location / "text.txt"
+    record = plan(store).steps["a"].record
+    assert record is not None
+    file = store.config.local_root / record.location / "text.txt"
     file.chmod(0o644)
     if damage == "delete":
         file.unlink()
@@ -98,7 +100,7 @@ def test_force(store: Store) -> None:
         ({"c__resources": {"custom": {"tpu": 1}}}, "1 tpu"),
     ],
 )
-def test_what_the_cluster_lacks_blocks(store: Store, fields: dict, said: str) -> None:
+def test_what_the_cluster_lacks_blocks(store: Store, fields: dict[str, Any], said: str) -> None:
     made = plan(store, **fields)
     assert [step.step.name for step in made.blocked] == ["c"]
     assert said in made.steps["c"].reason

@@ -181,7 +181,7 @@ class Chosen(Config):
 
 
 class Own(Chosen):
-    """A built-in one."""
+    """A built-in choice."""
 
     version: ClassVar[str] = "3"
     kind: Literal["own"] = "own"
@@ -206,7 +206,7 @@ def chosen(directory: Path) -> None:
 
 
 class Result(Artifact):
-    """Of `Choose`."""
+    """A choice for `Choose`."""
 
 
 class Choose(Stage):

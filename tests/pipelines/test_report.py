@@ -1,4 +1,4 @@
-"""The report: everything is in it, nothing escapes from it, and a browser shows it without asking anyone."""
+"""The report: it is complete, escapes all text, and a browser shows it without any request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VOID = {"meta", "link", "img", "br"}
 
 
 class Page(HTMLParser):
-    """Reads a page, refusing tags that do not match; keeps tags, attributes and text."""
+    """Parses a page, fails on tags that do not match, and keeps tags, attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
         return [attributes["id"] or "" for _, attributes in self.tags if "id" in attributes]
 
 
-def test_the_page_tells_the_run(tmp_path: Path) -> None:
+def test_the_page_describes_the_run(tmp_path: Path) -> None:
     sample = samples.run(tmp_path, notes=("MLflow did not accept everything",))
     page = Page(render(sample))
     for wanted in (
@@ -181,7 +181,7 @@ def graphs(draw: st.DrawFn) -> dict[str, tuple[str, ...]]:
 
 
 @given(graphs())
-def test_steps_stand_below_what_feeds_them_and_nothing_overlaps(inputs: dict[str, tuple[str, ...]]) -> None:
+def test_steps_are_drawn_below_their_inputs_and_nothing_overlaps(inputs: dict[str, tuple[str, ...]]) -> None:
     boxes, ways = layout(inputs)
     layers = layers_of(inputs)
     assert set(layers) == set(inputs) <= set(boxes)
@@ -262,7 +262,7 @@ def test_sizes(count: int, text: str) -> None:
 
 
 def browse(page: Path, directory: Path) -> tuple[str, str, set[str]]:
-    """A page in headless Chromium: its DOM, what was said on the console, and the addresses that it asked for."""
+    """A page in headless Chromium: its DOM, the messages on the console, and the addresses that it requested."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium here")
@@ -291,8 +291,8 @@ def test_a_browser_shows_it_without_an_error_or_a_request(tmp_path: Path) -> Non
     assert "hello <world>" in page.text
 
 
-def test_a_browser_would_tell_of_an_error_and_a_request(tmp_path: Path) -> None:
-    """The test above can fail: on a page that asks and errs, the same look finds both."""
+def test_a_browser_would_report_an_error_and_a_request(tmp_path: Path) -> None:
+    """The test above can fail: on a page with a request and an error, the same check finds both."""
     page = tmp_path / "bad.html"
     page.write_text("<img src=http://127.0.0.1:9/x.png><script>console.error('oh')</script>")
     _, said, asked = browse(page, tmp_path)

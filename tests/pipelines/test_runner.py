@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from cluster.base import Message, Outcome
+from cluster.base import Deliver, Message, Outcome, Work
 from pipelines.graph import build
 from pipelines.plan import make
 from pipelines.provenance import Provenance
 from pipelines.runner import Runner
 from pipelines.store import Store
 from pipelines.store.lease import Leases
+from pipelines.summary import RunSummary, StepSummary
+from stages.base import Demand
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import Recorder, ThreadExecutor, put, run, states
 
@@ -25,8 +27,18 @@ pytestmark = pytest.mark.usefixtures("demo_stages")
 ALL = "a:{0} b:{0} c:{0} d:{0} e:{0} f:{0}"
 
 
-def text(store: Store, summary, step: str) -> str:
-    artifact = next(found.artifact for found in summary.steps if found.name == step)
+def summary_of(summary: RunSummary, step: str) -> StepSummary:
+    return next(found for found in summary.steps if found.name == step)
+
+
+def error_of(step: StepSummary) -> str:
+    assert step.error is not None
+    return step.error
+
+
+def text(store: Store, summary: RunSummary, step: str) -> str:
+    artifact = summary_of(summary, step).artifact
+    assert artifact is not None
     return (Path(artifact) / "text.txt").read_text()
 
 
@@ -59,6 +71,7 @@ def test_a_page_is_kept_with_the_artifact_and_shown_again_when_cached(store: Sto
         assert {name: path.read_text() for name, path in step.pages.items()} == {
             "count.html": "<p>a b has 3 characters"
         }
+    assert step.artifact is not None
     assert (Path(step.artifact) / "pages" / "count.html").exists()
     record = store.latest("demo", "f")
     assert record is not None
@@ -69,7 +82,7 @@ def test_a_page_is_kept_with_the_artifact_and_shown_again_when_cached(store: Sto
 
 def test_independent_steps_run_side_by_side_within_the_resources(store: Store, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    steps = {"a": {"stage": "make"}}
+    steps: dict[str, dict[str, Any]] = {"a": {"stage": "make"}}
     for name in "bcd":
         steps[name] = {"stage": "join", "texts": ["a"], "seconds": 0.4, "trace": str(trace), "separator": name}
     run(store, steps, ThreadExecutor(cpus=2))
@@ -96,7 +109,7 @@ def test_a_failure_lets_siblings_finish_and_marks_dependants(store: Store) -> No
     assert store.record(found["c"].fingerprint) is None
 
 
-def test_the_same_command_goes_on_after_a_failure(store: Store) -> None:
+def test_the_same_command_resumes_after_a_failure(store: Store) -> None:
     run(store, six_steps(d__fail="stage"))
     summary, runner, _ = run(store, six_steps())
     assert states(summary) == "a:cached b:cached c:cached d:done e:done f:done"
@@ -145,9 +158,10 @@ def test_damage_after_planning_is_noticed_when_the_input_is_read(store: Store) -
     run(store, six_steps(), until=["c"])
 
     class Late(ThreadExecutor):
-        def start(self, step, work, demand, deliver=None) -> None:
+        def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
             if step == "d":
                 record = store.latest("demo", "c")
+                assert record is not None
                 file = Path(store.uri(record)) / "text.txt"
                 file.chmod(0o644)
                 file.write_text("bad")
@@ -156,9 +170,9 @@ def test_damage_after_planning_is_noticed_when_the_input_is_read(store: Store) -
     summary, _, _ = run(store, six_steps(), Late())
     found = {step.name: step for step in summary.steps}
     assert found["d"].state == "failed"
-    assert "step c" in found["d"].error
-    assert "text.txt has other content" in found["d"].error
-    assert "Run the same command again" in found["d"].error
+    assert "step c" in error_of(found["d"])
+    assert "text.txt has other content" in error_of(found["d"])
+    assert "Run the same command again" in error_of(found["d"])
     summary, _, _ = run(store, six_steps())
     assert states(summary) == "a:cached b:cached c:done d:done e:done f:done"
 
@@ -188,7 +202,7 @@ def test_of_two_runs_one_computes_and_the_other_takes_the_result(store: Store, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_and_the_same_command_goes_on(store: Store, number: signal.Signals) -> None:
+def test_a_signal_stops_and_the_same_command_resumes(store: Store, number: signal.Signals) -> None:
     threading.Timer(0.5, lambda: os.kill(os.getpid(), number)).start()
     summary, runner, _ = run(store, six_steps(d__seconds=30))
     assert summary.state == "stopped"
@@ -210,13 +224,13 @@ def test_a_full_disk_fails_the_step_and_leaves_nothing(store: Store, monkeypatch
     monkeypatch.setattr(module, "sync_tree", full)
     summary, _, _ = run(store, six_steps())
     assert states(summary) == "a:failed b:failed c:skipped d:skipped e:skipped f:skipped"
-    assert "No space left on device" in next(step.error for step in summary.steps if step.name == "a")
+    assert "No space left on device" in error_of(summary_of(summary, "a"))
     assert not list((store.config.local_root / "staging").iterdir())
     assert list(store.records()) == []
     monkeypatch.undo()
 
 
-def test_unselected_steps_are_left_alone(store: Store) -> None:
+def test_unselected_steps_do_not_run(store: Store) -> None:
     summary, _, recorded = run(store, six_steps(), until=["c"])
     assert states(summary) == "a:done b:done c:done d:unselected e:unselected f:unselected"
     assert summary.state == "done"
@@ -225,7 +239,7 @@ def test_unselected_steps_are_left_alone(store: Store) -> None:
 
 def test_steps_that_are_the_same_are_computed_once(store: Store, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    steps = {"a": {"stage": "make"}}
+    steps: dict[str, dict[str, Any]] = {"a": {"stage": "make"}}
     for name in "bc":
         steps[name] = {"stage": "join", "texts": ["a"], "seconds": 0.3, "trace": str(trace)}
     summary, _, _ = run(store, steps)
@@ -272,7 +286,7 @@ def test_a_store_that_fails_in_between_fails_the_step_and_its_siblings_finish(
     monkeypatch.setattr(store, operation, fail_once)
     summary = runner.run()
     assert states(summary) == "a:failed b:done c:skipped d:done"
-    assert "records: No space left on device" in next(step.error for step in summary.steps if step.name == "a")
+    assert "records: No space left on device" in error_of(summary_of(summary, "a"))
     assert any("Tries again" in note for note in recorded.notes)
     assert runner.exit_code == 1
     assert not list((store.config.local_root / "leases").iterdir())
@@ -280,7 +294,7 @@ def test_a_store_that_fails_in_between_fails_the_step_and_its_siblings_finish(
 
 def test_a_figure_that_cannot_be_kept_ends_nothing(store: Store) -> None:
     class InTheWay(ThreadExecutor):
-        def start(self, step, work, demand, deliver=None) -> None:
+        def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
             for run_directory in (store.config.state / "runs").iterdir():
                 (run_directory / "pages").write_text("a file where a directory should be")
             super().start(step, work, demand)
@@ -294,7 +308,7 @@ def test_a_figure_that_cannot_be_kept_ends_nothing(store: Store) -> None:
 
 
 def test_content_that_changes_while_a_step_runs_gives_no_artifact(store: Store, tmp_path: Path) -> None:
-    """What came out may be of the old content, of the new, or of both: it must not be found under either."""
+    """The result may be of the old content, of the new, or of both: it must not be found under either."""
     file = tmp_path / "given.txt"
     file.write_text("old")
 
@@ -306,16 +320,16 @@ def test_content_that_changes_while_a_step_runs_gives_no_artifact(store: Store, 
     steps = {"a": {"stage": "make", "source": {"path": str(file)}}}
     summary, runner, _ = run(store, steps, Changes())
     assert (runner.exit_code, states(summary)) == (1, "a:failed")
-    assert "the content of source changed" in summary.steps[0].error
-    assert "Run the same command again" in summary.steps[0].error
+    assert "the content of source changed" in error_of(summary.steps[0])
+    assert "Run the same command again" in error_of(summary.steps[0])
     assert store.latest("demo", "a") is None
     summary, _, _ = run(store, steps)
     assert text(store, summary, "a") == "new"
 
 
-def test_a_step_that_stops_unasked_is_no_success(store: Store) -> None:
+def test_a_step_that_stops_unasked_fails_the_run(store: Store) -> None:
     class Stopping(ThreadExecutor):
-        def start(self, step, work, demand, deliver=None) -> None:
+        def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
             self._events.put(Outcome(step, "stopped"))
 
     summary, runner, _ = run(store, six_steps(), Stopping())
@@ -324,10 +338,10 @@ def test_a_step_that_stops_unasked_is_no_success(store: Store) -> None:
 
 
 def test_a_step_whose_cluster_ends_with_the_same_signal_is_stopped(store: Store) -> None:
-    """As where the signal goes to the whole process group: nothing failed, and the next run goes on."""
+    """The signal reaches the whole process group: no step counts as failed, and the next run resumes."""
 
     class Ends(ThreadExecutor):
-        def start(self, step, work, demand, deliver=None) -> None:
+        def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             self._events.put(Outcome(step, "lost", error="the head is gone"))
 

@@ -1,4 +1,4 @@
-"""The table: every width kept, nothing of a folded cell lost."""
+"""The table: it keeps to every width, and folded cells lose no text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees: tables legible in 80 columns, progress with and without a terminal, nothing that steers it."""
+"""The output in a terminal: tables that fit 80 columns, progress with and without a terminal, no control characters."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path: Path) -> N
     ]
 
 
-def test_without_a_terminal_a_line_tells_how_far_a_step_is(tmp_path: Path) -> None:
+def test_without_a_terminal_a_line_reports_the_progress_of_a_step(tmp_path: Path) -> None:
     out, file = paper()
     display = Display(out, plain_interval_s=0)
     display.step_started(samples.waiting(samples.run(tmp_path).steps[1]))

@@ -130,7 +130,7 @@ def test_telling_everything_again_changes_nothing(root: Path, tmp_path: Path) ->
 
 
 def snapshot(root: Path) -> Any:
-    """How many of everything there is."""
+    """The number of objects of each kind."""
     asked = client(root)
     runs = runs_of(asked)
     experiment = runs["run-1"].info.experiment_id
@@ -243,7 +243,7 @@ def test_what_a_killed_driver_left_is_sent_and_its_runs_are_closed(root: Path, t
     assert len(asked.get_metric_history(corpus.info.run_id, "training_loss")) == 5
 
 
-def test_the_run_of_a_living_driver_is_left_alone(root: Path, tmp_path: Path) -> None:
+def test_the_run_of_a_living_driver_is_not_changed(root: Path, tmp_path: Path) -> None:
     sample = samples.run(tmp_path)
     living = Tracking.open(LOCAL, root, sample.run_id)
     living.run_started(replace(sample, state="running"))
@@ -264,7 +264,7 @@ def test_an_artifact_store_that_fails_holds_up_nothing_else(root: Path, tmp_path
     assert runs["run-1"].info.status == "FINISHED"
 
 
-def test_a_damaged_database_is_told_and_what_to_do(root: Path, tmp_path: Path) -> None:
+def test_a_damaged_database_is_reported_with_what_to_do(root: Path, tmp_path: Path) -> None:
     (root / "mlflow.db").write_bytes(b"no database" * 100)
     notes = track(root, samples.run(tmp_path), TrackingConfig(kind="local", close_timeout_s=3))
     assert "file is not a database" in notes[0]

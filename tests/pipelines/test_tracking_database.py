@@ -53,7 +53,7 @@ def test_a_damaged_template_is_thrown_away(tmp_path: Path) -> None:
     assert not template.exists()
 
 
-def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_database_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     assert not database.begin(path)
     path.write_bytes(b"somebody's")

@@ -60,7 +60,7 @@ def test_parameters_keep_to_mlflows_limits(config: dict[str, Any]) -> None:
     from mlflow.utils.validation import _validate_param
 
     for name, value in operations.flat(config).items():
-        _validate_param(name, value)
+        _validate_param(name, value)  # type: ignore[no-untyped-call]  # MLflow does not annotate it
 
 
 def test_a_long_parameter_is_cut_and_says_so() -> None:
@@ -70,7 +70,7 @@ def test_a_long_parameter_is_cut_and_says_so() -> None:
     assert flat["c"] == "[1, 2]"
 
 
-def test_a_value_that_is_no_number_is_left_out_and_the_rest_is_kept() -> None:
+def test_a_value_that_is_not_a_number_is_left_out_and_the_rest_is_kept() -> None:
     points = operations.metric_points({"loss@1": 1.5, "oops": "much"}, 3, 2.0)  # type: ignore[dict-item]
     assert points == [("loss_1", 1.5, 2000, 3)]
 
@@ -92,7 +92,7 @@ def test_the_registered_model_is_the_nearest_upstream(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(), max_size=30), st.data())
-def test_every_operation_is_read_once_however_often_the_reader_starts_anew(
+def test_every_operation_is_read_once_however_often_the_reader_restarts(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[int], data: st.DataObject
 ) -> None:
     directory = tmp_path_factory.mktemp("spool") / "spool"
@@ -114,7 +114,7 @@ def test_every_operation_is_read_once_however_often_the_reader_starts_anew(
     assert not directory.exists()
 
 
-def test_a_torn_line_is_no_operation_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
+def test_torn_and_damaged_lines_are_skipped(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "spool")
     assert spool
     spool.append({"number": 1})

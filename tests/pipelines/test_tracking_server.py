@@ -1,4 +1,4 @@
-"""An MLflow server that is down, dies, hangs or fails: the run goes on, and nothing is lost or sample twice."""
+"""An MLflow server that is down, dies, hangs or fails: the run continues, and nothing is lost or recorded twice."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Any]:
-    """The WSGI application that `mlflow server` serves, on a database of its own, with proxied artifacts."""
+    """The WSGI application that `mlflow server` serves, on its own database, with proxied artifacts."""
     root = tmp_path_factory.mktemp("server")
     copyfile(empty_database, root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
@@ -91,7 +91,7 @@ def server(application: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server
 
 @pytest.fixture
 def sample(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """A run in an experiment of this test's own, whose models are no other test's."""
+    """A run in an experiment that only this test uses, with its own model names."""
     run = samples.run(tmp_path, run_id=request.node.name, pipeline=request.node.name)
     steps = tuple(replace(step, fingerprint=f"{request.node.name}-{step.name}") for step in run.steps)
     return replace(run, steps=steps)
@@ -107,6 +107,7 @@ def check_arrived(server: Server, sample: Any) -> None:
 
     asked = MlflowClient(server.uri, server.uri)
     experiment = asked.get_experiment_by_name(sample.pipeline)
+    assert experiment is not None
     runs = asked.search_runs([experiment.experiment_id])
     names = sorted(run.info.run_name for run in runs)
     assert names == sorted(["01-corpus", "02-pretrain", "03-quantize", "04-deploy", sample.run_id])
@@ -143,7 +144,7 @@ def test_down_at_the_start(server: Server, sample: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("requests", [3, 25])
 def test_dies_in_the_middle(server: Server, sample: Any, tmp_path: Path, requests: int) -> None:
-    """It fails from some request on, wherever that is; a later flush completes the run without repeating anything."""
+    """The server fails from any request on; a later flush completes the run without repeating anything."""
     server.fail_after = requests
     server.up()
     tracking = Tracking.open(config(server), tmp_path, sample.run_id)
@@ -174,7 +175,7 @@ def test_fails_for_a_while_within_the_run(server: Server, sample: Any, tmp_path:
 
 
 def test_hangs(server: Server, sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes requests and never answers. The run goes to the spool at once; its end waits one timeout at most."""
+    """The server never answers. The run is spooled at once; its end waits for at most one timeout."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     server.mode = "hang"
     server.up()

@@ -43,7 +43,7 @@ class Greet(Stage):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project in which every name of ours is taken, by something that fails when it is imported."""
+    """A project that has every one of our package names, each in a module that fails when it is imported."""
     directory = tmp_path / "project"
     for name in ("conf", "stages", "pipelines"):
         (directory / name).mkdir(parents=True)

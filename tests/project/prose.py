@@ -1,5 +1,7 @@
 """Checks the project's English: its pages and configuration, and the docstrings, comments and messages of its code.
 
+Of the tests, it checks docstrings, comments and the names of functions and classes: other strings there are data.
+
     python -m tests.project.prose        prints every match; the exit code is 1 if there is one
 
 Each pattern is an idiom that the field has a plain word for. A pattern with false alarms does not belong here.
@@ -34,25 +36,36 @@ IDIOMS = {
     r"holds? (?:it|them) to": "checks it against",
 }
 PATTERNS = {re.compile(rf"\b{idiom}\b", re.IGNORECASE): better for idiom, better in IDIOMS.items()}
-FOLDERS = ("pipelines", "cluster", "stages", "benchmarks", "examples", "conf", "docs", ".github")
+FOLDERS = ("pipelines", "cluster", "stages", "benchmarks", "examples", "conf", "docs", "tests", ".github")
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 TEXT = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 
-def passages(path: Path) -> Iterator[tuple[int, str]]:
-    """The prose of a file, each passage with the number of its first line."""
+def passages(path: Path, tests: bool) -> Iterator[tuple[int, str]]:
+    """The prose of a file, each passage with the number of its first line.
+
+    `tests`: names of functions and classes are prose, and strings other than docstrings are not.
+    """
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         yield 1, text
         return
+    begins, defines = True, False  # whether a token begins a statement, or follows `def` or `class`
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        docstring = begins and token.type == tokenize.STRING
         if token.type in TEXT and " " in token.string:  # a string of one word is data
-            yield token.start[0], token.string
+            if docstring or token.type == tokenize.COMMENT or not tests:
+                yield token.start[0], token.string
+        elif tests and defines:
+            yield token.start[0], token.string.replace("_", " ")
+        defines = token.type == tokenize.NAME and token.string in ("def", "class")
+        if token.type not in (tokenize.COMMENT, tokenize.NL):
+            begins = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 
 
-def findings(path: Path) -> Iterator[str]:
-    """Every match in a file, as `LINE: the words -> what is written instead`."""
-    for first, passage in passages(path):
+def findings(path: Path, tests: bool = False) -> Iterator[str]:
+    """Every match in a file, as `LINE: the words -> what is written instead`. `tests`: the file is a test."""
+    for first, passage in passages(path, tests):
         prose = CODE.sub(lambda code: re.sub(r"[^\n]", " ", code[0]), passage)
         words = list(re.finditer(r"\S+", prose))
         flat = " ".join(word[0] for word in words)  # an idiom may be broken over two lines
@@ -77,7 +90,10 @@ def files() -> list[Path]:
 
 
 def main() -> int:
-    found = [f"{path.relative_to(ROOT)}:{finding}" for path in files() for finding in findings(path)]
+    names = {path: path.relative_to(ROOT) for path in files()}
+    found = [
+        f"{name}:{finding}" for path, name in names.items() for finding in findings(path, name.parts[0] == "tests")
+    ]
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md describes the tree that is there."""
+"""docs/architecture.md describes the current tree."""
 
 from __future__ import annotations
 

@@ -52,6 +52,19 @@ def test_code_is_not_prose(tmp_path: Path) -> None:
     assert written(tmp_path, "code.py", 'told = {"beside": 1}\nanew = told["beside"]\n') == []
 
 
+def test_of_tests_names_and_docstrings_and_comments_are_prose_and_data_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text(
+        '"""It starts anew."""\n'
+        'TEXTS = ["It goes on.", f"It is told {1}."]\n\n\n'
+        "def test_it_goes_on() -> None:\n"
+        '    """It lies\n    here."""\n'
+        '    assert told == "This is no text."  # it is no text\n'
+    )
+    lines = [finding.split(":")[0] for finding in findings(file, tests=True)]
+    assert lines == ["1", "5", "6", "8"]
+
+
 def test_the_line_is_that_of_the_match(tmp_path: Path) -> None:
     assert written(tmp_path, "page.md", "One.\nTwo.\nThree anew.")[0].startswith("3: ")
     assert written(tmp_path, "code.py", '\n\n"""One.\nTwo, anew."""\n')[0].startswith("4: ")
@@ -59,4 +72,4 @@ def test_the_line_is_that_of_the_match(tmp_path: Path) -> None:
 
 def test_the_pages_and_the_code_are_checked() -> None:
     names = {str(path.relative_to(ROOT)) for path in files()}
-    assert {"README.md", "docs/pipelines.md", "stages/base.py", "conf/config.yaml"} <= names
+    assert {"README.md", "docs/pipelines.md", "stages/base.py", "conf/config.yaml", "tests/conftest.py"} <= names

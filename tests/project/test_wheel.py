@@ -1,4 +1,4 @@
-"""What a user installs: the wheel's files, and what a plain installation can do without the extras."""
+"""The files of the wheel, and what an installation without extras can do."""
 
 from __future__ import annotations
 

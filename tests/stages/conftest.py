@@ -1,4 +1,4 @@
-"""What tests of stages on a trained model share: real tokens, and a small dense model trained on them."""
+"""Fixtures for tests on a trained model: real tokens, and a small dense model trained on them."""
 
 from __future__ import annotations
 
@@ -32,5 +32,6 @@ def dense(tokens: TokenDataset, tmp_path_factory: pytest.TempPathFactory) -> Che
         "steps": 60, "global_batch_size": 8, "micro_batch_size": 8, "sequence_length": 64,
         "learning_rate": 0.01, "warmup_steps": 5, "validation_every": 60, "validation_samples": 8,
     })  # fmt: skip
+    checkpoint: Checkpoint
     checkpoint, _ = run_stage(stage, {"tokens": tokens}, tmp_path_factory.mktemp("dense"))
     return checkpoint

@@ -120,7 +120,7 @@ def test_a_garbage_lease_blocks_no_longer_than_the_timeout(files: Files, garbage
     leases.close()
 
 
-def test_processes_are_told_apart() -> None:
+def test_processes_are_distinguished() -> None:
     assert not is_gone(this_process())
     assert is_gone({**this_process(), "started": this_process()["started"] - 100})
     assert is_gone({**this_process(), "pid": 2**22 + 1})

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("demo_stages")
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The endpoint of an S3-compatible server of our own."""
+    """The endpoint of a local S3-compatible server."""
     server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     pytest.importorskip("s3fs")
     thread = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -80,6 +80,7 @@ def test_a_run_on_any_file_system(any_store: Store) -> None:
     second, _, _ = run(again, six_steps())
     assert states(second) == "a:cached b:cached c:cached d:cached e:cached f:cached"
     record = again.latest("demo", "e")
+    assert record is not None
     assert (again.open(record) / "text.txt").read_text() == "a b"
 
 
@@ -136,7 +137,7 @@ def test_planning_reads_no_file_that_was_not_touched(store: Store, monkeypatch: 
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"null", b"[]", b'{"fingerprint": 3}', b"\xff\xfe", b"x" * 1000])
-def test_a_damaged_record_is_no_record(store: Store, garbage: bytes) -> None:
+def test_a_damaged_record_is_ignored(store: Store, garbage: bytes) -> None:
     record = put(store, plan(store), "a", "run", "a")
     (store.config.local_root / "records" / f"{record.fingerprint}.json").write_bytes(garbage)
     assert store.record(record.fingerprint) is None

@@ -15,7 +15,7 @@ texts = st.binary(max_size=60)
 
 
 def distribution(counts: GramCounts, context: bytes) -> np.ndarray:
-    """p of each of the 256 bytes after a context."""
+    """The probability of each of the 256 bytes after a context."""
     known = context[-(counts.order - 1) :] if counts.order > 1 else b""
     grams = np.uint64(int.from_bytes(known, "big") << 8) + np.arange(256, dtype=np.uint64)
     return probabilities(counts, grams)

@@ -98,7 +98,7 @@ def test_truncated_or_garbled_weights_never_load_silently(checkpoint: Checkpoint
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(checkpoint: Checkpoint, model: Decoder, bad: float) -> None:
     with torch.no_grad():
-        model.blocks[1].mlp.dense_4h_to_h.weight[3, 4] = bad
+        model.get_parameter("blocks.1.mlp.dense_4h_to_h.weight")[3, 4] = bad
     saved = Checkpoint.save(checkpoint.path, model, model.config, checkpoint.path.parent / "tokenizer.json", {})
     with pytest.raises(ArtifactError, match=r"not finite, in blocks\.1\.mlp\.dense_4h_to_h\.weight"):
         saved.check()

@@ -116,7 +116,7 @@ def test_a_ledger_that_is_not_as_recorded_is_refused(made: Corpus, tmp_path: Pat
         corpus.check()
 
 
-def test_a_source_that_lost_nearly_all_is_told() -> None:
+def test_a_source_that_lost_nearly_all_documents_is_reported() -> None:
     def cell(source: str, kept: int, lost: int) -> Cell:
         tally, dropped = Tally(documents=1, bytes=kept), Tally(documents=lost, bytes=lost * 100)
         flow = Flow(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,7 +29,9 @@ def test_samples_are_spread_evenly_in_batches(dataset: TokenDataset, samples: in
     used = min(samples, count)
     assert [len(inputs) for inputs, _, _ in batches] == [8] * (used // 8) + [used % 8] * (used % 8 > 0)
     places = [index * count // used for index in range(used)]
-    wanted = torch.stack([torch.tensor(split.tokens[place * 16 : place * 16 + 17].tolist()) for place in places])
+    wanted = torch.stack(
+        [torch.tensor(np.asarray(split.tokens[place * 16 : place * 16 + 17]).tolist()) for place in places]
+    )
     assert torch.cat([inputs for inputs, _, _ in batches]).equal(wanted[:, :-1])
     assert torch.cat([targets for _, targets, _ in batches]).equal(wanted[:, 1:])
 

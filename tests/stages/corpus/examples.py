@@ -22,12 +22,12 @@ HINDI = "समिति अगले सप्ताह फिर बैठक 
 
 
 def prose(number: int, words: int = 40) -> str:
-    """A text like no other, of about 7 x `words` characters."""
+    """A unique text of about 7 x `words` characters."""
     return " ".join(f"word{(number * 7919 + place * place) % 1000}" for place in range(words)) + f" end {number}."
 
 
 def write_lines(path: Path, records: list[Any]) -> Path:
-    """JSON Lines, compressed by the suffix. Bytes are written as they are."""
+    """Writes JSON Lines, compressed as the suffix says. Bytes are written unchanged."""
     data = b"".join((r if isinstance(r, bytes) else json.dumps(r).encode()) + b"\n" for r in records)
     if path.suffix == ".gz":
         data = gzip.compress(data)

@@ -78,8 +78,8 @@ def test_its_numbers_are_those_of_a_recount(corpus: Corpus) -> None:
         for shard in range(len(corpus.manifest.shards))
         for row in corpus.dropped(shard).to_pylist()
     )
-    told = {row[0]: int(row[1].replace(",", "")) for row in page.rows if row and row[0] in dropped}
-    assert told == dropped
+    reported = {row[0]: int(row[1].replace(",", "")) for row in page.rows if row and row[0] in dropped}
+    assert reported == dropped
     markdown = (corpus.path / "pages" / "card.md").read_text()
     for name, count in dropped.items():
         assert re.search(rf"^\| {re.escape(name)} \| {count:,} \|", markdown, re.MULTILINE)
@@ -119,7 +119,7 @@ def test_lengths_are_a_column_each(corpus: Corpus) -> None:
     assert text.count(" or more</title>") == max(lengths) - min(lengths) + 1
 
 
-def test_languages_of_roots_are_told_by_family(corpus: Corpus) -> None:
+def test_languages_of_roots_are_listed_by_family(corpus: Corpus) -> None:
     page = Page((corpus.path / "pages" / "card.html").read_text())
     held = sorted({document.language for document in all_documents(corpus)})
     assert "fr" in held

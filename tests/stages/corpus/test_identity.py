@@ -40,7 +40,9 @@ def values(tmp_path: Path) -> dict[str, Any]:
         {"reader": {"kind": "files", "text_field": "body"}},
     ],
 )
-def test_what_comes_out(values: dict[str, Any], changed: dict[str, Any]) -> None:
+def test_settings_that_change_the_result_are_part_of_the_identity(
+    values: dict[str, Any], changed: dict[str, Any]
+) -> None:
     before = values["sources"]["a"]
     if "reader" in changed:
         changed = {"reader": {**before["reader"], **changed["reader"]}}
@@ -48,7 +50,7 @@ def test_what_comes_out(values: dict[str, Any], changed: dict[str, Any]) -> None
     assert identity({"sources": {"b": before}}) != identity(values)
 
 
-def test_how_and_where_is_no_part_of_it(values: dict[str, Any], tmp_path: Path) -> None:
+def test_how_and_where_it_runs_is_not_part_of_the_identity(values: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "here").rename(tmp_path / "there")
     moved = {"sources": {"a": source(tmp_path / "there" / "in.jsonl", operations=OPERATIONS)}}
     write_lines(tmp_path / "here" / "in.jsonl", [{"text": prose(0)}])

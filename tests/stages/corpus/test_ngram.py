@@ -1,4 +1,4 @@
-"""The n-gram model is that of the definition where its tables are not full, and tells odd text from good."""
+"""The n-gram model equals its definition if its tables are not full, and distinguishes odd text from good text."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.support import run_stage
 def model(tmp_path_factory: pytest.TempPathFactory) -> NgramModel:
     folder = tmp_path_factory.mktemp("ngram")
     stage = TrainNgram(corpus="corpus", order=4, table_bits=16)
+    artifact: NgramModel
     artifact, context = run_stage(stage, {"corpus": small_corpus(folder / "corpus")}, folder / "model")
     assert context.last["held_out_perplexity"] == artifact.facts.percentiles[50]
     return artifact

@@ -1,4 +1,4 @@
-"""The sources and corpora that are shipped: each composes, and does to real text what its first lines say."""
+"""The shipped sources and corpora: each composes, and processes real text as its first lines say."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ def test_the_number_of_workers_never_changes_a_byte(ray_session: Executor, tmp_p
     assert len(by_perplexity) > 20
     assert set(by_perplexity) == {("web", "en")}
     total = corpus.manifest.total
-    told = {reason.partition(".")[2] for reason in total.dropped}
-    assert told >= {"exact", "near", "evaluation_set", "over"}
+    reported = {reason.partition(".")[2] for reason in total.dropped}
+    assert reported >= {"exact", "near", "evaluation_set", "over"}
     assert total.trimmed["deduplicate.substrings"] > 0
 
 
@@ -96,8 +96,8 @@ def test_every_source_and_language_is_conserved_and_every_drop_is_in_the_ledger(
         (name, language) for name in ("web", "books") for language in ("en", "fr", "")
     }
     assert manifest.total.trimmed["normalise"] > 0
-    ledger = collections.Counter()
-    bytes_ = collections.Counter()
+    ledger: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    bytes_: collections.Counter[tuple[str, str, str]] = collections.Counter()
     for shard in range(len(manifest.shards)):
         for row in corpus.dropped(shard).to_pylist():
             cell = (row["source"], row["language"], f"{row['operation']}.{row['rule']}")
@@ -153,8 +153,8 @@ def test_samples_of_parts_are_those_of_the_whole() -> None:
         whole.offer(row)
         parts[number % 4].offer(row)
     for part in parts:
-        for row in part.rows():
-            together.offer(row)
+        for kept in part.rows():
+            together.offer(kept)
     assert list(whole.rows()) == list(together.rows())
     assert len(list(whole.rows())) == 5
     assert list(Samples(0, 7).rows()) == []

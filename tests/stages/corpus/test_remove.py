@@ -1,4 +1,4 @@
-"""Removal: nothing of a document stays, and nothing else changes."""
+"""Removal: no trace of a document remains, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def changed(before: Corpus, after: Corpus) -> set[str]:
 
 
 def everything(corpus: Corpus) -> str:
-    """All that a corpus tells, as text: documents, ledger, samples, manifest."""
+    """Everything in a corpus as text: documents, ledger, samples, manifest."""
     ledgers = [corpus.dropped(shard).to_pylist() for shard in range(len(corpus.manifest.shards))]
     return repr([all_documents(corpus), ledgers, corpus.samples().to_pylist(), corpus.manifest.model_dump()])
 
@@ -65,11 +65,11 @@ def test_a_document_leaves_no_trace_and_other_shards_keep_their_bytes(corpus: Co
     copy = next(row for row in ledger if row["rule"] == "exact")
     gone = next(document for document in all_documents(corpus) if document.id == copy["value"])
     after, context = remove(corpus, tmp_path, [gone.id])
-    told = everything(after)
+    remaining = everything(after)
     for trace in (gone.id, gone.text, gone.path + "'", gone.url + "'"):
         assert trace in everything(corpus)
-        assert trace not in told
-    assert copy["path"] in told  # the copy that was dropped is another document: it names nothing any more
+        assert trace not in remaining
+    assert copy["path"] in remaining  # the copy that was dropped is another document: it names nothing any more
     assert context.last["removed_documents"] == 1
     files = changed(corpus, after)
     assert len([name for name in files if name.startswith("documents/")]) == 1

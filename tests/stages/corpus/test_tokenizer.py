@@ -151,7 +151,7 @@ def test_every_language_of_the_declaration_of_human_rights_round_trips(
 
 
 def test_text_full_of_special_tokens_is_learned_as_letters(tmp_path: Path) -> None:
-    """Merges that spell "</s>" would make of the letters the token that is already there by that name."""
+    """Merges that spell "</s>" would turn the letters into the existing special token of that name."""
     words = ["<s>one</s>", "x<s>", "</s>y", "<pad><unk>", "see</s></s>"]
     rows = [{"text": " ".join(words[(n + place) % 5] for place in range(40)) + f" {n}"} for n in range(60)]
     corpus, _ = ingest(tmp_path, write_lines(tmp_path / "in.jsonl", rows))

@@ -29,12 +29,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="module")
 def tokenizer(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     stage = TrainTokenizer(corpus="corpus", vocab_size=300)
-    return run_stage(stage, {"corpus": corpus}, tmp_path_factory.mktemp("tokenizer"))[0]
+    made: Tokenizer
+    made, _ = run_stage(stage, {"corpus": corpus}, tmp_path_factory.mktemp("tokenizer"))
+    return made
 
 
 @pytest.fixture(scope="module")
 def dataset(corpus: Corpus, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
     stage = TokenizeCorpus(corpus="corpus", tokenizer="tokenizer", shard_tokens=1000)
+    made: TokenDataset
     made, context = run_stage(stage, {"corpus": corpus, "tokenizer": tokenizer}, tmp_path_factory.mktemp("tokens"))
     assert context.last["train_tokens"] == made.split("train").length
     return made
@@ -59,7 +62,7 @@ def test_every_token_leads_back_to_its_document(
         )  # fmt: skip
         assert found.operations == corpus.manifest.sources[found.source].chain
         assert (found.start, found.bytes) == (position, len(document.text.encode()))
-        ids = list(train.tokens[found.start : found.stop])
+        ids = np.asarray(train.tokens[found.start : found.stop]).tolist()
         assert ids[-1] == dataset.end_of_text
         assert loaded.decode(ids[:-1]) == document.text
         for inside in {found.start, (found.start + found.stop) // 2, found.stop - 1}:

@@ -90,7 +90,7 @@ class Nameless(Operation):
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project with a package `my_corpus`, in use."""
+    """A project with a package `my_corpus`, whose kinds are registered."""
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     (tmp_path / "my_corpus").mkdir()
     (tmp_path / "my_corpus" / "__init__.py").write_text("")

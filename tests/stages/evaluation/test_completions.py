@@ -1,4 +1,4 @@
-"""Completions continue their prompts, greedily or by seed, and are those that a server writes."""
+"""Completions continue their prompts, greedily or by seed, and equal those of a server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_samples_repeat_with_their_seed(tokenizer: Tokenizer) -> None:
 
 
 def test_samples_are_the_draws_of_the_definition(tokenizer: Tokenizer) -> None:
-    """Evaluations made by earlier versions drew so: their fingerprints are unchanged."""
+    """Evaluations by earlier versions drew samples in this way: their fingerprints are unchanged."""
     model = small_model(small_config(vocab_size=260))
     generator = torch.Generator().manual_seed(3)
     ids = [2, *tokenizer.encode("hello").ids]
@@ -76,8 +76,8 @@ def test_a_completion_ends_with_the_text(tokenizer: Tokenizer) -> None:
     model = small_model(small_config(vocab_size=260))
     end = model.word_embeddings.weight[2]
     with torch.no_grad():  # the head is tied: the last normalisation points at the end of text, whatever came before
-        model.ln_f.weight.zero_()
-        model.ln_f.bias.copy_(100 * end)
+        model.get_parameter("ln_f.weight").zero_()
+        model.get_parameter("ln_f.bias").copy_(100 * end)
     assert complete_one(model, tokenizer, "x", 5).tokens == 0
 
 

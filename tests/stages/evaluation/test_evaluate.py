@@ -34,13 +34,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def uniform(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A model for which every token of the vocabulary (the 256 bytes and 4 special ones) is as likely."""
+    """A model for which all tokens of the vocabulary (the 256 bytes and 4 special ones) are equally likely."""
     folder = tmp_path_factory.mktemp("model")
     config = small_config(vocab_size=VOCABULARY, context_length=64)
     model = small_model(config)
     with torch.no_grad():
-        model.ln_f.weight.zero_()
-        model.ln_f.bias.zero_()
+        model.get_parameter("ln_f.weight").zero_()
+        model.get_parameter("ln_f.bias").zero_()
     return Checkpoint.save(folder / "model", model, config, byte_tokenizer(folder / "tokenizer.json"), {})
 
 
@@ -72,7 +72,7 @@ def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(
 
 def test_xz_is_that_of_the_same_bytes(evaluated: tuple[EvalReport, RecordingContext], corpus: Corpus) -> None:
     results = evaluated[0].results
-    texts = {name: [] for name in results.sources}
+    texts: dict[str, list[bytes]] = {name: [] for name in results.sources}
     for document in sorted(corpus.documents("validation"), key=lambda document: document.id):
         texts[document.source].append(document.text.encode())
 
@@ -190,7 +190,7 @@ def test_the_memory_of_the_model_is_demanded_once_its_shape_is_known() -> None:
 def test_a_model_whose_loss_is_not_finite_is_refused(corpus: Corpus, uniform: Checkpoint, tmp_path: Path) -> None:
     model = uniform.load()
     with torch.no_grad():
-        model.ln_f.bias.fill_(3e38)
+        model.get_parameter("ln_f.bias").fill_(3e38)
         model.word_embeddings.weight[5:].fill_(10)
     broken = Checkpoint.save(tmp_path / "model", model, uniform.config, uniform.tokenizer_path, {})
     with pytest.raises(StageError, match="loss of held-out text is not finite"):

@@ -1,4 +1,4 @@
-"""The conversion stage on a trained model: the logits it keeps, the accounting, what training on leaves and records."""
+"""The conversion stage on a trained model: unchanged logits, parameter counts, and the records of further training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_converts_trains_on_and_records_the_load(dense: Checkpoint, tokens: Toke
     assert parameter_count(trained.config) == context.last["parameters"] > parameter_count(dense.config)
     assert context.last["conversion_logit_difference"] < 1e-5
     facts = trained.facts
-    # Training goes on from the dense model's loss, and helps.
+    # Training starts at the dense model's loss, and lowers it.
     assert facts["validation_loss_before"] == pytest.approx(dense.facts["validation_loss"], abs=1e-5)
     assert facts["validation_loss"] < facts["validation_loss_before"]
     assert facts["converted_from"] == dense.facts
@@ -103,6 +103,8 @@ def test_the_balancing_loss_is_followed_but_not_reported(
             parameter.data.copy_(task.initial(name, 0, parameter.numel()).view(parameter.shape))
         losses[weight] = task.loss(task.model, range(8))
     plain, balanced = losses[0.0], losses[10.0]
+    assert balanced.reported is not None
+    assert plain.reported is not None
     assert balanced.reported.item() == plain.reported.item() == plain.total.item()
     assert balanced.metrics is not None
     added = (balanced.total - plain.total).item()

@@ -9,6 +9,7 @@ from stages.base import StageError
 from stages.experts.upcycle import upcycle
 from stages.model.config import expert_config
 from stages.model.decoder import Decoder
+from stages.model.feed_forward import Routing
 from stages.model.tensor_transfer import TensorTransfer
 from tests.stages.model.models import random_tokens, shaped, small_model
 
@@ -46,6 +47,12 @@ def test_other_shapes_compute_the_same_as_experts(shape: str) -> None:
     torch.testing.assert_close(model(tokens), dense(tokens), atol=1e-5, rtol=1e-5)
 
 
+def gradient(model: Decoder, name: str) -> torch.Tensor:
+    found = model.get_parameter(name).grad
+    assert found is not None
+    return found
+
+
 def test_expert_gradients_sum_to_the_dense_one() -> None:
     model, dense = converted(top_k=2), DENSE
     tokens = random_tokens(4, 60)
@@ -53,8 +60,8 @@ def test_expert_gradients_sum_to_the_dense_one() -> None:
     dense.zero_grad()
     dense(tokens).logsumexp(-1).sum().backward()
     for part in ("dense_h_to_4h", "dense_4h_to_h"):
-        ours = getattr(model.blocks[1].mlp.experts, part).weight.grad.sum(0)
-        wanted = getattr(dense.blocks[1].mlp, part).weight.grad
+        ours = gradient(model, f"blocks.1.mlp.experts.{part}.weight").sum(0)
+        wanted = gradient(dense, f"blocks.1.mlp.{part}.weight")
         torch.testing.assert_close(ours, wanted, atol=1e-3 * float(wanted.abs().max()), rtol=1e-3)
 
 
@@ -67,7 +74,7 @@ def test_experts_of_a_layer_get_different_tokens_and_gates_depend_on_the_seed() 
         if name.endswith("gate.weight")
     ]
     assert len({tuple(gate.flatten().tolist()) for gate in gates}) == 4
-    routings: list = []
+    routings: list[Routing] = []
     converted((4, 4)).hidden_states(random_tokens(4, 60), routings=routings)
     assert [routing.layer for routing in routings] == [0, 1]
     assert all((routing.load > 0).all() for routing in routings)
@@ -84,7 +91,7 @@ def test_a_lost_tensor_is_an_error() -> None:
 
 
 def test_transfer_counts() -> None:
-    written: dict = {}
+    written: dict[str, torch.Tensor] = {}
     source, target = {"a": torch.zeros(2), "b": torch.zeros(3)}, {"x": (2,), "y": (3,)}
     transfer = TensorTransfer(source, target, written.__setitem__)
     value = transfer.take("a")

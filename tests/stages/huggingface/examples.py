@@ -1,4 +1,4 @@
-"""Small models in Hugging Face's form, and ways to change them."""
+"""Small models in Hugging Face's format, and helpers that change them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ def checkpoint(path: Path, shape: str = "bloom", dtype: torch.dtype = torch.floa
 
 
 def exported(path: Path, model: Checkpoint, **fields: Any) -> HuggingFaceModel:
+    made: HuggingFaceModel
     made, _ = run_stage(ExportModel(model="model", **({"license": "mit"} | fields)), {"model": model}, path)
     return made
 
 
 def imported(path: Path, source: Path) -> Checkpoint:
+    made: Checkpoint
     made, _ = run_stage(ImportModel(source={"path": str(source)}), {}, path)
     return made
 

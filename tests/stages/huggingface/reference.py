@@ -1,4 +1,4 @@
-"""A decoder as `transformers` has it, built in memory from what would be exported."""
+"""The decoder of `transformers`, built in memory from the tensors and config of an export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.model.decoder import Decoder
 
 
 def reference(model: Decoder) -> Any:
-    """The same model in its family's class of `transformers`; every weight of it is given."""
+    """The same model as an instance of its family's class in `transformers`, with all weights set."""
     family, values = write_config(model.config)
     kept = {name: value for name, value in values.items() if name not in ("architectures", "model_type")}
     other = getattr(transformers, family.architecture)(

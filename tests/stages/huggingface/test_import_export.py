@@ -1,4 +1,4 @@
-"""Models from and to Hugging Face's form, against `transformers` itself."""
+"""Import from and export to Hugging Face's format, compared with `transformers`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def test_what_is_exported_loads_elsewhere_and_comes_back_the_same(
     assert back.tokenizer_path.read_bytes() == model.tokenizer_path.read_bytes()
     assert back.describe()["weights"] == str(dtype).removeprefix("torch.")
 
-    other, loading = AutoModelForCausalLM.from_pretrained(made.path, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(made.path, output_loading_info=True)
+    other, loading = loaded
     assert not any(loading.values())
     assert other.dtype == dtype
     assert other.generation_config.eos_token_id == model.config.eos_token_id
@@ -184,7 +185,7 @@ def test_the_identity_is_the_content(good: Path, tmp_path: Path) -> None:
         HuggingFaceDirectory(path="nowhere").digest(sha256_of)
 
 
-def test_the_card_tells_of_the_run(tmp_path: Path) -> None:
+def test_the_card_describes_the_run(tmp_path: Path) -> None:
     corpus = small_corpus(tmp_path / "corpus")
     bits = Bits(documents=2, bytes=1000, tokens=300, model=1500, ngram=2000, xz=2500, xz_per_document=2600)
     results = EvalResults(

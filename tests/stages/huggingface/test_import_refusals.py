@@ -1,4 +1,4 @@
-"""What an import must not take: damaged, incomplete, dangerous or merely different models."""
+"""Models that an import refuses: damaged, incomplete, dangerous or unsupported ones."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def small_vocabulary(path: Path) -> None:
+    alter(path / "config.json", vocab_size=100)
+    add_tensors(path, {"transformer.word_embeddings.weight": torch.zeros(100, 48)})
+
+
 H, LAST = "transformer.h.0.", "transformer.ln_f.bias"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one too many": (lambda p: add_tensors(p, {"stray": torch.zeros(3)}), r"unused \['stray'\], not written \[\]"),
@@ -45,10 +50,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
     "garbage tokenizer": (lambda p: (p / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
     "small vocabulary": (
-        lambda p: (
-            alter(p / "config.json", vocab_size=100),
-            add_tensors(p, {"transformer.word_embeddings.weight": torch.zeros(100, 48)}),
-        ),
+        small_vocabulary,
         "the tokenizer has 260 tokens, the embedding only 100 rows",
     ),
     "another tokenizer's end": (

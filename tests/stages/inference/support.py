@@ -1,4 +1,4 @@
-"""What the inference tests share: a tokenizer, and a batch without a model."""
+"""Helpers for the inference tests: a tokenizer, and a batch without a model."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stages.inference.batch import DecoderBatch
-from stages.inference.engine import Engine
+from stages.inference.engine import Engine, Event
 from stages.inference.sampling import Sampling
 from stages.model.config import ExpertsConfig
 from stages.model.decoder import Decoder
@@ -29,7 +29,7 @@ MODELS = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def model(request):
+def model(request: pytest.FixtureRequest) -> Decoder:
     plain = small_model(MODELS[request.param])
     if not request.param.startswith("quantized"):
         return plain
@@ -39,8 +39,8 @@ def model(request):
     return model.eval()
 
 
-def greedy(model, prompt: list[int], count: int) -> list[int]:
-    """Without a cache, without a batch: the plain definition."""
+def greedy(model: Decoder, prompt: list[int], count: int) -> list[int]:
+    """Greedy decoding without a cache or a batch."""
     tokens = list(prompt)
     with torch.inference_mode():
         for _ in range(count):
@@ -48,12 +48,12 @@ def greedy(model, prompt: list[int], count: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-def test_the_engine_writes_what_the_plain_model_writes_at_any_mix_of_lengths(model):
+def test_the_engine_writes_what_the_plain_model_writes_at_any_mix_of_lengths(model: Decoder) -> None:
     prompts = [random_tokens(1, 3 + 7 * index, seed=index)[0].tolist() for index in range(7)]
     lengths = [25, 3, 14, 1, 30, 8, 20]
     engine = Engine(DecoderBatch(model, 3), TABLE, end_of_sequence=None, prefill_chunk=8)
     try:
-        queues = [queue.Queue() for _ in prompts]
+        queues: list[queue.Queue[Event]] = [queue.Queue() for _ in prompts]
         for prompt, length, events in zip(prompts, lengths, queues, strict=True):
             engine.submit([(prompt, Sampling(max_tokens=length, temperature=0), events.put)])
         for prompt, length, events in zip(prompts, lengths, queues, strict=True):
@@ -62,7 +62,7 @@ def test_the_engine_writes_what_the_plain_model_writes_at_any_mix_of_lengths(mod
         engine.close()
 
 
-def test_released_slots_leave_nothing_behind(model):
+def test_released_slots_leave_nothing_behind(model: Decoder) -> None:
     batch = DecoderBatch(model, 3)
     for slot, length in ((2, 5), (0, 9), (1, 3)):
         batch.read(slot, list(range(length)), every=False)
@@ -77,7 +77,7 @@ def test_released_slots_leave_nothing_behind(model):
     assert all(not tensor.any() for tensor in (*batch._cache.keys, *batch._cache.values))
 
 
-def test_all_logits_of_a_prompt(model):
+def test_all_logits_of_a_prompt(model: Decoder) -> None:
     tokens = random_tokens(1, 12)[0].tolist()
     batch = DecoderBatch(model, 2)
     pieces = [batch.read(1, tokens[:5], every=True), batch.read(1, tokens[5:], every=True)]
@@ -86,7 +86,7 @@ def test_all_logits_of_a_prompt(model):
     assert torch.allclose(torch.cat(pieces), whole, atol=1e-4)
 
 
-def test_a_step_keeps_the_order_it_was_asked_in(model):
+def test_a_step_keeps_the_order_it_was_asked_in(model: Decoder) -> None:
     batch = DecoderBatch(model, 3)
     for slot in (0, 1, 2):
         batch.read(slot, [slot + 4, 9], every=False)
@@ -97,7 +97,7 @@ def test_a_step_keeps_the_order_it_was_asked_in(model):
         assert torch.allclose(alone.step({0: token})[0], logits[index], atol=1e-4)
 
 
-def test_warming_up_leaves_the_slots_empty():
+def test_warming_up_leaves_the_slots_empty() -> None:
     batch = DecoderBatch(small_model(small_config(layers=1)), 2)
     batch.warm_up()
     assert batch._rows == []

@@ -1,6 +1,7 @@
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -16,7 +17,9 @@ VOCABULARY = Vocabulary(byte_level_tokenizer())
 
 
 @contextmanager
-def running(slots: int = 4, max_waiting: int = 64, prefill_chunk: int = 256, ending: bool = False):
+def running(
+    slots: int = 4, max_waiting: int = 64, prefill_chunk: int = 256, ending: bool = False
+) -> Iterator[tuple[Engine, ScriptedBatch, Recorder]]:
     batch = ScriptedBatch(len(VOCABULARY) + 5, slots, ending)  # a head padded beyond the vocabulary
     observer = Recorder()
     engine = Engine(
@@ -36,8 +39,8 @@ def running(slots: int = 4, max_waiting: int = 64, prefill_chunk: int = 256, end
         assert batch.sequences == {}, "a slot was not given back"
 
 
-def drain(events: "queue.Queue[Event]") -> list[Event]:
-    found = []
+def drain(events: queue.Queue[Event]) -> list[Event]:
+    found: list[Event] = []
     while not found or found[-1].finish_reason is None:
         found.append(events.get(timeout=60))
     assert events.empty()
@@ -73,7 +76,7 @@ requests = st.lists(
 
 @settings(max_examples=25)
 @given(requests, st.integers(1, 4), st.integers(1, 5))
-def test_a_sequence_is_the_same_alone_and_in_any_batch(wanted, slots, chunk):
+def test_a_sequence_is_the_same_in_any_batch(wanted: list[tuple[list[int], Sampling]], slots: int, chunk: int) -> None:
     with running(slots, prefill_chunk=chunk, ending=True) as (engine, _, _):
         together = generate(engine, wanted)
     with running(1, prefill_chunk=64, ending=True) as (engine, _, _):
@@ -81,10 +84,10 @@ def test_a_sequence_is_the_same_alone_and_in_any_batch(wanted, slots, chunk):
     assert together == alone
 
 
-def test_sequences_join_and_leave_the_running_batch_at_every_step():
+def test_sequences_join_and_leave_the_running_batch_at_every_step() -> None:
     with running(slots=3) as (engine, batch, _):
         batch.gate.clear()
-        queues = [queue.Queue() for _ in range(5)]
+        queues: list[queue.Queue[Event]] = [queue.Queue() for _ in range(5)]
         lengths = zip((2, 9, 4, 3, 2), queues, strict=True)
         engine.submit([([5], Sampling(max_tokens=length), events.put) for length, events in lengths])
         batch.gate.set()
@@ -94,9 +97,10 @@ def test_sequences_join_and_leave_the_running_batch_at_every_step():
     assert max(batch.widths) == 3
 
 
-def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others():
+def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others() -> None:
     with running(slots=2, prefill_chunk=4) as (engine, batch, _):
-        first, second = queue.Queue(), queue.Queue()
+        first: queue.Queue[Event] = queue.Queue()
+        second: queue.Queue[Event] = queue.Queue()
         batch.gate.clear()
         engine.submit([([5], Sampling(max_tokens=30), first.put)])
         engine.submit([([6] * 22, Sampling(max_tokens=1), second.put)])
@@ -107,7 +111,7 @@ def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others():
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1, 5])
-def test_the_length_limit_and_the_prompt_logprobs(max_tokens):
+def test_the_length_limit_and_the_prompt_logprobs(max_tokens: int) -> None:
     with running(prefill_chunk=2) as (engine, _, recorder):
         sampling = Sampling(max_tokens=max_tokens, logprobs=1, prompt_logprobs=True)
         events = generate(engine, [([7, 8, 9, 10, 11], sampling)])[0]
@@ -115,12 +119,13 @@ def test_the_length_limit_and_the_prompt_logprobs(max_tokens):
     assert [event.finish_reason for event in events] == [None] * (len(events) - 1) + ["length"]
     assert [event.prompt_logprobs is not None for event in events] == [True] + [False] * (len(events) - 1)
     scores = events[0].prompt_logprobs
+    assert scores is not None
     assert [one.chosen is None for one in scores] == [True, False, False, False, False]
     assert recorder.of("prompt_tokens") == [(5,)]
     assert [(reason, count) for reason, count, _ in recorder.of("finished")] == [("length", max_tokens)]
 
 
-def test_a_sequence_ends_at_the_end_token_and_at_stop_strings():
+def test_a_sequence_ends_at_the_end_token_and_at_stop_strings() -> None:
     with running(ending=True) as (engine, _, _):
         ended = generate(engine, [([seed], Sampling(max_tokens=5000, seed=seed)) for seed in range(5, 9)])
     assert all(events[-1].finish_reason == "stop" and events[-1].token is None for events in ended)
@@ -133,9 +138,9 @@ def test_a_sequence_ends_at_the_end_token_and_at_stop_strings():
     assert stopped[-1].finish_reason == "stop"
 
 
-def test_cancelling_frees_the_slot_for_those_that_wait():
+def test_cancelling_frees_the_slot_for_those_that_wait() -> None:
     with running(slots=1, max_waiting=2) as (engine, batch, _):
-        first, waiting, last = queue.Queue(), queue.Queue(), queue.Queue()
+        first, waiting, last = [queue.Queue[Event]() for _ in range(3)]
         running_one = engine.submit([([5], Sampling(max_tokens=10**9), first.put)])
         first.get(timeout=60)
         waiting_one = engine.submit([([6], Sampling(max_tokens=5), waiting.put)])
@@ -149,10 +154,10 @@ def test_cancelling_frees_the_slot_for_those_that_wait():
         assert batch.sequences == {}
 
 
-def test_more_than_may_run_and_wait_is_refused_whole():
+def test_more_than_may_run_and_wait_is_refused_whole() -> None:
     with running(slots=2, max_waiting=1) as (engine, batch, _):
         batch.gate.clear()
-        events = queue.Queue()
+        events: queue.Queue[Event] = queue.Queue()
         one = ([5], Sampling(max_tokens=1), events.put)
         with pytest.raises(OverloadedError):
             engine.submit([one] * 4)
@@ -166,7 +171,7 @@ def test_more_than_may_run_and_wait_is_refused_whole():
         assert [events.get(timeout=60).finish_reason for _ in range(3)] == ["length"] * 3
 
 
-def test_a_failing_step_ends_its_sequences_and_nothing_else():
+def test_a_failing_step_ends_its_sequences_and_nothing_else() -> None:
     with running() as (engine, batch, _):
         batch.fail = True
         failed = generate(engine, [([5], Sampling()), ([6], Sampling())])
@@ -176,10 +181,10 @@ def test_a_failing_step_ends_its_sequences_and_nothing_else():
         assert engine.alive
 
 
-def test_an_engine_that_breaks_tells_all_who_wait_and_takes_no_more(monkeypatch):
+def test_a_broken_engine_ends_all_waiting_requests_and_accepts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with running(slots=1) as (engine, batch, _):
         batch.gate.clear()
-        queues = [queue.Queue(), queue.Queue()]
+        queues: list[queue.Queue[Event]] = [queue.Queue(), queue.Queue()]
         for events in queues:
             engine.submit([([5], Sampling(), events.put)])
         monkeypatch.setattr(batch, "release", lambda slot: 1 / 0)
@@ -192,7 +197,7 @@ def test_an_engine_that_breaks_tells_all_who_wait_and_takes_no_more(monkeypatch)
             engine.submit([([5], Sampling(), queues[0].put)])
 
 
-def test_logits_that_are_not_finite_end_only_their_own_sequence(monkeypatch):
+def test_logits_that_are_not_finite_end_only_their_own_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as (engine, batch, _):
         honest = batch._logits
         monkeypatch.setattr(
@@ -204,9 +209,9 @@ def test_logits_that_are_not_finite_end_only_their_own_sequence(monkeypatch):
     assert bad == [Event(finish_reason="error")]
 
 
-def test_closing_cancels_what_runs_and_refuses_more():
+def test_closing_cancels_what_runs_and_refuses_more() -> None:
     with running(slots=1) as (engine, _, _):
-        queues = [queue.Queue(), queue.Queue()]
+        queues: list[queue.Queue[Event]] = [queue.Queue(), queue.Queue()]
         for events in queues:
             engine.submit([([5], Sampling(max_tokens=10**9), events.put)])
         closer = threading.Thread(target=engine.close)
@@ -217,10 +222,10 @@ def test_closing_cancels_what_runs_and_refuses_more():
             engine.submit([([5], Sampling(), queues[0].put)])
 
 
-def test_an_observer_is_informed_of_all_work():
+def test_an_observer_is_informed_of_all_work() -> None:
     with running(slots=2) as (engine, batch, recorder):
         batch.gate.clear()
-        events = queue.Queue()
+        events: queue.Queue[Event] = queue.Queue()
         engine.submit([([5], Sampling(max_tokens=2), events.put)] * 3)
         deadline = time.monotonic() + 60
         while (2, 1, 2) not in recorder.of("load"):  # running, waiting, slots

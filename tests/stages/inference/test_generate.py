@@ -1,4 +1,4 @@
-"""Offline generation: every prompt to its end, as the engine serves it."""
+"""Offline generation: every prompt is completed as the engine would complete it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
     return Tokenizer.from_file(str(byte_tokenizer(tmp_path / "tokenizer.json")))
 
 
-def test_completions_are_the_same_alone_and_together_and_in_the_order_of_the_prompts(
+def test_completions_are_in_the_order_of_the_prompts_and_the_same_in_any_batch(
     model: Decoder, tokenizer: Tokenizer
 ) -> None:
     prompts = ["hello", "a", "def __init__(self, ", "xy"] * 2
@@ -99,7 +99,7 @@ def test_prompts_that_do_not_fit_are_refused_before_anything_runs(model: Decoder
 def test_a_broken_model_is_one_clear_error(tokenizer: Tokenizer) -> None:
     broken = small_model(small_config(vocab_size=260))
     with torch.no_grad():
-        broken.ln_f.bias.fill_(torch.nan)
+        broken.get_parameter("ln_f.bias").fill_(torch.nan)
     with pytest.raises(StageError, match="the generation for prompt 0 failed"):
         generate(broken, ["a"], tokenizer, Sampling())
 

@@ -1,4 +1,4 @@
-"""PaLM written from its paper (arXiv 2204.02311, section 2), a query head and a token at a time: to compare with."""
+"""A reference for PaLM, written from its paper (arXiv 2204.02311, section 2), one query head and token at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def palm_logits(model: Decoder, tokens: Tensor) -> Tensor:
         mlp = (swish * (n @ block["mlp.dense_h_to_4h.weight"].T)) @ block["mlp.dense_4h_to_h.weight"].T
         x = x + mlp + attention
     final = _layer_norm(x, weights["ln_f.weight"], c.layer_norm_epsilon)
-    return (final @ embedding.T * c.logit_scale).float()
+    logits: Tensor = final @ embedding.T * c.logit_scale
+    return logits.float()
 
 
 def _layer_norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:

@@ -55,7 +55,7 @@ def test_sequences_of_different_lengths_and_padding_on_either_side(data: st.Data
 
 @torch.inference_mode()
 def test_rows_come_and_go() -> None:
-    """What an engine does that batches continuously: fill a row alone, decode all, drop one, close the gap."""
+    """The operations of continuous batching: fill one row, decode all rows, drop one, close the gap."""
     cache, tokens = KeyValueCache(MODEL.config, 4), random_tokens(3, 30)
     for row, length in enumerate((5, 17, 9)):
         MODEL(tokens[row : row + 1, :length], cache=cache.rows(row, row + 1))

@@ -57,7 +57,7 @@ def test_published_sizes_of_palm(size: str) -> None:
 @given(st.data())
 @settings(max_examples=40)
 def test_shapes_are_those_of_the_model(data: st.DataObject) -> None:
-    """Whatever is combined: names, order and shapes of all parameters, and of a quantized model's tensors."""
+    """For all combinations: names, order and shapes of all parameters, and of a quantized model's tensors."""
     experts = ExpertsConfig(per_layer=(0, 3), top_k=2, residual=data.draw(st.booleans()), feed_forward_size=20)
     config = DecoderConfig(
         vocab_size=50,

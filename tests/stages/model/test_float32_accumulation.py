@@ -1,4 +1,4 @@
-"""Gradients in bfloat16 are those of float32, but for the rounding of what goes in."""
+"""Gradients in bfloat16 equal those in float32, except for the rounding of the inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 def test_gradients_of_a_decoder_lose_nothing_to_the_number_of_tokens() -> None:
-    """4096 tokens, a few of which are most of them, as in text."""
+    """4096 tokens, most of which are a few frequent ones, as in text."""
     config = small_config(vocab_size=64, initial_deviation=0.05)
     generator = torch.Generator().manual_seed(0)
     tokens = (torch.rand(32, 128, generator=generator) ** 4 * 64).long()
@@ -44,7 +44,7 @@ def test_a_token_that_comes_often_counts_as_often() -> None:
     assert torch.equal(found, nn.functional.embedding(tokens, weight))
     found.sum().backward()
     assert weight.grad is not None
-    assert weight.grad[:, 77].tolist() == [0, 4096, 0, 4096, 1]  # 4095 is no bfloat16
+    assert weight.grad[:, 77].tolist() == [0, 4096, 0, 4096, 1]  # 4095 is not representable in bfloat16
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,4 +1,4 @@
-"""The head's cross-entropy by chunks: the loss and the gradients of the plain formula."""
+"""The head's cross-entropy by chunks has the loss and the gradients of the plain formula."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_planner_knows_the_chunk() -> None:
 
 
 def test_gradients_in_bfloat16_lose_nothing_to_the_number_of_tokens() -> None:
-    """4096 tokens, most with the same target: both gradients beside those in double precision of the same values."""
+    """4096 tokens, most with the same target: both gradients are close to those in double precision of these values."""
     torch.manual_seed(0)
     model = Decoder(DecoderConfig(vocab_size=101, hidden_size=24, layers=1, heads=2)).bfloat16()
     hidden = torch.randn(4096, 24).bfloat16().requires_grad_()

@@ -56,7 +56,7 @@ def hostile_to_int8(dense: Checkpoint, size: float, path: Path) -> Checkpoint:
 def test_a_loss_above_the_limit_fails_the_step(
     dense: Checkpoint, tokens: TokenDataset, tmp_path: Path, size: float, finite: bool
 ) -> None:
-    """Also where the perplexity is too large for a float."""
+    """Including a perplexity that is too large for a float."""
     model = hostile_to_int8(dense, size, tmp_path / "hostile")
     context = RecordingContext(tmp_path / "out", tmp_path / "scratch")
     stage = Quantize.model_validate(FIELDS).bind({"model": model, "tokens": tokens})

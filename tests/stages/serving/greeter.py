@@ -1,4 +1,4 @@
-"""An artifact of a user's own, with a plain ASGI application: what the tests deploy besides a language model."""
+"""A user-defined artifact with a plain ASGI application, which the tests deploy in addition to a language model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Asgi = Callable[[Mapping[str, Any], Callable[[], Awaitable[Message]], Callable[[
 
 @dataclass(frozen=True)
 class Greeter(Servable):
-    """One word, with which it greets."""
+    """The word of the greeting."""
 
     @property
     def word(self) -> str:
@@ -48,7 +48,7 @@ class Greeter(Servable):
 
 
 class MakeGreeter(Stage):
-    """Leaves a Greeter."""
+    """Produces a Greeter."""
 
     word: str = "hello"
 

@@ -1,4 +1,4 @@
-"""What the serving tests share: an application on a real server, and a service on a scripted batch."""
+"""Helpers for the serving tests: an application on a real server, and a service on a scripted batch."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ CONFIG = Path(__file__).parents[3] / "conf" / "deploy"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Checkpoint:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("checkpoint")
     config = small_config(vocab_size=260)
     return Checkpoint.save(path / "model", small_model(config), config, byte_tokenizer(path / "t.json"), {"loss": 1.0})
 
 
 @pytest.fixture(scope="module")
-def deployed(checkpoint, tmp_path_factory):
+def deployed(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[Deployment, ServingContext]:
     settings = yaml.safe_load((CONFIG / "debug.yaml").read_text())
     stage = Deploy(model=Edge("train", Checkpoint), **settings).bind({"train": checkpoint})
     ctx = context(tmp_path_factory.mktemp("deploy"))
@@ -36,7 +36,7 @@ def deployed(checkpoint, tmp_path_factory):
     return deployment, ctx
 
 
-def test_the_model_is_served_and_measured(deployed):
+def test_the_model_is_served_and_measured(deployed: tuple[Deployment, ServingContext]) -> None:
     deployment, ctx = deployed
     assert 0 < ctx.last["time_to_first_token_ms"] <= ctx.last["time_to_first_token_p95_ms"]
     assert ctx.last["tokens_per_second"] > 0
@@ -49,7 +49,7 @@ def test_the_model_is_served_and_measured(deployed):
     assert deployment.measured == ctx.last
 
 
-def test_the_deployment_stands_alone(deployed, checkpoint):
+def test_the_deployment_is_self_contained(deployed: tuple[Deployment, ServingContext], checkpoint: Checkpoint) -> None:
     deployment, _ = deployed
     assert (deployment.model.path / "model.safetensors").read_bytes() == (
         checkpoint.path / "model.safetensors"
@@ -61,7 +61,9 @@ def test_the_deployment_stands_alone(deployed, checkpoint):
     assert "def " + text == deployed[1].highlights["completion"]
 
 
-def test_ray_serve_accepts_the_serve_config(deployed, checkpoint):
+def test_ray_serve_accepts_the_serve_config(
+    deployed: tuple[Deployment, ServingContext], checkpoint: Checkpoint
+) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     deployment, _ = deployed
@@ -76,10 +78,12 @@ def test_ray_serve_accepts_the_serve_config(deployed, checkpoint):
         assert application.deployments[0].max_ongoing_requests > 2 + 8
 
 
-def test_the_tracking_finds_name_and_alias(deployed):
+def test_the_tracking_finds_name_and_alias(deployed: tuple[Deployment, ServingContext]) -> None:
     described = deployed[0].describe()
     assert (described["registered_name"], described["alias"]) == ("bloomline-debug", "champion")
-    assert described["time_to_first_token_ms"] > 0
+    latency = described["time_to_first_token_ms"]
+    assert isinstance(latency, float)
+    assert latency > 0
     json.dumps(described)
 
 
@@ -95,7 +99,9 @@ def test_the_tracking_finds_name_and_alias(deployed):
         ("model/model.safetensors", "garbage", "model.safetensors"),
     ],
 )
-def test_a_damaged_deployment_is_refused(deployed, tmp_path, name, content, reason):
+def test_a_damaged_deployment_is_refused(
+    deployed: tuple[Deployment, ServingContext], tmp_path: Path, name: str, content: str | None, reason: str
+) -> None:
     import shutil
 
     copy = Deployment(Path(shutil.copytree(deployed[0].path, tmp_path / "copy")))
@@ -108,7 +114,7 @@ def test_a_damaged_deployment_is_refused(deployed, tmp_path, name, content, reas
         copy.check()
 
 
-def test_a_server_that_breaks_its_promises_fails_the_step(checkpoint, tmp_path):
+def test_a_server_that_breaks_its_promises_fails_the_step(checkpoint: Checkpoint, tmp_path: Path) -> None:
     class Liar(ServingContext):
         def serve(self, application: Application) -> Served:
             return inline_serve.start(Application("liar", "tests.cluster.applications:liar"))
@@ -119,12 +125,12 @@ def test_a_server_that_breaks_its_promises_fails_the_step(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("alias", ["latest", "v1", "V22", "", "a b"])
-def test_aliases_that_the_registry_reserves_are_refused(alias):
+def test_aliases_that_the_registry_reserves_are_refused(alias: str) -> None:
     with pytest.raises(ValidationError):
         Deploy(model="train", alias=alias)
 
 
-def test_every_config_of_the_group_is_one_of_the_stage():
+def test_every_config_of_the_group_is_one_of_the_stage() -> None:
     assert STAGES.load("deploy") is Deploy
     for path in CONFIG.glob("*.yaml"):
         stage = Deploy(model="train", **yaml.safe_load(path.read_text()))

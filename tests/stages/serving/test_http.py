@@ -1,7 +1,10 @@
 import json
 import socket
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -9,46 +12,49 @@ import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.serving.http import application, create
-from tests.stages.inference.support import END
+from stages.serving.service import Service
+from tests.stages.inference.support import END, ScriptedBatch
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.stages.serving.support import scripted_service, serving
 
+Served = tuple[httpx.Client, Service, ScriptedBatch]
+
 
 @pytest.fixture(scope="module")
-def served():
+def served() -> Iterator[Served]:
     service, batch = scripted_service(max_body_bytes=20_000, body_timeout_s=1.0)
     with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client, service, batch
 
 
 @pytest.fixture
-def client(served):
+def client(served: Served) -> httpx.Client:
     return served[0]
 
 
-def complete(client: httpx.Client, **body) -> httpx.Response:
+def complete(client: httpx.Client, **body: Any) -> httpx.Response:
     return client.post("/v1/completions", json={"prompt": "hello", "temperature": 0} | body)
 
 
 def text(response: httpx.Response) -> str:
     assert response.status_code == 200, response.text
-    return response.json()["choices"][0]["text"]
+    return str(response.json()["choices"][0]["text"])
 
 
-def events(response: httpx.Response) -> list[dict]:
+def events(response: httpx.Response) -> list[dict[str, Any]]:
     lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
 
 
-def wait_until(condition) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_a_completion_has_openais_shape(client):
+def test_a_completion_has_openais_shape(client: httpx.Client) -> None:
     answer = complete(client, model="tiny", max_tokens=7).json()
     assert answer["object"] == "text_completion"
     assert answer["model"] == "tiny"
@@ -58,7 +64,7 @@ def test_a_completion_has_openais_shape(client):
     assert answer["usage"]["total_tokens"] == 7 + answer["usage"]["prompt_tokens"]
 
 
-def test_many_prompts_and_choices_keep_their_order(client):
+def test_many_prompts_and_choices_keep_their_order(client: httpx.Client) -> None:
     answer = complete(client, prompt=["hello", "world"], n=2, seed=4, temperature=1, max_tokens=5).json()
     texts = [choice["text"] for choice in answer["choices"]]
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
@@ -67,7 +73,7 @@ def test_many_prompts_and_choices_keep_their_order(client):
     assert texts[2] == text(complete(client, prompt="world", seed=4, temperature=1, max_tokens=5))
 
 
-def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(served):
+def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(served: Served) -> None:
     client, service, _ = served
     tokens = service.vocabulary.encode("hello")
     assert text(complete(client, prompt=[END, *tokens])) == text(complete(client))
@@ -77,7 +83,7 @@ def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(served):
     assert complete(client).json()["usage"]["prompt_tokens"] == 1 + len(tokens)
 
 
-def test_a_model_begins_a_text_after_the_end_of_another(tmp_path):
+def test_a_model_begins_a_text_after_the_end_of_another(tmp_path: Path) -> None:
     config = small_config(vocab_size=260)
     model = Checkpoint.save(tmp_path, small_model(config), config, byte_tokenizer(tmp_path / "t.json"), {})
     with serving(create({"model": str(model.path), "max_running": 1})) as url, httpx.Client(base_url=url) as client:
@@ -87,7 +93,7 @@ def test_a_model_begins_a_text_after_the_end_of_another(tmp_path):
         assert text(complete(client, prompt="", **ask)) == after[config.eos_token_id]
 
 
-def test_a_stream_put_together_is_the_whole_answer(client):
+def test_a_stream_put_together_is_the_whole_answer(client: httpx.Client) -> None:
     body = {
         "prompt": ["hello", "world"],
         "n": 2,
@@ -112,7 +118,7 @@ def test_a_stream_put_together_is_the_whole_answer(client):
             assert [value for part in parts for value in part["logprobs"][key]] == values
 
 
-def test_a_stream_comes_token_by_token(served):
+def test_a_stream_comes_token_by_token(served: Served) -> None:
     client, _, batch = served
     with client.stream(
         "POST", "/v1/completions", json={"prompt": "hello", "stream": True, "max_tokens": 40}
@@ -125,7 +131,7 @@ def test_a_stream_comes_token_by_token(served):
         assert [line for line in lines if line][-1] == "data: [DONE]"
 
 
-def test_echo_and_logprobs_of_the_prompt(served):
+def test_echo_and_logprobs_of_the_prompt(served: Served) -> None:
     client, service, _ = served
     answer = complete(client, prompt="hello wörld", max_tokens=0, echo=True, logprobs=1).json()["choices"][0]
     names = [service.vocabulary.name(token) for token in service.vocabulary.encode("hello wörld")]
@@ -141,7 +147,7 @@ def test_echo_and_logprobs_of_the_prompt(served):
     assert bare["logprobs"]["top_logprobs"][0] is None
 
 
-def test_stop_strings_end_the_text_before_them(client):
+def test_stop_strings_end_the_text_before_them(client: httpx.Client) -> None:
     whole = text(complete(client, max_tokens=30))
     stop = whole[10:12]
     for choice in (complete(client, max_tokens=30, stop=stop), complete(client, max_tokens=30, stop=["\0", stop])):
@@ -149,7 +155,7 @@ def test_stop_strings_end_the_text_before_them(client):
         assert choice.json()["choices"][0]["finish_reason"] == "stop"
 
 
-def test_models_health_and_metrics(client):
+def test_models_health_and_metrics(client: httpx.Client) -> None:
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["tiny"]
     assert client.get("/v1/models/tiny").json()["max_model_len"] == 64
     assert client.get("/health").json() == {"status": "ok"}
@@ -158,7 +164,7 @@ def test_models_health_and_metrics(client):
     assert "bloomline:time_to_first_token_seconds_bucket" in metrics.text
 
 
-def test_the_schema_of_a_request_is_whole(client):
+def test_the_schema_of_a_request_is_whole(client: httpx.Client) -> None:
     description = client.get("/openapi.json").json()
     schema = description["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert "$ref" not in json.dumps(schema)
@@ -167,9 +173,9 @@ def test_the_schema_of_a_request_is_whole(client):
     assert null == {"type": "null"}
     assert [kind.get("minItems") for kind in schema["properties"]["prompt"]["anyOf"]] == [None, 1, 1, 1]
     for path, method in (("/v1/completions", "post"), ("/v1/models/{name}", "get"), ("/health", "get")):
-        told = description["paths"][path][method]["responses"]
-        assert set(told) == {"200", "4XX", "5XX"}
-        assert "error" in told["4XX"]["content"]["application/json"]["schema"]["properties"]
+        described = description["paths"][path][method]["responses"]
+        assert set(described) == {"200", "4XX", "5XX"}
+        assert "error" in described["4XX"]["content"]["application/json"]["schema"]["properties"]
     assert list(description["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
@@ -219,7 +225,9 @@ def test_the_schema_of_a_request_is_whole(client):
         ({"temprature": 0.5}, 400, "temprature: unknown parameter; the known ones are model, prompt, max_tokens"),
     ],
 )
-def test_the_answer_to_a_bad_request_says_what_is_wrong(client, body, status, reason):
+def test_the_answer_to_a_bad_request_says_what_is_wrong(
+    client: httpx.Client, body: dict[str, Any], status: int, reason: str
+) -> None:
     content = json.dumps({"prompt": "hello"} | body)
     response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
     assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
@@ -240,12 +248,12 @@ def test_the_answer_to_a_bad_request_says_what_is_wrong(client, body, status, re
         (b" " * 20_001, 413, "larger than 20000 bytes"),
     ],
 )
-def test_the_answer_to_an_invalid_body_says_why(client, content, status, reason):
+def test_the_answer_to_an_invalid_body_says_why(client: httpx.Client, content: bytes, status: int, reason: str) -> None:
     response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
     assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
 
 
-def test_wrong_paths_methods_and_types_answer_in_the_same_shape(client):
+def test_wrong_paths_methods_and_types_answer_in_the_same_shape(client: httpx.Client) -> None:
     answers = {
         404: client.get("/v2/nothing"),
         405: client.get("/v1/completions"),
@@ -258,8 +266,8 @@ def test_wrong_paths_methods_and_types_answer_in_the_same_shape(client):
     assert answers[405].headers["allow"] == "POST"
 
 
-def test_a_body_without_a_length_is_bounded_too(client):
-    def endless():
+def test_a_body_without_a_length_is_bounded_too(client: httpx.Client) -> None:
+    def endless() -> Iterator[bytes]:
         for _ in range(1000):
             yield b" " * 1000
 
@@ -272,20 +280,20 @@ def connect(client: httpx.Client) -> socket.socket:
     return socket.create_connection((url.hostname, url.port), timeout=60)
 
 
-def request_bytes(body: dict, length: int | None = None) -> bytes:
+def request_bytes(body: dict[str, Any], length: int | None = None) -> bytes:
     content = json.dumps(body).encode()
     head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {length or len(content)}\r\n\r\n".encode() + content
 
 
-def test_a_body_that_never_comes_is_given_up(client):
+def test_a_body_that_never_comes_is_given_up(client: httpx.Client) -> None:
     with connect(client) as connection:
         connection.sendall(request_bytes({"prompt": "hello"}, length=1000))
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_disconnects_cancels_its_sequence(stream):
+def test_a_client_that_disconnects_cancels_its_sequence(stream: bool) -> None:
     service, batch = scripted_service(slots=1, context_length=10**6)
     with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
         with connect(client) as connection:
@@ -298,7 +306,7 @@ def test_a_client_that_disconnects_cancels_its_sequence(stream):
         assert 'finished_reason="cancelled"' in client.get("/metrics").text
 
 
-def test_overload_is_refused_with_429_and_retry_after():
+def test_overload_is_refused_with_429_and_retry_after() -> None:
     service, batch = scripted_service(slots=1, max_waiting=1)
     with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
         batch.gate.clear()
@@ -317,7 +325,7 @@ def test_overload_is_refused_with_429_and_retry_after():
         assert text(complete(client))
 
 
-def test_a_failing_step_is_a_500_and_the_server_continues(served):
+def test_a_failing_step_is_a_500_and_the_server_continues(served: Served) -> None:
     client, _, batch = served
     batch.fail = True
     failed = complete(client), complete(client, stream=True)
@@ -327,7 +335,7 @@ def test_a_failing_step_is_a_500_and_the_server_continues(served):
     assert text(complete(client))
 
 
-def test_health_reports_an_engine_that_has_stopped(monkeypatch):
+def test_health_reports_an_engine_that_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     service, batch = scripted_service()
     with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
         monkeypatch.setattr(batch, "release", lambda slot: 1 / 0)
@@ -338,7 +346,7 @@ def test_health_reports_an_engine_that_has_stopped(monkeypatch):
             assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the engine has stopped")
 
 
-def test_shutting_down_ends_the_engine():
+def test_shutting_down_ends_the_engine() -> None:
     service, _ = scripted_service()
     with serving(application(service)) as url:
         assert httpx.get(f"{url}/health").status_code == 200

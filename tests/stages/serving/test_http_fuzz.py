@@ -1,7 +1,9 @@
-"""Whatever a client sends, the server answers with a status below 500, or not at all, and keeps running."""
+"""For any input, the server answers with a status below 500, or not at all, and keeps running."""
 
 import json
 import socket
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,7 +25,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-# Likely values beside wild ones, so that many requests get through to the engine.
+# Likely values in addition to arbitrary ones, so that many requests get through to the engine.
 likely = {
     "prompt": st.text(max_size=40)
     | st.lists(st.integers(0, 400), max_size=80)
@@ -44,7 +46,7 @@ bodies = st.fixed_dictionaries(
 
 
 @pytest.fixture(scope="module")
-def url():
+def url() -> Iterator[str]:
     service, batch = scripted_service(max_waiting=8, max_body_bytes=10_000, body_timeout_s=2.0, ending=True)
     with serving(application(service)) as url:
         yield url
@@ -52,7 +54,7 @@ def url():
 
 
 @pytest.fixture(scope="module")
-def client(url):
+def client(url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
@@ -64,7 +66,7 @@ def alive(client: httpx.Client) -> bool:
 
 @settings(max_examples=150)
 @given(body=bodies)
-def test_any_json(client, body):
+def test_any_json(client: httpx.Client, body: dict[str, Any]) -> None:
     response = client.post("/v1/completions", content=json.dumps(body), headers={"content-type": "application/json"})
     assert response.status_code < 500, (body, response.text)
     if response.status_code != 200:
@@ -78,7 +80,7 @@ def test_any_json(client, body):
 
 @settings(max_examples=60)
 @given(content=st.binary(max_size=300), valid=st.booleans())
-def test_any_bytes_as_a_body(client, content, valid):
+def test_any_bytes_as_a_body(client: httpx.Client, content: bytes, valid: bool) -> None:
     if valid:
         content = b'{"prompt": "' + content + b'"}'
     response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
@@ -103,7 +105,9 @@ raw = st.one_of(
 
 @settings(max_examples=120)
 @given(data=raw, listen=st.booleans())
-def test_any_bytes_on_the_wire_and_leaving_at_any_moment(url, client, data, listen):
+def test_any_bytes_on_the_wire_and_leaving_at_any_moment(
+    url: str, client: httpx.Client, data: bytes, listen: bool
+) -> None:
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(data)

@@ -35,7 +35,7 @@ def test_an_honest_server_is_checked_and_measured(url: str) -> None:
 
 
 class Broken(Client):
-    """Changes one kind of answer of an honest server."""
+    """Changes one kind of response of a correct server."""
 
     def __init__(self, url: str, what: str) -> None:
         super().__init__(url)

@@ -1,4 +1,4 @@
-"""An artifact of a user's own is deployed by the stage that deploys language models."""
+"""A user-defined artifact is deployed by the stage that deploys language models."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_field_of_a_language_model_is_refused_before_anything_runs(tmp_path: P
 
 @dataclass(frozen=True)
 class Wrong(Greeter):
-    """Expects what its application does not answer."""
+    """Expects a response that its application does not give."""
 
     def examples(self) -> Sequence[ExampleRequest]:
         def refuse(answer: bytes) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from stages.serving.trial import apply_loads, latency_figure, percentile
 
@@ -47,7 +49,9 @@ def test_the_figure_shows_every_load_by_name() -> None:
     curves = {"1 client": [1.0, 2.0], "4 clients": [3.0, 5.0, 4.0]}
     figure = latency_figure(curves, "latency (ms)", {"1 client": 10.0, "4 clients": 20.0}, "requests per second")
     left, right = figure.axes
-    assert [text.get_text() for text in left.get_legend().get_texts()] == list(curves)
-    assert [list(line.get_xdata()) for line in left.lines] == [[1, 1, 2], [3, 3, 4, 5]]
-    assert [bar.get_height() for bar in right.patches] == [10, 20]
+    legend = left.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == list(curves)
+    assert [np.asarray(line.get_xdata()).tolist() for line in left.lines] == [[1, 1, 2], [3, 3, 4, 5]]
+    assert [bar.get_height() for bar in right.patches if isinstance(bar, Rectangle)] == [10, 20]
     assert (left.get_xlabel(), right.get_ylabel()) == ("latency (ms)", "requests per second")

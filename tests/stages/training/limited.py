@@ -51,7 +51,7 @@ def data_bytes() -> int:
 def run(folder: Path, fields: str, width: int, blocks: int) -> Path:
     execution = Execution.model_validate(json.loads(fields))
     spec = TrainingSpec(partial(build, width=width, blocks=blocks), "toy", RECIPE, execution, str(folder))
-    return Path(train(toy.alone(), spec).checkpoint)
+    return Path(train(toy.single_rank(), spec).checkpoint)
 
 
 def main(folder: Path, fields: str, allowed_bytes: int) -> None:

@@ -21,7 +21,7 @@ from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
 from tests.durability import lost_in_a_power_cut
 from tests.stages.training.test_exactness import assert_same, state
-from tests.stages.training.toy import Heard, Workers, alone, spec
+from tests.stages.training.toy import RecordingReporter, Workers, single_rank, spec
 
 EVERY_STEP = Execution(zero_stage=1, checkpoint_every_steps=1, checkpoints_kept=2)
 
@@ -38,11 +38,12 @@ class Gate:
             assert self.opened.wait(60)
 
 
-class OpensLater(Heard):
+class OpensLater(RecordingReporter):
     """Opens a gate when a step is reported, which happens only if training continues in the meantime."""
 
     gate: Gate
     at: int
+    scratch: Path
 
     def metrics(self, values: Any, step: int | None = None) -> None:
         super().metrics(values, step)
@@ -54,20 +55,20 @@ class OpensLater(Heard):
 
 def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     """The checkpoint of step 2 is blocked until step 3 is reported, and still holds the state after step 2."""
-    heard = OpensLater()
-    heard.gate, heard.at, heard.scratch = Gate(2), 3, tmp_path / "gated"
+    reporter = OpensLater()
+    reporter.gate, reporter.at, reporter.scratch = Gate(2), 3, tmp_path / "gated"
     execution = Execution(checkpoint_every_steps=2, checkpoints_kept=9)
-    whole = checkpoint_writer.sync
+    whole = checkpoints.sync
 
     def sync(path: Path) -> None:
-        heard.gate(path)
+        reporter.gate(path)
         whole(path)
 
     with patch.object(checkpoint_writer, "sync", sync):
-        result = train(alone(heard), spec(tmp_path / "gated", execution=execution))
-    assert heard.gate.opened.is_set()
+        result = train(single_rank(reporter), spec(tmp_path / "gated", execution=execution))
+    assert reporter.gate.opened.is_set()
     every_step = Execution(checkpoint_every_steps=1, checkpoints_kept=9)
-    expected = train(alone(), spec(tmp_path / "other", execution=every_step))
+    expected = train(single_rank(), spec(tmp_path / "other", execution=every_step))
     for step in (2, 4):
         left, right = (checkpoints.checkpoint_path(tmp_path / name, step) for name in ("gated", "other"))
         assert_same(checkpoints.weights(left), checkpoints.weights(right))
@@ -77,14 +78,14 @@ def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path) -> Non
 @pytest.mark.parametrize("buffer_bytes", [0, 30_000])
 def test_a_small_buffer_only_waits(buffer_bytes: int, workers: Workers, tmp_path: Path) -> None:
     execution = EVERY_STEP.model_copy(update={"checkpoint_buffer_bytes": buffer_bytes})
-    wanted = train(alone(), spec(tmp_path / "alone"))
+    wanted = train(single_rank(), spec(tmp_path / "alone"))
     [(result, _), _] = workers.gang(train, spec(tmp_path / "gang", execution=execution), ranks=2)
     assert_same(state(result), state(wanted))
 
 
 def die_while_writing(scratch: Path) -> None:
     """Train; SIGKILL in the middle of the checkpoint of step 3."""
-    whole = checkpoint_writer.sync
+    whole = checkpoints.sync
 
     def sync(path: Path) -> None:
         if path.parent.name == f"{checkpoints.PARTIAL}3" and path.name == checkpoints.file_name(1):
@@ -92,14 +93,14 @@ def die_while_writing(scratch: Path) -> None:
         whole(path)
 
     with patch.object(checkpoint_writer, "sync", sync):
-        train(alone(), spec(scratch, execution=EVERY_STEP))
+        train(single_rank(), spec(scratch, execution=EVERY_STEP))
 
 
 def limited(scratch: Path, pipe: Any) -> None:
     """Train with a limit of 10 kB per file from the end of step 2 on, when the checkpoint of step 1 exists."""
-    heard = Heard()
+    reporter = RecordingReporter()
 
-    class Limiting(Heard):
+    class Limiting(RecordingReporter):
         def metrics(self, values: Any, step: int | None = None) -> None:
             if step == 2 and "loss" in values:
                 while not checkpoints.checkpoint_path(scratch, 1).exists():
@@ -107,10 +108,10 @@ def limited(scratch: Path, pipe: Any) -> None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
     try:
-        train(alone(Limiting()), spec(scratch, execution=EVERY_STEP))
+        train(single_rank(Limiting()), spec(scratch, execution=EVERY_STEP))
     except StageError as error:
-        heard.notes.append(str(error))
-    pipe.send(heard.notes)
+        reporter.notes.append(str(error))
+    pipe.send(reporter.notes)
 
 
 def in_a_process(function: Any, *arguments: Any) -> int:
@@ -126,19 +127,19 @@ def names(scratch: Path) -> list[str]:
 
 
 def test_a_kill_during_a_checkpoint_leaves_the_previous_one(tmp_path: Path) -> None:
-    wanted = train(alone(), spec(tmp_path / "alone"))
+    wanted = train(single_rank(), spec(tmp_path / "alone"))
     assert in_a_process(die_while_writing, tmp_path / "killed") == -signal.SIGKILL
     assert names(tmp_path / "killed") == [".partial-3", "step-00000001", "step-00000002"]
-    heard = Heard()
-    result = train(alone(heard), spec(tmp_path / "killed", execution=EVERY_STEP))
-    assert heard.notes[0] == "resumes from the checkpoint of step 2"
+    reporter = RecordingReporter()
+    result = train(single_rank(reporter), spec(tmp_path / "killed", execution=EVERY_STEP))
+    assert reporter.notes[0] == "resumes from the checkpoint of step 2"
     assert_same(state(result), state(wanted))
     assert names(tmp_path / "killed") == ["step-00000003", "step-00000004"]
 
 
 def test_a_power_cut_loses_no_complete_checkpoint(tmp_path: Path) -> None:
     with lost_in_a_power_cut(tmp_path) as lost:
-        train(alone(), spec(tmp_path, execution=EVERY_STEP))
+        train(single_rank(), spec(tmp_path, execution=EVERY_STEP))
     assert names(tmp_path) == ["step-00000003", "step-00000004"]
     assert lost == []
 
@@ -152,8 +153,8 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path: 
     assert "Free space there" in message
     assert names(tmp_path) == ["step-00000001"]
     assert "the previous one, step-00000001, is complete" in message
-    wanted = train(alone(), spec(tmp_path / "alone"))
-    assert_same(state(train(alone(), spec(tmp_path, execution=EVERY_STEP))), state(wanted))
+    wanted = train(single_rank(), spec(tmp_path / "alone"))
+    assert_same(state(train(single_rank(), spec(tmp_path, execution=EVERY_STEP))), state(wanted))
 
 
 def fail_to_write(rank: Any, given: TrainingSpec) -> TrainingResult:

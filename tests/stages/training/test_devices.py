@@ -87,7 +87,7 @@ def test_offloaded_state_is_not_on_the_gpu() -> None:
     assert (moved.parameters, moved.master, moved.optimizer) == (0, 0, 0)
     assert moved.host >= plain.parameters + plain.optimizer
     assert moved.device <= plain.device - plain.parameters - plain.optimizer
-    # Moments alone: weights stay where computation is, and the CPU has master weights of its own.
+    # Moments alone: weights stay where computation is, and the CPU has its own master weights.
     moments = needed(gpus_per_rank=1, offload_optimizer="host")
     assert moments.parameters == plain.parameters
     assert moments.host >= plain.optimizer + plain.parameters

@@ -16,7 +16,7 @@ from stages.training.loop import train
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import Loss, Task, TrainingResult, TrainingSpec
 from stages.training.zero import ShardedModel
-from tests.stages.training.toy import RECIPE, Heard, Workers, alone, build, sample, spec
+from tests.stages.training.toy import RECIPE, RecordingReporter, Workers, build, sample, single_rank, spec
 
 
 def state(result: TrainingResult) -> dict[str, torch.Tensor]:
@@ -34,14 +34,14 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[TrainingResult, Heard]]:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[TrainingResult, RecordingReporter]]:
     """One process, no sharding, in both precisions."""
     results = {}
     for precision in ("float32", "bfloat16"):
-        heard = Heard()
+        reporter = RecordingReporter()
         recipe = RECIPE.model_copy(update={"precision": precision})
         path = tmp_path_factory.mktemp(precision)
-        results[precision] = train(alone(heard), spec(path, recipe, Execution(zero_stage=0))), heard
+        results[precision] = train(single_rank(reporter), spec(path, recipe, Execution(zero_stage=0))), reporter
     return results
 
 
@@ -53,10 +53,10 @@ def test_ranks_and_stages(
     zero_stage: int,
     precision: str,
     workers: Workers,
-    reference: dict[str, tuple[TrainingResult, Heard]],
+    reference: dict[str, tuple[TrainingResult, RecordingReporter]],
     tmp_path: Path,
 ) -> None:
-    expected, expected_heard = reference[precision]
+    expected, expected_reporter = reference[precision]
     recipe = RECIPE.model_copy(update={"precision": precision})
     answers = workers.gang(train, spec(tmp_path, recipe, Execution(zero_stage=zero_stage)), ranks=ranks)
     for result, _ in answers:
@@ -66,13 +66,13 @@ def test_ranks_and_stages(
         assert result.validation_metrics == expected.validation_metrics
         assert result.validation_groups == expected.validation_groups
     assert_same(state(answers[0][0]), state(expected))
-    assert answers[0][1].curve("gradient_norm") == expected_heard.curve("gradient_norm")
+    assert answers[0][1].curve("gradient_norm") == expected_reporter.curve("gradient_norm")
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_more_ranks_than_micro_batches(zero_stage: int, workers: Workers, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"global_batch_size": 6})
-    expected = train(alone(), spec(tmp_path / "alone", recipe))
+    expected = train(single_rank(), spec(tmp_path / "alone", recipe))
     answers = workers.gang(train, spec(tmp_path / "gang", recipe, Execution(zero_stage=zero_stage)), ranks=4)
     for result, _ in answers:
         assert isinstance(result, TrainingResult), result
@@ -100,7 +100,7 @@ def test_saving_memory_changes_no_bit(
     precision: str,
     fields: dict[str, Any],
     workers: Workers,
-    reference: dict[str, tuple[TrainingResult, Heard]],
+    reference: dict[str, tuple[TrainingResult, RecordingReporter]],
     tmp_path: Path,
 ) -> None:
     recipe = RECIPE.model_copy(update={"precision": precision})
@@ -138,8 +138,8 @@ def test_recomputing_keeps_less(tmp_path: Path) -> None:
     assert kept["full", "none"] - kept["full", "file"] > 4.9 * inputs
 
 
-def test_it_learns(reference: dict[str, tuple[TrainingResult, Heard]], tmp_path: Path) -> None:
-    result = train(alone(), spec(tmp_path, RECIPE.model_copy(update={"steps": 60})))
+def test_it_learns(reference: dict[str, tuple[TrainingResult, RecordingReporter]], tmp_path: Path) -> None:
+    result = train(single_rank(), spec(tmp_path, RECIPE.model_copy(update={"steps": 60})))
     assert result.validation_loss < 0.75 * result.initial_validation_loss
 
 
@@ -159,16 +159,16 @@ def build_uneven(recipe: Recipe) -> Task:
 
 def test_every_target_of_a_batch_weighs_the_same(workers: Workers, tmp_path: Path) -> None:
     """Eight uneven micro-batches on three ranks equal one micro-batch of all samples."""
-    heard = Heard()
+    reporter = RecordingReporter()
     cut, whole = (
         TrainingSpec(build_uneven, "uneven", recipe, Execution(zero_stage=2), str(tmp_path / name))
         for name, recipe in (("cut", RECIPE), ("whole", RECIPE.model_copy(update={"micro_batch_size": 16})))
     )
-    [(result, heard_of_cut), *_] = workers.gang(train, cut, ranks=3)
-    wanted = train(alone(heard), whole)
+    [(result, cut_reporter), *_] = workers.gang(train, cut, ranks=3)
+    wanted = train(single_rank(reporter), whole)
     assert result.tokens == wanted.tokens == RECIPE.steps * 2 * sum(range(1, 9))
     for name in ("loss", "gradient_norm"):
-        assert heard_of_cut.curve(name) == pytest.approx(heard.curve(name), rel=1e-5)
+        assert cut_reporter.curve(name) == pytest.approx(reporter.curve(name), rel=1e-5)
 
 
 def test_a_loss_that_runs_the_model_twice_is_refused() -> None:

@@ -16,7 +16,7 @@ from stages.training.loop import train
 from stages.training.recipe import Execution, Recipe
 from stages.training.task import TrainingResult, TrainingSpec
 from tests.stages.training.test_exactness import assert_same, state
-from tests.stages.training.toy import Workers, alone
+from tests.stages.training.toy import Workers, single_rank
 
 RECIPE = Recipe(
     steps=3, global_batch_size=8, micro_batch_size=2, sequence_length=32, learning_rate=0.003, validation_every=3
@@ -46,7 +46,7 @@ def test_ranks_and_stages(
         execution = Execution.model_validate({"zero_stage": stage})
         return TrainingSpec(build, "experts", RECIPE, execution, str(tmp_path / name))
 
-    wanted = train(alone(), spec("alone", 0))
+    wanted = train(single_rank(), spec("alone", 0))
     assert wanted.validation_loss != wanted.initial_validation_loss  # the weights have changed
     for result, _ in workers.gang(train, spec("gang", zero_stage), ranks=ranks):
         assert isinstance(result, TrainingResult), result

@@ -16,7 +16,7 @@ from stages.training.loop import train
 from stages.training.recipe import Execution, Training
 from stages.training.task import TrainingResult, TrainingSpec
 from tests.stages.training.test_exactness import assert_same, state
-from tests.stages.training.toy import RECIPE, Workers, alone, spec
+from tests.stages.training.toy import RECIPE, Workers, single_rank, spec
 
 
 def trained(workers: Workers, path: Path, ranks: int, zero_stage: int, **fields: Any) -> TrainingResult:
@@ -66,7 +66,7 @@ def test_training_with_the_backends_reduce_scatter(
 
 def test_another_number_of_ranks_is_refused_before_a_step(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="1 rank would train"):
-        train(alone(), spec(tmp_path, RECIPE.model_copy(update={"free_order_ranks": 2})))
+        train(single_rank(), spec(tmp_path, RECIPE.model_copy(update={"free_order_ranks": 2})))
 
 
 @pytest.mark.parametrize(

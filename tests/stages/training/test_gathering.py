@@ -30,7 +30,7 @@ def test_the_next_group_is_gathered_ahead_in_both_passes() -> None:
         layer.register_forward_hook(after)
 
     for number, block in enumerate(task.blocks):
-        watch(number, block.up)
+        watch(number, block.get_submodule("up"))
     with model.micro_batch(0):
         task.loss(task.model, range(2)).total.backward()
     first, second, third = (f"block-{number:03d}" for number in range(3))

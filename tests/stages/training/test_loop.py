@@ -23,7 +23,7 @@ from stages.training.skipped_batches import reason_to_skip
 from stages.training.task import TrainingResult
 from stages.training.trainer_state import TrainerState
 from tests.stages.training.test_exactness import assert_same, state
-from tests.stages.training.toy import RECIPE, Heard, Toy, Workers, alone, spec
+from tests.stages.training.toy import RECIPE, RecordingReporter, Toy, Workers, single_rank, spec
 
 
 def changed(**fields: Any) -> Recipe:
@@ -74,14 +74,14 @@ def test_an_inconsistent_ramp_is_refused(ramp: dict[str, int], named: str) -> No
 
 
 def stop_after_3(rank: Any, given: Any) -> Any:
-    return train(type(rank)(rank.index, rank.size, rank.rendezvous, Heard(stop_after=3)), given)
+    return train(type(rank)(rank.index, rank.size, rank.rendezvous, RecordingReporter(stop_after=3)), given)
 
 
 def test_a_ramp_is_the_same_for_any_ranks_and_after_an_interruption(workers: Workers, tmp_path: Path) -> None:
     recipe = changed(batch_size_ramp=RAMP, steps=5)
-    heard = Heard()
-    wanted = train(alone(heard), spec(tmp_path / "alone", recipe))
-    assert heard.curve("batch_size") == [4, 4, 8, 12, 16]
+    reporter = RecordingReporter()
+    wanted = train(single_rank(reporter), spec(tmp_path / "alone", recipe))
+    assert reporter.curve("batch_size") == [4, 4, 8, 12, 16]
     assert wanted.tokens == 44 * recipe.sequence_length
     broken = spec(tmp_path / "gang", recipe, Execution(zero_stage=2))
     assert {type(error) for error, _ in workers.gang(stop_after_3, broken, ranks=3)} == {Stopped}
@@ -124,13 +124,13 @@ def test_the_window_of_a_spike_moves() -> None:
 def test_a_spike_is_skipped_and_survives_a_restart(workers: Workers, tmp_path: Path) -> None:
     """Sample 161 is in batch 11 (of 16 samples each), which is skipped: its gradient has no effect."""
     recipe = changed(steps=12, loss_spike_factor=5.0, spike_window=8, validation_every=12)
-    heard = Heard()
-    wanted = train(alone(heard), spec(tmp_path / "alone", recipe, loud=(161,)))
+    reporter = RecordingReporter()
+    wanted = train(single_rank(reporter), spec(tmp_path / "alone", recipe, loud=(161,)))
     assert wanted.skipped == 1
     assert [step for step, _ in wanted.curve] == [*range(1, 11), 12]
-    assert [note for note in heard.notes if "step 11: loss" in note and "this batch was skipped" in note]
+    assert [note for note in reporter.notes if "step 11: loss" in note and "this batch was skipped" in note]
     with pytest.raises(Stopped):
-        train(alone(Heard(stop_after=10)), spec(tmp_path / "gang", recipe, loud=(161,)))
+        train(single_rank(RecordingReporter(stop_after=10)), spec(tmp_path / "gang", recipe, loud=(161,)))
     [(result, _), _] = workers.gang(
         train, spec(tmp_path / "gang", recipe, Execution(zero_stage=2), loud=(161,)), ranks=2
     )
@@ -141,7 +141,7 @@ def test_a_spike_is_skipped_and_survives_a_restart(workers: Workers, tmp_path: P
 def test_consecutive_spikes_end_training(tmp_path: Path) -> None:
     recipe = changed(steps=20, gradient_spike_factor=5.0, spike_window=8, skipped_batches_limit=2, validation_every=20)
     with pytest.raises(StageError, match=r"2 batches in a row were skipped, the last at step 10 \(gradient norm"):
-        train(alone(), spec(tmp_path, recipe, loud=tuple(range(128, 320))))
+        train(single_rank(), spec(tmp_path, recipe, loud=tuple(range(128, 320))))
 
 
 # -- ends
@@ -161,13 +161,13 @@ def test_what_ends_training() -> None:
 def test_it_ends_by_tokens_and_does_not_resume(tmp_path: Path) -> None:
     """Three batches of 128 targets each. The last one is validated, although the recipe validates every fourth."""
     recipe = changed(steps=9, validation_every=4, stop_after_tokens=300)
-    heard = Heard()
-    result = train(alone(heard), spec(tmp_path, recipe))
+    reporter = RecordingReporter()
+    result = train(single_rank(reporter), spec(tmp_path, recipe))
     assert (result.steps, result.tokens, result.ended) == (3, 384, "384 tokens (stop_after_tokens)")
     assert [step for step, _ in result.validation_curve] == [0, 3]
-    assert "ended after step 3 of 9: 384 tokens (stop_after_tokens)" in heard.notes
-    again = train(alone(heard), spec(tmp_path, recipe))
-    assert len(heard.curve("loss")) == 3
+    assert "ended after step 3 of 9: 384 tokens (stop_after_tokens)" in reporter.notes
+    again = train(single_rank(reporter), spec(tmp_path, recipe))
+    assert len(reporter.curve("loss")) == 3
     assert_same(state(again), state(result))
 
 
@@ -185,13 +185,13 @@ def test_the_clock_includes_time_before_a_restart(tmp_path: Path) -> None:
     """An attempt without remaining time takes exactly one more step."""
     recipe = changed(steps=10**6, stop_after_s=1000.0, validation_every=10**6)
     with pytest.raises(Stopped):
-        train(alone(Heard(stop_after=2)), spec(tmp_path, recipe))
+        train(single_rank(RecordingReporter(stop_after=2)), spec(tmp_path, recipe))
     state_file = tmp_path / "checkpoints" / "step-00000002" / "state.json"
     state_of_run = json.loads(state_file.read_text())
     assert 0 < state_of_run["progress"]["seconds"] < 1000
     state_of_run["progress"]["seconds"] = 1000.0
     state_file.write_text(json.dumps(state_of_run))
-    result = train(alone(), spec(tmp_path, recipe))
+    result = train(single_rank(), spec(tmp_path, recipe))
     assert (result.steps, result.ended) == (3, "1000 s (stop_after_s): not reproducible")
 
 
@@ -201,10 +201,10 @@ def test_the_clock_includes_time_before_a_restart(tmp_path: Path) -> None:
 def test_what_a_step_costs(workers: Workers, tmp_path: Path) -> None:
     execution = Execution(zero_stage=2, peak_tflops=1e-6)
     parameters = sum(parameter.numel() for parameter in Toy(17, 2).parameters())
-    [(_, heard), (_, other)] = workers.gang(train, spec(tmp_path, execution=execution), ranks=2)
+    [(_, reporter), (_, other)] = workers.gang(train, spec(tmp_path, execution=execution), ranks=2)
     assert not other.points
     for step in range(RECIPE.steps):
-        of = {name: heard.curve(name)[step] for _, values in heard.points if "loss" in values for name in values}
+        of = {name: reporter.curve(name)[step] for _, values in reporter.points if "loss" in values for name in values}
         parts = [of[f"seconds_{part}"] for part in ("computation", "communication", "data")]
         assert sum(parts) == pytest.approx(of["seconds_per_step"])
         assert of["seconds_communication"] > 0
@@ -212,7 +212,7 @@ def test_what_a_step_costs(workers: Workers, tmp_path: Path) -> None:
         flops = 6 * parameters * 64  # on each rank
         assert of["tflops_per_rank"] == pytest.approx(flops / of["seconds_per_step"] / 1e12)
         assert of["model_flops_utilisation"] == pytest.approx(of["tflops_per_rank"] / 1e-6)
-    assert sum(heard.curve("sent_bytes_per_step")) > 4 * parameters
+    assert sum(reporter.curve("sent_bytes_per_step")) > 4 * parameters
 
 
 # -- compiled blocks
@@ -222,11 +222,11 @@ def test_what_a_step_costs(workers: Workers, tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 def test_compiled_blocks_are_the_same_for_any_ranks_and_stage(workers: Workers, tmp_path: Path) -> None:
     recipe = changed(compiled=True, steps=2)
-    wanted = train(alone(), spec(tmp_path / "alone", recipe, blocks=1))
-    eager = train(alone(), spec(tmp_path / "eager", changed(steps=2), blocks=1))
+    wanted = train(single_rank(), spec(tmp_path / "alone", recipe, blocks=1))
+    eager = train(single_rank(), spec(tmp_path / "eager", changed(steps=2), blocks=1))
     assert wanted.loss == pytest.approx(eager.loss, rel=1e-4)
     with pytest.raises(Stopped):
-        train(alone(Heard(stop_after=1)), spec(tmp_path / "gang", recipe, blocks=1))
+        train(single_rank(RecordingReporter(stop_after=1)), spec(tmp_path / "gang", recipe, blocks=1))
     for result, _ in workers.gang(train, spec(tmp_path / "gang", recipe, Execution(zero_stage=3), blocks=1), ranks=2):
         assert isinstance(result, TrainingResult), result
         assert_same(state(result), state(wanted))
@@ -240,4 +240,4 @@ def test_without_a_compiler_there_is_one_clear_error(tmp_path: Path) -> None:
         patch.object(cpp_builder, "get_cpp_compiler", side_effect=InvalidCxxCompiler()),
         pytest.raises(StageError, match=r"compiled: true needs a C\+\+ compiler"),
     ):
-        loop.train(alone(), spec(tmp_path, changed(compiled=True)))
+        loop.train(single_rank(), spec(tmp_path, changed(compiled=True)))

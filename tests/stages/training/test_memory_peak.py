@@ -27,7 +27,7 @@ from stages.training.recipe import Execution, Recipe
 from stages.training.task import Task
 from stages.training.zero import ShardedModel
 from tests.stages.model.models import SHAPES, shaped
-from tests.stages.training.toy import Workers, alone
+from tests.stages.training.toy import Workers, single_rank
 
 SMALL: dict[str, Any] = {"vocab_size": 503, "hidden_size": 96, "layers": 4, "heads": 6}
 MODELS = {name: shaped(name, **SMALL) for name in SHAPES}
@@ -122,11 +122,11 @@ SHARED: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("model", "fields"), ALONE, ids=str)
-def test_a_rank_alone_never_needs_more_than_was_planned(model: str, fields: dict[str, Any]) -> None:
+def test_a_single_rank_never_needs_more_than_was_planned(model: str, fields: dict[str, Any]) -> None:
     recipe, execution = split({"global_batch_size": 2, "zero_stage": 0} | fields)
     # Which expert a token goes to is not known, nor how much of a block is freed while it is computed again.
     within = 1.45 if MODELS[model].experts else 1.35 if execution.recompute != "none" else 1.25
-    hold([measure(alone(), MODELS[model], recipe, execution)], MODELS[model], recipe, execution, within)
+    hold([measure(single_rank(), MODELS[model], recipe, execution)], MODELS[model], recipe, execution, within)
 
 
 @pytest.mark.parametrize(("model", "fields"), SHARED, ids=str)

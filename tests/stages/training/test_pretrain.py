@@ -96,11 +96,14 @@ def test_validation_loss_by_source_and_language(tmp_path: Path) -> None:
     from stages.training.language_modelling import language_modelling
     from stages.training.recipe import Recipe
 
+    def no_initial(name: str, start: int, length: int) -> torch.Tensor:
+        raise AssertionError("nothing is initialised")
+
     texts = ["a b c " * 40, "d e f g h " * 30, "1 2 3 " * 50]
     dataset = token_set(tmp_path / "set", {"train": texts, "validation": texts}, 300)
     torch.manual_seed(1)
     model = Decoder(MODEL)
-    task = language_modelling(model, lambda *_: None, dataset, Recipe(sequence_length=16), separate_documents=True)
+    task = language_modelling(model, no_initial, dataset, Recipe(sequence_length=16), separate_documents=True)
     assert set(task.group_names) == {f"{kind}/{kind} {n}" for kind in ("source", "language") for n in range(3)}
     samples = range(task.validation_samples)
     split = dataset.split("validation")
@@ -108,6 +111,7 @@ def test_validation_loss_by_source_and_language(tmp_path: Path) -> None:
     with torch.no_grad():
         for sample in samples:
             loss = task.validation_loss(model, [sample])
+            assert loss.by_target is not None
             for place, value in enumerate(loss.by_target.tolist()):
                 document = split.document_at(16 * sample + place + 1)
                 for name in (f"source/{document.source}", f"language/{document.language}"):

@@ -24,14 +24,14 @@ from stages.training.task import Task, TrainingResult, TrainingSpec
 from stages.training.zero import ShardedModel
 from tests.stages.training import toy
 from tests.stages.training.test_exactness import assert_same, state
-from tests.stages.training.toy import RECIPE, Heard, Workers, alone, spec
+from tests.stages.training.toy import RECIPE, RecordingReporter, Workers, single_rank, spec
 
 EVERY_STEP = Execution(checkpoint_every_steps=1, checkpoints_kept=3)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return train(alone(), spec(tmp_path_factory.mktemp("undisturbed")))
+    return train(single_rank(), spec(tmp_path_factory.mktemp("undisturbed")))
 
 
 def assert_as_undisturbed(result: TrainingResult, undisturbed: TrainingResult) -> None:
@@ -43,7 +43,7 @@ def assert_as_undisturbed(result: TrainingResult, undisturbed: TrainingResult) -
 
 
 def stop_after_2(rank: Rank, spec: TrainingSpec) -> Any:
-    reporter = Heard(stop_after=2 if rank.index == 0 else None)
+    reporter = RecordingReporter(stop_after=2 if rank.index == 0 else None)
     return train(Rank(rank.index, rank.size, rank.rendezvous, reporter), spec)
 
 
@@ -79,7 +79,8 @@ def gang_of_processes(spec: TrainingSpec, ranks: int) -> list[int]:
     context = toy.processes()
     rendezvous = toy.new_rendezvous()
     processes = [
-        context.Process(target=train, args=(Rank(index, ranks, rendezvous, Heard()), spec)) for index in range(ranks)
+        context.Process(target=train, args=(Rank(index, ranks, rendezvous, RecordingReporter()), spec))
+        for index in range(ranks)
     ]
     for process in processes:
         process.start()
@@ -126,29 +127,29 @@ def damage(path: Path, how: str) -> None:
     "how", ["cut", "flipped", "missing", "state garbage", "state without digests", "path that leads elsewhere"]
 )
 def test_a_damaged_checkpoint_is_skipped(how: str, undisturbed: TrainingResult, tmp_path: Path) -> None:
-    heard = Heard(stop_after=3)
+    reporter = RecordingReporter(stop_after=3)
     with pytest.raises(Stopped, match="stopped after step 3 of 4"):
-        train(alone(heard), spec(tmp_path, execution=EVERY_STEP))
+        train(single_rank(reporter), spec(tmp_path, execution=EVERY_STEP))
     damage(tmp_path / "checkpoints" / "step-00000003", how)
-    heard = Heard()
-    assert_as_undisturbed(train(alone(heard), spec(tmp_path)), undisturbed)
-    assert heard.notes[0].startswith("skipped: checkpoint")
-    assert heard.notes[1] == "resumes from the checkpoint of step 2"
+    reporter = RecordingReporter()
+    assert_as_undisturbed(train(single_rank(reporter), spec(tmp_path)), undisturbed)
+    assert reporter.notes[0].startswith("skipped: checkpoint")
+    assert reporter.notes[1] == "resumes from the checkpoint of step 2"
 
 
 def test_another_recipe_starts_from_the_beginning(tmp_path: Path) -> None:
-    train(alone(), spec(tmp_path))
-    heard = Heard()
-    result = train(alone(heard), spec(tmp_path, RECIPE.model_copy(update={"learning_rate": 0.02})))
-    assert "belongs to another recipe" in heard.notes[0]
-    assert len(heard.curve("loss")) == RECIPE.steps
+    train(single_rank(), spec(tmp_path))
+    reporter = RecordingReporter()
+    result = train(single_rank(reporter), spec(tmp_path, RECIPE.model_copy(update={"learning_rate": 0.02})))
+    assert "belongs to another recipe" in reporter.notes[0]
+    assert len(reporter.curve("loss")) == RECIPE.steps
     assert Path(result.checkpoint).is_dir()
 
 
 def test_only_the_last_checkpoints_are_kept_and_half_written_ones_do_not_count(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     (folder / ".partial-step-00000009").mkdir(parents=True)
-    result = train(alone(), spec(tmp_path, execution=Execution(checkpoint_every_steps=1, checkpoints_kept=2)))
+    result = train(single_rank(), spec(tmp_path, execution=Execution(checkpoint_every_steps=1, checkpoints_kept=2)))
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000003", "step-00000004"]
     weights = checkpoints.weights(Path(result.checkpoint))
     assert weights.keys() == dict(toy.Toy(17, 2).named_parameters()).keys()
@@ -159,11 +160,11 @@ def test_only_the_last_checkpoints_are_kept_and_half_written_ones_do_not_count(t
 
 def test_a_batch_without_a_finite_loss_is_skipped(workers: Workers, tmp_path: Path) -> None:
     """Sample 20 is in the second of four batches."""
-    heard = Heard()
-    result = train(alone(heard), spec(tmp_path / "one", poisoned=(20,)))
+    reporter = RecordingReporter()
+    result = train(single_rank(reporter), spec(tmp_path / "one", poisoned=(20,)))
     assert result.skipped == 1
     assert [step for step, _ in result.curve] == [1, 3, 4]
-    assert "step 2: loss nan" in heard.notes[0]
+    assert "step 2: loss nan" in reporter.notes[0]
     [(shared, _), _] = workers.gang(
         train, spec(tmp_path / "two", execution=Execution(zero_stage=2), poisoned=(20,)), ranks=2
     )
@@ -173,17 +174,17 @@ def test_a_batch_without_a_finite_loss_is_skipped(workers: Workers, tmp_path: Pa
 def test_consecutive_bad_batches_end_training(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"skipped_batches_limit": 3})
     with pytest.raises(StageError, match=r"3 batches in a row were skipped, the last at step 3 \(loss nan"):
-        train(alone(), spec(tmp_path, recipe, poisoned=tuple(range(0, 64, 16))))
+        train(single_rank(), spec(tmp_path, recipe, poisoned=tuple(range(0, 64, 16))))
 
 
 def test_clipping_bounds_the_first_moment(tmp_path: Path) -> None:
     """After one step the first moment is (1 - beta1) times the clipped gradient."""
     recipe = RECIPE.model_copy(update={"steps": 1, "warmup_steps": 0, "gradient_clipping": 0.01})
-    heard = Heard()
-    result = train(alone(heard), spec(tmp_path, recipe))
+    reporter = RecordingReporter()
+    result = train(single_rank(reporter), spec(tmp_path, recipe))
     moments = [tensor for name, tensor in state(result).items() if name.startswith("first_moment/")]
     norm = sum(float(moment.double().square().sum()) for moment in moments) ** 0.5
-    assert heard.curve("gradient_norm")[0] > 0.1
+    assert reporter.curve("gradient_norm")[0] > 0.1
     assert norm == pytest.approx(0.1 * 0.01, rel=1e-4)
 
 
@@ -191,7 +192,7 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
     """An epsilon that disables the gradient leaves decay only: matrices shrink, norms and biases stay."""
     fields = {"steps": 1, "warmup_steps": 0, "epsilon": 1e12}
     plain, decayed = (
-        checkpoints.weights(Path(train(alone(), spec(tmp_path / str(decay), RECIPE.model_copy(
+        checkpoints.weights(Path(train(single_rank(), spec(tmp_path / str(decay), RECIPE.model_copy(
             update={**fields, "weight_decay": decay}))).checkpoint))
         for decay in (0.0, 0.5)
     )  # fmt: skip
@@ -202,7 +203,7 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
 
 def test_a_rank_reads_only_what_it_owns(tmp_path: Path) -> None:
     """Four ranks together read every element of the state exactly once."""
-    path = Path(train(alone(), spec(tmp_path)).checkpoint)
+    path = Path(train(single_rank(), spec(tmp_path)).checkpoint)
     wanted = checkpoints.weights(path)
     read = dict.fromkeys(wanted, 0)
 
@@ -235,9 +236,9 @@ def test_a_skipped_batch_has_no_effect(tmp_path: Path) -> None:
     """The optimizer does not count it; only the learning rate, which follows steps, would differ."""
     fields = {"schedule": "constant", "warmup_steps": 0}
     skipping = RECIPE.model_copy(update=fields | {"steps": 3})
-    result = train(alone(), spec(tmp_path / "skipping", skipping, poisoned=(3,)))
+    result = train(single_rank(), spec(tmp_path / "skipping", skipping, poisoned=(3,)))
     assert result.skipped == 1
     later = RECIPE.model_copy(update=fields | {"steps": 2})
     build = partial(build_later, first=RECIPE.global_batch_size)
     wanted = TrainingSpec(build, "toy", later, Execution(), str(tmp_path / "later"))
-    assert_same(state(result), state(train(alone(), wanted)))
+    assert_same(state(result), state(train(single_rank(), wanted)))

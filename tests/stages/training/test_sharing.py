@@ -21,7 +21,7 @@ from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
 from stages.training.zero import ShardedModel
 from tests.stages.training.test_exactness import assert_same, state
-from tests.stages.training.toy import RECIPE, Toy, Workers, alone, build, spec
+from tests.stages.training.toy import RECIPE, Toy, Workers, build, single_rank, spec
 
 WIDTH, BLOCKS = 17, 2
 GROUPS = groups_of(model := Toy(WIDTH, BLOCKS), list(model.blocks), [model.embedding], [model.embedding, model.norm])
@@ -86,13 +86,13 @@ def most_groups_whole(rank: Rank, spec: TrainingSpec) -> int:
 
         model.initialise(task.initial)
         for module in (
-            task.model.embedding,
-            task.model.norm,
+            task.model.get_submodule("embedding"),
+            task.model.get_submodule("norm"),
             *(part for one in task.blocks for part in one.children()),
         ):
             module.register_forward_hook(count)
         for block in task.blocks:
-            block.down.register_full_backward_hook(count)
+            block.get_submodule("down").register_full_backward_hook(count)
         with model.micro_batch(0):
             task.loss(task.model, range(2)).total.backward()
         return most
@@ -166,7 +166,12 @@ def shard_off_by_one() -> Iterator[None]:
 
     def sum_of_two(self: Collectives, row: torch.Tensor, columns: slice) -> Callable[[], None]:
         wait = whole_sum(self, row, columns)
-        return lambda: [wait(), row.copy_(row.roll(1))][0]
+
+        def wait_and_shift() -> None:
+            wait()
+            row.copy_(row.roll(1))
+
+        return wait_and_shift
 
     with (
         patch.object(Collectives, "start_exchange", exchange),
@@ -188,7 +193,12 @@ def no_gather() -> Iterator[None]:
 
     def sum_of_two(self: Collectives, row: torch.Tensor, columns: slice) -> Callable[[], None]:
         before, wait = row.clone().chunk(2), whole_sum(self, row, columns)
-        return lambda: [wait(), row.chunk(2)[1 - self.rank].copy_(before[1 - self.rank])][0]
+
+        def wait_and_restore() -> None:
+            wait()
+            row.chunk(2)[1 - self.rank].copy_(before[1 - self.rank])
+
+        return wait_and_restore
 
     with patch.object(Collectives, "start_all_gather", gather), patch.object(Collectives, "start_pair_sum", sum_of_two):
         yield
@@ -217,7 +227,7 @@ def train_with(rank: Rank, spec: TrainingSpec, bug: str) -> TrainingResult:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return train(alone(), spec(tmp_path_factory.mktemp("undisturbed")))
+    return train(single_rank(), spec(tmp_path_factory.mktemp("undisturbed")))
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 3])

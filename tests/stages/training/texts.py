@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import ByteLevelBPETokenizer
 
+from stages.artifacts.manifest import Split
 from stages.artifacts.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, TOKENIZER
 from stages.artifacts.tokens import FACTS, INDEX_TYPES, PROVENANCE, TokenDataset, index_name, shard_name
 
 
-def token_set(path: Path, splits: Mapping[str, Sequence[str]], vocab_size: int) -> TokenDataset:
+def token_set(path: Path, splits: Mapping[Split, Sequence[str]], vocab_size: int) -> TokenDataset:
     """Train a tokenizer on the train split and write both splits' tokens below `path`."""
     path.mkdir(parents=True)
     tokenizer = ByteLevelBPETokenizer()

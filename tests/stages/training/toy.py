@@ -29,7 +29,8 @@ class Block(nn.Module):
         self.down = nn.Linear(3 * width, width)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden + self.down(functional.gelu(self.up(self.norm(hidden))))
+        added: torch.Tensor = self.down(functional.gelu(self.up(self.norm(hidden))))
+        return hidden + added
 
 
 class Toy(nn.Module):
@@ -45,7 +46,8 @@ class Toy(nn.Module):
         hidden = self.embedding(tokens)
         for block in self.blocks:
             hidden = block(hidden)
-        return self.norm(hidden) @ self.embedding.weight.T
+        normalised: torch.Tensor = self.norm(hidden)
+        return normalised @ self.embedding.weight.T
 
 
 def sample(number: int, length: int) -> torch.Tensor:
@@ -129,7 +131,7 @@ def spec(scratch: Path, recipe: Recipe = RECIPE, execution: Execution = WHOLE, *
 
 
 @dataclass
-class Heard:
+class RecordingReporter:
     """A Reporter that records what is reported."""
 
     points: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
@@ -158,8 +160,8 @@ def new_rendezvous() -> str:
     return f"file://localhost{tempfile.mkdtemp()}/ranks"
 
 
-def alone(reporter: Heard | None = None) -> Rank:
-    return Rank(0, 1, "", reporter or Heard())
+def single_rank(reporter: RecordingReporter | None = None) -> Rank:
+    return Rank(0, 1, "", reporter or RecordingReporter())
 
 
 def processes() -> Any:
@@ -182,7 +184,7 @@ class Workers:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def gang(self, function: Any, *arguments: Any, ranks: int) -> list[tuple[Any, Heard]]:
+    def gang(self, function: Any, *arguments: Any, ranks: int) -> list[tuple[Any, RecordingReporter]]:
         """Run `function(rank, *arguments)` on every rank. Each rank's result or exception, and its reports."""
         rendezvous = new_rendezvous()
         for index in range(ranks):
@@ -199,10 +201,10 @@ def _serve(pipe: Any) -> None:
     torch.set_num_threads(1)
     while True:
         function, index, ranks, rendezvous, arguments = pipe.recv()
-        heard = Heard()
+        reporter = RecordingReporter()
         result: Any
         try:
-            result = function(Rank(index, ranks, rendezvous, heard), *arguments)
+            result = function(Rank(index, ranks, rendezvous, reporter), *arguments)
         except Exception as error:
             result = error
-        pipe.send((result, heard))
+        pipe.send((result, reporter))

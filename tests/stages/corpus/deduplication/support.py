@@ -1,4 +1,4 @@
-"""Documents of which rules are asked without a whole ingestion around them."""
+"""Documents for tests of single rules, without a whole ingestion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every rule decides the same in little memory as in much, and takes no more of it for a larger corpus."""
+"""Every rule makes the same decisions within any memory limit, and needs no more memory for a larger corpus."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_little_memory_decides_as_much_does(texts: list[str], fewest: int, seed:
         drafts = [drafts_of(texts, index, Path(folder), memory_bytes) for memory_bytes in (1 << 30, 1)]
         task = Path(folder) / "quiz.txt"
         task.write_text("one two three four one two")
-        sets = Decontaminate(tasks={"quiz": {"paths": [str(task)]}}, words=5)  # type: ignore[dict-item]
+        sets = Decontaminate(tasks={"quiz": {"paths": [str(task)]}}, words=5)
         makers = [lambda given, rule=rule: decider_of(rule, given) for rule in RULES] + [sets.decider]
         expected = [decision_of(make(drafts[0]), index, kept) for make in makers]
         patch.setattr(spill, "FEWEST_RECORDS", fewest)
@@ -89,7 +89,7 @@ def test_little_memory_decides_as_much_does(texts: list[str], fewest: int, seed:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
-def test_a_larger_corpus_takes_no_more_memory_but_for_its_documents(
+def test_a_larger_corpus_takes_more_memory_only_for_its_documents(
     rule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four times the documents: no more than 100 bytes for each of them, and nothing for their texts."""
@@ -142,7 +142,7 @@ def test_measuring_a_longer_shard_takes_no_more_memory(
     texts = [f"{prose(number, 12)}\n{prose(number % 7, 5)}" for number in range(200)]
     columns = {"text": texts, "url": ["http://a.org/b"] * len(texts), "language": ["en"] * len(texts)}
     batch = pa.record_batch(columns)
-    peaks = []
+    peaks: list[int] = []
     for times in (4, 4, 16):  # the first time, what is made once
         folder = tmp_path / f"{len(peaks)}"
         folder.mkdir()

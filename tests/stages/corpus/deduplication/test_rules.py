@@ -1,4 +1,4 @@
-"""Rules over the whole corpus: what each drops or cuts, which of several stays, and on which texts they err."""
+"""Rules over the whole corpus: what each drops or cuts, which copy is kept, and on which texts they err."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def paragraphs(number: int, words: int) -> list[str]:
 
 
 def editions() -> list[dict[str, Any]]:
-    """Chapters in three editions each: other punctuation and spelling, a sentence more, some words replaced."""
+    """Three editions of each chapter: with other punctuation and spelling, an added sentence, or replaced words."""
     rows = []
     for chapter in range(40):
         draw = random.Random(chapter)
@@ -75,7 +75,7 @@ def test_near_duplicates_of_real_books_are_found_family_by_family(tmp_path: Path
 
 
 def unlike_pages() -> list[str]:
-    """Pages of one site: each begins and ends as all do, and has a text of its own in between."""
+    """Pages of one site: the first and the last lines are the same on all, the text in between differs."""
     menu, notice = (
         "Home | About us | Contact the editors",
         "You may copy this page if you name the site that it is from.",
@@ -124,7 +124,7 @@ def test_the_copy_of_the_first_source_stays_wherever_it_was_read(tmp_path: Path)
     assert found["one"] == found["two"] == {f"good{number}" for number in range(40)}
 
 
-def test_families_tell_which_stayed_and_how_like_it_the_others_are(tmp_path: Path) -> None:
+def test_families_record_which_copy_was_kept_and_how_similar_the_others_are(tmp_path: Path) -> None:
     words = paragraphs(1, 300)
     alike = [" ".join([*words[:cut], "x", *words[cut:]]) for cut in (10, 150, 290)]
     corpus = deduplicated(tmp_path, [*alike, *map(prose, range(40))], {"rule": "near"})
@@ -151,9 +151,9 @@ def test_rules_are_asked_in_turn_and_the_same_on_every_run(tmp_path: Path) -> No
     assert not any("About us" in document.text for document in all_documents(runs[0]))
 
 
-def test_roots_key_of_a_document_knows_letters_alone(tmp_path: Path) -> None:
+def test_roots_key_of_a_document_contains_only_letters(tmp_path: Path) -> None:
     texts = ["a list of things: one, two", "a list -- of 3 things? one; two!"]
-    texts += [f"{'abcdefghij'[number // 10]}{'klmnopqrst'[number % 10]} is told apart" for number in range(100)]
+    texts += [f"{'abcdefghij'[number // 10]}{'klmnopqrst'[number % 10]} is a line" for number in range(100)]
     for ignore, found in (("white_space", {}), ("digits_and_punctuation", {"deduplicate.exact": 1})):
         corpus = deduplicated(tmp_path / ignore, texts, {"rule": "exact", "ignore": ignore})
         assert dropped(corpus) == found
@@ -168,7 +168,7 @@ def test_one_page_under_several_addresses(tmp_path: Path) -> None:
 
 
 def test_simhash_errs_on_long_texts_and_is_kept_from_them(tmp_path: Path) -> None:
-    """Two long texts differ in a passage that is nowhere else; a fingerprint of the whole hardly feels it."""
+    """Two long texts differ in one passage; a fingerprint of the whole text hardly depends on it."""
     book = paragraphs(1, 20_000)
     passages = [" ".join(paragraphs(number, 100)) for number in (2, 3)]
     long = [" ".join(book) + " " + passage for passage in passages]
@@ -185,7 +185,7 @@ def test_simhash_errs_on_long_texts_and_is_kept_from_them(tmp_path: Path) -> Non
     assert dropped(guarded) == {"deduplicate.simhash": 1}  # of the short ones
 
 
-def test_template_lines_go_from_their_source_alone(tmp_path: Path) -> None:
+def test_template_lines_are_removed_only_from_their_source(tmp_path: Path) -> None:
     menu = "Subscribe to our newsletter today"
     news = [f"{prose(number)}\n  {menu}\nshort\n{prose(number + 500)}" for number in range(12)]
     books = [f"{menu}\n{prose(number)}" for number in range(100, 105)]
@@ -200,7 +200,7 @@ def test_template_lines_go_from_their_source_alone(tmp_path: Path) -> None:
     assert texts == {text.replace(f"  {menu}\n", "") for text in news} | set(books)
 
 
-def test_a_document_of_template_lines_alone_is_too_short_afterwards(tmp_path: Path) -> None:
+def test_a_document_of_only_template_lines_is_too_short_afterwards(tmp_path: Path) -> None:
     menu = "One of the lines that are everywhere\nAnd another one that is everywhere\n"
     texts = [menu + prose(number) for number in range(12)] + [menu + "rest"]
     corpus = deduplicated(tmp_path, texts, {"rule": "lines"}, min_characters=20)

@@ -20,7 +20,8 @@ LENGTH = 8
 
 
 def brute_force(texts: list[str], order: list[int]) -> dict[int, list[int]]:
-    """Of each text the bytes that are in a passage of LENGTH that stood before, in the order of claim."""
+    """The bytes of each text that belong to a passage of LENGTH bytes that an earlier text, in the order of claim,
+    has."""
     seen: set[bytes] = set()
     covered: dict[int, set[int]] = {row: set() for row in order}
     for row in order:
@@ -39,7 +40,7 @@ def brute_force(texts: list[str], order: list[int]) -> dict[int, list[int]]:
     st.data(),
 )
 def test_cuts_are_those_of_brute_force(texts: list[str], data: st.DataObject) -> None:
-    """Whatever fits into memory or is looked at at a time, and however few different hashes there are."""
+    """The cuts do not depend on the memory limit, the batch size or the number of different hashes."""
     ranks = data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts)))
     kept = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
     index = replace(index_of(texts, shards=data.draw(st.integers(1, 3))), rank=np.array(ranks, np.uint16))

@@ -1,4 +1,4 @@
-"""Passages of real evaluation sets, planted in documents: all are found, each by its task; nothing else is."""
+"""Passages of real evaluation sets, planted in documents: all are found, each with its task, and nothing else is."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def strings(value: Any) -> list[str]:
 
 
 def passages(paths: list[str], draw: random.Random) -> list[str]:
-    """Runs of 13 words of a set, other in case and punctuation."""
+    """Runs of 13 words of a set, with different case and punctuation."""
     data = Path(paths[0]).read_text()
     records = [json.loads(line) for line in data.splitlines()] if paths[0].endswith("l") else json.loads(data)
     chosen = records if isinstance(records, list) else records.get("examples") or records["Instances"]
@@ -73,7 +73,7 @@ def passages(paths: list[str], draw: random.Random) -> list[str]:
 
 
 @SAMPLE_AND_FULL
-def test_every_planted_passage_is_found_and_told_by_its_task(tmp_path: Path, size: str) -> None:
+def test_every_planted_passage_is_found_and_reported_with_its_task(tmp_path: Path, size: str) -> None:
     tasks, draw = own_sets(tmp_path / "sets") if size == "sample" else evaluation_sets(), random.Random(0)
     planted = [(task, passage) for task, values in tasks.items() for passage in passages(values["paths"], draw)]
     assert len({task for task, _ in planted}) >= 25
@@ -113,7 +113,7 @@ def test_what_is_shared_can_be_cut_out_instead(tmp_path: Path) -> None:
     assert corpus.manifest.total.trimmed == {"decontaminate.evaluation_set": len(QUESTION.upper().encode())}
 
 
-def test_fewer_words_than_asked_are_no_hit(tmp_path: Path) -> None:
+def test_fewer_words_than_required_are_not_a_hit(tmp_path: Path) -> None:
     (tmp_path / "quiz.txt").write_text(QUESTION)
     words = QUESTION.split()
     texts = [f"{prose(1)} {' '.join(words[:12])} {prose(2)}", *map(prose, range(3, 40))]
@@ -123,7 +123,7 @@ def test_fewer_words_than_asked_are_no_hit(tmp_path: Path) -> None:
     assert small(tmp_path, texts, words=12).manifest.total.dropped["decontaminate.evaluation_set"].documents == 1
 
 
-def test_what_is_too_short_to_be_looked_for_is_counted_and_told(tmp_path: Path) -> None:
+def test_samples_too_short_to_search_for_are_counted_and_reported(tmp_path: Path) -> None:
     rows = [{"question": QUESTION, "answer": "yes"}, {"question": "why?", "answer": ""}, {"question": prose(7)}]
     write_lines(tmp_path / "quiz.jsonl", rows)
     (tmp_path / "names.txt").write_text("Königsberg, Kneiphof")
@@ -141,8 +141,8 @@ def test_what_is_too_short_to_be_looked_for_is_counted_and_told(tmp_path: Path) 
     assert "| quiz.jsonl | 1 | 4 | 2 |" in (corpus.path / "pages" / "card.md").read_text()
 
 
-def test_lines_of_a_set_end_with_newlines_alone(tmp_path: Path) -> None:
-    """Other signs that end lines stand in texts; a byte order mark is none of them."""
+def test_lines_of_a_set_end_only_at_newlines(tmp_path: Path) -> None:
+    """Texts may contain other line separators; a byte order mark is not one."""
     rows = [{"q": f"{prose(101, 8)}\u2028{prose(102, 8)}\x85"}, {"q": prose(100, 20)}]
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "quiz.jsonl").write_bytes(b"\xef\xbb\xbf" + data.encode())

@@ -1,4 +1,4 @@
-"""A killed ingestion goes on, and ends with the same bytes; nothing that was cut short is taken for done."""
+"""A killed ingestion resumes and writes the same bytes; nothing incomplete is taken for done."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Moments:
         return self.chance.uniform(0, self.longest_s)
 
     def hit(self, done: int, pieces: int) -> bool:
-        """Whether the last kill was in the middle of the work: some of its pieces were done."""
+        """Records whether the last kill was in the middle of the work, with some of its pieces done."""
         if 0 < done < pieces:
             return True
         self.longest_s *= 1.2 if done == 0 else 1 / 1.2
@@ -71,7 +71,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         child.join(60)
         if child.exitcode == 0:
             assert digests(out) == digests(tmp_path / "calm")
-            shutil.rmtree(scratch)  # begin anew
+            shutil.rmtree(scratch)  # start again
             moments.hit(pieces, pieces)
         else:
             kills += 1

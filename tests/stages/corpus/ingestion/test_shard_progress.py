@@ -1,4 +1,4 @@
-"""Progress moves within a shard, whoever works on it, and is told of every source."""
+"""Progress moves within a shard, whoever works on it, and is reported for every source."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def until(condition: Any) -> None:
     raise AssertionError("it never came")
 
 
-def test_a_meter_sees_what_workers_tell_of_their_shards(tmp_path: Path) -> None:
+def test_a_meter_sees_what_workers_report_about_their_shards(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path, tmp_path)
     share = 0.25
     with ProgressMeter(context, "read", shards(1000, 3000), tmp_path) as meter:
@@ -61,18 +61,18 @@ def test_a_meter_sees_what_workers_tell_of_their_shards(tmp_path: Path) -> None:
     assert not list((tmp_path / IN_PROGRESS).iterdir())
 
 
-def test_a_source_may_be_called_as_what_is_told(tmp_path: Path) -> None:
-    told: list[dict[str, Any]] = []
+def test_a_source_may_have_the_name_of_a_reported_quantity(tmp_path: Path) -> None:
+    reported: list[dict[str, Any]] = []
 
-    class Telling(RecordingContext):
+    class KeepsInfo(RecordingContext):
         def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None:
-            told.append(info)
+            reported.append(info)
 
     named = [Shard(place, name, (Part("p", 100),)) for place, name in enumerate(("read", "done", "total", "unit"))]
-    with ProgressMeter(Telling(tmp_path, tmp_path), "read", named, tmp_path) as meter:
+    with ProgressMeter(KeepsInfo(tmp_path, tmp_path), "read", named, tmp_path) as meter:
         meter.finished(1)
-    assert told[0] == {"read": "0.0 MB/s", "source read": "0%", "done": "0%", "total": "0%", "unit": "0%"}
-    assert told[-1].keys() == {"read", "source read", "total", "unit"}
+    assert reported[0] == {"read": "0.0 MB/s", "source read": "0%", "done": "0%", "total": "0%", "unit": "0%"}
+    assert reported[-1].keys() == {"read", "source read", "total", "unit"}
 
 
 def test_what_killed_workers_left_and_garbage_is_not_taken_for_progress(tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_what_killed_workers_left_and_garbage_is_not_taken_for_progress(tmp_path
     assert set(context.progressed) == {(0, 1000)}
 
 
-def test_work_goes_on_where_nothing_can_be_told(tmp_path: Path) -> None:
+def test_work_continues_where_nothing_can_be_reported(tmp_path: Path) -> None:
     (tmp_path / IN_PROGRESS).write_text("a file where the folder should be")
     with reporting_progress(tmp_path / "00000", lambda: 0.5):
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", ["plain", "range", "gz", "parquet", "parquet range", "warc"])
-def test_readers_tell_where_they_are(tmp_path: Path, kind: str) -> None:
+def test_readers_report_their_position(tmp_path: Path, kind: str) -> None:
     texts = [f"{number} {LONG}" for number in range(1500)]
     if kind.startswith("parquet"):
         file = tmp_path / "a.parquet"
@@ -131,7 +131,7 @@ def test_a_file_that_was_just_closed_is_at_its_start(tmp_path: Path) -> None:
             assert current_position() == 0
 
 
-def test_an_ingest_tells_of_its_shards_before_they_are_done(tmp_path: Path) -> None:
+def test_an_ingest_reports_progress_within_its_shards(tmp_path: Path) -> None:
     lines = [{"text": f"{number} {LONG}"} for number in range(4000)]
     one = write_lines(tmp_path / "in" / "one.jsonl", lines)
     _, context = ingest(tmp_path, sources={"one": source(one)}, shard_bytes=1 << 30, draw=False)

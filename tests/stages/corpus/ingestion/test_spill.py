@@ -1,4 +1,4 @@
-"""Records set aside: what comes again is told as a dictionary of all would tell it, in however little memory."""
+"""Records spilled to disk: repeated keys are found exactly as a dictionary would find them, within any memory limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def oracle(records: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
     fewest=st.sampled_from((1, 7, 64, 1000)),
     at_once=st.sampled_from((1, 5, 1000)),
 )
-def test_what_comes_again_is_what_a_dictionary_tells(keys: list[int], seed: int, fewest: int, at_once: int) -> None:
+def test_repeated_records_are_those_that_a_dictionary_finds(
+    keys: list[int], seed: int, fewest: int, at_once: int
+) -> None:
     records = list(zip(keys, random.Random(seed).sample(range(1000), len(keys)), strict=True))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(spills, "FEWEST_RECORDS", fewest)

@@ -1,4 +1,4 @@
-"""The split into training and validation: by hash alone, with something of every language where that is wanted."""
+"""The split into training and validation: it depends only on the hash, and can include every language."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_a_text_under_two_labels_is_in_one_split(tmp_path: Path) -> None:
     assert min(by_language(corpus)["pt"], by_language(corpus)["gl"]) >= 5
 
 
-def test_documents_of_which_too_little_is_left_are_no_part_of_a_languages_number(tmp_path: Path) -> None:
-    """Nine of ten are menus alone and fall away once these are cut out; the number is reached all the same."""
+def test_documents_that_become_too_short_do_not_count_towards_a_languages_number(tmp_path: Path) -> None:
+    """Nine of ten documents contain only menus, which are cut out; the required number is still reached."""
     menu = "One of the lines that are everywhere\nAnd another one that is everywhere, on every page\n"
     records = [
         {"text": f"{menu}no {number}" if number % 10 else menu + prose(number), "language": language}

@@ -1,7 +1,8 @@
-"""How operations are tried: one draft through one operation, as a source's list would have it."""
+"""Applies one operation to one draft, as a source's list of operations would."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,9 +18,9 @@ def made(operation: str, **parameters: Any) -> Operation:
     return _ADAPTER.validate_python({"operation": operation, **parameters})
 
 
-def apply(operation: str, text: str, label: dict[str, str] | None = None, **parameters: Any) -> Draft | Drop:
-    """What the operation makes of a text. `label`: path, url, license, language of the draft."""
-    return made(operation, **parameters).function()(Draft(**{"text": text, "path": "a.txt", **(label or {})}))
+def apply(operation: str, text: str, label: dict[str, Any] | None = None, **parameters: Any) -> Draft | Drop:
+    """The result of the operation on a text. `label`: path, url, license, language of the draft."""
+    return made(operation, **parameters).function()(replace(Draft(text, "a.txt"), **(label or {})))
 
 
 def text_of(found: Draft | Drop) -> str:

@@ -1,4 +1,4 @@
-"""The language of a document: found, held against what is declared; ROOTS' languages and their codes."""
+"""The language of a document: detected and compared with the declared one; ROOTS' languages and their codes."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_what_the_roots_detector_does_not_know_passes() -> None:
 def test_garbage_has_no_language() -> None:
     for text in ("", "\x00\x01", "\ud800", "12345 !!", "\x7f\x9f"):
         for name in ("cld2", "roots"):
-            assert detector(name)(text)[0].share <= 1  # type: ignore[arg-type]
+            assert detector(name)(text)[0].share <= 1
     assert rule_of(apply("language", "", {"language": "en"})) == "wrong_language"
 
 
 def english_lines(text: str) -> float:
-    """The share of a page's letters that stand in lines without a letter beyond ASCII: for a language that is not
-    written so, lines that nobody translated. It owes nothing to a detector."""
+    """The share of a page's letters in lines of only ASCII letters. For a language in another script, these lines are
+    untranslated. No detector is involved."""
     lines = [[character for character in line if character.isalpha()] for line in text.split("\n")]
     total = sum(map(len, lines))
     plain = sum(len(letters) for letters in lines if sum(map(str.isascii, letters)) >= 0.95 * len(letters))
@@ -91,7 +91,7 @@ def english_lines(text: str) -> float:
 
 
 def test_pages_that_are_really_english_are_found_and_no_others() -> None:
-    """Pages of languages of which most pages were never translated, or not wholly; some of them were."""
+    """Pages of languages for which most pages are untranslated or partly translated."""
     function = made("language").function()
     flagged: dict[str, list[bool]] = {"english": [], "translated": []}
     for row in read_lines(test_data("messy", "declared-language-mostly-english.jsonl.gz")):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,23 +41,23 @@ def kept(license_: str, **lists: list[str]) -> bool:
 def test_a_licence_is_judged_the_same_way_by_what_is_allowed_and_by_what_is_denied(
     license_: str, is_permissive: bool, is_copyleft: bool
 ) -> None:
-    """Both ways, so that an inverted filter (as ROOTS' was, which kept the GPL alone) can't pass."""
+    """Checks both directions, so that an inverted filter (like that of ROOTS, which kept only the GPL) can't pass."""
     assert kept(license_, allow=PERMISSIVE) is is_permissive
     assert kept(license_, deny=["GPL-*", "LGPL-*", "AGPL-*"]) is not is_copyleft
 
 
 @pytest.mark.parametrize("license_", ["", "unknown", "CC BY-SA 3.0", "see LICENSE (file)", "MIT OR", "a" * 500])
-def test_what_is_no_expression_is_a_name_of_its_own(license_: str) -> None:
+def test_text_that_is_not_an_expression_is_a_license_name(license_: str) -> None:
     assert not kept(license_, allow=PERMISSIVE)
     assert kept(license_, deny=["GPL-*"])
 
 
-def test_a_name_that_is_no_expression_can_be_listed() -> None:
+def test_a_name_that_is_not_an_expression_can_be_listed() -> None:
     assert kept("CC BY-SA 3.0", allow=["cc by*"])
     assert not kept("CC BY-SA 3.0", deny=["CC BY-SA 3.0"])
 
 
-def test_an_exception_can_be_allowed_alone() -> None:
+def test_an_exception_can_be_allowed_without_its_license() -> None:
     assert kept("GPL-2.0-only WITH Classpath-exception-2.0", allow=["GPL-2.0-only WITH Classpath-exception-2.0"])
     assert not kept("GPL-2.0-only", allow=["GPL-2.0-only WITH Classpath-exception-2.0"])
 
@@ -109,8 +111,8 @@ def test_removal_lists_drop_what_they_name_and_nothing_else(tmp_path: Path) -> N
     )
     function = made("removals", listed={"path": tmp_path / "removals.txt"}).function()
 
-    def removed(**label: str) -> bool:
-        return isinstance(function(Draft("x", **{"path": "p", **label})), Drop)
+    def removed(**label: Any) -> bool:
+        return isinstance(function(replace(Draft("x", "p"), **label)), Drop)
 
     assert removed(url="http://blog.example/private")
     assert removed(url="https://blog.example/private/a/b?c=d#e")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines import validation
 from stages.base import Config, edges
-from stages.corpus.operations.operation import Draft, Drop
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 from stages.corpus.operations.registry import GROUPS, OPERATIONS, AnyOperation, reference
 from tests.stages.corpus.operations.support import made
 
@@ -102,13 +103,13 @@ def test_operations_keep_what_they_have_in_common(text: str, language: str) -> N
             assert again.text == found.text, f"{name}, twice"
 
 
-def _functions() -> dict:
+def _functions() -> dict[str, Apply]:
     if not _MADE:
         _MADE.update({name: made(name, **NEEDED.get(name, {})).function() for name in TRIED})
     return _MADE
 
 
-_MADE: dict = {}
+_MADE: dict[str, Apply] = {}
 
 
 class _Listed(Config):
@@ -132,7 +133,7 @@ class _Listed(Config):
         ({"operation": "perplexity", "model": "ngram", "maximum": 1, "maximum_percentile": 9}, "contradict each other"),
     ],
 )
-def test_what_is_wrong_is_refused_before_anything_runs(entry: dict, said: str) -> None:
+def test_what_is_wrong_is_refused_before_anything_runs(entry: dict[str, Any], said: str) -> None:
     values = {"operations": [entry]}
     with pytest.raises(ValidationError) as caught:
         _Listed.model_validate(values)
@@ -154,7 +155,7 @@ def test_listing_operations_loads_no_heavy_library() -> None:
 
 
 def test_operations_survive_the_way_to_a_worker_as_json() -> None:
-    adapter: TypeAdapter = TypeAdapter(AnyOperation)
+    adapter: TypeAdapter[Operation] = TypeAdapter(AnyOperation)
     for name in TRIED:
         operation = made(name, **NEEDED.get(name, {}))
         assert adapter.validate_json(operation.model_dump_json()) == operation

@@ -65,9 +65,9 @@ def listed(words: list[str], language: str, wanted: Collection[str]) -> float:
     return min(sum(word in wanted for word in lowered) / len(words), 1.0)
 
 
-def found(text: str, language: str, **rule: float) -> Drop:
-    """The drop by one rule alone, at a bound that nothing meets."""
-    flagged = {"flagged_words": {language: {"path": rule.pop("path")}}} if "path" in rule else {}
+def found(text: str, language: str, flagged_file: str | None = None, **rule: float) -> Drop:
+    """The drop by only this rule, at a bound that no text meets."""
+    flagged = {"flagged_words": {language: {"path": flagged_file}}} if flagged_file else {}
     changes = {"parameters": {"changes": {language: {**OFF, **rule}}}, "language_score": "off"}
     dropped = apply("roots_quality", text, {"language": language}, **changes, **flagged)
     assert isinstance(dropped, Drop)
@@ -88,7 +88,7 @@ def test_each_statistic_is_that_of_the_description(language: str, texts: dict[st
         (found(text, language, max_character_repetition=0.0), character_repetition(text, numbers.character_ngram)),
         (found(text, language, max_special_characters=0.0), special),
         (found(text, language, min_stop_words=1.0), listed(words, language, stop_words(language))),
-        (found(text, language, max_flagged_words=0.0, path=flagged_file), listed(words, language, common[3:])),
+        (found(text, language, max_flagged_words=0.0, flagged_file=flagged_file), listed(words, language, common[3:])),
     ):
         assert dropped.value == pytest.approx(value), dropped.rule
     repeated = " ".join(words[:40] * 2 + words) if language != "zh" else text[:60] * 2 + text
@@ -98,7 +98,7 @@ def test_each_statistic_is_that_of_the_description(language: str, texts: dict[st
 
 @pytest.mark.parametrize("language", TUNED)
 def test_the_published_bound_decides(language: str, texts: dict[str, str]) -> None:
-    """Just at its value a text is kept by a bound of the table, and dropped as soon as the bound is stricter."""
+    """A text is kept if a bound of the table equals its value, and dropped if the bound is stricter."""
     text = texts[language]
     value = found(text, language, max_special_characters=0.0).value
     for bound, rule in ((value, None), (float(value) - 1e-9, "special_characters")):

@@ -108,7 +108,7 @@ OFF = {
         ("one", {"max_top_grams": [[2, 0]], "max_repeated_grams": [[5, 0]]}, None),
     ],
 )
-def test_gopher_repetition(text: str, parameters: dict, rule: str | None) -> None:
+def test_gopher_repetition(text: str, parameters: dict[str, Any], rule: str | None) -> None:
     assert rule_of(apply("gopher_repetition", text, **{**OFF, **parameters})) == rule
 
 

@@ -1,4 +1,4 @@
-"""Sources in object stores: the same documents as from a disk, and one clear error for whatever is wrong."""
+"""Sources in object stores: the same documents as from a disk, and one clear error for each fault."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ s3fs = pytest.importorskip("s3fs")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The endpoint of an S3-compatible server of our own."""
+    """The endpoint of a local S3-compatible server."""
     moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     thread = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     thread.start()
@@ -76,7 +76,7 @@ def from_(place: object) -> dict[str, Any]:
     return {"sources": {"web": {"reader": {"kind": "files", "paths": [f"{place}/**/*.*"]}}}, "shard_bytes": 8_000}
 
 
-def test_what_lies_in_a_bucket_makes_the_same_corpus_as_on_a_disk(bucket: str, tmp_path: Path) -> None:
+def test_files_in_a_bucket_make_the_same_corpus_as_files_on_a_disk(bucket: str, tmp_path: Path) -> None:
     here = web(tmp_path / "web")
     s3fs.S3FileSystem().put(str(here), f"{bucket}/web", recursive=True)
     corpus, _ = ingest(tmp_path / "far", **from_(f"s3://{bucket}/web"), draw=False)
@@ -86,7 +86,7 @@ def test_what_lies_in_a_bucket_makes_the_same_corpus_as_on_a_disk(bucket: str, t
     assert digests(tmp_path / "far" / "out") == digests(tmp_path / "near" / "out")
 
 
-def test_content_that_changed_has_another_digest_and_one_that_went_is_told(bucket: str, tmp_path: Path) -> None:
+def test_changed_content_has_another_digest_and_missing_content_is_reported(bucket: str, tmp_path: Path) -> None:
     files = s3fs.S3FileSystem()
     files.put(str(web(tmp_path / "web")), f"{bucket}/web", recursive=True)
     reader = Files(paths=(f"s3://{bucket}/web/*.jsonl",))
@@ -138,7 +138,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  # the names that http.server calls
 
     def log_message(self, *arguments: object) -> None:
-        """Silent."""
+        """Logs nothing."""
 
 
 @pytest.fixture

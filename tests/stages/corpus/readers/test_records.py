@@ -54,10 +54,10 @@ def test_lines_carry_their_labels(tmp_path: Path, suffix: str) -> None:
     assert [candidate.path for candidate in found] == ["a/b.c", f"x/in{suffix}"]
     assert [candidate.license for candidate in found] == ["MIT", ""]
     assert [candidate.position for candidate in found] == [0, len(json.dumps(records[0])) + 1]
-    assert found[0].language == ""  # a number is no label
+    assert found[0].language == ""  # a number is not a label
 
 
-def test_labels_may_have_other_names_and_lie_within_others(tmp_path: Path) -> None:
+def test_labels_may_have_other_names_and_be_nested(tmp_path: Path) -> None:
     rows = [
         {"text": "one", "lang": "sw", "id": "a/1", "meta": {"uri": "http://x", "licence": "MIT"}, "language": "no"},
         {"text": "two", "lang": None, "meta": {"uri": None, "licence": ["MIT"]}},
@@ -88,6 +88,7 @@ def test_parquet_columns_and_empty_cells(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "t.parquet")
     found = read(Parquet(paths=[str(tmp_path / "*.parquet")]))
     assert seen(found) == [(b"one", None, 3), (b"", "no_text", 0), (b"", "too_long", 5000)]
+    assert found[2].refused is not None
     assert (found[0].url, found[2].refused.value, found[2].refused.threshold) == ("http://x", 5000, 1000)
 
 
@@ -153,7 +154,7 @@ def test_an_endless_line_is_counted_and_the_next_one_read(tmp_path: Path) -> Non
     ]
 
 
-def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_is_not_read_again_for_every_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_lines(tmp_path / "in.jsonl", [{"text": "one"}, b"x" * 2_000_000, {"text": "two"}])
     read_bytes = 0
 
@@ -170,7 +171,7 @@ def test_an_endless_line_is_not_read_anew_for_every_range(tmp_path: Path, monkey
     assert read_bytes < 3 * path.stat().st_size  # with each range to the end of the line: 11 times
 
 
-def test_links_in_a_circle_are_no_more_files(tmp_path: Path) -> None:
+def test_links_in_a_circle_add_no_files(tmp_path: Path) -> None:
     write_lines(tmp_path / "a" / "in.jsonl", [{"text": "once"}])
     (tmp_path / "a" / "b").symlink_to(tmp_path, target_is_directory=True)
     assert [part.name for part in JsonLines(paths=[str(tmp_path / "**" / "*.jsonl")]).parts()] == ["a/in.jsonl"]
@@ -250,7 +251,7 @@ def test_a_truncated_archive_is_an_error_not_fewer_documents(tmp_path: Path, suf
     texts = [{"text": hashlib.sha256(bytes([n])).hexdigest()} for n in range(200)]
     path = write_lines(tmp_path / f"a.jsonl{suffix}", texts)
     data = path.read_bytes()
-    path.write_bytes(data[: -lost if lost >= 1 else int(len(data) * lost)])
+    path.write_bytes(data[: -int(lost) if lost >= 1 else int(len(data) * lost)])
     with pytest.raises(StageError, match=rf"a\.jsonl\{suffix} cannot be read"):
         read(JsonLines(paths=[str(path)]))
 
@@ -295,7 +296,8 @@ def test_a_file_that_two_globs_name_is_read_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.parquet", "in.csv", "data"])
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_file_that_is_changed_while_the_step_runs_is_one_clear_error(tmp_path: Path, name: str, when: str) -> None:
-    path, reader = tmp_path / name, Files(paths=[str(tmp_path / "in.*")]) if name != "data" else None
+    path = tmp_path / name
+    reader: Files | Datasets = Files(paths=[str(tmp_path / "in.*")])
     if name == "data":
         saved_dataset(path, ["some text"] * 3, files=1)
         path, reader = next(path.glob("*.arrow")), Datasets(paths=[str(path)])
@@ -305,7 +307,6 @@ def test_a_file_that_is_changed_while_the_step_runs_is_one_clear_error(tmp_path:
         write_lines(path, [{"text": "some text"}] * 3)
     else:
         path.write_text("text\nsome text\n")
-    assert reader is not None
     (part,) = reader.parts()
     found = reader.read(part, 1000)
     if when == "while":

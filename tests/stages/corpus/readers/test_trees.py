@@ -139,7 +139,7 @@ ENCODED = {
 @pytest.mark.parametrize("encoding", ENCODED)
 @pytest.mark.parametrize("how", ["whole", "chunked", "not encoded", "cut", "garbled"])
 def test_pages_come_out_of_the_encoding_they_were_sent_in(tmp_path: Path, encoding: str, how: str) -> None:
-    """And one that can't be had is counted; those after it are read."""
+    """A record that can't be read is counted, and the records after it are read."""
     body, extra = ENCODED[encoding], f"Content-Encoding: {encoding}\r\n"
     if how == "chunked":
         half = len(body) // 2

@@ -24,7 +24,7 @@ UDHR_LEFT_OUT = ("cmn_hans_", "vie_han", "lua")  # dialects, Vietnamese in Han c
 
 
 @SAMPLE_AND_FULL
-def test_paragraphs_of_the_udhr_are_told_apart(size: str) -> None:
+def test_paragraphs_of_the_udhr_are_distinguished(size: str) -> None:
     detect = detector("cld2")
     hits: dict[str, list[bool]] = {}
     for row in declarations(size):
@@ -39,10 +39,11 @@ def test_paragraphs_of_the_udhr_are_told_apart(size: str) -> None:
 
 @SAMPLE_AND_FULL
 @pytest.mark.parametrize(("code", "name", "least"), [("bm", "bam", 0.85), ("fon", "fon", 0.95)])
-def test_what_no_detector_knows_is_told_by_letters_and_small_words(
+def test_languages_that_no_detector_knows_are_recognised_by_letters_and_small_words(
     code: str, name: str, least: float, size: str
 ) -> None:
-    """And others with the same letters (Ga, Ewe, Susu, Dendi, ...) are not taken for it: Maninka and Dyula are."""
+    """Other languages with the same letters (Ga, Ewe, Susu, Dendi, ...) are not mistaken for it, except Maninka and
+    Dyula."""
     detect = detector("cld2")
     found, others, kept = 0, 0, []
     for row in declarations(size):
@@ -66,7 +67,7 @@ def test_kikuyu_is_not_kamba() -> None:
     assert detect(kamba)[0].language != "ki"
 
 
-def test_languages_that_are_not_told_apart_are_near() -> None:
+def test_languages_that_are_not_distinguished_are_near() -> None:
     assert near("id", "ms")
     assert near("xh", "zu")
     assert near("en", "en")

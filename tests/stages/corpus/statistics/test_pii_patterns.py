@@ -1,4 +1,4 @@
-"""Personal and secret strings: what is found, and what only looks like it."""
+"""Personal and secret strings: what is found, and what only resembles them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ AROUND = [
 def test_what_is_planted_is_found_whole_wherever_it_stands(kind: str, written: str) -> None:
     for before, after in AROUND:
         if kind != "EMAIL" and before == "联系":
-            continue  # a key or address within a run of letters of any script is no word of its own
+            continue  # a key or address within a run of letters of any script is not a separate word
         assert found(before + written + after) == [(kind, written)], before
 
 
@@ -80,7 +80,7 @@ def test_what_is_planted_is_found_whole_wherever_it_stands(kind: str, written: s
         "0000000000000000", "0000 0000 0000 0000",
     ],
 )  # fmt: skip
-def test_what_only_looks_like_it_is_left(text: str) -> None:
+def test_text_that_only_resembles_personal_data_is_not_found(text: str) -> None:
     assert found(text) == []
     assert found(f"It was {text}, they said.") == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +26,6 @@ expressions = st.recursive(
 
 
 @given(expressions, st.sets(st.sampled_from(["A", "B", "C"])))
-def test_expressions_are_boolean(expression: tuple, accepted: set[str]) -> None:
+def test_expressions_are_boolean(expression: tuple[Any, ...], accepted: set[str]) -> None:
     text, meaning = expression
     assert accepts(text, lambda name: name.upper() in accepted) == meaning(accepted)

@@ -1,4 +1,4 @@
-"""Fairness to languages: a weighted sample is what asked for, and a language that falls behind is noticed."""
+"""Fairness to languages: the sample has the requested weights, and a language that falls behind is reported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from stages.artifacts.corpus import Corpus
+from stages.artifacts.tokenizer import Tokenizer
 from stages.base import StageError
 from stages.corpus.tokenization.fertility import Fertility, FertilityGate, behind
 from stages.corpus.tokenizer import TrainTokenizer, verify_round_trip
 from tests.stages.corpus.examples import declaration, ingest, source, write_lines
-from tests.support import run_stage, test_data
+from tests.support import RecordingContext, run_stage, test_data
 
 ROOT = Path(__file__).parents[4]
 
@@ -47,7 +48,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, size: str) -> Corpus:
     return ingest(folder, sources=sources)[0]
 
 
-def train(corpus: Corpus, folder: Path, **fields: object) -> tuple[object, object]:
+def train(corpus: Corpus, folder: Path, **fields: object) -> tuple[Tokenizer, RecordingContext]:
     sample = min(300_000, corpus.manifest.size("train").bytes // 3)
     stage = TrainTokenizer.model_validate({"corpus": "c", "vocab_size": 1500, "sample_bytes": sample, **fields})
     return run_stage(stage, {"c": corpus}, folder)
@@ -55,7 +56,7 @@ def train(corpus: Corpus, folder: Path, **fields: object) -> tuple[object, objec
 
 def test_a_sample_weighted_by_alpha_is_fairer_to_small_languages(corpus: Corpus, tmp_path: Path) -> None:
     gate = {"otherwise": "warn", "min_bytes": 5_000}
-    found = {}
+    found: dict[float, RecordingContext] = {}
     for alpha in (1.0, 0.3):
         _, context = train(corpus, tmp_path / str(alpha), alpha=alpha, fertility=gate)
         assert {"en", "eu", "vi"} == {name[17:] for name in context.last if name.startswith("fertility_excess_")}

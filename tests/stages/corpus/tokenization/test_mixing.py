@@ -1,4 +1,4 @@
-"""Mixtures: shares as asked for, no group past its cap, the same draw on every run, every token's document known."""
+"""Mixtures: the requested shares, no group above its cap, the same draw on every run, the document of every token."""
 
 from __future__ import annotations
 
