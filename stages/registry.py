@@ -346,5 +346,6 @@ STAGES = Registry(
         "evaluate": "stages.evaluation.evaluate:Evaluate",
         "export": "stages.huggingface.export_model:ExportModel",
         "deploy": "stages.serving.deploy:Deploy",
+    "word_vectors": "stages.word_alignment.word_vectors:MakeWordVectors",
     },
 )
