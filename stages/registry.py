@@ -347,5 +347,6 @@ STAGES = Registry(
         "export": "stages.huggingface.export_model:ExportModel",
         "deploy": "stages.serving.deploy:Deploy",
     "word_vectors": "stages.word_alignment.word_vectors:MakeWordVectors",
+    "align_words": "stages.word_alignment.align:AlignWords",
     },
 )

@@ -52,8 +52,8 @@ def refusal(path: Path, data: bytes, limit: int = 100) -> str:
         ("a.vec.gz", text("4 3", *ROWS)),
         ("a.txt", text(*ROWS)),  # GloVe's: no header, so the first word has no space
         ("a.vec", text("4 3", *(f"{row} " for row in ROWS))),  # fastText ends rows with a space
-        ("a.bin", binary(WORDS[:3] + ["newyork"], VECTORS)),
-        ("a.bin", binary(WORDS[:3] + ["newyork"], VECTORS, newlines=False)),
+        ("a.bin", binary([*WORDS[:3], "newyork"], VECTORS)),
+        ("a.bin", binary([*WORDS[:3], "newyork"], VECTORS, newlines=False)),
     ],
 )
 def test_every_format_reads_the_same(tmp_path: Path, name: str, data: bytes) -> None:
@@ -70,10 +70,10 @@ def test_safetensors_with_its_word_list(tmp_path: Path) -> None:
     assert loaded.words == WORDS
     np.testing.assert_array_equal(loaded.vectors, VECTORS)
     (tmp_path / "a.words.txt").write_text("\n".join(WORDS[:3]) + "\n")
-    with pytest.raises(StageError, match="has 3 words, but a.safetensors has 4 rows"):
+    with pytest.raises(StageError, match=r"has 3 words, but a\.safetensors has 4 rows"):
         read(tmp_path / "a.safetensors", 100)
     (tmp_path / "a.words.txt").write_text("\n".join([*WORDS, "more"]) + "\n")
-    with pytest.raises(StageError, match="line 5: a.safetensors has 4 rows only"):
+    with pytest.raises(StageError, match=r"line 5: a\.safetensors has 4 rows only"):
         read(tmp_path / "a.safetensors", 100)
 
 

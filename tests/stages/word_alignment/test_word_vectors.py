@@ -31,7 +31,7 @@ def topical_pages(count: int = 300, seed: int = 0) -> list[list[str]]:
 def test_words_that_share_pages_are_near() -> None:
     words, vectors = train(topical_pages(), vocabulary=100, dimensions=4, min_pages=3)
     assert words[:2] == ["and", "the"]
-    assert set(words) == {"the", "and", "of", "to", *sum(TOPICS.values(), [])}
+    assert set(words) == {"the", "and", "of", "to", *(word for topic in TOPICS.values() for word in topic)}
     rows = unit(vectors)
     place = {word: number for number, word in enumerate(words)}
     for topic in TOPICS.values():
