@@ -348,5 +348,6 @@ STAGES = Registry(
         "deploy": "stages.serving.deploy:Deploy",
     "word_vectors": "stages.word_alignment.word_vectors:MakeWordVectors",
     "align_words": "stages.word_alignment.align:AlignWords",
+    "evaluate_lexicon": "stages.word_alignment.evaluate:EvaluateLexicon",
     },
 )
