@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from stages.base import Application, ArtifactError, Config, Resources, Servable, StageError
+from stages.base import Application, ArtifactError, Config, ExampleRequest, Resources, Servable, StageError
 from stages.word_alignment.settings import Method
 
 if TYPE_CHECKING:
     from stages.word_alignment.linear import Array
 
+Side = Literal["source", "target"]
 FACTS, MAPPING = "alignment.json", "mapping.safetensors"
-SIDES = ("source", "target")
+SIDES: tuple[Side, Side] = ("source", "target")
 FACTS_LIMIT_BYTES = 16 << 20
 RELIABLE_RATIO = 1.2
+EXAMPLE_WORDS = 5
 FACTORY = "stages.word_alignment.http:create"
 TENSORS = ("mapping", "unrefined", "trajectory", "source_densities", "target_densities")
 
@@ -81,7 +83,7 @@ class WordAlignment(Servable):
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
 
-    def side(self, side: Literal["source", "target"]) -> tuple[list[str], Array]:
+    def side(self, side: Side) -> tuple[list[str], Array]:
         """The words of a language and their normalised vectors [words, dimensions]."""
         from stages.word_alignment.read_vectors import read
 
@@ -124,10 +126,22 @@ class WordAlignment(Servable):
             resources=Resources(memory_bytes=3 * vectors + (256 << 20)),
         )
 
+    def examples(self) -> tuple[ExampleRequest, ...]:
+        """The most frequent words in both directions, and a word that no vocabulary has."""
+        languages = self.facts.languages
+        asked = [
+            ExampleRequest(
+                "POST", "/v1/translate", {"words": self.side(side)[0][:EXAMPLE_WORDS], "from": language, "k": 3}
+            )
+            for side, language in zip(SIDES, languages, strict=True)
+        ]
+        unknown = ExampleRequest("POST", "/v1/translate", {"words": ["\n"], "from": languages[0]}, status=404)
+        return (*asked, unknown)
+
     def check(self) -> None:
         self.tensors()
         for side in SIDES:
-            self.side(side)  # type: ignore[arg-type]  # mypy widens the literals of a tuple
+            self.side(side)
 
     def describe(self) -> Mapping[str, object]:
         facts = self.facts
