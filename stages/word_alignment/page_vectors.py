@@ -1,7 +1,7 @@
 """Word vectors from the pages that words share: positive pointwise mutual information, and its truncated SVD.
 
 Counts of whole pages, rather than of a window of a few words, give two languages spaces of nearly the same shape even
-from half a million words each. Alignment without a dictionary needs that.
+from half a million words each (docs/word_alignment.md), which alignment without a dictionary needs.
 """
 
 from __future__ import annotations

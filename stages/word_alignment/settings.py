@@ -19,7 +19,7 @@ Method = Literal[
 ]
 Sampler = Literal["random", "kmeans_plus_plus", "lloyd", "kmeans"]
 
-# Up to this share of the words, centroids are better than as many random words (docs/word_alignment.md).
+# At this share of the words, centroids are better than as many random words (docs/word_alignment.md).
 CENTROID_PERCENT = 8
 MOST_CENTROIDS = 2000
 SUPERVISED: frozenset[Method] = frozenset({"procrustes", "rcsls"})
