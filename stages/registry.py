@@ -346,5 +346,8 @@ STAGES = Registry(
         "evaluate": "stages.evaluation.evaluate:Evaluate",
         "export": "stages.huggingface.export_model:ExportModel",
         "deploy": "stages.serving.deploy:Deploy",
+        "word_vectors": "stages.word_alignment.word_vectors:MakeWordVectors",
+        "align_words": "stages.word_alignment.align:AlignWords",
+        "evaluate_lexicon": "stages.word_alignment.evaluate:EvaluateLexicon",
     },
 )

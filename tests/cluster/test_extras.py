@@ -48,7 +48,8 @@ def test_every_distribution_of_an_extra_is_named_like_its_module() -> None:
     importable = set(packages_distributions())
     for extra, modules in modules_by_extra().items():
         if extra and extra not in CONTRIBUTORS:
-            assert modules <= importable, extra
+            # POT's module is `ot`; stages.word_alignment.transport has its own refusal.
+            assert modules - {"pot"} <= importable, extra
 
 
 def test_a_step_that_misses_a_module_fails_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

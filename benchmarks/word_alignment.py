@@ -1,0 +1,219 @@
+"""Word alignment: accuracy by method and seed on parallel help texts, and the cost of transport by quantization.
+
+    python benchmarks/word_alignment.py accuracy --languages fr es de --seeds 8   # a table, and one JSON line a run
+    python benchmarks/word_alignment.py transport --words 20000                    # time, memory and error against n
+
+Texts and dictionaries are those of BLOOMLINE_TEST_DATA (default ../shared/data): libreoffice_help_corpus, freedict_bli.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stages.word_alignment import restarts
+from stages.word_alignment.accuracy import accuracy
+from stages.word_alignment.dictionaries import Dictionary, known_pairs
+from stages.word_alignment.linear import Array, mapped, normalised, orthogonal
+from stages.word_alignment.page_vectors import train
+from stages.word_alignment.sampling import quantize
+from stages.word_alignment.settings import RANDOM, Settings
+from stages.word_alignment.texts import TextFile
+from stages.word_alignment.transport import TOLERANCE, entropic_plan, pot, squared_distances
+from stages.word_alignment.vectors import VectorFacts, WordVectors, write
+
+DATA = Path(os.environ.get("BLOOMLINE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+EPSILON = 0.05
+
+METHODS: dict[str, dict[str, Any]] = {
+    "Procrustes (supervised)": {"method": "procrustes"},
+    "RCSLS (supervised)": {"method": "rcsls"},
+    "identical strings": {"method": "identical_strings"},
+    "qWP, one Lloyd step": {"sampler": "lloyd"},
+    "qWP, k-means++": {"sampler": "kmeans_plus_plus"},
+    "qWP, k-means": {"sampler": "kmeans"},
+    "qWP, random": {"sampler": "random"},
+    "qWP, one Lloyd step, unbalanced": {"sampler": "lloyd", "relaxation": 1.0},
+    "WP": {"method": "stochastic_wasserstein", "batch_iterations": 200},
+    "Gromov-Wasserstein": {"method": "gromov_wasserstein", "start_words": 1000},
+    "self-learning": {"method": "self_learning"},
+}
+CENTROIDS = (50, 100, 200, 300, 500, 1000)
+
+
+def help_vectors(language: str, words: int, folder: Path) -> WordVectors:
+    """Vectors of the help texts of a language."""
+    folder.mkdir()
+    text = TextFile(path=DATA / "libreoffice_help_corpus" / f"{language}.txt.gz")
+    found, vectors = train(text.pages(), words, dimensions=100, min_pages=3)
+    return write(
+        folder, found, vectors, VectorFacts(language=language, words=len(found), dimensions=100, origin="text")
+    )
+
+
+def compare(language: str, words: int, seeds: int, curve: bool, only: list[str]) -> Iterator[dict[str, Any]]:
+    """A row for every method and seed: accuracy before and after refinement, the criterion, seconds."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        sides = [help_vectors(name, words, folder / name) for name in ("en-US", language)]
+        names, vectors = zip(*(side.load() for side in sides), strict=True)
+        source, target = map(normalised, vectors)
+        dictionary = DATA / "freedict_bli" / f"en-{language}.tsv.gz"
+        train_pairs, test_pairs = (
+            known_pairs(Dictionary(path=dictionary, part=part).pairs(), *names) for part in ("train", "test")
+        )
+        same = known_pairs([(word, word) for word in names[0]], *names)
+        start = folder / "start.safetensors"
+        restarts.write_start(start, sides[0].path, sides[1].path, Settings())
+        runs = [(name, METHODS[name]) for name in only or METHODS]
+        if curve:
+            runs = [
+                (f"qWP, {sampler}, k={count}", {"sampler": sampler, "centroids": count})
+                for count in CENTROIDS for sampler in ("random", "lloyd")
+            ]  # fmt: skip
+        for name, fields in runs:
+            settings = Settings.model_validate(fields)
+            for seed in range(seeds if settings.method in RANDOM else 1):
+                result = folder / f"{name}-{seed}.safetensors".replace(" ", "_")
+                pairs = same if settings.method == "identical_strings" else train_pairs
+                restarts.run(restarts.Task(seed, settings, sides[0].path, sides[1].path, start, result, pairs))
+                found = restarts.read(result)
+                row: dict[str, Any] = {
+                    "language": language, "words": words, "method": name, "seed": seed,
+                    "criterion": found.restart.criterion, "seconds": found.restart.seconds,
+                }  # fmt: skip
+                for when, mapping in (("before", found.unrefined), ("after", found.trajectory[-1])):
+                    row[when] = accuracy(mapped(source, mapping), target, test_pairs).model_dump()
+                yield row
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Means over seeds with the half-width of their 95 % interval (normal), and the seed of the best criterion."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["language"], row["method"]].append(row)
+    lines = [
+        "| pair | method | seeds | P@1 before | P@1 | P@5 | MRR | P@1, best criterion | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (language, method), group in groups.items():
+        best = max(group, key=lambda row: row["criterion"])
+        cells = [
+            _mean([100 * row["before"]["p_at_1"] for row in group]),
+            _mean([100 * row["after"]["p_at_1"] for row in group]),
+            _mean([100 * row["after"]["p_at_5"] for row in group]),
+            _mean([100 * row["after"]["mrr"] for row in group]),
+            f"{100 * best['after']['p_at_1']:.1f}",
+            f"{np.median([row['seconds'] for row in group]):.1f}",
+        ]
+        lines.append(f"| en-{language} | {method} | {len(group)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{np.mean(values):.1f} ± {1.96 * np.std(values, ddof=1) / len(values) ** 0.5:.1f}"
+
+
+def planted_clouds(words: int, dimensions: int = 100) -> tuple[Array, Array, Array, Array]:
+    """(source, target, W, places): the target is the source rotated, permuted and with noise."""
+    generator = np.random.default_rng(0)
+    scales = 1 / np.sqrt(np.arange(1, dimensions + 1))
+    centres = generator.standard_normal((words // 20, dimensions)) ** 3
+    members = generator.integers(len(centres), size=words)
+    source = normalised((centres[members] + generator.standard_normal((words, dimensions))) * scales)
+    mapping = orthogonal(generator.standard_normal((dimensions, dimensions)))
+    order = generator.permutation(words)
+    noisy = source @ mapping + 0.3 * generator.standard_normal(source.shape) / dimensions**0.5
+    return source, normalised(noisy[order]), mapping, np.argsort(order)
+
+
+def transport(method: str, words: int, centroids: int) -> dict[str, Any]:
+    """One transport plan under the true W: seconds, memory, its cost, and the accuracy of the W that it leads to."""
+    source, target, mapping, places = planted_clouds(words)
+    moved = source @ mapping
+    pot()  # importing it is not part of the cost
+    quantize(moved[:10], 2, "lloyd", np.random.default_rng(0))
+    before = _memory()
+    started = time.perf_counter()
+    if method == "quantized":
+        generator = np.random.default_rng(1)
+        points, weights = quantize(moved, centroids, "lloyd", generator)
+        others, other_weights = quantize(target, centroids, "lloyd", generator)
+        costs = squared_distances(points, others)
+        plan = entropic_plan(weights, other_weights, costs, EPSILON)
+        cross = points.T @ plan @ others
+    else:
+        uniform = np.full(words, 1 / words)
+        costs = squared_distances(moved, target)
+        if method == "exact":
+            plan = pot().emd(uniform, uniform, costs, numItermax=10_000_000)
+        else:
+            plan = pot().sinkhorn(uniform, uniform, costs, EPSILON, numItermax=1000, stopThr=TOLERANCE, warn=False)
+        cross = moved.T @ plan @ target
+    seconds = time.perf_counter() - started
+    known = {place: frozenset([int(places[place])]) for place in range(0, words, max(1, words // 1000))}
+    return {
+        "method": method, "words": words, "centroids": centroids, "seconds": seconds,
+        "megabytes": (_memory() - before) / 1e6, "cost": float((plan * costs).sum()),
+        "p_at_1": accuracy(mapped(moved, orthogonal(cross)), target, known).p_at_1,
+    }  # fmt: skip
+
+
+def _memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    compared = verbs.add_parser("accuracy")
+    compared.add_argument("--languages", nargs="+", default=["fr", "es", "de"])
+    compared.add_argument("--words", type=int, default=2500)
+    compared.add_argument("--seeds", type=int, default=8)
+    compared.add_argument("--curve", action="store_true", help="qWP with several numbers of centroids instead")
+    compared.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="default: all")
+    costs = verbs.add_parser("transport")
+    costs.add_argument("--words", nargs="+", type=int, default=[1000, 2000, 5000, 10_000, 20_000])
+    costs.add_argument("--centroids", type=int, default=500)
+    costs.add_argument("--methods", nargs="+", default=["quantized", "sinkhorn", "exact"])
+    one = verbs.add_parser("one", help="one transport plan, in a process of its own: what `transport` starts")
+    one.add_argument("method")
+    one.add_argument("words", type=int)
+    one.add_argument("centroids", type=int)
+    options = parser.parse_args()
+    threadpool_limits(1)
+    if options.verb == "one":
+        print(json.dumps(transport(options.method, options.words, options.centroids)))
+    elif options.verb == "transport":
+        for words in options.words:
+            for method in options.methods:
+                command = [sys.executable, __file__, "one", method, str(words), str(options.centroids)]
+                subprocess.run(command, check=False)  # one that runs out of memory must not end the others
+    else:
+        rows = []
+        for language in options.languages:
+            for row in compare(language, options.words, options.seeds, options.curve, options.methods):
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+        print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

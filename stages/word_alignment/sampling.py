@@ -1,0 +1,75 @@
+"""Quantization of a cloud of word vectors: k centroids with the share of the words that each stands for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.word_alignment.linear import Array
+from stages.word_alignment.settings import Sampler
+
+KMEANS_ROUNDS = 25
+BLOCK_ELEMENTS = 1 << 24  # of a block of distances
+
+
+def quantize(points: Array, count: int, sampler: Sampler, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Centroids [k, d] of `points` [n, d] and their weights [k], which add up to 1; k is at most `count` and n.
+
+    random            points chosen uniformly without replacement; each has the same weight
+    kmeans_plus_plus  points chosen by D^2 seeding (Arthur & Vassilvitskii 2007), weighted by their Voronoi cells
+    lloyd             the same, then one Lloyd step: each is replaced by the mean of its cell
+    kmeans            the same, with Lloyd steps until nothing changes, or at most 25
+
+    Centroids without points (of duplicates) are left out. Means are not scaled to length 1: their shorter length tells
+    the transport how far the words of a cell lie apart.
+    """
+    count = min(count, len(points))
+    if sampler == "random":
+        return points[generator.choice(len(points), count, replace=False)], np.full(count, 1 / count)
+    centroids = _seeds(points, count, generator)
+    cells = _cells(points, centroids)
+    for _ in range({"kmeans_plus_plus": 0, "lloyd": 1, "kmeans": KMEANS_ROUNDS}[sampler]):
+        centroids = _means(points, cells, centroids)
+        before, cells = cells, _cells(points, centroids)
+        if np.array_equal(before, cells):
+            break
+    weights = np.bincount(cells, minlength=len(centroids)) / len(points)
+    return centroids[weights > 0], weights[weights > 0]
+
+
+def _seeds(points: Array, count: int, generator: np.random.Generator) -> Array:
+    """Points chosen one by one, each with a probability proportional to its squared distance from those chosen."""
+    squares = np.einsum("ij,ij->i", points, points)
+    chosen = [int(generator.integers(len(points)))]
+    distances = np.full(len(points), np.inf)
+    while len(chosen) < count:
+        last = points[chosen[-1]]
+        to_last = squares + squares[chosen[-1]] - 2 * (points @ last)
+        distances = np.minimum(distances, np.maximum(to_last, 0))
+        distances[chosen[-1]] = 0
+        total = np.cumsum(distances, dtype=np.float64)
+        if total[-1] <= 0:  # all other points are duplicates of those chosen
+            break
+        place = int(np.searchsorted(total, generator.random() * total[-1], side="right"))
+        chosen.append(min(place, len(points) - 1))
+    return points[chosen]
+
+
+def _cells(points: Array, centroids: Array) -> Array:
+    """The index of the nearest centroid of each point."""
+    half_squares = np.einsum("ij,ij->i", centroids, centroids) / 2
+    rows = max(1, BLOCK_ELEMENTS // len(centroids))
+    return np.concatenate([
+        (points[start : start + rows] @ centroids.T - half_squares).argmax(axis=1)
+        for start in range(0, len(points), rows)
+    ])  # fmt: skip
+
+
+def _means(points: Array, cells: Array, centroids: Array) -> Array:
+    """The mean of each cell; the centroid itself where its cell is empty."""
+    from scipy.sparse import csr_array
+
+    sizes = np.bincount(cells, minlength=len(centroids))
+    ones = np.ones(len(points), points.dtype)
+    members = csr_array((ones, (cells, np.arange(len(points)))), shape=(len(centroids), len(points)))
+    sums = members @ points
+    return np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], centroids).astype(points.dtype)
