@@ -193,7 +193,7 @@ def main() -> None:
     costs.add_argument("--words", nargs="+", type=int, default=[1000, 2000, 5000, 10_000, 20_000])
     costs.add_argument("--centroids", type=int, default=500)
     costs.add_argument("--methods", nargs="+", default=["quantized", "sinkhorn", "exact"])
-    one = verbs.add_parser("one", help="one transport plan, in a process of its own: what `transport` starts")
+    one = verbs.add_parser("one", help="one transport plan, in a separate process: what `transport` starts")
     one.add_argument("method")
     one.add_argument("words", type=int)
     one.add_argument("centroids", type=int)

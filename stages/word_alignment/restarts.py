@@ -26,7 +26,7 @@ from stages.word_alignment.vectors import WordVectors
 from stages.word_alignment.wasserstein import Quantization, stochastic_schedule, wasserstein_procrustes
 
 CRITERION_WORDS = 5000  # of each language, the most frequent: of the criterion
-SNAPSHOTS = 40  # of W that a method keeps, at the most
+SNAPSHOTS = 40  # of W that a method keeps at most
 CHANCE_TRIALS = 3
 
 Pairs = Mapping[int, frozenset[int]]

@@ -20,7 +20,7 @@ def quantize(points: Array, count: int, sampler: Sampler, generator: np.random.G
     kmeans            the same, with Lloyd steps until nothing changes, or at most 25
 
     Centroids without points (of duplicates) are left out. Means are not scaled to length 1: their shorter length tells
-    the transport how far the words of a cell lie apart.
+    the transport how dispersed the words of a cell are.
     """
     count = min(count, len(points))
     if sampler == "random":

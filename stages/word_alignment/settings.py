@@ -44,7 +44,7 @@ class Settings(Config):
     batch_iterations: PositiveInt = 5000  # of WP's first epoch
 
     restarts: int = Field(default=4, ge=1, le=1000)  # of methods that are random; the best criterion is kept
-    refinement_rounds: NonNegativeInt = 20  # at the most; 5 in the paper, which en-es has not converged after
+    refinement_rounds: NonNegativeInt = 20  # a maximum; the paper has 5, after which en-es has not converged
     seed: NonNegativeInt = 0
 
     def centroids_of(self, words: int) -> int:
