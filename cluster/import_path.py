@@ -13,9 +13,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from cluster.base import ClusterError
+from stages.base import OWN_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")
 
 
 def python_path(packages: Sequence[Path] = ()) -> str:

@@ -22,6 +22,8 @@ from pydantic_core import CoreSchema, core_schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
+
 Item = TypeVar("Item")
 T = TypeVar("T")
 

@@ -30,9 +30,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from stages.base import Stage, StageError
+from stages.base import OWN_PACKAGES, Stage, StageError
 
-OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # package.module:Class
 SOURCE_KEY = "@source"  # no field can have this name
 
@@ -76,6 +75,8 @@ def use_packages(
     for name in packages:
         if name in OWN_PACKAGES:
             raise RegistryError(f"{name!r} is a package of bloomline itself", "a package of yours", "Rename it.")
+        if name == "__main__":
+            raise RegistryError(f"{name!r} is the program itself", "a package of yours")
         roots = [root for root in (directory, directory / "src") if _is_in(root, name)]
         for root in roots:
             if str(root) not in sys.path:
