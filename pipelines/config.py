@@ -21,7 +21,7 @@ from pipelines import composition_cache, project, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.libyaml import libyaml
-from pipelines.project import PackageName
+from pipelines.project import Packages
 from pipelines.store import StoreConfig
 from pipelines.tracking.tracking_config import TrackingConfig
 from stages.base import Config
@@ -50,7 +50,7 @@ class Settings(Config):
     cluster: ClusterConfig
     store: StoreConfig
     tracking: TrackingConfig
-    packages: tuple[PackageName, ...] = ()  # of the user's project
+    packages: Packages = ()  # of the user's project
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
     only: StepNames = ()

@@ -24,7 +24,7 @@ PACKAGE_LINE = "# @package"  # Hydra's directive, which may precede the first co
 def show_stages(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
     """`stages [NAME]`: every stage with a line of text, or one stage with its fields."""
     values: Mapping[str, Any] = config.compose_values(overrides) if composed is None else composed
-    project.find(Path.cwd()).use(values.get("packages") or ())
+    project.find(Path.cwd()).use(values.get("packages"))
     if len(words) > 1:
         raise BloomlineError("stages: expected no word, or the name of one stage.")
     if words:
@@ -66,12 +66,15 @@ def first_sentence(lines: Iterable[str]) -> str:
 
 def _users_directories(overrides: Sequence[str]) -> Iterator[Path]:
     """The directories of configurations that a command line and the project name."""
-    for override in project.find(Path.cwd()).overrides(overrides):
-        key, _, value = override.lstrip("+").partition("=")
+    given = [override.lstrip("+").partition("=") for override in overrides]
+    for key, _, value in given:
         if key == "--config-dir":
             yield Path(value)
         elif key == "hydra.searchpath":
             yield from (Path(found) for found in re.findall(r"file://([^\"',\]]+)", value))
+    own = project.find(Path.cwd()).config
+    if own is not None and "hydra.searchpath" not in (key for key, _, _ in given):
+        yield own
 
 
 def _line(name: str) -> tuple[str, str]:
