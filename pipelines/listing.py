@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import config, project, terminal
-from pipelines.errors import BloomlineError, nearest
+from pipelines.errors import BloomlineError, remedy_of
 from pipelines.fields import Field, artifacts, choices, configs, fields, summary
 from pipelines.graph import produces
 from pipelines.session import Session
@@ -31,8 +31,7 @@ def show_stages(words: Sequence[str], overrides: list[str], composed: Any, sessi
         try:
             _show_stage(words[0], registry.STAGES.load(words[0]))
         except registry.RegistryError as error:
-            remedy = error.remedy or nearest(error.name, error.valid)
-            raise BloomlineError(f"{error.found}; expected {error.expected}. {remedy}".rstrip()) from error
+            raise BloomlineError(f"{error.found}; expected {error.expected}. {remedy_of(error)}".rstrip()) from error
     else:
         rows = [(name, *_line(name)) for name in registry.STAGES.names()]
         _draw([Column("Stage"), Column("Makes"), Column("What it does", flexible=True, fold=True)], rows)
@@ -83,7 +82,7 @@ def _line(name: str) -> tuple[str, str]:
         stage = registry.STAGES.load(name)
         return produces(stage).__name__, summary(stage)
     except registry.RegistryError as error:
-        return "", f"can't be used: {error}"
+        return "", f"can't be used: {error.found}. {remedy_of(error)}".rstrip()
 
 
 def _show_stage(name: str, stage: type[Stage]) -> None:

@@ -26,7 +26,6 @@ from stages import registry
 from stages.base import Config
 
 
-
 def _list(value: Any) -> Any:
     if value is None:
         return ()

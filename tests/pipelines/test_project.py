@@ -22,7 +22,10 @@ from pipelines.errors import ConfigError
             "project.entry-points.'bloomline.stages' = 1\n[tool.bloomline]",
             "project.entry-points.bloomline.stages: 1; expected a table",
         ),
-        ("[tool.bloomline]\npackages = 'mine'", "tool.bloomline.packages: 'mine'; expected a list of top-level packages"),
+        (
+            "[tool.bloomline]\npackages = 'mine'",
+            "tool.bloomline.packages: 'mine'; expected a list of top-level packages",
+        ),
         ("[tool.bloomline]\nconfig = 'nowhere'", "tool.bloomline.config: 'nowhere'; expected a directory in "),
     ],
 )
