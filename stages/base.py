@@ -211,7 +211,7 @@ class ExampleRequest:
     path: str  # below the application's root, for example "/predict"
     body: Any = None  # a JSON value; None: the request has no body
     status: int = 200
-    check: Callable[[bytes], object] | None = None  # called with the answer's body; raises ValueError if it is wrong
+    check: Callable[[bytes], object] | None = None  # called with the answer's body; raises an exception if it is wrong
 
 
 @dataclass(frozen=True)
