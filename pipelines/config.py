@@ -111,6 +111,7 @@ def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> tuple[dict
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     GlobalHydra.instance().clear()
     try:
@@ -118,6 +119,8 @@ def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> tuple[dict
             composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem("config", " ".join(str(error).split()), "files in YAML and UTF-8")]) from error
     sources = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
     return _plain(composed, must_be_whole), _directories(sources)
 

@@ -43,9 +43,9 @@ def show_pipelines(overrides: list[str], composed: Any, session: Session) -> int
     shipped = config.CONFIG_DIRECTORY
     found: dict[str, tuple[str, str]] = {}
     for directory in [*_users_directories(overrides), shipped]:
-        for file in sorted((directory / "pipeline").glob("*.yaml")):
+        for file in sorted(file for file in (directory / "pipeline").glob("*.yaml") if file.is_file()):
             where = "shipped" if directory == shipped else terminal.short_path(str(directory))
-            found.setdefault(file.stem, (where, first_sentence(file.read_text("utf-8").splitlines())))
+            found.setdefault(file.stem, (where, first_sentence(file.read_text("utf-8", "replace").splitlines())))
     columns = [Column("Pipeline"), Column("Where"), Column("What it does", flexible=True, fold=True)]
     _draw(columns, [(name, *found[name]) for name in found])
     return 0

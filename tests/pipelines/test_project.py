@@ -63,3 +63,21 @@ def test_a_project_may_be_in_a_directory_of_any_name(
     assert "steps: no step" in capsys.readouterr().err
     assert cli.run(["pipelines"]) == 0
     assert "own" in capsys.readouterr().out.split("shipped")[0]
+
+
+@pytest.mark.parametrize("content", [b": : bad: [", b"name: \xff\xfe"])
+def test_a_configuration_that_is_not_yaml_is_refused_and_does_not_hide_the_others(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+) -> None:
+    (tmp_path / "conf" / "pipeline" / "folder.yaml").mkdir(parents=True)
+    (tmp_path / "conf" / "pipeline" / "broken.yaml").write_bytes(content)
+    (tmp_path / "pyproject.toml").write_text("[tool.bloomline]\nconfig = 'conf'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cli.run(["plan", "pipeline=broken"]) == 2
+    assert "expected files in YAML and UTF-8" in capsys.readouterr().err
+    assert cli.run(["pipelines"]) == 0
+    assert "broken" in capsys.readouterr().out
