@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from ray.job_config import JobConfig
 from cluster import process_setup
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster
-from cluster.import_path import modules_to_copy, python_path
+from cluster.import_path import copy_modules, python_path
 from cluster.machine import this_machine
 from cluster.network import expect_listener
 from cluster.ray_nodes import nodes
@@ -191,14 +192,15 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
         host, _, port = config.address.rpartition(":")
         expected = "the address of a Ray head, usually HOST:6379"
         expect_listener(config.address, host.strip("[]"), int(port), config.connect_timeout_s, expected)
-    code = {"py_modules": [str(module) for module in modules_to_copy(packages)]}
     try:
-        ray.init(
-            address=config.address,
-            runtime_env=None if in_submitted_job() else code,
-            job_config=_JobConfig(),
-            **QUIET,
-        )
+        with tempfile.TemporaryDirectory() as directory:
+            copies = [] if in_submitted_job() else copy_modules(packages, Path(directory))
+            ray.init(
+                address=config.address,
+                runtime_env={"py_modules": [str(copy) for copy in copies]} if copies else None,
+                job_config=_JobConfig(),
+                **QUIET,
+            )
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(f"The Ray cluster at {config.address} rejected our token. {error}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:

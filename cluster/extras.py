@@ -20,14 +20,19 @@ def missing_extra(error: BaseException) -> str | None:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     module = error.name.partition(".")[0]
+    command = install_command(module)
+    return command and f"The Python module {module!r} is not installed. Install it with: {command}"
+
+
+def install_command(module: str) -> str | None:
+    """The command that installs the smallest extra with a top-level module; None if no extra of ours lists it."""
     extras = modules_by_extra()
     brings = {extra: modules for extra, modules in extras.items() if extra not in CONTRIBUTORS and module in modules}
     # An extra that includes a smaller one with the module (`all`, say) brings more than is needed.
     smallest = [name for name, modules in brings.items() if not any(other < modules for other in brings.values())]
     if not smallest or "" in brings:
         return None
-    commands = " or ".join(f"pip install '{PACKAGE}[{extra}]'" for extra in smallest)
-    return f"The Python module {module!r} is not installed. Install it with: {commands}"
+    return " or ".join(f"pip install '{PACKAGE}[{extra}]'" for extra in smallest)
 
 
 def modules_by_extra() -> dict[str, set[str]]:

@@ -7,15 +7,16 @@ A process on this machine gets a PYTHONPATH. A process on another machine gets c
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from cluster.base import ClusterError
+from stages.base import OWN_PACKAGES, package_files
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")
 
 
 def python_path(packages: Sequence[Path] = ()) -> str:
@@ -23,9 +24,20 @@ def python_path(packages: Sequence[Path] = ()) -> str:
     return os.pathsep.join(dict.fromkeys(_entries(packages)))
 
 
-def modules_to_copy(packages: Sequence[Path] = ()) -> list[Path]:
-    """The packages and modules that a process on a machine without an installation needs, in the order of search."""
-    return [*(ROOT / name for name in OWN_PACKAGES), *(package.resolve() for package in packages)]
+def copy_modules(packages: Sequence[Path], directory: Path) -> list[Path]:
+    """Copy what a process on a machine without an installation needs to `directory`; the copies, in order of search.
+
+    Ray leaves out what a .gitignore in a package excludes, and a stage could then lack data that is part of its
+    identity. The copies have no such files.
+    """
+    copies = []
+    for package in [*(ROOT / name for name in OWN_PACKAGES), *(package.resolve() for package in packages)]:
+        copies.append(directory / package.name)
+        for file in package_files(package):
+            copy = copies[-1] / file.relative_to(package)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+    return copies
 
 
 def check_packages(packages: Sequence[Path]) -> None:

@@ -70,7 +70,7 @@ def start(application: Application) -> ServedProcess:
         if wait_until_answers(served.url, served.running, START_TIMEOUT_S):
             return served
         raise StageError(
-            f"The server of {application.name!r} did not answer at {served.url}. "
+            f"The server of {application.name!r} did not answer GET {served.url}/health with a status below 500. "
             f"Its log ends with:\n{served.log_tail()}"
         )
     except BaseException:

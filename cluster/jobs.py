@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import shlex
-import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
-from cluster.import_path import check_packages, modules_to_copy
+from cluster.import_path import check_packages, copy_modules
 from cluster.network import expect_listener
 from cluster.submitted_job import ENTRYPOINT_CPUS
 
@@ -82,7 +81,7 @@ def submit(
             runtime_env={
                 "working_dir": str(directory or Path.cwd()),
                 "excludes": NOT_UPLOADED,
-                "py_modules": [_upload(client, modules_to_copy(packages))],
+                "py_modules": [_upload(client, packages)],
             },
             metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
@@ -98,18 +97,14 @@ def submit(
     return _follow(client, job, out, ask)
 
 
-def _upload(client: JobSubmissionClient, modules: Sequence[Path]) -> str:
-    """Upload packages and modules, and return the URI of the directory that contains all of them.
+def _upload(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
+    """Upload our packages and the users', and return the URI of the directory that contains all of them.
 
     `submit_job` would unpack each package in a separate directory, where the driver does not find the configuration
     next to its code, and it would leave out those files of a package that match the excludes of the working directory.
     """
     with tempfile.TemporaryDirectory() as directory:
-        for module in modules:
-            if module.is_dir():
-                shutil.copytree(module, Path(directory, module.name), ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(module, directory)
+        copy_modules(packages, Path(directory))
         return client._upload_package_if_needed(directory, include_gitignore=True)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")
+OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # as in stages.base, which is not imported before the check
 USAGE = """\
 usage: bloomline VERB [OVERRIDE ...] [HYDRA FLAG ...]
 

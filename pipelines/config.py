@@ -21,7 +21,7 @@ from pipelines import composition_cache, project, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.libyaml import libyaml
-from pipelines.project import PackageName
+from pipelines.project import Packages
 from pipelines.store import StoreConfig
 from pipelines.tracking.tracking_config import TrackingConfig
 from stages.base import Config
@@ -50,7 +50,7 @@ class Settings(Config):
     cluster: ClusterConfig
     store: StoreConfig
     tracking: TrackingConfig
-    packages: tuple[PackageName, ...] = ()  # of the user's project
+    packages: Packages = ()  # of the user's project
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
     only: StepNames = ()
@@ -111,6 +111,7 @@ def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> tuple[dict
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     GlobalHydra.instance().clear()
     try:
@@ -118,6 +119,8 @@ def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> tuple[dict
             composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem("config", " ".join(str(error).split()), "files in YAML and UTF-8")]) from error
     sources = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
     return _plain(composed, must_be_whole), _directories(sources)
 

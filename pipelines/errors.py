@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cluster.extras import install_command
 from stages.base import StageError
+from stages.registry import RegistryError
 
 
 class BloomlineError(StageError):
@@ -54,6 +56,14 @@ def disk_error(error: OSError) -> str:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror}. Free some space or grant access, then run the same command again."
+
+
+def remedy_of(error: RegistryError) -> str:
+    """What to do about a name that stands for no usable class: install what its module needs, or name another."""
+    if error.missing:
+        command = install_command(error.missing)
+        return f"Install it with: {command}" if command else f"Install the distribution that has {error.missing!r}."
+    return error.remedy or nearest(error.name, error.valid)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from pipelines import validation
-from pipelines.errors import BloomlineError, ConfigError, Problem, nearest
+from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, remedy_of
 from stages import registry
 from stages.base import Artifact, Demand, Edge, Forecast, Resources, Stage, StageError, edges
 from stages.registry import RegistryError
@@ -201,8 +201,7 @@ def _step(name: str, fields: Any, declared: Mapping[str, Any]) -> Step:
         stage_type = registry.STAGES.load(stage_name)
         produced = produces(stage_type)
     except RegistryError as error:
-        remedy = error.remedy or nearest(error.name, error.valid)
-        raise ConfigError([Problem(f"{key}.stage", error.found, error.expected, remedy)]) from error
+        raise ConfigError([Problem(f"{key}.stage", error.found, error.expected, remedy_of(error))]) from error
     options = {option: fields.pop(option) for option in StepOptions.model_fields if option in fields}
     problems: list[Problem] = []
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import config, project, terminal
-from pipelines.errors import BloomlineError, nearest
+from pipelines.errors import BloomlineError, remedy_of
 from pipelines.fields import Field, artifacts, choices, configs, fields, summary
 from pipelines.graph import produces
 from pipelines.session import Session
@@ -24,15 +24,14 @@ PACKAGE_LINE = "# @package"  # Hydra's directive, which may precede the first co
 def show_stages(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
     """`stages [NAME]`: every stage with a line of text, or one stage with its fields."""
     values: Mapping[str, Any] = config.compose_values(overrides) if composed is None else composed
-    project.find(Path.cwd()).use(values.get("packages") or ())
+    project.find(Path.cwd()).use(values.get("packages"))
     if len(words) > 1:
         raise BloomlineError("stages: expected no word, or the name of one stage.")
     if words:
         try:
             _show_stage(words[0], registry.STAGES.load(words[0]))
         except registry.RegistryError as error:
-            remedy = error.remedy or nearest(error.name, error.valid)
-            raise BloomlineError(f"{error.found}; expected {error.expected}. {remedy}".rstrip()) from error
+            raise BloomlineError(f"{error.found}; expected {error.expected}. {remedy_of(error)}".rstrip()) from error
     else:
         rows = [(name, *_line(name)) for name in registry.STAGES.names()]
         _draw([Column("Stage"), Column("Makes"), Column("What it does", flexible=True, fold=True)], rows)
@@ -44,9 +43,9 @@ def show_pipelines(overrides: list[str], composed: Any, session: Session) -> int
     shipped = config.CONFIG_DIRECTORY
     found: dict[str, tuple[str, str]] = {}
     for directory in [*_users_directories(overrides), shipped]:
-        for file in sorted((directory / "pipeline").glob("*.yaml")):
+        for file in sorted(file for file in (directory / "pipeline").glob("*.yaml") if file.is_file()):
             where = "shipped" if directory == shipped else terminal.short_path(str(directory))
-            found.setdefault(file.stem, (where, first_sentence(file.read_text("utf-8").splitlines())))
+            found.setdefault(file.stem, (where, first_sentence(file.read_text("utf-8", "replace").splitlines())))
     columns = [Column("Pipeline"), Column("Where"), Column("What it does", flexible=True, fold=True)]
     _draw(columns, [(name, *found[name]) for name in found])
     return 0
@@ -66,12 +65,15 @@ def first_sentence(lines: Iterable[str]) -> str:
 
 def _users_directories(overrides: Sequence[str]) -> Iterator[Path]:
     """The directories of configurations that a command line and the project name."""
-    for override in project.find(Path.cwd()).overrides(overrides):
-        key, _, value = override.lstrip("+").partition("=")
+    given = [override.lstrip("+").partition("=") for override in overrides]
+    for key, _, value in given:
         if key == "--config-dir":
             yield Path(value)
         elif key == "hydra.searchpath":
             yield from (Path(found) for found in re.findall(r"file://([^\"',\]]+)", value))
+    own = project.find(Path.cwd()).config
+    if own is not None and "hydra.searchpath" not in (key for key, _, _ in given):
+        yield own
 
 
 def _line(name: str) -> tuple[str, str]:
@@ -80,7 +82,7 @@ def _line(name: str) -> tuple[str, str]:
         stage = registry.STAGES.load(name)
         return produces(stage).__name__, summary(stage)
     except registry.RegistryError as error:
-        return "", f"can't be used: {error}"
+        return "", f"can't be used: {error.found}. {remedy_of(error)}".rstrip()
 
 
 def _show_stage(name: str, stage: type[Stage]) -> None:

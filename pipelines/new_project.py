@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -161,7 +162,7 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     directory = Path(words[0])
     package = write(directory)
     print(f"Wrote the project {package} to {directory}. Next:")
-    print(f"  cd {directory} && bloomline run")
+    print(f"  cd {shlex.quote(str(directory))} && bloomline run")
     return 0
 
 

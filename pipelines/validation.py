@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from pipelines.errors import Problem, nearest
+from pipelines.errors import Problem, nearest, remedy_of
 from stages.base import Artifact
 from stages.registry import ChosenBy, RegistryError
 
@@ -45,9 +45,8 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any, values: Mapping[s
             f"{key}.{kind}", repr(tag), "a kind that exists", nearest(str(tag), re.findall("'([^']+)'", expected))
         )
     if detail["type"] == "registry":
-        context = detail["ctx"]
-        remedy = context["remedy"] or nearest(context["name"], context["valid"])
-        return Problem(f"{key}.{context['key']}", context["found"], context["expected"], remedy)
+        refused: RegistryError = detail["ctx"]["error"]
+        return Problem(f"{key}.{detail['ctx']['key']}", refused.found, refused.expected, remedy_of(refused))
     message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"]).rstrip(".")
     value = detail["input"]
     if not location or isinstance(value, dict):

@@ -208,7 +208,9 @@ def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
     kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
     trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
     served = any(step.stage == "deploy" for step in run.steps)
-    changed = [*kept, f"steps.{trained}.learning_rate=1e-3"] if trained else kept
+    rate = f"steps.{trained}.learning_rate"
+    others = [override for override in kept if override.lstrip("+").partition("=")[0] != rate]
+    changed = [*others, f"{rate}=1e-3"] if trained else kept
     places = ("store", "tracking", "hydra.searchpath", "--config-")
     where = [override for override in kept if override.lstrip("+").startswith(places)]
     return [

@@ -22,6 +22,8 @@ from pydantic_core import CoreSchema, core_schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
+
 Item = TypeVar("Item")
 T = TypeVar("T")
 
@@ -209,7 +211,7 @@ class ExampleRequest:
     path: str  # below the application's root, for example "/predict"
     body: Any = None  # a JSON value; None: the request has no body
     status: int = 200
-    check: Callable[[bytes], object] | None = None  # called with the answer's body; raises ValueError if it is wrong
+    check: Callable[[bytes], object] | None = None  # called with the answer's body; raises an exception if it is wrong
 
 
 @dataclass(frozen=True)
@@ -365,3 +367,25 @@ def edges(stage: Stage) -> list[tuple[str, Edge]]:
         return []
 
     return [found for name in type(stage).model_fields for found in walk(name, getattr(stage, name))]
+
+
+def package_files(package: Path) -> list[Path]:
+    """The files of a package or of a single module, in order: what its identity covers and what its copies hold.
+
+    Compiled and hidden files are left out. Links are followed, unless they are broken or lead to a directory that
+    contains them. Raises OSError.
+    """
+    if package.is_file():
+        return [package]
+    found: list[Path] = []
+    folders: list[tuple[Path, frozenset[Path]]] = [(package, frozenset())]
+    for folder, above in folders:
+        inside = above | {folder.resolve()}
+        for entry in folder.iterdir():
+            if entry.name.startswith(".") or entry.name == "__pycache__":
+                continue
+            if entry.is_file():
+                found.append(entry)
+            elif entry.is_dir() and entry.resolve() not in inside:
+                folders.append((entry, inside))
+    return sorted(found)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,9 +31,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from stages.base import Stage, StageError
+from stages.base import OWN_PACKAGES, Stage, StageError, package_files
 
-OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # package.module:Class
 SOURCE_KEY = "@source"  # no field can have this name
 
@@ -42,13 +42,22 @@ Model = TypeVar("Model", bound=BaseModel)
 class RegistryError(StageError):
     """A name that stands for no usable class: what was found, what was expected, and what to do instead."""
 
-    def __init__(self, found: str, expected: str, remedy: str = "", name: str = "", valid: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        found: str,
+        expected: str,
+        remedy: str = "",
+        name: str = "",
+        valid: Sequence[str] = (),
+        missing: str = "",
+    ) -> None:
         super().__init__(f"{found}; expected {expected}.{f' {remedy}' if remedy else ''}")
         self.found = found
         self.expected = expected
         self.remedy = remedy
         self.name = name  # that is not known,
         self.valid = tuple(valid)  # and those that could have been meant
+        self.missing = missing  # a top-level module that is not installed
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -76,6 +85,8 @@ def use_packages(
     for name in packages:
         if name in OWN_PACKAGES:
             raise RegistryError(f"{name!r} is a package of bloomline itself", "a package of yours", "Rename it.")
+        if name == "__main__":
+            raise RegistryError(f"{name!r} is the program itself", "a package of yours")
         roots = [root for root in (directory, directory / "src") if _is_in(root, name)]
         for root in roots:
             if str(root) not in sys.path:
@@ -97,9 +108,20 @@ def user_packages() -> tuple[str, ...]:
 
 
 def _same_code(package: Path, root: Path) -> bool:
-    """Whether what is imported is the package in the project, or a copy of it, as in a submitted job."""
+    """Whether what is imported is the package in the project, or a copy of it.
+
+    A submitted job imports a copy. The project's own directory may then lack what git ignores, but not differ.
+    """
     own = root / package.name
-    return own == package or (own.exists() and _digest_of(_files(own, "*.py")) == _digest_of(_files(package, "*.py")))
+    if own == package or not own.exists():
+        return own == package
+    copied = {name: file.read_bytes() for name, file in _modules(package)}
+    return all(copied.get(name) == file.read_bytes() for name, file in _modules(own))
+
+
+def _modules(package: Path) -> Iterator[tuple[str, Path]]:
+    """The Python files of a package with their relative names."""
+    return ((str(file.relative_to(package)), file) for file in package_files(package) if file.suffix == ".py")
 
 
 def _is_in(directory: Path, package: str) -> bool:
@@ -193,12 +215,17 @@ class Registry(Generic[Model]):
             ):
                 source_digest(package)  # of the code that is imported now
             module = importlib.import_module(path)
-        except Exception as error:
-            unknown = isinstance(error, ModuleNotFoundError) and error.name == package
-            remedy = f"Add {package} to `packages` if it is in your project." if unknown else ""
-            found = f"{target!r} can't be imported: {type(error).__name__}: {error}"
-            raise RegistryError(found, "a module that can be imported", remedy) from error
-        kind = getattr(module, attribute, None)
+            kind = getattr(module, attribute, None)
+        except (Exception, SystemExit) as error:
+            name = (isinstance(error, ModuleNotFoundError) and error.name) or ""
+            remedy = f"Add {package} to `packages` if it is in your project." if name == package else ""
+            missing = name.partition(".")[0]
+            raise RegistryError(
+                f"{target!r} can't be imported: {type(error).__name__}: {error}",
+                "a module that can be imported",
+                remedy,
+                missing=missing if missing != package else "",
+            ) from error
         if kind is None:
             others = [name for name, value in vars(module).items() if self._fits(value) and value is not self.base]
             where = getattr(module, "__file__", path)
@@ -226,7 +253,7 @@ class ChosenBy:
         Step = Annotated[Operation, ChosenBy(OPERATIONS, "operation")]
 
     Each class of the registry declares that field as `operation: Literal["words"] = "words"`. A name that is not known
-    is an error of type "registry", whose context holds what `RegistryError` does.
+    is an error of type "registry", whose context has the `RegistryError` as `error`.
     """
 
     registry: Registry[Any]
@@ -249,7 +276,7 @@ class ChosenBy:
                 expected = f"the name of {self.registry.kind}"
                 raise RegistryError("missing", expected, valid=self.registry.names())
         except RegistryError as error:
-            context = {"key": self.key, **vars(error)}
+            context = {"key": self.key, "found": error.found, "expected": error.expected, "error": error}
             raise PydanticCustomError("registry", "{key}: {found}; expected {expected}", context) from error
         own = kind.model_fields[self.key].default if self.key in kind.model_fields else value[self.key]
         chosen: BaseModel = kind.model_validate({**value, self.key: own})
@@ -309,14 +336,13 @@ def source_digest(package: str) -> str:
     return digest
 
 
-def _files(path: Path, pattern: str = "*") -> tuple[tuple[Path, str, int, int], ...]:
+def _files(path: Path) -> tuple[tuple[Path, str, int, int], ...]:
     """Every file of a package with its relative name, and its size and change time, by which a digest is remembered."""
     found = []
-    for file in [path] if path.is_file() else sorted(path.rglob(pattern)):
-        parts = file.relative_to(path).parts or (file.name,)
-        if file.is_file() and "__pycache__" not in parts and not any(part.startswith(".") for part in parts):
-            stat = file.stat()
-            found.append((file, "/".join(parts), stat.st_size, stat.st_ctime_ns))
+    for file in package_files(path):
+        stat = file.stat()
+        name = file.name if file == path else file.relative_to(path).as_posix()
+        found.append((file, name, stat.st_size, stat.st_ctime_ns))
     return tuple(found)
 
 
@@ -324,7 +350,9 @@ def _files(path: Path, pattern: str = "*") -> tuple[tuple[Path, str, int, int], 
 def _digest_of(files: tuple[tuple[Path, str, int, int], ...]) -> str:
     total = hashlib.sha256()
     for file, name, _, _ in files:
-        total.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        total.update(os.fsencode(f"{name}\0{digest}\n"))
     return total.hexdigest()
 
 

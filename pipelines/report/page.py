@@ -63,7 +63,7 @@ def write(run: RunSummary, path: Path) -> Path:
     """Write the page to `path` atomically. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render(run), encoding="utf-8")
+    temporary.write_text(render(run), encoding="utf-8", errors="replace")  # a path may not be UTF-8
     temporary.replace(path)
     return path
 

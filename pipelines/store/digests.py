@@ -79,8 +79,8 @@ class DigestMemory:
                     "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, token TEXT, sha256 TEXT)"
                 )
                 connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", entries)
-        except sqlite3.Error:
-            pass  # a full disk or a locked file: it will be hashed again
+        except (sqlite3.Error, UnicodeEncodeError):
+            pass  # a full disk, a locked file, or a path that is not UTF-8: it will be hashed again
 
     def forget(self, prefix: str) -> None:
         """Forget every path that begins with `prefix`."""

@@ -189,11 +189,12 @@ def _servable_type(source: Path, name: str) -> type[Servable]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever the user's module raises
+        reason = f"{type(error).__name__}: {error}"
         raise ArtifactError(
-            f"{source} needs the artifact type {name!r}, which cannot be imported ({error}): install its package, or "
+            f"{source} needs the artifact type {name!r}, which cannot be imported ({reason}): install its package, or "
             "run in its project"
-        ) from None
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Servable)):
         raise ArtifactError(f"{source}: {name!r} is not the type of a servable artifact")
     return found

@@ -136,8 +136,9 @@ def _ask(client: Client, example: ExampleRequest) -> bytes:
     if example.check is not None:
         try:
             example.check(answer)
-        except ValueError as error:
-            raise StageError(f"the answer to {what} is not as expected: {error}: {answer[:500]!r}") from error
+        except Exception as error:  # an assertion or a missing key, as well as a ValueError
+            reason = f"{type(error).__name__}: {error}"
+            raise StageError(f"the answer to {what} is not as expected: {reason}: {answer[:500]!r}") from error
     return answer
 
 

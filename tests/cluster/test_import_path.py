@@ -14,7 +14,9 @@ import pytest
 from cluster.base import ClusterError
 from cluster.config import InlineCluster
 from cluster.factory import executor
-from cluster.import_path import OWN_PACKAGES, ROOT, check_packages, python_path
+from cluster.import_path import ROOT, check_packages, python_path
+from pipelines import cli
+from stages.base import OWN_PACKAGES
 from tests.cluster.user_project import OWN_MODULES, Project, create_project
 
 
@@ -57,6 +59,7 @@ def test_our_root_comes_first_and_the_users_packages_last(project: Project) -> N
 def test_all_packages_of_the_wheel_are_copied() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert {name for name in wheel["packages"] if not name.endswith(".py")} == set(OWN_PACKAGES)
+    assert cli.OWN_PACKAGES == OWN_PACKAGES  # imported before it may import ours
 
 
 def test_a_package_that_can_be_imported_is_accepted(project: Project) -> None:

@@ -21,6 +21,7 @@ def imported(_=None):
     names = {(*OWN_MODULES, "user_package.data.facts", "user_module")!r}
     found = {{name: importlib.import_module(name).__file__ for name in names}}
     assert files("conf").joinpath("corpus", "quality").is_dir()
+    assert files("user_package").joinpath("ignored.txt").is_file()
     return found
 
 
@@ -48,6 +49,8 @@ def create_project(directory: Path) -> Project:
     (facts / "facts.py").write_text(FACTS)
     for package in (facts, facts.parent):
         (package / "__init__.py").touch()
+    (source / "user_package" / ".gitignore").write_text("*.txt")
+    (source / "user_package" / "ignored.txt").touch()
     (source / "user_module.py").touch()
     for name in ("conf", "pipelines", "stages"):
         (working / name).mkdir(parents=True)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from pipelines import cli
 from pipelines.store import Store, StoreConfig
 from pipelines.store.lease import Leases
+from pipelines.verbs import _next_commands
+from tests.pipelines import samples
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -313,3 +316,9 @@ def test_a_signal_ends_a_command_without_a_trace(number: signal.Signals, where: 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 128 + number
     assert done.stderr == ""
+
+
+def test_the_next_plan_overrides_the_learning_rate_once(tmp_path: Path) -> None:
+    done = samples.run(tmp_path, steps=(replace(samples.step("train"), stage="pretrain"),))
+    plan = _next_commands(done, ["++steps.train.learning_rate=2e-3", "seed=1"])[1]
+    assert plan.endswith("plan seed=1 steps.train.learning_rate=1e-3")

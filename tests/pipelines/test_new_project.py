@@ -17,9 +17,10 @@ from pipelines.new_project import package_name
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
     monkeypatch.chdir(tmp_path)
     assert cli.run(["new", "Word counts"]) == 0
+    assert "cd 'Word counts' && bloomline run" in capsys.readouterr().out
     return tmp_path / "Word counts"
 
 

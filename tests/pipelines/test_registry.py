@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 import pytest
 
+from cluster.import_path import copy_modules
 from pipelines import project
 from pipelines.errors import ConfigError
 from pipelines.fingerprint import changes, fingerprint, payload
@@ -129,6 +131,24 @@ def test_a_name_that_stands_for_no_stage_is_refused(directory: Path, stage: str,
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import sys; sys.modules['torch'] = None; import torch", "Install it with: pip install 'bloomline[model]'"),
+        ("import my_missing.part", "No module named 'my_missing'; expected a module that can be imported. Install the"),
+        ("raise SystemExit(0)", "can't be imported: SystemExit: 0"),
+        ("def __getattr__(name): raise RuntimeError('lazy')", "can't be imported: RuntimeError: lazy"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused_with_what_to_do(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch"))
+    (directory / "my_words" / "stages.py").write_text(text)
+    project.find(directory).use()
+    assert said in refusal("shout")
+
+
 def test_an_error_in_the_package_is_shown(directory: Path) -> None:
     (directory / "my_words" / "stages.py").write_text("raise ValueError('no dictionary')")
     project.find(directory).use()
@@ -152,6 +172,8 @@ def test_a_copy_of_a_package_is_as_good_until_it_differs(directory: Path, monkey
     monkeypatch.syspath_prepend(str(copy.parent))
     project.find(directory).use()
     assert registry.package_path("my_words") == copy
+    (directory / "my_words" / "stages.py").rename(directory / "ignored_by_git.py")  # and so not in a job's directory
+    project.find(directory).use()
     (directory / "my_words" / "stages.py").write_text(STAGES + "# newer")
     with pytest.raises(ConfigError, match=r"packages: .*my_words is hidden by"):
         project.find(directory).use()
@@ -294,6 +316,25 @@ def test_the_source_of_a_package_is_part_of_the_identity(directory: Path) -> Non
     assert fingerprint(after) != fingerprint(before)
     assert changes(before, after, step) == ["the source of my_words changed"]
     assert changes(before, identity({"text": "x"}), step) == ["the source of my_words changed", "text 'hello' -> 'x'"]
+
+
+def test_a_copy_on_another_machine_has_the_same_digest(directory: Path) -> None:
+    package = directory / "my_words"
+    (package / ".gitignore").write_text("*.bin")
+    (package / "table.bin").write_bytes(b"ignored by git")
+    (package / os.fsdecode(b"not-utf-8-\xff")).touch()
+    (directory / "shared" / "deep").mkdir(parents=True)
+    (directory / "shared" / "deep" / "words.txt").write_text("linked")
+    (package / "linked").symlink_to(directory / "shared")
+    (package / "broken").symlink_to("/nowhere")
+    (package / "circle").symlink_to(package)
+    digest = registry._digest_of(registry._files(package))
+    copy = copy_modules([package], directory / "copies")[-1]
+    assert registry._digest_of(registry._files(copy)) == digest
+    assert (copy / "table.bin").is_file()
+    assert not (copy / ".gitignore").exists()
+    (directory / "shared" / "deep" / "words.txt").write_text("edited")
+    assert registry._digest_of(registry._files(package)) != digest
 
 
 def test_a_declared_version_takes_the_place_of_the_source_for_the_whole_package(directory: Path) -> None:

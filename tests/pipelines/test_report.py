@@ -53,6 +53,11 @@ class Page(HTMLParser):
         return [attributes["id"] or "" for _, attributes in self.tags if "id" in attributes]
 
 
+def test_a_path_that_is_not_utf_8_can_be_reported(tmp_path: Path) -> None:
+    path = write(samples.run(tmp_path, notes=("kept in /data/\udcff",)), tmp_path / "report.html")
+    assert "kept in /data/?" in path.read_text("utf-8")
+
+
 def test_the_page_describes_the_run(tmp_path: Path) -> None:
     sample = samples.run(tmp_path, notes=("MLflow did not accept everything",))
     page = Page(render(sample))

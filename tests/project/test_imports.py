@@ -22,6 +22,9 @@ PLANTS = [
     ("stages-by-name", "cluster/planted.py", "def late():\n    import stages.serving.http"),
     ("registry", "cluster/planted.py", "from stages.registry import load"),
     ("ray", "stages/training/planted.py", "import ray"),
+    ("ray", "stages/training/planted.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ray"),
+    ("layers", "stages/training/planted.py", "def late():\n    from cluster import base\n    return base"),
+    ("subjects", "stages/model/planted.py", "from .. import training"),
     ("ray", "pipelines/planted.py", "def late():\n    from ray.exceptions import RayError\n    return RayError"),
     ("mlflow", "pipelines/tracking/planted.py", "from mlflow.tracking import MlflowClient"),
     ("hydra", "stages/planted.py", "from omegaconf import OmegaConf"),
@@ -71,3 +74,17 @@ def test_a_planted_violation_breaks_its_contract(tree: Path, contract: str, name
     result = lint(tree, "--contract", contract)
     assert result.returncode == 1, result.stdout
     assert "BROKEN" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import importlib\n\nimportlib.import_module('ray')",
+        "from importlib import import_module as load\n\nload('ray')",
+    ],
+)
+def test_an_import_that_the_contracts_do_not_see_is_refused(text: str) -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--stdin-filename", "stages/model/planted.py", "-"]
+    result = subprocess.run(command, cwd=ROOT, input=text + "\n", capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "TID251" in result.stdout

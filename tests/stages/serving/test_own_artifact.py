@@ -167,7 +167,11 @@ class Wrong(Greeter):
         def refuse(answer: bytes) -> None:
             raise ValueError("not the answer")
 
+        def look(answer: bytes) -> None:
+            json.loads(answer)["absent"]
+
         return {
+            "key": [ExampleRequest("POST", "/greet", {"name": "Ada"}, check=look)],
             "status": [ExampleRequest("POST", "/greet", {"name": "Ada"}, status=201)],
             "answer": [ExampleRequest("POST", "/greet", {"name": "Ada"}, check=refuse)],
             "nothing": [],
@@ -178,7 +182,8 @@ class Wrong(Greeter):
     ("word", "message"),
     [
         ("status", "POST /greet was answered with status 200, expected 201"),
-        ("answer", "the answer to POST /greet is not as expected: not the answer"),
+        ("answer", "the answer to POST /greet is not as expected: ValueError: not the answer"),
+        ("key", "the answer to POST /greet is not as expected: KeyError: 'absent'"),
         ("nothing", "Wrong has no example requests"),
     ],
 )
@@ -219,11 +224,18 @@ def test_a_type_that_no_module_has_is_refused(greeter: Greeter, tmp_path: Path) 
         ("tests.stages.serving.greeter:Nothing", "cannot be imported"),
         ("tests.stages.serving.greeter:create", "is not the type of a servable artifact"),
         ("", "cannot be imported"),
+        ("broken_artifacts:Greeter", r"cannot be imported \(RuntimeError: broken\)"),
     ],
 )
 def test_a_deployment_of_an_unknown_type_is_refused(
-    deployed: tuple[Deployment, ServingContext], tmp_path: Path, name: str, message: str
+    deployed: tuple[Deployment, ServingContext],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    message: str,
 ) -> None:
+    (tmp_path / "broken_artifacts.py").write_text("raise RuntimeError('broken')")
+    monkeypatch.syspath_prepend(str(tmp_path))
     content = json.loads((deployed[0].path / DEPLOYMENT).read_text())
     (tmp_path / DEPLOYMENT).write_text(json.dumps(content | {"artifact": name}))
     with pytest.raises(ArtifactError, match=message):
