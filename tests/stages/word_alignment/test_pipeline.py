@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from pipelines import config
-from stages.base import Artifact
 from stages.word_alignment.http import create
 from stages.word_alignment.word_vectors import MakeWordVectors
 from tests.support import run_stage
@@ -36,7 +36,7 @@ def test_a_path_replaces_the_text_of_the_default() -> None:
 @pytest.mark.slow
 def test_the_debug_pipeline_runs_and_serves(tmp_path: Path) -> None:
     steps = config.compose(["pipeline=word_alignment_debug"]).graph.steps
-    made: dict[str, Artifact] = {}
+    made: dict[str, Any] = {}
     for name in ("source", "target", "align", "evaluate"):
         step = steps[name]
         made[name], _ = run_stage(step.stage, made, tmp_path / name, draw=False)
