@@ -50,7 +50,7 @@ pythonpath = ["."]
     bloomline run steps.words.minimum=2             # only the words that occur twice
     bloomline run steps.words.text=another.txt
     bloomline stages count_words                    # the fields of the stage
-    pytest
+    python -m pytest                                # needs pip install pytest
 
 `$package/count_words.py` is a stage, `conf/pipeline/$package.yaml` is the pipeline that uses it, and `pyproject.toml`
 names both. The results are in `.bloomline/`.
