@@ -15,11 +15,14 @@ install: .venv/.installed  ## .venv with bloomline and what it needs to run
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bloomline needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=.")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --use-pep517 --editable '.[all]'
+	@echo "Installing bloomline with all extras into .venv. This takes a few minutes and 3 GB."
+	@$(BIN)/pip install --quiet --use-pep517 --editable '.[all]'
 	@touch $@
+	@echo "Installed: $(BIN)/bloomline. \`source $(BIN)/activate\` puts it on the path."
 
 .venv/.installed-dev: pyproject.toml .venv/.installed
-	$(BIN)/pip install --quiet --use-pep517 --editable '.[dev]'
+	@echo "Installing the tools for tests, lint and docs into .venv."
+	@$(BIN)/pip install --quiet --use-pep517 --editable '.[dev]'
 	@touch $@
 
 quickstart: .venv/.installed  ## the whole life of a small model on this machine, in a few minutes
