@@ -5,13 +5,16 @@ Exceptions are never passed between processes: their classes may not exist, or n
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from cluster.base import Outcome
 from cluster.extras import missing_extra
-from stages.base import StageError, Stopped
+from stages.base import OWN_PACKAGES, StageError, Stopped
 
 
 class WorkError(Exception):
@@ -35,7 +38,7 @@ def capture_outcome(step: str, function: Callable[..., Any], *arguments: Any) ->
     except BaseException as error:  # including the SystemExit of a stage that calls sys.exit()
         if refusal := missing_extra(error):
             return Outcome(step, "failed", error=refusal)
-        return Outcome(step, "failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+        return Outcome(step, "failed", error=_with_place(error), trace=traceback.format_exc())
 
 
 def reraise(outcome: Outcome) -> None:
@@ -46,3 +49,34 @@ def reraise(outcome: Outcome) -> None:
         raise StageError(outcome.error)
     if outcome.state == "failed":
         raise WorkError(outcome.error, outcome.trace)
+
+
+def _with_place(error: BaseException) -> str:
+    """The type and message of an exception, and where it was raised: `ValueError: too long (my_package/words.py:20)`.
+
+    The place is the innermost line of a user's own code, or the innermost line of all if no such code was running.
+    """
+    places = [
+        (str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") != __name__  # the call in `capture_outcome`
+    ]
+    own = [place for place in places if _is_users(place[0], place[1])]
+    message = f"{type(error).__name__}: {error}".rstrip(": ")
+    if not places:
+        return message
+    module, file, line = (own or places)[-1]
+    depth = module.count(".") + (2 if Path(file).stem == "__init__" else 1)
+    return f"{message} ({'/'.join(Path(file).parts[-depth:])}:{line})"
+
+
+def _is_users(module: str, file: str) -> bool:
+    """Whether a module is neither one of bloomline's nor one of an installed library."""
+    if module.partition(".")[0] in OWN_PACKAGES or file.startswith("<"):
+        return False
+    return not any(Path(file).is_relative_to(library) for library in _libraries())
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    return tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))

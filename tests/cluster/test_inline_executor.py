@@ -65,7 +65,7 @@ def test_outcomes_are_the_same_as_on_ray(inline: Executor) -> None:
     refused, _ = run(inline, partial(work.refuse, "no"))
     assert (refused.state, refused.error, refused.trace) == ("failed", "no", "")
     failed, _ = run(inline, partial(work.fail, ValueError("bad")))
-    assert (failed.error, "in fail" in failed.trace) == ("ValueError: bad", True)
+    assert (failed.error.split(" (")[0], "in fail" in failed.trace) == ("ValueError: bad", True)
     interrupted, _ = run(inline, partial(work.fail, KeyboardInterrupt()))
     assert interrupted.state == "stopped"
 

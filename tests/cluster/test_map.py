@@ -91,7 +91,7 @@ class TestOnRay:
     def test_an_exception_ends_the_map_without_retry(self, ray_session: Executor) -> None:
         ended, messages = run(ray_session, mapped(work.refuse_item, [1, 3], retries=3), WAITING)
         assert (ended.state, messages) == ("failed", [])
-        assert ended.error == "item 2 of 2: ValueError: a fault"
+        assert ended.error.startswith("item 2 of 2: ValueError: a fault (tests/cluster/work.py:")
         assert "in refuse_item" in ended.trace
 
     def test_tasks_in_flight_end_with_the_map(self, ray_session: Executor, tmp_path: Path) -> None:
