@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from stages.base import Application, Demand, Resources, Served, StageError
+from stages.base import Application, Demand, ExampleRequest, Resources, Served, StageError
 
 
 class ClusterError(StageError):
@@ -120,10 +120,11 @@ class Executor(Protocol):
     def kill(self, step: str) -> None:
         """End the work now, with its gang and placement group. Its outcome is `stopped`."""
 
-    def serve_foreground(self, application: Application) -> int:
+    def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
         """Serve until SIGINT or SIGTERM, finish the requests in flight, and return the exit code 0.
 
-        Prints the address once it answers. Must be called in the main thread. Raises StageError if serving fails.
+        Prints the address once it answers, and a command that sends the `example`. Must be called in the main thread.
+        Raises StageError if serving fails.
         """
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from cluster.base import Deliver, Gang, Items, Message, Node, Outcome, Send, Wor
 from cluster.outcome_capture import capture_outcome
 from cluster.reporter import StepReporter
 from cluster.sequential_map import map_sequentially
-from stages.base import Application, Demand, Rank, Served
+from stages.base import Application, Demand, ExampleRequest, Rank, Served
 
 
 class InlineExecutor:
@@ -44,10 +44,10 @@ class InlineExecutor:
         """The same as `stop`: only the work itself can end what runs in this thread."""
         self._stopping.add(step)
 
-    def serve_foreground(self, application: Application) -> int:
+    def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
         from cluster import inline_serve, serve_foreground
 
-        return serve_foreground.serve(inline_serve.start, application)
+        return serve_foreground.serve(inline_serve.start, application, example)
 
     def close(self) -> None:
         """Does nothing, because all work has ended when `start` returns."""

@@ -20,7 +20,7 @@ from cluster.gang import remove_groups
 from cluster.loss_cause import describe_loss
 from cluster.placement import describe, describe_nodes, fits, options
 from cluster.step_process import StepProcess
-from stages.base import Application, Demand
+from stages.base import Application, Demand, ExampleRequest
 
 HEAD_LOST = "The head of the Ray cluster was lost, so nothing can be started there. Run the same command again."
 DEATH_TIMEOUT_S = 5.0
@@ -99,11 +99,11 @@ class RayExecutor:
             self._end_process(running)
             self._events.append(Outcome(step, "stopped"))
 
-    def serve_foreground(self, application: Application) -> int:
+    def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
         from cluster import serve, serve_foreground
 
         self._connection.wait()
-        return serve_foreground.serve(serve.start, application)
+        return serve_foreground.serve(serve.start, application, example)
 
     def close(self) -> None:
         for step in list(self._running):

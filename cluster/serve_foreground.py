@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 
-from stages.base import Application, Served, StageError
-
-EXAMPLE = """curl {}/v1/completions -H 'content-type: application/json' -d '{{"prompt": "def ", "max_tokens": 40}}'"""
+from stages.base import Application, ExampleRequest, Served, StageError
 
 
-def serve(start: Callable[[Application], Served], application: Application) -> int:
+def serve(
+    start: Callable[[Application], Served], application: Application, example: ExampleRequest | None = None
+) -> int:
     """Serve until SIGINT or SIGTERM, finish the requests in flight, and return the exit code 0.
 
-    Prints the address once it answers. A second signal raises KeyboardInterrupt. Raises StageError if the server could
-    not be started, or ended without a signal. Must be called in the main thread.
+    Prints the address once it answers, and a command that sends the `example`. A second signal raises
+    KeyboardInterrupt. Raises StageError if the server could not be started, or ended without a signal. Must be called in the main thread.
     """
     stop_requested = threading.Event()
     ready = False
@@ -34,11 +36,8 @@ def serve(start: Callable[[Application], Served], application: Application) -> i
             return 0
         ready = True
         try:
-            print(
-                f"\n{application.name} is served at {server.url} (Ctrl-C ends it). Try:\n"
-                f"  {EXAMPLE.format(server.url)}",
-                flush=True,
-            )
+            hint = f" Try:\n  {curl(server.url, example)}" if example else ""
+            print(f"\n{application.name} is served at {server.url} (Ctrl-C ends it).{hint}", flush=True)
             while not stop_requested.wait(1.0):
                 if not server.running():
                     raise StageError(
@@ -50,3 +49,11 @@ def serve(start: Callable[[Application], Served], application: Application) -> i
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def curl(url: str, request: ExampleRequest) -> str:
+    """The command for a shell that sends a request to the application at `url`."""
+    has_body = request.body is not None
+    method = [] if request.method == ("POST" if has_body else "GET") else ["-X", request.method]
+    body = ["-H", "content-type: application/json", "-d", json.dumps(request.body)] if has_body else []
+    return shlex.join(["curl", *method, url + request.path, *body])

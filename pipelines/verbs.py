@@ -80,7 +80,8 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
     record, kind = next((one for one in reversed(made) if not one[1].is_model), made[-1])
     served = kind(prepared.store.open(record))
     executor = session.executor(prepared.composition.settings.cluster, prepared.composition.graph.packages())
-    return executor.serve_foreground(served.application())
+    example = next((request for request in served.examples() if request.status < 400), None)
+    return executor.serve_foreground(served.application(), example)
 
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:

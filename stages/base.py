@@ -225,7 +225,7 @@ class Servable(Artifact):
         raise NotImplementedError
 
     def examples(self) -> Sequence[ExampleRequest]:
-        """Requests with which the `deploy` stage checks and measures the application."""
+        """Requests with which the `deploy` stage checks and measures the application. `serve` suggests the first."""
         return ()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
-from stages.base import Application, ArtifactError, Edge, Forecast, Servable
+from stages.base import Application, ArtifactError, Edge, ExampleRequest, Forecast, Servable
 from stages.model.config import DecoderConfig
 from stages.model.parameters import active_parameter_count, parameter_count
 
@@ -137,6 +137,10 @@ class Checkpoint(Servable):
     def application(self) -> Application:
         """OpenAI's completions API for this model, with the server's default limits."""
         return Application("bloomline", "stages.serving.http:create", {"model": str(self.path.absolute())})
+
+    def examples(self) -> Sequence[ExampleRequest]:
+        """A request for a completion."""
+        return [ExampleRequest("POST", "/v1/completions", {"prompt": "def ", "max_tokens": 40})]
 
     def describe(self) -> Mapping[str, object]:
         config = self.config

@@ -14,14 +14,14 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from stages.base import Application, ArtifactError, Config, Servable, StageError
+from stages.base import Application, ArtifactError, Config, ExampleRequest, Servable, StageError
 
 DEPLOYMENT, MODEL, SERVE_CONFIG, TRIAL = "deployment.json", "model", "serve.yaml", "trial.json"
 CHECKPOINT = "stages.artifacts.checkpoint:Checkpoint"
@@ -135,6 +135,10 @@ class Deployment(Servable):
     def application(self) -> Application:
         """The application that serves the artifact in this directory."""
         return self.serving.application(self.model)
+
+    def examples(self) -> Sequence[ExampleRequest]:
+        """Those of the artifact."""
+        return self.model.examples()
 
     def serve_config(self) -> str:
         """A Ray Serve config (YAML) for the artifact in this directory."""

@@ -13,7 +13,7 @@ import pytest
 
 from cluster import inline_serve, serve_foreground
 from cluster.import_path import python_path
-from stages.base import Application, Served, StageError
+from stages.base import Application, ExampleRequest, Served, StageError
 from tests.cluster.support import address, gone
 
 APPLICATION = Application("greeter", "tests.cluster.applications:create", {"greeting": "hello"})
@@ -71,3 +71,36 @@ def test_a_server_that_ends_unexpectedly_is_an_error() -> None:
     with pytest.raises(StageError, match="ended unexpectedly"):
         serve_foreground.serve(start, APPLICATION)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("request_", "command"),
+    [
+        (ExampleRequest("GET", "/greeting"), "curl http://host:1/greeting"),
+        (ExampleRequest("DELETE", "/greeting"), "curl -X DELETE http://host:1/greeting"),
+        (
+            ExampleRequest("POST", "/greet", {"name": "Ada"}),
+            "curl http://host:1/greet -H 'content-type: application/json' -d '{\"name\": \"Ada\"}'",
+        ),
+    ],
+)
+def test_the_example_is_shown_as_a_command(request_: ExampleRequest, command: str) -> None:
+    assert serve_foreground.curl("http://host:1", request_) == command
+
+
+@pytest.mark.parametrize(("example", "shown"), [(ExampleRequest("GET", "/slow"), True), (None, False)])
+def test_only_an_example_of_the_application_is_suggested(
+    example: ExampleRequest | None, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Ended:
+        url = "http://host:1"
+
+        def running(self) -> bool:
+            return False
+
+        def stop(self) -> None:
+            pass
+
+    with pytest.raises(StageError, match="ended unexpectedly"):
+        serve_foreground.serve(lambda _: Ended(), APPLICATION, example)
+    assert ("curl http://host:1/slow" if shown else "(Ctrl-C ends it).\n") in capsys.readouterr().out

@@ -18,7 +18,7 @@ from pipelines.runner import Runner
 from pipelines.store import Record, Store
 from pipelines.store.record import InputEntry
 from pipelines.summary import RunSummary, StepSummary
-from stages.base import Application, Demand, StageError, Stopped
+from stages.base import Application, Demand, ExampleRequest, StageError, Stopped
 
 
 def complete(store: Store, plan: Plan, run_id: str = "run", content: Mapping[str, str] | None = None) -> None:
@@ -119,7 +119,7 @@ class ThreadExecutor:
     def kill(self, step: str) -> None:
         self._events.put(Outcome(step, "stopped"))
 
-    def serve_foreground(self, application: Application) -> int:
+    def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
         raise RuntimeError("this executor serves nothing")
 
     def close(self) -> None: ...

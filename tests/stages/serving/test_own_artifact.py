@@ -138,6 +138,7 @@ def test_the_command_line_deploys_registers_and_serves_it(tmp_path: Path) -> Non
             assert line, output
             output += line
             url = next((word for word in line.split() if word.startswith("http://127.0.0.1")), None)
+        assert process.stdout.readline().startswith(f"  curl {url}/greet -H")
         assert httpx.post(f"{url}/greet", json={"name": "Ada"}).json() == {"text": "good evening, Ada"}
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
