@@ -15,7 +15,7 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import IO
 
-from cluster.asgi import create_application
+from cluster.asgi import check_factory, create_application
 from cluster.import_path import python_path
 from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, StageError
@@ -51,7 +51,8 @@ class ServedProcess:
 
 
 def start(application: Application) -> ServedProcess:
-    """Serve an application and return once it answers. Runs one replica. Raises StageError if it does not answer."""
+    """Serve an application and return once it answers. Runs one replica. Raises StageError if it can't be served."""
+    check_factory(application.factory)
     port = free_port()
     log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
     process = subprocess.Popen(

@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
-from cluster.asgi import create_application, status_of
+from cluster.asgi import check_factory, create_application, status_of
 from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, Config, StageError
 
@@ -85,6 +85,7 @@ class ServedOnRay:
 
 def start(application: Application) -> ServedOnRay:
     """Serve an application on the current Ray session and return once it answers. Raises StageError if it does not."""
+    check_factory(application.factory)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     address = _ingress()
     name = f"{application.name}-{uuid.uuid4().hex[:8]}"

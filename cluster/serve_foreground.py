@@ -18,7 +18,8 @@ def serve(
     """Serve until SIGINT or SIGTERM, finish the requests in flight, and return the exit code 0.
 
     Prints the address once it answers, and a command that sends the `example`. A second signal raises
-    KeyboardInterrupt. Raises StageError if the server could not be started, or ended without a signal. Must be called in the main thread.
+    KeyboardInterrupt. Raises StageError if the server could not be started, or ended without a signal. Must be called
+    in the main thread.
     """
     stop_requested = threading.Event()
     ready = False
