@@ -29,6 +29,10 @@ from stages.base import Config
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
 TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
+# Hydra puts the keys of a pipeline's file below `pipeline` without this line.
+NO_PACKAGE_LINE = Problem(
+    "pipeline", "the file of the chosen pipeline has no line `# @package _global_`", "it as the first line"
+)
 FORCED = "++"  # Hydra: add or override
 VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
 
@@ -126,7 +130,7 @@ def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> tuple[dict
 
 
 def _plain(composed: Any, must_be_whole: bool = True) -> dict[str, Any]:
-    """A DictConfig, without Hydra's own part, as plain resolved values."""
+    """A DictConfig, without Hydra's own part, as plain resolved values. Raises ConfigError if a value is not known."""
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
@@ -137,6 +141,8 @@ def _plain(composed: Any, must_be_whole: bool = True) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         message = str(error).split("\n", 1)[0]
         raise ConfigError([Problem(error.full_key or "config", message, "a value")]) from error
+    if must_be_whole and isinstance(found.get("pipeline"), dict):
+        raise ConfigError([NO_PACKAGE_LINE])
     return dict(found)
 
 
@@ -183,6 +189,8 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found[1]
+        if "@pipeline." in key:
+            return NO_PACKAGE_LINE
         top = key.split(".", 1)[0]
         return Problem(
             key,

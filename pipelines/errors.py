@@ -24,12 +24,13 @@ class Problem:
 
     key: str  # where: the dotted key, as it would be written on the command line
     found: str  # the value, or what was found in its place
-    expected: str
+    expected: str  # "" if `found` says it
     remedy: str = ""
 
     def __str__(self) -> str:
         remedy = f" {self.remedy}" if self.remedy else ""
-        return f"{self.key}: {self.found}; expected {self.expected}.{remedy}"
+        expected = f"; expected {self.expected}" if self.expected else ""
+        return f"{self.key}: {self.found}{expected}.{remedy}"
 
 
 class ConfigError(BloomlineError):

@@ -136,7 +136,7 @@ def _with_forecasts(steps: Mapping[str, Step]) -> Mapping[str, Step]:
             forecasts[name] = stage.forecast()
             stage.demand()
         except StageError as error:
-            raise ConfigError([Problem(f"steps.{name}", str(error), "a stage that could run")]) from None
+            raise ConfigError([Problem(f"steps.{name}", str(error).rstrip("."), "")]) from None
         found[name] = replace(step, stage=stage)
     return found
 
@@ -172,13 +172,20 @@ def check_names(graph: Graph, key: str, names: Collection[str]) -> None:
 @cache
 def produces(stage: type[Stage]) -> type[Artifact]:
     """The artifact type that a stage's `run` is annotated to return. Raises RegistryError if it is not."""
-    where = f"{stage.__module__}.{stage.__name__}.run"
+    name = f"{stage.__module__}.{stage.__name__}"
+    where = f"{name}.run"
+    if stage.run is Stage.run:
+        raise RegistryError(f"{name} has no method `run`", "one that returns a subclass of Artifact")
     try:
-        found = typing.get_type_hints(stage.run).get("return")
+        hints = typing.get_type_hints(stage.run)
     except NameError as error:  # a type that is imported for type checkers only
         raise RegistryError(f"{where} has an annotation that cannot be resolved: {error}", "imported types") from error
+    if "return" not in hints:
+        raise RegistryError(f"{where} has no annotation of what it returns", "a subclass of Artifact")
+    found = hints["return"]
     if not (isinstance(found, type) and issubclass(found, Artifact) and found is not Artifact):
-        raise RegistryError(f"{where} is annotated to return {found!r}", "a subclass of Artifact")
+        written = str(None) if found is type(None) else getattr(found, "__name__", found)
+        raise RegistryError(f"{where} is annotated to return {written}", "a subclass of Artifact")
     return found
 
 

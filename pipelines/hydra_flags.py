@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines import project
 from pipelines.config import CONFIG_DIRECTORY, CONFIG_NAME, FORCED, VERSION_BASE, prepare
-from pipelines.errors import show_error
+from pipelines.errors import BloomlineError, show_error
 from stages.base import StageError
 
 SIGNALLED = 128  # exit codes above it: stopped by a signal
@@ -59,7 +59,12 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
     codes: list[int] = []
     flags, given, words = split(arguments)
     overrides = project.find(Path.cwd()).overrides(given)
-    where = [*_places(flags), *(override for override in given if override.lstrip("+").startswith("hydra."))]
+    places = _places(flags)
+    for place in places:
+        name, _, directory = place.partition("=")
+        if name == "--config-dir" and not Path(directory).is_dir():
+            raise BloomlineError(f"--config-dir: no directory {Path(directory).absolute()}.")
+    where = [*places, *(override for override in given if override.lstrip("+").startswith("hydra."))]
 
     def task(composed: Any) -> None:
         own = [override.removeprefix(FORCED) for override in HydraConfig.get().overrides.task]

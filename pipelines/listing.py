@@ -31,7 +31,9 @@ def show_stages(words: Sequence[str], overrides: list[str], composed: Any, sessi
         try:
             _show_stage(words[0], registry.STAGES.load(words[0]))
         except registry.RegistryError as error:
-            raise BloomlineError(f"{error.found}; expected {error.expected}. {remedy_of(error)}".rstrip()) from error
+            raise BloomlineError(
+                f"stages: {error.found}; expected {error.expected}. {remedy_of(error)}".rstrip()
+            ) from error
     else:
         rows = [(name, *_line(name)) for name in registry.STAGES.names()]
         _draw([Column("Stage"), Column("Makes"), Column("What it does", flexible=True, fold=True)], rows)

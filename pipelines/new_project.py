@@ -181,16 +181,17 @@ def write(directory: Path) -> str:
 def package_name(directory: str) -> str:
     """A name that Python and bloomline accept for the package of a project: `My-Words 2` -> `my_words_2`.
 
-    Raises BloomlineError if the name is taken by a module that can be imported already.
+    Raises BloomlineError for a keyword of Python, and for the name of a module that can be imported already.
     """
     from importlib.util import find_spec
 
     name = re.sub(r"[^a-z0-9]+", "_", directory.lower()).strip("_")
     if not name or name[0].isdigit():
         name = f"project_{name}".rstrip("_")
-    if keyword.iskeyword(name) or find_spec(name) is not None or name in ("conf", "tests"):
+    taken = find_spec(name) is not None or name in ("conf", "tests")
+    if keyword.iskeyword(name) or taken:
+        reason = "there is a module of that name" if taken else "that is a keyword of Python"
         raise BloomlineError(
-            f"new: the package of the project would be {name!r}, and there is a module of that name. Choose another "
-            "name for the directory."
+            f"new: the package of the project would be {name!r}, and {reason}. Choose another name for the directory."
         )
     return name

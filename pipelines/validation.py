@@ -47,11 +47,42 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any, values: Mapping[s
     if detail["type"] == "registry":
         refused: RegistryError = detail["ctx"]["error"]
         return Problem(f"{key}.{detail['ctx']['key']}", refused.found, refused.expected, remedy_of(refused))
-    message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"]).rstrip(".")
+    message = _phrase(detail)
     value = detail["input"]
     if not location or isinstance(value, dict):
         return Problem(key, message, "values that fit together")
     return Problem(key, repr(value), message.removeprefix("expected "))
+
+
+# What pydantic expected, by the type of its error; the values in braces are from the error's context.
+PHRASES = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "an integer"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "a mapping"),
+    "string_type": "a string",
+    "path_type": "a path",
+    "none_required": "null",
+    "finite_number": "a finite number",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_pattern_mismatch": "a string that matches {pattern!r}",
+    "string_too_short": "a string with a length of at least {min_length}",
+    "string_too_long": "a string with a length of at most {max_length}",
+    "too_short": "a list with a length of at least {min_length}",
+    "too_long": "a list with a length of at most {max_length}",
+}
+
+
+def _phrase(detail: Any) -> str:
+    """What an error of pydantic expected, or the message of a validator of ours."""
+    if phrase := PHRASES.get(detail["type"]):
+        return phrase.format_map(detail.get("ctx", {}))
+    return re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"]).rstrip(".")
 
 
 Candidate = type[BaseModel] | ChosenBy  # of a value: its model, or what tells the model from the value

@@ -28,7 +28,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, PydanticUserError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from stages.base import OWN_PACKAGES, Stage, StageError, package_files
@@ -221,7 +221,7 @@ class Registry(Generic[Model]):
             remedy = f"Add {package} to `packages` if it is in your project." if name == package else ""
             missing = name.partition(".")[0]
             raise RegistryError(
-                f"{target!r} can't be imported: {type(error).__name__}: {error}",
+                f"{target!r} can't be imported: {type(error).__name__}: {_message(error).rstrip('.')}",
                 "a module that can be imported",
                 remedy,
                 missing=missing if missing != package else "",
@@ -239,6 +239,11 @@ class Registry(Generic[Model]):
 
     def _fits(self, value: object) -> bool:
         return isinstance(value, type) and issubclass(value, self.base)
+
+
+def _message(error: BaseException) -> str:
+    """The message of an exception, in one line. That of pydantic would end with the address of a page."""
+    return " ".join((error.message if isinstance(error, PydanticUserError) else str(error)).split())
 
 
 @cache

@@ -172,6 +172,11 @@ def test_hydras_own_flags(bloomline: Command) -> None:
     assert "bloomline" in out
 
 
+def test_a_directory_of_configurations_that_does_not_exist_is_refused(bloomline: Command, tmp_path: Path) -> None:
+    code, out, err = bloomline("plan", "--config-dir", "nosuch")
+    assert (code, out, err) == (1, "", f"--config-dir: no directory {tmp_path / 'nosuch'}.\n")
+
+
 @pytest.mark.parametrize("flags", [[], ["--config-dir", "conf"]])
 def test_content_that_is_not_there_is_one_line_that_names_the_key(bloomline: Command, flags: list[str]) -> None:
     for verb in ("plan", "run"):

@@ -70,7 +70,7 @@ def test_composes_checks_and_types(conf: Path) -> None:
     ("override", "said"),
     [
         ("steps.a.tims=3", ["steps.a.tims", "unknown field", "Did you mean 'times'?"]),
-        ("steps.a.times=none", ["steps.a.times", "'none'", "valid integer"]),
+        ("steps.a.times=none", ["steps.a.times", "'none'", "expected an integer."]),
         ("steps.b.text=c", ["steps.b.text", "no step 'c'"]),
         ("steps.c.stage=make2", ["steps.c.stage", "'make2'", "Did you mean 'make'?"]),
         ("form=b", ["form", "Did you mean 'from'?"]),
@@ -91,6 +91,15 @@ def test_refuses_with_key_value_and_remedy(conf: Path, override: str, said: Sequ
     message = refusal(conf, override)
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    "text", [PIPELINE, PIPELINE.replace("name:", "defaults: [override /cluster: inline]\nname:", 1)]
+)
+def test_a_pipeline_without_its_first_line_is_refused(conf: Path, text: str) -> None:
+    (conf / "pipeline" / "small.yaml").write_text(text.removeprefix("# @package _global_\n"))
+    said = "pipeline: the file of the chosen pipeline has no line `# @package _global_`; expected it as the first line."
+    assert refusal(conf) == said
 
 
 def test_refuses_in_under_a_second_without_heavy_imports(conf: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_stage_is_shown_with_its_fields(bloomline: Command) -> None:
     assert "Frame: A nested value with an edge in it." in out
     code, _, err = bloomline("stages", "jion")
     assert code == 1
-    assert err == "'jion'; expected the name of a stage. Did you mean 'join'?\n"
+    assert err == "stages: 'jion'; expected the name of a stage. Did you mean 'join'?\n"
 
 
 def test_fields_are_as_they_are_written() -> None:

@@ -79,7 +79,11 @@ def test_the_package_has_a_name_that_python_accepts(directory: str, package: str
     assert package_name(directory) == package
 
 
-@pytest.mark.parametrize("directory", ["json", "stages", "class"])
-def test_a_name_that_is_taken_is_refused(directory: str) -> None:
-    with pytest.raises(BloomlineError, match="Choose another name"):
+@pytest.mark.parametrize(
+    ("directory", "reason"),
+    [(name, "there is a module of that name") for name in ("json", "stages", "tests")]
+    + [("class", "that is a keyword of Python")],
+)
+def test_a_name_that_is_taken_is_refused(directory: str, reason: str) -> None:
+    with pytest.raises(BloomlineError, match=f"{reason}. Choose another name"):
         package_name(directory)

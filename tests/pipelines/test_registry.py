@@ -117,7 +117,7 @@ def test_a_package_may_be_in_src_and_comes_after_everything_else(directory: Path
         ("pretrain", ["'pretrain' is a name of bloomline itself", "my_words"]),
         ("my_words.stages:Shuot", ["has no 'Shuot'", "stages.py", "Did you mean 'Shout'?"]),
         ("my_words.stages:Words", ["is not the class of a stage", "a subclass of stages.base.Stage"]),
-        ("my_words.stages:Bare", ["Bare.run is annotated to return None", "a subclass of Artifact"]),
+        ("my_words.stages:Bare", ["Bare.run has no annotation of what it returns", "a subclass of Artifact"]),
         ("my_words.nothing:Shout", ["can't be imported: ModuleNotFoundError: No module named 'my_words.nothing'"]),
         ("my_verbs.stages:Shout", ["No module named 'my_verbs'", "Add my_verbs to `packages`"]),
         ("stages.training.pretrain:Pretrain", ["is built in; expected its name, 'pretrain'"]),
@@ -138,6 +138,15 @@ def test_a_name_that_stands_for_no_stage_is_refused(directory: Path, stage: str,
         ("import my_missing.part", "No module named 'my_missing'; expected a module that can be imported. Install the"),
         ("raise SystemExit(0)", "can't be imported: SystemExit: 0"),
         ("def __getattr__(name): raise RuntimeError('lazy')", "can't be imported: RuntimeError: lazy"),
+        ("from stages.base import Stage\nclass Shout(Stage): pass", ".Shout has no method `run`; expected one that"),
+        (
+            "from stages.base import Stage\nclass Shout(Stage):\n def run(self, ctx) -> None: pass",
+            ".Shout.run is annotated to return None; expected a subclass of Artifact.",
+        ),
+        (
+            "from stages.base import Stage\nclass Shout(Stage):\n least = 1",
+            "annotating it as a `ClassVar` or updating `model_config['ignored_types']`; expected a module",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_refused_with_what_to_do(

@@ -157,7 +157,7 @@ def test_a_field_of_a_language_model_is_refused_before_anything_runs(tmp_path: P
         "plan", "--config-dir", str(tmp_path / "conf"), "pipeline=greeter", "steps.deploy.prompt=hello"
     )
     assert code != 0
-    assert "prompt: only a Checkpoint has a use for this, not a Greeter" in output
+    assert "prompt: only a Checkpoint has a use for this, not a Greeter.\n" in output
 
 
 @dataclass(frozen=True)
