@@ -11,7 +11,6 @@ bloomline artifacts gc [dry-run]           removes what killed runs left
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -53,7 +52,7 @@ def show_list(store: Store, names: Sequence[str]) -> int:
     if not records:
         print(f"There are no artifacts{' of ' + ', '.join(names) if names else ''} in {store.uri_of_root}.")
         return 0
-    terminal.show_artifacts(terminal.console(width=None if sys.stdout.isatty() else terminal.WIDE), records)
+    terminal.show_artifacts(terminal.console(), records)
     return 0
 
 

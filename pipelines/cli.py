@@ -39,6 +39,41 @@ overrides   pipeline=NAME  steps.STEP.FIELD=VALUE  GROUP@steps.STEP=OPTION  clus
 flags       --help  --cfg job  --info  --multirun  --config-dir DIR  --shell-completion install=bash
 """
 
+# What `VERB --help` prints of the verbs that run no pipeline. Of the others, Hydra shows the composed configuration.
+USAGE_OF = {
+    "ui": """\
+usage: bloomline ui [OVERRIDE ...]
+
+Opens the MLflow UI on the store of this configuration, until Ctrl-C. Overrides such as store.root=DIR choose another
+store.
+""",
+    "artifacts": """\
+usage: bloomline artifacts list [STEP ...]
+       bloomline artifacts show STEP
+       bloomline artifacts verify [STEP ...]
+       bloomline artifacts gc [dry-run]
+
+Lists the artifacts in the store, shows one, checks their files, or removes what killed runs left. Overrides such as
+store.root=DIR choose another store.
+""",
+    "stages": """\
+usage: bloomline stages [NAME]
+
+Lists the stages, or the fields of one with their types, defaults and descriptions.
+""",
+    "pipelines": """\
+usage: bloomline pipelines
+
+Lists the pipelines: the shipped ones, and those of your directories of configurations.
+""",
+    "new": """\
+usage: bloomline new DIR
+
+Writes a small project to the new or empty directory DIR: a pipeline, a package with one stage, and a test of it.
+The project runs at once: cd DIR && bloomline run
+""",
+}
+
 # Each verb with the words that may follow it. Other words may follow some, see WITH_WORDS.
 VERBS: dict[str, Sequence[str]] = {
     **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
@@ -127,6 +162,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if verb not in VERBS:
             raise BloomlineError(f"Unknown verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
+        if verb in USAGE_OF and not {"-h", "--help"}.isdisjoint(rest):
+            print(USAGE_OF[verb], end="")
+            return 0
         action = _action(verb)
         if verb in WITH_WORDS:
             flags, overrides, words = hydra_flags.split(rest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -121,5 +120,5 @@ def _show_fields(found: Sequence[Field]) -> None:
 
 
 def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    out = terminal.console(width=None if sys.stdout.isatty() else terminal.WIDE)
+    out = terminal.console()
     draw(out, columns, [[Cell(terminal.clean(text)) for text in row] for row in rows])

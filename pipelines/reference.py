@@ -19,8 +19,8 @@ INTRODUCTION = """\
 
 This page is made from the code by `python -m pipelines.reference`; `bloomline stages NAME` shows the same in a
 terminal. A field under *Identity* is part of what the result is: another value gives another fingerprint, and the step
-runs again. A field under *Runtime* says how the work is done and never changes the result. A field without a default
-is required. Where the type of a field is an artifact, its value in YAML is the name of the step that makes it.
+runs again. A field under *Runtime* says how the work is done and never changes the result. Where the type of a field
+is an artifact, its value in YAML is the name of the step that makes it.
 """
 
 
@@ -56,14 +56,16 @@ def _tables(found: Sequence[Field]) -> str:
         if rows:
             text += f"\n| {title} | type | default | description |\n|---|---|---|---|\n"
             text += "".join(
-                f"| `{field.name}` | {_code(field.type)} | {_code(field.default)} | {_cell(field.description)} |\n"
+                f"| `{field.name}` | {_code(field.type)} | {default} | {_cell(field.description)} |\n"
                 for field in rows
+                for default in [_code(field.default) or "required"]
             )
     return text
 
 
 def _code(text: str) -> str:
-    return f"`{_cell(text)}`" if text else ""
+    """Text in the font of code; a name in backquotes within it is in that font anyway."""
+    return f"`{_cell(text.replace('`', ''))}`" if text else ""
 
 
 def _cell(text: str) -> str:

@@ -6,7 +6,9 @@ On a terminal, progress is redrawn in place; elsewhere (a log, CI) it is a plain
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -53,9 +55,14 @@ class PlanRow:
 
 
 def console(file: TextIO | None = None, width: int | None = None) -> Console:
-    """The console to draw on, without colour if NO_COLOR is set or the output is not a terminal."""
+    """The console to draw on, without colour if NO_COLOR is set or the output is not a terminal.
+
+    What is written to a file or a pipe has `WIDE` columns, unless COLUMNS is set.
+    """
     from rich.console import Console
 
+    if width is None and not (file or sys.stdout).isatty() and "COLUMNS" not in os.environ:
+        width = WIDE
     return Console(file=file, width=width, highlight=False, soft_wrap=False)
 
 

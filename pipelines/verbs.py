@@ -49,7 +49,10 @@ def show_plan(overrides: list[str], composed: Any, session: Session) -> int:
 
 def run(overrides: list[str], composed: Any, session: Session) -> int:
     """`run`: run every step that is not cached. Starts nothing if a step is blocked, or if all are cached."""
-    prepared = _prepare(overrides, composed, session)
+    return _run(_prepare(overrides, composed, session), overrides, session)
+
+
+def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
     if prepared.plan.blocked:
         _show_plan(prepared)
         print("\nBlocked: nothing was started.")
@@ -63,8 +66,16 @@ def run(overrides: list[str], composed: Any, session: Session) -> int:
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
     """`serve`: run a pipeline, then serve its deployment in the foreground until Ctrl-C."""
-    code = run(overrides, composed, session)
-    if code:
+    prepared = _prepare(overrides, composed, session)
+    makes = [step for step in prepared.plan.steps.values() if issubclass(step.step.produces, Servable)]
+    if not makes:
+        raise BloomlineError(
+            f"Pipeline {prepared.plan.graph.name} has no step that makes something to serve: add a `deploy` step."
+        )
+    if all(step.state == "unselected" and not step.record for step in makes):
+        names = ", ".join(step.step.name for step in makes)
+        raise BloomlineError(f"`from`, `until` and `only` select no step that makes something to serve: {names}.")
+    if code := _run(prepared, overrides, session):
         return code
     prepared = _prepare(overrides, composed, session)
     made = [
@@ -72,10 +83,6 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
         for step in prepared.plan.steps.values()
         if step.record and issubclass(step.step.produces, Servable)
     ]
-    if not made:
-        raise BloomlineError(
-            f"Pipeline {prepared.plan.graph.name} has no step that makes something to serve: add a `deploy` step."
-        )
     # A deployment says how its model is to be served, so it comes before models that could be served as they are.
     record, kind = next((one for one in reversed(made) if not one[1].is_model), made[-1])
     served = kind(prepared.store.open(record))

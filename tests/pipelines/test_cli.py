@@ -37,7 +37,7 @@ steps:
 def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command line; returns its exit code, standard output and standard error."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "pipeline").mkdir(parents=True)
     (tmp_path / "conf" / "pipeline" / "small.yaml").write_text(PIPELINE)
@@ -191,6 +191,28 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in cli.VERBS:
         assert verb in out
     assert cli.run([]) == 2
+
+
+@pytest.mark.parametrize("verb", ["artifacts", "stages", "pipelines", "new", "ui"])
+def test_help_for_a_verb_that_runs_no_pipeline_is_its_usage(bloomline: Command, verb: str) -> None:
+    code, out, _ = bloomline(verb, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: bloomline {verb}")
+    assert len(out.splitlines()) < 10
+
+
+def test_serve_refuses_before_it_runs_a_pipeline_without_something_to_serve(bloomline: Command, tmp_path: Path) -> None:
+    code, out, err = bloomline("serve")
+    assert (code, out) == (1, "")
+    assert err == "Pipeline small has no step that makes something to serve: add a `deploy` step.\n"
+    assert not (tmp_path / "store" / "records").exists()
+
+
+def test_serve_refuses_a_selection_without_something_to_serve(bloomline: Command, tmp_path: Path) -> None:
+    pipeline = tmp_path / "conf" / "pipeline" / "small.yaml"
+    pipeline.write_text(PIPELINE + '  d: {stage: "tests.stages.serving.greeter:MakeGreeter"}\n')
+    code, _, err = bloomline("serve", "until=b")
+    assert (code, err) == (1, "`from`, `until` and `only` select no step that makes something to serve: d.\n")
 
 
 def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

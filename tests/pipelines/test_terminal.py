@@ -27,6 +27,13 @@ def paper(width: int = 80) -> tuple[Console, io.StringIO]:
     return terminal.console(file, width), file
 
 
+def test_what_is_not_shown_in_a_terminal_has_120_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal.console(io.StringIO()).width == 120
+    monkeypatch.setenv("COLUMNS", "200")
+    assert terminal.console(io.StringIO()).width == 200
+
+
 ROWS = [
     PlanRow("corpus", "corpus", "cached", "by run 20261122-101500-ab12", "/store/corpus/corpus-3f2a"),
     PlanRow("pretrain", "pretrain", "run", "learning_rate 0.0003 -> 0.001; made from tokens, which will run again"),
