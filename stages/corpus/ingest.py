@@ -40,7 +40,7 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
 class IngestCorpus(Stage):
-    """The documents of all sources, in two splits. Produces Corpus."""
+    """Reads the documents of all sources, filters them and divides them into two splits."""
 
     headline: ClassVar[str | None] = "kept_megabytes"
     version: ClassVar[str] = "5"

@@ -15,7 +15,7 @@ from stages.corpus.ngram_model import FACTS, PERCENTILES, TABLES, NgramFacts, Ng
 
 
 class TrainNgram(Stage):
-    """An n-gram model of a corpus, measured on its validation documents. Reads Corpus, produces NgramModel."""
+    """Trains an n-gram model on a corpus and measures it on the validation documents."""
 
     headline: ClassVar[str | None] = "held_out_perplexity"
 

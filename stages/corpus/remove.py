@@ -20,7 +20,7 @@ Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 class RemoveDocuments(Stage):
-    """A corpus without the documents that a list names or whose licence is not allowed. Reads and produces Corpus.
+    """Removes from a corpus the documents that a list names or whose licence is not allowed.
 
     The list is a file with one entry per line: an id, an address ("https://host/a/" includes everything below it), a
     host with its subdomains, a path within the source, or a licence.

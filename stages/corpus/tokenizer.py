@@ -50,7 +50,7 @@ ADVERSARIAL = (
 
 
 class TrainTokenizer(Stage):
-    """Byte-level BPE over the training documents of a corpus. Reads Corpus, produces Tokenizer."""
+    """Trains a byte-level BPE tokenizer on the training documents of a corpus."""
 
     headline: ClassVar[str | None] = "bytes_per_token"
     version: ClassVar[str] = "2"

@@ -34,7 +34,7 @@ BATCH_BYTES = 1 << 22
 
 
 class TokenizeCorpus(Stage):
-    """The documents of a corpus as consecutive token ids. Reads Corpus and Tokenizer, produces TokenDataset."""
+    """Converts the documents of a corpus to consecutive token ids."""
 
     headline: ClassVar[str | None] = "train_tokens"
     version: ClassVar[str] = "2"

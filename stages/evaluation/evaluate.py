@@ -37,7 +37,7 @@ class HeldOut:
 
 
 class Evaluate(Stage):
-    """Evaluates a model on the validation documents of a corpus. Reads Checkpoint and Corpus, leaves EvalReport."""
+    """Evaluates a model on the validation documents of a corpus."""
 
     headline: ClassVar[str | None] = "bits_per_byte"
     version: ClassVar[str] = "2"

@@ -35,8 +35,7 @@ PARITY_SAMPLES = 4  # held-out samples on which logits are compared; the number 
 
 
 class ConvertToExperts(Stage, Training):
-    """Converts a dense model to a mixture of experts and trains it. Reads Checkpoint and TokenDataset, produces
-    Checkpoint."""
+    """Converts a dense model to a mixture of experts and trains it."""
 
     headline: ClassVar[str] = "validation_loss"
 

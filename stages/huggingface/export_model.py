@@ -25,8 +25,7 @@ _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*
 
 
 class ExportModel(Stage):
-    """Exports a model in the Hugging Face format. Reads Checkpoint (and Corpus, EvalReport for the card), produces
-    HuggingFaceModel."""
+    """Exports a model in the Hugging Face format, with a model card."""
 
     headline: ClassVar[str | None] = "files"
 

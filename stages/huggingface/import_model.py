@@ -67,7 +67,7 @@ class HuggingFaceDirectory(External):
 
 
 class ImportModel(Stage):
-    """Imports a model in the Hugging Face format. Reads a directory, produces Checkpoint."""
+    """Imports a model from a directory in the Hugging Face format."""
 
     headline: ClassVar[str | None] = "parameters"
 

@@ -12,7 +12,7 @@ from stages.base import Context, Stage
 
 
 class ModelTokenizer(Stage):
-    """The tokenizer that a model was trained with. Reads Checkpoint, produces Tokenizer."""
+    """Copies the tokenizer that a model was trained with."""
 
     headline: ClassVar[str | None] = "vocab_size"
 

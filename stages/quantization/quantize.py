@@ -19,7 +19,7 @@ from stages.model.perplexity import perplexity
 
 
 class Quantize(Stage):
-    """Quantizes the matrices of a model. Reads Checkpoint and TokenDataset, produces Checkpoint."""
+    """Quantizes the matrices of a model."""
 
     headline: ClassVar[str] = "perplexity_increase"
 

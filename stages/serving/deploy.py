@@ -20,7 +20,7 @@ LANGUAGE_MODEL_FIELDS = ("max_running", "max_waiting", "prefill_chunk", "prompt"
 
 
 class Deploy(Stage):
-    """Serves an artifact on the cluster, sends it requests and measures the answers. Leaves a Deployment.
+    """Serves an artifact on the cluster, sends it requests and measures the answers.
 
     A Checkpoint is asked for completions, any other Servable by its own example requests.
     """

@@ -23,7 +23,7 @@ from stages.training.task import Task
 
 
 class Pretrain(Stage, Training):
-    """Trains a decoder from its initialisation. Reads TokenDataset, produces Checkpoint."""
+    """Trains a decoder from its initialisation."""
 
     headline: ClassVar[str] = "validation_loss"
 

@@ -15,7 +15,7 @@ from stages.word_alignment.vectors import WordVectors
 
 
 class AlignWords(Settings, Stage):
-    """Maps `source` into the space of `target`; restarts run side by side. Reads WordVectors, leaves WordAlignment."""
+    """Maps the word vectors of `source` into the space of `target`. Restarts run in parallel."""
 
     headline: ClassVar[str | None] = "criterion"
 

@@ -20,7 +20,7 @@ CURVE_WORDS = 5000  # the most frequent words, which P@1 by iteration is of
 
 
 class EvaluateLexicon(Stage):
-    """The share of a dictionary's translations that an alignment finds. Reads WordAlignment, leaves LexiconReport."""
+    """Measures the share of a dictionary's translations that an alignment finds."""
 
     headline: ClassVar[str | None] = "p_at_1"
 

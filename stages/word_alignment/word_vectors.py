@@ -25,7 +25,7 @@ class Training(Config):
 
 
 class MakeWordVectors(Stage):
-    """Reads `path`, or trains on `text`, and leaves WordVectors. With `path`, `text` and `training` have no effect."""
+    """Reads word vectors from `path`, or trains them on `text`. With `path`, `text` and `training` have no effect."""
 
     headline: ClassVar[str | None] = "words"
 
