@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,8 @@ def test_whatever_was_damaged_is_done_again(tmp_path: Path) -> None:
     config, scratch = values(tmp_path / "in", files=4), tmp_path / "scratch"
     children.run(config, tmp_path / "out", scratch)
     before = digests(tmp_path / "out")
-    damages = (cut, flip, Path.unlink, lambda path: path.write_bytes(b""))
-    files = (
+    damages: tuple[Callable[[Path], object], ...] = (cut, flip, Path.unlink, lambda path: path.write_bytes(b""))
+    files: tuple[tuple[str, str], ...] = (
         ("read/00001/drafts.arrow", f"read/00000/{MARKER}"),
         ("read/00001/signatures.bin", f"written/00001/{MARKER}"),
     )
