@@ -128,7 +128,7 @@ class _Listed(Config):
         ({"operation": "roots_quality", "parameters": "rootz"}, "no table 'rootz'"),
         ({"operation": "roots_quality", "parameters": {"changes": {"en": {"min_word": 1}}}}, "min_word"),
         ({"operation": "language", "minimums": {"english": 0.5}}, "'english' is not a language of the corpus"),
-        ({"operation": "redact_pii", "replacement": "<{what}>"}, "match pattern"),
+        ({"operation": "redact_pii", "replacement": "<{what}>"}, "expected a string that matches"),
         ({"operation": "perplexity", "model": "ngram"}, "no bound is set"),
         ({"operation": "perplexity", "model": "ngram", "maximum": 1, "maximum_percentile": 9}, "contradict each other"),
     ],
