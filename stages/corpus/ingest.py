@@ -68,6 +68,7 @@ class IngestCorpus(Stage):
 
     def run(self, ctx: Context) -> Corpus:
         from stages.corpus.ingestion.assembly import assemble
+        from stages.corpus.ingestion.bad_files import bad_file_notes
         from stages.corpus.ingestion.completion_markers import remove_partial_folders
         from stages.corpus.ingestion.counts import Counts
         from stages.corpus.ingestion.reading import ReadShard, read_shard
@@ -89,6 +90,8 @@ class IngestCorpus(Stage):
         ]
         read = self._map_shards(ctx, "read", read_shard, reads, shards)
         Counts(row for facts in read for row in facts["counts"])  # refuses too many labels before the work continues
+        for note in bad_file_notes(shards, read):
+            ctx.note(note)
         decisions = self._decide(ctx, reads, folders)
         writes = [
             WriteShard(

@@ -14,6 +14,7 @@ from stages.corpus.readers.file_systems import FilePart, compressed, opened
 from stages.corpus.readers.reader import Candidate
 from stages.corpus.readers.records import RecordReader
 
+Quoting = Literal["standard", "none"]  # none: quotation marks are part of the text
 LINE_LIMIT = 16  # times the longest text: a line has other columns and quotes
 
 
@@ -22,27 +23,30 @@ class Csv(RecordReader):
 
     kind: Literal["csv"] = "csv"
     delimiter: str = Field(default="", max_length=1)  # empty: a tab in .tsv files, a comma in others
+    quoting: Quoting = "standard"
 
     def suffixes(self) -> tuple[str, ...]:
         return compressed(".csv", ".tsv")
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         csv.field_size_limit(max_bytes * 4)  # of the whole process; a longer field is an unclosed quote
-        delimiter = self.delimiter or ("\t" if ".tsv" in part.name else ",")
+        delimiter = self.delimiter or ("\t" if ".tsv" in part.name.lower() else ",")
         with opened(part) as stream:
             # Bytes that are not UTF-8 survive as surrogates, for the text rules to find.
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
             lines: list[str] = []  # of the current row
-            rows = csv.DictReader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter)
+            quoting: Literal[0, 3] = csv.QUOTE_NONE if self.quoting == "none" else csv.QUOTE_MINIMAL
+            rows = csv.DictReader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter, quoting=quoting)
             last: list[str] = []
             try:
-                self.check_columns(part, dict.fromkeys(rows.fieldnames or (), "text"), ("text",))
+                names = rows.fieldnames or ()
+                self.check_columns(part, dict.fromkeys(names, "text"), names)
                 lines.clear()
                 for position, row in enumerate(rows):
                     last = lines.copy()
                     lines.clear()
                     yield self._row(part, position, row, max_bytes)
-                if _ends_within_quotes(last, delimiter):
+                if self.quoting == "standard" and _ends_within_quotes(last, delimiter):
                     raise csv.Error("the file ends within quotes")
             except csv.Error as error:
                 raise StageError(f"{part.url} is not a readable CSV file: line {rows.line_num}: {error}") from None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from stages.corpus.readers.csv_files import Csv
-from stages.corpus.readers.file_systems import FileReader
+from stages.corpus.readers.csv_files import Csv, Quoting
+from stages.corpus.readers.file_systems import FilePart, FileReader
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
 from stages.corpus.readers.reader import Candidate, Part
-from stages.corpus.readers.records import FieldName, Label
+from stages.corpus.readers.records import FieldName, KeptFields, Label
 from stages.corpus.readers.text_files import Text
 
 
@@ -20,6 +20,8 @@ class Files(FileReader):
     kind: Literal["files"] = "files"
     text_field: str = "text"  # of records
     fields: Mapping[Label, FieldName] = {}
+    keep: KeptFields = ()  # of records: fields that become columns of the corpus, as text
+    quoting: Quoting = "standard"  # of .csv and .tsv files
 
     def suffixes(self) -> tuple[str, ...]:
         return tuple(suffix for reader in self._readers() for suffix in reader.suffixes())
@@ -30,14 +32,21 @@ class Files(FileReader):
     def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
         return self._reader(part).read(part, max_bytes)
 
+    def path_labels(self, part: FilePart) -> Mapping[str, str]:
+        return self._reader(part).path_labels(part)
+
+    def kept_columns(self) -> tuple[str, ...]:
+        return self.keep
+
     def _reader(self, part: Part) -> FileReader:
-        return next(reader for reader in self._readers() if part.name.endswith(reader.suffixes()))
+        readers = self._readers()
+        return next((reader for reader in readers if part.name.lower().endswith(reader.suffixes())), readers[0])
 
     def _readers(self) -> tuple[FileReader, ...]:
-        records = {"paths": self.paths, "text_field": self.text_field, "fields": self.fields}
+        records = {name: getattr(self, name) for name in ("paths", "bad_files", "text_field", "fields", "keep")}
         return (
             Text(paths=self.paths),
             JsonLines.model_validate(records),
             Parquet.model_validate(records),
-            Csv.model_validate(records),
+            Csv.model_validate({**records, "quoting": self.quoting}),
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.compression import compression_of
 from stages.corpus.readers.file_systems import FilePart, compressed, opened
 from stages.corpus.readers.reader import Candidate, Part, too_long
 from stages.corpus.readers.records import NOT_A_RECORD, RecordReader, refused
@@ -27,7 +28,7 @@ class JsonLines(RecordReader):
         return SUFFIXES
 
     def split(self, part: Part, size: int) -> list[Part]:
-        if part.size <= size or part.name.endswith((".gz", ".zst")):
+        if part.size <= size or compression_of(part.name):
             return [part]
         bounds = [*range(0, part.size - size // 2, size), part.size]
         ranges = itertools.pairwise(bounds)
