@@ -9,6 +9,7 @@ killed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
@@ -60,7 +61,7 @@ class IngestCorpus(Stage):
     seed: NonNegativeInt = 0  # of these samples
     workers: Runtime[NonNegativeInt] = 0  # 0: as many as the cluster has room for; 1: the step's own process
     worker: Runtime[Resources] = Resources()  # what each worker requests
-    memory_bytes: Runtime[PositiveInt] = 1 << 30  # for a decision over the corpus, plus about 100 bytes per document
+    memory_bytes: Runtime[PositiveInt] = 1 << 30  # of each process that decides, plus about 100 bytes per document
 
     def demand(self) -> Demand:
         # The step's own process only waits, unless it does the work itself.
@@ -128,6 +129,7 @@ class IngestCorpus(Stage):
             folder=folders["measured"],
             memory_bytes=self.memory_bytes,
             map_shards=lambda phase, function, work: self._map_shards(ctx, phase, function, work, shards),
+            map_work=partial(self._map_work, ctx),
         )
         deciders = [rule.decider(drafts) for rule in self.deduplicate]
         if self.decontaminate is not None:
@@ -141,6 +143,14 @@ class IngestCorpus(Stage):
             share_per_language=self.validation_share_per_language,
         )
         return decide_all(index, deciders, validation.chooser(drafts), folders["decided"])
+
+    def _map_work(
+        self, ctx: Context, phase: str, function: Callable[[Any], object], work: Sequence[Any], spread: bool
+    ) -> None:
+        """Apply `function` to work that is not divided by shard, in this process unless it is to be `spread`."""
+        workers = self.workers if spread else 1
+        for done, _ in enumerate(ctx.map(function, work, workers=workers, resources=self.worker), 1):
+            ctx.progress(done, len(work), "parts", **{phase: f"{done} of {len(work)}"})
 
     def _map_shards(
         self,

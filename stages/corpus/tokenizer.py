@@ -31,14 +31,15 @@ _WITHIN_SPECIAL = re.compile(
     "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in SPECIAL_TOKENS)
 )
 
-# Training takes time quadratic in the length of a word, so longer runs of characters of words, and of characters between
-# them, count as several. The words of base64 have megabytes; those of languages without spaces are far shorter.
+# Training takes time quadratic in the length of a word, so longer runs of characters of words, and of characters
+# between them, count as several. Words of base64 have megabytes; those of languages without spaces are far shorter.
 LONGEST_WORD = 1000  # characters
 _LONG = f"{{{LONGEST_WORD + 1},}}"
 _MARKS = "(|.,!?…。，、।۔،)"
-_LONG_RUN = re.compile(
-    rf"(?<![^ \t\n\r{_MARKS}])[^ \t\n\r{_MARKS}]{_LONG}"  # of characters of words
-    rf"|(?<![\s{_MARKS}])[\s{_MARKS}]{_LONG}"
+# Of characters of words, and of characters between words; those that may be either are in both.
+_LONG_RUNS = (
+    re.compile(rf"(?<![^ \t\n\r{_MARKS}])[^ \t\n\r{_MARKS}]{_LONG}"),
+    re.compile(rf"(?<![\s{_MARKS}])[\s{_MARKS}]{_LONG}"),
 )
 
 POLL_S = 0.2
@@ -201,13 +202,15 @@ def _without_special_tokens(texts: list[str]) -> list[str]:
 
 
 def _without_long_words(texts: list[str]) -> list[str]:
-    """The texts, divided so that no word has more than LONGEST_WORD characters."""
-    return [part for text in texts for part in (_divided(text) if len(text) > LONGEST_WORD else (text,))]
+    """The texts, divided so that no word has more than LONGEST_WORD characters and its leading space."""
+    for pattern in _LONG_RUNS:
+        texts = [part for text in texts for part in (_divided(text, pattern) if len(text) > LONGEST_WORD else (text,))]
+    return texts
 
 
-def _divided(text: str) -> Iterator[str]:
+def _divided(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
     start = 0
-    for run in _LONG_RUN.finditer(text):
+    for run in pattern.finditer(text):
         for cut in range(run.start() + LONGEST_WORD, run.end(), LONGEST_WORD):
             yield text[start:cut]
             start = cut

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Literal
 
 from stages.corpus.readers.csv_files import Csv, Quoting
@@ -10,7 +11,7 @@ from stages.corpus.readers.file_systems import FilePart, FileReader
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
 from stages.corpus.readers.reader import Candidate, Part
-from stages.corpus.readers.records import FieldName, KeptFields, Label
+from stages.corpus.readers.records import FieldName, KeptFields, Label, labels_of_path
 from stages.corpus.readers.text_files import Text
 
 
@@ -24,7 +25,7 @@ class Files(FileReader):
     quoting: Quoting = "standard"  # of .csv and .tsv files
 
     def suffixes(self) -> tuple[str, ...]:
-        return tuple(suffix for reader in self._readers() for suffix in reader.suffixes())
+        return tuple(suffix for reader in self._readers for suffix in reader.suffixes())
 
     def split(self, part: Part, size: int) -> list[Part]:
         return self._reader(part).split(part, size)
@@ -33,15 +34,16 @@ class Files(FileReader):
         return self._reader(part).read(part, max_bytes)
 
     def path_labels(self, part: FilePart) -> Mapping[str, str]:
-        return self._reader(part).path_labels(part)
+        return labels_of_path(part, self.fields)
 
     def kept_columns(self) -> tuple[str, ...]:
         return self.keep
 
     def _reader(self, part: Part) -> FileReader:
-        readers = self._readers()
+        readers = self._readers
         return next((reader for reader in readers if part.name.lower().endswith(reader.suffixes())), readers[0])
 
+    @cached_property
     def _readers(self) -> tuple[FileReader, ...]:
         records = {name: getattr(self, name) for name in ("paths", "bad_files", "text_field", "fields", "keep")}
         return (

@@ -41,9 +41,7 @@ class RecordReader(FileReader):
     keep: KeptFields = ()  # fields that become columns of the corpus, as text
 
     def path_labels(self, part: FilePart) -> Mapping[str, str]:
-        found = path_fields(part.url)
-        fields = {name: self.fields.get(name, name) for name in LABELS if name != "path"}
-        return {name: usable(found[field]) for name, field in fields.items() if field in found}
+        return labels_of_path(part, self.fields)
 
     def kept_columns(self) -> tuple[str, ...]:
         return self.keep
@@ -113,6 +111,13 @@ class RecordReader(FileReader):
         wanted = [*(self.fields.get(name, name) for name in LABELS), *self.keep]
         named = (_column(field, columns) for field in wanted)
         return list(dict.fromkeys(name for name in named if name in columns and name != self.text_field))
+
+
+def labels_of_path(part: FilePart, fields: Mapping[Label, FieldName]) -> Mapping[str, str]:
+    """The labels that the folders of a file give, by the names that `fields` declares."""
+    found = path_fields(part.url)
+    named = [(name, fields.get(name, name)) for name in LABELS if name != "path"] if found else []
+    return {name: usable(found[field]) for name, field in named if field in found}
 
 
 def refused(part: Part, position: int, drop: Drop, size: int) -> Candidate:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -184,7 +185,7 @@ def test_a_text_without_long_words_is_not_divided() -> None:
 
 
 def test_a_corpus_of_hexadecimal_digits_is_trained_on(tmp_path: Path) -> None:
-    blobs = [{"text": os.urandom(200_000).hex()} for _ in range(3)]
+    blobs = [{"text": Random(number).randbytes(100_000).hex()} for number in range(8)]
     corpus, _ = ingest(tmp_path / "corpus", write_lines(tmp_path / "in.jsonl", blobs), validation_fraction=0.5)
     tokenizer, _ = run_stage(TrainTokenizer(corpus="c", vocab_size=400), {"c": corpus}, tmp_path / "tokenizer")
     assert tokenizer.vocab_size == 400
