@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast, known_config
+from stages.artifacts.tokenizer import check_same_tokenizer, refuse_other_tokenizer, tokenizer_step
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, expert_config
@@ -64,7 +65,9 @@ class ConvertToExperts(Stage, Training):
 
     def forecast(self) -> CheckpointForecast | None:
         dense = known_config(self.model)
-        return CheckpointForecast(config=self._converted(dense)) if dense else None
+        refuse_other_tokenizer(self.model, self.tokens)
+        tokenizer_of = tokenizer_step(self.model)
+        return CheckpointForecast(config=self._converted(dense), tokenizer_of=tokenizer_of) if dense else None
 
     def _converted(self, dense: DecoderConfig) -> DecoderConfig:
         return expert_config(dense, self._copies(dense.layers), self.top_k, self.granularity, self.residual)
@@ -78,6 +81,7 @@ class ConvertToExperts(Stage, Training):
         from stages.training import checkpoints, report
         from stages.training.gang import train_on_gang
 
+        check_same_tokenizer(self.model.tokenizer_path, self.tokens.tokenizer_path)
         dense = self.model.load()
         config = self._converted(dense.config)
         facts = {"converted_from": dict(self.model.facts), "parameters_before": parameter_count(dense.config)}
