@@ -240,9 +240,11 @@ class _Trainer:
 
 
 def _digest(spec: TrainingSpec, model: ShardedModel) -> str:
-    """What a checkpoint must agree on: the recipe, the identity of data and model, and every shape."""
+    """What a checkpoint must agree on: the recipe, the identity of data and model, every shape, what is frozen."""
     shapes = {slot.name: slot.shape for buffers in model.groups for slot in buffers.layout.slots}
-    described = json.dumps([spec.recipe.model_dump(mode="json"), spec.identity, shapes], sort_keys=True)
+    frozen = [slot.name for buffers in model.groups if buffers.layout.frozen for slot in buffers.layout.slots]
+    parts = [spec.recipe.model_dump(mode="json"), spec.identity, shapes, *([frozen] if frozen else [])]
+    described = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 

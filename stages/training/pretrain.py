@@ -7,7 +7,7 @@ identity.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,6 +20,7 @@ from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Stage
 from stages.model.config import DecoderConfig
 from stages.training import memory_plan
+from stages.training.freezing import frozen_parameters
 from stages.training.recipe import Recipe, Training
 from stages.training.schedule import stable_steps
 from stages.training.starting_point import KeptState, StartingPoint
@@ -43,6 +44,9 @@ class Pretrain(Stage, Training):
         "end, or (warmup_stable_decay) before its decay; 12 bytes per parameter",
     )
     separate_documents: bool = Field(True, description="packed documents do not attend to each other")
+    freeze: tuple[str, ...] = Field(
+        (), description="parameters that are not trained: names, modules (blocks.0) or patterns (*.bias)"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -71,8 +75,13 @@ class Pretrain(Stage, Training):
         """The architecture; None while that of the initial checkpoint is not known."""
         return self.model if self.initial is None else self.initial.config(self.sequence_length)
 
+    def _frozen(self) -> frozenset[str]:
+        """The parameters that are not trained, as far as the architecture is known."""
+        config = self._config()
+        return frozen_parameters(config, self.freeze) if config is not None else frozenset()
+
     def demand(self) -> Demand:
-        return memory_plan.demand(self._config(), self)
+        return memory_plan.demand(self._config(), self, frozen=self._frozen())
 
     def forecast(self) -> CheckpointForecast | None:
         if self.initial is not None:
@@ -105,15 +114,18 @@ class Pretrain(Stage, Training):
             model=config,
             separate_documents=self.separate_documents,
             initial=self.initial.checkpoint.path if self.initial else None,
+            frozen=self._frozen(),
         )
         identity = f"{config.model_dump_json()} {self.separate_documents}"
         if self.initial is not None:
             identity += f" {self.initial.take}"
         result = train_on_gang(ctx, self, self.demand(), build, identity, start, self._kept_step())
-        report.figures(ctx, result, config, self, self)
+        report.figures(ctx, result, config, self, self, self._frozen())
         facts = report.facts(result)
         if self.initial is not None:
             facts |= {"started_from": {"take": self.initial.take, **self.initial.checkpoint.facts}}
+        if self.freeze:
+            facts["frozen"] = list(self.freeze)
         if self.keep_training_state != "none":
             facts["training_state_step"] = checkpoints.keep(ctx.scratch, result.steps, self._kept_step(), ctx.out)
         weights = checkpoints.weights(Path(result.checkpoint))
@@ -140,10 +152,16 @@ class Pretrain(Stage, Training):
 
 
 def pretraining_task(
-    recipe: Recipe, tokens: Path, model: DecoderConfig, separate_documents: bool, initial: Path | None = None
+    recipe: Recipe,
+    tokens: Path,
+    model: DecoderConfig,
+    separate_documents: bool,
+    initial: Path | None = None,
+    frozen: Collection[str] = (),
 ) -> Task:
     """The task of training `model` on the dataset at `tokens`, which starts from the weights of the checkpoint at
-    `initial` or from random ones. The training loop calls it on every rank."""
+    `initial` or from random ones. `frozen`: parameters that are not trained. The training loop calls it on every rank.
+    """
     import torch
 
     from stages.model.decoder import Decoder
@@ -153,5 +171,7 @@ def pretraining_task(
 
     with torch.device("meta"):
         decoder = Decoder(model)
+    for name, parameter in decoder.named_parameters():
+        parameter.requires_grad_(name not in frozen)
     values = initial_weights(Checkpoint(initial)) if initial else partial(initial_values, model, recipe.seed)
     return language_modelling(decoder, values, TokenDataset(tokens), recipe, separate_documents=separate_documents)

@@ -217,6 +217,18 @@ def test_a_training_that_ends_early_keeps_its_end(tokens: TokenDataset, tmp_path
     assert all(torch.equal(weights[name], value) for name, value in made.state_dict().items())
 
 
+def test_moments_of_what_was_frozen_start_at_zero(tokens: TokenDataset, tmp_path: Path) -> None:
+    frozen, _ = trained(tokens, tmp_path / "frozen", freeze=["word_embeddings"], keep_training_state="end")
+    both, _ = trained(tokens, tmp_path / "both", frozen, initial={"take": "optimizer"}, steps=5)
+    still, _ = trained(tokens, tmp_path / "still", frozen, initial={"take": "optimizer"}, steps=5,
+                       freeze=["word_embeddings", "ln_f"])  # fmt: skip
+    before, name = frozen.state_dict(), "word_embeddings.weight"
+    assert torch.equal(still.state_dict()[name], before[name])
+    assert torch.equal(still.state_dict()["ln_f.weight"], before["ln_f.weight"])
+    assert not torch.equal(both.state_dict()[name], before[name])
+    assert both.facts["validation_loss_before"] == still.facts["validation_loss_before"]
+
+
 def test_a_finished_run_reports_its_losses_again(tmp_path: Path) -> None:
     """Its process was lost after the last checkpoint, and with it what it had reported."""
     train(single_rank(), spec(tmp_path))
