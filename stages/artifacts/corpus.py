@@ -219,6 +219,28 @@ def warnings(manifest: Manifest) -> list[str]:
     return found + [f"source {source} has no documents" for source in sorted(silent)]
 
 
+# What a user can change where one of these reasons dropped documents.
+_SETTINGS = {
+    "read.too_long": "max_raw_bytes",
+    "read.no_text": "reader.text_field",
+    "text.too_long": "max_bytes",
+    "text.too_short": "min_characters",
+    "text.replacement_characters": "max_replacement_ratio",
+    "text.not_utf8": "reader.encoding",
+    "limit.over": "limit_bytes",
+}
+
+
+def named_reasons(dropped: Mapping[str, Tally], most: int = 3) -> str:
+    """The reasons that dropped the most documents, with the setting that each depends on."""
+    found = sorted(dropped.items(), key=lambda item: (-item[1].documents, item[0]))
+    named = [
+        f"{tally.documents:,} by {reason}" + (f" (see {_SETTINGS[reason]})" if reason in _SETTINGS else "")
+        for reason, tally in found[:most]
+    ]
+    return ", ".join(named) + (f" and {len(found) - most} other rules" if len(found) > most else "")
+
+
 def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:
     """What was kept by source, language or licence, the largest first."""
     flows = sorted(manifest.by(cut).items(), key=lambda item: -item[1].kept.bytes)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from stages.artifacts.manifest import Cell, Flow, Tally
 from stages.base import StageError
 
+UNUSABLE = "unusable_"  # in the names of counts: documents without a usable label of this name
 LABELS_LIMIT = 5000  # distinct pairs of a language and a licence in one source
 
 Kind = Literal["read", "kept", "dropped", "trimmed", "counted"]
@@ -78,6 +79,14 @@ class Counts:
     def rows(self) -> list[list[Any]]:
         """All counts as JSON values, in a fixed order: source, language, licence, kind, name, documents, bytes."""
         return [[*key[0], *key[1:], *self._counts[key]] for key in sorted(self._counts)]
+
+    def dropped_by_reason(self) -> dict[str, Tally]:
+        """The documents and bytes that were dropped, by reason."""
+        found: dict[str, Tally] = {}
+        for (_, kind, name), (documents, size) in sorted(self._counts.items()):
+            if kind == "dropped":
+                found[name] = found.get(name, Tally()) + Tally(documents=documents, bytes=size)
+        return found
 
     def cells(self) -> tuple[Cell, ...]:
         """The cells of a manifest, sorted by key."""
