@@ -13,6 +13,7 @@ A shard holds a part of one source, in the order in which its files were read.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ValidationError
 
-from stages.artifacts.manifest import SPLITS, Cut, Manifest, Split, Tally
+from stages.artifacts.manifest import SPLITS, UNUSABLE, Cut, Manifest, Split, Tally
 from stages.base import Artifact, ArtifactError
 
 if TYPE_CHECKING:
@@ -212,6 +213,19 @@ def warnings(manifest: Manifest) -> list[str]:
             found.append(
                 f"source {source} lost {documents:.0%} of its documents and {size:.0%} of its bytes, most to {worst}"
             )
+        unusable: Counter[str] = Counter()
+        for cell in manifest.cells:
+            if cell.source == source:
+                unusable.update({name: count for name, count in cell.counts.items() if name.startswith(UNUSABLE)})
+        found += [
+            f"source {source}: none of its {count} documents has a usable value for the label "
+            f"{name.removeprefix(UNUSABLE)}; correct reader.fields"
+            for name, count in sorted(unusable.items())
+            if count == flow.read.documents
+        ]
+    if unchecked := manifest.unchecked_languages():
+        named = ", ".join(f"{language} ({count:,})" for language, count in unchecked.items())
+        found.append(f"the declared language of {sum(unchecked.values()):,} documents was not checked: {named}")
     for task, known in manifest.contamination.items():
         if known.too_short == known.texts:
             found.append(f"evaluation set {task} was not searched for: all of its {known.texts} texts are too short")

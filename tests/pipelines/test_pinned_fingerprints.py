@@ -45,12 +45,12 @@ PINNED = {  # the first 16 digits
         "deploy": "60004244e33651c2",
     },
     "bloom": {
-        "corpus": "190588705e315089",
-        "tokenizer": "c8c7bb1099faa3f9",
-        "tokens": "55d51174ca4ae275",
-        "pretrain": "7cdd129842a57420",
-        "evaluate": "042ae1f6579a5112",
-        "export": "1283db0b9d536fc8",
+        "corpus": "1280e6a5fd26f348",
+        "tokenizer": "21a0aa1e41d8977f",
+        "tokens": "d5ffdc5bc98f9fb6",
+        "pretrain": "2fc2c5b7860c9e5d",
+        "evaluate": "7a8cab5d4db387a6",
+        "export": "4edc0cf7698566d5",
     },
     "import": {
         "corpus": "c02ba856f1b1be04",

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 from stages.artifacts.manifest import Cell, Flow, Tally
 from stages.base import StageError
 
-UNUSABLE = "unusable_"  # in the names of counts: documents without a usable label of this name
 LABELS_LIMIT = 5000  # distinct pairs of a language and a licence in one source
 
 Kind = Literal["read", "kept", "dropped", "trimmed", "counted"]

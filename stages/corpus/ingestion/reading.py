@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
+from stages.artifacts.manifest import UNUSABLE
 from stages.corpus.ingestion.completion_markers import run_once
-from stages.corpus.ingestion.counts import UNUSABLE, CellKey, Counts, drop_reason
+from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
 from stages.corpus.ingestion.parquet_files import TableWriter, schema, use_flat_memory
 from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ingestion.shard_progress import reporting_progress
