@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
+from stages.corpus.readers.character_sets import UTF8, EncodingLabel
 from stages.corpus.readers.csv_files import Csv, Quoting
 from stages.corpus.readers.file_systems import FilePart, FileReader
 from stages.corpus.readers.jsonl import JsonLines
@@ -19,6 +20,7 @@ class Files(FileReader):
     """Files of .txt .md .rst (one document per file), .jsonl .parquet .csv .tsv (one document per record)."""
 
     kind: Literal["files"] = "files"
+    encoding: EncodingLabel = UTF8  # of text, JSON Lines and CSV; a byte order mark in a file has precedence
     text_field: str = "text"  # of records
     fields: Mapping[Label, FieldName] = {}
     keep: KeptFields = ()  # of records: fields that become columns of the corpus, as text
@@ -47,8 +49,8 @@ class Files(FileReader):
     def _readers(self) -> tuple[FileReader, ...]:
         records = {name: getattr(self, name) for name in ("paths", "bad_files", "text_field", "fields", "keep")}
         return (
-            Text(paths=self.paths),
-            JsonLines.model_validate(records),
+            Text(paths=self.paths, encoding=self.encoding),
+            JsonLines.model_validate({**records, "encoding": self.encoding}),
             Parquet.model_validate(records),
-            Csv.model_validate({**records, "quoting": self.quoting}),
+            Csv.model_validate({**records, "encoding": self.encoding, "quoting": self.quoting}),
         )

@@ -194,9 +194,13 @@ def test_a_corpus_of_hexadecimal_digits_is_trained_on(tmp_path: Path) -> None:
 def test_a_request_to_stop_ends_the_training_at_once(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path, tmp_path)
     ended = threading.Event()
+
+    def wait() -> None:
+        ended.wait()
+
     context.stop = True
     with pytest.raises(Stopped):
-        module._stoppable(context, lambda: bool(ended.wait()) or None)
+        module._stoppable(context, wait)
     ended.set()
 
 
