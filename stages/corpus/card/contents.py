@@ -6,16 +6,15 @@ what happened to every byte that was read, samples of dropped documents, and fam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from stages.artifacts.corpus import Corpus, warnings
+from stages.artifacts.corpus import KEPT, Corpus, warnings
 from stages.artifacts.manifest import SPLITS, Cut, Flow, Manifest, Tally
 from stages.corpus.card.formatting import language_name, size
 from stages.corpus.languages import LANGUAGES
 
-FAMILIES_SHOWN = 100
 SAMPLE_SHOWN = 600  # characters of a text
 
 Row = tuple[str, ...]
@@ -40,6 +39,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Similar documents: the member that is kept comes first."""
+
+    members: tuple[Sample, ...]  # some of them
+    size: int
+
+
+@dataclass(frozen=True)
 class Card:
     """All contents of the card, independent of the format in which it is written."""
 
@@ -47,21 +54,24 @@ class Card:
     warnings: tuple[str, ...]
     tables: tuple[Table, ...]
     samples: Mapping[str, tuple[Sample, ...]]  # "operation.rule" -> dropped documents
-    families: tuple[tuple[Sample, ...], ...]  # the member that is kept comes first
-    more_families: int  # families that are not shown
+    kept: Mapping[str, tuple[Sample, ...]]  # source -> documents that were kept
+    families: tuple[Family, ...]  # some of them
+    family_count: int
 
 
 def card_of(corpus: Corpus) -> Card:
     """Gather the contents of the card. Raises ArtifactError if the corpus is damaged."""
     manifest = corpus.manifest
-    families = list(_families(corpus))
+    families, family_count = _families(corpus)
+    samples, kept = _samples(corpus)
     return Card(
         manifest=manifest,
         warnings=tuple(warnings(manifest)),
         tables=tuple(_tables(manifest)),
-        samples=_samples(corpus),
-        families=tuple(families[:FAMILIES_SHOWN]),
-        more_families=max(len(families) - FAMILIES_SHOWN, 0),
+        samples=samples,
+        kept=kept,
+        families=families,
+        family_count=family_count,
     )
 
 
@@ -148,19 +158,35 @@ def _tallies(tallies: Mapping[str, Tally]) -> Iterator[Row]:
     return ((name, f"{tally.documents:,}", f"{tally.bytes:,}") for name, tally in tallies.items())
 
 
-def _samples(corpus: Corpus) -> dict[str, tuple[Sample, ...]]:
+def _samples(corpus: Corpus) -> tuple[dict[str, tuple[Sample, ...]], dict[str, tuple[Sample, ...]]]:
+    """The samples of dropped documents by reason, and those of documents that were kept by source."""
     found: dict[str, list[Sample]] = {}
+    kept: dict[str, list[Sample]] = {}
     for row in corpus.samples().to_pylist():
+        if row["rule"] == KEPT and not row["operation"]:
+            sample = Sample(row["path"] or row["id"], row["text"][:SAMPLE_SHOWN])
+            kept.setdefault(row["source"], []).append(sample)
+            continue
         bounds = f": {row['value']}" + (f" (limit {row['threshold']})" if row["threshold"] else "")
         label = f"{row['source']}: {row['path'] or row['id']}{bounds if row['value'] else ''}"
         found.setdefault(f"{row['operation']}.{row['rule']}", []).append(Sample(label, row["text"][:SAMPLE_SHOWN]))
-    return {reason: tuple(samples) for reason, samples in sorted(found.items())}
+    dropped, stayed = ({name: tuple(samples) for name, samples in sorted(group.items())} for group in (found, kept))
+    return dropped, stayed
 
 
-def _families(corpus: Corpus) -> Iterator[tuple[Sample, ...]]:
-    rows: Sequence[Mapping[str, object]] = corpus.families().to_pylist()
-    for _, members in groupby(rows, key=lambda row: (row["rule"], row["family"])):
-        yield tuple(_member(row) for row in members)
+def _families(corpus: Corpus) -> tuple[tuple[Family, ...], int]:
+    """The families with texts, and the number of all families."""
+    found, count = [], 0
+    for _, members in groupby(corpus.families(), key=lambda row: (row["rule"], row["family"])):
+        shown, size = [], 0
+        for row in members:
+            size += 1
+            if row["text"]:
+                shown.append(_member(row))
+        count += 1
+        if shown:
+            found.append(Family(tuple(shown), size))
+    return tuple(found), count
 
 
 def _member(row: Mapping[str, object]) -> Sample:

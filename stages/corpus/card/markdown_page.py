@@ -15,8 +15,7 @@ def markdown_page(card: Card) -> str:
         lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
         parts.append(f"## {table.title}\n\n" + "\n".join(lines))
     if card.families:
-        count = len(card.families) + card.more_families
-        parts.append(f"card.html shows the {count} families of similar documents.")
+        parts.append(f"card.html shows {len(card.families)} of {card.family_count} families of similar documents.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from stages.artifacts.corpus import (
     FAMILIES,
-    FAMILY_COLUMNS,
     MANIFEST,
     SAMPLE_COLUMNS,
     SAMPLES,
@@ -22,13 +21,14 @@ from stages.artifacts.corpus import (
 from stages.artifacts.manifest import SPLITS, Contamination, Manifest, ShardFacts, Tally
 from stages.base import Context
 from stages.corpus.ingestion.counts import Counts
-from stages.corpus.ingestion.parquet_files import ROW_GROUP_ROWS, TableWriter, rows_of, schema
+from stages.corpus.ingestion.family_table import FamilyTexts, gather_families
+from stages.corpus.ingestion.parquet_files import TableWriter, rows_of
 from stages.corpus.ingestion.reading import DROPPED, SAMPLED
 from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ingestion.shards import Shard
 from stages.corpus.ingestion.split_check import CheckSplits
 from stages.corpus.ingestion.writing import FAMILIES as FAMILIES_OF_SHARD
-from stages.corpus.ingestion.writing import split_file
+from stages.corpus.ingestion.writing import FAMILY_TEXTS, split_file
 from stages.corpus.source import Source
 
 # The packages that determine the bytes of a corpus, besides bloomline.
@@ -116,24 +116,16 @@ def _move_shards(out: Path, outputs: Sequence[Path], samples: Samples) -> None:
     with TableWriter(out / SAMPLES, SAMPLE_COLUMNS) as table:
         for sample in samples.rows():
             table.add(sample)
-    _gather_families(out, outputs)
+    texts = FamilyTexts()
+    for output in outputs:
+        for row in rows_of(output / FAMILY_TEXTS):
+            texts.offer(row)
+    gather_families([output / FAMILIES_OF_SHARD for output in outputs], texts, out / FAMILIES)
     for index, output in enumerate(outputs):
         for split in SPLITS:
             if (file := output / split_file(split)).exists():
                 os.rename(file, out / shard_name(split, index))
         os.rename(output / DROPPED, out / dropped_name(index))
-
-
-def _gather_families(out: Path, outputs: Sequence[Path]) -> None:
-    """Write the families of all shards as one table, the members of a family one after the other."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    columns = schema(FAMILY_COLUMNS)
-    found = [output / FAMILIES_OF_SHARD for output in outputs if (output / FAMILIES_OF_SHARD).exists()]
-    table = pa.concat_tables([columns.empty_table(), *(parquet.read_table(file, schema=columns) for file in found)])
-    order = [("rule", "ascending"), ("family", "ascending"), ("similarity", "descending"), ("id", "ascending")]
-    parquet.write_table(table.sort_by(order), out / FAMILIES, compression="zstd", row_group_size=ROW_GROUP_ROWS)
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
 
-from stages.artifacts.corpus import Corpus
+from stages.artifacts.corpus import KEPT, Corpus
 from stages.corpus.card.formatting import size
 from stages.corpus.card.tree_map import squarified
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
@@ -103,7 +103,8 @@ def test_every_source_has_its_bar_and_every_rule_its_samples_under_it(corpus: Co
         assert f"<title>{name}: {size(kept)} kept, {kept / read:.1%} of the bytes read</title>" in text
         dropped = sum(tally.bytes for tally in flow.dropped.values())
         assert f"<title>{name}: {size(dropped)} dropped, {dropped / read:.1%} of the bytes read</title>" in text
-    samples = [(f"{row['operation']}.{row['rule']}", row["text"]) for row in corpus.samples().to_pylist()]
+    dropped_rows = [row for row in corpus.samples().to_pylist() if row["operation"]]
+    samples = [(f"{row['operation']}.{row['rule']}", row["text"]) for row in dropped_rows]
     assert len({reason for reason, _ in samples}) >= 2
     for reason, sample in samples:
         (folded,) = re.findall(rf'<details><summary><svg role=img aria-label="{reason}: .*?</details>', text, re.DOTALL)
@@ -139,6 +140,17 @@ def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
     assert text.count(" and 1 more</summary>") == 10
     assert "%, kept)" in text
     assert "%, dropped)" in text
+
+
+def test_what_was_kept_is_shown_by_source(corpus: Corpus) -> None:
+    kept = {document.id: document for document in all_documents(corpus)}
+    rows = [row for row in corpus.samples().to_pylist() if row["rule"] == KEPT and not row["operation"]]
+    assert len(rows) == 5  # samples_per_rule
+    text = (corpus.path / "pages" / "card.html").read_text()
+    shown = text.partition("<h2>Samples of what was kept</h2>")[2]
+    for row in rows:
+        assert kept[row["id"]].text.startswith(row["text"][:600])
+        assert str(escape(row["text"][:600])) in shown
 
 
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=40))
