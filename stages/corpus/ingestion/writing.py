@@ -114,8 +114,8 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
         for sample in samples.rows():
             sampled.add(sample)
     with TableWriter(folder / FAMILY_TEXTS, FAMILY_COLUMNS) as shown:
-        for row in family_texts.rows():
-            shown.add(row)
+        for with_text in family_texts.rows():
+            shown.add(with_text)
     return {"counts": counts.rows(), "splits": splits, "dropped": int(np.int64(dropped))}
 
 

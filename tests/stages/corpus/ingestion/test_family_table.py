@@ -36,8 +36,8 @@ def gathered(folder: Path, parts: list[list[dict[str, Any]]]) -> list[dict[str, 
             for row in part:
                 own.offer(row)
                 table.add({**row, "text": ""})
-        for row in own.rows():
-            texts.offer(row)
+        for shown in own.rows():
+            texts.offer(shown)
         tables.append(folder / f"{number}.parquet")
     gather_families(tables, texts, folder / "all.parquet")
     return list(rows_of(folder / "all.parquet"))
@@ -46,7 +46,7 @@ def gathered(folder: Path, parts: list[list[dict[str, Any]]]) -> list[dict[str, 
 MEMBERS = st.lists(
     st.builds(
         member,
-        st.sampled_from(["near", "simhash"]),
+        st.sampled_from(["near", "url"]),
         st.integers(0, 120),
         st.integers(1, 12),
         st.sampled_from([0.7, 0.8]),
@@ -76,7 +76,7 @@ def test_texts_are_kept_of_a_few_families_and_members(tmp_path: Path) -> None:
 
 def test_more_families_take_no_more_memory(tmp_path: Path) -> None:
     peaks = []
-    for families in (1_000, 15_000):
+    for families in (9_000, 18_000):
         rows = [member("near", family, number, 1 - number / 2) for family in range(families) for number in range(2)]
         tables = []
         for number in range(4):
@@ -92,4 +92,4 @@ def test_more_families_take_no_more_memory(tmp_path: Path) -> None:
         gather_families(tables, texts, tmp_path / f"{families}.parquet")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 14 * 1_000 * 1_000  # of 30,000 rows, one of several groups is in memory
+    assert peaks[1] < 1.2 * peaks[0]
