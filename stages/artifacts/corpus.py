@@ -6,6 +6,7 @@ samples.parquet                 a few documents of each source that were kept, a
                                 the beginning of their text
 families.parquet                families of similar documents: which one was kept, how similar the others are to it, and
                                 for some of them the beginning of the text
+values.parquet                  how many documents had which value of each number that an operation compares
 pages/card.md, card.html        the data card: the same information for readers
 manifest.json                   documents and bytes that were read, kept and dropped
 
@@ -35,6 +36,7 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 64 << 20
 SAMPLES = "samples.parquet"
 FAMILIES = "families.parquet"
+VALUES = "values.parquet"
 BATCH_DOCUMENTS = 64
 FAMILY_ROWS = 1024  # in memory at a time
 KEPT = "kept"  # the rule of samples of documents that were kept; their operation is empty
@@ -70,6 +72,12 @@ FAMILY_COLUMNS = {
     "similarity": "double",  # to the representative, which has 1
     "kept": "bool",
     "text": "string",  # the beginning of the text, of the first members of some families; otherwise empty
+}
+VALUE_COLUMNS = {
+    **dict.fromkeys(("source", "operation", "rule"), "string"),
+    **dict.fromkeys(("threshold", "value"), "double"),  # the value with two significant digits
+    "fails": "bool",  # whether it is outside of the threshold, so that the document was dropped
+    "documents": "int64",
 }
 SAMPLE_COLUMNS = {**{name: kind for name, kind in DROPPED_COLUMNS.items() if name != "bytes"}, "text": "string"}
 
@@ -134,6 +142,15 @@ class Corpus(Artifact):
             for batch in file.iter_batches(FAMILY_ROWS):
                 yield from batch.to_pylist()
 
+    def values(self) -> pa.Table:
+        """The distribution of each number that an operation compares with a threshold, as VALUE_COLUMNS.
+
+        A document that an operation drops is not measured by later operations. Raises ArtifactError if the file is
+        damaged.
+        """
+        with _opened(self.path / VALUES, VALUE_COLUMNS) as file:
+            return file.read()
+
     def check(self) -> None:
         """Read every document and check that its digest is that of its text, that ids are unique, and that the numbers
         are those of the manifest."""
@@ -161,6 +178,7 @@ class Corpus(Artifact):
                 ids.append(np.array(found, "S32"))
             self.dropped(index)
         self.samples()
+        self.values()
         for _ in self.families():  # reads the whole file
             pass
         every = np.sort(np.concatenate(ids)) if ids else np.empty(0, "S32")

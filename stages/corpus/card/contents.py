@@ -6,15 +6,17 @@ what happened to every byte that was read, samples of dropped documents, and fam
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from stages.artifacts.corpus import KEPT, Corpus, warnings
 from stages.artifacts.manifest import SPLITS, Cut, Flow, Manifest, Tally
 from stages.corpus.card.formatting import language_name, size
-from stages.corpus.languages import LANGUAGES
+from stages.corpus.languages import LANGUAGES, NATURAL
 
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 SAMPLE_SHOWN = 600  # characters of a text
 
 Row = tuple[str, ...]
@@ -67,7 +69,7 @@ def card_of(corpus: Corpus) -> Card:
     return Card(
         manifest=manifest,
         warnings=tuple(warnings(manifest)),
-        tables=tuple(_tables(manifest)),
+        tables=(*_tables(manifest), *_values(corpus)),
         samples=samples,
         kept=kept,
         families=families,
@@ -75,12 +77,15 @@ def card_of(corpus: Corpus) -> Card:
     )
 
 
-def summary(total: Flow) -> str:
+def summary(manifest: Manifest) -> str:
     """One sentence on what was read and kept."""
-    share = total.kept.bytes / total.read.bytes if total.read.bytes else 0.0
+    total, markup = manifest.total, manifest.markup_bytes()
+    text = total.read.bytes - markup
+    share = total.kept.bytes / text if text else 0.0
+    read = f"{size(total.read.bytes)}, of which {size(markup)} are markup," if markup else f"{size(text)} of text"
     return (
-        f"{total.read.documents:,} documents with {size(total.read.bytes)} of text were read; "
-        f"{total.kept.documents:,} documents with {size(total.kept.bytes)} were kept ({share:.1%} of the bytes)."
+        f"{total.read.documents:,} documents with {read} were read; "
+        f"{total.kept.documents:,} documents with {size(total.kept.bytes)} were kept ({share:.1%} of the text)."
     )
 
 
@@ -110,7 +115,28 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
         for name, facts in manifest.sources.items()
     )
     yield Table("Operations", ("source", "operations in order"), operations, words=True)
-    yield _languages_of_roots(manifest)
+    natural = {language.code for language in NATURAL}
+    if any(flow.kept.documents for code, flow in manifest.by("language").items() if code in natural):
+        yield _languages_of_roots(manifest)
+
+
+def _values(corpus: Corpus) -> Iterator[Table]:
+    """For each number that an operation compares with a threshold, its quantiles over the documents of a source."""
+    found: dict[tuple[str, str, str, float], list[tuple[float, bool, int]]] = {}
+    for row in corpus.values().to_pylist():
+        key = (row["source"], row["operation"], row["rule"], row["threshold"])
+        found.setdefault(key, []).append((row["value"], row["fails"], row["documents"]))
+    rows = []
+    for (source, operation, rule, threshold), values in found.items():
+        values.sort()
+        ends = list(accumulate(documents for _, _, documents in values))
+        quantiles = (values[bisect_left(ends, share * ends[-1])][0] for share in QUANTILES)
+        failing = sum(documents for _, fails, documents in values if fails)
+        numbers = (f"{ends[-1]:,}", *(f"{value:g}" for value in quantiles), f"{threshold:g}", f"{failing:,}")
+        rows.append((f"{source}: {operation}.{rule}", *numbers))
+    if rows:
+        columns = ("documents measured", *(f"{share:.0%}" for share in QUANTILES), "threshold", "documents dropped")
+        yield Table("Values and thresholds", ("source, operation and rule", *columns), tuple(rows))
 
 
 def _flow_table(title: str, manifest: Manifest, cut: Cut, heading: str, name_of: Callable[[str], str]) -> Table:

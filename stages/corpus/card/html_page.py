@@ -37,9 +37,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); p
 
 def html_page(card: Card) -> str:
     """The page. The same card gives the same bytes."""
-    total = card.manifest.total
     parts = [
-        Markup("<h1>Data card</h1><p>{}</p>").format(summary(total)),
+        Markup("<h1>Data card</h1><p>{}</p>").format(summary(card.manifest)),
         *(Markup("<p class=warning>{}</p>").format(warning) for warning in card.warnings),
         Markup("<h2>Contents</h2><p>Bytes kept, by language and source.</p>"),
         _scroll(tree_map(card.manifest)),

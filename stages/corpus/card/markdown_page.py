@@ -7,7 +7,7 @@ from stages.corpus.card.contents import Card, summary
 
 def markdown_page(card: Card) -> str:
     """The page. The same card gives the same bytes."""
-    parts = ["# Data card", summary(card.manifest.total)]
+    parts = ["# Data card", summary(card.manifest)]
     parts += [f"**Warning:** {_cell(warning)}" for warning in card.warnings]
     for table in card.tables:
         aligned = "---" if table.words else "---:"

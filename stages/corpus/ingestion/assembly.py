@@ -13,6 +13,8 @@ from stages.artifacts.corpus import (
     MANIFEST,
     SAMPLE_COLUMNS,
     SAMPLES,
+    VALUE_COLUMNS,
+    VALUES,
     Corpus,
     dropped_name,
     shard_name,
@@ -21,6 +23,7 @@ from stages.artifacts.corpus import (
 from stages.artifacts.manifest import SPLITS, Contamination, Manifest, ShardFacts, Tally
 from stages.base import Context
 from stages.corpus.ingestion.counts import Counts
+from stages.corpus.ingestion.distributions import Distributions
 from stages.corpus.ingestion.family_table import FamilyTexts, gather_families
 from stages.corpus.ingestion.parquet_files import TableWriter, rows_of
 from stages.corpus.ingestion.reading import DROPPED, SAMPLED
@@ -78,7 +81,7 @@ def report(ctx: Context, corpus: Corpus) -> None:
     card = card_of(corpus)
     ctx.page("card.html", html_page(card))
     ctx.page("card.md", markdown_page(card))
-    ctx.highlight("data card", summary(manifest.total))
+    ctx.highlight("data card", summary(manifest))
     total = manifest.total
     ctx.metrics(
         {
@@ -120,6 +123,12 @@ def _move_shards(out: Path, outputs: Sequence[Path], samples: Samples) -> None:
     for output in outputs:
         for row in rows_of(output / FAMILY_TEXTS):
             texts.offer(row)
+    distributions = Distributions()
+    for output in outputs:
+        distributions.add_rows(rows_of(output / VALUES))
+    with TableWriter(out / VALUES, VALUE_COLUMNS) as values:
+        for value in distributions.rows():
+            values.add(value)
     gather_families([output / FAMILIES_OF_SHARD for output in outputs], texts, out / FAMILIES)
     for index, output in enumerate(outputs):
         for split in SPLITS:

@@ -5,16 +5,18 @@ dropped.parquet                     the complete ledger of the shard
 samples.parquet                     a sample of the ledger with texts
 families.parquet                    its documents that resemble others, without texts
 family_texts.parquet                some of them with the beginning of their text
+values.parquet                      the distributions of the numbers that operations compare, from the first phase
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, KEPT, SAMPLE_COLUMNS
+from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, KEPT, SAMPLE_COLUMNS, VALUES
 from stages.artifacts.manifest import SPLITS, Split
 from stages.corpus.ingestion.completion_markers import run_once
 from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
@@ -108,6 +110,7 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
         writer.close()
     if start != len(outcomes):
         raise RuntimeError(f"{work.read} holds {start} documents, but {work.decision} decides on {len(outcomes)}")
+    shutil.copyfile(work.read / VALUES, folder / VALUES)
     for row in rows_of(work.read / SAMPLED):
         samples.offer(row)
     with TableWriter(folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
