@@ -109,6 +109,19 @@ class SourceFacts(Config):
     weight: float
     operations: tuple[Mapping[str, Any], ...]  # each with its values and version; content by its digest
     chain: str  # the hash of the operations with their versions and the content that they read; a column of documents
+    markup: tuple[str, ...] = ()  # the operations that take text out of markup
+
+    def precedes_text(self, reason: str) -> bool:
+        """Whether a reason drops documents that are not text yet, but pages with markup."""
+        operation = reason.partition(".")[0]
+        names = [str(each["operation"]) for each in self.operations]
+        if not self.markup:
+            return False
+        return operation == "read" or reason in _AS_READ or operation in names[: names.index(self.markup[-1]) + 1]
+
+
+# The reasons of the operation `text` that apply to what was read; the others apply to the text after the operations.
+_AS_READ = ("text.not_utf8", "text.nul_character", "text.replacement_characters")
 
 
 class ShardFacts(Config):
@@ -160,6 +173,17 @@ class Manifest(Config):
         for cell in self.cells:
             flows[getattr(cell, cut)].append(cell.flow)
         return {name: Flow.sum(flows[name]) for name in sorted(flows)}
+
+    def markup_bytes(self, source: str | None = None) -> int:
+        """The bytes that were read of a source (of all sources) and are markup: removed from pages, or of pages that
+        were dropped before their text was extracted."""
+        found = 0
+        for cell in self.cells:
+            facts = self.sources[cell.source]
+            if source in (None, cell.source):
+                found += sum(cell.flow.trimmed.get(name, 0) for name in facts.markup)
+                found += sum(tally.bytes for name, tally in cell.flow.dropped.items() if facts.precedes_text(name))
+        return found
 
     def size(self, split: Split) -> Tally:
         return sum((shard.splits[split] for shard in self.shards if split in shard.splits), Tally())

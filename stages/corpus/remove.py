@@ -7,11 +7,12 @@ counts it under "remove.listed" or "remove.license". Documents that had been dro
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from stages.artifacts.corpus import MANIFEST, Corpus
+from stages.artifacts.corpus import MANIFEST, VALUES, Corpus
 from stages.artifacts.manifest import SPLITS, Manifest
 from stages.base import Context, Demand, Resources, Runtime, Stage, StageError
 from stages.corpus.operations.word_lists import WordList
@@ -72,6 +73,7 @@ class RemoveDocuments(Stage):
             facts[index] = shard
             ctx.progress(len(facts), len(rewrites), "shards")
         rewrite_families(self.corpus.path, ctx.out, removed)
+        shutil.copyfile(self.corpus.path / VALUES, ctx.out / VALUES)  # numbers only
         rewrite_samples(self.corpus.path, ctx.out, removed)
         counts = Counts.of(before.cells)
         counts.add_rows(row for index in shards for row in found[index].counts)

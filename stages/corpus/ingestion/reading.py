@@ -4,6 +4,7 @@ drafts.arrow      the documents that passed, in the order of reading
 signatures.bin    a row of `document_index.SIGNATURE` for each of them
 dropped.parquet   the ledger of those that did not
 samples.parquet   a sample of the ledger with texts
+values.parquet    the distributions of the numbers that operations compare with thresholds
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
+from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS, VALUE_COLUMNS, VALUES
 from stages.artifacts.manifest import UNUSABLE
 from stages.corpus.ingestion.completion_markers import run_once
 from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
+from stages.corpus.ingestion.distributions import Distributions
 from stages.corpus.ingestion.parquet_files import TableWriter, schema, use_flat_memory
 from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ingestion.shard_progress import reporting_progress
 from stages.corpus.ingestion.shards import Shard
 from stages.corpus.ingestion.text_rules import OPERATION as TEXT
-from stages.corpus.ingestion.text_rules import TextRules, decode, encode, normalised
+from stages.corpus.ingestion.text_rules import TextRules, decode, encode, length_checks, normalised
 from stages.corpus.languages import canonical_code
 from stages.corpus.operations.operation import Apply, Draft, Drop
 from stages.corpus.readers.file_systems import BAD_FILE
@@ -94,6 +96,7 @@ class _ShardReader:
         ]
         self._counts = Counts()
         self._samples = Samples(work.samples, work.seed)
+        self._distributions = Distributions()
         self._documents = 0
         self._bad_files: list[tuple[str, str]] = []
         self._bytes = max(work.shard.size, 1)
@@ -117,6 +120,9 @@ class _ShardReader:
         with TableWriter(self._folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
             for row in self._samples.rows():
                 sampled.add(row)
+        with TableWriter(self._folder / VALUES, VALUE_COLUMNS) as values:
+            for row in self._distributions.rows():
+                values.add(row)
         return {"counts": self._counts.rows(), "documents": self._documents, "bad_files": self._bad_files}
 
     def _enter(
@@ -179,7 +185,8 @@ class _ShardReader:
         draft, data = replace(draft, text=text), candidate.data
         trimmed: list[tuple[str, int]] = []
         for name, operation in self._operations:
-            made = operation(draft)
+            made = operation(replace(draft, checks=()) if draft.checks else draft)
+            self._distributions.add(self._name, name, made.checks)
             if isinstance(made, Drop):
                 return _Passed(draft, data, (name, made), len(data), trimmed)
             if made.text is not draft.text:
@@ -187,6 +194,7 @@ class _ShardReader:
                 trimmed.append((name, before - len(data)))
             draft = made
         kept = encode(draft.text, self._work.rules)
+        self._distributions.add(self._name, TEXT, length_checks(draft.text, len(data), self._work.rules))
         if isinstance(kept, Drop):
             return _Passed(draft, data, (TEXT, kept), len(data), trimmed)
         return _Passed(draft, data, None, len(data), trimmed)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from stages.artifacts.manifest import UNCHECKED
 from stages.corpus.languages import LANGUAGES, OTHERS, canonical_code
-from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation, at_least, checked
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -52,14 +52,14 @@ class IdentifyLanguage(Operation):
             if not near(found[0].language, code):
                 return Drop("wrong_language", found[0].language, code)
             share = min(sum(guess.share for guess in found if near(guess.language, code)), 1.0)
-            return replace(draft, language=code) if share >= least else Drop("language_share", share, least)
+            return checked(replace(draft, language=code), [at_least("language_share", share, least)])
 
         def find(draft: Draft) -> Draft | Drop:
             language, share = detect(draft.text)[0]
             least = self.minimums.get(language, self.minimum)
             if language not in LANGUAGES and not self.keep_others:
                 return Drop("other_language", language, "a language of the corpus")
-            return replace(draft, language=language) if share >= least else Drop("language_share", share, least)
+            return checked(replace(draft, language=language), [at_least("language_share", share, least)])
 
         def apply(draft: Draft) -> Draft | Drop:
             code = canonical_code(draft.language)

@@ -60,8 +60,9 @@ class JsonLines(RecordReader):
                     size += _rest_of_line(stream.readline, limit)  # a line that is too long is counted, not kept
                     yield refused(part, position, too_long(size, max_bytes), size)
                 elif line.strip():
-                    _check_lines(part, position, line, first)
-                    first = False
+                    if first:
+                        _check_first(part, position, line)
+                        first = False
                     yield from self._parsed(part, position, line, max_bytes)
                 position += size
 
@@ -76,10 +77,10 @@ class JsonLines(RecordReader):
                 yield self.candidate(part, position + start, record, size, max_bytes)
 
 
-def _check_lines(part: FilePart, position: int, line: bytes, first: bool) -> None:
-    """Raises StageError if the line, the first one of its file or not, shows JSON that is not JSON Lines."""
+def _check_first(part: FilePart, position: int, line: bytes) -> None:
+    """Raises StageError if the first line of a file shows JSON that is not JSON Lines."""
     content = line.removeprefix(codecs.BOM_UTF8).strip()
-    if first and content.startswith(b"["):
+    if content.startswith(b"["):
         found, command = "a JSON array", "jq -c '.[]'"
     elif content == b"{":
         found, command = "JSON objects over several lines", "jq -c ."
