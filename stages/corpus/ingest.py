@@ -77,6 +77,7 @@ class IngestCorpus(Stage):
         from stages.corpus.ingestion.bad_files import bad_file_notes
         from stages.corpus.ingestion.completion_markers import remove_partial_folders
         from stages.corpus.ingestion.counts import Counts
+        from stages.corpus.ingestion.kept_values import check_kept_values
         from stages.corpus.ingestion.reading import ReadShard, read_shard
         from stages.corpus.ingestion.samples import Samples
         from stages.corpus.ingestion.writing import WriteShard, write_shard
@@ -99,6 +100,7 @@ class IngestCorpus(Stage):
         counts = Counts(row for facts in read for row in facts["counts"])  # refuses too many labels
         for note in bad_file_notes(shards, read):
             ctx.note(note)
+        check_kept_values(self.sources, shards, read)
         dropped = counts.dropped_by_reason()
         decisions = self._decide(ctx, reads, folders, dropped)
         self._check_splits(decisions.documents, {**dropped, **decisions.dropped})
