@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stages.corpus.ingestion.completion_markers import remove_partial_folders, run_once
+from stages.corpus.ingestion.completion_markers import completed_facts, remove_partial_folders, run_once
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts
 from stages.corpus.ingestion.rule_decision import Families, RuleDecision
@@ -95,8 +96,6 @@ def find_families(members: np.ndarray, documents: Comparable, at_least: float, d
     `members`: rows by precedence. Members with the same key in one of the tables are compared, and belong to one family
     if their similarity is `at_least` that.
     """
-    import numpy as np
-
     folder = drafts.folder / f"{documents.measure}-families"
     remove_partial_folders(folder)
     file, digest = _stored(folder / "members.bin", members)
@@ -107,23 +106,27 @@ def find_families(members: np.ndarray, documents: Comparable, at_least: float, d
     drafts.map_work(f"{documents.name}: comparing", connect_in_table, work, len(members) > FEW_MEMBERS)
     components = ConnectedComponents(len(members))
     for item in work:
-        pairs = np.fromfile(item.output / PAIRS_FILE, np.int64).reshape(-1, 2)
-        components.add(pairs[:, 0], pairs[:, 1])
+        components.add(*_pairs(item.output))
     return components.labels
 
 
 def connect_in_table(work: ConnectInTable) -> dict[str, Any]:
     """Find the pairs of a table unless that is complete."""
     inputs = {"members": work.digest, "at_least": work.at_least, "tables": work.documents.tables}
-    return run_once(work.output, inputs, lambda folder: _connect(work, folder))
+    return run_once(work.output, inputs, lambda folder: _connect(work, inputs, folder))
 
 
-def _connect(work: ConnectInTable, folder: Path) -> Mapping[str, Any]:
+def _connect(work: ConnectInTable, inputs: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     import numpy as np
 
     comparison = work.documents.opened()
     members = np.fromfile(work.members, np.int64)
     components = ConnectedComponents(len(members))
+    for other in work.output.parent.glob("table-*"):  # what finished tables have connected is not compared again
+        with suppress(FileNotFoundError):  # of a worker that is believed lost, and was replaced just now
+            if completed_facts(other, inputs) is not None:
+                components.add(*_pairs(other))
+    before = components.labels.copy()
     with Spill(folder, work.memory_bytes) as spill:
         for start in range(0, len(members), PAIRS):
             some = members[start : start + PAIRS]
@@ -133,9 +136,16 @@ def _connect(work: ConnectInTable, folder: Path) -> Mapping[str, Any]:
             one, other = one[new], other[new]
             true = comparison.similarity(members[one], members[other]) >= work.at_least
             components.add(one[true], other[true])
-    connected = np.flatnonzero(components.labels != np.arange(len(members)))
+    connected = np.flatnonzero(components.labels != before)
     np.stack([connected, components.labels[connected]], axis=1).tofile(folder / PAIRS_FILE)
     return {"pairs": len(connected)}
+
+
+def _pairs(output: Path) -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
+    pairs = np.fromfile(output / PAIRS_FILE, np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _neighbours(spill: Spill) -> Iterator[tuple[np.ndarray, np.ndarray]]:
