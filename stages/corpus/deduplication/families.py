@@ -122,10 +122,10 @@ def _connect(work: ConnectInTable, inputs: Mapping[str, Any], folder: Path) -> M
     comparison = work.documents.opened()
     members = np.fromfile(work.members, np.int64)
     components = ConnectedComponents(len(members))
-    for other in work.output.parent.glob("table-*"):  # what finished tables have connected is not compared again
+    for finished in work.output.parent.glob("table-*"):  # what finished tables have connected is not compared again
         with suppress(FileNotFoundError):  # of a worker that is believed lost, and was replaced just now
-            if completed_facts(other, inputs) is not None:
-                components.add(*_pairs(other))
+            if completed_facts(finished, inputs) is not None:
+                components.add(*_pairs(finished))
     before = components.labels.copy()
     with Spill(folder, work.memory_bytes) as spill:
         for start in range(0, len(members), PAIRS):
