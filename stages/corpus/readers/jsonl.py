@@ -105,9 +105,9 @@ def _objects(line: bytes) -> list[tuple[int, int, object]]:
             size = len(text[position:end].encode())
             found.append((start, size, record))
             position = end
-            while text[position : position + 1].isspace():
+            while position < len(text) and text[position] in " \t\r":
                 position += 1
-            start += size + position - end  # JSON's white space is ASCII
+            start += size + position - end
     except (ValueError, RecursionError):
         return []
     return found
