@@ -159,7 +159,7 @@ class Execution(Config):
     )
     checkpoints_kept: Runtime[PositiveInt] = Field(2, description="newest checkpoints to keep; older ones are removed")
     checkpoint_buffer_bytes: Runtime[NonNegativeInt] = Field(
-        1 << 30, description="memory of rank 0 for a checkpoint that is written while training continues"
+        64 << 20, description="memory of rank 0 for a checkpoint that is written while training continues"
     )
     peak_tflops: Runtime[PositiveFloat | None] = Field(
         None, description="peak of one rank's device, for the utilisation metric; null: measured at the start"
