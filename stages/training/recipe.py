@@ -116,6 +116,12 @@ class Recipe(Config):
         ramp = self.batch_size_ramp
         return ramp.sizes(self.global_batch_size) if ramp else (self.global_batch_size,)
 
+    @property
+    def may_end_early(self) -> bool:
+        """Whether training can end before `steps` steps."""
+        limits = (self.stop_after_tokens, self.stop_at_validation_loss, self.patience, self.stop_after_s)
+        return any(limit is not None for limit in limits)
+
     def batch_size(self, samples: int) -> int:
         """Samples of the step that follows `samples` samples."""
         ramp = self.batch_size_ramp

@@ -188,6 +188,9 @@ def test_plan_refuses_what_cannot_go_on() -> None:
     assert planned(None, (None, None)).forecast() is None
     assert planned(config, (None, "other")).forecast() is not None
     assert planned(config, state_step=8, steps=9, initial={"take": "run"}).forecast() is not None
+    early = Pretrain.model_validate(FIELDS | {"model": MODEL, "keep_training_state": "end", "patience": 1}).forecast()
+    assert early is not None
+    assert early.state_step == 0  # it may end before the last step, so that fewer steps can continue it
 
 
 def test_one_source_of_the_architecture() -> None:
