@@ -5,8 +5,8 @@
 Every setting trains a decoder for a few steps in new processes, which have imported torch and Ray, with the default
 allocator, and saves a checkpoint after every step. The peak is the highest resident set of the rank with the most
 memory (VmHWM), less what its process had before training. It is compared with the plan less the planner's constant for
-that process; "with it" adds the constant to both. Prints a table and one line of JSON. Exits with 1 if a plan is not 1
-to `MARGIN` times its peak.
+that process; "with it" adds the constant to both. Prints a table and one line of JSON. Exits with 1 if a plan and its
+peak differ by more than the factor `MARGIN`.
 """
 
 from __future__ import annotations
