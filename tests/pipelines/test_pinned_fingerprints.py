@@ -30,7 +30,7 @@ PINNED = {  # the first 16 digits
         "pretrain": "a15ba6e978c88f44",
         "moe": "ab3427f6c580acfa",
         "quantize": "01d92f4e18079390",
-        "evaluate": "1f502616bdd5bec0",
+        "evaluate": "e2476fd13e1daac5",
         "deploy": "651583a02cac0c55",
     },
     "debug": {
@@ -41,7 +41,7 @@ PINNED = {  # the first 16 digits
         "moe": "27b497c6ed7a1ae6",
         "export": "136d4c788e71f1af",
         "quantize": "df5b9c46f17b0f8e",
-        "evaluate": "99e8ecb811c407c9",
+        "evaluate": "6e79f7f568e3d81b",
         "deploy": "60004244e33651c2",
     },
     "bloom": {
@@ -49,17 +49,17 @@ PINNED = {  # the first 16 digits
         "tokenizer": "21a0aa1e41d8977f",
         "tokens": "d5ffdc5bc98f9fb6",
         "pretrain": "2fc2c5b7860c9e5d",
-        "evaluate": "7a8cab5d4db387a6",
-        "export": "4edc0cf7698566d5",
+        "evaluate": "b51e1c604516618b",
+        "export": "9fc1bf749fe5b73b",
     },
     "import": {
         "corpus": "c02ba856f1b1be04",
-        "model": "921b718e5c2511bb",
-        "tokenizer": "1d3dddb43c0d9124",
-        "tokens": "ce2271483ecd7160",
-        "quantize": "0321ed58fe2a1a69",
-        "evaluate": "f8f97ac00bbca979",
-        "deploy": "76521413edefdb31",
+        "model": "78c98deec23b478c",
+        "tokenizer": "f95e566f491f03a1",
+        "tokens": "05357d1c81910772",
+        "quantize": "f78690745b123fbe",
+        "evaluate": "a7b9b2a7c92e6e23",
+        "deploy": "8787836baabf6210",
     },
 }
 
