@@ -101,7 +101,8 @@ class Checkpoint(Servable):
         dtype: the type of the floating-point parameters; None for float32. Quantized weights and their scales keep
             their types.
 
-        Raises ArtifactError if a tensor is missing, unknown, unreadable or of another shape than the config says.
+        Raises ArtifactError if a tensor is missing, unknown, unreadable, not finite or of another shape than the config
+        says.
         """
         import torch
 
@@ -115,7 +116,8 @@ class Checkpoint(Servable):
         return model.to(device=device).eval()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Every tensor by name. Raises ArtifactError if names, shapes or types do not fit the config."""
+        """Every tensor by name. Raises ArtifactError if names, shapes or types do not fit the config, or if a value is
+        not finite."""
         from stages.model.decoder_weights import read_weights
 
         return read_weights(self.path / WEIGHTS, self.config)
@@ -128,11 +130,11 @@ class Checkpoint(Servable):
         return open_weights(self.path / WEIGHTS, self.config)
 
     def check(self) -> None:
-        from stages.model.decoder_weights import refuse_not_finite
-
         with self.open_tensors() as tensors:
-            refuse_not_finite(self.path / WEIGHTS, tensors)
-        vocabulary, rows = self.tokenizer().get_vocab_size(), self.config.vocab_size
+            for name in tensors:
+                _ = tensors[name]  # refused if it is not finite
+        tokens = self.tokenizer().get_vocab(with_added_tokens=True)
+        vocabulary, rows = max(tokens.values(), default=-1) + 1, self.config.vocab_size
         if vocabulary > rows:
             raise ArtifactError(f"{self.path}: the tokenizer has {vocabulary} tokens, the embedding only {rows} rows")
         _ = self.facts
@@ -164,6 +166,7 @@ class Checkpoint(Servable):
         config: DecoderConfig,
         tokenizer_json: Path,
         facts: Mapping[str, Any],
+        chat_template: str | None = None,
     ) -> Checkpoint:
         """Write a checkpoint into the directory `path`, which is created if necessary.
 
@@ -178,7 +181,7 @@ class Checkpoint(Servable):
         state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
         path.mkdir(parents=True, exist_ok=True)
         write_weights(path / WEIGHTS, state, config)
-        return cls.complete(path, config, tokenizer_json, facts)
+        return cls.complete(path, config, tokenizer_json, facts, chat_template)
 
     @classmethod
     def complete(

@@ -21,7 +21,7 @@ def held_out_batches(dataset: TokenDataset, sequence_length: int, samples: int) 
     Raises StageError if the split has no complete sample.
     """
     split = dataset.split("validation")
-    windows = Windows(split.tokens, split.length, sequence_length, dataset.end_of_text)
+    windows = Windows(split.tokens, split.length, sequence_length, split.starts)
     used = min(samples, windows.count)
     if not used:
         raise StageError(

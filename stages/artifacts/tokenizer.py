@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.artifacts.document_start import tokenizer_start
 from stages.base import Artifact, ArtifactError, Edge, Forecast, StageError
 
 if TYPE_CHECKING:
@@ -88,12 +89,18 @@ class Tokenizer(Artifact):
         return found
 
     @property
+    def document_start(self) -> tuple[int, ...]:
+        """The ids of the special tokens that begin every text, by the tokenizer itself; often none."""
+        return tokenizer_start(self.load())
+
+    @property
     def vocab_size(self) -> int:
         """The number of tokens, special tokens included."""
         return int(self.load().get_vocab_size())
 
     def load(self) -> LoadedTokenizer:
         """The tokenizer. A special token that is written out in a text, such as "</s>", is encoded as ordinary letters.
+        Texts are neither cut nor padded, whatever the file says.
 
         Raises ArtifactError if the file is missing, too large or not a tokenizer.
         """
@@ -110,6 +117,8 @@ class Tokenizer(Artifact):
         except Exception as error:  # the library raises plain Exception
             raise ArtifactError(f"{self.file} is not a tokenizer: {error}") from None
         loaded.encode_special_tokens = True
+        loaded.no_truncation()
+        loaded.no_padding()
         return loaded
 
     def check(self) -> None:

@@ -1,7 +1,8 @@
 """Tokenized documents in memory-mapped shards, with an index from every token back to its document.
 
 SPLIT-NNNNN.tokens     token ids, little endian, uint16 (uint32 if the vocabulary has more than 65,536 tokens): the
-                       documents in order with an end-of-text token after each; no document spans two shards
+                       documents in order, before each the special tokens that its tokenizer puts before a text (often
+                       none), after each an end-of-text token; no document spans two shards
 SPLIT.documents.arrow  Arrow IPC file with one row per document in token order: its first token and its provenance
 dataset.json           token type, vocabulary size, end-of-text id, tokens of each shard
 tokenizer.json         the tokenizer that produced the tokens
@@ -20,7 +21,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from stages.artifacts.manifest import Split
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
-from stages.base import Artifact, ArtifactError, Config
+from stages.base import Artifact, ArtifactError, Config, StageError
+from stages.model.config import DecoderConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +36,7 @@ INDEX_TYPES = {"start": "int64", "bytes": "int64", **dict.fromkeys(PROVENANCE, "
 
 
 class SplitFacts(Config):
-    """The sizes of one split. `tokens` includes the end-of-text tokens; `bytes` are those of the texts in UTF-8."""
+    """The sizes of one split. `tokens` includes those that begin and end documents; `bytes` are the texts' in UTF-8."""
 
     documents: NonNegativeInt
     tokens: NonNegativeInt
@@ -48,12 +50,16 @@ class TokenFacts(Config):
     token_type: Literal["<u2", "<u4"]
     vocab_size: int = Field(gt=0, le=1 << 32)
     end_of_text: NonNegativeInt
+    document_start: tuple[NonNegativeInt, ...] = ()  # the tokens that begin every document
     splits: Mapping[Split, SplitFacts]
 
 
 @dataclass(frozen=True)
 class TokenRange:
-    """One document of a split: its tokens [start, stop), the last of which is the end of text, and its provenance."""
+    """One document of a split: its tokens [start, stop), the last of which is the end of text, and its provenance.
+
+    The first ones are those that begin every document, if any.
+    """
 
     start: int
     stop: int
@@ -184,6 +190,21 @@ class TokenDataset(Artifact):
         """The id of the token that follows every document."""
         return self.facts.end_of_text
 
+    def trained_config(self, config: DecoderConfig, separate_documents: bool) -> DecoderConfig:
+        """The config of a model that is trained on these tokens: with the record of how a document begins.
+
+        separate_documents: whether attention stays within a document, so that its first token sees nothing before it.
+
+        Raises StageError if the documents do not end as the texts of the model do.
+        """
+        if self.end_of_text not in config.end_tokens:
+            raise StageError(
+                f"documents end with token {self.end_of_text} in {self.path}, but texts of the model with token "
+                f"{config.eos_token_id}: set the model's eos_token_id to {self.end_of_text}"
+            )
+        before = () if separate_documents else (self.end_of_text,)
+        return config.model_copy(update={"document_start": self.facts.document_start or before})
+
     @property
     def tokenizer_path(self) -> Path:
         """The path of the `tokenizer.json` that produced the tokens, of which a checkpoint keeps a copy."""
@@ -226,15 +247,19 @@ class TokenDataset(Artifact):
         return TokenSplit(tokens, starts, index)
 
     def check(self) -> None:
-        """Check that every token is in the vocabulary and that end-of-text tokens are at the ends of documents and
-        nowhere else."""
+        """Check that every token is in the vocabulary and that end-of-text tokens are at the ends of documents (and at
+        their starts, if a document begins with one) and nowhere else."""
         import numpy as np
 
         if (found := Tokenizer(self.path).vocab_size) != self.vocab_size:
             raise ArtifactError(f"{self.tokenizer_path} has {found} tokens, but {FACTS} says {self.vocab_size}")
         for name in self.facts.splits:
             split = self.split(name)
-            ends = np.append(split.starts[1:], split.length) - 1
+            places = [np.append(split.starts[1:], split.length) - 1]
+            for offset, token in enumerate(self.facts.document_start):
+                if token == self.end_of_text:
+                    places.append(split.starts + offset)
+            ends = np.unique(np.concatenate(places))
             for start in range(0, split.length, CHECK_TOKENS):
                 tokens = np.asarray(split.tokens[start : start + CHECK_TOKENS])
                 if int(tokens.max()) >= self.vocab_size:
@@ -244,8 +269,8 @@ class TokenDataset(Artifact):
                 expected = ends[(ends >= start) & (ends < start + len(tokens))] - start
                 if not np.array_equal(np.flatnonzero(tokens == self.end_of_text), expected):
                     raise ArtifactError(
-                        f"{self.path}: split {name}: from token {start} on, the end-of-text tokens are not at the ends "
-                        "of the documents"
+                        f"{self.path}: split {name}: from token {start} on, the end-of-text tokens are not at the "
+                        "bounds of the documents"
                     )
             if int(split.index["bytes"].to_numpy().sum()) != self.facts.splits[name].bytes:
                 raise ArtifactError(f"{self.path}: split {name}: the bytes of documents do not add up to {FACTS}")

@@ -24,13 +24,13 @@ class Windows:
 
     tokens: anything that slices to an array of token ids, for example a memory map.
     length: tokens of the split.
-    end_of_text: the id of the token after each document.
+    starts: the first token of each document, ascending.
     """
 
-    def __init__(self, tokens: Any, length: int, sequence_length: int, end_of_text: int) -> None:
+    def __init__(self, tokens: Any, length: int, sequence_length: int, starts: np.ndarray) -> None:
         self.tokens = tokens
         self.sequence_length = sequence_length
-        self.end_of_text = end_of_text
+        self.starts = starts
         self.count = max(length - 1, 0) // sequence_length
         self.seconds = 0.0  # spent in `batch` so far
 
@@ -38,16 +38,17 @@ class Windows:
         """Inputs, targets and document numbers of the samples with these indices (0 <= index < `count`), each
         [samples, sequence_length] int64.
 
-        The document number of a token counts the ends of text before it within its sample, so it differs between
-        packed documents.
+        The document number of a token counts the documents that begin before it within its sample, so it differs
+        between packed documents.
         """
         began = time.perf_counter()
         length = self.sequence_length
         rows = [np.asarray(self.tokens[sample * length : (sample + 1) * length + 1], np.int64) for sample in samples]
         tokens = torch.from_numpy(np.stack(rows))
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
-        ended = (inputs == self.end_of_text).long()
-        batch = inputs.contiguous(), targets.contiguous(), ended.cumsum(1) - ended
+        positions = np.asarray(samples, np.int64)[:, None] * length + np.arange(length)
+        documents = self.starts.searchsorted(positions, side="right")
+        batch = inputs.contiguous(), targets.contiguous(), torch.from_numpy(documents - documents[:, :1])
         self.seconds += time.perf_counter() - began
         return batch
 

@@ -51,6 +51,7 @@ class TokenizeCorpus(Stage):
 
     def run(self, ctx: Context) -> TokenDataset:
         tokenizer, end_of_text = self.tokenizer.load(), self.tokenizer.end_of_text
+        start = self.tokenizer.document_start
         vocab_size = tokenizer.get_vocab_size()
         token_type: Literal["<u2", "<u4"] = "<u2" if vocab_size <= 1 << 16 else "<u4"
         manifest = self.corpus.manifest
@@ -67,16 +68,22 @@ class TokenizeCorpus(Stage):
                 if ctx.stopping():
                     writer.close()
                     raise Stopped
-                done += sum(writer.add(batch, [[*ids, end_of_text] for ids in _encode(tokenizer, batch)]))
+                done += sum(writer.add(batch, [[*start, *ids, end_of_text] for ids in _encode(tokenizer, batch)]))
                 ctx.progress(done, total, "bytes")
             splits[split] = writer.close()
-        facts = TokenFacts(token_type=token_type, vocab_size=vocab_size, end_of_text=end_of_text, splits=splits)
+        facts = TokenFacts(
+            token_type=token_type,
+            vocab_size=vocab_size,
+            end_of_text=end_of_text,
+            document_start=start,
+            splits=splits,
+        )
         (ctx.out / FACTS).write_text(facts.model_dump_json(indent=2) + "\n")
         dataset = TokenDataset(ctx.out)
         shutil.copyfile(self.tokenizer.file, dataset.tokenizer_path)
         for split, found in splits.items():
             ctx.metrics({f"{split}_tokens": found.tokens, f"{split}_documents": found.documents})
-        words = sum(found.tokens - found.documents for found in splits.values())
+        words = sum(found.tokens - (len(start) + 1) * found.documents for found in splits.values())
         ctx.metrics({"bytes_per_token": sum(found.bytes for found in splits.values()) / max(words, 1)})
         return dataset
 
@@ -106,7 +113,7 @@ class _SplitWriter:
         self._index: pa.RecordBatchFileWriter | None = None
 
     def add(self, documents: list[Document], encoded: list[list[int]]) -> list[int]:
-        """Append documents, each `encoded` with its end-of-text token; returns the bytes of each text."""
+        """Append documents, each `encoded` with the tokens that begin and end it; returns the bytes of each text."""
         import numpy as np
         import pyarrow as pa
 

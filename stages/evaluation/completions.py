@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from tokenizers import Tokenizer as LoadedTokenizer
 
+from stages.artifacts.document_start import document_start
 from stages.artifacts.evaluation_report import Completion
 from stages.inference.generate import generate
 from stages.inference.sampling import Sampling
-from stages.inference.text import prompt_tokens
+from stages.inference.text import text_tokens
 from stages.model.decoder import Decoder
 
 
@@ -25,10 +26,11 @@ def complete(
 ) -> tuple[Completion, ...]:
     """A completion of every prompt at every temperature (0: greedy), by temperature and then by prompt.
 
-    Each prompt stands at the start of a document. Of a prompt that is too long for the context, the end is used.
+    Each prompt begins a document. Of a prompt that is too long for the context, the end is used.
     Raises ValueError if `max_tokens` leaves no space for a prompt.
     """
-    space = model.config.context_length - max_tokens
+    start = document_start(model.config, tokenizer)
+    space = model.config.context_length - max_tokens - len(start)
     if space < 1:
         raise ValueError(
             f"max_tokens {max_tokens} leaves no space for a prompt in a context of {model.config.context_length} tokens"
@@ -38,7 +40,7 @@ def complete(
     # the batch, and the completions of a fingerprint are to be the same in every version.
     found = generate(
         model,
-        [prompt_tokens(tokenizer, prompt, model.config.eos_token_id)[-space:] for prompt, _ in wanted],
+        [[*start, *text_tokens(tokenizer, prompt)[-space:]] for prompt, _ in wanted],
         tokenizer,
         [Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed) for _, temperature in wanted],
         slots=1,

@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from stages.artifacts.checkpoint import Checkpoint, known_config
 from stages.artifacts.corpus import Corpus
+from stages.artifacts.document_start import document_start
 from stages.artifacts.evaluation_report import REPORT, Bits, Completion, EvalReport, EvalResults, EvaluationForecast
 from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageError, Stopped
 from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, weight_bytes
@@ -40,7 +41,7 @@ class Evaluate(Stage):
     """Evaluates a model on the validation documents of a corpus."""
 
     headline: ClassVar[str | None] = "bits_per_byte"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"  # 3: documents begin as in training
 
     model: Checkpoint  # the model to evaluate
     corpus: Corpus  # its validation documents are scored; its training documents train the n-gram model
@@ -172,7 +173,8 @@ class Evaluate(Stage):
         encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         tokens = [ids + [end] * document.whole for ids, document in zip(encoded, held_out, strict=True)]
         overlap = int(self.overlap * model.config.context_length)
-        nats = document_nats(model, tokens, begin=end, overlap=overlap, progress=progress("windows"))
+        start = document_start(model.config, tokenizer)
+        nats = document_nats(model, tokens, start=start, end_of_text=end, overlap=overlap, progress=progress("windows"))
         if not np.isfinite(nats).all():
             raise StageError(
                 "the model's loss of held-out text is not finite: its activations overflow. Train it again, with a "

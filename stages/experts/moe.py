@@ -85,6 +85,7 @@ class ConvertToExperts(Stage, Training):
         check_same_tokenizer(self.model.tokenizer_path, self.tokens.tokenizer_path)
         dense = self.model.load()
         config = self._converted(dense.config)
+        trained_config = self.tokens.trained_config(config, self.separate_documents)
         facts = {"converted_from": dict(self.model.facts), "parameters_before": parameter_count(dense.config)}
         converted = Checkpoint.save(
             ctx.scratch / "converted",
@@ -115,7 +116,8 @@ class ConvertToExperts(Stage, Training):
         result = train_on_gang(ctx, self, self.demand(), build, identity)
         facts |= report.facts(result) | {"conversion_logit_difference": difference}
         weights = checkpoints.weights(Path(result.checkpoint))
-        trained = Checkpoint.save(ctx.out, weights, config, self.model.tokenizer_path, facts)
+        template = self.model.chat_template
+        trained = Checkpoint.save(ctx.out, weights, trained_config, self.model.tokenizer_path, facts, template)
         loads_after = measure_loads(trained.load(), self._held_out(self.validation_samples))
         ctx.metrics(load_metrics(loads_after), step=result.steps)
         report.figures(ctx, result, config, self, self)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from stages.artifacts.document_start import document_start, starting_with, tokenizer_start
 from stages.huggingface.families import Family
 from stages.huggingface.model_directory import INDEX, TOKENIZER, WEIGHTS
 from stages.huggingface.tensor_conversion import export_tensors, exported_shapes
@@ -71,10 +72,19 @@ def write_tensors(
 
 def write_tokenizer(path: Path, tokenizer_json: Path, tokenizer: Tokenizer, config: DecoderConfig) -> None:
     """Copy the file of the tokenizer and write the settings that `AutoTokenizer` needs. It then returns the same ids as
-    in bloomline: special tokens that are written out in a text are encoded as letters."""
-    shutil.copyfile(tokenizer_json, path / TOKENIZER)
+    in bloomline: a text begins as the model's documents do, and special tokens that are written out in it are encoded
+    as letters."""
+    start = document_start(config, tokenizer)
+    if start == tokenizer_start(tokenizer):
+        shutil.copyfile(tokenizer_json, path / TOKENIZER)
+    else:
+        starting_with(tokenizer, start).save(str(path / TOKENIZER))
     ids = {"bos_token": config.bos_token_id, "eos_token": config.eos_token_id, "pad_token": config.pad_token_id}
-    special = {name: token for name, index in ids.items() if (token := tokenizer.id_to_token(index)) is not None}
+    special = {
+        name: token
+        for name, index in ids.items()
+        if index is not None and (token := tokenizer.id_to_token(index)) is not None
+    }
     unknown = json.loads(tokenizer.to_str())["model"].get("unk_token") or "<unk>"
     if tokenizer.token_to_id(unknown) is not None:
         special["unk_token"] = unknown

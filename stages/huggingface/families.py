@@ -58,6 +58,7 @@ BLOOM = Family(
         "blocks.{}.mlp.dense_h_to_4h": ("h.{}.mlp.dense_h_to_4h",),
         "blocks.{}.mlp.dense_4h_to_h": ("h.{}.mlp.dense_4h_to_h",),
         "ln_f": ("ln_f",),
+        HEAD: (HEAD,),
     },
 )
 
@@ -80,6 +81,7 @@ OPT = Family(
         "blocks.{}.mlp.dense_h_to_4h": ("decoder.layers.{}.fc1",),
         "blocks.{}.mlp.dense_4h_to_h": ("decoder.layers.{}.fc2",),
         "ln_f": ("decoder.final_layer_norm",),
+        HEAD: (HEAD,),
     },
 )
 
@@ -126,13 +128,16 @@ def read_config(values: object, where: str) -> tuple[Family, DecoderConfig]:
         key = ".".join(map(str, first["loc"]))
         found = f"{key} is {first['input']!r}: " if key else ""
         message = first["msg"].removeprefix("Value error, ")
-        raise StageError(f"{where}: {found}{message}; this variant of {kind} is not supported") from None
+        if first["type"] != "value_error":  # those messages say it themselves
+            message += f"; this variant of {kind} is not supported"
+        raise StageError(f"{where}: {found}{message}") from None
 
 
 def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
     """The family that can represent a decoder, and its `config.json` without the names of files and types.
 
-    A family can represent the decoder if its config, read again, gives the same one. Raises StageError if none can.
+    A family can represent the decoder if its config, read again, gives the same one. Raises StageError if none can, or
+    if `transformers` would not load the model.
     """
     if config.quantization is not None or config.experts is not None:
         kind = "quantized" if config.quantization is not None else "mixture-of-experts"
@@ -140,7 +145,9 @@ def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
             f"a {kind} model cannot be exported, since no family can represent it; export the dense model that it was "
             "made from"
         )
-    wanted = _plain(config).model_dump(exclude={"embedding_deviation"})
+    wanted = _plain(config).model_dump(
+        exclude={"embedding_deviation", "document_start"}
+    )  # the tokenizer has the latter
     differences: dict[str, list[str]] = {}
     for family in FAMILIES.values():
         values = family.config.of(config)
@@ -151,6 +158,11 @@ def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
             continue
         differences[family.name] = [name for name, value in wanted.items() if found[name] != value]
         if not differences[family.name]:
+            if refusals := list(family.config.refusals(config)):
+                raise StageError(
+                    f"the model cannot be exported as {family.name}: transformers would not load it, since "
+                    f"{'; '.join(refusals)}"
+                )
             return family, {"architectures": [family.architecture], "model_type": family.name} | values
     nearest = min(differences, key=lambda name: len(differences[name]))
     raise StageError(

@@ -2,34 +2,51 @@
 
 Reading refuses configs that the decoder does not compute: a field that changes the computation accepts only the values
 that are supported. Fields that are not listed here (dropout, leftovers of training frameworks) have no effect on
-inference. The module does not import torch.
+inference. A field that is null has its default, as in `transformers`. The module does not import torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, model_validator
 
 from stages.model.config import DecoderConfig, RotaryScaling
 
 # Limits on the values of a file, far above those of any model: a config is read before its tensors are.
+Whole = Annotated[float, Field(ge=1, le=1)]  # the share of a head's numbers that is rotated
+Deviation = Annotated[float, Field(ge=0)]  # of initial weights; 0 is written for weights that are never drawn
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
 Rows = Annotated[int, Field(gt=0, le=1 << 24)]
 Layers = Annotated[int, Field(gt=0, le=1 << 12)]
 TokenId = Annotated[int, Field(ge=0, le=1 << 24)]
+# The configs of old models write "no such token" as -1.
+OptionalTokenId = Annotated[TokenId | None, BeforeValidator(lambda value: None if value == -1 else value)]
+DEVIATION = 0.02  # the default of all families
 
 
-class FamilyConfig(BaseModel):
-    """The fields that the `config.json` of every family has."""
+class _Values(BaseModel):
+    """A JSON object of a config. Null and the empty object stand for a field that is left out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, populate_by_name=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+class FamilyConfig(_Values):
+    """The fields that the `config.json` of every family has."""
+
     vocab_size: Rows
     hidden_size: Width
-    bos_token_id: TokenId | None = None
-    eos_token_id: TokenId | list[TokenId]
-    pad_token_id: TokenId | None = None
+    bos_token_id: OptionalTokenId = None
+    eos_token_id: OptionalTokenId | list[TokenId] = None
+    pad_token_id: OptionalTokenId = None
     quantization_config: None = None
 
     def decoder(self) -> DecoderConfig:
@@ -41,20 +58,32 @@ class FamilyConfig(BaseModel):
         """The JSON values for a decoder's config. They represent it if reading them back gives an equal config."""
         raise NotImplementedError
 
+    @classmethod
+    def refusals(cls, config: DecoderConfig) -> Iterator[str]:
+        """Why `transformers` would not load this decoder, although the family can represent it."""
+        ids = [("bos_token_id", config.bos_token_id), ("pad_token_id", config.pad_token_id)]
+        for name, index in [*ids, *(("eos_token_id", end) for end in config.end_tokens)]:
+            if index is not None and index >= config.vocab_size:
+                yield f"{name} {index} is not a token: vocab_size is {config.vocab_size}"
+
     def _common(self) -> dict[str, Any]:
-        end = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
+        ends = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
+        first, *others = dict.fromkeys(ends)
         return {
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
-            "eos_token_id": end,
-            "bos_token_id": end if self.bos_token_id is None else self.bos_token_id,
-            "pad_token_id": end if self.pad_token_id is None else self.pad_token_id,
+            "eos_token_id": first,
+            "other_end_token_ids": tuple(others),
+            "bos_token_id": self.bos_token_id,
+            "pad_token_id": self.pad_token_id,
         }
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
-        if self.eos_token_id == []:
-            raise ValueError("eos_token_id names no token")
+        if self.eos_token_id in (None, []):
+            raise ValueError(
+                "eos_token_id names no token: set it to the token that ends a text, without which no text would end"
+            )
         return self
 
 
@@ -65,9 +94,9 @@ class Bloom(FamilyConfig):
     inner_size: Width | None = Field(None, validation_alias="n_inner")
     seq_length: Rows = 2048
     layer_norm_epsilon: PositiveFloat = 1e-5
-    initializer_range: PositiveFloat = 0.02
+    initializer_range: Deviation = 0.02
     apply_residual_connection_post_layernorm: Literal[False] = False
-    tie_word_embeddings: Literal[True] = True
+    tie_word_embeddings: bool = True
 
     def decoder(self) -> DecoderConfig:
         return DecoderConfig(
@@ -77,7 +106,8 @@ class Bloom(FamilyConfig):
             feed_forward_size=self.inner_size,
             context_length=self.seq_length,
             layer_norm_epsilon=self.layer_norm_epsilon,
-            initial_deviation=self.initializer_range,
+            tied_head=self.tie_word_embeddings,
+            initial_deviation=self.initializer_range or DEVIATION,
         )
 
     @classmethod
@@ -91,7 +121,7 @@ class Bloom(FamilyConfig):
             "apply_residual_connection_post_layernorm": False,
             "hidden_dropout": 0.0,
             "attention_dropout": 0.0,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": config.tied_head,
         }
 
 
@@ -101,13 +131,13 @@ class Opt(FamilyConfig):
     ffn_dim: Width
     max_position_embeddings: Rows = 2048
     word_embed_proj_dim: Width | None = None
-    init_std: PositiveFloat = 0.02
+    init_std: Deviation = 0.02
     activation_function: Literal["relu"] = "relu"
     do_layer_norm_before: Literal[True] = True  # opt-350m has post-norm blocks
     remove_final_layer_norm: Literal[False] = Field(False, validation_alias="_remove_final_layer_norm")
     enable_bias: Literal[True] = True
     layer_norm_elementwise_affine: Literal[True] = True
-    tie_word_embeddings: Literal[True] = True
+    tie_word_embeddings: bool = True
 
     @model_validator(mode="after")
     def _embeds_at_full_width(self) -> Self:
@@ -128,8 +158,9 @@ class Opt(FamilyConfig):
             position="learned",
             position_offset=2,
             embedding_norm=False,
+            tied_head=self.tie_word_embeddings,
             context_length=self.max_position_embeddings,
-            initial_deviation=self.init_std,
+            initial_deviation=self.init_std or DEVIATION,
         )
 
     @classmethod
@@ -147,26 +178,39 @@ class Opt(FamilyConfig):
             "layer_norm_elementwise_affine": True,
             "dropout": 0.0,
             "attention_dropout": 0.0,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": config.tied_head,
         }
 
 
-class RopeParameters(BaseModel):
-    """Rotary positions in a Llama config: `rope_parameters`, or `rope_scaling` before transformers 5."""
+class RopeParameters(_Values):
+    """Rotary positions in a Llama config: `rope_parameters`, or `rope_scaling` before transformers 5.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    Parameters of other types than these have no effect in `transformers` either.
+    """
 
-    rope_type: Literal["default", "linear", "llama3"] = Field(
-        "default", validation_alias=AliasChoices("rope_type", "type")
-    )
+    rope_type: Literal["default", "linear", "llama3"] = "default"
     rope_theta: float | None = None
     factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
-    original_max_position_embeddings: Rows = 8192
-    partial_rotary_factor: float = Field(1.0, ge=1, le=1)
+    original_max_position_embeddings: Rows | None = None
+    partial_rotary_factor: Whole = 1.0
 
-    def scaling(self) -> RotaryScaling | None:
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, values: object) -> object:
+        """`type` is the older name of `rope_type`; transformers 5 writes both."""
+        if not isinstance(values, dict):
+            return values
+        nested = [name for name, value in values.items() if isinstance(value, dict)]
+        if nested:
+            raise ValueError(f"{', '.join(nested)}: positions that differ between layers are not supported")
+        old, new = values.get("type"), values.get("rope_type")
+        if None not in (old, new) and old != new:
+            raise ValueError(f"rope_type is {new!r}, but type, its older name, is {old!r}: remove the wrong one")
+        return values if old is None else values | {"rope_type": old}
+
+    def scaling(self, context_length: int) -> RotaryScaling | None:
         if self.rope_type == "default":
             return None
         if self.rope_type == "linear":
@@ -176,7 +220,7 @@ class RopeParameters(BaseModel):
             factor=self.factor,
             low_frequency_factor=self.low_freq_factor,
             high_frequency_factor=self.high_freq_factor,
-            original_context_length=self.original_max_position_embeddings,
+            original_context_length=self.original_max_position_embeddings or context_length,
         )
 
 
@@ -188,17 +232,18 @@ class Llama(FamilyConfig):
     intermediate_size: Width
     max_position_embeddings: Rows = 2048
     rms_norm_eps: PositiveFloat = 1e-6
-    initializer_range: PositiveFloat = 0.02
+    initializer_range: Deviation = 0.02
     rope_theta: float = 10_000.0
+    partial_rotary_factor: Whole = 1.0
     rope_scaling: RopeParameters | None = None
     rope_parameters: RopeParameters | None = None
     tie_word_embeddings: bool = False
-    hidden_act: Literal["silu"] = "silu"
+    hidden_act: Literal["silu", "swish"] = "silu"  # two names of one function
     attention_bias: Literal[False] = False
     mlp_bias: Literal[False] = False
 
     def decoder(self) -> DecoderConfig:
-        rope = self.rope_parameters or self.rope_scaling or RopeParameters()
+        rope = self.rope_scaling or self.rope_parameters or RopeParameters()
         return DecoderConfig(
             **self._common(),
             layers=self.num_hidden_layers,
@@ -209,15 +254,23 @@ class Llama(FamilyConfig):
             feed_forward="swiglu",
             position="rotary",
             rotary_base=self.rope_theta if rope.rope_theta is None else rope.rope_theta,
-            rotary_scaling=rope.scaling(),
+            rotary_scaling=rope.scaling(self.max_position_embeddings),
             normalisation="rms",
             layer_norm_epsilon=self.rms_norm_eps,
             embedding_norm=False,
             biases=False,
             tied_head=self.tie_word_embeddings,
             context_length=self.max_position_embeddings,
-            initial_deviation=self.initializer_range,
+            initial_deviation=self.initializer_range or DEVIATION,
         )
+
+    @classmethod
+    def refusals(cls, config: DecoderConfig) -> Iterator[str]:
+        yield from super().refusals(config)
+        if config.hidden_size % config.heads:
+            yield f"hidden_size {config.hidden_size} is not a multiple of heads {config.heads}"
+        if config.initial_deviation > 1:
+            yield f"initial_deviation {config.initial_deviation} is above 1"
 
     @classmethod
     def of(cls, config: DecoderConfig) -> dict[str, Any]:
@@ -240,8 +293,9 @@ class Llama(FamilyConfig):
 
 
 def _ids(config: DecoderConfig) -> dict[str, Any]:
-    names = ("vocab_size", "hidden_size", "bos_token_id", "eos_token_id", "pad_token_id")
-    return {name: getattr(config, name) for name in names}
+    names = ("vocab_size", "hidden_size", "bos_token_id", "pad_token_id")
+    ends = list(config.end_tokens)
+    return {name: getattr(config, name) for name in names} | {"eos_token_id": ends if len(ends) > 1 else ends[0]}
 
 
 def _rope_scaling(scaling: RotaryScaling | None) -> dict[str, Any] | None:

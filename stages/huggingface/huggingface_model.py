@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Artifact, ArtifactError, StageError
 from stages.huggingface import model_directory
+from stages.huggingface.description import read_description
 from stages.huggingface.families import Family, read_config
-from stages.huggingface.special_tokens import read_special_tokens
 from stages.model.config import DecoderConfig
 from stages.model.parameters import parameter_count
 
@@ -40,10 +39,9 @@ class HuggingFaceModel(Artifact):
         and the special tokens."""
         from stages.huggingface.tensor_conversion import exported_shapes, imported_headers
 
-        tokenizer = Tokenizer(self.path).load()
         try:
-            read_special_tokens(self.path, tokenizer)
-            family, config = self.read()
+            found = read_description(self.path)
+            family, config = found.family, found.config
             with model_directory.open_tensors(self.path) as tensors:
                 imported_headers(family, config, tensors.headers)
                 extra = sorted(tensors.headers.keys() - exported_shapes(family, config).keys())

@@ -17,11 +17,11 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from stages.artifacts.checkpoint import WEIGHTS, Checkpoint, CheckpointForecast
-from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Context, External, Stage, StageError, Stopped
 from stages.huggingface import model_directory
+from stages.huggingface.description import read_description
 from stages.huggingface.families import read_config
-from stages.huggingface.special_tokens import read_special_tokens, token_files
+from stages.huggingface.special_tokens import token_files
 from stages.model.parameters import parameter_count
 
 _REMEDY = (
@@ -70,6 +70,7 @@ class ImportModel(Stage):
     """Imports a model from a directory in the Hugging Face format."""
 
     headline: ClassVar[str | None] = "parameters"
+    version: ClassVar[str] = "2"  # 2: several end tokens, how a document begins; no token stands in for a missing one
 
     source: HuggingFaceDirectory
 
@@ -87,11 +88,10 @@ class ImportModel(Stage):
 
         self.source.files()
         source = self.source.directory
-        values = model_directory.read_json(source / model_directory.CONFIG, model_directory.CONFIG_LIMIT_BYTES)
-        tokens = read_special_tokens(source, Tokenizer(source).load())
-        for disagreement in tokens.disagreements(values):
-            ctx.note(disagreement)
-        family, config = read_config(tokens.completed(values), str(source / model_directory.CONFIG))
+        found = read_description(source)
+        for note in found.notes:
+            ctx.note(note)
+        family, config = found.family, found.config
         with model_directory.open_tensors(source) as tensors:
             headers = imported_headers(family, config, tensors.headers)
             writer, done = TensorWriter(ctx.out / WEIGHTS, headers), 0
@@ -110,4 +110,8 @@ class ImportModel(Stage):
             facts = {"imported_from": family.name, "source_tensors": len(tensors), "stored_as": ", ".join(types)}
         ctx.metrics({"parameters": parameter_count(config), "tensors": len(headers)})
         ctx.note(f"{family.name}: read {facts['source_tensors']} tensors, wrote {len(headers)} as {facts['stored_as']}")
-        return Checkpoint.complete(ctx.out, config, source / model_directory.TOKENIZER, facts, tokens.chat_template)
+        tokenizer = source / model_directory.TOKENIZER
+        if found.tokenizer_changed:
+            tokenizer = ctx.scratch / model_directory.TOKENIZER
+            found.tokenizer.save(str(tokenizer))
+        return Checkpoint.complete(ctx.out, config, tokenizer, facts, found.chat_template)

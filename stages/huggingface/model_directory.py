@@ -3,6 +3,7 @@
 config.json                                          the architecture
 model.safetensors, or model.safetensors.index.json   the tensors in one file, or the index of several files
 tokenizer.json                                       the tokenizer
+generation_config.json                               how a text is generated: its end tokens; optional
 """
 
 from __future__ import annotations
@@ -18,15 +19,26 @@ if TYPE_CHECKING:
     from stages.model.safetensors_files import TensorFiles
 
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
+GENERATION = "generation_config.json"
 CONFIG_LIMIT_BYTES, INDEX_LIMIT_BYTES = 1 << 20, 64 << 20
 
 
 def read_json(path: Path, limit_bytes: int) -> dict[str, Any]:
-    """Read a JSON object. Raises StageError if the file is missing, too large or holds anything else."""
+    """Read a JSON object. Raises StageError if the file is missing, too large or holds anything else, or if one of its
+    objects has a key twice: readers of JSON disagree on which of the values counts."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            raise StageError(f"{path} has {', '.join(twice)} twice: remove the wrong one")
+        return found
+
     try:
         if path.stat().st_size > limit_bytes:
             raise StageError(f"{path} is larger than {limit_bytes} bytes: not a model's {path.name}")
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), object_pairs_hook=unique)
     except OSError as error:
         raise StageError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):

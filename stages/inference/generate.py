@@ -53,17 +53,17 @@ def generate(
     context, ArtifactError for stop strings with a tokenizer that is not byte-level, and StageError if the model returns
     logits that are not finite.
     """
-    end = model.config.eos_token_id
+    config = model.config
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
-    tokens = [prompt_tokens(tokenizer, one, end) if isinstance(one, str) else list(one) for one in prompts]
+    tokens = [prompt_tokens(config, tokenizer, one) if isinstance(one, str) else list(one) for one in prompts]
     if not tokens:
         return []
-    capacity = _capacity(tokens, samplings, model.config.context_length)
+    capacity = _capacity(tokens, samplings, config.context_length)
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
     engine = Engine(
         DecoderBatch(model, min(slots, len(tokens)), capacity),
         _table(tokenizer, samplings),
-        end_tokens=model.config.end_tokens,
+        end_tokens=config.end_tokens,
         max_waiting=len(tokens),
         prefill_chunk=prefill_chunk,
         threads=torch.get_num_threads(),

@@ -9,27 +9,21 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Sequence
-from itertools import takewhile
 
 from tokenizers import Tokenizer
 
+from stages.artifacts.document_start import document_start
 from stages.base import ArtifactError
+from stages.model.config import DecoderConfig
 
 
-def document_start(tokenizer: Tokenizer, end_of_text: int) -> list[int]:
-    """The tokens before the first token of a document, for a model to begin at.
+def prompt_tokens(config: DecoderConfig, tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a prompt: those that begin a document, then those of the text. At least one.
 
-    They are the special tokens that the tokenizer itself puts in front of a text. Where it puts none, it is the end of
-    the previous text, as in training.
+    A model that begins with the text itself has nothing to read for an empty one: the end of the previous text is the
+    token from which training predicts the first one of a document.
     """
-    encoding = tokenizer.encode("x", add_special_tokens=True)
-    pairs = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
-    return [token for token, _ in takewhile(lambda pair: pair[1], pairs)] or [end_of_text]
-
-
-def prompt_tokens(tokenizer: Tokenizer, text: str, end_of_text: int) -> list[int]:
-    """The tokens of a prompt at the start of a document: `document_start`, then those of the text."""
-    return document_start(tokenizer, end_of_text) + text_tokens(tokenizer, text)
+    return [*document_start(config, tokenizer), *text_tokens(tokenizer, text)] or [config.eos_token_id]
 
 
 def text_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -60,10 +54,6 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without special tokens."""
         return text_tokens(self._tokenizer, text)
-
-    def document_start(self, end_of_text: int) -> list[int]:
-        """See the function of the same name."""
-        return document_start(self._tokenizer, end_of_text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens. Bytes that are not valid UTF-8 become U+FFFD."""

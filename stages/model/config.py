@@ -85,10 +85,12 @@ class DecoderConfig(Config):
     # h = 256 the same rule gives 0.036.
     initial_deviation: PositiveFloat = 0.0048
     embedding_deviation: PositiveFloat | None = None  # of the token embedding; null: `initial_deviation`
-    bos_token_id: NonNegativeInt = 1
+    bos_token_id: NonNegativeInt | None = 1  # null: none
     eos_token_id: NonNegativeInt = 2  # ends a document of the training data, and a generated text
     other_end_token_ids: tuple[NonNegativeInt, ...] = ()  # end a generated text too: the end of a turn of a chat model
-    pad_token_id: NonNegativeInt = 3
+    pad_token_id: NonNegativeInt | None = 3  # null: none
+    # Tokens before the first one of a text, as in training, which sets it; null: what the tokenizer puts there
+    document_start: tuple[NonNegativeInt, ...] | None = None
     experts: ExpertsConfig | None = None
     quantization: QuantizationName | None = None  # how matrices are stored; null: in floating point
 

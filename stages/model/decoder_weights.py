@@ -56,13 +56,6 @@ def converted(state: Mapping[str, torch.Tensor], config: DecoderConfig, dtype: t
     return {name: tensor if stored[name].quantized else tensor.to(dtype) for name, tensor in state.items()}
 
 
-def refuse_not_finite(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Raise ArtifactError if a tensor holds an infinity or NaN."""
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise ArtifactError(f"{path} holds values that are not finite, in {_names(bad)}")
-
-
 def _refuse_misfit(path: Path, state: Mapping[str, torch.Tensor | TensorHeader], config: DecoderConfig) -> None:
     expected = expected_tensors(config)
     missing, extra = [n for n in expected if n not in state], [n for n in state if n not in expected]

@@ -45,7 +45,10 @@ class TensorHeader:
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of one or several files by name. Each is read when it is accessed, and is not kept."""
+    """The tensors of one or several files by name. Each is read when it is accessed, and is not kept.
+
+    Access raises ArtifactError if the tensor has an infinity or NaN: whatever is computed from one is meaningless.
+    """
 
     def __init__(self, paths: list[Path]) -> None:
         """Raises ArtifactError if a file is missing or damaged, has a tensor of an unknown type, or if two tensors have
@@ -68,6 +71,8 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._files[name].get_tensor(name)
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ArtifactError(f"{self.paths[name]} holds values that are not finite, in {name}")
         return tensor
 
     def __iter__(self) -> Iterator[str]:

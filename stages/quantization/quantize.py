@@ -6,6 +6,7 @@ more than the limit, the step fails and leaves nothing.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -64,6 +65,11 @@ class Quantize(Stage):
             return held_out_loss(model.load(), self.tokens, self.sequence_length, self.held_out_samples, advance)
 
         before = loss_of(self.model)
+        if not math.isfinite(before):
+            raise StageError(
+                f"the model's loss of held-out text is {before} before it is quantized: its activations overflow. "
+                "Train it again, with a lower learning rate, for example"
+            )
         state, config = quantize_state_dict(self.model.state_dict(), self.model.config, self.scheme)
         facts = {"quantized_from": dict(self.model.facts), "held_out_loss_before": before}
         quantized = Checkpoint.save(ctx.scratch / "quantized", state, config, self.model.tokenizer_path, facts)
@@ -90,4 +96,7 @@ class Quantize(Stage):
                 f"{before:.4f} to {after:.4f}, but max_loss_increase allows {self.max_loss_increase}. Raise the limit "
                 "if this loss is acceptable, or use the model as it is"
             )
-        return Checkpoint.save(ctx.out, state, config, self.model.tokenizer_path, facts | {"held_out_loss": after})
+        facts |= {"held_out_loss": after}
+        return Checkpoint.save(
+            ctx.out, state, config, self.model.tokenizer_path, facts, chat_template=self.model.chat_template
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.document_start import document_start
 from stages.base import Config
 from stages.inference.batch import DecoderBatch
 from stages.inference.engine import Engine, Event
@@ -36,7 +37,10 @@ class Arguments(Config):
 
 
 class Service:
-    """One model with its engine, its vocabulary and its metrics. `end_of_text`: the token that ends a document."""
+    """One model with its engine, its vocabulary and its metrics.
+
+    document_start: the tokens before the first one of a text. end_of_text: the token that ends a document.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Service:
         metrics: Metrics,
         *,
         context_length: int,
+        document_start: tuple[int, ...],
         end_of_text: int,
     ) -> None:
         self.settings = settings
@@ -53,7 +58,8 @@ class Service:
         self.vocabulary = vocabulary
         self.metrics = metrics
         self.context_length = context_length
-        self._document_start = tuple(vocabulary.document_start(end_of_text))
+        self._document_start = document_start
+        self._end_of_text = end_of_text
 
     @classmethod
     def load(cls, settings: Arguments) -> Service:
@@ -63,7 +69,8 @@ class Service:
         config = checkpoint.config
         batch = DecoderBatch(checkpoint.load(), slots=settings.max_running)
         batch.warm_up()
-        vocabulary = Vocabulary(checkpoint.tokenizer())
+        tokenizer = checkpoint.tokenizer()
+        vocabulary = Vocabulary(tokenizer)
         metrics = Metrics(settings.model_name)
         engine = Engine(
             batch,
@@ -80,6 +87,7 @@ class Service:
             vocabulary,
             metrics,
             context_length=config.context_length,
+            document_start=document_start(config, tokenizer),
             end_of_text=config.eos_token_id,
         )
 
@@ -103,6 +111,9 @@ class Service:
         for prompt in prompts:
             if isinstance(prompt, str):
                 text, start = prompt, self._document_start
+                # A model needs a token to read: it predicts the first one of a text from the end of the one before.
+                if not prompt and not start:
+                    start = (self._end_of_text,)
                 tokens = (*start, *await self._encode(prompt, request.max_tokens))
             else:
                 tokens, start = tuple(prompt), ()

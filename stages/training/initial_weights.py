@@ -33,15 +33,19 @@ def replace_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter])
 
 
 def initial_weights(checkpoint: Checkpoint) -> InitialValues:
-    """The weights of a checkpoint as initial values, read range by range. Reading raises StageError if it fails."""
+    """The weights of a checkpoint as initial values, read range by range. Reading raises StageError if it fails
+    or if a value is not finite."""
     path = checkpoint.path / WEIGHTS
 
     def values(name: str, start: int, stop: int) -> Tensor:
         try:
             with safe_open(path, framework="pt") as reader:
-                return read_range(reader, name, start, stop).float()
+                found = read_range(reader, name, start, stop).float()
         except (OSError, SafetensorError) as error:
             raise StageError(f"{path}: {name} cannot be read ({error})") from error
+        if not found.isfinite().all():
+            raise StageError(f"{path} holds values that are not finite, in {name}")
+        return found
 
     return values
 

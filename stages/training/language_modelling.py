@@ -79,9 +79,7 @@ def language_modelling(
             f"{model.config.vocab_size}: set vocab_size to at least the tokens' vocabulary"
         )
     splits = dataset.split("train"), dataset.split("validation")
-    train, validation = (
-        Windows(split.tokens, split.length, recipe.sequence_length, dataset.end_of_text) for split in splits
-    )
+    train, validation = (Windows(split.tokens, split.length, recipe.sequence_length, split.starts) for split in splits)
     groups = TargetGroups(splits[1], recipe.sequence_length)
     if not train.count:
         raise StageError(

@@ -56,6 +56,8 @@ class Pretrain(Stage, Training):
                 "either model (an architecture, trained from random weights) or initial.checkpoint (a step whose "
                 f"weights and architecture are taken) is needed, but {found} set"
             )
+        if self.model is not None and self.model.document_start is not None:
+            raise ValueError("model.document_start follows from the tokens and separate_documents: leave it out")
         if self.model is not None and self.sequence_length > self.model.context_length:
             raise ValueError(
                 f"sequence_length {self.sequence_length} is longer than the model's context_length "
@@ -108,6 +110,7 @@ class Pretrain(Stage, Training):
 
         config, start = self._config(), self._start_state()
         assert config is not None  # that of an artifact is known
+        trained = self.tokens.trained_config(config, self.separate_documents)
         if self.initial is not None:
             check_same_tokenizer(self.initial.checkpoint.tokenizer_path, self.tokens.tokenizer_path)
         build = partial(
@@ -131,7 +134,7 @@ class Pretrain(Stage, Training):
         if self.keep_training_state != "none":
             facts["training_state_step"] = checkpoints.keep(ctx.scratch, result.steps, self._kept_step(), ctx.out)
         weights = checkpoints.weights(Path(result.checkpoint))
-        return self._save(ctx.out, weights, config, facts)
+        return self._save(ctx.out, weights, trained, facts)
 
     def _start_state(self) -> StartState | None:
         """The training state that is taken from the initial checkpoint, if any. Raises StageError if it has none."""
@@ -148,9 +151,8 @@ class Pretrain(Stage, Training):
         self, out: Path, weights: Mapping[str, Tensor], config: DecoderConfig, facts: Mapping[str, Any]
     ) -> Checkpoint:
         """Write the artifact. What belongs to the initial checkpoint's tokenizer (its chat template) stays with it."""
-        saved = Checkpoint.save(out, weights, config, self.tokens.tokenizer_path, facts)
         template = self.initial.checkpoint.chat_template if self.initial else None
-        return saved if template is None else saved.complete(out, config, self.tokens.tokenizer_path, facts, template)
+        return Checkpoint.save(out, weights, config, self.tokens.tokenizer_path, facts, template)
 
 
 def pretraining_task(

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.base import ArtifactError
+from stages.base import ArtifactError, StageError
 from stages.model.decoder import Decoder
 from stages.model.parameters import parameter_count
+from stages.training.initial_weights import initial_weights
 from tests.stages.model.models import byte_tokenizer, random_tokens, small_config, small_model
 
 
@@ -100,8 +101,14 @@ def test_values_that_are_not_finite_are_refused(checkpoint: Checkpoint, model: D
     with torch.no_grad():
         model.get_parameter("blocks.1.mlp.dense_4h_to_h.weight")[3, 4] = bad
     saved = Checkpoint.save(checkpoint.path, model, model.config, checkpoint.path.parent / "tokenizer.json", {})
-    with pytest.raises(ArtifactError, match=r"not finite, in blocks\.1\.mlp\.dense_4h_to_h\.weight"):
-        saved.check()
+    said = r"model\.safetensors holds values that are not finite, in blocks\.1\.mlp\.dense_4h_to_h\.weight"
+    for use in (saved.check, saved.load, saved.state_dict, lambda: dict(saved.open_tensors())):
+        with pytest.raises(ArtifactError, match=said):
+            use()
+    read = initial_weights(saved)
+    assert read("ln_f.bias", 0, 5).isfinite().all()
+    with pytest.raises(StageError, match=said):
+        read("blocks.1.mlp.dense_4h_to_h.weight", 0, 4 * 48 * 4)
 
 
 def test_saving_what_does_not_fit_the_config_is_refused(checkpoint: Checkpoint, model: Decoder) -> None:

@@ -35,7 +35,7 @@ def test_an_overlap_as_long_as_the_context_is_refused() -> None:
 def test_short_documents_cost_what_one_forward_pass_says() -> None:
     model = small_model(small_config(context_length=64))
     documents = [random_tokens(1, length, seed=length)[0].tolist() for length in (1, 7, 64, 30)]
-    found = document_nats(model, [*documents, []], begin=2, overlap=8, batch_tokens=128)
+    found = document_nats(model, [*documents, []], start=[2], end_of_text=2, overlap=8, batch_tokens=128)
     for document, nats in zip(documents, found, strict=False):
         logits = model(torch.tensor([[2, *document[:-1]]]))[0].log_softmax(-1).detach()
         expected = -sum(float(logits[place, token]) for place, token in enumerate(document))
@@ -47,7 +47,7 @@ def test_short_documents_cost_what_one_forward_pass_says() -> None:
 def test_long_documents_cost_what_their_windows_say(batch_tokens: int) -> None:
     model = small_model(small_config(context_length=16))
     documents = [random_tokens(1, length, seed=length)[0].tolist() for length in (50, 17)]
-    found = document_nats(model, documents, begin=2, overlap=4, batch_tokens=batch_tokens)
+    found = document_nats(model, documents, start=[2], end_of_text=2, overlap=4, batch_tokens=batch_tokens)
     for document, nats in zip(documents, found, strict=True):
         stream = [2, *document]
         expected = 0.0
@@ -59,8 +59,25 @@ def test_long_documents_cost_what_their_windows_say(batch_tokens: int) -> None:
         assert nats == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("start", [[], [1], [1, 3]])
+def test_a_document_begins_as_in_training(start: list[int]) -> None:
+    model = small_model(small_config(context_length=64))
+    documents = [random_tokens(1, length, seed=length)[0].tolist() for length in (1, 7, 40)]
+    found = document_nats(model, documents, start=start, end_of_text=2, overlap=8)
+    for document, nats in zip(documents, found, strict=True):
+        stream = [*start, *document]
+        logits = model(torch.tensor([stream]))[0].log_softmax(-1).detach()
+        expected = -sum(
+            float(logits[place, stream[place + 1]]) for place in range(max(len(start) - 1, 0), len(stream) - 1)
+        )
+        if not start:  # only the first token is predicted from the end of the text before
+            expected -= float(model(torch.tensor([[2]]))[0, 0].log_softmax(-1)[document[0]].detach())
+        assert nats == pytest.approx(expected, rel=1e-4)
+
+
 def test_progress_ends_at_the_number_of_windows() -> None:
     seen: list[tuple[int, int]] = []
     model = small_model(small_config(context_length=16))
-    document_nats(model, [[5] * 40], begin=2, overlap=0, batch_tokens=16, progress=lambda *values: seen.append(values))
+    progress = lambda *values: seen.append(values)  # noqa: E731
+    document_nats(model, [[5] * 40], start=[2], end_of_text=2, overlap=0, batch_tokens=16, progress=progress)
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from stages.base import ArtifactError, StageError
 from stages.huggingface.families import FAMILIES as TABLE
@@ -29,6 +30,14 @@ def small_vocabulary(path: Path) -> None:
     add_tensors(path, {"transformer.word_embeddings.weight": torch.zeros(100, 48)})
 
 
+def add_far_token(path: Path) -> None:
+    small_vocabulary(path)
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    tokenizer.add_tokens(["a new one"])
+    tokenizer.save(str(path / "tokenizer.json"))
+
+
+ID_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 H, LAST = "transformer.h.0.", "transformer.ln_f.bias"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one too many": (lambda p: add_tensors(p, {"stray": torch.zeros(3)}), r"unused \['stray'\], not written \[\]"),
@@ -71,6 +80,55 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "fewer layers": (lambda p: alter(p / "config.json", n_layer=1), "unused .*transformer.h.1"),
     "other heads": (lambda p: alter(p / "config.json", n_head=7), "48 is not a multiple of heads 7"),
     "endless": (lambda p: alter(p / "config.json", n_layer=10**9), "n_layer is 1000000000: .*less than or equal"),
+    "a key twice": (
+        lambda p: (p / "config.json").write_text('{"a": {"b": 1, "c": 2, "b": 1}}'),
+        "config.json has b twice",
+    ),
+    "a key twice for the tokenizer": (
+        lambda p: (p / "tokenizer_config.json").write_text('{"eos_token": "</s>", "eos_token": "<s>"}'),
+        "tokenizer_config.json has eos_token twice",
+    ),
+    "no end": (
+        lambda p: [alter(p / file, eos_token_id=None, eos_token=None) for file in ID_FILES],
+        "config.json: eos_token_id names no token: set it",
+    ),
+    "end beyond the vocabulary": (
+        lambda p: alter(p / "config.json", eos_token_id=9999),
+        "config.json: eos_token_id is 9999, but the model has only 300 tokens",
+    ),
+    "one of several ends": (
+        lambda p: alter(p / "config.json", eos_token_id=[2, 300]),
+        "config.json: eos_token_id is 300, but the model has only 300 tokens",
+    ),
+    "end that the tokenizer lacks": (
+        lambda p: alter(p / "config.json", eos_token_id=260),
+        "config.json: eos_token_id is 260, which tokenizer.json does not have: its last token is 259",
+    ),
+    "beginning beyond the vocabulary": (
+        lambda p: alter(p / "config.json", bos_token_id=300),
+        "config.json: bos_token_id is 300, but the model has only 300 tokens",
+    ),
+    "padding beyond the vocabulary": (
+        lambda p: alter(p / "config.json", pad_token_id=301),
+        "config.json: pad_token_id is 301, but the model has only 300 tokens",
+    ),
+    "end of a generation beyond the vocabulary": (
+        lambda p: alter(p / "generation_config.json", eos_token_id=[2, 500]),
+        "generation_config.json: eos_token_id is 500, but the model has only 300 tokens",
+    ),
+    "an end that is a text": (
+        lambda p: alter(p / "generation_config.json", eos_token_id="</s>"),
+        "generation_config.json: eos_token_id is '</s>'; expected a token id, a list of them or null",
+    ),
+    "several paddings": (
+        lambda p: alter(p / "generation_config.json", pad_token_id=[2, 3]),
+        r"generation_config.json: pad_token_id is \[2, 3\]; expected a token id or null",
+    ),
+    "a token added far away": (add_far_token, "the tokenizer has 261 tokens, the embedding only 100 rows"),
+    "a beginning that is neither": (
+        lambda p: alter(p / "tokenizer_config.json", add_bos_token="yes"),
+        "add_bos_token is 'yes'; expected true, false or null",
+    ),
     "text for number": (lambda p: alter(p / "config.json", hidden_size="48"), "hidden_size is '48'"),
     "no config": (lambda p: (p / "config.json").unlink(), "config.json cannot be read"),
     "no JSON": (lambda p: (p / "config.json").write_text("{"), "is not JSON"),
@@ -109,7 +167,7 @@ def test_damage_is_refused_with_its_reason(kind: str, good: Path, tmp_path: Path
     damage(source)
     with pytest.raises(StageError, match=said):
         imported(tmp_path / "import", source)
-    if kind not in ("NaN", "small vocabulary"):  # about values, or of a checkpoint
+    if kind != "NaN":  # about values
         with pytest.raises(ArtifactError):
             HuggingFaceModel(source).check()
 
@@ -126,6 +184,9 @@ def test_damage_is_refused_with_its_reason(kind: str, good: Path, tmp_path: Path
         ("llama", {"num_key_value_heads": 4}, "not a multiple of key_value_heads 4"),
         ("llama", {"eos_token_id": []}, "eos_token_id names no token"),
         ("llama", {"rope_theta": float("inf")}, "rope_theta"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ("llama", {"rope_scaling": {"rope_type": "linear", "type": "llama3"}}, "'linear'.*its older name, is 'llama3'"),
+        ("llama", {"rope_parameters": {"full_attention": {}}, "rope_scaling": None}, "differ between layers"),
     ],
 )
 def test_shapes_that_are_not_computed_are_refused(family: str, changes: dict[str, Any], said: str) -> None:
@@ -141,7 +202,7 @@ def test_rotary_positions_in_either_spelling() -> None:
     rope = {**values.pop("rope_scaling"), "rope_theta": values.pop("rope_theta")}
     assert read_config(values | {"rope_parameters": rope}, "")[1] == wanted
     _, several = read_config(values | {"rope_parameters": rope, "eos_token_id": [7, 8], "pad_token_id": None}, "")
-    assert (several.eos_token_id, several.pad_token_id) == (7, 7)
+    assert (several.end_tokens, several.pad_token_id) == ((7, 8), None)
 
 
 _JSON = st.recursive(

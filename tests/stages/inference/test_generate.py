@@ -49,15 +49,18 @@ def test_completions_are_in_the_order_of_the_prompts_and_the_same_in_any_batch(
 def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(model: Decoder, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("hello").ids
     sampling = Sampling(max_tokens=20, seed=1, prompt_logprobs=True)
-    text, document, bare = generate(model, ["hello", [END, *ids], ids], tokenizer, sampling)
-    assert text == document
-    assert [len(one.prompt_logprobs) for one in (text, bare)] == [len(ids) + 1, len(ids)]
+    text, empty, bare, after = generate(model, ["hello", "", ids, [END]], tokenizer, sampling)
+    assert (text, empty) == (bare, after)
+    recorded = small_model(model.config.model_copy(update={"document_start": (1,)}))
+    text, document = generate(recorded, ["hello", [1, *ids]], tokenizer, sampling)
+    assert text == document != bare
+    assert len(text.prompt_logprobs) == len(ids) + 1
 
 
 def test_log_probabilities_are_those_of_a_forward_pass(model: Decoder, tokenizer: Tokenizer) -> None:
     sampling = Sampling(max_tokens=6, temperature=0, logprobs=2, prompt_logprobs=True)
     (found,) = generate(model, ["hello"], tokenizer, sampling)
-    prompt = prompt_tokens(tokenizer, "hello", END)
+    prompt = prompt_tokens(model.config, tokenizer, "hello")
     tokens = [*prompt, *found.tokens]
     logits = model(torch.tensor([tokens]))[0].detach()[:, :260]
     scores = logits.log_softmax(-1)

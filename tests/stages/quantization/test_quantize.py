@@ -72,6 +72,19 @@ def test_a_loss_above_the_limit_fails_the_step(
     assert math.isfinite(last["perplexity_after"]) == finite
 
 
+def test_a_model_without_a_finite_loss_is_refused(dense: Checkpoint, tokens: TokenDataset, tmp_path: Path) -> None:
+    stage, state = Quantize.model_validate(FIELDS), dense.state_dict()
+    state["ln_f.bias"][:] = 3e38
+    state["word_embeddings.weight"][5:] = 10
+    overflowing = Checkpoint.save(tmp_path / "overflowing", state, dense.config, dense.tokenizer_path, {})
+    with pytest.raises(StageError, match=r"loss of held-out text is (nan|inf) before it is quantized"):
+        run_stage(stage, {"model": overflowing, "tokens": tokens}, tmp_path)
+    state["ln_f.bias"][:] = math.nan
+    broken = Checkpoint.save(tmp_path / "broken", state, dense.config, dense.tokenizer_path, {})
+    with pytest.raises(StageError, match=r"holds values that are not finite, in ln_f\.bias"):
+        run_stage(stage, {"model": broken, "tokens": tokens}, tmp_path)
+
+
 def test_a_higher_limit_lets_the_same_model_pass(dense: Checkpoint, tokens: TokenDataset, tmp_path: Path) -> None:
     model = hostile_to_int8(dense, 2.0**8, tmp_path / "hostile")
     stage = Quantize.model_validate(FIELDS | {"max_loss_increase": 1e6})

@@ -60,10 +60,12 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 def scripted_service(
-    slots: int = 4, *, ending: bool = False, context_length: int = 64, **settings: Any
+    slots: int = 4, *, ending: bool = False, context_length: int = 64, start: tuple[int, ...] = (END,), **settings: Any
 ) -> tuple[Service, ScriptedBatch]:
     vocabulary = Vocabulary(byte_level_tokenizer())
     arguments = Arguments(model="unused", model_name="tiny", **settings)
     batch, metrics = ScriptedBatch(len(vocabulary), slots, ending), Metrics("tiny")
     engine = Engine(batch, vocabulary.table, end_tokens={END}, observer=metrics, max_waiting=arguments.max_waiting)
-    return Service(arguments, engine, vocabulary, metrics, context_length=context_length, end_of_text=END), batch
+    return Service(
+        arguments, engine, vocabulary, metrics, context_length=context_length, document_start=start, end_of_text=END
+    ), batch

@@ -83,7 +83,18 @@ def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(served: Served
     assert complete(client).json()["usage"]["prompt_tokens"] == 1 + len(tokens)
 
 
-def test_a_model_begins_a_text_after_the_end_of_another(tmp_path: Path) -> None:
+def test_a_text_begins_with_itself_where_the_model_was_trained_so() -> None:
+    service, _ = scripted_service(start=())
+    with serving(application(service)) as url, httpx.Client(base_url=url) as client:
+        tokens = service.vocabulary.encode("hello")
+        answer = complete(client, echo=True, logprobs=1).json()
+        assert answer["choices"][0]["text"] == text(complete(client, prompt=tokens, echo=True))
+        assert answer["choices"][0]["logprobs"]["token_logprobs"][0] is None  # nothing precedes it
+        assert answer["usage"]["prompt_tokens"] == len(tokens)
+        assert text(complete(client, prompt="")) == text(complete(client, prompt=[END]))
+
+
+def test_a_model_begins_an_empty_text_after_the_end_of_another(tmp_path: Path) -> None:
     config = small_config(vocab_size=260)
     model = Checkpoint.save(tmp_path, small_model(config), config, byte_tokenizer(tmp_path / "t.json"), {})
     with serving(create({"model": str(model.path), "max_running": 1})) as url, httpx.Client(base_url=url) as client:
