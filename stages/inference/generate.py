@@ -49,9 +49,10 @@ def generate(
     prefill_chunk: prompt tokens read between two steps of the running sequences.
     progress: called now and then with the numbers of finished and of all sequences. What it raises ends the generation.
 
-    On CPUs, texts and log probabilities are the same whatever else is in the batch, to the last bit. Raises ValueError for an empty prompt of tokens or one that does not fit the model's
-    context, ArtifactError for stop strings with a tokenizer that is not byte-level, and StageError if the model returns
-    logits that are not finite.
+    On CPUs, texts and log probabilities are the same whatever else is in the batch, to the last bit.
+
+    Raises ValueError for an empty prompt of tokens or one that does not fit the model's context, ArtifactError for stop
+    strings with a tokenizer that is not byte-level, and StageError if the model returns logits that are not finite.
     """
     end = model.config.eos_token_id
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)

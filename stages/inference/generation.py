@@ -21,7 +21,7 @@ class Event:
 
     text: str = ""  # complete characters that can be shown now
     token: int | None = None
-    is_end: bool = False  # the token ends the sequence, and is no part of its text
+    is_end: bool = False  # the token ends the sequence and is not part of its text
     offset: int = 0  # characters of the completion before this token
     logprobs: TokenLogprobs | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None  # once, with the first event, if asked for

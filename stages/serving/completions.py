@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from stages.serving.answer import envelope
 from stages.serving.errors import BadRequestError, DeadlineError, GenerationFailedError, error_body
-from stages.serving.request_id import request_id
 from stages.serving.request import parse
+from stages.serving.request_id import request_id
 from stages.serving.service import Arguments, Run, Service
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ async def complete(service: Service, request: Request) -> Response:
 
 
 def failure(error: GenerationFailedError | DeadlineError, settings: Arguments, name: str) -> tuple[str, int]:
-    """What the client of request `name` is told: a message and an HTTP status. Writes it to the log as well."""
+    """The answer to the client of request `name`: a message and an HTTP status. Writes it to the log as well."""
     if isinstance(error, DeadlineError):
         message, status = f"the request was not answered within {settings.request_timeout_s:g} seconds", 504
     else:

@@ -166,7 +166,9 @@ def test_the_end_of_a_text_is_counted_and_scored_and_echoed_with_the_prompt() ->
         assert echoed["text"] == "hello" + choice["text"]
         assert echoed["logprobs"]["tokens"][-1] == "</s>"
         chunks = events(complete(client, **ask, stream=True))
-        assert [name for chunk in chunks for name in chunk["choices"][0]["logprobs"]["tokens"]] == choice["logprobs"]["tokens"]
+        assert [name for chunk in chunks for name in chunk["choices"][0]["logprobs"]["tokens"]] == choice["logprobs"][
+            "tokens"
+        ]
 
 
 def test_a_length_that_is_not_given_ends_at_the_context(client: httpx.Client) -> None:
