@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -88,7 +88,7 @@ class Engine:
         batch: Batch,
         table: list[bytes],
         *,
-        end_of_sequence: int | None,
+        end_tokens: Collection[int],
         observer: Observer | None = None,
         max_waiting: int = 64,
         prefill_chunk: int = 256,
@@ -96,13 +96,13 @@ class Engine:
     ) -> None:
         """Start the worker thread.
 
-        table: the bytes of each token of the vocabulary. end_of_sequence: the token that ends a sequence, if any.
+        table: the bytes of each token of the vocabulary. end_tokens: the tokens that end a sequence, any of them.
         observer: is informed of what happens, if given. prefill_chunk: prompt tokens read between two steps of the
         running sequences. threads: torch's threads within one operation (None: torch's default).
         """
         self._batch = batch
         self._table = table
-        self._end_of_sequence = end_of_sequence
+        self._end_tokens = frozenset(end_tokens)
         self._observer = observer or Observer()
         self._max_waiting = max_waiting
         self._prefill_chunk = prefill_chunk
@@ -352,7 +352,7 @@ class Engine:
             self._observer.next_token(now - generation.latest)
         generation.latest, generation.pending = now, token
         generation.generated += 1
-        is_end = token == self._end_of_sequence
+        is_end = token in self._end_tokens
         offset = generation.stream.decoded_characters
         text = "" if is_end else generation.stream.push(token)
         event = Event(text, token, is_end, offset, scores)

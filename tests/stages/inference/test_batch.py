@@ -55,7 +55,7 @@ def greedy(model: Decoder, prompt: list[int], count: int) -> list[int]:
 def test_the_engine_writes_what_the_plain_model_writes_at_any_mix_of_lengths(model: Decoder) -> None:
     prompts = [random_tokens(1, 3 + 7 * index, seed=index)[0].tolist() for index in range(7)]
     lengths = [25, 3, 14, 1, 30, 8, 20]
-    engine = Engine(DecoderBatch(model, 3), TABLE, end_of_sequence=None, prefill_chunk=8)
+    engine = Engine(DecoderBatch(model, 3), TABLE, end_tokens=(), prefill_chunk=8)
     try:
         queues: list[queue.Queue[Event]] = [queue.Queue() for _ in prompts]
         for prompt, length, events in zip(prompts, lengths, queues, strict=True):
@@ -96,7 +96,7 @@ def check_bits(model: Decoder, lengths: list[int], slots: int, chunk: int, n: in
 
 
 def finished(batch: DecoderBatch, wanted: list[tuple[list[int], Sampling]], chunk: int) -> list[list[Event]]:
-    engine = Engine(batch, TABLE, end_of_sequence=None, prefill_chunk=chunk)
+    engine = Engine(batch, TABLE, end_tokens=(), prefill_chunk=chunk)
     try:
         queues: list[queue.Queue[Event]] = [queue.Queue() for _ in wanted]
         engine.submit([(prompt, one, events.put) for (prompt, one), events in zip(wanted, queues, strict=True)])
