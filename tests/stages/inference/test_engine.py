@@ -270,6 +270,15 @@ def test_what_fails_ends_alone(poison: str) -> None:
         assert engine.alive
 
 
+def test_a_prompt_whose_log_probabilities_are_asked_for_is_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.inference.engine.SCORED_LOGITS", 3 * len(VOCABULARY))
+    prompt = list(range(5, 15))
+    with running() as (engine, batch, _):
+        for scored in (True, False):
+            generate(engine, [(prompt, Sampling(max_tokens=1, seed=1, prompt_logprobs=scored))])
+        assert batch.reads == [3, 3, 3, 1, 10]
+
+
 def test_health_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.inference.engine.STALL_S", 0.05)
     monkeypatch.setattr("stages.inference.engine.STALL_FACTOR", 0)
