@@ -60,7 +60,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     # F.linear itself uses oneDNN for bfloat16, and MKL for float32.
     by_onednn = torch.ops.mkldnn._linear_pointwise
     product: Tensor = (
-        by_onednn(filled, weight, bias, "none", [], "") if x.dtype == torch.float32 else F.linear(filled, weight, bias)
+        by_onednn(filled, weight, bias, "none", [], "")
+        if x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        else F.linear(filled, weight, bias)
     )
     return product[: len(rows)].view(*x.shape[:-1], -1)
 
@@ -76,18 +78,15 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, lengths
     if _as_in_training(query):
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, enable_gqa=grouped)
     if query.shape[2] == 1:
-        bias = bias.expand(len(query), -1, -1, -1)
-        rows = [
+        biases = bias.expand(len(query), -1, -1, -1)
+        rows = zip(*(whole.split(1) for whole in (query, keys, values, biases)), lengths, strict=True)
+        mixed = [
             F.scaled_dot_product_attention(
-                query[row : row + 1],
-                keys[row : row + 1, :, :length],
-                values[row : row + 1, :, :length],
-                attn_mask=bias[row : row + 1, ..., :length],
-                enable_gqa=grouped,
+                one, key[:, :, :length], value[:, :, :length], attn_mask=added[..., :length], enable_gqa=grouped
             )
-            for row, length in enumerate(lengths)
+            for one, key, value, added, length in rows
         ]
-        return torch.cat(rows)
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
     parts = zip(query.split(ATTENDING_QUERIES, 2), bias.split(ATTENDING_QUERIES, 2), strict=True)
     mixed = [_attend(_filled_up(part), keys, values, _filled_up(of_part)) for part, of_part in parts]
     return torch.cat(mixed, 2)[:, :, : query.shape[2]]
@@ -131,4 +130,4 @@ def _filled_up(rows: Tensor) -> Tensor:
 
 
 def _as_in_training(x: Tensor) -> bool:
-    return torch.is_grad_enabled() or x.is_cuda
+    return torch.is_grad_enabled() or x.device.type != "cpu"

@@ -80,7 +80,7 @@ def test_ray_serve_accepts_the_serve_config(
         demanded = Deploy(model=checkpoint, max_running=2).demand().rank
         reserved = application.deployments[0].ray_actor_options
         assert demanded is not None
-        assert 0 < reserved.memory == deployment.application().resources.memory_bytes
+        assert reserved.memory == deployment.application().resources.memory_bytes
         assert reserved.memory == pytest.approx(demanded.memory_bytes, rel=0.05)
     assert deployment.application().drain_timeout_s == deployment.application().arguments["request_timeout_s"]
 
