@@ -369,6 +369,7 @@ STAGES = Registry(
         "corpus": "stages.corpus.ingest:IngestCorpus",
         "remove": "stages.corpus.remove:RemoveDocuments",
         "ngram": "stages.corpus.ngram:TrainNgram",
+        "quality": "stages.corpus.quality:TrainQuality",
         "tokenizer": "stages.corpus.tokenizer:TrainTokenizer",
         "model_tokenizer": "stages.huggingface.model_tokenizer:ModelTokenizer",
         "tokens": "stages.corpus.tokens:TokenizeCorpus",

@@ -43,7 +43,7 @@ class CheckpointForecast(TokenizerForecast):
     step of the training state that it keeps."""
 
     config: DecoderConfig
-    state_step: int | None = None  # None: it keeps no training state
+    state_step: int | None = None  # at the least; None: it keeps no training state
 
 
 def known_config(model: object) -> DecoderConfig | None:

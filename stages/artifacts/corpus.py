@@ -45,7 +45,10 @@ LARGE_LOSS = 0.9  # the share of a source's documents or bytes above which its l
 
 @dataclass(frozen=True)
 class Document:
-    """One text and its provenance. The fields are the columns of the shards, all strings."""
+    """One text and its provenance. The fields are the first columns of the shards, all strings.
+
+    More columns follow where a source keeps fields of its records, or values of its operations.
+    """
 
     id: str  # 32 hexadecimal digits: unique in the corpus, the same in every run, uniformly distributed
     text: str
@@ -211,7 +214,7 @@ class Corpus(Artifact):
         import pyarrow.compute as pc
 
         found = 0
-        with _opened(path, COLUMNS) as file:
+        with _opened(path, COLUMNS, more=True) as file:
             for batch in file.iter_batches(BATCH_DOCUMENTS, columns=list(COLUMNS)):
                 found += batch.num_rows
                 chosen = batch if below is None else batch.filter(pc.less(batch["id"], below))
@@ -292,15 +295,18 @@ def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:
 
 
 @contextmanager
-def _opened(path: Path, columns: Mapping[str, str]) -> Iterator[ParquetFile]:
-    """Open a Parquet file with these columns. Raises ArtifactError if it is missing, damaged or has other columns."""
+def _opened(path: Path, columns: Mapping[str, str], more: bool = False) -> Iterator[ParquetFile]:
+    """Open a Parquet file with these columns, and others after them if there may be `more`.
+
+    Raises ArtifactError if it is missing, damaged or has other columns.
+    """
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(path) as file:
             found = {field.name: str(field.type) for field in file.schema_arrow}
-            if found != dict(columns):
+            if {name: found.get(name) for name in (columns if more else found)} != dict(columns):
                 raise ArtifactError(f"{path} has columns {', '.join(found)}; expected {', '.join(columns)}")
             yield file
     except (ArrowException, OSError) as error:

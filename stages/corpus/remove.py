@@ -1,5 +1,7 @@
 """Removes documents from a corpus that is complete: because their owners ask for it, or because of their licence.
 
+With `minimums` and `maximums`, thresholds are made stricter without measuring the documents again.
+
 Only the shards that hold such a document, or name one in their ledger, are rewritten; the others are copied unchanged.
 Neither the text nor the id, path or address of a removed document remains in shards, ledger or samples. The manifest
 counts it under "remove.listed" or "remove.license". Documents that had been dropped as its copies do not come back.
@@ -8,6 +10,7 @@ counts it under "remove.listed" or "remove.license". Documents that had been dro
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
@@ -21,7 +24,7 @@ Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 class RemoveDocuments(Stage):
-    """Removes from a corpus the documents that a list names or whose licence is not allowed.
+    """Removes from a corpus the documents that a list names, whose licence is not allowed, or whose values are not.
 
     The list is a file with one entry per line: an id, an address ("https://host/a/" includes everything below it), a
     host with its subdomains, a path within the source, or a licence.
@@ -33,12 +36,16 @@ class RemoveDocuments(Stage):
     listed: WordList | None = None
     allow_licenses: Names = ()  # SPDX names, "*" matches anything; empty: all that are not denied
     deny_licenses: Names = ()
+    minimums: Mapping[str, float] = {}  # of columns that `keep_values` made: documents below are removed
+    maximums: Mapping[str, float] = {}  # likewise: documents above are removed
     workers: Runtime[NonNegativeInt] = 0  # 0: as many as the cluster has room for; 1: the step's own process
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
-        if self.listed is None and not self.allow_licenses and not self.deny_licenses:
-            raise ValueError("nothing would be removed: set listed, allow_licenses or deny_licenses")
+        if not any((self.listed, self.allow_licenses, self.deny_licenses, self.minimums, self.maximums)):
+            raise ValueError(
+                "nothing would be removed: set listed, allow_licenses, deny_licenses, minimums or maximums"
+            )
         return self
 
     def demand(self) -> Demand:
@@ -58,10 +65,16 @@ class RemoveDocuments(Stage):
         )
 
         before = self.corpus.manifest
-        removal = Removal(self.listed, self.allow_licenses, self.deny_licenses)
+        removal = Removal(self.listed, self.allow_licenses, self.deny_licenses, self.minimums, self.maximums)
         shards = range(len(before.shards))
         finds = [FindInShard(index, self.corpus.path, before.shards[index], removal) for index in shards]
         found = dict(ctx.map(find_in_shard, finds, workers=self.workers))
+        columns = {column for one in found.values() for column in one.columns}
+        if unknown := sorted({*self.minimums, *self.maximums} - columns):
+            raise StageError(
+                f"no document has the value {unknown[0]!r}; expected one of {', '.join(sorted(columns))}: "
+                "name it in keep_values of a source, or correct minimums and maximums"
+            )
         removed = frozenset(id_ for one in found.values() for id_ in one.ids)
         listed = ctx.scratch / "removed.txt"
         listed.write_text("\n".join(sorted(removed)))

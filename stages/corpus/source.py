@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, NonNegativeInt, PositiveFloat
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, model_validator
 
+from stages.artifacts.corpus import COLUMNS
 from stages.artifacts.manifest import SourceFacts
 from stages.base import Artifact, Config, External
 from stages.corpus.operations.registry import AnyOperation
 from stages.corpus.readers.reader import digest_of
 from stages.corpus.readers.registry import AnyReader
 from stages.registry import code_identity
+
+ValueName = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")]  # operation.rule
 
 
 class Source(Config):
@@ -26,6 +29,25 @@ class Source(Config):
     weight: PositiveFloat = 1.0  # of the source in a mixture, relative to its size
     rank: NonNegativeInt = 0  # of duplicates, the document from the source with the smallest rank is kept
     operations: tuple[AnyOperation, ...] = ()  # applied to every document, in this order
+    keep_values: tuple[ValueName, ...] = ()  # numbers that operations compare, as columns: "quality.low_quality"
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        names = {operation.operation for operation in self.operations}
+        for value in self.keep_values:
+            if value.partition(".")[0] not in names:
+                raise ValueError(f"keep_values: {value!r} is not of an operation of this source: {', '.join(names)}")
+        if twice := set(self.keep_values).intersection(self.reader.kept_columns()):
+            raise ValueError(f"keep_values: {min(twice)!r} is in reader.keep as well")
+        return self
+
+    def columns(self) -> dict[str, str]:
+        """The columns of its documents: those of all corpora, the fields that the reader keeps, the values."""
+        return {
+            **COLUMNS,
+            **dict.fromkeys(self.reader.kept_columns(), "string"),
+            **dict.fromkeys(self.keep_values, "double"),
+        }
 
     def facts(self) -> SourceFacts:
         return SourceFacts(

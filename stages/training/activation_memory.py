@@ -65,6 +65,8 @@ def activations(
     at_end = 2 * head_gradient if element == 4 else weight_gradient + head_gradient
     if not head_trained:
         weight_gradient = at_end = 0
+    if 0 <= kept_from < model.layers:  # its input has no gradient, and is therefore not offloaded
+        reduced[kept_from] += stream - inputs
     blocks = [
         (few, everything, recomputed) if layer >= kept_from else (0, 0, False)
         for layer, (few, everything, recomputed) in enumerate(zip(reduced, whole, is_recomputed, strict=True))
@@ -78,17 +80,18 @@ def activations(
         head=(2 if model.normalisation == "layer" else 8 // element) * stream + max(weight_gradient + logits, at_end),
         head_gradient=head_gradient * head_trained,
         embedding_gradient=head_gradient * embedding_trained,
-        offloaded=(stream - inputs) * sum(recomputed for *_, recomputed in blocks),
+        offloaded=(stream - inputs) * sum(is_recomputed[kept_from + 1 :]),
     )
 
 
 def _first_trained_block(model: DecoderConfig, frozen: Collection[str]) -> int:
-    """The first block whose activations a backward pass needs: its parameters, or some before it, are trained."""
+    """The first block with a trained parameter, below which a backward pass needs no activations; -1 if parameters
+    before all blocks are trained."""
     for name in parameter_shapes(model):  # in the order of the forward pass, but for the head
         if name in frozen:
             continue
         if name.startswith(("word_embeddings", "position_embeddings")):
-            return 0
+            return -1
         if name.startswith("blocks."):
             return int(name.split(".", 2)[1])
     return model.layers

@@ -1,8 +1,8 @@
 """Writes checkpoints while training continues.
 
 Rank 0 collects the state group by group and passes it to a thread, which writes the files, syncs them, computes their
-digests and then renames the folder to its final name. One checkpoint is written at a time. The thread holds at most
-`checkpoint_buffer_bytes` of copies; while a larger state is collected, training waits for the disk. If a checkpoint
+digests and then renames the folder to its final name. One checkpoint is written at a time. While training continues,
+the thread holds at most `checkpoint_buffer_bytes` of copies; until then training waits for the disk. If a checkpoint
 cannot be written, the ones before it stay intact, and training ends on all ranks with one error.
 """
 
@@ -89,6 +89,7 @@ class CheckpointWriter:
             tensors = model.collect(index)
             if self._write is not None and tensors is not None:
                 self._write.put(tensors)
+            del tensors  # the thread alone holds it, and frees it once it is written
         if self._write is not None:
             self._write.close(complete=True)
         self._step, self._saved_at = step, time.monotonic()
@@ -126,15 +127,16 @@ class _BackgroundWrite:
         self._thread.start()
 
     def put(self, group: GroupTensors) -> None:
-        """Pass on the next group. Waits while the thread holds too many bytes."""
+        """Pass on the next group, and wait until the thread holds no more bytes than it may."""
         size = sum(tensor.nbytes for tensor in group.values())
         limit = self._execution.checkpoint_buffer_bytes
         with self._changed:
-            self._changed.wait_for(lambda: self.error or not self._held_bytes or self._held_bytes + size <= limit)
             if not self.error:
                 self._queue.append(group)
                 self._held_bytes += size
+            del group
             self._changed.notify_all()
+            self._changed.wait_for(lambda: self.error or self._held_bytes <= limit)
 
     def close(self, complete: bool) -> None:
         """No more groups follow. Unless they are `complete`, the thread removes what it has written."""
@@ -167,13 +169,14 @@ class _BackgroundWrite:
         partial.mkdir()
         files: dict[str, Any] = {}
         while (group := self._next()) is not None:
-            path = partial / file_name(len(files))
+            path, size = partial / file_name(len(files)), sum(tensor.nbytes for tensor in group.values())
             save_file(group, path)
+            del group
+            with self._changed:
+                self._held_bytes -= size
+                self._changed.notify_all()
             sync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": digest_of(path)}
-            with self._changed:
-                self._held_bytes -= sum(tensor.nbytes for tensor in group.values())
-                self._changed.notify_all()
         if not self._complete:
             shutil.rmtree(partial)
             return

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,7 +94,7 @@ class _Trainer:
             self.state = TrainerState(**saved.progress)
             self._note(f"resumes from the checkpoint of step {self.state.step}")
             if self.state.step == self.recipe.steps or self.state.ended:  # the reports before may have been lost
-                self._report_validation({"loss": self.state.loss})
+                self._report_validation()
         else:
             self._begin()
             self._validate()
@@ -201,18 +201,20 @@ class _Trainer:
 
     def _validate(self) -> None:
         self.state.record_validation(validate(self.task, self.model, self.recipe, self.collectives))
-        self._report_validation(memory_usage.metrics(self.model))
+        self._report_validation()
+        if self.is_first:
+            self.rank.reporter.metrics(memory_usage.metrics(self.model), step=self.state.step)
 
     # -- reporting
 
-    def _report_validation(self, more: Mapping[str, float] = {}) -> None:
-        """Report the last validation, and `more` metrics with it."""
+    def _report_validation(self) -> None:
+        """Report the last validation."""
         if not self.is_first:
             return
         state = self.state
         named = {f"validation_{name}": value for name, value in state.validation_metrics.items()}
         named |= {f"validation_loss/{name}": value for name, value in state.validation_groups.items()}
-        self.rank.reporter.metrics({"validation_loss": state.validation_loss, **named, **more}, step=state.step)
+        self.rank.reporter.metrics({"validation_loss": state.validation_loss, **named}, step=state.step)
 
     def _report(self, values: dict[str, float]) -> None:
         if not self.is_first:

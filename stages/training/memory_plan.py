@@ -21,6 +21,9 @@ from stages.training.memory_peak import Setting, collection, most_gradient_bytes
 from stages.training.recipe import Execution, Recipe, Training
 
 KERNEL_BYTES = 1 << 20  # working memory of kernels, which pack their operands
+# What glibc's malloc keeps of a group's copies (master weights and two moments) when they are freed: it returns at once
+# what is larger than 32 MiB.
+KEPT_COPIES_BYTES = 3 * (32 << 20)
 GPU_RUNTIME_BYTES = 1 << 30  # an estimate of a GPU's memory before the first tensor: CUDA context, libraries, NCCL
 
 
@@ -163,7 +166,10 @@ def predict(
         master=0 if optimizer_offloaded else master,
         optimizer=0 if optimizer_offloaded else optimizer,
         transient=max(0, peak - gradients) + peak // 32 + KERNEL_BYTES,
-        checkpoint=min(execution.checkpoint_buffer_bytes, 12 * sum(trained) + 4 * (padded - sum(trained))),
+        checkpoint=min(
+            max(execution.checkpoint_buffer_bytes, min(collection(settings[-1]), KEPT_COPIES_BYTES)),
+            12 * sum(trained) + 4 * (padded - sum(trained)),
+        ),
         host=host,
     )
 

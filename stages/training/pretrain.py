@@ -91,6 +91,8 @@ class Pretrain(Stage, Training):
         if config is None:
             return None
         kept = self.steps if self.keep_training_state == "end" else self._kept_step()
+        if kept is not None and self.may_end_early:
+            kept = 0
         return CheckpointForecast(config=config, tokenizer_of=tokenizer_step(self.tokens), state_step=kept)
 
     def _kept_step(self) -> int | None:

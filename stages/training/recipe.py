@@ -116,6 +116,12 @@ class Recipe(Config):
         ramp = self.batch_size_ramp
         return ramp.sizes(self.global_batch_size) if ramp else (self.global_batch_size,)
 
+    @property
+    def may_end_early(self) -> bool:
+        """Whether training can end before `steps` steps."""
+        limits = (self.stop_after_tokens, self.stop_at_validation_loss, self.patience, self.stop_after_s)
+        return any(limit is not None for limit in limits)
+
     def batch_size(self, samples: int) -> int:
         """Samples of the step that follows `samples` samples."""
         ramp = self.batch_size_ramp
@@ -159,7 +165,7 @@ class Execution(Config):
     )
     checkpoints_kept: Runtime[PositiveInt] = Field(2, description="newest checkpoints to keep; older ones are removed")
     checkpoint_buffer_bytes: Runtime[NonNegativeInt] = Field(
-        1 << 30, description="memory of rank 0 for a checkpoint that is written while training continues"
+        64 << 20, description="memory of rank 0 for a checkpoint that is written while training continues"
     )
     peak_tflops: Runtime[PositiveFloat | None] = Field(
         None, description="peak of one rank's device, for the utilisation metric; null: measured at the start"

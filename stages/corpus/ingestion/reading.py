@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from stages.corpus.ingestion.text_rules import OPERATION as TEXT
 from stages.corpus.ingestion.text_rules import TextRules, decode, encode, length_checks, normalised
 from stages.corpus.languages import canonical_code
 from stages.corpus.operations.operation import Apply, Draft, Drop
+from stages.corpus.readers.file_systems import BAD_FILE
 from stages.corpus.readers.read_position import current_position
 from stages.corpus.readers.reader import Candidate
 from stages.corpus.source import Source
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DRAFTS, SIGNATURES, DROPPED, SAMPLED = "drafts.arrow", "signatures.bin", "dropped.parquet", "samples.parquet"
+BAD_FILES = 5  # of a shard that are named in its facts; the ledger names all
 READ = "read"  # the name of the readers' own refusals in the ledger
 BATCH_BYTES = 4 << 20  # of text
 BATCH_ROWS = 1 << 14
@@ -59,7 +61,11 @@ class ReadShard:
 
 
 def read_shard(work: ReadShard) -> dict[str, Any]:
-    """Read a shard unless it is complete; returns its facts: `counts` (see `Counts.rows`) and `documents`."""
+    """Read a shard unless it is complete; returns its facts.
+
+    `counts`: see `Counts.rows`. `documents`: that passed. `values`: the names of the numbers that operations compared.
+    `bad_files`: the path of the first BAD_FILES bad files, and why each is bad.
+    """
     use_flat_memory()
 
     def read(folder: Path) -> dict[str, Any]:
@@ -79,6 +85,7 @@ class _Passed:
     drop: tuple[str, Drop] | None
     size: int
     trimmed: Sequence[tuple[str, int]]
+    values: Mapping[str, float] = field(default_factory=dict)  # "operation.rule" -> the number that it compares
 
 
 class _ShardReader:
@@ -93,6 +100,8 @@ class _ShardReader:
         self._samples = Samples(work.samples, work.seed)
         self._distributions = Distributions()
         self._documents = 0
+        self._values: set[str] = set()
+        self._bad_files: list[tuple[str, str]] = []
         self._bytes = max(work.shard.size, 1)
         self._part_bytes = self._parts_bytes = 0  # stored bytes of the current part, and of those before it
 
@@ -102,13 +111,13 @@ class _ShardReader:
 
     def run(self) -> dict[str, Any]:
         with (
-            _DraftWriter(self._folder / DRAFTS) as drafts,
+            _DraftWriter(self._folder / DRAFTS, self._source.columns()) as drafts,
             (self._folder / SIGNATURES).open("wb") as signatures,
             TableWriter(self._folder / DROPPED, DROPPED_COLUMNS) as dropped,
         ):
             for part in self._work.shard.parts:
                 self._part_bytes = part.size
-                for candidate in self._source.reader.read(part, self._work.rules.max_raw_bytes):
+                for candidate in self._source.reader.candidates(part, self._work.rules.max_raw_bytes):
                     self._enter(_without_mark(candidate), drafts.add, signatures.write, dropped.add)
                 self._parts_bytes, self._part_bytes = self._parts_bytes + part.size, 0
         with TableWriter(self._folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
@@ -117,12 +126,17 @@ class _ShardReader:
         with TableWriter(self._folder / VALUES, VALUE_COLUMNS) as values:
             for row in self._distributions.rows():
                 values.add(row)
-        return {"counts": self._counts.rows(), "documents": self._documents}
+        return {
+            "counts": self._counts.rows(),
+            "documents": self._documents,
+            "bad_files": self._bad_files,
+            "values": sorted(self._values),
+        }
 
     def _enter(
         self,
         candidate: Candidate,
-        add_draft: Callable[[dict[str, str], int], None],
+        add_draft: Callable[[Mapping[str, Any], int], None],
         add_signature: Callable[[bytes], Any],
         add_dropped: Callable[[dict[str, Any]], None],
     ) -> None:
@@ -146,15 +160,19 @@ class _ShardReader:
             "license": draft.license,
             "language": draft.language,
         }
+        self._values.update(passed.values)
         if passed.drop is None:
             self._documents += 1
             key = hashlib.sha256(normalised(passed.data)).digest()[:16]
             add_signature(bytes.fromhex(row["id"]) + key + passed.size.to_bytes(8, "big"))
             if passed.data is not candidate.data:
                 digest = hashlib.sha256(passed.data).hexdigest()
-            add_draft({**row, "text": draft.text, "operations": self._chain, "digest": digest}, passed.size)
+            row = {**row, "text": draft.text, "operations": self._chain, "digest": digest}
+            add_draft({**passed.values, **candidate.kept, **row}, passed.size)
             return
         operation, drop = passed.drop
+        if (operation, drop.rule) == (READ, BAD_FILE) and len(self._bad_files) < BAD_FILES:
+            self._bad_files.append((row["path"], shown(drop.value)))
         self._counts.dropped(cell, drop_reason(operation, drop.rule), passed.size)
         reason = {"operation": operation, "rule": drop.rule, "value": shown(drop.value)}
         row = {**row, **reason, "threshold": shown(drop.threshold)}
@@ -176,9 +194,11 @@ class _ShardReader:
             return _Passed(draft, candidate.data, (TEXT, text), candidate.size, ())
         draft, data = replace(draft, text=text), candidate.data
         trimmed: list[tuple[str, int]] = []
+        values: dict[str, float] = {}
         for name, operation in self._operations:
             made = operation(replace(draft, checks=()) if draft.checks else draft)
             self._distributions.add(self._name, name, made.checks)
+            values |= {f"{name}.{check.rule}": check.value for check in made.checks}
             if isinstance(made, Drop):
                 return _Passed(draft, data, (name, made), len(data), trimmed)
             if made.text is not draft.text:
@@ -189,7 +209,7 @@ class _ShardReader:
         self._distributions.add(self._name, TEXT, length_checks(draft.text, len(data), self._work.rules))
         if isinstance(kept, Drop):
             return _Passed(draft, data, (TEXT, kept), len(data), trimmed)
-        return _Passed(draft, data, None, len(data), trimmed)
+        return _Passed(draft, data, None, len(data), trimmed, values)
 
     def _id(self, candidate: Candidate, digest: str) -> str:
         """Identifies a document by its source, path and content as read, so that it is the same on every run."""
@@ -200,18 +220,18 @@ class _ShardReader:
 class _DraftWriter:
     """Writes documents as a stream of Arrow batches. A context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
         import pyarrow as pa
 
-        self._schema = schema(COLUMNS)
+        self._schema = schema(columns)
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         self._writer = pa.ipc.new_stream(str(path), self._schema, options=options)
-        self._columns: dict[str, list[str]] = {name: [] for name in COLUMNS}
+        self._columns: dict[str, list[Any]] = {name: [] for name in columns}
         self._bytes = 0
 
-    def add(self, row: dict[str, str], size: int) -> None:
+    def add(self, row: Mapping[str, Any], size: int) -> None:
         for name, column in self._columns.items():
-            column.append(row[name])
+            column.append(row[name] if name in COLUMNS else row.get(name))
         self._bytes += size
         if self._bytes >= BATCH_BYTES or len(self._columns["id"]) >= BATCH_ROWS:
             self._flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from stages.corpus.operations.metadata_filters import License, Removals
 from stages.corpus.operations.operation import Apply, Draft, Drop
 from stages.corpus.operations.word_lists import WordList
 
-OPERATION, LISTED, LICENSE = "remove", "listed", "license"
+OPERATION, LISTED, LICENSE, MINIMUM, MAXIMUM = "remove", "listed", "license", "minimum", "maximum"
 FACTS = ("id", "source", "path", "url", "license", "language")
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -41,13 +41,24 @@ class Removal:
     listed: WordList | None
     allow_licenses: tuple[str, ...]
     deny_licenses: tuple[str, ...]
+    minimums: Mapping[str, float]  # of columns with numbers
+    maximums: Mapping[str, float]
 
     def rule(self, row: Mapping[str, Any]) -> str | None:
-        """The rule that removes a document, or None if it stays. `row` has the keys FACTS."""
+        """The rule that removes a document, or None if it stays.
+
+        `row` has the keys FACTS, and the columns of `minimums` and `maximums` that its shard has.
+        """
         if row["id"] in self._ids:
             return LISTED
         draft = Draft(text="", path=row["path"], url=row["url"], license=row["license"], language=row["language"])
-        return next((rule for rule, apply in self._rules if isinstance(apply(draft), Drop)), None)
+        if found := next((rule for rule, apply in self._rules if isinstance(apply(draft), Drop)), None):
+            return found
+        if any(value is not None and value < least for value, least in _compared(row, self.minimums)):
+            return MINIMUM
+        if any(value is not None and value > most for value, most in _compared(row, self.maximums)):
+            return MAXIMUM
+        return None
 
     @cached_property
     def _ids(self) -> frozenset[str]:
@@ -80,6 +91,7 @@ class FoundInShard:
 
     ids: tuple[str, ...]  # in its documents and in its ledger
     documents: int
+    columns: tuple[str, ...]  # with numbers
     counts: list[list[Any]]  # see `Counts.rows`: to be added to those of the corpus
 
 
@@ -101,9 +113,12 @@ def find_in_shard(work: FindInShard) -> FoundInShard:
 
     use_flat_memory()
     ids, documents, counts = [], 0, Counts()
+    numbers: tuple[str, ...] = ()
     for split in work.facts.splits:
         with ParquetFile(work.corpus / shard_name(split, work.index)) as file:
-            for batch in file.iter_batches(BATCH_DOCUMENTS, columns=[*FACTS, "text"]):
+            numbers = tuple(column.name for column in file.schema_arrow if str(column.type) == "double")
+            wanted = [name for name in numbers if name in {*work.removal.minimums, *work.removal.maximums}]
+            for batch in file.iter_batches(BATCH_DOCUMENTS, columns=[*FACTS, *wanted, "text"]):
                 sizes = pc.binary_length(batch["text"]).to_pylist()
                 for row, size in zip(batch.drop_columns(["text"]).to_pylist(), sizes, strict=True):
                     if rule := work.removal.rule(row):
@@ -113,7 +128,11 @@ def find_in_shard(work: FindInShard) -> FoundInShard:
                         counts.kept(cell, size.bit_length(), -1, -size)
                         counts.dropped(cell, drop_reason(OPERATION, rule), size)
     ids += [row["id"] for row in rows_of(work.corpus / dropped_name(work.index)) if work.removal.rule(row)]
-    return FoundInShard(tuple(ids), documents, counts.rows())
+    return FoundInShard(tuple(ids), documents, numbers, counts.rows())
+
+
+def _compared(row: Mapping[str, Any], bounds: Mapping[str, float]) -> Iterator[tuple[float | None, float]]:
+    return ((row.get(name), bound) for name, bound in bounds.items())
 
 
 def rewrite_shard(work: RewriteShard) -> ShardFacts:

@@ -24,7 +24,7 @@ from stages.corpus.ingestion.cutting import cut
 from stages.corpus.ingestion.decisions import FIRST_DROPPED, TRAIN, VALIDATION, DropReason
 from stages.corpus.ingestion.drafts import batches, share_of
 from stages.corpus.ingestion.family_table import ROW_BYTES, FamilyTexts
-from stages.corpus.ingestion.parquet_files import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
+from stages.corpus.ingestion.parquet_files import ROW_GROUP_BYTES, TableWriter, rows_of, use_flat_memory
 from stages.corpus.ingestion.reading import DRAFTS, DROPPED, SAMPLED
 from stages.corpus.ingestion.samples import SAMPLE_CHARACTERS, Samples
 from stages.corpus.ingestion.shard_progress import reporting_progress
@@ -151,8 +151,9 @@ class DocumentWriter:
             return
         if self._writer is None:
             plain = [name for name in COLUMNS if name not in ("id", "text", "digest")]
+            columns = pa.schema([(field.name, field.type) for field in self._pending[0].schema])
             self._writer = ParquetWriter(
-                self._path, schema(COLUMNS), compression="zstd", use_dictionary=plain, write_statistics=False
+                self._path, columns, compression="zstd", use_dictionary=plain, write_statistics=False
             )
         table = pa.Table.from_batches(self._pending)
         self._writer.write_table(table, row_group_size=table.num_rows)

@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "c4_quality": "stages.corpus.operations.web:C4Quality",
         "code_quality": "stages.corpus.operations.code_quality:CodeQuality",
         "perplexity": "stages.corpus.operations.perplexity:Perplexity",
+        "quality": "stages.corpus.operations.quality:Quality",
     },
     "Rights and wishes": {
         "license": "stages.corpus.operations.metadata_filters:License",

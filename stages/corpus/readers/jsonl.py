@@ -16,6 +16,7 @@ from typing import Literal
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
 from stages.corpus.readers.character_sets import UTF8, EncodingLabel, utf8_stream
+from stages.corpus.readers.compression import compression_of
 from stages.corpus.readers.file_systems import FilePart, compressed, opened
 from stages.corpus.readers.reader import Candidate, Part, too_long, usable
 from stages.corpus.readers.records import NOT_A_RECORD, RecordReader, refused
@@ -36,7 +37,7 @@ class JsonLines(RecordReader):
 
     def split(self, part: Part, size: int) -> list[Part]:
         assert isinstance(part, FilePart)
-        if part.size <= size or part.name.endswith((".gz", ".zst")):
+        if part.size <= size or compression_of(part.name):
             return [part]
         with opened(part) as stream:
             if utf8_stream(stream, self.encoding) is not stream:  # converted from the beginning
@@ -67,13 +68,13 @@ class JsonLines(RecordReader):
 
     def _parsed(self, part: FilePart, position: int, line: bytes, max_bytes: int) -> Iterator[Candidate]:
         try:
-            yield self.candidate(part, position, json.loads(line), len(line), max_bytes)
+            records = [(0, len(line), json.loads(line))]
         except (ValueError, RecursionError) as error:
-            objects = _objects(line)
-            if not objects:
+            records = _objects(line)
+            if not records:
                 yield refused(part, position, Drop(NOT_A_RECORD, usable(str(error)), "JSON"), len(line))
-            for start, size, record in objects:
-                yield self.candidate(part, position + start, record, size, max_bytes)
+        for start, size, record in records:
+            yield self.candidate(part, position + start, record, size, max_bytes)
 
 
 def _check_first(part: FilePart, position: int, line: bytes) -> None:
@@ -93,7 +94,7 @@ def _check_first(part: FilePart, position: int, line: bytes) -> None:
 
 def _objects(line: bytes) -> list[tuple[int, int, object]]:
     """The objects of a line that holds nothing else: the first byte, the number of bytes and the value of each."""
-    decoder, position = json.JSONDecoder(), 0
+    decoder, position, start = json.JSONDecoder(), 0, 0
     found: list[tuple[int, int, object]] = []
     try:
         text = line.removeprefix(codecs.BOM_UTF8).decode().strip()
@@ -101,8 +102,12 @@ def _objects(line: bytes) -> list[tuple[int, int, object]]:
             record, end = decoder.raw_decode(text, position)
             if not isinstance(record, dict):
                 return []
-            found.append((len(text[:position].encode()), len(text[position:end].encode()), record))
-            position = end + len(text[end:]) - len(text[end:].lstrip())
+            size = len(text[position:end].encode())
+            found.append((start, size, record))
+            position = end
+            while position < len(text) and text[position] in " \t\r":
+                position += 1
+            start += size + position - end
     except (ValueError, RecursionError):
         return []
     return found

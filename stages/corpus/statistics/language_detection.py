@@ -26,15 +26,11 @@ WHOLE = 0.97  # CLD2 rarely reports a larger share for a text in one language
 UNKNOWN = "und"  # ISO 639-2: undetermined
 
 # Languages that neither detector distinguishes in short texts.
-NEAR: tuple[frozenset[str], ...] = tuple(
-    map(
-        frozenset,
-        (
-            *(("id", "ms"), ("rn", "rw"), ("xh", "zu"), ("nso", "st", "tn"), ("ak", "tw"), ("zhs", "zht")),
-            *(("bs", "hr", "sr", "sh"), ("nn", "no"), ("ceb", "war"), ("crs", "mfe")),
-        ),
-    )
+NEAR = (
+    *(("id", "ms"), ("rn", "rw"), ("xh", "zu"), ("nso", "st", "tn"), ("ak", "tw"), ("zhs", "zht")),
+    *(("bs", "hr", "sr", "sh"), ("nn", "no"), ("ceb", "war"), ("crs", "mfe")),
 )
+_GROUPS = {code: group for group in NEAR for code in group}
 
 
 class Share(NamedTuple):
@@ -46,7 +42,7 @@ class Share(NamedTuple):
 
 def near(one: str, other: str) -> bool:
     """Whether two codes are equal, or of languages that the detectors do not distinguish."""
-    return one == other or any(one in group and other in group for group in NEAR)
+    return one == other or other in _GROUPS.get(one, ())
 
 
 def detector(backend: Backend) -> Callable[[str], list[Share]]:

@@ -196,8 +196,7 @@ def _keys(text: str) -> Iterator[tuple[int, int]]:
 
 def _is_mixed(written: str) -> bool:
     """Whether a match of `_MIXED` is one without the escapes of quoted-printable text ("size=3D2=3E")."""
-    plain = _ESCAPE.sub(" ", written)
-    return plain == written or _MIXED.search(plain) is not None
+    return "=" not in written or (plain := _ESCAPE.sub(" ", written)) == written or _MIXED.search(plain) is not None
 
 
 def _around(sign: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:

@@ -13,12 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_SIGN = re.compile(
-    r"(?P<encoded>%40|=40|&#0{0,4}64;|&#x0{0,4}40;|&commat;)"
-    r"|[ \t]?[\[({<][ \t]?(?:at|@)[ \t]?[\])}>][ \t]?"
-    r"|(?P<word>[ \t]at[ \t])",
-    re.IGNORECASE,
-)
+_ENCODED = re.compile(r"%40|=40|&#0{0,4}64;|&#[xX]0{0,4}40;|&commat;")
+_ENCODED_SIGNS = ("%40", "=40", "&#", "&commat;")  # cheap tests: text has one of these, or there is no match
+_BRACKETED = re.compile(r"[\[({<][ \t]?(?:at|AT|At|@)[ \t]?[\])}>][ \t]?")
+_WORDS = (" at ", " AT ", " At ")
 # Scripts without spaces between words, where a word may end anywhere: Thai to Khmer, kana, Han.
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _IN_WORD = re.compile(rf"[^\W{UNSPACED}]")
@@ -42,15 +40,29 @@ _FILE = re.compile(
 def written_addresses(text: str) -> Iterator[tuple[int, int]]:
     """The ranges of characters of such addresses, by position, without overlaps."""
     end = 0
-    for sign in _SIGN.finditer(text):
-        first = max(end, sign.start() - _NAME_REACH)
-        name = _last_name(text, first, sign.start())
-        if name is None:
-            continue
-        domain = _domain(text, sign, text[name : sign.start()])
-        if domain is not None:
-            end = domain
-            yield name, end
+    for start, stop, is_word in sorted(_signs(text)):
+        for pattern in (_SPOKEN_DOMAIN, _DOMAIN):
+            domain = pattern.match(text, stop)  # before the name, since it is rarer after a word
+            if domain is None or not _TOP_LEVEL.search(domain.group()):
+                continue
+            name = _last_name(text, max(end, start - _NAME_REACH), start)
+            if name is not None and not (is_word and pattern is _DOMAIN and _is_plain(text[name:start])):
+                end = domain.end()
+                yield name, end
+                break
+
+
+def _signs(text: str) -> Iterator[tuple[int, int, bool]]:
+    """What may stand for "@": its range, and whether it is an ordinary word."""
+    if any(sign in text for sign in _ENCODED_SIGNS):
+        yield from ((*sign.span(), False) for sign in _ENCODED.finditer(text))
+    for sign in _BRACKETED.finditer(text):
+        yield sign.start() - (text[max(sign.start() - 1, 0)] in " \t"), sign.end(), False
+    for word in _WORDS:
+        start = text.find(word)
+        while start >= 0:
+            yield start, start + len(word), True
+            start = text.find(word, start + 1)
 
 
 def _last_name(text: str, first: int, stop: int) -> int | None:
@@ -65,17 +77,13 @@ def _last_name(text: str, first: int, stop: int) -> int | None:
     return start if start < stop and text[stop - 1] not in ".+-" else None
 
 
-def _domain(text: str, sign: re.Match[str], name: str) -> int | None:
-    """The end of the domain after a sign, or None if there is none or if the sign is an ordinary word."""
-    ordinary = sign["word"] and (not _NOT_PLAIN.match(name) or _FILE.search(name))
-    for pattern in (_SPOKEN_DOMAIN,) if ordinary else (_SPOKEN_DOMAIN, _DOMAIN):
-        found = pattern.match(text, sign.end())
-        if found and _TOP_LEVEL.search(found.group()):
-            return found.end()
-    return None
+def _is_plain(name: str) -> bool:
+    """Whether a name may be an ordinary word before the word "at", or the name of a file or host."""
+    return not _NOT_PLAIN.match(name) or _FILE.search(name) is not None
 
 
-_UUENCODED = re.compile(r"^[>| ]{0,8}(M[ -`]{60})(?![!-~])", re.MULTILINE)
+_UUENCODED = re.compile(r"M[ -`]{60}(?![!-~])")
+_QUOTED = re.compile(r"[>| ]{0,8}\Z")  # what may precede it on its line
 _UUENCODED_SPACES = 6  # that such a line may have: prose in capitals has more
 _UUENCODED_BYTES = 45  # of a full line, which begins with "M"
 
@@ -84,7 +92,8 @@ def uuencoded(text: str) -> list[tuple[int, int]]:
     """The ranges of full lines of uuencoded data, each with the shorter last line that follows."""
     found = []
     for line in _UUENCODED.finditer(text):
-        if line[1].count(" ") > _UUENCODED_SPACES:
+        begin = text.rfind("\n", max(0, line.start() - 9), line.start()) + 1
+        if line[0].count(" ") > _UUENCODED_SPACES or not _QUOTED.fullmatch(text, begin, line.start()):
             continue
         end = line.end()
         if text[end : end + 1] == "\n":

@@ -16,6 +16,7 @@ CONF = Path(__file__).parents[3] / "conf"
 EDGES = {
     "corpus": (),
     "ngram": ("corpus",),
+    "quality": ("good", "other"),
     "remove": ("corpus",),
     "tokenizer": ("corpus",),
     "tokens": ("corpus", "tokenizer"),
@@ -39,7 +40,7 @@ def test_composes_to_a_valid_stage(path: Path) -> None:
 
 
 def test_every_group_has_a_debug_size_and_the_quickstarts() -> None:
-    for group in EDGES.keys() - {"ngram", "remove"}:  # no steps of the quickstart
+    for group in EDGES.keys() - {"ngram", "quality", "remove"}:  # no steps of the quickstart
         assert {"debug", "quickstart"} <= {path.stem for path in FILES if path.parent.name == group}
 
 

@@ -8,17 +8,20 @@ import resource
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from torch import Tensor
 
 from stages.base import StageError
 from stages.training import checkpoint_writer, checkpoints
 from stages.training.loop import train
 from stages.training.recipe import Execution
 from stages.training.task import TrainingResult, TrainingSpec
+from stages.training.zero import ShardedModel
 from tests.durability import lost_in_a_power_cut
 from tests.stages.training.test_exactness import assert_same, state
 from tests.stages.training.toy import RecordingReporter, Workers, single_rank, spec
@@ -81,6 +84,32 @@ def test_a_small_buffer_only_waits(buffer_bytes: int, workers: Workers, tmp_path
     wanted = train(single_rank(), spec(tmp_path / "alone"))
     [(result, _), _] = workers.gang(train, spec(tmp_path / "gang", execution=execution), ranks=2)
     assert_same(state(result), state(wanted))
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 4_000, 1 << 30])
+def test_no_more_copies_remain_than_the_buffer_holds(limit_bytes: int, tmp_path: Path) -> None:
+    """Otherwise a rank would need more memory than was planned."""
+    held: list[int] = []
+    alive: list[int] = []
+    copies: list[weakref.ref[Tensor]] = []
+    writer = checkpoint_writer._BackgroundWrite
+    put, collect = writer.put, ShardedModel.collect
+
+    def counted(self: Any, group: dict[str, Tensor]) -> None:
+        copies.extend(weakref.ref(tensor) for tensor in group.values())
+        put(self, group)
+        held.append(self._held_bytes)
+
+    def collected(self: ShardedModel, index: int) -> Any:
+        alive.append(sum(tensor.nbytes for copy in copies if (tensor := copy()) is not None))
+        return collect(self, index)
+
+    execution = EVERY_STEP.model_copy(update={"checkpoint_buffer_bytes": limit_bytes})
+    with patch.object(writer, "put", counted), patch.object(ShardedModel, "collect", collected):
+        train(single_rank(), spec(tmp_path, execution=execution))
+    assert len(held) == len(alive) > 4
+    assert max(held) <= limit_bytes
+    assert max(alive) <= limit_bytes
 
 
 def die_while_writing(scratch: Path) -> None:

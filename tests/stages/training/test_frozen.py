@@ -254,9 +254,17 @@ def test_frozen_parameters_have_their_weights_alone(zero_stage: int, precision: 
         }
 
 
-@pytest.mark.parametrize("fields", [
-    {"zero_stage": 0}, {"precision": "bfloat16", "zero_stage": 2}, {"recompute": "full"}, {"zero_stage": 3},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"zero_stage": 0},
+        {"precision": "bfloat16", "zero_stage": 2},
+        {"recompute": "full"},
+        {"recompute": "full", "offload_activations": "file"},
+        {"zero_stage": 3},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("shape", ["bloom", "llama"])
 def test_the_peak_is_within_the_plan(shape: str, parts: tuple[str, ...], fields: dict[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,4 +41,10 @@ def drafts_of(texts: Sequence[str], index: DocumentIndex, folder: Path, memory_b
         folder=folder / "measured",
         memory_bytes=memory_bytes,
         map_shards=lambda phase, function, work: [function(item) for item in work],
+        map_work=in_order,
     )
+
+
+def in_order(phase: str, function: Callable[[Any], object], work: Sequence[Any], spread: bool) -> None:
+    for item in work:
+        function(item)

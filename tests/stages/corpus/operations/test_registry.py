@@ -27,7 +27,7 @@ NEEDED = {
     "paths": {"deny": ["*.min.js"]},
     "urls": {"deny_hosts": ["spam.example"]},
 }
-TRIED = sorted(OPERATIONS.builtins.keys() - {"perplexity", "removals"})
+TRIED = sorted(OPERATIONS.builtins.keys() - {"perplexity", "quality", "removals"})
 
 
 def test_every_operation_is_in_one_group_under_its_own_name() -> None:
