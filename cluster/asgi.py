@@ -1,9 +1,12 @@
-"""ASGI applications: creating one from its factory, and sending it a request within this process."""
+"""ASGI applications: creating one from its factory, sending it a request within this process, and answers that a server
+gives in place of its application."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from stages.base import OWN_PACKAGES, StageError
@@ -59,3 +62,37 @@ async def status_of(app: Any, path: str) -> int:
 
     await app(scope, receive, send)
     return statuses[0]
+
+
+RETRY_AFTER_S = 1
+
+
+async def refuse(send: Any, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """Answer a request with an HTTP error, in the shape of OpenAI's errors. A 429 or 503 says when to try again."""
+    kind = "server_error" if status >= 500 else "overloaded_error" if status == 429 else "invalid_request_error"
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}}).encode()
+    retry = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in (429, 503) else []
+    sent = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *retry, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Gate:
+    """Counts the requests in an application. Once it is closed, those in it continue, and new ones get a 503."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.closed = False
+        self.requests = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self.closed:
+            await refuse(send, 503, "the server is shutting down")
+        else:
+            self.requests += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self.requests -= 1

@@ -25,7 +25,7 @@ import psutil
 import ray
 from ray.job_config import JobConfig
 
-from cluster import process_setup
+from cluster import process_setup, serve_proxy
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster
 from cluster.import_path import copy_modules, python_path
@@ -224,6 +224,7 @@ def _local_environment(path: str) -> dict[str, str | None]:
     """What the processes of a local cluster inherit."""
     return {
         "PYTHONPATH": path,
+        **serve_proxy.ENVIRONMENT,
         # Only this process knows the token: no other user of the machine can run code in the cluster, and no file in
         # HOME is needed. Ray turns token authentication on, and reads its settings again, only if no mode is set.
         "RAY_AUTH_MODE": None,

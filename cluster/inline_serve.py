@@ -1,7 +1,7 @@
 """Serving without Ray: the application runs under uvicorn in a child process, on a free port of this machine.
 
 The child reads its application from standard input and serves until that is closed, which happens when its parent asks
-it to stop and also when its parent dies. It then finishes the requests in flight.
+it to stop and also when its parent dies. It then finishes the requests in flight, and answers new ones with a 503.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import asdict, dataclass
-from typing import IO
+from pathlib import Path
 
-from cluster.asgi import check_factory, create_application
+from cluster.asgi import Gate, check_factory, create_application
 from cluster.import_path import python_path
 from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, StageError
 
 START_TIMEOUT_S = 120.0
-DRAIN_TIMEOUT_S = 30
+END_TIMEOUT_S = 10  # for a drained server to end
 
 
 @dataclass
@@ -30,7 +31,8 @@ class ServedProcess:
 
     url: str
     process: subprocess.Popen[bytes]
-    log: IO[bytes]
+    log_file: Path
+    drain_timeout_s: float
 
     def running(self) -> bool:
         return self.process.poll() is None
@@ -39,31 +41,35 @@ class ServedProcess:
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:
-            self.process.wait(DRAIN_TIMEOUT_S + 10)
-        except subprocess.TimeoutExpired:
+            self.process.wait(self.drain_timeout_s + END_TIMEOUT_S)
+        except BaseException as error:  # it takes too long, or Ctrl-C was pressed once more
             self.process.kill()
             self.process.wait()
-        self.log.close()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+        if self.process.returncode == 0:
+            self.log_file.unlink(missing_ok=True)
 
-    def log_tail(self) -> str:
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")[-2000:].strip()
+    def log(self) -> str:
+        tail = self.log_file.read_bytes()[-2000:].decode(errors="replace").strip()
+        return f"Its log, {self.log_file}, ends with:\n{tail}" if tail else f"Its log, {self.log_file}, is empty."
 
 
 def start(application: Application) -> ServedProcess:
     """Serve an application and return once it answers. Runs one replica. Raises StageError if it can't be served."""
     check_factory(application.factory)
     port = free_port()
-    log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
+    descriptor, log_file = tempfile.mkstemp(prefix="bloomline-server-", suffix=".log")
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "cluster.inline_serve", str(port)],  # -P: not a user's cluster.py
         stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
+        stdout=descriptor,
+        stderr=descriptor,
         env=os.environ | {"PYTHONPATH": python_path()},
         start_new_session=True,  # Ctrl-C in the terminal then reaches the parent only
     )
-    served = ServedProcess(f"http://{LOOPBACK}:{port}", process, log)
+    os.close(descriptor)
+    served = ServedProcess(f"http://{LOOPBACK}:{port}", process, Path(log_file), application.drain_timeout_s)
     try:
         assert process.stdin is not None
         process.stdin.write(json.dumps(asdict(application), default=dict).encode() + b"\n")
@@ -72,7 +78,7 @@ def start(application: Application) -> ServedProcess:
             return served
         raise StageError(
             f"The server of {application.name!r} did not answer GET {served.url}/health with a status below 500. "
-            f"Its log ends with:\n{served.log_tail()}"
+            + served.log()
         )
     except BaseException:
         process.kill()
@@ -85,14 +91,18 @@ def main(port: int) -> None:
     import uvicorn
 
     application = json.loads(sys.stdin.buffer.readline())
-    app = create_application(application["factory"], application["arguments"])
-    config = uvicorn.Config(
-        app, host=LOOPBACK, port=port, log_level="warning", timeout_graceful_shutdown=DRAIN_TIMEOUT_S
+    gate = Gate(create_application(application["factory"], application["arguments"]))
+    # What is still running once the drain has taken too long is ended.
+    server = uvicorn.Server(
+        uvicorn.Config(gate, host=LOOPBACK, port=port, log_level="warning", timeout_graceful_shutdown=1)
     )
-    server = uvicorn.Server(config)
 
     def watch() -> None:
         sys.stdin.buffer.read()
+        gate.closed = True
+        deadline = time.monotonic() + application["drain_timeout_s"]
+        while gate.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
         server.should_exit = True
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

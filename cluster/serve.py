@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -18,11 +19,16 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
+from cluster import serve_proxy
 from cluster.asgi import check_factory, create_application, status_of
 from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, Config, StageError
 
-DRAIN_TIMEOUT_S = 30.0
+HEALTH_PERIOD_S = 2.0  # between two checks of a replica
+HEALTH_TIMEOUT_S = 5.0  # of a check; after three failed ones the replica is replaced
+DRAIN_TIMEOUT_S = 30.0  # for the requests in flight, where a Serve config says nothing else
+DELETE_TIMEOUT_S = 30.0  # for a drained application to end
+REPLICA_VARIABLE = "BLOOMLINE_REPLICA"  # tells an application the name of its replica
 START_TIMEOUT_S = 180.0  # until all replicas run
 ANSWER_TIMEOUT_S = 30.0  # and then until HTTP requests reach them
 
@@ -42,8 +48,9 @@ class _Replica:
         self._factory, self._arguments = factory, arguments
 
     def __serve_build_asgi_app__(self) -> Any:
+        name = os.environ[REPLICA_VARIABLE] = serve.get_replica_context().replica_id.unique_id
         self._app = create_application(self._factory, self._arguments)
-        return self._app
+        return _named(self._app, name)
 
     async def check_health(self) -> None:
         """Called by Serve periodically. Serve replaces a replica whose application reports a failure."""
@@ -51,8 +58,25 @@ class _Replica:
             raise RuntimeError(f"the application answered /health with status {status}")
 
 
+def _named(app: Any, replica: str) -> Any:
+    """An application whose answers name their replica."""
+
+    async def named(scope: Any, receive: Any, send: Any) -> None:
+        async def send_named(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                header = (serve_proxy.REPLICA_HEADER, replica.encode())
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        await app(scope, receive, send_named)
+
+    return named
+
+
 ASGI: serve.Deployment = serve.deployment(
     name="Asgi",
+    health_check_period_s=HEALTH_PERIOD_S,
+    health_check_timeout_s=HEALTH_TIMEOUT_S,
     graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=0.1,
     max_constructor_retry_count=1,  # a second attempt to load a model would fail too
@@ -73,6 +97,7 @@ class ServedOnRay:
 
     url: str
     name: str
+    drain_timeout_s: float
 
     def running(self) -> bool:
         found = serve.status().applications.get(self.name)
@@ -80,7 +105,14 @@ class ServedOnRay:
 
     def stop(self) -> None:
         """Finish the requests in flight and end. Serve itself stays idle until the session ends."""
-        serve.delete(self.name)
+        serve.delete(self.name, _blocking=False)
+        deadline = time.monotonic() + self.drain_timeout_s + DELETE_TIMEOUT_S
+        while self.name in serve.status().applications and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def log(self) -> str:
+        logs = "session_latest/logs/serve in the temporary directory of Ray"
+        return f"The logs of its replicas are replica_{self.name}_*.log below {logs}, on the nodes of its replicas."
 
 
 def start(application: Application) -> ServedOnRay:
@@ -96,6 +128,7 @@ def start(application: Application) -> ServedOnRay:
         num_replicas=application.replicas,
         max_ongoing_requests=application.max_ongoing_requests,
         max_queued_requests=application.max_ongoing_requests,
+        graceful_shutdown_timeout_s=application.drain_timeout_s,
         ray_actor_options={
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
@@ -105,7 +138,7 @@ def start(application: Application) -> ServedOnRay:
             "label_selector": {"ray.io/node-id": this_node},
         },
     )
-    served = ServedOnRay(f"{address}{prefix}".rstrip("/"), name)
+    served = ServedOnRay(f"{address}{prefix}".rstrip("/"), name, application.drain_timeout_s)
     target = serve.RunTarget(
         deployment.bind(application.factory, dict(application.arguments)),
         name=name,

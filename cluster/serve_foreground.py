@@ -42,7 +42,7 @@ def serve(
             while not stop_requested.wait(1.0):
                 if not server.running():
                     raise StageError(
-                        f"The server of {application.name!r} at {server.url} ended unexpectedly. See its log."
+                        f"The server of {application.name!r} at {server.url} ended unexpectedly. {server.log()}"
                     )
         finally:
             server.stop()

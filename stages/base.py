@@ -187,6 +187,9 @@ class Served(Protocol):
     def stop(self) -> None:
         """Accept no more requests, finish those in progress, and end."""
 
+    def log(self) -> str:
+        """Where the server's log is, and its end, for an error message."""
+
 
 @dataclass(frozen=True)
 class Application:
@@ -201,6 +204,7 @@ class Application:
     replicas: int = 1
     max_ongoing_requests: int = 64
     resources: Resources = Resources()
+    drain_timeout_s: float = 30.0  # for the requests in flight when the server is stopped
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,19 @@ class DecoderBatch:
         if slot not in self._rows:
             self._rows.append(slot)
         row = self._rows.index(slot)
-        batch = torch.tensor([list(tokens)], device=self._device)
-        hidden = self._model.hidden_states(batch, cache=self._cache.rows(row, row + 1))[0]
+        batch, mask = torch.tensor([list(tokens)], device=self._device), None
+        if len(tokens) == 1:  # a pass of one token computes as a step does, with other last bits than a longer prompt
+            batch, mask = batch.expand(1, 2), torch.tensor([[True, False]], device=self._device)
+        hidden = self._model.hidden_states(batch, attention_mask=mask, cache=self._cache.rows(row, row + 1))
+        hidden = hidden[0, : len(tokens)]
         # The head is the largest matrix of a small model, and usually only the last token's logits are needed.
         return self._model.logits(hidden if every else hidden[-1:]).cpu()
+
+    @torch.inference_mode()
+    def fork(self, source: int, target: int, length: int) -> None:
+        if target not in self._rows:
+            self._rows.append(target)
+        self._cache.copy(self._rows.index(source), self._rows.index(target), length)
 
     @torch.inference_mode()
     def step(self, tokens: dict[int, int]) -> Tensor:
@@ -50,8 +59,8 @@ class DecoderBatch:
             mask = torch.zeros(count, 1, dtype=torch.bool, device=self._device)
             mask[rows] = True
         cache = self._cache.rows(0, count)
-        hidden = self._model.hidden_states(batch.to(self._device), attention_mask=mask, cache=cache)[:, -1]
-        return self._model.logits(hidden if rows == list(range(count)) else hidden[rows]).cpu()
+        hidden = self._model.hidden_states(batch.to(self._device), attention_mask=mask, cache=cache)
+        return self._model.logits(hidden if rows == list(range(count)) else hidden[rows])[:, 0].cpu()
 
     @torch.inference_mode()
     def release(self, slot: int) -> None:

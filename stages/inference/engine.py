@@ -3,7 +3,10 @@
 One worker thread owns the model. Each step moves waiting sequences into free slots, reads a bounded number of prompt
 tokens, and gives every running sequence its next token in one batched forward pass: sequences join and leave the batch
 at every step (continuous batching; Orca, Yu et al., OSDI 2022). Long prompts are read in chunks between the steps of
-the running sequences, so that they do not stall them.
+the running sequences, so that they do not stall them. A prompt that several sequences of a request continue is read
+once. Free slots go to the request with the fewest running sequences.
+
+A sequence fails alone: if a batched step fails, it is repeated row by row.
 
 Tokens are delivered through a `deliver` function called in the worker thread. It must not block and must not raise.
 """
@@ -14,24 +17,34 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from stages.inference.generation import Deliver, Event, FinishReason, Generation, Prompt, Request
 from stages.inference.observer import Observer
 from stages.inference.sampling import Sampling, TokenLogprobs, logprobs, sample
 from stages.inference.text import TextStream
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+STALL_S = 30.0  # in which a call of the model must return
+STALL_FACTOR = 20  # or in this number of times the slowest one so far, if that is longer
+CLOSE_TIMEOUT_S = 30.0  # for the step in progress when the engine is closed
+SCORED_LOGITS = 1 << 23  # of a prompt whose log probabilities are asked for, held at once
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Batch(Protocol):
-    """A model with its running sequences, each in a slot that holds its keys and values."""
+    """A model with its running sequences, each in a slot that holds its keys and values.
+
+    A call that raises leaves the sequences as they were.
+    """
 
     slots: int
 
@@ -41,6 +54,9 @@ class Batch(Protocol):
         Returns the logits after the last of them, [1, vocabulary], or after each of them, [tokens, vocabulary], if
         `every` is set.
         """
+
+    def fork(self, source: int, target: int, length: int) -> None:
+        """Begin a sequence in the slot `target` with the first `length` tokens of that in the slot `source`."""
 
     def step(self, tokens: dict[int, int]) -> Tensor:
         """Read one token of each of several sequences. `tokens`: by slot.
@@ -60,46 +76,12 @@ class ClosedError(Exception):
     """The engine is closed, or has failed, and accepts no more sequences."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """One token of a sequence, or its end, or both."""
-
-    text: str = ""  # complete characters that can be shown now
-    token: int | None = None
-    offset: int = 0  # characters of the completion before this token
-    logprobs: TokenLogprobs | None = None
-    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None  # once, with the first event, if asked for
-    finish_reason: FinishReason | None = None  # set on the last event only
-
-
-Deliver = Callable[[Event], None]
-
-
-@dataclass(eq=False)
-class Generation:
-    """The state of one sequence from its prompt to its end. Only the engine changes it."""
-
-    prompt: tuple[int, ...]  # at least one token
-    sampling: Sampling
-    deliver: Deliver
-    stream: TextStream
-    submitted: float = field(default_factory=time.monotonic)
-    latest: float = 0.0  # when the latest token was delivered
-    slot: int = -1
-    read: int = 0  # tokens of the prompt that the model has read
-    generated: int = 0
-    pending: int | None = None  # the latest token, which the model has not read yet
-    cancelled: bool = False
-    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.generator = self.sampling.generator()
-        if self.sampling.prompt_logprobs:
-            self.prompt_logprobs.append(TokenLogprobs(None))
-
-
 class Engine:
-    """Runs generations on a batch: at most `batch.slots` at a time, and at most `max_waiting` more in the queue."""
+    """Runs generations on a batch: at most `batch.slots` sequences at a time.
+
+    A running sequence takes one place of `capacity`, and so do the waiting ones of a request all together. A request
+    with many sequences therefore leaves places to others.
+    """
 
     def __init__(
         self,
@@ -125,6 +107,8 @@ class Engine:
         self._max_waiting = max_waiting
         self._prefill_chunk = prefill_chunk
         self._threads = threads
+        self._slowest_s = 0.0  # call of the model
+        self._progressed = time.monotonic()  # when the latest call of the model ended, or work came to an idle engine
         self._changed = threading.Condition()  # guards what follows
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
@@ -135,27 +119,51 @@ class Engine:
 
     @property
     def capacity(self) -> int:
-        """The largest number of generations that can run and wait at the same time."""
+        """The number of places for running sequences and waiting requests, and the most sequences of one request."""
         return self._batch.slots + self._max_waiting
 
     @property
     def alive(self) -> bool:
-        return self._worker.is_alive()
+        """Whether the engine works: its thread runs, and if there is work, a call of the model has ended lately."""
+        return self._worker.is_alive() and self.stalled_s <= max(STALL_S, STALL_FACTOR * self._slowest_s)
 
-    def submit(self, requests: Sequence[tuple[Sequence[int], Sampling, Deliver]]) -> list[Generation]:
-        """Queue all of the requests (prompt, sampling, deliver), or none of them.
+    @property
+    def closing(self) -> bool:
+        """Whether the engine accepts no more requests."""
+        return self._closing
 
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the latest progress; 0 if there is nothing to do."""
+        return time.monotonic() - self._progressed if self._running or self._waiting else 0.0
+
+    def submit(
+        self,
+        requests: Sequence[tuple[Sequence[int], Sampling, Deliver]],
+        *,
+        name: str = "",
+        arrived: float | None = None,
+    ) -> list[Generation]:
+        """Queue all of the sequences (prompt, sampling, deliver) of one request, or none of them.
+
+        name: the request's, for the log. arrived: when it came, by `time.monotonic` (None: now).
         Raises OverloadedError if the queue cannot take them all, ClosedError after `close` or a failure.
         """
-        generations = [
-            Generation(tuple(prompt), sampling, deliver, TextStream(self._table, sampling.stop))
-            for prompt, sampling, deliver in requests
-        ]
+        request = Request(name, time.monotonic() if arrived is None else arrived)
+        prompts: dict[object, Prompt] = {}  # equal ones are read once
+        generations = []
+        for tokens, sampling, deliver in requests:
+            key = tuple(tokens), sampling.prompt_logprobs, sampling.logprobs
+            prompt = prompts.setdefault(key, Prompt(key[0]))
+            generations.append(Generation(request, prompt, sampling, deliver, TextStream(self._table, sampling.stop)))
         with self._changed:
             if self._closing:
                 raise ClosedError
-            if len(self._waiting) + len(self._running) + len(generations) > self.capacity:
+            places = len(self._running) + len({one.request for one in self._waiting})
+            if places >= self.capacity or len(generations) > self.capacity:
                 raise OverloadedError
+            if not (self._running or self._waiting):
+                self._progressed = time.monotonic()
             self._waiting.extend(generations)
             self._count()
             self._changed.notify()
@@ -169,13 +177,13 @@ class Engine:
             self._changed.notify()
 
     def close(self) -> None:
-        """Cancel all generations and wait for the worker thread to end."""
+        """Cancel all generations and wait for the worker thread to end. A step that does not return is left behind."""
         with self._changed:
             self._closing = True
             for generation in [*self._waiting, *self._running]:
                 generation.cancelled = True
             self._changed.notify()
-        self._worker.join()
+        self._worker.join(CLOSE_TIMEOUT_S)
 
     def _work(self) -> None:
         if self._threads is not None:
@@ -183,14 +191,8 @@ class Engine:
         try:
             with torch.inference_mode():
                 while self._schedule():
-                    try:
-                        self._step()
-                    except Exception:
-                        # A failed step (out of memory, for example) must not end the engine and its queue.
-                        running = list(self._running)
-                        log.exception("a generation step failed; its %d sequences end with an error", len(running))
-                        for generation in running:
-                            self._end(generation, "error")
+                    self._read_prompts()
+                    self._write()
         except BaseException:
             log.exception("the generation engine failed and accepts no more requests")
             self._give_up()
@@ -216,89 +218,154 @@ class Engine:
             self._end(generation, "cancelled")
         with self._changed:
             while self._waiting and self._free:
-                generation = self._waiting.popleft()
+                generation = min(self._waiting, key=lambda one: one.request.running)  # the first of several
+                self._waiting.remove(generation)
                 generation.slot = self._free.pop()
+                generation.request.running += 1
                 self._running.append(generation)
                 self._observer.queued(time.monotonic() - generation.submitted)
             self._count()
             return bool(self._running) or not self._closing
 
-    def _step(self) -> None:
+    def _read_prompts(self) -> None:
+        """Read prompts, `prefill_chunk` tokens at most. Sequences whose whole prompt was read get their first token."""
         budget = self._prefill_chunk
-        for generation in [one for one in self._running if one.read < len(one.prompt)]:
-            while budget > 0 and generation.read < len(generation.prompt):
-                budget -= self._read_prompt(generation)
-        writing = [one for one in self._running if one.pending is not None]
-        if writing:
-            logits = self._batch.step({one.slot: one.pending for one in writing if one.pending is not None})
-            self._advance(writing, logits)
+        for generation in list(self._running):
+            prompt = generation.prompt
+            if generation.has_read or generation.slot < 0:
+                continue
+            mates = [one for one in self._running if one.prompt is prompt and one is not generation]
+            source = next((one for one in mates if one.has_read), None)
+            if source is None and any(one.read for one in mates):
+                continue  # a mate is reading the prompt for all
+            with self._alone(generation):
+                if source is None:
+                    while budget > 0 and not generation.has_read:
+                        budget -= self._read(generation, budget)
+                else:
+                    self._fork(source, generation)
+            if source is not None:
+                self._begin(generation)
+            elif generation.has_read:
+                for mate in mates:
+                    with self._alone(mate):
+                        self._fork(generation, mate)
+                for one in [generation, *mates]:
+                    self._begin(one)
 
-    def _read_prompt(self, generation: Generation) -> int:
-        """Read a chunk of a prompt and, after its last token, deliver the first new one. The number of tokens read."""
-        sampling, start = generation.sampling, generation.read
-        chunk = generation.prompt[start : start + self._prefill_chunk]
-        logits = self._batch.read(generation.slot, chunk, every=sampling.prompt_logprobs)
-        generation.read += len(chunk)
-        if sampling.prompt_logprobs:
-            following = list(generation.prompt[start + 1 : generation.read + 1])
-            if following:
-                of_vocabulary = logits[: len(following), : len(self._table)]
-                predicted = logprobs(of_vocabulary, following, sampling.logprobs or 0)
-                generation.prompt_logprobs.extend(predicted)
-        if generation.read == len(generation.prompt):
-            self._observer.prompt_tokens(len(generation.prompt))
-            if sampling.max_tokens == 0:
-                self._end(generation, "length")
-            else:
-                self._advance([generation], logits[-1:])
+    def _read(self, generation: Generation, budget: int) -> int:
+        """Read the next tokens of a prompt, `budget` at most. Returns their number."""
+        prompt, sampling, start = generation.prompt, generation.sampling, generation.read
+        scored = sampling.prompt_logprobs
+        if scored:  # their logits are held at once
+            budget = min(budget, max(1, SCORED_LOGITS // len(self._table)))
+        chunk = prompt.tokens[start : start + budget]
+        logits = self._timed(lambda: self._batch.read(generation.slot, chunk, every=scored))
+        if start == 0:
+            prompt.logprobs = [TokenLogprobs(None)] if scored else []
+        end = start + len(chunk)
+        following = list(prompt.tokens[start + 1 : end + 1])
+        if scored and following:
+            of_vocabulary = logits[: len(following), : len(self._table)]
+            prompt.logprobs.extend(logprobs(of_vocabulary, following, sampling.logprobs or 0))
+        if end == len(prompt.tokens):
+            prompt.logits = logits[-1:].clone()
+        generation.read = end
+        self._observer.prompt_tokens(len(chunk))
         return len(chunk)
 
-    def _advance(self, generations: list[Generation], logits: Tensor) -> None:
-        """Give each generation its next token. `logits`: [generations, vocabulary]."""
-        logits, vocabulary = logits.float(), len(self._table)
-        finite = logits[:, :vocabulary].isfinite().all(dim=-1).tolist()
-        if not all(finite):
-            log.error("the model returned logits that are not finite")
-            for generation in [one for one, good in zip(generations, finite, strict=True) if not good]:
+    def _fork(self, source: Generation, target: Generation) -> None:
+        length = len(source.prompt.tokens)
+        self._timed(lambda: self._batch.fork(source.slot, target.slot, length))
+        target.read = length
+
+    def _begin(self, generation: Generation) -> None:
+        """Give a sequence whose prompt was read its first token."""
+        if generation.slot < 0 or generation.prompt.logits is None:
+            return  # it has failed
+        if generation.sampling.max_tokens == 0:
+            self._end(generation, "length")
+        else:
+            self._advance(generation, generation.prompt.logits)
+
+    def _write(self) -> None:
+        """Give every sequence that is past its prompt its next token."""
+        writing = {one: one.pending for one in self._running if one.pending is not None}
+        if not writing:
+            return
+        try:
+            logits = self._timed(lambda: self._batch.step({one.slot: token for one, token in writing.items()}))
+        except Exception:
+            log.exception("a step of %d sequences failed; it is repeated for each alone", len(writing))
+            for generation, token in writing.items():
+                self._step_alone(generation, token)
+            return
+        for generation, row in zip(writing, logits.split(1), strict=True):
+            self._advance(generation, row)
+
+    def _step_alone(self, generation: Generation, token: int) -> None:
+        with self._alone(generation):
+            row = self._timed(lambda: self._batch.step({generation.slot: token}))
+            self._advance(generation, row)
+
+    @contextmanager
+    def _alone(self, generation: Generation) -> Iterator[None]:
+        """Whatever fails within ends this sequence and nothing else."""
+        try:
+            yield
+        except Exception:
+            log.exception("a sequence of request %s failed and ends with an error", generation.request.name or "-")
+            if generation.slot >= 0:
                 self._end(generation, "error")
-            generations = [one for one, good in zip(generations, finite, strict=True) if good]
-            logits = logits[torch.tensor(finite)]
-            if not generations:
+
+    def _timed(self, call: Callable[[], T]) -> T:
+        """Call the model and note that it has made progress."""
+        began = time.monotonic()
+        try:
+            return call()
+        finally:
+            self._progressed = time.monotonic()
+            self._slowest_s = max(self._slowest_s, self._progressed - began)
+
+    def _advance(self, generation: Generation, logits: Tensor) -> None:
+        """Give a sequence its next token. `logits`: [1, vocabulary]."""
+        with self._alone(generation):
+            logits, vocabulary, sampling = logits.float(), len(self._table), generation.sampling
+            known = logits[:, :vocabulary]
+            if not known.isfinite().all():
+                log.error("request %s: the model returned logits that are not finite", generation.request.name or "-")
+                self._end(generation, "error")
                 return
-        # A head may have more rows than the tokenizer has tokens. They are excluded, not cut off, so that the padding
-        # does not change what a seed draws.
-        drawable = logits.masked_fill(torch.arange(logits.shape[1]) >= vocabulary, -torch.inf)
-        tokens = sample(drawable, [one.sampling for one in generations], [one.generator for one in generations])
-        for generation, token, row in zip(generations, tokens, torch.split(logits[:, :vocabulary], 1), strict=True):
-            count = generation.sampling.logprobs
-            self._emit(generation, token, None if count is None else logprobs(row, [token], count)[0])
+            if known.shape != logits.shape:
+                # A head may have more rows than the tokenizer has tokens. They are excluded, not cut off, so that the
+                # padding does not change what a seed draws.
+                logits = logits.masked_fill(torch.arange(logits.shape[1]) >= vocabulary, -torch.inf)
+            (token,) = sample(logits, [sampling], [generation.generator])
+            scores = None if sampling.logprobs is None else logprobs(known, [token], sampling.logprobs)[0]
+            self._emit(generation, token, scores)
 
     def _emit(self, generation: Generation, token: int, scores: TokenLogprobs | None) -> None:
         now = time.monotonic()
         if generation.generated == 0:
-            self._observer.first_token(now - generation.submitted)
+            self._observer.first_token(now - generation.request.arrived)
         else:
             self._observer.next_token(now - generation.latest)
         generation.latest, generation.pending = now, token
-        if token in self._end_tokens:
-            self._end(generation, "stop")
-            return
         generation.generated += 1
+        is_end = token in self._end_tokens
         offset = generation.stream.decoded_characters
-        text = generation.stream.push(token)
-        event = Event(text, token, offset, scores, self._prompt_logprobs(generation))
-        if generation.stream.stopped:
+        text = "" if is_end else generation.stream.push(token)
+        event = Event(text, token, is_end, offset, scores)
+        if is_end or generation.stream.stopped:
             self._end(generation, "stop", event)
         elif generation.generated == generation.sampling.max_tokens:
             self._end(generation, "length", event)
         else:
-            generation.deliver(event)
+            self._deliver(generation, event)
 
     def _end(self, generation: Generation, reason: FinishReason, event: Event | None = None) -> None:
         """Release a generation's slot and deliver its last event."""
-        last = event or Event(
-            offset=generation.stream.decoded_characters, prompt_logprobs=self._prompt_logprobs(generation)
-        )
+        last = event or Event(offset=generation.stream.decoded_characters)
         rest = generation.stream.finish()
         if generation.stream.stopped:
             reason = "stop"
@@ -307,16 +374,16 @@ class Engine:
                 self._batch.release(generation.slot)
                 self._free.append(generation.slot)
                 self._running.remove(generation)
+                generation.slot, generation.request.running = -1, generation.request.running - 1
             self._count()
-        self._observer.finished(reason, generation.generated, time.monotonic() - generation.submitted)
-        generation.deliver(
-            Event(last.text + rest, last.token, last.offset, last.logprobs, last.prompt_logprobs, finish_reason=reason)
-        )
+        self._observer.finished(reason, generation.generated, time.monotonic() - generation.request.arrived)
+        self._deliver(generation, replace(last, text=last.text + rest, finish_reason=reason))
 
-    def _prompt_logprobs(self, generation: Generation) -> tuple[TokenLogprobs, ...] | None:
-        if not generation.prompt_logprobs or generation.generated > 1:
-            return None
-        return tuple(generation.prompt_logprobs)
+    def _deliver(self, generation: Generation, event: Event) -> None:
+        if generation.sampling.prompt_logprobs and generation.has_read and not generation.delivered:
+            event = replace(event, prompt_logprobs=tuple(generation.prompt.logprobs))
+        generation.delivered = True
+        generation.deliver(event)
 
     def _count(self) -> None:
         self._observer.load(len(self._running), len(self._waiting), self._batch.slots)

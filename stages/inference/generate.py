@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from stages.base import StageError
 from stages.inference.batch import DecoderBatch
-from stages.inference.engine import Engine, Event, FinishReason
+from stages.inference.engine import Engine
+from stages.inference.generation import Event, FinishReason
 from stages.inference.sampling import Sampling, TokenLogprobs
 from stages.inference.text import Vocabulary, prompt_tokens
 from stages.model.decoder import Decoder
@@ -27,7 +28,7 @@ class Generated:
     text: str
     tokens: tuple[int, ...]  # without the token that ended the sequence
     finish_reason: FinishReason  # "stop" or "length"
-    logprobs: tuple[TokenLogprobs, ...] = ()  # of `tokens`, if asked for
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of `tokens`, and of the token that ended the sequence; if asked for
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()  # of the prompt's tokens, if asked for
 
 
@@ -48,10 +49,10 @@ def generate(
     prefill_chunk: prompt tokens read between two steps of the running sequences.
     progress: called now and then with the numbers of finished and of all sequences. What it raises ends the generation.
 
-    A seed gives the same text whatever else is in the batch, up to rounding: a batched matrix product can differ from
-    a single one in the last bit. Raises ValueError for an empty prompt of tokens or one that does not fit the model's
-    context, ArtifactError for stop strings with a tokenizer that is not byte-level, and StageError if the model returns
-    logits that are not finite.
+    On CPUs, texts and log probabilities are the same whatever else is in the batch, to the last bit.
+
+    Raises ValueError for an empty prompt of tokens or one that does not fit the model's context, ArtifactError for stop
+    strings with a tokenizer that is not byte-level, and StageError if the model returns logits that are not finite.
     """
     config = model.config
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
@@ -124,7 +125,7 @@ def _table(tokenizer: Tokenizer, samplings: Sequence[Sampling]) -> list[bytes]:
 
 
 def _generated(tokenizer: Tokenizer, sampling: Sampling, events: Sequence[Event]) -> Generated:
-    tokens = tuple(event.token for event in events if event.token is not None)
+    tokens = tuple(event.token for event in events if event.token is not None and not event.is_end)
     # With stop strings, the engine cut the text; without, any tokenizer can decode it.
     text = "".join(event.text for event in events) if sampling.stop else tokenizer.decode(tokens)
     reason = events[-1].finish_reason

@@ -16,13 +16,13 @@ class Observer:
         """A sequence left the queue for the batch, after this time."""
 
     def prompt_tokens(self, count: int) -> None:
-        """A prompt of this length has been read."""
+        """This number of tokens of a prompt has been read."""
 
     def first_token(self, seconds: float) -> None:
-        """A sequence has its first token, this time after it was submitted."""
+        """A sequence has its first token, this time after its request arrived."""
 
     def next_token(self, seconds: float) -> None:
         """A sequence has another token, this time after the one before."""
 
     def finished(self, reason: str, tokens: int, seconds: float) -> None:
-        """A sequence ended with this number of generated tokens, this time after it was submitted."""
+        """A sequence ended with this number of generated tokens, this time after its request arrived."""

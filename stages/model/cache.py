@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.model.config import DecoderConfig
+from stages.model.independent_rows import KEYS
 
 
 class CacheFullError(ValueError):
@@ -23,7 +24,8 @@ class Placement:
     """The places in the cache of the tokens of one forward pass."""
 
     positions: Tensor  # [batch or 1, tokens]: each token's position in its sequence
-    extent: int  # positions that the pass attends to: the new length of the longest sequence
+    extent: int  # positions that the pass reads: the new length of the longest sequence, in whole blocks of attention
+    lengths: list[int]  # of each sequence, with the new tokens; at least 1
     start: int | None  # the first position to fill if it is the same in every row
     targets: tuple[Tensor, Tensor] | None  # otherwise the (row, position) of each token that is not padding, in order
     real: Tensor | None  # [batch, tokens] bool: which tokens are not padding; None: all
@@ -88,15 +90,17 @@ class KeyValueCache:
             raise ValueError(f"sequence {row} has {int(self.lengths[row])} tokens, cannot keep {length}")
         self.lengths[row] = length
 
-    def move(self, source: int, target: int) -> None:
-        """Move a sequence to another row, replacing the sequence there. The source row is empty afterwards."""
-        if source == target:
-            return
-        length = int(self.lengths[source])
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Replace the sequence of row `target` with the first `length` tokens of that of row `source`."""
         for tensor in (*self.keys, *self.values):
             tensor[target, :, :length] = tensor[source, :, :length]
         self.lengths[target] = length
-        self.lengths[source] = 0
+
+    def move(self, source: int, target: int) -> None:
+        """Move a sequence to another row, replacing the sequence there. The source row is empty afterwards."""
+        if source != target:
+            self.copy(source, target, int(self.lengths[source]))
+            self.lengths[source] = 0
 
     def place(self, tokens: int, attention_mask: Tensor | None = None) -> Placement:
         """The places for `tokens` new tokens in each row. Padding (0 in `attention_mask` [batch, tokens]) gets none.
@@ -104,23 +108,27 @@ class KeyValueCache:
         Raises CacheFullError if they do not fit into a row.
         """
         before = self.lengths.tolist()
-        if attention_mask is None:
-            self._refuse_overflow([length + tokens for length in before])
-            device = self.keys[0].device
+        real = None if attention_mask is None else attention_mask.bool()
+        counts = [tokens] * len(before) if real is None else real.sum(1).tolist()
+        after = [length + count for length, count in zip(before, counts, strict=True)]
+        if max(after) > self.capacity:
+            row = after.index(max(after))
+            raise CacheFullError(f"sequence {row} would have {after[row]} tokens; the cache holds {self.capacity}")
+        after = [max(1, length) for length in after]
+        extent = min(-(-max(after) // KEYS) * KEYS, self.capacity)
+        device = self.keys[0].device
+        if real is None:
             steps = torch.arange(tokens, device=device)
             if len(set(before)) == 1:
-                return Placement((before[0] + steps)[None], before[0] + tokens, before[0], None, None)
+                return Placement((before[0] + steps)[None], extent, after, before[0], None, None)
             positions = self.lengths.to(device)[:, None] + steps
             rows = torch.arange(len(before), device=device)[:, None].expand_as(positions)
-            return Placement(positions, max(before) + tokens, None, (rows, positions), None)
-        real = attention_mask.bool()
-        counts = real.sum(1).tolist()
-        self._refuse_overflow([length + count for length, count in zip(before, counts, strict=True)])
+            return Placement(positions, extent, after, None, (rows, positions), None)
         # A padding token has the position of its neighbour, so that its (unused) row of attention is finite.
         positions = self.lengths.to(real.device)[:, None] + (real.cumsum(1) - 1).clamp_min(0)
-        extent = max(1, *(length + count for length, count in zip(before, counts, strict=True)))
         rows, columns = real.nonzero(as_tuple=True)
-        return Placement(positions.clamp_max(extent - 1), extent, None, (rows, positions[rows, columns]), real)
+        places = (rows, positions[rows, columns])
+        return Placement(positions.clamp_max(max(after) - 1), extent, after, None, places, real)
 
     def append(self, layer: int, placement: Placement, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values of a layer, [batch, key-value heads, tokens, head size].
@@ -129,7 +137,7 @@ class KeyValueCache:
         """
         for cached, new in ((self.keys[layer], keys), (self.values[layer], values)):
             if placement.start is not None:
-                cached[:, :, placement.start : placement.extent] = new
+                cached[:, :, placement.start : placement.start + new.shape[2]] = new
                 continue
             by_token = new.transpose(1, 2)
             kept = by_token if placement.real is None else by_token[placement.real]
@@ -139,8 +147,3 @@ class KeyValueCache:
     def advance(self, tokens: int, attention_mask: Tensor | None = None) -> None:
         """Add the tokens of a finished pass to the lengths of their sequences."""
         self.lengths += tokens if attention_mask is None else attention_mask.bool().sum(1).to(self.lengths.device)
-
-    def _refuse_overflow(self, lengths: list[int]) -> None:
-        if max(lengths) > self.capacity:
-            row = lengths.index(max(lengths))
-            raise CacheFullError(f"sequence {row} would have {lengths[row]} tokens; the cache holds {self.capacity}")

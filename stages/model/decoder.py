@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812  # torch's customary name
 from torch import Tensor, nn
 
-from stages.model import layers
+from stages.model import independent_rows, layers
 from stages.model.cache import KeyValueCache
 from stages.model.config import DecoderConfig
 from stages.model.feed_forward import Routing, feed_forward
@@ -44,9 +44,11 @@ class Attention(nn.Module):
             query, key = rotate(query, shared.rotation), rotate(key, shared.rotation)
         if shared.cache is not None and shared.placement is not None:
             key, value = shared.cache.append(self.layer, shared.placement, key, value)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=shared.bias, enable_gqa=self.heads_of_group > 1
-        )
+            mixed = independent_rows.attention(query, key, value, shared.bias, shared.placement.lengths)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=shared.bias, enable_gqa=self.heads_of_group > 1
+            )
         output: Tensor = self.dense(mixed.transpose(1, 2).flatten(2))
         return output
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's customary name
 from torch import Tensor, nn
 
+from stages.model import independent_rows
 from stages.model.config import DecoderConfig
-from stages.model.layers import expert_linear, linear
+from stages.model.layers import Linear, expert_linear, linear
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Routing:
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),  # BLOOM's constant 0.79788456 is sqrt(2/pi) in fp32
+    "gelu_tanh": independent_rows.gelu_tanh,
     "relu": F.relu,
-    "swiglu": F.silu,  # the activation of the gate (arXiv 2002.05202)
+    "swiglu": independent_rows.silu,  # the activation of the gate (arXiv 2002.05202)
 }
 
 
@@ -113,27 +114,28 @@ class MixtureOfExperts(nn.Module):
         self.gate = nn.Linear(config.hidden_size, count, bias=False)
         self.experts = ExpertNetworks(config, count)
         self.residual = FeedForward(config) if config.experts.residual else None
-        self.coefficient = nn.Linear(config.hidden_size, 2) if config.experts.residual else None
+        self.coefficient = Linear(config.hidden_size, 2) if config.experts.residual else None
 
     def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
         """[..., hidden] -> [..., hidden]. The routing of the layer is appended to `routings`."""
-        tokens = x.reshape(-1, x.shape[-1])
         # The gate always computes in float32, because its choices depend on small differences.
-        probabilities = F.linear(tokens.float(), self.gate.weight.float()).softmax(-1)
+        scores = independent_rows.linear(x.float(), self.gate.weight.float())
+        probabilities = scores.flatten(0, -2).softmax(-1)
         strengths, chosen = probabilities.topk(self.top_k)
         if routings is not None:
             routings.append(Routing(self.layer, probabilities, chosen))
-        output = _mixed(self._through_experts(tokens, chosen), _shares(strengths).to(tokens.dtype))
+        output = _mixed(self._through_experts(x, chosen), _shares(strengths).to(x.dtype))
         if self.residual is not None and self.coefficient is not None:
-            coefficients = self.coefficient(tokens).softmax(-1)
-            output = _mixed(torch.stack([self.residual(tokens), output], 1), coefficients)
+            coefficients = self.coefficient(x).flatten(0, -2).softmax(-1)
+            output = _mixed(torch.stack([self.residual(x).flatten(0, -2), output], 1), coefficients)
         return output.view_as(x)
 
-    def _through_experts(self, tokens: Tensor, chosen: Tensor) -> Tensor:
-        """The output of each chosen expert for each token: [tokens, hidden] -> [tokens, top_k, hidden].
+    def _through_experts(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """The output of each chosen expert for each token: [..., hidden] -> [tokens, top_k, hidden].
 
         chosen: [tokens, top_k] int64.
         """
+        tokens = x.flatten(0, -2)
         pairs = chosen.reshape(-1)  # the expert of each (token, choice) pair
         order = pairs.argsort(stable=True)
         load = torch.bincount(pairs, minlength=self.gate.out_features).tolist()

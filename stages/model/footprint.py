@@ -11,6 +11,7 @@ from stages.model.quantization_schemes import FLOAT32_BYTES, stored_tensors
 RUNTIME_BYTES = 480 << 20  # a process that has imported torch and Ray, before its first tensor
 BATCH_SAMPLES = 8  # held-out samples that are computed in one batch
 BATCH_TOKENS = 8192  # tokens of the windows that are evaluated in one batch
+ATTENDING_QUERIES = 64  # queries whose scores of all cached keys are held at once
 LOGITS_LIMIT = 1 << 25  # logits that are held at once, at most
 
 
@@ -23,6 +24,11 @@ def cache_bytes(config: DecoderConfig, sequences: int) -> int:
     """Exact bytes of a float32 key-value cache for `sequences` sequences of the model's whole context."""
     numbers_per_token = 2 * config.layers * config.grouped_heads * config.head_size
     return FLOAT32_BYTES * numbers_per_token * config.context_length * sequences
+
+
+def attention_bytes(config: DecoderConfig) -> int:
+    """The bytes of the attention scores of a pass with a full float32 key-value cache, at their peak."""
+    return 3 * FLOAT32_BYTES * config.heads * ATTENDING_QUERIES * config.context_length
 
 
 def forward_bytes(config: DecoderConfig, samples: int, length: int) -> int:

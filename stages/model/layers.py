@@ -10,14 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's customary name
 from torch import Tensor, nn
 
+from stages.model import independent_rows
 from stages.model.config import DecoderConfig, QuantizationName
 from stages.model.float32_accumulation import LayerNorm, lookup
 from stages.model.int8 import Int8Embedding, Int8ExpertLinear, Int8Linear
 from stages.model.parameters import Role
 from stages.model.quantization_schemes import SCHEMES
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` whose rows do not depend on each other, not even in the last bit, when there are no gradients."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]"""
+        return independent_rows.linear(input, self.weight, self.bias)
 
 
 class TiedEmbedding(nn.Embedding):
@@ -29,7 +37,7 @@ class TiedEmbedding(nn.Embedding):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocabulary]"""
-        return F.linear(hidden, self.weight)
+        return independent_rows.linear(hidden, self.weight)
 
 
 class LearnedPositions(nn.Module):
@@ -66,19 +74,19 @@ class ExpertLinear(nn.Module):
         parts = torch.split(x, load)
         biases = [None] * self.experts if self.bias is None else self.bias.unbind(0)
         by_expert = zip(parts, self.weight.unbind(0), biases, strict=True)
-        return torch.cat([F.linear(part, weight, bias) for part, weight, bias in by_expert if len(part)])
+        return torch.cat([independent_rows.linear(part, weight, bias) for part, weight, bias in by_expert if len(part)])
 
 
 @dataclass(frozen=True)
 class _MatrixTypes:
     """The modules that hold matrices in one form."""
 
-    linear: type[nn.Linear | Int8Linear]
+    linear: type[Linear | Int8Linear]
     expert_linear: type[ExpertLinear | Int8ExpertLinear]
     embedding: type[TiedEmbedding | Int8Embedding]
 
 
-_FLOATING_POINT = _MatrixTypes(nn.Linear, ExpertLinear, TiedEmbedding)
+_FLOATING_POINT = _MatrixTypes(Linear, ExpertLinear, TiedEmbedding)
 _QUANTIZED: Mapping[QuantizationName, _MatrixTypes] = {
     "int8": _MatrixTypes(Int8Linear, Int8ExpertLinear, Int8Embedding),
 }
@@ -90,7 +98,7 @@ def _matrix_types(config: DecoderConfig, role: Role) -> _MatrixTypes:
     return _QUANTIZED[config.quantization]
 
 
-def linear(config: DecoderConfig, in_features: int, out_features: int) -> nn.Linear | Int8Linear:
+def linear(config: DecoderConfig, in_features: int, out_features: int) -> Linear | Int8Linear:
     """A linear map, with a bias if the model has biases."""
     return _matrix_types(config, "linear").linear(in_features, out_features, config.biases)
 
@@ -107,7 +115,7 @@ def embedding(config: DecoderConfig) -> TiedEmbedding | Int8Embedding:
     return _matrix_types(config, "embedding").embedding(config.vocab_size, config.hidden_size)
 
 
-def head(config: DecoderConfig) -> nn.Linear | Int8Linear | None:
+def head(config: DecoderConfig) -> Linear | Int8Linear | None:
     """The head; None if it is tied to the embedding."""
     if config.tied_head:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.inference.engine import Event
+from stages.inference.generation import Event
 from stages.inference.sampling import TokenLogprobs
 from stages.inference.text import TextStream, Vocabulary
 from stages.serving.request import CompletionRequest
@@ -23,6 +23,7 @@ class Choice:
     request: CompletionRequest
     prompt: tuple[int, ...]  # all tokens that the model reads
     prompt_text: str
+    max_tokens: int
     implied: int = 0  # tokens at the start of `prompt` that are not part of the client's text: the document's start
     text: str = ""
     tokens: int = 0
@@ -71,7 +72,9 @@ class Choice:
         asked = bool(self.request.logprobs) and found.chosen is not None
         scores["tokens"].append(name(token))
         scores["token_logprobs"].append(found.chosen)
-        scores["top_logprobs"].append({name(one): value for one, value in found.top} if asked else None)
+        # The token itself is always among the most likely ones that are listed.
+        top = {**dict(found.top), token: found.chosen}
+        scores["top_logprobs"].append({name(one): value for one, value in top.items()} if asked else None)
         scores["text_offset"].append(offset)
 
 

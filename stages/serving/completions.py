@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -13,11 +15,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from stages.serving.answer import envelope
-from stages.serving.errors import BadRequestError, GenerationFailedError, error_body
+from stages.serving.errors import BadRequestError, DeadlineError, GenerationFailedError, error_body
 from stages.serving.request import parse
+from stages.serving.request_id import request_id
 from stages.serving.service import Arguments, Run, Service
 
-GENERATION_FAILED = "the generation failed; the server's log has the reason"
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -25,18 +28,29 @@ T = TypeVar("T")
 async def complete(service: Service, request: Request) -> Response:
     """Answer a request to /v1/completions. A client that disconnects cancels its sequences.
 
-    Raises BadRequestError, OverloadedError, ClosedError, GenerationFailedError and ClientDisconnect.
+    Raises BadRequestError, OverloadedError, ClosedError, GenerationFailedError, DeadlineError and ClientDisconnect.
     """
+    arrived, name = time.monotonic(), request_id(request.scope)
     completion = parse(await _body(request, service.settings))
-    run = Run(service, completion, await service.choices(completion))
+    run = Run(service, completion, await service.choices(completion), name, arrived)
     head = envelope(service.settings.model_name)
     if completion.stream:
-        return _EventStream(_stream(run, head), run.close)
+        return _EventStream(_stream(run, head, name), run.close)
     try:
         answer = await _unless_disconnected(request, _collect(run))
     finally:
         run.close()
     return JSONResponse(head | answer)
+
+
+def failure(error: GenerationFailedError | DeadlineError, settings: Arguments, name: str) -> tuple[str, int]:
+    """The answer to the client of request `name`: a message and an HTTP status. Writes it to the log as well."""
+    if isinstance(error, DeadlineError):
+        message, status = f"the request was not answered within {settings.request_timeout_s:g} seconds", 504
+    else:
+        message, status = f"the generation failed; the server's log has the reason under request {name}", 500
+    log.error("request %s: %s", name, message)
+    return message, status
 
 
 async def _body(request: Request, settings: Arguments) -> bytes:
@@ -83,7 +97,7 @@ async def _collect(run: Run) -> dict[str, Any]:
     return {"choices": [choice.whole() for choice in run.choices], "usage": run.usage()}
 
 
-async def _stream(run: Run, head: Mapping[str, Any]) -> AsyncIterator[str]:
+async def _stream(run: Run, head: Mapping[str, Any], name: str) -> AsyncIterator[str]:
     def data(value: Mapping[str, Any]) -> str:
         return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
@@ -92,8 +106,9 @@ async def _stream(run: Run, head: Mapping[str, Any]) -> AsyncIterator[str]:
             yield "".join(data({**head, "choices": [choice.take(event)]}) for choice, event in batch)
         if run.request.stream_options.include_usage:
             yield data({**head, "choices": [], "usage": run.usage()})
-    except GenerationFailedError:
-        yield data(error_body(GENERATION_FAILED, 500))
+    except (GenerationFailedError, DeadlineError) as error:
+        run.close()
+        yield data(error_body(*failure(error, run.service.settings, name)))
     yield "data: [DONE]\n\n"
 
 

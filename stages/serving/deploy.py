@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 from typing import Annotated, ClassVar, Self, cast
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint, known_config
 from stages.base import Artifact, Context, Demand, Edge, Resources, Runtime, Servable, Stage, StageError
-from stages.model.footprint import RUNTIME_BYTES, cache_bytes, forward_bytes, weight_bytes
-from stages.serving.deployment import TRIAL, Deployment, LanguageModelServing, Serving, type_name, write
+from stages.serving.deployment import (
+    TRIAL,
+    Deployment,
+    LanguageModelServing,
+    Serving,
+    replica_bytes,
+    type_name,
+    write,
+)
 from stages.serving.trial import Trial
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 # The fields that only a Checkpoint has a use for.
-LANGUAGE_MODEL_FIELDS = ("max_running", "max_waiting", "prefill_chunk", "prompt", "max_tokens", "temperature")
+LIMITS = ("max_running", "max_waiting", "prefill_chunk", "request_timeout_s")
+LANGUAGE_MODEL_FIELDS = (*LIMITS, "prompt", "max_tokens", "temperature")
 
 
 class Deploy(Stage):
@@ -38,8 +46,9 @@ class Deploy(Stage):
     trial_concurrency: Runtime[PositiveInt] = 8  # clients at once in the second measurement
 
     max_running: PositiveInt = 8  # Checkpoint only: sequences in a replica's running batch
-    max_waiting: NonNegativeInt = 64  # Checkpoint only: sequences in a replica's queue, beyond which requests get a 429
+    max_waiting: NonNegativeInt = 64  # Checkpoint only: requests in a replica's queue, beyond which they get a 429
     prefill_chunk: PositiveInt = 256  # Checkpoint only: prompt tokens read between two steps of the running batch
+    request_timeout_s: PositiveFloat = 600.0  # Checkpoint only: from the arrival of a request to the end of its answer
     prompt: str = Field(default="def ", min_length=1)  # Checkpoint only: prompt of the trial's completions
     max_tokens: PositiveInt = 48  # Checkpoint only: length of the trial's completions
     temperature: float = Field(default=0.7, ge=0, le=100)  # Checkpoint only: of the trial's completions; 0: greedy
@@ -55,8 +64,7 @@ class Deploy(Stage):
         self._refuse_fields_of_others()
         config, needed = known_config(self.model), 0
         if config is not None and not self.gpus_per_replica:  # with a GPU, the model is in the GPU's memory
-            computing = forward_bytes(config, 1, self.prefill_chunk)
-            needed = RUNTIME_BYTES + weight_bytes(config) + cache_bytes(config, self.max_running) + computing
+            needed = replica_bytes(config, self.max_running, self.prefill_chunk)
         replica = Resources(cpus=self.cpus_per_replica, gpus=self.gpus_per_replica, memory_bytes=needed)
         return Demand(task=Resources(cpus=0), ranks=self.replicas, rank=replica, unit="replica")
 
@@ -117,5 +125,5 @@ class Deploy(Stage):
         }
         if not isinstance(self.model, Checkpoint):
             return Serving.model_validate(common)
-        limits = {name: getattr(self, name) for name in ("max_running", "max_waiting", "prefill_chunk")}
+        limits = {name: getattr(self, name) for name in LIMITS}
         return LanguageModelServing.model_validate(common | limits)

@@ -19,9 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from stages.artifacts.checkpoint import Checkpoint
 from stages.base import Application, ArtifactError, Config, ExampleRequest, Servable, StageError
+from stages.model.config import DecoderConfig
+from stages.model.footprint import RUNTIME_BYTES, attention_bytes, cache_bytes, forward_bytes, weight_bytes
 
 DEPLOYMENT, MODEL, SERVE_CONFIG, TRIAL = "deployment.json", "model", "serve.yaml", "trial.json"
 CHECKPOINT = "stages.artifacts.checkpoint:Checkpoint"
@@ -68,7 +71,11 @@ class Serving(Config):
                             "num_replicas": application.replicas,
                             "max_ongoing_requests": application.max_ongoing_requests,
                             "max_queued_requests": application.max_ongoing_requests,
-                            "ray_actor_options": {"num_cpus": self.cpus, "num_gpus": self.gpus},
+                            "ray_actor_options": {
+                                "num_cpus": self.cpus,
+                                "num_gpus": self.gpus,
+                                **({"memory": memory} if (memory := application.resources.memory_bytes) else {}),
+                            },
                         }
                     ],
                 }
@@ -87,8 +94,9 @@ class LanguageModelServing(Serving):
 
     artifact: str = CHECKPOINT
     max_running: PositiveInt = 8  # sequences in a replica's running batch
-    max_waiting: NonNegativeInt = 64  # sequences in a replica's queue; requests beyond it are refused with 429
+    max_waiting: NonNegativeInt = 64  # requests in a replica's queue; those beyond it are refused with 429
     prefill_chunk: PositiveInt = 256  # prompt tokens read between two steps of the running batch
+    request_timeout_s: PositiveFloat = 600.0  # from the arrival of a request to the end of its answer
 
     def application(self, artifact: Servable) -> Application:
         """The application that serves a Checkpoint with these limits (see `stages.serving.service.Arguments`)."""
@@ -99,10 +107,26 @@ class LanguageModelServing(Serving):
             "max_running": self.max_running,
             "max_waiting": self.max_waiting,
             "prefill_chunk": self.prefill_chunk,
+            "request_timeout_s": self.request_timeout_s,
             "threads": max(1, int(self.cpus)),
         }
         ongoing = self.max_running + self.max_waiting + SPARE_REQUESTS
-        return replace(found, arguments=arguments, max_ongoing_requests=ongoing)
+        # With a GPU, the model is in the GPU's memory.
+        config = artifact.config if isinstance(artifact, Checkpoint) and not self.gpus else None
+        memory = replica_bytes(config, self.max_running, self.prefill_chunk) if config else 0
+        return replace(
+            found,
+            arguments=arguments,
+            max_ongoing_requests=ongoing,
+            resources=found.resources.model_copy(update={"memory_bytes": memory}),
+            drain_timeout_s=self.request_timeout_s,
+        )
+
+
+def replica_bytes(config: DecoderConfig, max_running: int, prefill_chunk: int) -> int:
+    """The memory that one replica of a Checkpoint needs on CPUs."""
+    computing = forward_bytes(config, 1, prefill_chunk) + attention_bytes(config)
+    return RUNTIME_BYTES + weight_bytes(config) + cache_bytes(config, max_running) + computing
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ class GenerationFailedError(Exception):
     """A generation ended with an error or was cancelled."""
 
 
+class DeadlineError(Exception):
+    """A request did not end within its time."""
+
+
 def error_body(message: str, status: int, parameter: str | None = None, code: str | None = None) -> dict[str, Any]:
     """The body of an answer with an HTTP error status."""
     kind = "server_error" if status >= 500 else "overloaded_error" if status == 429 else "invalid_request_error"

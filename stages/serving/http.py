@@ -17,10 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from stages.inference.engine import ClosedError, OverloadedError
-from stages.serving.completions import GENERATION_FAILED, complete
-from stages.serving.errors import ERROR_SCHEMA, BadRequestError, GenerationFailedError, error_body
+from stages.serving.completions import complete, failure
+from stages.serving.errors import ERROR_SCHEMA, BadRequestError, DeadlineError, GenerationFailedError, error_body
 from stages.serving.metrics import CONTENT_TYPE
 from stages.serving.request import request_schema
+from stages.serving.request_id import RequestIds, request_id
 from stages.serving.service import Arguments, Service
 
 _REFUSED = {
@@ -52,6 +53,7 @@ def application(service: Service) -> FastAPI:
         redoc_url=None,
         responses={"4XX": _REFUSED, "5XX": _REFUSED},
     )
+    app.add_middleware(RequestIds)
     _add_error_handlers(app, service)
     _add_completions(app, service)
     _add_models(app, service)
@@ -85,15 +87,17 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, __: OverloadedError) -> Response:
-        return refuse(f"the server already runs and queues {service.engine.capacity} sequences: retry later", 429)
+        return refuse(f"all {service.engine.capacity} places of the server are taken: retry later", 429)
 
     @app.exception_handler(ClosedError)
     async def closed(_: Request, __: ClosedError) -> Response:
-        return refuse("the server is shutting down" if service.engine.alive else "the engine has stopped", 503)
+        return refuse(_why_closed(service), 503)
 
-    @app.exception_handler(GenerationFailedError)
-    async def failed(_: Request, __: GenerationFailedError) -> Response:
-        return refuse(GENERATION_FAILED, 500)
+    async def failed(request: Request, error: GenerationFailedError | DeadlineError) -> Response:
+        return refuse(*failure(error, service.settings, request_id(request.scope)))
+
+    for kind in (GenerationFailedError, DeadlineError):
+        app.exception_handler(kind)(failed)
 
     @app.exception_handler(ClientDisconnect)
     async def disconnected(_: Request, __: ClientDisconnect) -> Response:
@@ -129,12 +133,27 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 
 def _add_monitoring(app: FastAPI, service: Service) -> None:
+    def status(healthy: bool) -> Response:
+        if healthy:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse(error_body(_why_closed(service), 503), 503, {"retry-after": "1"})
+
     @app.get("/health")
     async def health() -> Response:
-        if not service.engine.alive:
-            return JSONResponse(error_body("the engine has stopped", 503), 503)
-        return JSONResponse({"status": "ok"})
+        return status(service.engine.alive)
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        return status(service.engine.alive and not service.engine.closing)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+def _why_closed(service: Service) -> str:
+    engine = service.engine
+    if engine.alive:
+        return "the server is shutting down"
+    stalled_s = engine.stalled_s
+    return f"the engine has made no progress for {stalled_s:.0f} s" if stalled_s else "the engine has stopped"

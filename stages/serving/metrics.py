@@ -1,4 +1,8 @@
-"""Metrics of a serving engine in Prometheus's text format. The names are vLLM's, with the prefix `bloomline:`."""
+"""Metrics of a serving engine in Prometheus's text format. The names are vLLM's, with the prefix `bloomline:`.
+
+Each replica counts for itself, and every sample has its name as the label `replica`: a query that sums over this label
+gives the whole server's.
+"""
 
 from __future__ import annotations
 
@@ -18,32 +22,29 @@ _REQUEST_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.
 class Metrics(Observer):
     """The metrics of one engine and its HTTP application. Every method can be called from any thread."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_name: str, replica: str = "0") -> None:
         self._registry = registry = CollectorRegistry()
+        self._labels = {"model_name": model_name, "replica": replica}
 
         def made(kind: type, name: str, text: str, *labels: str, **options: Any) -> Any:
-            return kind(f"bloomline:{name}", text, ["model_name", *labels], registry=registry, **options)
+            return kind(f"bloomline:{name}", text, [*self._labels, *labels], registry=registry, **options)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            found: Histogram = made(Histogram, name, text, buckets=buckets).labels(model_name)
+            found: Histogram = made(Histogram, name, text, buckets=buckets).labels(**self._labels)
             return found
 
-        self._running = made(Gauge, "num_requests_running", "Number of sequences in the running batch.").labels(
-            model_name
-        )
-        self._waiting = made(
-            Gauge, "num_requests_waiting", "Number of sequences waiting for a slot in the batch."
-        ).labels(model_name)
-        self._usage = made(Gauge, "kv_cache_usage_perc", "Fraction of the cache slots in use, 0 to 1.").labels(
-            model_name
-        )
-        self._prompt = made(Counter, "prompt_tokens", "Number of prompt tokens processed.").labels(model_name)
-        self._generated = made(Counter, "generation_tokens", "Number of tokens generated.").labels(model_name)
+        def single(kind: type, name: str, text: str) -> Any:
+            return made(kind, name, text).labels(**self._labels)
+
+        self._running = single(Gauge, "num_requests_running", "Number of sequences in the running batch.")
+        self._waiting = single(Gauge, "num_requests_waiting", "Number of sequences waiting for a slot in the batch.")
+        self._usage = single(Gauge, "kv_cache_usage_perc", "Fraction of the cache slots in use, 0 to 1.")
+        self._prompt = single(Counter, "prompt_tokens", "Number of prompt tokens processed.")
+        self._generated = single(Counter, "generation_tokens", "Number of tokens generated.")
         self._rejected = made(Counter, "request_rejected", "Number of rejected requests by HTTP status.", "status")
         self._success = made(
             Counter, "request_success", "Number of finished sequences by finish reason.", "finished_reason"
         )
-        self._model_name = model_name
         self._first = histogram(
             "time_to_first_token_seconds", "Seconds from a request to its first token.", _REQUEST_BUCKETS_S
         )
@@ -69,19 +70,20 @@ class Metrics(Observer):
         self._prompt.inc(count)
 
     def first_token(self, seconds: float) -> None:
+        self._generated.inc()
         self._first.observe(seconds)
 
     def next_token(self, seconds: float) -> None:
+        self._generated.inc()
         self._next.observe(seconds)
 
     def finished(self, reason: str, tokens: int, seconds: float) -> None:
-        self._generated.inc(tokens)
-        self._success.labels(self._model_name, reason).inc()
+        self._success.labels(**self._labels, finished_reason=reason).inc()
         self._whole.observe(seconds)
 
     def rejected(self, status: int) -> None:
         """A request was answered with this HTTP error status."""
-        self._rejected.labels(self._model_name, str(status)).inc()
+        self._rejected.labels(**self._labels, status=str(status)).inc()
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format, version 0.0.4."""

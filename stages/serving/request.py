@@ -15,6 +15,7 @@ from stages.base import Config
 from stages.inference.sampling import Sampling
 from stages.serving.errors import BadRequestError
 
+DEFAULT_TOKENS = 16  # of a completion whose length is not given
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_CHOICES = 128
@@ -30,11 +31,21 @@ _Prompts = Field(min_length=1)
 _Stop = Annotated[str, Field(strict=True, json_schema_extra={"minLength": 1, "maxLength": MAX_STOP_CHARACTERS})]
 
 # Parameters of OpenAI's API that this engine does not support, with the value that disables each.
-_OFF = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "suffix": ""}
+_OFF = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "suffix": "", "include_obfuscation": False}
+
+
+def _without_null(value: Any) -> Any:
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 class StreamOptions(Config):
     include_usage: _Switch = False
+    include_obfuscation: Literal[False] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        return _without_null(value)
 
 
 class CompletionRequest(Config):
@@ -47,7 +58,8 @@ class CompletionRequest(Config):
         | Annotated[list[_Token], _Prompts]
         | Annotated[list[Annotated[list[_Token], _Prompts]], _Prompts]
     )
-    max_tokens: int = Field(default=16, ge=0, strict=True)
+    # None: `DEFAULT_TOKENS`, or what is left of the model's context if that is less.
+    max_tokens: int | None = Field(default=None, ge=0, strict=True)
     temperature: _Number = Field(default=1.0, ge=0, le=100)
     top_p: _Number = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=-1, strict=True)  # 0, -1: all
@@ -69,7 +81,7 @@ class CompletionRequest(Config):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
-        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+        return _without_null(value)
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -109,11 +121,11 @@ class CompletionRequest(Config):
             return cast("list[str | list[int]]", [self.prompt])
         return cast("list[str | list[int]]", self.prompt)
 
-    def sampling(self, index: int) -> Sampling:
+    def sampling(self, index: int, max_tokens: int) -> Sampling:
         """The sampling of choice `index` of a prompt. With a seed, every choice is repeatable and differs from the
         others."""
         return Sampling(
-            max_tokens=self.max_tokens,
+            max_tokens=max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             top_k=max(0, self.top_k),
@@ -184,8 +196,8 @@ def _refusal(error: ValidationError) -> BadRequestError:
     message = first["msg"].removeprefix("Value error, ")
     if not where:  # a combination of parameters
         return BadRequestError(message)
-    if where[0] in _OFF:
-        message = f"not supported by this server: leave it out or set it to {json.dumps(_OFF[where[0]])}"
+    if where[-1] in _OFF:
+        message = f"not supported by this server: leave it out or set it to {json.dumps(_OFF[where[-1]])}"
     elif first["type"] == "extra_forbidden":
         known = StreamOptions if len(where) > 1 else CompletionRequest
         message = f"unknown parameter; the known ones are {', '.join(known.model_fields)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
@@ -12,12 +14,15 @@ from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.document_start import document_start
 from stages.base import Config
 from stages.inference.batch import DecoderBatch
-from stages.inference.engine import Engine, Event
+from stages.inference.engine import Engine
+from stages.inference.generation import Event
 from stages.inference.text import Vocabulary
 from stages.serving.answer import Choice, usage
-from stages.serving.errors import BadRequestError, GenerationFailedError
+from stages.serving.errors import BadRequestError, DeadlineError, GenerationFailedError
 from stages.serving.metrics import Metrics
-from stages.serving.request import CompletionRequest
+from stages.serving.request import DEFAULT_TOKENS, CompletionRequest
+
+REPLICA_VARIABLE = "BLOOMLINE_REPLICA"  # the name of a replica among several, which its metrics carry
 
 # Longer texts are tokenized in a thread, so that they do not stall the event loop and the streams of other clients.
 _LONG_TEXT_CHARACTERS = 4096
@@ -29,11 +34,12 @@ class Arguments(Config):
     model: str  # path of a Checkpoint
     model_name: str = "bloomline"  # the name by which clients address it
     max_running: PositiveInt = 8  # sequences in the running batch
-    max_waiting: NonNegativeInt = 64  # sequences in the queue; requests beyond it are refused with 429
+    max_waiting: NonNegativeInt = 64  # requests in the queue; those beyond it are refused with 429
     prefill_chunk: PositiveInt = 256  # prompt tokens read between two steps of the running batch
     threads: PositiveInt | None = None  # torch's threads within one operation; null: torch's default
     max_body_bytes: PositiveInt = 1 << 20
     body_timeout_s: PositiveFloat = 30.0  # to receive the whole body of a request
+    request_timeout_s: PositiveFloat = 600.0  # from the arrival of a request to the end of its answer
 
 
 class Service:
@@ -71,7 +77,7 @@ class Service:
         batch.warm_up()
         tokenizer = checkpoint.tokenizer()
         vocabulary = Vocabulary(tokenizer)
-        metrics = Metrics(settings.model_name)
+        metrics = Metrics(settings.model_name, os.environ.get(REPLICA_VARIABLE, "0"))
         engine = Engine(
             batch,
             vocabulary.table,
@@ -119,15 +125,18 @@ class Service:
                 tokens, start = tuple(prompt), ()
                 self._refuse_unknown(tokens)
                 text = self.vocabulary.decode(tokens)
-            if len(tokens) > self.context_length - request.max_tokens:
+            left = self.context_length - len(tokens)
+            if left < (1 if request.max_tokens is None else request.max_tokens):
                 raise self._too_long(f"{len(tokens)} tokens", request.max_tokens)
+            limit = min(DEFAULT_TOKENS, left) if request.max_tokens is None else request.max_tokens
             choices += [
-                Choice(len(choices) + index, self.vocabulary, request, tokens, text, len(start)) for index in range(n)
+                Choice(len(choices) + index, self.vocabulary, request, tokens, text, limit, len(start))
+                for index in range(n)
             ]
         return choices
 
-    async def _encode(self, text: str, max_tokens: int) -> list[int]:
-        if len(text) > max(0, self.context_length - max_tokens) * self.vocabulary.longest_token:
+    async def _encode(self, text: str, max_tokens: int | None) -> list[int]:
+        if len(text) > max(0, self.context_length - (max_tokens or 0)) * self.vocabulary.longest_token:
             raise self._too_long(f"{len(text)} characters", max_tokens)
         encode = self.vocabulary.encode
         return await asyncio.to_thread(encode, text) if len(text) > _LONG_TEXT_CHARACTERS else encode(text)
@@ -139,26 +148,40 @@ class Service:
                 parameter="prompt",
             )
 
-    def _too_long(self, size: str, max_tokens: int) -> BadRequestError:
+    def _too_long(self, size: str, max_tokens: int | None) -> BadRequestError:
+        if max_tokens is None:
+            what = f"the prompt ({size}) leaves no room for a completion in the model's context"
+        else:
+            what = f"the prompt ({size}) and max_tokens ({max_tokens}) exceed the model's context"
         return BadRequestError(
-            f"the prompt ({size}) and max_tokens ({max_tokens}) exceed the model's context "
-            f"of {self.context_length} tokens",
+            f"{what} of {self.context_length} tokens",
             parameter="prompt",
             code="context_length_exceeded",
         )
 
 
 class Run:
-    """The generations of one request, and their events as they arrive. Raises what `Engine.submit` raises."""
+    """The generations of one request, and their events as they arrive. Raises what `Engine.submit` raises.
 
-    def __init__(self, service: Service, request: CompletionRequest, choices: list[Choice]) -> None:
+    name: the request's id, for the log. arrived: when it came, by `time.monotonic`.
+    """
+
+    def __init__(
+        self, service: Service, request: CompletionRequest, choices: list[Choice], name: str, arrived: float
+    ) -> None:
         self.service = service
+        self._arrived = arrived
         self.request = request
         self.choices = choices
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[Choice, Event]] = asyncio.Queue()
         self._generations = service.engine.submit(
-            [(choice.prompt, request.sampling(choice.index % request.n), self._deliver(choice)) for choice in choices]
+            [
+                (choice.prompt, request.sampling(choice.index % request.n, choice.max_tokens), self._deliver(choice))
+                for choice in choices
+            ],
+            name=name,
+            arrived=arrived,
         )
 
     def close(self) -> None:
@@ -166,10 +189,17 @@ class Run:
         self.service.engine.cancel(self._generations)
 
     async def batches(self) -> AsyncIterator[list[tuple[Choice, Event]]]:
-        """Lists of the events that have arrived, until every choice has ended. Raises GenerationFailedError."""
+        """Lists of the events that have arrived, until every choice has ended.
+
+        Raises GenerationFailedError, and DeadlineError once the request takes longer than `request_timeout_s`.
+        """
         left = len(self.choices)
         while left:
-            batch = [await self._events.get()]
+            remaining = self._arrived + self.service.settings.request_timeout_s - time.monotonic()
+            try:
+                batch = [await asyncio.wait_for(self._events.get(), max(0.0, remaining))]
+            except TimeoutError:
+                raise DeadlineError from None
             while not self._events.empty():
                 batch.append(self._events.get_nowait())
             for _, event in batch:

@@ -30,6 +30,11 @@ def create(arguments: Mapping[str, Any]) -> FastAPI:
     async def greeting() -> dict[str, Any]:
         return {"greeting": arguments["greeting"], "pid": os.getpid()}
 
+    @app.get("/slow-start")
+    async def slow_start() -> dict[str, Any]:
+        await asyncio.sleep(2)
+        return {"pid": os.getpid()}
+
     @app.get("/slow")
     async def slow() -> StreamingResponse:
         async def lines() -> AsyncIterator[str]:

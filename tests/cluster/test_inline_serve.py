@@ -44,6 +44,23 @@ def test_stopping_finishes_the_requests_in_flight() -> None:
     assert not served.running()
 
 
+def test_while_it_drains_new_requests_get_a_503() -> None:
+    served = inline_serve.start(APPLICATION)
+    with httpx.Client(base_url=served.url, timeout=60) as other, httpx.stream("GET", f"{served.url}/slow") as response:
+        lines = response.iter_lines()
+        next(lines)
+        stopping = threading.Thread(target=served.stop)
+        stopping.start()
+        refused = [other.get("/greeting")]
+        while refused[-1].status_code == 200:
+            refused.append(other.get("/greeting"))
+        assert (refused[-1].status_code, refused[-1].json()["error"]["type"]) == (503, "server_error")
+        assert int(refused[-1].headers["retry-after"]) >= 1
+        assert list(lines)[-1] == "9"
+    stopping.join(20)
+    assert served.process.returncode == 0
+
+
 def test_an_application_that_cannot_start_is_an_error_with_its_cause() -> None:
     with pytest.raises(StageError, match="broken on purpose"):
         inline_serve.start(Application("broken", "tests.cluster.applications:refuse"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -47,8 +49,14 @@ def test_applications_are_served_next_to_each_other_and_drained(ray_session: Exe
             assert next(lines) == "0"
             stopping = threading.Thread(target=served.stop)
             stopping.start()
-            assert list(lines) == [str(index) for index in range(1, 10)]
-        stopping.join(30)
+            refused = httpx.get(f"{served.url}/greeting", timeout=60)
+            while refused.status_code == 200:
+                refused = httpx.get(f"{served.url}/greeting", timeout=60)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (503, "server_error")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert len(refused.headers.get_list("x-request-id")) == 1
+            assert list(lines)[-1] == "9"
+        stopping.join(60)
         assert not served.running()
     finally:
         served.stop()
@@ -65,7 +73,7 @@ def test_an_unhealthy_replica_and_a_killed_one_are_replaced(
 
         def greeter() -> int | None:
             try:
-                pid: int = httpx.get(f"{served.url}/greeting", timeout=60).json()["pid"]
+                pid: int = httpx.get(f"{served.url}/greeting", timeout=2).json()["pid"]
                 return pid
             except (httpx.HTTPError, ValueError):
                 return None
@@ -74,8 +82,18 @@ def test_an_unhealthy_replica_and_a_killed_one_are_replaced(
         wait_for(lambda: greeter() not in (None, first), 60)
         second = greeter()
         assert second is not None
-        os.kill(second, signal.SIGKILL)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(httpx.get, f"{served.url}/slow-start", timeout=60)
+            time.sleep(0.5)
+            os.kill(second, signal.SIGKILL)
+            answer = waiting.result()
+        # It was sent once more: to the next replica, or to nobody.
+        assert answer.status_code == 200 or (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         wait_for(lambda: greeter() not in (None, first, second), 60)
+        stopped = greeter()
+        assert stopped is not None
+        os.kill(stopped, signal.SIGSTOP)
+        wait_for(lambda: greeter() not in (None, stopped), 60)
     finally:
         served.stop()
 
@@ -170,8 +188,12 @@ def test_serve_deploy_accepts_the_config_of_a_deployment(head: dict[str, str], t
     assert "".join(yaml.safe_load(line[6:])["choices"][0]["text"] for line in lines[:-1]) == text
     assert httpx.post(f"{url}/v1/completions", json=body | {"temperature": -1}, timeout=60).status_code == 400
     disconnect_during_the_stream(url)
-    cancelled = 'request_success_total{finished_reason="cancelled",model_name="tiny"} 1.0'
-    wait_for(lambda: cancelled in httpx.get(f"{url}/metrics", timeout=60).text, 60, tmp_path / "ray.log")
+    cancelled = re.compile(
+        'request_success_total{finished_reason="cancelled",model_name="tiny",replica="[a-z0-9]+"} 1.0'
+    )
+    wait_for(
+        lambda: cancelled.search(httpx.get(f"{url}/metrics", timeout=60).text) is not None, 60, tmp_path / "ray.log"
+    )
 
 
 def models(url: str) -> list[str]:

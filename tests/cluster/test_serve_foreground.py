@@ -65,10 +65,13 @@ def test_the_server_ends_when_its_parent_is_killed(in_foreground: tuple[subproce
 def test_a_server_that_ends_unexpectedly_is_an_error() -> None:
     def start(application: Application) -> Served:
         served = inline_serve.start(application)
+        served.log_file.write_text("the reason\n")
         served.process.kill()
         return served
 
-    with pytest.raises(StageError, match="ended unexpectedly"):
+    with pytest.raises(
+        StageError, match=r"ended unexpectedly. Its log, /.*bloomline-server-.*, ends with:\nthe reason"
+    ):
         serve_foreground.serve(start, APPLICATION)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -100,6 +103,9 @@ def test_only_an_example_of_the_application_is_suggested(
 
         def stop(self) -> None:
             pass
+
+        def log(self) -> str:
+            return "Its log is empty."
 
     with pytest.raises(StageError, match="ended unexpectedly"):
         serve_foreground.serve(lambda _: Ended(), APPLICATION, example)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -45,30 +45,41 @@ class ScriptedBatch:
         self.sequences: dict[int, list[int]] = {}
         self.widths: list[int] = []  # how many sequences each step held
         self.reads: list[int] = []  # how many tokens each piece of a prompt held
+        self.read_after: list[int] = []  # and after how many steps it was read
         self.fail = False
+        self.poison: int | None = None  # a token with which every call fails
 
     def read(self, slot: int, tokens: Sequence[int], *, every: bool) -> Tensor:
-        self._wait()
+        self._wait(tokens)
         self.reads.append(len(tokens))
+        self.read_after.append(len(self.widths))
         rows = []
         for token in tokens:
             self.sequences.setdefault(slot, []).append(token)
             rows.append(self._logits(slot))
         return torch.stack(rows if every else rows[-1:])
 
+    def reads_between_steps(self) -> list[list[int]]:
+        """The lengths of the pieces that were read between two steps."""
+        pairs = list(zip(self.read_after, self.reads, strict=True))
+        return [[length for place, length in pairs if place == step] for step in {place for place, _ in pairs}]
+
     def step(self, tokens: dict[int, int]) -> Tensor:
-        self._wait()
+        self._wait(tokens.values())
         self.widths.append(len(tokens))
         for slot, token in tokens.items():
             self.sequences[slot].append(token)
         return torch.stack([self._logits(slot) for slot in tokens])
 
+    def fork(self, source: int, target: int, length: int) -> None:
+        self.sequences[target] = self.sequences[source][:length]
+
     def release(self, slot: int) -> None:
         self.sequences.pop(slot, None)
 
-    def _wait(self) -> None:
+    def _wait(self, tokens: Collection[int]) -> None:
         self.gate.wait(20)
-        if self.fail:
+        if self.fail or self.poison in tokens:
             raise RuntimeError("scripted failure")
 
     def _logits(self, slot: int) -> Tensor:

@@ -2,9 +2,12 @@ import queue
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.inference.batch import DecoderBatch
-from stages.inference.engine import Engine, Event
+from stages.inference.engine import Engine
+from stages.inference.generation import Event
 from stages.inference.sampling import Sampling
 from stages.model.config import ExpertsConfig
 from stages.model.decoder import Decoder
@@ -21,6 +24,7 @@ MODELS = {
     "dense": small_config(),
     "experts": small_config(experts=EXPERTS),
     "quantized experts": small_config(experts=EXPERTS),
+    "uneven": small_config(feed_forward_size=100, heads=3),
     "opt": shaped("opt"),
     "llama": shaped("llama"),
     "quantized llama": shaped("llama"),
@@ -58,6 +62,45 @@ def test_the_engine_writes_what_the_plain_model_writes_at_any_mix_of_lengths(mod
             engine.submit([(prompt, Sampling(max_tokens=length, temperature=0), events.put)])
         for prompt, length, events in zip(prompts, lengths, queues, strict=True):
             assert [events.get(timeout=30).token for _ in range(length)] == greedy(model, prompt, length)
+    finally:
+        engine.close()
+
+
+@settings(max_examples=8)
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=2, max_size=5),
+    slots=st.integers(2, 4),
+    chunk=st.integers(1, 40),
+    n=st.integers(1, 3),
+)
+def test_texts_and_log_probabilities_have_the_same_bits_alone_and_in_any_batch(
+    model: Decoder, lengths: list[int], slots: int, chunk: int, n: int
+) -> None:
+    """Among any other sequences, with its prompt read in any pieces, and alone or as one of several choices."""
+    check_bits(model, lengths, slots, chunk, n)
+
+
+def test_the_bits_are_the_same_in_bfloat16() -> None:
+    check_bits(small_model(MODELS["experts"]).bfloat16(), [3, 40, 17, 1, 66], 3, 7, 2)
+
+
+def check_bits(model: Decoder, lengths: list[int], slots: int, chunk: int, n: int) -> None:
+    prompts = [random_tokens(1, length, seed=index)[0].tolist() for index, length in enumerate(lengths)]
+    scored = [
+        Sampling(max_tokens=8, seed=index, logprobs=3, prompt_logprobs=index % 2 == 0) for index in range(len(prompts))
+    ]
+    wanted = [(prompt, one) for prompt, one in zip(prompts, scored, strict=True) for _ in range(n)]
+    together = finished(DecoderBatch(model, slots), wanted, chunk)
+    for request, events in zip(wanted, together, strict=True):
+        assert finished(DecoderBatch(model, 1), [request], 256) == [events]
+
+
+def finished(batch: DecoderBatch, wanted: list[tuple[list[int], Sampling]], chunk: int) -> list[list[Event]]:
+    engine = Engine(batch, TABLE, end_tokens=(), prefill_chunk=chunk)
+    try:
+        queues: list[queue.Queue[Event]] = [queue.Queue() for _ in wanted]
+        engine.submit([(prompt, one, events.put) for (prompt, one), events in zip(wanted, queues, strict=True)])
+        return [[events.get(timeout=60) for _ in range(8)] for events in queues]
     finally:
         engine.close()
 

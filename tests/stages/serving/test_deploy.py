@@ -76,6 +76,13 @@ def test_ray_serve_accepts_the_serve_config(
         assert application.args["arguments"]["model"] == str(model)
         assert application.deployments[0].name == "Asgi"
         assert application.deployments[0].max_ongoing_requests > 2 + 8
+        # The memory that the plan demands for a replica is what its actor reserves.
+        demanded = Deploy(model=checkpoint, max_running=2).demand().rank
+        reserved = application.deployments[0].ray_actor_options
+        assert demanded is not None
+        assert reserved.memory == deployment.application().resources.memory_bytes
+        assert reserved.memory == pytest.approx(demanded.memory_bytes, rel=0.05)
+    assert deployment.application().drain_timeout_s == deployment.application().arguments["request_timeout_s"]
 
 
 def test_the_tracking_finds_name_and_alias(deployed: tuple[Deployment, ServingContext]) -> None:

@@ -32,6 +32,9 @@ def client(served: Served) -> httpx.Client:
     return served[0]
 
 
+SCORES = ("tokens", "token_logprobs", "top_logprobs")
+
+
 def complete(client: httpx.Client, **body: Any) -> httpx.Response:
     return client.post("/v1/completions", json={"prompt": "hello", "temperature": 0} | body)
 
@@ -150,12 +153,100 @@ def test_echo_and_logprobs_of_the_prompt(served: Served) -> None:
     assert answer["logprobs"]["tokens"] == names
     assert all(value <= 0 for value in answer["logprobs"]["token_logprobs"])
     assert answer["logprobs"]["text_offset"] == [sum(map(len, names[:index])) for index in range(len(names))]
-    assert [top and len(top) for top in answer["logprobs"]["top_logprobs"]] == [1] * len(names)
+    for name, score, top in zip(*(answer["logprobs"][key] for key in SCORES), strict=True):
+        assert top[name] == score
+        assert len(top) == 1 + (score < max(top.values()))  # the most likely token, and the one that is there
     tokens = service.vocabulary.encode("hello wörld")
     bare = complete(client, prompt=tokens, max_tokens=0, echo=True, logprobs=1).json()["choices"][0]
     assert (bare["text"], bare["logprobs"]["tokens"]) == ("hello wörld", names)
     assert bare["logprobs"]["token_logprobs"][0] is None  # nothing precedes it
     assert bare["logprobs"]["top_logprobs"][0] is None
+
+
+def test_the_end_of_a_text_is_counted_and_scored_and_echoed_with_the_prompt() -> None:
+    service, _ = scripted_service(ending=True, context_length=10_000)
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        ask = {"temperature": 1, "seed": 1, "max_tokens": 9000, "logprobs": 1}
+        whole = complete(client, **ask).json()
+        choice = whole["choices"][0]
+        assert choice["finish_reason"] == "stop"
+        assert whole["usage"]["completion_tokens"] == len(choice["logprobs"]["tokens"])
+        assert choice["logprobs"]["tokens"][-1] == "</s>"
+        assert choice["logprobs"]["text_offset"][-1] == len(choice["text"])
+        echoed = complete(client, **ask, echo=True).json()["choices"][0]
+        assert echoed["text"] == "hello" + choice["text"]
+        assert echoed["logprobs"]["tokens"][-1] == "</s>"
+        chunks = events(complete(client, **ask, stream=True))
+        assert [name for chunk in chunks for name in chunk["choices"][0]["logprobs"]["tokens"]] == choice["logprobs"][
+            "tokens"
+        ]
+
+
+def test_a_length_that_is_not_given_ends_at_the_context(client: httpx.Client) -> None:
+    answer = complete(client, prompt=[5] * 60).json()
+    assert answer["usage"]["completion_tokens"] == 4
+    assert complete(client, prompt=[5]).json()["usage"]["completion_tokens"] == 16
+
+
+def test_head_is_answered_wherever_get_is(client: httpx.Client) -> None:
+    for path in ("/health", "/ready", "/metrics", "/v1/models", "/v1/models/tiny", "/openapi.json"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"] == client.get(path).headers["content-type"]
+    assert client.head("/v1/completions").status_code == 405
+
+
+def test_every_answer_names_its_request(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    client, _, batch = served
+    assert client.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    first, second = (client.get("/health").headers["x-request-id"] for _ in range(2))
+    assert first != second
+    assert "\n" not in client.get("/health", headers={"x-request-id": "a b"}).headers["x-request-id"]
+    batch.fail = True
+    failed = client.post("/v1/completions", json={"prompt": "hello"}, headers={"x-request-id": "mine-2"})
+    batch.fail = False
+    assert "request mine-2" in failed.json()["error"]["message"]
+    assert "request mine-2" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_ends_at_its_deadline_even_if_a_step_does_not_return(stream: bool) -> None:
+    service, batch = scripted_service(request_timeout_s=0.3)
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        batch.gate.clear()
+        answer = complete(client, stream=stream)
+        error = events(answer)[-1]["error"] if stream else answer.json()["error"]
+        assert "was not answered within 0.3 seconds" in error["message"]
+        assert stream or answer.status_code == 504
+        batch.gate.set()
+        wait_until(lambda: not batch.sequences)
+
+
+def test_generated_tokens_are_counted_while_they_are_generated(served: Served) -> None:
+    client, _, batch = served
+
+    def generated() -> float:
+        name = "bloomline:generation_tokens_total"
+        return next(float(one.split()[1]) for one in client.get("/metrics").text.splitlines() if one.startswith(name))
+
+    before = generated()
+    body = {"prompt": "hello", "stream": True, "max_tokens": 40}
+    with client.stream("POST", "/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(line for line in lines if line)
+        batch.gate.clear()
+        wait_until(lambda: before < generated() <= before + 40)
+        batch.gate.set()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    wait_until(lambda: generated() == before + 40)
+
+
+def test_an_unexpected_failure_is_answered_in_the_same_shape(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, service, _ = served
+    monkeypatch.setattr(service.metrics, "render", lambda: 1 / 0)
+    answer = client.get("/metrics")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
 
 
 def test_stop_strings_end_the_text_before_them(client: httpx.Client) -> None:
@@ -169,7 +260,8 @@ def test_stop_strings_end_the_text_before_them(client: httpx.Client) -> None:
 def test_models_health_and_metrics(client: httpx.Client) -> None:
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["tiny"]
     assert client.get("/v1/models/tiny").json()["max_model_len"] == 64
-    assert client.get("/health").json() == {"status": "ok"}
+    for path in ("/health", "/ready"):
+        assert client.get(path).json() == {"status": "ok"}
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "bloomline:time_to_first_token_seconds_bucket" in metrics.text
@@ -194,8 +286,10 @@ def test_the_schema_of_a_request_is_whole(client: httpx.Client) -> None:
     ("body", "status", "reason"),
     [
         ({"model": "other"}, 404, "does not exist"),
-        ({"prompt": "x " * 3000}, 400, "exceed the model's context of 64 tokens"),
-        ({"prompt": [5] * 60}, 400, "exceed the model's context of 64 tokens"),
+        ({"prompt": "x " * 3000}, 400, "leaves no room for a completion in the model's context of 64 tokens"),
+        ({"prompt": [5] * 64}, 400, "the prompt (64 tokens) leaves no room"),
+        ({"prompt": [5] * 60, "max_tokens": 5}, 400, "the prompt (60 tokens) and max_tokens (5) exceed the model's"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, 400, "leave it out or set it to false"),
         ({"max_tokens": 65}, 400, "exceed the model's context of 64 tokens"),
         ({"prompt": [10**6]}, 400, "token 1000000 does not exist"),
         ({"prompt": [-1]}, 400, "expected a text"),
@@ -323,7 +417,7 @@ def test_overload_is_refused_with_429_and_retry_after() -> None:
         batch.gate.clear()
         with ThreadPoolExecutor(2) as pool:
             pending = [pool.submit(complete, client) for _ in range(2)]
-            full = {'num_requests_running{model_name="tiny"} 1.0', 'num_requests_waiting{model_name="tiny"} 1.0'}
+            full = {f'num_requests_{state}{{model_name="tiny",replica="0"}} 1.0' for state in ("running", "waiting")}
             wait_until(
                 lambda: full <= {line.removeprefix("bloomline:") for line in client.get("/metrics").text.splitlines()}
             )
@@ -353,7 +447,8 @@ def test_health_reports_an_engine_that_has_stopped(monkeypatch: pytest.MonkeyPat
         batch.fail = True
         assert complete(client).status_code == 500
         wait_until(lambda: not service.engine.alive)
-        for answer in (client.get("/health"), complete(client)):
+        for answer in (client.get("/health"), client.get("/ready"), complete(client)):
+            assert int(answer.headers["retry-after"]) >= 1
             assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the engine has stopped")
 
 

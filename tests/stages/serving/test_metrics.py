@@ -13,13 +13,13 @@ def samples(metrics: Metrics) -> dict[str, float]:
     for family in text_string_to_metric_families(metrics.render().decode()):
         assert family.documentation.endswith((".", ".."))
         for one in family.samples:
-            assert one.labels.pop("model_name") == "tiny"
+            assert (one.labels.pop("model_name"), one.labels.pop("replica")) == ("tiny", "a")
             found["/".join([one.name, *one.labels.values()])] = one.value
     return found
 
 
 def test_reports_are_counted_under_vllms_names() -> None:
-    metrics = Metrics("tiny")
+    metrics = Metrics("tiny", "a")
     metrics.load(running=1, waiting=3, slots=4)
     metrics.queued(0.5)
     metrics.prompt_tokens(7)
@@ -46,6 +46,6 @@ def test_reports_are_counted_under_vllms_names() -> None:
 
 
 def test_every_engine_counts_for_itself() -> None:
-    one, other = Metrics("tiny"), Metrics("tiny")
+    one, other = Metrics("tiny", "b"), Metrics("tiny", "a")
     one.prompt_tokens(5)
     assert samples(other)["bloomline:prompt_tokens_total"] == 0
