@@ -95,6 +95,7 @@ class Outcome:
     result: Any = None  # what the work returned, if done
     error: str = ""  # one clear message, if failed or lost
     trace: str = ""  # the traceback, empty for a StageError
+    node_lost: bool = False  # if lost: with its node, so that the work itself is not to blame
 
 
 class Executor(Protocol):

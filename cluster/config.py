@@ -40,6 +40,7 @@ class RemoteCluster(Config):
     entrypoint_cpus: NonNegativeFloat = 1.0  # submit: reserved for the driver, which keeps it off a head with 0 CPUs
     gpu_memory_bytes: PositiveInt | None = None  # of each GPU, for the plan's memory check; null: no check
     connect_timeout_s: PositiveFloat = 10.0
+    reconnect_timeout_s: PositiveFloat = 600.0  # submit, attach: how long the cluster may be out of reach meanwhile
     placement_timeout_s: PositiveFloat = 600.0  # how long a step or gang waits for resources: the cluster may grow
 
     @field_validator("address")

@@ -37,7 +37,9 @@ from cluster.temporary_directory import TemporaryDirectory
 
 PROBE_EVERY_S = 2.0
 DEATH_TIMEOUT_S = 5.0
-HEAD_TIMEOUT_S = 12.0  # a head that is silent for this long is lost; after 60 s Ray ends this process without an error
+# A head that is silent for this long is lost: its process on this machine, or its machine, which an interrupted network
+# only hides. After 60 s Ray ends this process without an error.
+LOCAL_HEAD_TIMEOUT_S, REMOTE_HEAD_TIMEOUT_S = 12.0, 45.0
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -53,6 +55,7 @@ class Connection:
         by_address = isinstance(config, RemoteCluster) and config.address != "auto"
         self._owned = by_address or not ray.is_initialized()
         self._directory: TemporaryDirectory | None = None
+        self._nodes: list[Node] = []  # the last known ones of a remote cluster
         self._probed = self._answered = time.monotonic()
         self._unrelated: set[psutil.Process] = set()  # descendants of this process that are older than the cluster
         if not self._owned:
@@ -72,11 +75,16 @@ class Connection:
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes of the cluster, without what is reserved for this driver. Does not wait for a starting cluster."""
+        """The nodes of the cluster, without what is reserved for this driver. Does not wait for a starting cluster.
+
+        While the head does not answer, they are those that it had.
+        """
         if self._owned and isinstance(self._config, LocalCluster):
             return [this_machine(self._config)]
-        gpu_memory_bytes = self._config.gpu_memory_bytes or 0
-        return [replace(node, gpu_memory_bytes=gpu_memory_bytes) for node in nodes(reserved_cpus())]
+        if not self._nodes or self.head_answers():
+            gpu_memory_bytes = self._config.gpu_memory_bytes or 0
+            self._nodes = [replace(node, gpu_memory_bytes=gpu_memory_bytes) for node in nodes(reserved_cpus())]
+        return self._nodes
 
     @property
     def can_grow(self) -> bool:
@@ -101,7 +109,11 @@ class Connection:
         if now - self._probed >= PROBE_EVERY_S:
             self._probed = now
             self.head_answers()
-        return now - self._answered > HEAD_TIMEOUT_S
+        return now - self._answered > self._head_timeout_s
+
+    @property
+    def _head_timeout_s(self) -> float:
+        return REMOTE_HEAD_TIMEOUT_S if isinstance(self._config, RemoteCluster) else LOCAL_HEAD_TIMEOUT_S
 
     def head_answers(self) -> bool:
         """Whether the head accepts a connection now.
@@ -114,7 +126,7 @@ class Connection:
             socket.create_connection((host.strip("[]"), int(port)), PROBE_EVERY_S).close()
         except OSError as error:
             if self._directory and isinstance(error, ConnectionRefusedError):
-                self._answered = -HEAD_TIMEOUT_S  # it was a process of this machine, which nothing will restart
+                self._answered = -LOCAL_HEAD_TIMEOUT_S  # it was a process of this machine, which nothing will restart
             return False
         self._answered = time.monotonic()
         return True

@@ -41,9 +41,11 @@ def executor(config: InlineCluster | LocalCluster | RemoteCluster, packages: Seq
         check_packages(packages)
     if isinstance(config, InlineCluster):
         return InlineExecutor(this_machine(config))
-    # Both are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.
+    # These are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without the third, Ray prints what happens to nodes on the output of the run, in addition to our messages.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     from cluster.ray_executor import RayExecutor
 
     return RayExecutor(config, packages)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -122,14 +123,14 @@ def _run_once(spec: GangSpec, send: Send) -> list[Any]:
     try:
         _await_placement(spec, group, send)
         ranks.extend(_start_ranks(spec, group))
-        locations = answers([rank.location.remote() for rank in ranks], START_TIMEOUT_S)
+        locations = answers([rank.location.remote for rank in ranks], START_TIMEOUT_S)
         same_node = len({location.node for location in locations}) == 1
-        rendezvous = answers([ranks[0].rendezvous.remote(same_node)], START_TIMEOUT_S)[0]
-        calls = [
-            rank.run.remote(spec.step, assignment, spec.gang.function, spec.gang.arguments)
+        rendezvous = answers([partial(ranks[0].rendezvous.remote, same_node)], START_TIMEOUT_S)[0]
+        asks = [
+            partial(rank.run.remote, spec.step, assignment, spec.gang.function, spec.gang.arguments)
             for rank, assignment in zip(ranks, assign_ranks(locations, rendezvous), strict=True)
         ]
-        return collect_results(ranks, calls, send)
+        return collect_results(spec.step, ranks, asks, send)
     finally:
         for rank in ranks:
             ray.kill(rank)

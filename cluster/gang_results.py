@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 
-from cluster.base import Outcome, Send
+from cluster.base import Message, Outcome, Send
 from cluster.loss_cause import describe_loss
 from cluster.outcome_capture import WorkError
+from cluster.patience import ASK_AGAIN_S, SILENT, answer
 from cluster.rank_process import RankOutcome
 from stages.base import StageError, Stopped
 
@@ -19,24 +21,37 @@ ANSWER_TIMEOUT_S = 10.0  # for a live process to answer a ping, whatever its fun
 STOP_TIMEOUT_S = 15.0  # for the other ranks to end after one has stopped
 GATHER_S = 0.5  # for the other ranks' errors to arrive after one has failed, to find out which one failed first
 
+Ask = Callable[[], "ray.ObjectRef[Any]"]  # calls a rank. It can be repeated, see `cluster/patience.py`
+
 
 class RankLostError(Exception):
     """The process of a rank is gone or does not answer."""
 
 
-def collect_results(ranks: list[Any], calls: list[ray.ObjectRef[Any]], send: Send) -> list[Any]:
-    """Wait for `calls`, one per rank, and return their results in rank order. Forwards a stop request to the ranks.
+def collect_results(step: str, ranks: list[Any], asks: Sequence[Ask], send: Send) -> list[Any]:
+    """Run `asks`, one per rank, and return their results in rank order. Forwards a stop request to the ranks.
 
     Raises Stopped, RankLostError, or the failure of a rank: StageError as it is, anything else as WorkError.
     """
     ended: dict[int, RankOutcome] = {}
+    silent: set[int] = set()  # ranks that were unavailable
     stop_sent = False
     deadline = float("inf")
-    pending = calls
-    while pending and time.monotonic() < deadline:
-        returned, pending = ray.wait(pending, timeout=POLL_S)
+    calls = [ask() for ask in asks]
+    while len(ended) < len(calls) and time.monotonic() < deadline:
+        returned, _ = ray.wait([call for index, call in enumerate(calls) if index not in ended], timeout=POLL_S)
         for call in returned:
-            ended[calls.index(call)] = _outcome(call, calls.index(call), stopping=deadline < float("inf"))
+            index = calls.index(call)
+            try:
+                ended[index] = _outcome(call, index, stopping=deadline < float("inf"))
+            except ActorUnavailableError:
+                if index not in silent:
+                    send(Message(step, "note", {"text": f"rank {index} {SILENT}"}))
+                silent.add(index)
+                time.sleep(ASK_AGAIN_S)
+                calls[index] = asks[index]()
+                if stop_sent:
+                    ranks[index].stop.remote()
         states = {end.outcome.state for end in ended.values()}
         if "stopped" in states:
             deadline = min(deadline, time.monotonic() + STOP_TIMEOUT_S)
@@ -51,20 +66,22 @@ def collect_results(ranks: list[Any], calls: list[ray.ObjectRef[Any]], send: Sen
     return [ended[index].outcome.result for index in range(len(calls))]
 
 
-def answers(calls: list[ray.ObjectRef[Any]], timeout_s: float) -> list[Any]:
+def answers(asks: Sequence[Ask], timeout_s: float) -> list[Any]:
     """The results of calls to starting ranks. Raises RankLostError if a rank dies or does not answer in time."""
+    deadline = time.monotonic() + timeout_s
     try:
-        results: list[Any] = ray.get(calls, timeout=timeout_s)
+        return [answer(ask, deadline - time.monotonic()) for ask in asks]
     except GetTimeoutError as error:
         raise RankLostError(f"a rank did not start within {timeout_s:g} s") from error
     except RayActorError as error:
         raise RankLostError(f"a rank was lost while it started: {describe_loss(error)}") from error
-    return results
 
 
 def _outcome(call: ray.ObjectRef[Any], rank: int, stopping: bool) -> RankOutcome:
     try:
         end: RankOutcome = ray.get(call)
+    except ActorUnavailableError:
+        raise
     except RayActorError as error:
         if stopping:
             return RankOutcome(rank, Outcome("", "stopped"), time.time())
@@ -94,9 +111,9 @@ def _raise_cause(ranks: list[Any], calls: list[ray.ObjectRef[Any]], ended: dict[
 
 def _raise_if_lost(ranks: list[Any], running: list[int], symptom: str) -> None:
     """Ping the ranks that have not ended. Raises RankLostError with `symptom`, another rank's error, for a lost one."""
-    for index, answer in [(index, ranks[index].ping.remote()) for index in running]:
+    for index, pong in [(index, ranks[index].ping.remote()) for index in running]:
         try:
-            ray.get(answer, timeout=ANSWER_TIMEOUT_S)
+            ray.get(pong, timeout=ANSWER_TIMEOUT_S)
         except GetTimeoutError as error:
             raise RankLostError(f"rank {index} was lost: it does not answer{symptom}") from error
         except RayActorError as error:

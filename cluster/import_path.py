@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import site
 import sys
+import sysconfig
 from collections.abc import Sequence
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -27,17 +30,51 @@ def python_path(packages: Sequence[Path] = ()) -> str:
 def copy_modules(packages: Sequence[Path], directory: Path) -> list[Path]:
     """Copy what a process on a machine without an installation needs to `directory`; the copies, in order of search.
 
-    Ray leaves out what a .gitignore in a package excludes, and a stage could then lack data that is part of its
-    identity. The copies have no such files.
+    With the users' packages go the modules of theirs that this process has imported: a package may import a module
+    next to it. Ray leaves out what a .gitignore in a package excludes, and a stage could then lack data that is part of
+    its identity. The copies have no such files.
     """
     copies = []
-    for package in [*(ROOT / name for name in OWN_PACKAGES), *(package.resolve() for package in packages)]:
+    users = [package.resolve() for package in packages]
+    users += [module for module in imported_modules() if module not in users] if users else []
+    for package in [*(ROOT / name for name in OWN_PACKAGES), *users]:
         copies.append(directory / package.name)
         for file in package_files(package):
             copy = copies[-1] / file.relative_to(package)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)
     return copies
+
+
+def imported_modules() -> list[Path]:
+    """The top-level packages and modules that this process has imported from a directory of the user's.
+
+    That is a directory of `sys.path` which belongs neither to this project nor to the Python installation: what is
+    installed here is expected to be installed on the nodes.
+    """
+    libraries = [Path(path).resolve() for path in library_directories()]
+    found = []
+    for entry in dict.fromkeys(Path(path).resolve() for path in sys.path if path):
+        if entry != ROOT and not any(entry.is_relative_to(library) for library in libraries):
+            found += [path for name in sorted(sys.modules) if (path := _imported_from(entry, name)) is not None]
+    return found
+
+
+@cache
+def library_directories() -> tuple[str, ...]:
+    """The directories of Python's own modules and of installed packages."""
+    own = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return tuple(dict.fromkeys([*own, *site.getsitepackages(), site.getusersitepackages()]))
+
+
+def _imported_from(directory: Path, name: str) -> Path | None:
+    """The directory or file of a top-level module if it was imported from `directory`."""
+    module = sys.modules[name]
+    if "." in name or name == "__main__" or name in OWN_PACKAGES:
+        return None
+    places = [Path(path).resolve() for path in getattr(module, "__path__", ())]
+    places = places or [Path(file).resolve() for file in (getattr(module, "__file__", None),) if file]
+    return next((place for place in places if place in (directory / name, directory / f"{name}.py")), None)
 
 
 def check_packages(packages: Sequence[Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import secrets
@@ -10,18 +9,20 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
 import requests
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobSubmissionClient
 
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
 from cluster.import_path import check_packages, copy_modules
+from cluster.job_follower import Followed, first_line
 from cluster.network import expect_listener
 from cluster.submitted_job import ENTRYPOINT_CPUS
 
@@ -45,9 +46,7 @@ VERBOSE_LOGGERS = (
     "ray._private.runtime_env.packaging",
     "ray._private.runtime_env.working_dir",
 )
-POLL_S = 1.0
-RECONNECTS = 5  # in a row, when the connection for the log breaks
-STOPPED_CODE = 130
+STOP_WAIT_S = 30  # between SIGTERM and SIGKILL after `ray job stop`; by default 3 s. A run gives its steps 20 s to save
 
 
 def submit(
@@ -65,16 +64,14 @@ def submit(
     The job runs in a copy of `directory` (default: the working directory). It gets a copy of our own packages, which it
     imports first, and of `packages`: the directories of users' top-level packages, or single .py modules.
 
-    After Ctrl-C the user is asked whether to stop the job. Returns 130 if it was stopped, 0 if it was left running.
-    Raises ClusterError if the cluster can't be reached or rejects the token, or if a package can't be imported.
+    After Ctrl-C the user is asked whether to stop the job. Returns 130 if it was stopped, 0 if it was left running, and
+    75 if the cluster was out of reach for `config.reconnect_timeout_s` while the job was followed. Raises ClusterError
+    if the cluster can't be reached or rejects the token, or if a package can't be imported.
     """
     check_packages(packages)
     url = dashboard(config)
-    for name in VERBOSE_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.pop("RAY_ADDRESS", None)  # Ray's client would prefer it to the configured address
-    try:
-        client = JobSubmissionClient(url, headers=_authorization())
+    with _rejections(url, "did not accept the job"):
+        client = _client(url)
         job = client.submit_job(
             entrypoint=shlex.join([*driver, *in_job(overrides)]),
             submission_id=f"bloomline-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
@@ -82,19 +79,52 @@ def submit(
                 "working_dir": str(directory or Path.cwd()),
                 "excludes": NOT_UPLOADED,
                 "py_modules": [_upload(client, packages)],
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
             },
             metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
+    print(f"Submitted {job} to {url}", file=out, flush=True)
+    return _followed(config, client, job, out, ask).follow()
+
+
+def attach(config: RemoteCluster, job: str, *, out: TextIO = sys.stdout, ask: Callable[[str], str] = input) -> int:
+    """Follow a job that was submitted before, from the beginning of its log; the exit code as of `submit`.
+
+    Raises ClusterError if the cluster can't be reached, rejects the token, or does not know the job.
+    """
+    url = dashboard(config)
+    with _rejections(url, "can't be asked for its jobs"):
+        client = _client(url)
+    return _followed(config, client, job, out, ask).follow()
+
+
+def _client(url: str) -> JobSubmissionClient:
+    for name in VERBOSE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.pop("RAY_ADDRESS", None)  # Ray's client would prefer it to the configured address
+    return JobSubmissionClient(url, headers=_authorization())
+
+
+def _followed(
+    config: RemoteCluster, client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]
+) -> Followed:
+    command = f"bloomline attach {job} cluster=remote cluster.address={config.address}"
+    return Followed(client, job, out, ask, config.reconnect_timeout_s, command)
+
+
+@contextmanager
+def _rejections(url: str, what: str) -> Iterator[None]:
+    """Turn the errors of Ray's client into ClusterErrors, which say `what` the cluster did."""
+    try:
+        yield
     except AuthenticationError as error:
         raise ClusterError(
-            f"The Ray cluster at {url} rejected the token, or none was sent: {_first_line(error)} Set RAY_AUTH_TOKEN "
+            f"The Ray cluster at {url} rejected the token, or none was sent: {first_line(error)} Set RAY_AUTH_TOKEN "
             "to the cluster's token, or write it to ~/.ray/auth_token (or to the file that RAY_AUTH_TOKEN_PATH names)."
         ) from error
     except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
-        raise ClusterError(f"The Ray cluster at {url} did not accept the job: {_first_line(error)}") from error
-    print(f"Submitted {job} to {url}", file=out, flush=True)
-    return _follow(client, job, out, ask)
+        raise ClusterError(f"The Ray cluster at {url} {what}: {first_line(error)}") from error
 
 
 def _upload(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
@@ -139,81 +169,3 @@ def _authorization() -> dict[str, str]:
     if not token and path.is_file():
         token = path.read_text()
     return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
-
-
-def _follow(client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]) -> int:
-    shown = 0  # characters of the log
-    failures = 0  # in a row
-    pending_message: str | None = None
-    while True:
-        try:
-            details = client.get_job_info(job)
-            status = details.status
-            if status == JobStatus.PENDING:
-                if details.message != pending_message:
-                    pending_message = details.message
-                    print(pending_message, file=out, flush=True)
-            else:
-                shown = asyncio.run(_tail(client, job, out, shown))
-                status = client.get_job_status(job)
-            if status.is_terminal():
-                return _end(client, job, out)
-            failures = 0
-            time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            if _asked_to_leave(client, job, out, ask):
-                return STOPPED_CODE if client.get_job_status(job) == JobStatus.STOPPED else 0
-        except (ConnectionError, RuntimeError, OSError) as error:
-            failures += 1
-            if failures > RECONNECTS:
-                raise ClusterError(
-                    f"The connection to the cluster was lost while following {job}: {_first_line(error)} The job may "
-                    "still be running."
-                ) from error
-            time.sleep(POLL_S)
-
-
-async def _tail(client: JobSubmissionClient, job: str, out: TextIO, shown: int) -> int:
-    """Print the log from character `shown` on until the job ends. Returns the number of characters shown so far."""
-    seen = 0
-    async for chunk in client.tail_job_logs(job):
-        new = chunk[max(0, shown - seen) :]
-        seen += len(chunk)
-        if new:
-            print(new, end="", file=out, flush=True)
-    return max(seen, shown)
-
-
-def _end(client: JobSubmissionClient, job: str, out: TextIO) -> int:
-    details = client.get_job_info(job)
-    if details.status == JobStatus.SUCCEEDED:
-        return 0
-    first = next(iter((details.message or "").splitlines()), details.status)  # the other lines repeat the log
-    print(f"{job}: {first}", file=out, flush=True)
-    if details.status == JobStatus.STOPPED:
-        return STOPPED_CODE
-    return details.driver_exit_code or 1
-
-
-def _asked_to_leave(client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]) -> bool:
-    """Ask what Ctrl-C meant. Returns False to continue following the job."""
-    try:
-        answer = ask(f"\n{job} is still running. [s]top it, [d]etach from it, or [c]ontinue following it? ")
-    except (EOFError, KeyboardInterrupt):
-        answer = "d"
-    answer = answer.strip().lower()
-    if answer.startswith("s"):
-        client.stop_job(job)
-        print("Stopping ...", file=out, flush=True)
-        while not client.get_job_status(job).is_terminal():
-            time.sleep(POLL_S)
-        return True
-    if answer.startswith("d"):
-        print(f"Detached. Follow it: ray job logs -f {job}  Stop it: ray job stop {job}", file=out, flush=True)
-        return True
-    return False
-
-
-def _first_line(error: Exception) -> str:
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if line.endswith(".") else f"{line}."

@@ -30,6 +30,7 @@ class MessageQueue:
         self._changed = threading.Condition()
         self._ended = threading.Event()
         self._stopping = threading.Event()
+        self._taken: tuple[int, list[Message | Outcome]] = (0, [])  # the last batch, with its number
 
     def __call__(self, message: Message) -> None:
         self.put([message])
@@ -46,8 +47,14 @@ class MessageQueue:
             self._ended.set()
             self._changed.notify()
 
-    def take(self, timeout_s: float) -> list[Message | Outcome]:
-        """Take all messages. Waits up to `timeout_s` for the first, then a moment for others unless the work ended."""
+    def take(self, timeout_s: float, number: int) -> list[Message | Outcome]:
+        """Take all messages. Waits up to `timeout_s` for the first, then a moment for others unless the work ended.
+
+        `number` counts the batches that the receiver has asked for, from 1 on. The same number again returns the same
+        batch: its answer may have been lost. Only one thread takes.
+        """
+        if number == self._taken[0]:
+            return self._taken[1]
         with self._changed:
             self._changed.wait_for(lambda: self._messages or self._outcome, timeout_s)
         self._ended.wait(GATHER_S)
@@ -56,7 +63,8 @@ class MessageQueue:
             self._messages.clear()
             if self._outcome:
                 taken.append(self._outcome)
-            return taken
+        self._taken = (number, taken)
+        return taken
 
     def stop(self) -> None:
         self._stopping.set()

@@ -5,15 +5,14 @@ Exceptions are never passed between processes: their classes may not exist, or n
 
 from __future__ import annotations
 
-import sysconfig
 import traceback
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cluster.base import Outcome
 from cluster.extras import missing_extra
+from cluster.import_path import library_directories
 from stages.base import OWN_PACKAGES, StageError, Stopped
 
 
@@ -74,9 +73,4 @@ def _is_users(module: str, file: str) -> bool:
     """Whether a module is neither one of bloomline's nor one of an installed library."""
     if module.partition(".")[0] in OWN_PACKAGES or file.startswith("<"):
         return False
-    return not any(Path(file).is_relative_to(library) for library in _libraries())
-
-
-@cache
-def _libraries() -> tuple[str, ...]:
-    return tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return not any(Path(file).is_relative_to(library) for library in library_directories())

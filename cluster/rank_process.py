@@ -14,9 +14,12 @@ from typing import Any
 import ray
 
 from cluster import process_setup
-from cluster.base import Outcome
+from cluster.base import Message, Outcome
 from cluster.message_queue import MessageSender
+from cluster.network import LOOPBACK
+from cluster.node_address import node_address, use_interface
 from cluster.outcome_capture import capture_outcome
+from cluster.patience import answer
 from cluster.reporter import StepReporter
 from stages.base import Rank, Resources
 
@@ -60,6 +63,8 @@ class RankProcess:
         self._owner = owner  # the process of the step, which receives the messages
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
+        self._ended: RankOutcome | None = None
+        self._batches = 0  # sent to the owner
 
     @ray.method(concurrency_group="control")
     def location(self) -> RankLocation:
@@ -69,7 +74,7 @@ class RankProcess:
     @ray.method(concurrency_group="control")
     def rendezvous(self, same_node: bool) -> str:
         """The rendezvous address of the gang. Its port stays bound, so that no other process can take it."""
-        host = "127.0.0.1" if same_node else str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+        host = LOOPBACK if same_node else node_address()
         self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._listener.bind((host, 0))
         port = self._listener.getsockname()[1]
@@ -86,13 +91,23 @@ class RankProcess:
     def run(
         self, step: str, assignment: RankAssignment, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> RankOutcome:
+        """Run the function, once. Another call returns the same as the first, see `cluster/patience.py`."""
+        if self._ended is None:
+            self._ended = self._run(step, assignment, function, arguments)
+        return self._ended
+
+    def _run(
+        self, step: str, assignment: RankAssignment, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> RankOutcome:
         if assignment.gpus:  # all GPUs of the gang on this node, as with torchrun: for peer-to-peer access
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(assignment.gpus)
         if assignment.same_node and sys.platform == "linux":
             os.environ.setdefault(
                 "GLOO_SOCKET_IFNAME", "lo"
             )  # the traffic stays on this machine, and no host name is resolved
-        sender = MessageSender(lambda batch: ray.get(self._owner.deliver.remote(batch)), self._stopping)
+        elif not assignment.same_node:
+            use_interface(node_address())
+        sender = MessageSender(self._deliver, self._stopping)
         rank = Rank(
             index=assignment.index,
             size=assignment.size,
@@ -106,3 +121,8 @@ class RankProcess:
         ended = RankOutcome(assignment.index, outcome, time.time())
         sender.close()
         return ended
+
+    def _deliver(self, batch: list[Message]) -> None:
+        self._batches += 1
+        me, number = ray.get_runtime_context().get_actor_id(), self._batches
+        answer(lambda: self._owner.deliver.remote(me, number, batch))

@@ -11,19 +11,23 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.base import Deliver, Message, Node, Outcome, Work
 from cluster.config import LocalCluster, RemoteCluster
 from cluster.connection import Connection
 from cluster.gang import remove_groups
 from cluster.loss_cause import describe_loss
+from cluster.patience import ASK_AGAIN_S, SILENT
 from cluster.placement import describe, describe_nodes, fits, options
+from cluster.ray_nodes import is_alive
 from cluster.step_process import StepProcess
 from stages.base import Application, Demand, ExampleRequest
 
 HEAD_LOST = "The head of the Ray cluster was lost, so nothing can be started there. Run the same command again."
 DEATH_TIMEOUT_S = 5.0
+NODE_DEATH_S = 20.0  # a node that takes a process with it is declared dead after this long, by Ray's health checks
 POLL_S = 20.0  # a call that waits for messages returns after this long without any, and is repeated
 
 
@@ -32,6 +36,7 @@ class _Running:
     """A piece of work, and the calls to its process that are in flight."""
 
     step: str
+    work: Work
     demand: Demand
     process: Any
     ready: ray.ObjectRef[Any] | None  # None once the process has started
@@ -39,9 +44,17 @@ class _Running:
     take: ray.ObjectRef[Any]
     placement_deadline: float  # monotonic seconds
     group_name: str  # prefix of the names of its gangs' placement groups
+    batch: int = 1  # the number of the batch of messages that `take` asks for
+    node: str | None = None  # the id of the process's node, once it has started
+    stopping: bool = False
+    silent: bool = False  # it was unavailable, and has not answered since
+    lost: str = ""  # why the process is gone, while it is not known whether its node is gone too
+    lost_deadline: float = 0.0  # until when that may become known (monotonic seconds)
 
     @property
     def calls(self) -> list[ray.ObjectRef[Any]]:
+        if self.lost:
+            return []
         return [call for call in (self.ready, self.run, self.take) if call is not None]
 
 
@@ -67,7 +80,7 @@ class RayExecutor:
             self._events.append(refusal)
             return
         group_name = f"bloomline.{uuid.uuid4().hex}"
-        process = StepProcess.options(**options(demand.task)).remote(  # type: ignore[attr-defined]
+        process = StepProcess.options(**options(demand.task), scheduling_strategy=_near()).remote(  # type: ignore[attr-defined]
             demand.task, group_name, self._connection.can_grow, self._placement_timeout_s
         )
         try:
@@ -77,8 +90,8 @@ class RayExecutor:
             self._events.append(Outcome(step, "failed", error=f"The work can't be sent to another process: {error}"))
             return
         deadline = time.monotonic() + self._placement_timeout_s
-        ready, take = process.ready.remote(), process.take.remote(POLL_S)
-        self._running[step] = _Running(step, demand, process, ready, run, take, deadline, group_name)
+        ready, take = process.ready.remote(), process.take.remote(POLL_S, 1)
+        self._running[step] = _Running(step, work, demand, process, ready, run, take, deadline, group_name)
 
     def wait(self, timeout_s: float) -> list[Message | Outcome]:
         if not self._events:
@@ -91,12 +104,13 @@ class RayExecutor:
         if running and running.ready is not None:
             self.kill(step)  # it has not started, so there is nothing to save
         elif running:
+            running.stopping = True
             running.process.stop.remote()
 
     def kill(self, step: str) -> None:
         running = self._running.pop(step, None)
         if running:
-            self._end_process(running)
+            self._end_process(running, early=True)
             self._events.append(Outcome(step, "stopped"))
 
     def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
@@ -130,6 +144,10 @@ class RayExecutor:
 
     def _listen(self, timeout_s: float) -> None:
         """Wait for a call to return, and process all calls that have returned."""
+        for running in [running for running in self._running.values() if running.lost]:
+            self._end_lost(running)
+        if self._events:
+            return None
         calls = {call: running for running in self._running.values() for call in running.calls}
         if not calls:
             time.sleep(timeout_s)
@@ -154,21 +172,49 @@ class RayExecutor:
     def _receive(self, running: _Running, call: ray.ObjectRef[Any]) -> None:
         try:
             value = ray.get(call)
+        except ActorUnavailableError:
+            return self._ask_again(running, call)
         except RayActorError as error:
             self._lost = True
             logs = f" Its log is in {self._connection.logs}." if self._connection.logs else ""
-            lost = f"The process of step {running.step} was lost: {describe_loss(error)}.{logs}"
-            return self._end(running, Outcome(running.step, "lost", error=lost))
+            running.lost = f"The process of step {running.step} was lost: {describe_loss(error)}.{logs}"
+            if self._connection.can_grow:
+                running.lost_deadline = time.monotonic() + NODE_DEATH_S
+            return self._end_lost(running)
         except RayError as error:  # the work or its result could not be unpickled
             short = f"The work or its result could not be passed between processes: {_last_line(str(error))}"
             return self._end(running, Outcome(running.step, "failed", error=short, trace=str(error)))
+        running.silent = False
         if call == running.ready:
-            running.ready = None
+            running.ready, running.node = None, value
         elif call == running.run:
             running.run = None
         else:
             self._take(running, value)
         return None
+
+    def _end_lost(self, running: _Running) -> None:
+        """End work whose process is gone, once its node is declared dead, or has had the time to be."""
+        node_lost = bool(running.node) and self._connection.head_answers() and not is_alive(str(running.node))
+        if node_lost or time.monotonic() >= running.lost_deadline:
+            error = f"The process of step {running.step} was lost with its node." if node_lost else running.lost
+            self._end(running, Outcome(running.step, "lost", error=error, node_lost=node_lost))
+
+    def _ask_again(self, running: _Running, call: ray.ObjectRef[Any]) -> None:
+        """Repeat a call that was interrupted. The process is not lost before the cluster says so."""
+        if not running.silent:
+            text = f"its process {SILENT}"
+            self._events.append(Message(running.step, "note", {"text": text}))
+        running.silent = True
+        time.sleep(ASK_AGAIN_S)
+        if running.stopping:
+            running.process.stop.remote()
+        if call == running.ready:
+            running.ready = running.process.ready.remote()
+        elif call == running.run:
+            running.run = running.process.run.remote(running.step, running.work)
+        else:
+            running.take = running.process.take.remote(POLL_S, running.batch)
 
     def _take(self, running: _Running, arrived: list[Message | Outcome]) -> None:
         if arrived and isinstance(arrived[-1], Outcome):
@@ -176,18 +222,25 @@ class RayExecutor:
             self._end(running, arrived[-1])
         else:
             self._events.extend(arrived)
-            running.take = running.process.take.remote(POLL_S)
+            running.batch += 1
+            running.take = running.process.take.remote(POLL_S, running.batch)
 
     def _end(self, running: _Running, outcome: Outcome) -> None:
         del self._running[running.step]
-        self._end_process(running)
+        self._end_process(running, early=outcome.state == "lost")
         self._events.append(outcome)
 
-    def _end_process(self, running: _Running) -> None:
+    def _end_process(self, running: _Running, early: bool = False) -> None:
+        """End a process, and what would outlive it. `early`: it may not have ended what it serves."""
         ray.kill(running.process)  # its ranks end with it, because it owns them
-        ray.wait([running.take], timeout=DEATH_TIMEOUT_S)
+        if running.ready is None:  # it has started
+            ray.wait([running.take], timeout=DEATH_TIMEOUT_S)
         if running.demand.ranks and self._connection.head_answers():
             remove_groups(running.group_name)
+            if early and running.ready is None:
+                from cluster import serve_session
+
+                serve_session.end_all_of(running.group_name[-8:])
 
     def _fail_if_unplaceable(self, running: _Running) -> None:
         """End a piece of work that no node can hold: without an error it would wait for ever."""
@@ -202,6 +255,12 @@ class RayExecutor:
             f"the cluster has {describe_nodes(self.nodes)}. Ask for less, or use a larger cluster."
         )
         return Outcome(step, "failed", error=error)
+
+
+def _near() -> NodeAffinitySchedulingStrategy:
+    """On this process's node if it has the resources now, because no network can then come between the two."""
+    here = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(here, soft=True, _spill_on_unavailable=True)
 
 
 def _last_line(text: str) -> str:

@@ -23,6 +23,11 @@ def nodes(reserved_cpus: float = 0) -> list[Node]:
     return found
 
 
+def is_alive(node: str) -> bool:
+    """Whether the cluster has a node with this id and has not declared it dead."""
+    return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())  # type: ignore[no-untyped-call]
+
+
 def free_resources() -> Resources:
     """The resources that are free now, summed over all nodes."""
     node = _node(ray.available_resources())  # type: ignore[no-untyped-call]

@@ -14,14 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
-from cluster import serve_proxy
+from cluster import serve_proxy, serve_session
 from cluster.asgi import check_factory, create_application, status_of
-from cluster.network import LOOPBACK, free_port, wait_until_answers
+from cluster.network import wait_until_answers
 from stages.base import Application, Config, StageError
 
 HEALTH_PERIOD_S = 2.0  # between two checks of a replica
@@ -104,26 +102,26 @@ class ServedOnRay:
         return found is not None and found.status != ApplicationStatus.DEPLOY_FAILED
 
     def stop(self) -> None:
-        """Finish the requests in flight and end. Serve itself stays idle until the session ends."""
-        serve.delete(self.name, _blocking=False)
-        deadline = time.monotonic() + self.drain_timeout_s + DELETE_TIMEOUT_S
-        while self.name in serve.status().applications and time.monotonic() < deadline:
-            time.sleep(0.1)
+        """Finish the requests in flight and end, and Serve too if nothing else uses it and we started it."""
+        serve_session.end(self.name, self.drain_timeout_s + DELETE_TIMEOUT_S)
 
     def log(self) -> str:
         logs = "session_latest/logs/serve in the temporary directory of Ray"
         return f"The logs of its replicas are replica_{self.name}_*.log below {logs}, on the nodes of its replicas."
 
 
-def start(application: Application) -> ServedOnRay:
-    """Serve an application on the current Ray session and return once it answers. Raises StageError if it does not."""
+def start(application: Application, owner: str | None = None) -> ServedOnRay:
+    """Serve an application on the current Ray session and return once it answers. Raises StageError if it does not.
+
+    Replicas run on any node that has the resources: the files that the application reads are in the store, which all
+    nodes share. `owner`: 8 hexadecimal digits by which the driver ends the application if this process can't.
+    """
     check_factory(application.factory)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    address = _ingress()
-    name = f"{application.name}-{uuid.uuid4().hex[:8]}"
-    prefix = f"/{name}" if serve.status().applications else "/"
+    address = serve_session.join()
+    name = serve_session.application_name(application.name, owner or uuid.uuid4().hex[:8])
+    prefix = "/" if serve_session.is_ours() and not serve.status().applications else f"/{name}"
     resources = application.resources
-    this_node = ray.get_runtime_context().get_node_id()
     deployment = ASGI.options(
         num_replicas=application.replicas,
         max_ongoing_requests=application.max_ongoing_requests,
@@ -133,9 +131,7 @@ def start(application: Application) -> ServedOnRay:
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
             "memory": resources.memory_bytes or None,
-            # On this node, because the files that the application reads may not exist on others.
             "resources": dict(resources.custom),
-            "label_selector": {"ray.io/node-id": this_node},
         },
     )
     served = ServedOnRay(f"{address}{prefix}".rstrip("/"), name, application.drain_timeout_s)
@@ -145,8 +141,9 @@ def start(application: Application) -> ServedOnRay:
         route_prefix=prefix,
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
+    targets = [target, *filter(None, [serve_session.proxy_here(name)])]
     try:
-        serve.run_many([target], wait_for_applications_running=False)
+        serve.run_many(targets, wait_for_applications_running=False)
         _wait_until_running(application, name)
         if wait_until_answers(served.url, served.running, ANSWER_TIMEOUT_S):
             return served
@@ -168,13 +165,3 @@ def _wait_until_running(application: Application, name: str) -> None:
             message = "\n".join(text for text in messages if text)[-2000:]
             raise StageError(f"{application.name!r} could not be served on Ray: {message or found.status.value}")
         time.sleep(0.05)
-
-
-def _ingress() -> str:
-    """The address of this machine's HTTP proxy. Starts Serve on a free port if it is not running."""
-    serve.start(proxy_location="EveryNode", http_options={"host": LOOPBACK, "port": free_port()})
-    client = _get_global_client()
-    assert client is not None
-    options = client.http_config  # those in effect: an earlier start may have set others
-    host = LOOPBACK if options.host in ("0.0.0.0", "localhost") else options.host
-    return f"http://{host}:{options.port}"

@@ -6,7 +6,6 @@ the process owns the ranks of its gang: when one of them dies, what it started e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,27 +29,34 @@ class StepProcess:
         process_setup.prepare(resources)
         self._launcher = RayLauncher(group_name, can_grow, placement_timeout_s)
         self._messages = MessageQueue()
+        self._started = False
+        self._delivered: dict[str, int] = {}  # the number of the last batch of each sender
 
     def run(self, step: str, work: Work) -> None:
-        self._messages.end(capture_outcome(step, work, self._launcher, self._messages))
+        """Run the work, once. Another call returns after the first, see `cluster/patience.py`."""
+        if not self._started:
+            self._started = True
+            self._messages.end(capture_outcome(step, work, self._launcher, self._messages))
 
     @ray.method(concurrency_group="control")
-    def ready(self) -> int:
-        """Returns the process id, once the process has started."""
-        return os.getpid()
+    def ready(self) -> str:
+        """Returns the id of the process's node, once the process has started."""
+        return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:
         self._messages.stop()
 
     @ray.method(concurrency_group="take")
-    def take(self, timeout_s: float) -> list[Message | Outcome]:
-        return self._messages.take(timeout_s)
+    def take(self, timeout_s: float, number: int) -> list[Message | Outcome]:
+        return self._messages.take(timeout_s, number)
 
     @ray.method(concurrency_group="deliver")
-    def deliver(self, messages: list[Message]) -> None:
-        """Called by the ranks."""
-        self._messages.put(messages)
+    def deliver(self, sender: str, number: int, messages: list[Message]) -> None:
+        """Called by the ranks. A batch with the number of the sender's last one is the same batch."""
+        if self._delivered.get(sender) != number:
+            self._delivered[sender] = number
+            self._messages.put(messages)
 
 
 class RayLauncher:
@@ -75,4 +81,4 @@ class RayLauncher:
     def serve(self, application: Application) -> Served:
         from cluster import serve
 
-        return serve.start(application)
+        return serve.start(application, owner=self._group_name[-8:])

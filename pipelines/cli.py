@@ -27,6 +27,7 @@ verbs
   run        plan a pipeline, then run every step that is not cached
   plan       show what a run would do, and why; exit code 0 if it could start
   submit     start the same run as a Ray job on a cluster (cluster=remote cluster.address=http://HOST:8265)
+  attach ID  follow a submitted job again, with the same cluster.address
   serve      run a pipeline, then serve its deployment until Ctrl-C
   ui         open the MLflow UI on the store of this configuration
   artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
@@ -46,6 +47,12 @@ usage: bloomline ui [OVERRIDE ...]
 
 Opens the MLflow UI on the store of this configuration, until Ctrl-C. Overrides such as store.root=DIR choose another
 store.
+""",
+    "attach": """\
+usage: bloomline attach ID cluster=remote cluster.address=http://HOST:8265
+
+Follows a submitted job from the beginning of its log to its end. `submit` prints the ID. The exit code is that of the
+job; 75 if the connection was lost.
 """,
     "artifacts": """\
 usage: bloomline artifacts list [STEP ...]
@@ -78,9 +85,9 @@ The project runs at once: cd DIR && bloomline run
 VERBS: dict[str, Sequence[str]] = {
     **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
     "artifacts": ("list", "show", "verify", "gc"),
-    **dict.fromkeys(("stages", "pipelines", "new"), ()),
+    **dict.fromkeys(("attach", "stages", "pipelines", "new"), ()),
 }
-WITH_WORDS = ("artifacts", "stages", "new")
+WITH_WORDS = ("artifacts", "attach", "stages", "new")
 
 
 def main() -> None:
@@ -203,10 +210,11 @@ def _action(verb: str) -> Callable[..., int]:
         return new_project.command
     from pipelines import verbs
 
-    actions = {
+    actions: dict[str, Callable[..., int]] = {
         "run": verbs.run,
         "plan": verbs.show_plan,
         "submit": verbs.submit,
+        "attach": verbs.attach,
         "serve": verbs.serve,
         "ui": verbs.ui,
     }

@@ -46,7 +46,7 @@ class Made:
 
 def execute(job: Job, launcher: Launcher, send: Send) -> Made:
     """Run one step. Raises StageError (one clear message) or whatever the stage raises."""
-    store = Store(job.store)
+    store = Store(job.store, answered=True)  # the driver has read from it
     send(Message(job.step, "started", {}))
     started = time.monotonic()
     artifacts = {name: kind(store.open(record)) for name, (record, kind) in job.inputs.items()}

@@ -31,6 +31,7 @@ POLL_S = 0.25
 LEASE_POLL_S = 1.0
 STOP_GRACE_S = 20.0  # for a step to save what it has, before it is ended
 LONGEST_BACKOFF_S = 30.0
+NODE_LOSSES = 3  # how often a step is started again because its node was lost, in addition to its `retries`
 
 
 class Observer(Protocol):
@@ -233,9 +234,18 @@ class Runner:
         if outcome.state == "stopped" or (outcome.state == "lost" and self._signal):
             self._leases.release(step.plan.fingerprint)
             return self._finish(step, "stopped")
+        if outcome.node_lost and step.node_losses < NODE_LOSSES:
+            return self._start_again(step, outcome.error)
         if outcome.trace:
             self._keep_trace(outcome)
         return self._fail(step, text(outcome.error))
+
+    def _start_again(self, step: StepState, error: str) -> None:
+        """Let a step wait for another start after the loss of its node."""
+        self._leases.release(step.plan.fingerprint)
+        step.node_losses += 1
+        step.state = "waiting"
+        self._note(step.plan.step.name, f"{error} It is started again ({step.node_losses} of {NODE_LOSSES}).")
 
     def _commit(self, step: StepState, made: Made) -> None:
         """Write the record of a step's artifact. Only then can other steps use it."""
@@ -255,10 +265,11 @@ class Runner:
         """Mark a step as failed, or schedule another attempt if it has retries left."""
         self._leases.release(step.plan.fingerprint)
         step.error, step.record = error, None
-        if step.attempts <= step.plan.step.options.retries and not self._signal:
-            backoff = min(2.0**step.attempts, LONGEST_BACKOFF_S)
+        failures = step.attempts - step.node_losses
+        if failures <= step.plan.step.options.retries and not self._signal:
+            backoff = min(2.0**failures, LONGEST_BACKOFF_S)
             step.state, step.not_before = "waiting", time.monotonic() + backoff
-            again = f"Tries again in {backoff:.0f} s ({step.attempts} of {step.plan.step.options.retries})."
+            again = f"Tries again in {backoff:.0f} s ({failures} of {step.plan.step.options.retries})."
             return self._note(step.plan.step.name, f"{error} {again}")
         return self._finish(step, "failed")
 

@@ -30,6 +30,7 @@ class StepState:
     record: Record | None = None
     started: float = 0.0  # seconds since the epoch
     attempts: int = 0
+    node_losses: int = 0  # how many of the attempts ended with the loss of their node
     not_before: float = 0.0  # monotonic seconds: the next time to try
     waits_for: str = ""  # the holder of its lease, once that was reported
     metrics: dict[str, float] = field(default_factory=dict)

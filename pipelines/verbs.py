@@ -1,4 +1,4 @@
-"""The verbs run, plan, serve, submit and ui: compose, plan, run, report, serve.
+"""The verbs run, plan, serve, submit, attach and ui: compose, plan, run, report, serve.
 
 Every verb takes the overrides, the DictConfig if Hydra itself composed one (else None), and the session that holds
 the cluster; it returns the exit code and raises StageError for what a person has to mend.
@@ -24,6 +24,7 @@ from pipelines.summary import RunSummary
 from stages.base import Servable
 
 if TYPE_CHECKING:
+    from cluster.config import RemoteCluster
     from pipelines.tracking.tracker import Tracking
 
 BLOCKED = 3  # exit code of a plan that could not be run
@@ -94,17 +95,34 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:
     """`submit`: the same run as a Ray job. The configuration is checked here first; the job plans it there."""
-    from cluster.config import RemoteCluster
     from cluster.jobs import submit as submit_job
 
     composition = config.compose(overrides) if composed is None else config.check(composed)
+    cluster = _remote("submit", composition)
+    directory = project.find(Path.cwd()).directory
+    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
+
+
+def attach(words: list[str], overrides: list[str], composed: Any, session: Session) -> int:
+    """`attach`: follow a job that was submitted before."""
+    from cluster.jobs import attach as attach_to_job
+
+    if len(words) != 1:
+        raise BloomlineError("attach needs the ID of one job, as `submit` printed it: bloomline-DATE-TIME-...")
+    composition = config.compose(overrides) if composed is None else config.check(composed)
+    return attach_to_job(_remote("attach", composition), words[0])
+
+
+def _remote(verb: str, composition: Composition) -> RemoteCluster:
+    """The configured cluster. Raises BloomlineError if it is not a remote one."""
+    from cluster.config import RemoteCluster
+
     cluster = composition.settings.cluster
     if not isinstance(cluster, RemoteCluster):
         raise BloomlineError(
-            "submit needs the address of a cluster: add cluster=remote cluster.address=http://HOST:8265"
+            f"{verb} needs the address of a cluster: add cluster=remote cluster.address=http://HOST:8265"
         )
-    directory = project.find(Path.cwd()).directory
-    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
+    return cluster
 
 
 def ui(overrides: list[str], composed: Any, session: Session) -> int:

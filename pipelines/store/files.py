@@ -9,13 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pipelines.errors import BloomlineError
 from pipelines.store.digests import Token, stat_token
+from pipelines.store.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, is_temporary
+
+T = TypeVar("T")
 
 
 class StoreError(BloomlineError, OSError):
@@ -124,65 +129,89 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """Any file system of fsspec: s3://, gs://, memory://, ..."""
+    """Any file system of fsspec: s3://, gs://, memory://, ...
 
-    def __init__(self, root: str, options: Mapping[str, Any]) -> None:
+    A file system that has answered before is asked again for `retry_s` seconds when it is out of reach. `answered` says
+    that it has answered another process. One that never answered is refused at once: its address may be wrong.
+    """
+
+    def __init__(self, root: str, options: Mapping[str, Any], retry_s: float = 0.0, answered: bool = False) -> None:
         self._uri = root.rstrip("/")
-        with self._reached("open it"):
-            import fsspec
-
-            self._fs, path = fsspec.core.url_to_fs(root, **options, use_listings_cache=False)
+        self._retry_s = retry_s
+        self._answered = answered
+        self._fs, path = self._call("open it", lambda: _open(root, options))
+        self._answered = answered  # opening does not reach the server
         self._root = path.rstrip("/")
 
-    @contextlib.contextmanager
-    def _reached(self, what: str) -> Iterator[None]:
-        """Turn the errors of a file system (an unreachable server, a wrong key, a missing package) into StoreErrors.
+    def _call(self, what: str, call: Callable[[], T]) -> T:
+        """The result of `call`. Calls again after a temporary error, then raises StoreError.
 
         FileNotFoundError and FileExistsError are answers and pass unchanged.
         """
-        try:
-            yield
-        except (FileNotFoundError, FileExistsError, NotADirectoryError):
-            raise
-        except Exception as error:
-            words = str(error).strip().splitlines() or [type(error).__name__]
-            raise StoreError(
-                f"The store at {self._uri}: can't {what}: {words[0]}. "
-                "Check store.root, store.options and the credentials."
-            ) from error
+        began, pause = time.monotonic(), FIRST_PAUSE_S
+        while True:
+            try:
+                result = call()
+                self._answered = True
+                return result
+            except (FileNotFoundError, FileExistsError, NotADirectoryError):
+                self._answered = True
+                raise
+            except Exception as error:
+                waited = time.monotonic() - began
+                again = self._answered and is_temporary(error)
+                if not again or waited + pause > self._retry_s:
+                    raise self._failure(what, error, f" (tried for {waited:.0f} s)" if again else "") from error
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _failure(self, what: str, error: Exception, tried: str) -> StoreError:
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        remedy = "Raise store.retry_s to wait longer." if tried else ""
+        return StoreError(
+            f"The store at {self._uri}: can't {what}: {words[0]}{tried}. "
+            f"Check store.root, store.options and the credentials. {remedy}".rstrip()
+        )
 
     def read(self, path: str) -> bytes | None:
         try:
-            with self._reached(f"read {path}"):
-                content: bytes = self._fs.cat_file(f"{self._root}/{path}")
+            content: bytes = self._call(f"read {path}", lambda: self._fs.cat_file(f"{self._root}/{path}"))
         except FileNotFoundError:
             return None
         return content
 
     def write(self, path: str, content: bytes) -> None:
-        with self._reached(f"write {path}"):
-            self._fs.pipe_file(f"{self._root}/{path}", content)
+        self._call(f"write {path}", lambda: self._fs.pipe_file(f"{self._root}/{path}", content))
 
     def create(self, path: str, content: bytes) -> bool:
-        try:
-            with self._reached(f"write {path}"):
+        attempts = 0
+
+        def attempt() -> bool:
+            nonlocal attempts
+            attempts += 1
+            try:
                 self._fs.pipe_file(f"{self._root}/{path}", content, mode="create")
-        except FileExistsError:
-            return False
-        except StoreError as error:
-            if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
+            except FileExistsError:
                 return False
-            raise
-        return True
+            except Exception as error:
+                if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
+                    return False
+                raise
+            return True
+
+        created = self._call(f"write {path}", attempt)
+        # The answer to an earlier attempt may have been lost after the file was written.
+        return created or (attempts > 1 and self.read(path) == content)
 
     def remove(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError), self._reached(f"remove {path}"):
-            self._fs.rm(f"{self._root}/{path}", recursive=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._call(f"remove {path}", lambda: self._fs.rm(f"{self._root}/{path}", recursive=True))
 
     def names(self, directory: str) -> list[str]:
         try:
-            with self._reached(f"list {directory}"):
-                found: Iterable[str] = self._fs.ls(f"{self._root}/{directory}", detail=False)
+            found: Iterable[str] = self._call(
+                f"list {directory}", lambda: self._fs.ls(f"{self._root}/{directory}", detail=False)
+            )
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
@@ -190,8 +219,9 @@ class RemoteFiles:
     def tokens(self, directory: str) -> dict[str, tuple[int, Token]]:
         base = f"{self._root}/{directory}"
         try:
-            with self._reached(f"list {directory}"):
-                found: Mapping[str, Mapping[str, Any]] = self._fs.find(base, detail=True)
+            found: Mapping[str, Mapping[str, Any]] = self._call(
+                f"list {directory}", lambda: self._fs.find(base, detail=True)
+            )
         except FileNotFoundError:
             return {}
         telling = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "created", "mtime")
@@ -207,21 +237,26 @@ class RemoteFiles:
         for path in sorted(source.rglob("*")):
             if path.is_file():
                 name = f"{directory}/{path.relative_to(source).as_posix()}"
-                with self._reached(f"write {name}"):
-                    self._fs.put_file(str(path), f"{self._root}/{name}")
+                self._call(f"write {name}", partial(self._fs.put_file, str(path), f"{self._root}/{name}"))
         shutil.rmtree(source)
 
     def get(self, path: str, target: Path) -> None:
         """Fetch one file to a local path."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._reached(f"read {path}"):
-            self._fs.get_file(f"{self._root}/{path}", str(target))
+        self._call(f"read {path}", lambda: self._fs.get_file(f"{self._root}/{path}", str(target)))
 
     def key(self, path: str) -> str:
         return f"{self._uri}/{path}"
 
     def uri(self, path: str) -> str:
         return f"{self._uri}/{path}"
+
+
+def _open(root: str, options: Mapping[str, Any]) -> Any:
+    """fsspec's file system for a URI, and the path in it."""
+    import fsspec
+
+    return fsspec.core.url_to_fs(root, **options, use_listings_cache=False)
 
 
 def sync_tree(directory: Path) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 from pipelines.process_identity import is_gone, this_process
 from pipelines.store.files import Files
 
+GAP_S = 5.0  # between two looks at a lease, at the least, before the store is taken to have been out of reach
+
 
 class Leases:
     """The leases of one run, kept alive by a thread while any is held."""
@@ -27,7 +29,8 @@ class Leases:
         self._timeout_s = timeout_s
         self._holder = {"holder": uuid.uuid4().hex, "run": run_id, **this_process()}
         self._held: set[str] = set()
-        self._seen: dict[str, tuple[bytes, float]] = {}  # of others': content, when it was first seen so
+        # Of others': content, when it was first seen so, when it was last seen so.
+        self._seen: dict[str, tuple[bytes, float, float]] = {}
         self._beat = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -75,11 +78,13 @@ class Leases:
     def _is_dead(self, fingerprint: str, content: bytes) -> bool:
         if is_gone(_parse(content)):
             return True
-        seen, since = self._seen.get(fingerprint, (b"", 0.0))
-        if seen != content:
-            self._seen[fingerprint] = (content, time.monotonic())
-            return False
-        return time.monotonic() - since > self._timeout_s
+        seen, since, last = self._seen.get(fingerprint, (b"", 0.0, 0.0))
+        now = time.monotonic()
+        # After a gap the store may have been out of reach, also for the holder's heartbeat: the time is counted again.
+        if seen != content or now - last > max(self._timeout_s / 2, GAP_S):
+            since = now
+        self._seen[fingerprint] = (content, since, now)
+        return now - since > self._timeout_s
 
     def _content(self) -> bytes:
         return json.dumps({**self._holder, "beat": self._beat}).encode()

@@ -34,16 +34,19 @@ class Damage:
 
 
 class Store:
-    """Artifacts by fingerprint. Cheap to make; picklable by its config."""
+    """Artifacts by fingerprint. Cheap to make; picklable by its config.
 
-    def __init__(self, config: StoreConfig) -> None:
+    `answered`: a remote root has answered another process, so its address is right.
+    """
+
+    def __init__(self, config: StoreConfig, answered: bool = False) -> None:
         self.config = config
         self.digests = DigestMemory(config.state / "digests.sqlite")
         self.files: Files
         if config.is_local:
             self.files = LocalFiles(config.local_root)
         else:
-            self.files = RemoteFiles(config.root, config.options)
+            self.files = RemoteFiles(config.root, config.options, config.retry_s, answered)
 
     # -- records ------------------------------------------------------------------------------------------------
 

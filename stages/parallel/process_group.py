@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -32,14 +33,11 @@ def process_group(rank: Rank, timeout_s: float) -> Iterator[Collectives]:
     if rank.size == 1:
         yield Collectives(device=device)
         return
+    started = time.monotonic()
     try:
         _initialise(rank, datetime.timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
-        raise CollectiveError(
-            f"rank {rank.index} of {rank.size} could not meet the other ranks at {rank.rendezvous} within "
-            f"{timeout_s:g} s: {error}. Check that the nodes of the ranks can reach each other, or raise "
-            "collective_timeout_s"
-        ) from error
+        raise CollectiveError(_not_met(rank, error, time.monotonic() - started, timeout_s)) from error
     try:
         yield Collectives(rank.index, rank.size, device)
     finally:
@@ -64,3 +62,17 @@ def _initialise(rank: Rank, timeout: datetime.timedelta) -> None:
     host, is_server = str(address.hostname), rank.index == 0
     store = TCPStore(host, address.port or 0, rank.size, is_server, timeout, master_listen_fd=listener)
     dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.size, timeout=timeout)
+
+
+def _not_met(rank: Rank, error: Exception, waited_s: float, timeout_s: float) -> str:
+    """The message of a rank that did not meet the others, with what it waited for and by which interface."""
+    backend, prefix = ("NCCL", "NCCL") if rank.uses_gpu else ("gloo", "GLOO")
+    name = f"{prefix}_SOCKET_IFNAME"
+    interface = f"the interface {os.environ[name]} ({name})" if os.environ.get(name) else "the host name's address"
+    remedy = "or raise collective_timeout_s" if waited_s >= timeout_s else f"or set {name} on the nodes"
+    return (
+        f"rank {rank.index} of {rank.size} on {socket.gethostname()} did not meet the other ranks: it gave up after "
+        f"{waited_s:.0f} s (collective_timeout_s is {timeout_s:g}). The rendezvous is {rank.rendezvous}; {backend} "
+        f"uses {interface}. {str(error).rstrip('.')}. Check that the nodes of the ranks can reach each other there, "
+        f"{remedy}"
+    )

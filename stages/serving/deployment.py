@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.base import Application, ArtifactError, Config, ExampleRequest, Servable, StageError
+from stages.base import OWN_PACKAGES, Application, ArtifactError, Config, ExampleRequest, Servable, StageError
 from stages.model.config import DecoderConfig
 from stages.model.footprint import RUNTIME_BYTES, attention_bytes, cache_bytes, forward_bytes, weight_bytes
 
@@ -83,7 +83,9 @@ class Serving(Config):
         }
         head = (
             "# On this machine:    serve run serve.yaml\n"
-            "# On a Ray cluster:   serve deploy serve.yaml  (every node needs the artifact at its path)\n"
+            "# On a Ray cluster:   serve deploy serve.yaml\n"
+            f"# Every node needs {_installed(application.factory)}, and the artifact at its path: Ray Serve copies\n"
+            "# neither. A cluster has one Serve: if one is running, its http_options stay as they are.\n"
             "# It listens on the loopback interface only; http_options.host: 0.0.0.0 opens it to the network.\n"
         )
         return head + str(yaml.safe_dump(config, sort_keys=False))
@@ -204,6 +206,12 @@ def write(path: Path, serving: Serving, artifact: Servable) -> Deployment:
     (path / DEPLOYMENT).write_text(serving.model_dump_json(indent=2) + "\n")
     (path / SERVE_CONFIG).write_text(serving.serve_config(artifact))
     return Deployment(path)
+
+
+def _installed(factory: str) -> str:
+    """What a node must have installed to import a factory, in words."""
+    package = factory.partition(":")[0].partition(".")[0]
+    return "bloomline" if package in OWN_PACKAGES else f"bloomline and the package {package!r}"
 
 
 def type_name(kind: type[Servable]) -> str:

@@ -42,13 +42,23 @@ def ray_head(home: Path) -> Iterator[Head]:
 
 
 @contextmanager
-def ray_node(home: Path, name: str, options: Sequence[str], python: str) -> Iterator[None]:
-    """A node that `ray start` starts with `python`. All its processes are ended with it."""
-    temporary = f"/tmp/bl-{os.getpid()}{name}"  # short: Ray creates Unix sockets below it
-    command = [python, "-m", "ray.scripts.scripts", "start", "--block", *options, "--disable-usage-stats"]
+def ray_node(
+    home: Path,
+    name: str,
+    options: Sequence[str],
+    python: str,
+    prefix: Sequence[str] = (),
+    temporary: Path | None = None,
+) -> Iterator[None]:
+    """A node that `ray start` starts with `python`, behind the words of `prefix`. All its processes end with it.
+
+    `temporary` is Ray's directory, which is removed at the end unless it is given.
+    """
+    own = Path(f"/tmp/bl-{os.getpid()}{name}")  # short: Ray creates Unix sockets below it
+    command = [*prefix, python, "-m", "ray.scripts.scripts", "start", "--block", *options, "--disable-usage-stats"]
     command += [f"--object-store-memory={100 << 20}", f"--dashboard-agent-listen-port={free_port()}"]
     if "--head" in options:
-        command.append(f"--temp-dir={temporary}")
+        command.append(f"--temp-dir={temporary or own}")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": str(home)}
     environment["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
@@ -71,7 +81,7 @@ def ray_node(home: Path, name: str, options: Sequence[str], python: str) -> Iter
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def python_without_installation(directory: Path) -> str:

@@ -93,3 +93,27 @@ def test_a_path_that_is_not_a_package_is_refused(tmp_path: Path, name: str) -> N
     (tmp_path / "no-identifier.py").touch()
     with pytest.raises(ClusterError, match="is not a Python package"):
         check_packages([tmp_path / name])
+
+
+def test_what_a_package_of_the_user_imports_next_to_it_is_copied(tmp_path: Path) -> None:
+    """But nothing that is installed, and nothing of ours."""
+    for name, text in {
+        "mine/__init__": "import neighbour, folder.part, yaml",
+        "neighbour": "",
+        "folder/part": "",
+    }.items():
+        path = tmp_path / "source" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "source" / "not_imported.py").touch()
+    (tmp_path / "copies").mkdir()
+    program = (
+        "import sys; from pathlib import Path; sys.path.append(sys.argv[1]); import mine; "
+        "from cluster.import_path import copy_modules; "
+        "print(*(copy.name for copy in copy_modules([Path(sys.argv[1], 'mine')], Path(sys.argv[2]))))"
+    )
+    command = [sys.executable, "-P", "-c", program, str(tmp_path / "source"), str(tmp_path / "copies")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert set(ended.stdout.split()) == {*OWN_PACKAGES, "mine", "neighbour.py", "folder"}
+    assert (tmp_path / "copies" / "folder" / "part.py").is_file()

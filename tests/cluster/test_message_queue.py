@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.base import Message, Outcome
@@ -30,14 +30,24 @@ def test_queue_returns_the_outcome_last_and_without_waiting() -> None:
     queue = MessageQueue()
     queue(numbered(1))
     queue.end(Outcome("step", "done"))
-    assert queue.take(float("inf")) == [numbered(1), Outcome("step", "done")]
-    assert MessageQueue().take(0.01) == []
+    assert queue.take(float("inf"), 1) == [numbered(1), Outcome("step", "done")]
+    assert MessageQueue().take(0.01, 1) == []
 
 
 def test_queue_returns_as_soon_as_a_message_arrives() -> None:
     queue = MessageQueue()
     threading.Timer(0.05, queue, [numbered(1)]).start()
-    assert queue.take(60) == [numbered(1)]
+    assert queue.take(60, 1) == [numbered(1)]
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(MESSAGES, st.integers(1, 3)), max_size=3))
+def test_a_batch_whose_answer_was_lost_is_taken_again(batches: list[tuple[list[Message], int]]) -> None:
+    queue = MessageQueue()
+    for number, (messages, attempts) in enumerate(batches, start=1):
+        queue.put(messages)
+        taken = [queue.take(0, number) for _ in range(attempts)]
+        assert taken == [coalesce(messages)] * attempts
 
 
 def test_sender_delivers_in_order_and_in_few_batches_to_a_slow_receiver() -> None:

@@ -95,9 +95,16 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         questions.append(question)
         return "s"
 
-    endless = "import time; print('started', flush=True); time.sleep(60)"
-    assert run(endless, out=Interrupting("started"), ask=ask) == 130
+    # It takes longer to stop than Ray gives a job by default: a run saves what its steps have.
+    endless = (
+        "import signal, sys, time; "
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(5), print('saved', flush=True), sys.exit(0))); "
+        "print('started', flush=True); time.sleep(60)"
+    )
+    interrupting = Interrupting("started")
+    assert run(endless, out=interrupting, ask=ask) == 130
     assert len(questions) == 1
+    assert "\nsaved\n" in interrupting.getvalue()
 
 
 IMPORTING = """

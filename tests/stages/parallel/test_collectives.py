@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import torch
@@ -42,3 +43,23 @@ def test_every_rank_gets_the_values_of_rank_0() -> None:
     finally:
         workers.close()
     assert answers == [(7, "rank 0: é")] * 3
+
+
+def wait_alone(rank: Rank, timeout_s: float) -> None:
+    if rank.index == 0:
+        with process_group(rank, timeout_s):
+            pass
+
+
+def test_ranks_that_do_not_meet_say_how_long_they_waited_and_where() -> None:
+    workers = Workers(2)
+    try:
+        [(error, _), *_] = workers.gang(wait_alone, 2.0, ranks=2)
+    finally:
+        workers.close()
+    assert isinstance(error, CollectiveError)
+    waited = re.search(r"gave up after (\d+) s \(collective_timeout_s is 2\)", str(error))
+    assert waited, str(error)
+    assert int(waited[1]) >= 2
+    assert "The rendezvous is " in str(error)
+    assert "gloo uses the" in str(error)

@@ -1,0 +1,162 @@
+"""A remote store that is out of reach for a while is asked again; one that refuses is not."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipelines.store import files
+from pipelines.store.files import RemoteFiles, StoreError
+from pipelines.store.lease import Leases
+from pipelines.store.retry import is_temporary
+
+
+class Interrupted(MemoryFileSystem):  # type: ignore[misc]
+    """Files in memory behind a network. The next `failures` calls raise `error`."""
+
+    protocol = "interrupted"
+    cachable = False
+    failures: ClassVar[int] = 0
+    after_writing: ClassVar[bool] = False  # whether the failing call has its effect: only its answer is lost
+    error: ClassVar[Exception] = ConnectionError("connection reset")
+
+    @classmethod
+    def _fail(cls) -> None:
+        if cls.failures:
+            cls.failures -= 1
+            raise cls.error
+
+    def cat_file(self, *words: Any, **options: Any) -> Any:
+        self._fail()
+        return super().cat_file(*words, **options)
+
+    def pipe_file(self, *words: Any, **options: Any) -> Any:
+        if self.failures and self.after_writing:
+            super().pipe_file(*words, **options)
+        self._fail()
+        return super().pipe_file(*words, **options)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(files, "FIRST_PAUSE_S", 0.001)
+    fsspec.register_implementation("interrupted", Interrupted, clobber=True)
+    Interrupted.failures, Interrupted.after_writing = 0, False
+    Interrupted.error = ConnectionError("connection reset")
+    yield
+    Interrupted.failures = 0
+
+
+def store(tmp_path: Path, **options: Any) -> RemoteFiles:
+    return RemoteFiles(f"interrupted://{tmp_path.name}", {}, **options)
+
+
+def test_a_store_that_answered_is_asked_again(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=30)
+    remote.write("a", b"1")
+    Interrupted.failures = 5
+    assert remote.read("a") == b"1"
+    Interrupted.failures = 5
+    remote.write("a", b"2")
+    Interrupted.failures = 5
+    source = tmp_path / "artifact"
+    source.mkdir()
+    (source / "file").write_bytes(b"3")
+    remote.put(source, "b")
+    assert (remote.read("a"), remote.read("b/file")) == (b"2", b"3")
+    another = store(tmp_path, retry_s=30, answered=True)  # another process
+    Interrupted.failures = 5
+    assert another.read("a") == b"2"
+
+
+def test_a_store_that_never_answered_is_refused_at_once(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=30)
+    Interrupted.failures = 2
+    with pytest.raises(StoreError, match="can't read a"):
+        remote.read("a")
+    assert Interrupted.failures == 1
+
+
+def test_the_time_is_bounded_and_named(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=0.05, answered=True)
+    Interrupted.failures = 10**9
+    with pytest.raises(StoreError, match=r"tried for 0 s\).*store\.retry_s"):
+        remote.read("a")
+
+
+def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=30, answered=True)
+    Interrupted.failures, Interrupted.error = 2, PermissionError("the key may not read")
+    with pytest.raises(StoreError, match="may not read"):
+        remote.read("a")
+    assert Interrupted.failures == 1
+
+
+def test_a_file_whose_creation_was_not_confirmed_is_ours(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=30, answered=True)
+    Interrupted.failures, Interrupted.after_writing = 1, True
+    assert remote.create("lease", b"ours")
+    assert not remote.create("lease", b"another's")
+
+
+class Answer(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(str(status))
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class HTTPClientError(Exception):
+    """Named as botocore's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (HTTPClientError(), True),
+        (OSError(errno.EBUSY, "SlowDown"), True),
+        (Answer(503), True),
+        (Answer(429), True),
+        (Answer(403), False),
+        (Answer(400), False),
+        (PermissionError(), False),
+        (OSError(errno.ENOSPC, "disk full"), False),
+        (ImportError("s3fs"), False),
+        (ValueError("bucket name"), False),
+    ],
+)
+def test_which_errors_are_temporary(error: Exception, expected: bool) -> None:
+    assert is_temporary(error) == expected
+    translated = OSError(errno.EIO, "as s3fs translates it")
+    translated.__cause__ = error if isinstance(error, Answer) else None
+    assert is_temporary(translated) == (expected or not isinstance(error, Answer))
+
+
+def test_a_holder_is_not_given_up_while_the_store_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage the heartbeat is old for every waiter, whoever holds the lease."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    remote = RemoteFiles(f"memory://{tmp_path.name}", {})
+    remote.create("leases/f.json", b'{"holder": "x", "host": "elsewhere", "pid": 1, "started": 0, "beat": 1}')
+    waiter = Leases(remote, 30, "waiter")
+
+    def look(at: float) -> bool:
+        now[0] = at
+        return waiter.acquire("f") is None
+
+    assert not look(0)
+    assert not look(1)
+    assert not look(60)  # the reading took a minute
+    assert not any(look(61 + second) for second in range(28))
+    assert any(look(89 + second) for second in range(4))
+    waiter.close()
