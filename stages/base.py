@@ -236,8 +236,12 @@ class Context(Reporter, Protocol):
     scratch: Path  # a durable directory for each fingerprint, in which a restarted step finds its saved progress
     step: str  # the step's name in the pipeline
 
-    def figure(self, name: str, figure: Figure) -> None:
-        """Keep a matplotlib figure: with the artifact (figures/NAME.png), in MLflow and in the report."""
+    def figure(self, name: str, figure: Figure, *, measured: bool = False) -> None:
+        """Keep a matplotlib figure: with the artifact (figures/NAME.png), in MLflow and in the report.
+
+        `measured`: it shows times, memory or other values that differ from run to run. Such a figure is kept with the
+        run and not with the artifact, whose files are the same wherever it is made.
+        """
 
     def page(self, name: str, text: str) -> None:
         """Keep a text for people, NAME.html (which needs nothing else) or NAME.md: with the artifact (pages/), in

@@ -122,8 +122,10 @@ class Store:
         return path
 
     def figures(self, record: Record) -> dict[str, Path]:
-        """The artifact's figures, name -> PNG on this machine."""
-        return {name.removesuffix(".png"): path for name, path in self._shown(record, "figures/", ".png")}
+        """The artifact's figures, name -> PNG on this machine, and those of measurements, which its run keeps here."""
+        of_run = self.config.state / "runs" / Path(record.run_id).name / "figures" / Path(record.step).name
+        measured = {path.stem: path for path in sorted(of_run.glob("*.png"))}
+        return measured | {name.removesuffix(".png"): path for name, path in self._shown(record, "figures/", ".png")}
 
     def pages(self, record: Record) -> dict[str, Path]:
         """The artifact's pages for people, name -> HTML or Markdown on this machine."""

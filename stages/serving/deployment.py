@@ -3,17 +3,19 @@
     deployment.json    how it is served: the artifact's type, names, replicas, limits
     model/             the artifact
     serve.yaml         a config for `serve run` and `serve deploy`
-    trial.json         what was measured when it was served once
 
-A deployment can be served from wherever it is opened (`application`). `serve.yaml` refers to the artifact by the
-absolute path of the one which the step read. `serve_config` makes such a config for the copy in this directory.
+A deployment can be moved and copied, and is served from wherever it is opened (`application`). `serve.yaml` has no path
+of the machine that made it: its factory is `create`, which finds the directory where it runs. `serve_config` makes a
+config that names the copy in this directory.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +23,24 @@ from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
+from stages.artifacts.checkpoint import Checkpoint
 from stages.base import Application, ArtifactError, Config, ExampleRequest, Servable, StageError
+from stages.model.config import DecoderConfig
+from stages.model.footprint import RUNTIME_BYTES, cache_bytes, forward_bytes, weight_bytes
 
-DEPLOYMENT, MODEL, SERVE_CONFIG, TRIAL = "deployment.json", "model", "serve.yaml", "trial.json"
+DEPLOYMENT, MODEL, SERVE_CONFIG = "deployment.json", "model", "serve.yaml"
+DIRECTORY_VARIABLE = "BLOOMLINE_DEPLOYMENT"  # the deployment's directory on this machine, for `create`
 CHECKPOINT = "stages.artifacts.checkpoint:Checkpoint"
 # Requests that a replica accepts in addition to those that generate or wait: health, metrics, and those refused by 429.
 SPARE_REQUESTS = 32
 JSON_LIMIT_BYTES = 1 << 20
+HEAD = f"""\
+# In the directory of this file:  serve run serve.yaml
+# On a Ray cluster:               serve deploy serve.yaml
+# Every node that serves it needs bloomline and a copy of that directory, and the environment variable
+# {DIRECTORY_VARIABLE} of its Ray processes names the copy. Or write its path, the same on every node, into
+# arguments.directory. It listens on the loopback interface only; http_options.host: 0.0.0.0 opens it to the network.
+"""
 
 
 class Serving(Config):
@@ -47,11 +60,25 @@ class Serving(Config):
         resources = own.resources.model_copy(update={"cpus": self.cpus, "gpus": self.gpus})
         return replace(own, name=self.model_name, replicas=self.replicas, resources=resources)
 
-    def serve_config(self, artifact: Servable) -> str:
-        """A Ray Serve config (YAML) that serves an artifact in this way."""
+    def memory_bytes(self, artifact: Servable) -> int:
+        """The memory that one replica reserves; 0: none."""
+        return self.application(artifact).resources.memory_bytes
+
+    def serve_config(self, artifact: Servable, factory: str = "", arguments: Mapping[str, Any] = {}) -> str:
+        """A Ray Serve config (YAML) that serves an artifact in this way.
+
+        `factory`, `arguments`: what creates the application in a replica, if not the artifact's own.
+        """
         import yaml
 
         application = self.application(artifact)
+        actor: dict[str, float] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        if memory_bytes := self.memory_bytes(artifact):
+            actor["memory"] = memory_bytes
+        created = {
+            "factory": factory or application.factory,
+            "arguments": dict(arguments if factory else application.arguments),
+        }
         config = {
             "proxy_location": "EveryNode",
             "http_options": {"host": "127.0.0.1", "port": 8000},
@@ -61,25 +88,20 @@ class Serving(Config):
                     "name": application.name,
                     "route_prefix": "/",
                     "import_path": "cluster.serve:build",
-                    "args": {"factory": application.factory, "arguments": dict(application.arguments)},
+                    "args": created,
                     "deployments": [
                         {
                             "name": "Asgi",
                             "num_replicas": application.replicas,
                             "max_ongoing_requests": application.max_ongoing_requests,
                             "max_queued_requests": application.max_ongoing_requests,
-                            "ray_actor_options": {"num_cpus": self.cpus, "num_gpus": self.gpus},
+                            "ray_actor_options": actor,
                         }
                     ],
                 }
             ],
         }
-        head = (
-            "# On this machine:    serve run serve.yaml\n"
-            "# On a Ray cluster:   serve deploy serve.yaml  (every node needs the artifact at its path)\n"
-            "# It listens on the loopback interface only; http_options.host: 0.0.0.0 opens it to the network.\n"
-        )
-        return head + str(yaml.safe_dump(config, sort_keys=False))
+        return HEAD + str(yaml.safe_dump(config, sort_keys=False))
 
 
 class LanguageModelServing(Serving):
@@ -89,6 +111,12 @@ class LanguageModelServing(Serving):
     max_running: PositiveInt = 8  # sequences in a replica's running batch
     max_waiting: NonNegativeInt = 64  # sequences in a replica's queue; requests beyond it are refused with 429
     prefill_chunk: PositiveInt = 256  # prompt tokens read between two steps of the running batch
+
+    def memory_bytes(self, artifact: Servable) -> int:
+        """What one replica reserves: with a GPU nothing, because the model is in the GPU's memory."""
+        if self.gpus or not isinstance(artifact, Checkpoint):
+            return super().memory_bytes(artifact)
+        return replica_memory_bytes(artifact.config, self.max_running, self.prefill_chunk)
 
     def application(self, artifact: Servable) -> Application:
         """The application that serves a Checkpoint with these limits (see `stages.serving.service.Arguments`)."""
@@ -107,7 +135,7 @@ class LanguageModelServing(Serving):
 
 @dataclass(frozen=True)
 class Deployment(Servable):
-    """An artifact with how it is served, after one trial over HTTP."""
+    """An artifact with how it is served."""
 
     is_model: ClassVar[bool] = False  # the model is the artifact that was deployed
 
@@ -127,11 +155,6 @@ class Deployment(Servable):
             where = ".".join(map(str, first["loc"])) or "the whole file"
             raise ArtifactError(f"{self.path / DEPLOYMENT} is not a deployment: {where}: {first['msg']}") from None
 
-    @property
-    def measured(self) -> Mapping[str, float]:
-        """What the trial measured, by metric name."""
-        return self._json(TRIAL)
-
     def application(self) -> Application:
         """The application that serves the artifact in this directory."""
         return self.serving.application(self.model)
@@ -146,12 +169,11 @@ class Deployment(Servable):
 
     def check(self) -> None:
         self.model.check()
-        _ = self.measured
         if not (self.path / SERVE_CONFIG).is_file():
             raise ArtifactError(f"{self.path / SERVE_CONFIG} is missing")
 
     def describe(self) -> Mapping[str, object]:
-        return {**self.serving.model_dump(), **self.measured}
+        return self.serving.model_dump()
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -169,7 +191,7 @@ class Deployment(Servable):
 
 
 def write(path: Path, serving: Serving, artifact: Servable) -> Deployment:
-    """Write a deployment into the directory `path`, except for the trial's result. Raises StageError."""
+    """Write a deployment into the directory `path`. Raises StageError."""
     arguments = serving.application(artifact).arguments
     try:
         json.dumps(dict(arguments), allow_nan=False)
@@ -178,8 +200,32 @@ def write(path: Path, serving: Serving, artifact: Servable) -> Deployment:
         raise StageError(f"{kind}.application() has arguments that are not JSON values: {error}") from None
     shutil.copytree(artifact.path, path / MODEL)
     (path / DEPLOYMENT).write_text(serving.model_dump_json(indent=2) + "\n")
-    (path / SERVE_CONFIG).write_text(serving.serve_config(artifact))
+    moved = serving.serve_config(artifact, f"{__name__}:{create.__name__}", {"directory": "."})
+    (path / SERVE_CONFIG).write_text(moved)
     return Deployment(path)
+
+
+def create(arguments: Mapping[str, Any]) -> Any:
+    """The ASGI application of the deployment in the directory that BLOOMLINE_DEPLOYMENT or `directory` names.
+
+    The factory of `serve.yaml`, called in each replica. Raises ArtifactError if there is no deployment.
+    """
+    directory = Path(os.environ.get(DIRECTORY_VARIABLE) or arguments["directory"]).absolute()
+    if not (directory / DEPLOYMENT).is_file():
+        raise ArtifactError(
+            f"{directory} on {socket.gethostname()} is not a deployment. Copy the directory of serve.yaml to every "
+            f"node that serves it, and name the copy with the environment variable {DIRECTORY_VARIABLE} of the "
+            "node's Ray processes, or with arguments.directory in serve.yaml."
+        )
+    application = Deployment(directory).application()
+    module, _, function = application.factory.partition(":")
+    return getattr(importlib.import_module(module), function)(application.arguments)
+
+
+def replica_memory_bytes(config: DecoderConfig, max_running: int, prefill_chunk: int) -> int:
+    """The memory of one replica of a language model without a GPU, in bytes."""
+    computing = forward_bytes(config, 1, prefill_chunk)
+    return RUNTIME_BYTES + weight_bytes(config) + cache_bytes(config, max_running) + computing
 
 
 def type_name(kind: type[Servable]) -> str:

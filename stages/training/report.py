@@ -31,7 +31,7 @@ def facts(result: TrainingResult) -> dict[str, Any]:
 def figures(ctx: Context, result: TrainingResult, model: DecoderConfig, recipe: Recipe, execution: Execution) -> None:
     """Draw the figures of the run and pass them to `ctx`."""
     ctx.figure("loss", loss_figure(result))
-    ctx.figure("memory", memory_figure(result, model, recipe, execution))
+    ctx.figure("memory", memory_figure(result, model, recipe, execution), measured=True)
     groups = groups_figure(result)
     if groups is not None:
         ctx.figure("loss_by_group", groups)

@@ -31,7 +31,7 @@ PINNED = {  # the first 16 digits
         "moe": "0dd0d7953f8f0f3f",
         "quantize": "61a0df288ae040b0",
         "evaluate": "6a4147847085dfcc",
-        "deploy": "9f3c3d173c35c943",
+        "deploy": "e58de4ba2b1d363e",
     },
     "debug": {
         "corpus": "9b619fad35fc1b8d",
@@ -42,7 +42,7 @@ PINNED = {  # the first 16 digits
         "export": "03fadfccd40a368d",
         "quantize": "61b084422c83648c",
         "evaluate": "ad352f5c932e4b3c",
-        "deploy": "b196150257565ea7",
+        "deploy": "ec5a72f7f9750a5f",
     },
     "bloom": {
         "corpus": "448b7ff9c65aa5d6",
@@ -59,7 +59,7 @@ PINNED = {  # the first 16 digits
         "tokens": "6a99ba1d75f83c7b",
         "quantize": "64e597f41f78ed8e",
         "evaluate": "b24c8d0f4290a248",
-        "deploy": "ab63c249def30f17",
+        "deploy": "a8a4c505032ec36d",
     },
 }
 
