@@ -182,7 +182,7 @@ def _ours(documents: Path, out: Path, bands: int, rows: int) -> list[list[str]]:
     rule = {"rule": "near", "bands": bands, "rows": rows}
     stage = IngestCorpus(sources={"messy": source}, deduplicate=[rule], min_characters=1)
     corpus, _ = run_stage(stage, {}, out)
-    table = sorted(corpus.families().to_pylist(), key=lambda row: row["family"])
+    table = sorted(corpus.families(), key=lambda row: row["family"])
     return [[row["path"] for row in members] for _, members in itertools.groupby(table, lambda row: row["family"])]
 
 

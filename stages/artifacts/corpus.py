@@ -2,8 +2,11 @@
 
 documents/SPLIT-NNNNN.parquet   the documents of a shard that are in a split (train, validation)
 dropped/NNNNN.parquet           the ledger: every dropped document of a shard, with the rule that dropped it
-samples.parquet                 a few dropped documents of each source and rule, with the beginning of their text
-families.parquet                families of similar documents: which one was kept, and how similar the others are to it
+samples.parquet                 a few documents of each source that were kept, and a few that each rule dropped, with
+                                the beginning of their text
+families.parquet                families of similar documents: which one was kept, how similar the others are to it, and
+                                for some of them the beginning of the text
+values.parquet                  how many documents had which value of each number that an operation compares
 pages/card.md, card.html        the data card: the same information for readers
 manifest.json                   documents and bytes that were read, kept and dropped
 
@@ -13,15 +16,16 @@ A shard holds a part of one source, in the order in which its files were read.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
-from stages.artifacts.manifest import SPLITS, Cut, Manifest, Split, Tally
+from stages.artifacts.manifest import SPLITS, UNUSABLE, Cut, Manifest, Split, Tally
 from stages.base import Artifact, ArtifactError
 
 if TYPE_CHECKING:
@@ -32,7 +36,10 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 64 << 20
 SAMPLES = "samples.parquet"
 FAMILIES = "families.parquet"
+VALUES = "values.parquet"
 BATCH_DOCUMENTS = 64
+FAMILY_ROWS = 1024  # in memory at a time
+KEPT = "kept"  # the rule of samples of documents that were kept; their operation is empty
 LARGE_LOSS = 0.9  # the share of a source's documents or bytes above which its loss is reported as a warning
 
 
@@ -64,7 +71,13 @@ FAMILY_COLUMNS = {
     **dict.fromkeys(("id", "source", "path"), "string"),
     "similarity": "double",  # to the representative, which has 1
     "kept": "bool",
-    "text": "string",  # the beginning of the text
+    "text": "string",  # the beginning of the text, of the first members of some families; otherwise empty
+}
+VALUE_COLUMNS = {
+    **dict.fromkeys(("source", "operation", "rule"), "string"),
+    **dict.fromkeys(("threshold", "value"), "double"),  # the value with two significant digits
+    "fails": "bool",  # whether it is outside of the threshold, so that the document was dropped
+    "documents": "int64",
 }
 SAMPLE_COLUMNS = {**{name: kind for name, kind in DROPPED_COLUMNS.items() if name != "bytes"}, "text": "string"}
 
@@ -113,13 +126,29 @@ class Corpus(Artifact):
         return table
 
     def samples(self) -> pa.Table:
-        """Some dropped documents with the beginning of their text. Raises ArtifactError if the file is damaged."""
+        """Some dropped documents, and some that were kept (`rule` is KEPT), with the beginning of their text.
+
+        Raises ArtifactError if the file is damaged.
+        """
         with _opened(self.path / SAMPLES, SAMPLE_COLUMNS) as file:
             return file.read()
 
-    def families(self) -> pa.Table:
-        """Similar documents by family, the one that was kept first. Raises ArtifactError if the file is damaged."""
+    def families(self) -> Iterator[Mapping[str, Any]]:
+        """Similar documents as rows of FAMILY_COLUMNS, family after family, the document that was kept first.
+
+        Raises ArtifactError if the file is damaged.
+        """
         with _opened(self.path / FAMILIES, FAMILY_COLUMNS) as file:
+            for batch in file.iter_batches(FAMILY_ROWS):
+                yield from batch.to_pylist()
+
+    def values(self) -> pa.Table:
+        """The distribution of each number that an operation compares with a threshold, as VALUE_COLUMNS.
+
+        A document that an operation drops is not measured by later operations. Raises ArtifactError if the file is
+        damaged.
+        """
+        with _opened(self.path / VALUES, VALUE_COLUMNS) as file:
             return file.read()
 
     def check(self) -> None:
@@ -149,7 +178,9 @@ class Corpus(Artifact):
                 ids.append(np.array(found, "S32"))
             self.dropped(index)
         self.samples()
-        self.families()
+        self.values()
+        for _ in self.families():  # reads the whole file
+            pass
         every = np.sort(np.concatenate(ids)) if ids else np.empty(0, "S32")
         if (every[1:] == every[:-1]).any():
             raise ArtifactError(f"{self.path}: two documents have the id {every[1:][every[1:] == every[:-1]][0]!r}")
@@ -212,11 +243,46 @@ def warnings(manifest: Manifest) -> list[str]:
             found.append(
                 f"source {source} lost {documents:.0%} of its documents and {size:.0%} of its bytes, most to {worst}"
             )
+        unusable: Counter[str] = Counter()
+        for cell in manifest.cells:
+            if cell.source == source:
+                unusable.update({name: count for name, count in cell.counts.items() if name.startswith(UNUSABLE)})
+        found += [
+            f"source {source}: none of its {count} documents has a usable value for the label "
+            f"{name.removeprefix(UNUSABLE)}; correct reader.fields"
+            for name, count in sorted(unusable.items())
+            if count == flow.read.documents
+        ]
+    if unchecked := manifest.unchecked_languages():
+        named = ", ".join(f"{language} ({count:,})" for language, count in unchecked.items())
+        found.append(f"the declared language of {sum(unchecked.values()):,} documents was not checked: {named}")
     for task, known in manifest.contamination.items():
         if known.too_short == known.texts:
             found.append(f"evaluation set {task} was not searched for: all of its {known.texts} texts are too short")
     silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
     return found + [f"source {source} has no documents" for source in sorted(silent)]
+
+
+# What a user can change where one of these reasons dropped documents.
+_SETTINGS = {
+    "read.too_long": "max_raw_bytes",
+    "read.no_text": "reader.text_field",
+    "text.too_long": "max_bytes",
+    "text.too_short": "min_characters",
+    "text.replacement_characters": "max_replacement_ratio",
+    "text.not_utf8": "reader.encoding",
+    "limit.over": "limit_bytes",
+}
+
+
+def named_reasons(dropped: Mapping[str, Tally], most: int = 3) -> str:
+    """The reasons that dropped the most documents, with the setting that each depends on."""
+    found = sorted(dropped.items(), key=lambda item: (-item[1].documents, item[0]))
+    named = [
+        f"{tally.documents:,} by {reason}" + (f" (see {_SETTINGS[reason]})" if reason in _SETTINGS else "")
+        for reason, tally in found[:most]
+    ]
+    return ", ".join(named) + (f" and {len(found) - most} other rules" if len(found) > most else "")
 
 
 def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:

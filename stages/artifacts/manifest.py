@@ -16,6 +16,9 @@ from stages.base import Config
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
+# Names of counts of a cell.
+UNCHECKED = "language_unchecked"  # documents whose declared language the detector does not know
+UNUSABLE = "unusable_"  # and the name of a label: documents whose record has no usable value for it
 Cut = Literal["source", "language", "license"]
 
 
@@ -106,6 +109,19 @@ class SourceFacts(Config):
     weight: float
     operations: tuple[Mapping[str, Any], ...]  # each with its values and version; content by its digest
     chain: str  # the hash of the operations with their versions and the content that they read; a column of documents
+    markup: tuple[str, ...] = ()  # the operations that take text out of markup
+
+    def precedes_text(self, reason: str) -> bool:
+        """Whether a reason drops documents that are not text yet, but pages with markup."""
+        operation = reason.partition(".")[0]
+        names = [str(each["operation"]) for each in self.operations]
+        if not self.markup:
+            return False
+        return operation == "read" or reason in _AS_READ or operation in names[: names.index(self.markup[-1]) + 1]
+
+
+# The reasons of the operation `text` that apply to what was read; the others apply to the text after the operations.
+_AS_READ = ("text.not_utf8", "text.nul_character", "text.replacement_characters")
 
 
 class ShardFacts(Config):
@@ -158,8 +174,35 @@ class Manifest(Config):
             flows[getattr(cell, cut)].append(cell.flow)
         return {name: Flow.sum(flows[name]) for name in sorted(flows)}
 
+    def markup_bytes(self, source: str | None = None) -> int:
+        """The bytes that were read of a source (of all sources) and are markup: removed from pages, or of pages that
+        were dropped before their text was extracted."""
+        found = 0
+        for cell in self.cells:
+            facts = self.sources[cell.source]
+            if source in (None, cell.source):
+                found += sum(cell.flow.trimmed.get(name, 0) for name in facts.markup)
+                found += sum(tally.bytes for name, tally in cell.flow.dropped.items() if facts.precedes_text(name))
+        return found
+
     def size(self, split: Split) -> Tally:
         return sum((shard.splits[split] for shard in self.shards if split in shard.splits), Tally())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What operations and readers counted, in the order of the names."""
+        found: Counter[str] = Counter()
+        for cell in self.cells:
+            found.update(cell.counts)
+        return dict(sorted(found.items()))
+
+    def unchecked_languages(self) -> dict[str, int]:
+        """The documents whose declared language could not be checked, by language."""
+        found: Counter[str] = Counter()
+        for cell in self.cells:
+            if count := cell.counts.get(UNCHECKED):
+                found[cell.language] += count
+        return dict(sorted(found.items()))
 
     @property
     def lengths(self) -> dict[int, Tally]:

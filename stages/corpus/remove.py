@@ -7,13 +7,14 @@ counts it under "remove.listed" or "remove.license". Documents that had been dro
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from stages.artifacts.corpus import MANIFEST, Corpus
-from stages.artifacts.manifest import Manifest
-from stages.base import Context, Demand, Resources, Runtime, Stage
+from stages.artifacts.corpus import MANIFEST, VALUES, Corpus
+from stages.artifacts.manifest import SPLITS, Manifest
+from stages.base import Context, Demand, Resources, Runtime, Stage, StageError
 from stages.corpus.operations.word_lists import WordList
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -44,7 +45,7 @@ class RemoveDocuments(Stage):
         return Demand(task=Resources(cpus=1 if self.workers == 1 else 0))
 
     def run(self, ctx: Context) -> Corpus:
-        from stages.corpus.ingestion.assembly import check_splits, report
+        from stages.corpus.ingestion.assembly import report
         from stages.corpus.ingestion.counts import Counts
         from stages.corpus.ingestion.removal import (
             FindInShard,
@@ -72,6 +73,7 @@ class RemoveDocuments(Stage):
             facts[index] = shard
             ctx.progress(len(facts), len(rewrites), "shards")
         rewrite_families(self.corpus.path, ctx.out, removed)
+        shutil.copyfile(self.corpus.path / VALUES, ctx.out / VALUES)  # numbers only
         rewrite_samples(self.corpus.path, ctx.out, removed)
         counts = Counts.of(before.cells)
         counts.add_rows(row for index in shards for row in found[index].counts)
@@ -85,7 +87,12 @@ class RemoveDocuments(Stage):
             contamination=before.contamination,
             versions=before.versions,
         )
-        check_splits(manifest)
+        for split in SPLITS:
+            if (held := before.size(split).documents) and not manifest.size(split).documents:
+                raise StageError(
+                    f"split {split} would be empty: all of its {held} documents are to be removed; list fewer "
+                    "documents, or add some to the corpus"
+                )
         (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
         changed = sum(facts[index] != before.shards[index] for index in shards)
         ctx.metrics({"removed_documents": documents, "erased_ledger_rows": erased, "changed_shards": changed})

@@ -34,6 +34,7 @@ class Source(Config):
             weight=self.weight,
             operations=tuple(_identity(operation) for operation in self.operations),
             chain=self.chain(),
+            markup=tuple(operation.operation for operation in self.operations if operation.removes_markup),
         )
 
     def chain(self) -> str:

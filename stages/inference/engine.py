@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -106,7 +106,7 @@ class Engine:
         batch: Batch,
         table: list[bytes],
         *,
-        end_of_sequence: int | None,
+        end_tokens: Collection[int],
         observer: Observer | None = None,
         max_waiting: int = 64,
         prefill_chunk: int = 256,
@@ -114,13 +114,13 @@ class Engine:
     ) -> None:
         """Start the worker thread.
 
-        table: the bytes of each token of the vocabulary. end_of_sequence: the token that ends a sequence, if any.
+        table: the bytes of each token of the vocabulary. end_tokens: the tokens that end a sequence, any of them.
         observer: is informed of what happens, if given. prefill_chunk: prompt tokens read between two steps of the
         running sequences. threads: torch's threads within one operation (None: torch's default).
         """
         self._batch = batch
         self._table = table
-        self._end_of_sequence = end_of_sequence
+        self._end_tokens = frozenset(end_tokens)
         self._observer = observer or Observer()
         self._max_waiting = max_waiting
         self._prefill_chunk = prefill_chunk
@@ -280,7 +280,7 @@ class Engine:
         else:
             self._observer.next_token(now - generation.latest)
         generation.latest, generation.pending = now, token
-        if token == self._end_of_sequence:
+        if token in self._end_tokens:
             self._end(generation, "stop")
             return
         generation.generated += 1

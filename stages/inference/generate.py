@@ -63,7 +63,7 @@ def generate(
     engine = Engine(
         DecoderBatch(model, min(slots, len(tokens)), capacity),
         _table(tokenizer, samplings),
-        end_of_sequence=end,
+        end_tokens=model.config.end_tokens,
         max_waiting=len(tokens),
         prefill_chunk=prefill_chunk,
         threads=torch.get_num_threads(),

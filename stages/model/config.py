@@ -86,7 +86,8 @@ class DecoderConfig(Config):
     initial_deviation: PositiveFloat = 0.0048
     embedding_deviation: PositiveFloat | None = None  # of the token embedding; null: `initial_deviation`
     bos_token_id: NonNegativeInt = 1
-    eos_token_id: NonNegativeInt = 2
+    eos_token_id: NonNegativeInt = 2  # ends a document of the training data, and a generated text
+    other_end_token_ids: tuple[NonNegativeInt, ...] = ()  # end a generated text too: the end of a turn of a chat model
     pad_token_id: NonNegativeInt = 3
     experts: ExpertsConfig | None = None
     quantization: QuantizationName | None = None  # how matrices are stored; null: in floating point
@@ -118,6 +119,11 @@ class DecoderConfig(Config):
     def grouped_heads(self) -> int:
         """The number of heads of keys and values."""
         return self.key_value_heads or self.heads
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """All tokens that end a generated text; the first one also ends a document of the training data."""
+        return tuple(dict.fromkeys((self.eos_token_id, *self.other_end_token_ids)))
 
     @property
     def gated(self) -> bool:

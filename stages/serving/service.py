@@ -68,7 +68,7 @@ class Service:
         engine = Engine(
             batch,
             vocabulary.table,
-            end_of_sequence=config.eos_token_id,
+            end_tokens=config.end_tokens,
             observer=metrics,
             max_waiting=settings.max_waiting,
             prefill_chunk=settings.prefill_chunk,

@@ -45,8 +45,9 @@ def outcome_bars(manifest: Manifest) -> Iterator[tuple[str, Markup]]:
     """A name and a bar for what was kept, and then for what each rule dropped or removed, the largest first."""
     total = manifest.total
     taken = [(reason, tally.bytes, _amount(tally), DROPPED) for reason, tally in total.dropped.items()]
+    markup = {name for facts in manifest.sources.values() for name in facts.markup}
     taken += [
-        (f"{name} (removed from texts)", count, size(count), TRIMMED)
+        (f"{name} ({'markup' if name in markup else 'removed from texts'})", count, size(count), TRIMMED)
         for name, count in total.trimmed.items()
         if count > 0
     ]
@@ -64,14 +65,16 @@ def outcome_bars(manifest: Manifest) -> Iterator[tuple[str, Markup]]:
 
 
 def by_source(manifest: Manifest) -> Markup:
-    """For each source, the bytes kept, removed from texts and dropped, as shares of the bytes read."""
+    """For each source, the bytes kept, removed from texts and dropped, as shares of the text that was read."""
     flows = sorted(manifest.by("source").items(), key=lambda item: (-item[1].read.bytes, item[0]))
     shapes = []
     for place, (name, flow) in enumerate(flows):
         y = place * ROW
-        read = max(flow.read.bytes, 1)
-        trimmed = max(sum(flow.trimmed.values()), 0)
-        dropped = sum(tally.bytes for tally in flow.dropped.values())
+        facts = manifest.sources[name]
+        text = flow.read.bytes - manifest.markup_bytes(name)
+        read = max(text, 1)
+        trimmed = max(sum(count for by, count in flow.trimmed.items() if by not in facts.markup), 0)
+        dropped = sum(tally.bytes for by, tally in flow.dropped.items() if not facts.precedes_text(by))
         shapes.append(_text(NAMES - 8, y + 16, shortened(name, NAMES), "end"))
         x = float(NAMES)
         parts = (
@@ -81,10 +84,10 @@ def by_source(manifest: Manifest) -> Markup:
         )
         scale = LONGEST / max(flow.kept.bytes + trimmed + dropped, 1)  # operations may also add bytes
         for what, count, color in parts:
-            tooltip = f"{name}: {size(count)} {what}, {count / read:.1%} of the bytes read"
+            tooltip = f"{name}: {size(count)} {what}, {count / read:.1%} of the text read"
             shapes.append(_rectangle(x, y + 4, count * scale, 16, color, tooltip))
             x += count * scale
-        share = f"{flow.kept.bytes / read:.0%} kept of {size(flow.read.bytes)}"
+        share = f"{flow.kept.bytes / read:.0%} kept of {size(text)}"
         shapes.append(_text(NAMES + LONGEST + 6, y + 16, share))
     return _svg(len(flows) * ROW + 4, shapes, "Bytes kept, removed and dropped, by source")
 

@@ -6,16 +6,17 @@ what happened to every byte that was read, samples of dropped documents, and fam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
-from stages.artifacts.corpus import Corpus, warnings
+from stages.artifacts.corpus import KEPT, Corpus, warnings
 from stages.artifacts.manifest import SPLITS, Cut, Flow, Manifest, Tally
 from stages.corpus.card.formatting import language_name, size
-from stages.corpus.languages import LANGUAGES
+from stages.corpus.languages import LANGUAGES, NATURAL
 
-FAMILIES_SHOWN = 100
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 SAMPLE_SHOWN = 600  # characters of a text
 
 Row = tuple[str, ...]
@@ -40,6 +41,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Similar documents: the member that is kept comes first."""
+
+    members: tuple[Sample, ...]  # some of them
+    size: int
+
+
+@dataclass(frozen=True)
 class Card:
     """All contents of the card, independent of the format in which it is written."""
 
@@ -47,30 +56,36 @@ class Card:
     warnings: tuple[str, ...]
     tables: tuple[Table, ...]
     samples: Mapping[str, tuple[Sample, ...]]  # "operation.rule" -> dropped documents
-    families: tuple[tuple[Sample, ...], ...]  # the member that is kept comes first
-    more_families: int  # families that are not shown
+    kept: Mapping[str, tuple[Sample, ...]]  # source -> documents that were kept
+    families: tuple[Family, ...]  # some of them
+    family_count: int
 
 
 def card_of(corpus: Corpus) -> Card:
     """Gather the contents of the card. Raises ArtifactError if the corpus is damaged."""
     manifest = corpus.manifest
-    families = list(_families(corpus))
+    families, family_count = _families(corpus)
+    samples, kept = _samples(corpus)
     return Card(
         manifest=manifest,
         warnings=tuple(warnings(manifest)),
-        tables=tuple(_tables(manifest)),
-        samples=_samples(corpus),
-        families=tuple(families[:FAMILIES_SHOWN]),
-        more_families=max(len(families) - FAMILIES_SHOWN, 0),
+        tables=(*_tables(manifest), *_values(corpus)),
+        samples=samples,
+        kept=kept,
+        families=families,
+        family_count=family_count,
     )
 
 
-def summary(total: Flow) -> str:
+def summary(manifest: Manifest) -> str:
     """One sentence on what was read and kept."""
-    share = total.kept.bytes / total.read.bytes if total.read.bytes else 0.0
+    total, markup = manifest.total, manifest.markup_bytes()
+    text = total.read.bytes - markup
+    share = total.kept.bytes / text if text else 0.0
+    read = f"{size(total.read.bytes)}, of which {size(markup)} are markup," if markup else f"{size(text)} of text"
     return (
-        f"{total.read.documents:,} documents with {size(total.read.bytes)} of text were read; "
-        f"{total.kept.documents:,} documents with {size(total.kept.bytes)} were kept ({share:.1%} of the bytes)."
+        f"{total.read.documents:,} documents with {read} were read; "
+        f"{total.kept.documents:,} documents with {size(total.kept.bytes)} were kept ({share:.1%} of the text)."
     )
 
 
@@ -86,6 +101,11 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
     if trimmed := manifest.total.trimmed:
         removed = tuple((name, f"{count:,}") for name, count in trimmed.items())
         yield Table("Removed from texts", ("operation", "bytes"), removed)
+    if counts := manifest.counts:
+        yield Table("Counted", ("what", "count"), tuple((name, f"{count:,}") for name, count in counts.items()))
+    if unchecked := manifest.unchecked_languages():
+        rows = tuple((language_name(language), f"{count:,}") for language, count in unchecked.items())
+        yield Table("Declared languages that were not checked", ("language", "documents"), rows)
     if manifest.contamination:
         yield _evaluation_sets(manifest)
     lengths = {f"{2 ** (bits - 1):,} to {2**bits - 1:,}": tally for bits, tally in manifest.lengths.items() if bits}
@@ -95,7 +115,28 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
         for name, facts in manifest.sources.items()
     )
     yield Table("Operations", ("source", "operations in order"), operations, words=True)
-    yield _languages_of_roots(manifest)
+    natural = {language.code for language in NATURAL}
+    if any(flow.kept.documents for code, flow in manifest.by("language").items() if code in natural):
+        yield _languages_of_roots(manifest)
+
+
+def _values(corpus: Corpus) -> Iterator[Table]:
+    """For each number that an operation compares with a threshold, its quantiles over the documents of a source."""
+    found: dict[tuple[str, str, str, float], list[tuple[float, bool, int]]] = {}
+    for row in corpus.values().to_pylist():
+        key = (row["source"], row["operation"], row["rule"], row["threshold"])
+        found.setdefault(key, []).append((row["value"], row["fails"], row["documents"]))
+    rows = []
+    for (source, operation, rule, threshold), values in found.items():
+        values.sort()
+        ends = list(accumulate(documents for _, _, documents in values))
+        quantiles = (values[bisect_left(ends, share * ends[-1])][0] for share in QUANTILES)
+        failing = sum(documents for _, fails, documents in values if fails)
+        numbers = (f"{ends[-1]:,}", *(f"{value:g}" for value in quantiles), f"{threshold:g}", f"{failing:,}")
+        rows.append((f"{source}: {operation}.{rule}", *numbers))
+    if rows:
+        columns = ("documents measured", *(f"{share:.0%}" for share in QUANTILES), "threshold", "documents dropped")
+        yield Table("Values and thresholds", ("source, operation and rule", *columns), tuple(rows))
 
 
 def _flow_table(title: str, manifest: Manifest, cut: Cut, heading: str, name_of: Callable[[str], str]) -> Table:
@@ -143,19 +184,35 @@ def _tallies(tallies: Mapping[str, Tally]) -> Iterator[Row]:
     return ((name, f"{tally.documents:,}", f"{tally.bytes:,}") for name, tally in tallies.items())
 
 
-def _samples(corpus: Corpus) -> dict[str, tuple[Sample, ...]]:
+def _samples(corpus: Corpus) -> tuple[dict[str, tuple[Sample, ...]], dict[str, tuple[Sample, ...]]]:
+    """The samples of dropped documents by reason, and those of documents that were kept by source."""
     found: dict[str, list[Sample]] = {}
+    kept: dict[str, list[Sample]] = {}
     for row in corpus.samples().to_pylist():
+        if row["rule"] == KEPT and not row["operation"]:
+            sample = Sample(row["path"] or row["id"], row["text"][:SAMPLE_SHOWN])
+            kept.setdefault(row["source"], []).append(sample)
+            continue
         bounds = f": {row['value']}" + (f" (limit {row['threshold']})" if row["threshold"] else "")
         label = f"{row['source']}: {row['path'] or row['id']}{bounds if row['value'] else ''}"
         found.setdefault(f"{row['operation']}.{row['rule']}", []).append(Sample(label, row["text"][:SAMPLE_SHOWN]))
-    return {reason: tuple(samples) for reason, samples in sorted(found.items())}
+    dropped, stayed = ({name: tuple(samples) for name, samples in sorted(group.items())} for group in (found, kept))
+    return dropped, stayed
 
 
-def _families(corpus: Corpus) -> Iterator[tuple[Sample, ...]]:
-    rows: Sequence[Mapping[str, object]] = corpus.families().to_pylist()
-    for _, members in groupby(rows, key=lambda row: (row["rule"], row["family"])):
-        yield tuple(_member(row) for row in members)
+def _families(corpus: Corpus) -> tuple[tuple[Family, ...], int]:
+    """The families with texts, and the number of all families."""
+    found, count = [], 0
+    for _, members in groupby(corpus.families(), key=lambda row: (row["rule"], row["family"])):
+        shown, size = [], 0
+        for row in members:
+            size += 1
+            if row["text"]:
+                shown.append(_member(row))
+        count += 1
+        if shown:
+            found.append(Family(tuple(shown), size))
+    return tuple(found), count
 
 
 def _member(row: Mapping[str, object]) -> Sample:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from stages.corpus.card.charts import by_source, legend, lengths, outcome_bars, tree_map
-from stages.corpus.card.contents import Card, Sample, Table, summary
+from stages.corpus.card.contents import Card, Family, Sample, Table, summary
 from stages.corpus.card.formatting import shortened
 
 TITLE_WIDTH = 600
@@ -37,9 +37,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); p
 
 def html_page(card: Card) -> str:
     """The page. The same card gives the same bytes."""
-    total = card.manifest.total
     parts = [
-        Markup("<h1>Data card</h1><p>{}</p>").format(summary(total)),
+        Markup("<h1>Data card</h1><p>{}</p>").format(summary(card.manifest)),
         *(Markup("<p class=warning>{}</p>").format(warning) for warning in card.warnings),
         Markup("<h2>Contents</h2><p>Bytes kept, by language and source.</p>"),
         _scroll(tree_map(card.manifest)),
@@ -50,6 +49,7 @@ def html_page(card: Card) -> str:
         _scroll(by_source(card.manifest)),
         Markup("<h2>Document lengths</h2><p>Documents kept, by the bytes of their text.</p>"),
         _scroll(lengths(card.manifest)),
+        *_kept(card),
         *(_table(table) for table in card.tables),
         *_families(card),
     ]
@@ -72,16 +72,21 @@ def _outcomes(card: Card) -> Iterator[Markup]:
 def _families(card: Card) -> list[Markup]:
     if not card.families:
         return []
-    more = f", of which the first {len(card.families)} are shown" if card.more_families else ""
-    count = len(card.families) + card.more_families
-    head = Markup("<h2>Similar documents</h2><p>{:,} families{}.</p>").format(count, more)
-    return [head, *(_fold(_family_title(members), members) for members in card.families)]
+    more = f", of which {len(card.families)} are shown" if len(card.families) < card.family_count else ""
+    head = Markup("<h2>Similar documents</h2><p>{:,} families{}.</p>").format(card.family_count, more)
+    return [head, *(_fold(_family_title(family), family.members) for family in card.families)]
 
 
-def _family_title(members: Sequence[Sample]) -> str:
+def _family_title(family: Family) -> str:
     """The beginning of the first text, and the number of other members."""
-    begins = " ".join(members[0].text.split())
-    return f"{shortened(begins, TITLE_WIDTH)} and {len(members) - 1} more"
+    begins = " ".join(family.members[0].text.split())
+    return f"{shortened(begins, TITLE_WIDTH)} and {family.size - 1:,} more"
+
+
+def _kept(card: Card) -> list[Markup]:
+    """Samples of what was kept, by source."""
+    head = Markup("<h2>Samples of what was kept</h2>")
+    return [head, *(_fold(source, samples) for source, samples in card.kept.items())] if card.kept else []
 
 
 def _fold(title: str, samples: Sequence[Sample]) -> Markup:

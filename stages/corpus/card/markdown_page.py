@@ -7,7 +7,7 @@ from stages.corpus.card.contents import Card, summary
 
 def markdown_page(card: Card) -> str:
     """The page. The same card gives the same bytes."""
-    parts = ["# Data card", summary(card.manifest.total)]
+    parts = ["# Data card", summary(card.manifest)]
     parts += [f"**Warning:** {_cell(warning)}" for warning in card.warnings]
     for table in card.tables:
         aligned = "---" if table.words else "---:"
@@ -15,8 +15,7 @@ def markdown_page(card: Card) -> str:
         lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
         parts.append(f"## {table.title}\n\n" + "\n".join(lines))
     if card.families:
-        count = len(card.families) + card.more_families
-        parts.append(f"card.html shows the {count} families of similar documents.")
+        parts.append(f"card.html shows {len(card.families)} of {card.family_count} families of similar documents.")
     return "\n\n".join(parts) + "\n"
 
 

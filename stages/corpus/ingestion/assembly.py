@@ -10,24 +10,28 @@ from typing import Any
 
 from stages.artifacts.corpus import (
     FAMILIES,
-    FAMILY_COLUMNS,
     MANIFEST,
     SAMPLE_COLUMNS,
     SAMPLES,
+    VALUE_COLUMNS,
+    VALUES,
     Corpus,
     dropped_name,
     shard_name,
     warnings,
 )
 from stages.artifacts.manifest import SPLITS, Contamination, Manifest, ShardFacts, Tally
-from stages.base import Context, StageError
+from stages.base import Context
 from stages.corpus.ingestion.counts import Counts
-from stages.corpus.ingestion.parquet_files import ROW_GROUP_ROWS, TableWriter, rows_of, schema
+from stages.corpus.ingestion.distributions import Distributions
+from stages.corpus.ingestion.family_table import FamilyTexts, gather_families
+from stages.corpus.ingestion.parquet_files import TableWriter, rows_of
 from stages.corpus.ingestion.reading import DROPPED, SAMPLED
 from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ingestion.shards import Shard
+from stages.corpus.ingestion.split_check import CheckSplits
 from stages.corpus.ingestion.writing import FAMILIES as FAMILIES_OF_SHARD
-from stages.corpus.ingestion.writing import split_file
+from stages.corpus.ingestion.writing import FAMILY_TEXTS, split_file
 from stages.corpus.source import Source
 
 # The packages that determine the bytes of a corpus, besides bloomline.
@@ -45,10 +49,11 @@ def assemble(
     outputs: Sequence[Path],
     samples: Samples,
     contamination: Mapping[str, Contamination],
+    check: CheckSplits,
 ) -> Corpus:
     """Assemble the corpus from the facts and outputs of its shards. `samples` is empty, of the size that is wanted.
 
-    Raises StageError if a split is empty.
+    Raises StageError if `check` does.
     """
     counts = Counts(row for facts in (*read, *written) for row in facts["counts"])
     manifest = Manifest(
@@ -58,22 +63,12 @@ def assemble(
         contamination=contamination,
         versions=_versions(),
     )
-    check_splits(manifest)
+    documents = {split: manifest.size(split).documents for split in SPLITS}
+    check(documents, manifest.total.dropped)  # again, because cuts may have left too little of the last documents
     _move_shards(ctx.out, outputs, samples)
     (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
     report(ctx, Corpus(ctx.out))
     return Corpus(ctx.out)
-
-
-def check_splits(manifest: Manifest) -> None:
-    """Raises StageError if a split is empty, since nothing could be trained or measured."""
-    total = manifest.total
-    for split in SPLITS:
-        if not manifest.size(split).documents:
-            raise StageError(
-                f"split {split} is empty: {total.kept.documents} of {total.read.documents} documents were kept; "
-                "add sources, or change validation_fraction, limit_bytes or the rules that drop documents"
-            )
 
 
 def report(ctx: Context, corpus: Corpus) -> None:
@@ -86,7 +81,7 @@ def report(ctx: Context, corpus: Corpus) -> None:
     card = card_of(corpus)
     ctx.page("card.html", html_page(card))
     ctx.page("card.md", markdown_page(card))
-    ctx.highlight("data card", summary(manifest.total))
+    ctx.highlight("data card", summary(manifest))
     total = manifest.total
     ctx.metrics(
         {
@@ -124,24 +119,22 @@ def _move_shards(out: Path, outputs: Sequence[Path], samples: Samples) -> None:
     with TableWriter(out / SAMPLES, SAMPLE_COLUMNS) as table:
         for sample in samples.rows():
             table.add(sample)
-    _gather_families(out, outputs)
+    texts = FamilyTexts()
+    for output in outputs:
+        for row in rows_of(output / FAMILY_TEXTS):
+            texts.offer(row)
+    distributions = Distributions()
+    for output in outputs:
+        distributions.add_rows(rows_of(output / VALUES))
+    with TableWriter(out / VALUES, VALUE_COLUMNS) as values:
+        for value in distributions.rows():
+            values.add(value)
+    gather_families([output / FAMILIES_OF_SHARD for output in outputs], texts, out / FAMILIES)
     for index, output in enumerate(outputs):
         for split in SPLITS:
             if (file := output / split_file(split)).exists():
                 os.rename(file, out / shard_name(split, index))
         os.rename(output / DROPPED, out / dropped_name(index))
-
-
-def _gather_families(out: Path, outputs: Sequence[Path]) -> None:
-    """Write the families of all shards as one table, the members of a family one after the other."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    columns = schema(FAMILY_COLUMNS)
-    found = [output / FAMILIES_OF_SHARD for output in outputs if (output / FAMILIES_OF_SHARD).exists()]
-    table = pa.concat_tables([columns.empty_table(), *(parquet.read_table(file, schema=columns) for file in found)])
-    order = [("rule", "ascending"), ("family", "ascending"), ("similarity", "descending"), ("id", "ascending")]
-    parquet.write_table(table.sort_by(order), out / FAMILIES, compression="zstd", row_group_size=ROW_GROUP_ROWS)
 
 
 def _versions() -> dict[str, str]:

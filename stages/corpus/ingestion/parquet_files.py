@@ -47,9 +47,8 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 class TableWriter:
     """Writes a Parquet file whose bytes depend on its rows only. A context manager."""
 
-    def __init__(self, path: Path, columns: Mapping[str, str], optional: bool = False) -> None:
-        """`optional`: write no file if there is no row."""
-        self._path, self._schema, self._optional = path, schema(columns), optional
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        self._path, self._schema = path, schema(columns)
         self._columns: dict[str, list[Any]] = {name: [] for name in columns}
         self._rows = self._bytes = 0
         self._writer: Any = None
@@ -64,7 +63,7 @@ class TableWriter:
             self._flush()
 
     def close(self) -> None:
-        if self._rows or (self._writer is None and not self._optional):
+        if self._rows or self._writer is None:
             self._flush()
         if self._writer is not None:
             self._writer.close()

@@ -4,25 +4,29 @@ drafts.arrow      the documents that passed, in the order of reading
 signatures.bin    a row of `document_index.SIGNATURE` for each of them
 dropped.parquet   the ledger of those that did not
 samples.parquet   a sample of the ledger with texts
+values.parquet    the distributions of the numbers that operations compare with thresholds
 """
 
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
+from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS, VALUE_COLUMNS, VALUES
+from stages.artifacts.manifest import UNUSABLE
 from stages.corpus.ingestion.completion_markers import run_once
 from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
+from stages.corpus.ingestion.distributions import Distributions
 from stages.corpus.ingestion.parquet_files import TableWriter, schema, use_flat_memory
 from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ingestion.shard_progress import reporting_progress
 from stages.corpus.ingestion.shards import Shard
 from stages.corpus.ingestion.text_rules import OPERATION as TEXT
-from stages.corpus.ingestion.text_rules import TextRules, decode, encode, normalised
+from stages.corpus.ingestion.text_rules import TextRules, decode, encode, length_checks, normalised
 from stages.corpus.languages import canonical_code
 from stages.corpus.operations.operation import Apply, Draft, Drop
 from stages.corpus.readers.read_position import current_position
@@ -87,6 +91,7 @@ class _ShardReader:
         ]
         self._counts = Counts()
         self._samples = Samples(work.samples, work.seed)
+        self._distributions = Distributions()
         self._documents = 0
         self._bytes = max(work.shard.size, 1)
         self._part_bytes = self._parts_bytes = 0  # stored bytes of the current part, and of those before it
@@ -103,12 +108,15 @@ class _ShardReader:
         ):
             for part in self._work.shard.parts:
                 self._part_bytes = part.size
-                for candidate in self._source.reader.read(part, self._work.rules.max_bytes):
-                    self._enter(candidate, drafts.add, signatures.write, dropped.add)
+                for candidate in self._source.reader.read(part, self._work.rules.max_raw_bytes):
+                    self._enter(_without_mark(candidate), drafts.add, signatures.write, dropped.add)
                 self._parts_bytes, self._part_bytes = self._parts_bytes + part.size, 0
         with TableWriter(self._folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
             for row in self._samples.rows():
                 sampled.add(row)
+        with TableWriter(self._folder / VALUES, VALUE_COLUMNS) as values:
+            for row in self._distributions.rows():
+                values.add(row)
         return {"counts": self._counts.rows(), "documents": self._documents}
 
     def _enter(
@@ -124,6 +132,8 @@ class _ShardReader:
         self._counts.read(cell, candidate.size)
         for operation, size in passed.trimmed:
             self._counts.trimmed(cell, operation, size)
+        for name in candidate.unusable:
+            self._counts.counted(cell, f"{UNUSABLE}{name}", 1)
         for name, count in draft.counts.items():
             self._counts.counted(cell, name, count)
         digest = hashlib.sha256(candidate.data).hexdigest()
@@ -167,7 +177,8 @@ class _ShardReader:
         draft, data = replace(draft, text=text), candidate.data
         trimmed: list[tuple[str, int]] = []
         for name, operation in self._operations:
-            made = operation(draft)
+            made = operation(replace(draft, checks=()) if draft.checks else draft)
+            self._distributions.add(self._name, name, made.checks)
             if isinstance(made, Drop):
                 return _Passed(draft, data, (name, made), len(data), trimmed)
             if made.text is not draft.text:
@@ -175,6 +186,7 @@ class _ShardReader:
                 trimmed.append((name, before - len(data)))
             draft = made
         kept = encode(draft.text, self._work.rules)
+        self._distributions.add(self._name, TEXT, length_checks(draft.text, len(data), self._work.rules))
         if isinstance(kept, Drop):
             return _Passed(draft, data, (TEXT, kept), len(data), trimmed)
         return _Passed(draft, data, None, len(data), trimmed)
@@ -219,6 +231,12 @@ class _DraftWriter:
         for column in self._columns.values():
             column.clear()
         self._bytes = 0
+
+
+def _without_mark(candidate: Candidate) -> Candidate:
+    """A byte order mark is not part of a text, whichever field or file it comes from."""
+    marked = candidate.data.startswith(BOM_UTF8)
+    return replace(candidate, data=candidate.data.removeprefix(BOM_UTF8)) if marked else candidate
 
 
 def shown(value: float | str) -> str:

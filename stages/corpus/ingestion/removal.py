@@ -14,6 +14,7 @@ from stages.artifacts.corpus import (
     BATCH_DOCUMENTS,
     DROPPED_COLUMNS,
     FAMILIES,
+    FAMILY_COLUMNS,
     SAMPLE_COLUMNS,
     SAMPLES,
     dropped_name,
@@ -21,7 +22,8 @@ from stages.artifacts.corpus import (
 )
 from stages.artifacts.manifest import ShardFacts, Tally
 from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
-from stages.corpus.ingestion.parquet_files import ROW_GROUP_ROWS, TableWriter, rows_of, use_flat_memory
+from stages.corpus.ingestion.family_table import ROW_BYTES
+from stages.corpus.ingestion.parquet_files import TableWriter, rows_of, use_flat_memory
 from stages.corpus.ingestion.writing import DocumentWriter
 from stages.corpus.operations.metadata_filters import License, Removals
 from stages.corpus.operations.operation import Apply, Draft, Drop
@@ -139,14 +141,11 @@ def rewrite_samples(corpus: Path, out: Path, removed: frozenset[str]) -> None:
 
 def rewrite_families(corpus: Path, out: Path, removed: frozenset[str]) -> None:
     """Write the families without those of a removed document: the other members show what it said."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import parquet
-
-    table = parquet.read_table(corpus / FAMILIES)
-    gone = table.filter(pc.is_in(table["id"], pa.array(sorted(removed), pa.string())))["family"].combine_chunks()
-    left = table.filter(pc.invert(pc.is_in(table["family"], gone)))
-    parquet.write_table(left, out / FAMILIES, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    gone = {row["family"] for row in rows_of(corpus / FAMILIES) if row["id"] in removed}
+    with TableWriter(out / FAMILIES, FAMILY_COLUMNS) as families:
+        for row in rows_of(corpus / FAMILIES):
+            if row["family"] not in gone:
+                families.add(row, ROW_BYTES)
 
 
 def _rewrite_documents(source: Path, target: Path, tally: Tally, removed: frozenset[str]) -> Tally:

@@ -1,4 +1,4 @@
-"""Samples of dropped documents: a few of each source and rule, drawn by a seed."""
+"""Samples of documents: a few of each source and rule that dropped them, and a few that were kept, drawn by a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so multiplication permutes the 64-bit i
 
 
 class Samples:
-    """The first `count` dropped documents of each source and rule, in a pseudo-random order of their ids.
+    """The first `count` documents of each source and rule, in a pseudo-random order of their ids.
 
     The samples of several parts, offered to another instance, give the samples of the whole.
     """
@@ -22,12 +22,20 @@ class Samples:
 
     def offer(self, row: Mapping[str, str]) -> None:
         """Offer a row of SAMPLE_COLUMNS; its text is cut to SAMPLE_CHARACTERS."""
-        key = ((int(row["id"][:16], 16) ^ self._seed) * _MULTIPLIER) & 0xFFFF_FFFF_FFFF_FFFF
+        key = self._key(row["id"])
         heap = self._heaps[row["source"], row["operation"], row["rule"]]
         if len(heap) < self._count:
             heappush(heap, (-key, row["id"], {**row, "text": row["text"][:SAMPLE_CHARACTERS]}))
         elif heap and (-key, row["id"]) > heap[0][:2]:
             heappushpop(heap, (-key, row["id"], {**row, "text": row["text"][:SAMPLE_CHARACTERS]}))
+
+    def takes(self, row: Mapping[str, str]) -> bool:
+        """Whether `offer` would take a row with these values of `id`, `source`, `operation` and `rule`."""
+        heap = self._heaps[row["source"], row["operation"], row["rule"]]
+        return len(heap) < self._count or (bool(heap) and (-self._key(row["id"]), row["id"]) > heap[0][:2])
+
+    def _key(self, id_: str) -> int:
+        return ((int(id_[:16], 16) ^ self._seed) * _MULTIPLIER) & 0xFFFF_FFFF_FFFF_FFFF
 
     def rows(self) -> Iterator[Mapping[str, str]]:
         """The sampled rows, by source and rule, then in the order of the draw."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stages.base import Config
-from stages.corpus.operations.operation import Drop
+from stages.corpus.operations.operation import Check, Drop, at_least, at_most
 
 OPERATION = "text"  # the name of these rules in the ledger
 _ASCII_WHITE_SPACE = bytes(code for code in range(128) if chr(code).isspace())
@@ -14,7 +14,8 @@ class TextRules(Config):
     """The bounds, the same for every source."""
 
     min_characters: int
-    max_bytes: int
+    max_bytes: int  # of a text after the operations
+    max_raw_bytes: int  # as read
     max_replacement_ratio: float
 
 
@@ -36,9 +37,16 @@ def encode(text: str, rules: TextRules) -> bytes | Drop:
     if (length := len(text.strip())) < rules.min_characters:
         return Drop("too_short", length, rules.min_characters)
     try:
-        return text.encode()
+        data = text.encode()
     except UnicodeEncodeError as error:  # an operation left a lone surrogate
         return Drop("not_utf8", f"character {error.start}", "")
+    return data if len(data) <= rules.max_bytes else Drop("too_long", len(data), rules.max_bytes)
+
+
+def length_checks(text: str, size: int, rules: TextRules) -> tuple[Check, Check]:
+    """The lengths of a text, which has `size` bytes, as `encode` compares them."""
+    short = at_least("too_short", len(text.strip()), rules.min_characters)
+    return short, at_most("too_long", size, rules.max_bytes)
 
 
 def normalised(data: bytes) -> bytes:

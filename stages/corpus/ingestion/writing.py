@@ -3,23 +3,27 @@
 train.parquet, validation.parquet   the documents (no file where there are none)
 dropped.parquet                     the complete ledger of the shard
 samples.parquet                     a sample of the ledger with texts
-families.parquet                    its documents that resemble others (no file where there are none)
+families.parquet                    its documents that resemble others, without texts
+family_texts.parquet                some of them with the beginning of their text
+values.parquet                      the distributions of the numbers that operations compare, from the first phase
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS
+from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, FAMILY_COLUMNS, KEPT, SAMPLE_COLUMNS, VALUES
 from stages.artifacts.manifest import SPLITS, Split
 from stages.corpus.ingestion.completion_markers import run_once
 from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
 from stages.corpus.ingestion.cutting import cut
 from stages.corpus.ingestion.decisions import FIRST_DROPPED, TRAIN, VALIDATION, DropReason
 from stages.corpus.ingestion.drafts import batches, share_of
+from stages.corpus.ingestion.family_table import ROW_BYTES, FamilyTexts
 from stages.corpus.ingestion.parquet_files import ROW_GROUP_BYTES, TableWriter, rows_of, schema, use_flat_memory
 from stages.corpus.ingestion.reading import DRAFTS, DROPPED, SAMPLED
 from stages.corpus.ingestion.samples import SAMPLE_CHARACTERS, Samples
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLIT_OUTCOMES: Mapping[Split, int] = {"train": TRAIN, "validation": VALIDATION}
-FAMILIES = "families.parquet"
+FAMILIES, FAMILY_TEXTS = "families.parquet", "family_texts.parquet"
 TOO_SHORT_AFTER_CUTS = 255  # an outcome that is known only once the passages are cut out
 
 
@@ -70,11 +74,12 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
     outcomes = decided["outcome"].to_numpy()
     counts, samples = Counts(), Samples(work.samples, work.seed)
     splits = {split: [0, 0] for split in SPLITS}
+    family_texts = FamilyTexts()
     dropped = 0
     writers = {split: DocumentWriter(folder / split_file(split)) for split in SPLITS}
     with (
         TableWriter(folder / DROPPED, DROPPED_COLUMNS) as ledger,
-        TableWriter(folder / FAMILIES, FAMILY_COLUMNS, optional=True) as families,
+        TableWriter(folder / FAMILIES, FAMILY_COLUMNS) as families,
     ):
         for row in rows_of(work.read / DROPPED):
             ledger.add(row)
@@ -89,12 +94,14 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
             for position, drop in remains.dropped.items():
                 batch_outcomes[position], values[position] = TOO_SHORT_AFTER_CUTS, str(drop.value)
             for row in _family_rows(batch, rows["families"].to_pylist(), batch_outcomes, work.rules):
-                families.add(row)
+                family_texts.offer(row)
+                families.add({**row, "text": ""}, ROW_BYTES)
             sizes = _sizes(batch)
             for split, writer in writers.items():
                 chosen = batch_outcomes == SPLIT_OUTCOMES[split]
                 _count_kept(counts, batch, sizes, chosen)
                 writer.add(batch.filter(pa.array(chosen)))
+                _sample_kept(batch, chosen, samples)
                 splits[split][0] += int(chosen.sum())
                 splits[split][1] += int(sizes[chosen].sum())
             dropped += _enter_dropped(work, batch, batch_outcomes, sizes, values, counts, samples, ledger.add)
@@ -103,11 +110,15 @@ def _write(work: WriteShard, folder: Path) -> dict[str, Any]:
         writer.close()
     if start != len(outcomes):
         raise RuntimeError(f"{work.read} holds {start} documents, but {work.decision} decides on {len(outcomes)}")
+    shutil.copyfile(work.read / VALUES, folder / VALUES)
     for row in rows_of(work.read / SAMPLED):
         samples.offer(row)
     with TableWriter(folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
         for sample in samples.rows():
             sampled.add(sample)
+    with TableWriter(folder / FAMILY_TEXTS, FAMILY_COLUMNS) as shown:
+        for with_text in family_texts.rows():
+            shown.add(with_text)
     return {"counts": counts.rows(), "splits": splits, "dropped": int(np.int64(dropped))}
 
 
@@ -178,6 +189,18 @@ def _enter_dropped(
         enter({**row, "bytes": int(size)})
         samples.offer({**{name: row[name] for name in SAMPLE_COLUMNS if name != "text"}, "text": text})
     return len(rows)
+
+
+def _sample_kept(batch: pa.RecordBatch, chosen: np.ndarray, samples: Samples) -> None:
+    """Offer the chosen documents, which are kept, as samples."""
+    import numpy as np
+
+    ids, sources = batch["id"], batch["source"]
+    for position in np.flatnonzero(chosen).tolist():
+        drawn = {"id": ids[position].as_py(), "source": sources[position].as_py(), "operation": "", "rule": KEPT}
+        if samples.takes(drawn):
+            others = {name: batch[name][position].as_py() for name in SAMPLE_COLUMNS if name in batch.schema.names}
+            samples.offer({"value": "", "threshold": "", **others, **drawn})
 
 
 def _count_kept(counts: Counts, batch: pa.RecordBatch, sizes: np.ndarray, chosen: np.ndarray) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Check, Drop, Operation, at_least, at_most, checked
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 GRAM = Annotated[int, Field(ge=1, le=64)]
@@ -36,37 +37,29 @@ class GopherQuality(Operation):
 
         listed = frozenset(self.stop_words)
 
-        def broken(text: str) -> Drop | None:
+        def checks(text: str) -> Iterator[Check | Drop]:
             words = tokens(text)
             lengths = [len(word) for word in words if word.isalnum() or not is_mark(word)]
-            if len(lengths) < self.min_words:
-                return Drop("too_few_words", len(lengths), self.min_words)
-            if len(lengths) > self.max_words:
-                return Drop("too_many_words", len(lengths), self.max_words)
+            yield at_least("too_few_words", len(lengths), self.min_words)
+            yield at_most("too_many_words", len(lengths), self.max_words)
             if not lengths:
-                return None
+                return
             mean = sum(lengths) / len(lengths)
-            if mean < self.min_mean_word_length:
-                return Drop("short_words", mean, self.min_mean_word_length)
-            if mean > self.max_mean_word_length:
-                return Drop("long_words", mean, self.max_mean_word_length)
+            yield at_least("short_words", mean, self.min_mean_word_length)
+            yield at_most("long_words", mean, self.max_mean_word_length)
             for symbol, number in (("hashes", text.count("#")), ("ellipses", text.count("...") + text.count("…"))):
-                if number / len(words) > self.max_symbols_per_word:
-                    return Drop(f"many_{symbol}", number / len(words), self.max_symbols_per_word)
+                yield at_most(f"many_{symbol}", number / len(words), self.max_symbols_per_word)
             lines = text.splitlines()
             bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines)
-            if bullets > self.max_bullet_lines:
-                return Drop("bullet_lines", bullets, self.max_bullet_lines)
+            yield at_most("bullet_lines", bullets, self.max_bullet_lines)
             cut = sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines)
-            if cut > self.max_ellipsis_lines:
-                return Drop("ellipsis_lines", cut, self.max_ellipsis_lines)
+            yield at_most("ellipsis_lines", cut, self.max_ellipsis_lines)
             alphabetic = sum(map(bool, map(_LETTER.search, words))) / len(words)
-            if alphabetic < self.min_alphabetic_words:
-                return Drop("alphabetic_words", alphabetic, self.min_alphabetic_words)
+            yield at_least("alphabetic_words", alphabetic, self.min_alphabetic_words)
             found = len(listed.intersection(words))
-            return Drop("stop_words", found, self.min_stop_words) if found < self.min_stop_words else None
+            yield at_least("stop_words", found, self.min_stop_words)
 
-        return lambda draft: broken(draft.text) or draft
+        return lambda draft: checked(draft, checks(draft.text))
 
 
 _LETTER = re.compile(r"[^\W\d_]")
@@ -93,9 +86,9 @@ class GopherRepetition(Operation):
         from stages.corpus.statistics import repetition
         from stages.corpus.statistics.words import tokens
 
-        def broken(text: str) -> Drop | None:
+        def checks(text: str) -> Iterator[Check | Drop]:
             if not text:
-                return Drop("empty", 0, 1)
+                yield Drop("empty", 0, 1)
             for name, parts, most, most_characters in (
                 (
                     "paragraph",
@@ -106,22 +99,14 @@ class GopherRepetition(Operation):
                 ("line", repetition.lines(text), self.max_duplicate_lines, self.max_duplicate_line_characters),
             ):
                 number, characters = repetition.duplicates(parts)
-                if number / len(parts) > most:
-                    return Drop(f"duplicate_{name}s", number / len(parts), most)
-                if characters / len(text) > most_characters:
-                    return Drop(f"duplicate_{name}_characters", characters / len(text), most_characters)
+                yield at_most(f"duplicate_{name}s", number / len(parts), most)
+                yield at_most(f"duplicate_{name}_characters", characters / len(text), most_characters)
             grams = repetition.WordGrams(tokens(text))
             for length, most in self.max_top_grams:
                 share = grams.most_frequent_characters(length) / len(text)
-                if share > most:
-                    return Drop(f"top_{length}_gram", share, most)
+                yield at_most(f"top_{length}_gram", share, most)
             for length, most in self.max_repeated_grams:
                 share = grams.repeated_characters(length, most * len(text)) / len(text)
-                if share > most:
-                    return Drop(f"repeated_{length}_grams", share, most)
-            return None
+                yield at_most(f"repeated_{length}_grams", share, most)
 
-        def apply(draft: Draft) -> Draft | Drop:
-            return broken(draft.text) or draft
-
-        return apply
+        return lambda draft: checked(draft, checks(draft.text))

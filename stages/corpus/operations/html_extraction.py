@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -12,6 +12,8 @@ from stages.corpus.operations.text_repair import changed
 
 class ExtractHtml(Operation):
     """Extracts the main text from HTML, without navigation, advertisements and other boilerplate (trafilatura)."""
+
+    removes_markup: ClassVar[bool] = True
 
     operation: Literal["extract_html"] = "extract_html"
     favour: Literal["balance", "precision", "recall"] = "balance"  # precision: less boilerplate; recall: less lost text

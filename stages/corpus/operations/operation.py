@@ -10,14 +10,23 @@ of a stage, it is an edge (in YAML, the name of the step that produces it), boun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import model_validator
 
 from stages.base import Config
 from stages.corpus.declared_name import check_declared_name
+
+
+class Check(NamedTuple):
+    """A number that an operation compares with a threshold. The data card shows the distribution of these numbers."""
+
+    rule: str  # that drops the document if it `fails`
+    value: float
+    threshold: float
+    fails: bool
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Draft:
     license: str = "unknown"
     language: str = ""  # a code of stages/corpus/languages.py ("en", "zhs", "python")
     counts: Mapping[str, int] = field(default_factory=dict)  # what operations counted: "pii_email" -> 3
+    checks: tuple[Check, ...] = field(default=(), compare=False)  # of the last operation, which the document passed
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,33 @@ class Drop:
     rule: str  # a name that the manifest counts by: "too_few_words", "character_repetition", ...
     value: float | str
     threshold: float | str
+    checks: tuple[Check, ...] = field(default=(), compare=False)  # of the operation, up to the one that failed
 
 
 Apply = Callable[[Draft], Draft | Drop]
+
+
+def at_least(rule: str, value: float, threshold: float) -> Check:
+    return Check(rule, value, threshold, value < threshold)
+
+
+def at_most(rule: str, value: float, threshold: float) -> Check:
+    return Check(rule, value, threshold, value > threshold)
+
+
+def checked(draft: Draft, checks: Iterable[Check | Drop]) -> Draft | Drop:
+    """The draft with its checks, or the first drop: by a check that fails, or one that is given.
+
+    What comes after it is not computed.
+    """
+    done: list[Check] = []
+    for check in checks:
+        if isinstance(check, Drop):
+            return replace(check, checks=tuple(done))
+        done.append(check)
+        if check.fails:
+            return Drop(check.rule, check.value, check.threshold, tuple(done))
+    return replace(draft, checks=tuple(done))
 
 
 class Operation(Config):
@@ -49,6 +83,8 @@ class Operation(Config):
 
     All fields and the `version` are part of the identity of the result.
     """
+
+    removes_markup: ClassVar[bool] = False  # what it takes away is not text, and not counted as lost text
 
     operation: str
 

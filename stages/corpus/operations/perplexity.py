@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 
 from stages.corpus.languages import canonical_code
 from stages.corpus.ngram_model import NgramModel
-from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation, at_least, at_most, checked
 
 
 class Perplexity(Operation):
@@ -44,11 +44,9 @@ class Perplexity(Operation):
             if self.languages and canonical_code(draft.language) not in self.languages:
                 return draft
             value = measure(draft.text)
-            if most is not None and value > most:
-                return Drop("high_perplexity", value, most)
-            if least is not None and value < least:
-                return Drop("low_perplexity", value, least)
-            return draft
+            high = [] if most is None else [at_most("high_perplexity", value, most)]
+            low = [] if least is None else [at_least("low_perplexity", value, least)]
+            return checked(draft, [*high, *low])
 
         return apply
 

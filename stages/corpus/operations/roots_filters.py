@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from stages.corpus.languages import canonical_code, quality_code
 from stages.corpus.ngram_model import NgramModel
-from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Check, Draft, Operation, at_least, at_most, checked
 from stages.corpus.operations.roots_parameters import DEFAULT, RootsParameters, RootsTable
 from stages.corpus.operations.text_repair import changed
 from stages.corpus.operations.word_lists import WordList, stop_words
@@ -107,7 +107,7 @@ class RootsQuality(RootsTabled):
             if code in perplexities:
                 yield "perplexity", None, numbers.max_perplexity, partial(perplexities[code], text)
 
-        return lambda draft: next(filter(None, map(_outside, statistics(draft))), draft)
+        return lambda draft: checked(draft, _checks(statistics(draft)))
 
     def _score(self) -> Callable[[str, str], float] | None:
         """A function that scores a text in a language; a language that the detector does not know scores 1."""
@@ -126,11 +126,12 @@ class RootsQuality(RootsTabled):
         return score
 
 
-def _outside(statistic: Statistic) -> Drop | None:
-    rule, minimum, maximum, measure = statistic
-    if minimum is None and maximum is None:
-        return None
-    value = measure()
-    if minimum is not None and value < minimum:
-        return Drop(rule, value, minimum)
-    return Drop(rule, value, maximum) if maximum is not None and value > maximum else None
+def _checks(statistics: Iterator[Statistic]) -> Iterator[Check]:
+    for rule, minimum, maximum, measure in statistics:
+        if minimum is None and maximum is None:
+            continue
+        value = measure()
+        if minimum is not None:
+            yield at_least(rule, value, minimum)
+        if maximum is not None:
+            yield at_most(rule, value, maximum)

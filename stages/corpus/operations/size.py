@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from stages.corpus.languages import canonical_code, quality_code
-from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation, at_least, at_most, checked
 
 
 class Sized(Operation):
@@ -28,11 +28,8 @@ class Sized(Operation):
     def function(self) -> Apply:
         def apply(draft: Draft) -> Draft | Drop:
             size = self.size(draft)
-            if size < self.minimum:
-                return Drop("too_few", size, self.minimum)
-            if self.maximum is not None and size > self.maximum:
-                return Drop("too_many", size, self.maximum)
-            return draft
+            most = [] if self.maximum is None else [at_most("too_many", size, self.maximum)]
+            return checked(draft, [at_least("too_few", size, self.minimum), *most])
 
         return apply
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt
 
-from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Draft, Drop, Operation, at_most, checked
 
 
 def changed(draft: Draft, text: str) -> Draft:
@@ -130,6 +130,6 @@ class ReplacementCharacters(Operation):
     def function(self) -> Apply:
         def apply(draft: Draft) -> Draft | Drop:
             found = draft.text.count("\ufffd") / max(len(draft.text), 1)
-            return draft if found <= self.max_ratio else Drop("replacement_characters", found, self.max_ratio)
+            return checked(draft, [at_most("replacement_characters", found, self.max_ratio)])
 
         return apply

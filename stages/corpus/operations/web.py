@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
+from stages.corpus.operations.operation import Apply, Check, Draft, Drop, Operation, at_least, at_most, checked
 from stages.corpus.operations.text_repair import changed
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -32,26 +33,21 @@ class FinewebQuality(Operation):
 
         ends = sentence_ends()
 
-        def broken(text: str) -> Drop | None:
+        def checks(text: str) -> Iterator[Check | Drop]:
             parts = lines(text)
             if not parts:
-                return Drop("empty", 0, 1)
+                yield Drop("empty", 0, 1)
             ended = sum(line[-1] in ends for line in parts) / len(parts)
-            if ended < self.min_ended_lines:
-                return Drop("ended_lines", ended, self.min_ended_lines)
+            yield at_least("ended_lines", ended, self.min_ended_lines)
             short = sum(len(line) <= self.short_line for line in parts) / len(parts)
-            if short > self.max_short_lines:
-                return Drop("short_lines", short, self.max_short_lines)
+            yield at_most("short_lines", short, self.max_short_lines)
             newlines = text.count("\n")
             repeated = duplicates(parts)[1] / (len(text) - newlines)
-            if repeated > self.max_duplicate_line_characters:
-                return Drop("duplicate_line_characters", repeated, self.max_duplicate_line_characters)
+            yield at_most("duplicate_line_characters", repeated, self.max_duplicate_line_characters)
             per_word = newlines / max(len(tokens(text)), 1)
-            if per_word > self.max_newlines_per_word:
-                return Drop("newlines_per_word", per_word, self.max_newlines_per_word)
-            return None
+            yield at_most("newlines_per_word", per_word, self.max_newlines_per_word)
 
-        return lambda draft: broken(draft.text) or draft
+        return lambda draft: checked(draft, checks(draft.text))
 
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
@@ -102,8 +98,7 @@ class C4Quality(Operation):
                     continue
                 sentences += max(len(_END.findall(line)), 1)
                 kept.append(line)
-            if sentences < self.min_sentences:
-                return Drop("too_few_sentences", sentences, self.min_sentences)
-            return changed(draft, "\n".join(kept).strip())
+            left = changed(draft, "\n".join(kept).strip())
+            return checked(left, [at_least("too_few_sentences", sentences, self.min_sentences)])
 
         return apply

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
 
-from stages.artifacts.corpus import Corpus
+from stages.artifacts.corpus import KEPT, Corpus
 from stages.corpus.card.formatting import size
 from stages.corpus.card.tree_map import squarified
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
@@ -100,10 +101,11 @@ def test_every_source_has_its_bar_and_every_rule_its_samples_under_it(corpus: Co
     assert flows.keys() == {"news", "lost"}
     for name, flow in flows.items():
         kept, read = flow.kept.bytes, flow.read.bytes
-        assert f"<title>{name}: {size(kept)} kept, {kept / read:.1%} of the bytes read</title>" in text
+        assert f"<title>{name}: {size(kept)} kept, {kept / read:.1%} of the text read</title>" in text
         dropped = sum(tally.bytes for tally in flow.dropped.values())
-        assert f"<title>{name}: {size(dropped)} dropped, {dropped / read:.1%} of the bytes read</title>" in text
-    samples = [(f"{row['operation']}.{row['rule']}", row["text"]) for row in corpus.samples().to_pylist()]
+        assert f"<title>{name}: {size(dropped)} dropped, {dropped / read:.1%} of the text read</title>" in text
+    dropped_rows = [row for row in corpus.samples().to_pylist() if row["operation"]]
+    samples = [(f"{row['operation']}.{row['rule']}", row["text"]) for row in dropped_rows]
     assert len({reason for reason, _ in samples}) >= 2
     for reason, sample in samples:
         (folded,) = re.findall(rf'<details><summary><svg role=img aria-label="{reason}: .*?</details>', text, re.DOTALL)
@@ -141,6 +143,17 @@ def test_samples_families_and_warnings_are_there(corpus: Corpus) -> None:
     assert "%, dropped)" in text
 
 
+def test_what_was_kept_is_shown_by_source(corpus: Corpus) -> None:
+    kept = {document.id: document for document in all_documents(corpus)}
+    rows = [row for row in corpus.samples().to_pylist() if row["rule"] == KEPT and not row["operation"]]
+    assert len(rows) == 5  # samples_per_rule
+    text = (corpus.path / "pages" / "card.html").read_text()
+    shown = text.partition("<h2>Samples of what was kept</h2>")[2]
+    for row in rows:
+        assert kept[row["id"]].text.startswith(row["text"][:600])
+        assert str(escape(row["text"][:600])) in shown
+
+
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=40))
 def test_a_tree_map_fills_its_space_in_proportion(sizes: list[float]) -> None:
     ordered = sorted(sizes, reverse=True)
@@ -149,3 +162,55 @@ def test_a_tree_map_fills_its_space_in_proportion(sizes: list[float]) -> None:
         assert width * height == pytest.approx(each / sum(sizes) * 270_000, rel=1e-6)
         assert -1e-3 <= x <= x + width <= 900.001
         assert -1e-3 <= y <= y + height <= 300.001
+
+
+def test_markup_is_not_counted_as_text_that_was_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for number in range(6):
+        text = "".join(f"<p>{prose(6 * number + part, 30)}</p>" for part in range(3))
+        head = f"<html><head><style>{'.a{color:red} ' * 400}</style></head>"
+        (folder / f"{number}.html").write_text(f"{head}<body><article>{text}</article></body></html>")
+    (folder / "empty.html").write_text("<html><script>" + "x=1;" * 2000 + "</script></html>")
+    pages = {"kind": "html", "paths": [str(folder / "*.html")]}
+    rows = [{"text": prose(number), "language": "python"} for number in range(100, 110)]
+    sources = {
+        "pages": {"reader": pages, "operations": [{"operation": "extract_html"}, {"operation": "words", "minimum": 5}]},
+        "code": source(write_lines(tmp_path / "code.jsonl", rows)),
+    }
+    corpus, _ = ingest(tmp_path, sources=sources, validation_fraction=0, draw=True)
+    manifest = corpus.manifest
+    flow = manifest.by("source")["pages"]
+    assert flow.kept.documents == 6
+    assert flow.read.bytes - manifest.markup_bytes("pages") == flow.kept.bytes
+    assert manifest.markup_bytes() == manifest.markup_bytes("pages") > 6 * 5000
+    card = (corpus.path / "pages" / "card.html").read_text()
+    assert f"of which {size(manifest.markup_bytes())} are markup" in card
+    assert "(100.0% of the text)" in card
+    assert f"pages: {size(flow.kept.bytes)} kept, 100.0% of the text read" in card
+    assert "extract_html (markup)" in card
+    assert "Languages of ROOTS" not in card  # in a corpus of code
+
+
+def test_values_are_shown_with_their_thresholds(tmp_path: Path) -> None:
+    rows = [{"text": " ".join(["word"] * number), "path": str(number)} for number in range(1, 101)]
+    operations = [{"operation": "words", "minimum": 11}, {"operation": "characters", "maximum": 400}]
+    corpus, _ = ingest(
+        tmp_path, write_lines(tmp_path / "in.jsonl", rows), validation_fraction=0, min_characters=0,
+        source={"operations": operations}, draw=True, shard_bytes=4000,
+    )  # fmt: skip
+    assert len(corpus.manifest.shards) > 2
+    page = Page((corpus.path / "pages" / "card.html").read_text())
+    found = {row[0]: row[1:] for row in page.rows if row and row[0].startswith("files: ")}
+    assert found["files: words.too_few"] == ["100", "1", "10", "50", "90", "99", "11", "10"]
+    assert found["files: characters.too_many"][0] == "90"  # those that `words` kept
+    assert found["files: characters.too_many"][-2:] == ["400", "20"]
+    dropped = corpus.manifest.total.dropped
+    for row in corpus.values().to_pylist():
+        assert row["fails"] == (row["value"] < 11 if row["operation"] == "words" else row["fails"])
+    failing = Counter[str]()
+    for row in corpus.values().to_pylist():
+        failing[f"{row['operation']}.{row['rule']}"] += row["documents"] * row["fails"]
+    assert {name: count for name, count in failing.items() if count} == {
+        name: tally.documents for name, tally in dropped.items() if not name.startswith("deduplicate")
+    }

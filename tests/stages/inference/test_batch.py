@@ -51,7 +51,7 @@ def greedy(model: Decoder, prompt: list[int], count: int) -> list[int]:
 def test_the_engine_writes_what_the_plain_model_writes_at_any_mix_of_lengths(model: Decoder) -> None:
     prompts = [random_tokens(1, 3 + 7 * index, seed=index)[0].tolist() for index in range(7)]
     lengths = [25, 3, 14, 1, 30, 8, 20]
-    engine = Engine(DecoderBatch(model, 3), TABLE, end_of_sequence=None, prefill_chunk=8)
+    engine = Engine(DecoderBatch(model, 3), TABLE, end_tokens=(), prefill_chunk=8)
     try:
         queues: list[queue.Queue[Event]] = [queue.Queue() for _ in prompts]
         for prompt, length, events in zip(prompts, lengths, queues, strict=True):

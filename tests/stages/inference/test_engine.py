@@ -1,7 +1,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -18,14 +18,18 @@ VOCABULARY = Vocabulary(byte_level_tokenizer())
 
 @contextmanager
 def running(
-    slots: int = 4, max_waiting: int = 64, prefill_chunk: int = 256, ending: bool = False
+    slots: int = 4,
+    max_waiting: int = 64,
+    prefill_chunk: int = 256,
+    ending: bool = False,
+    end_tokens: Collection[int] = (END,),
 ) -> Iterator[tuple[Engine, ScriptedBatch, Recorder]]:
     batch = ScriptedBatch(len(VOCABULARY) + 5, slots, ending)  # a head padded beyond the vocabulary
     observer = Recorder()
     engine = Engine(
         batch,
         VOCABULARY.table,
-        end_of_sequence=END,
+        end_tokens=end_tokens,
         observer=observer,
         max_waiting=max_waiting,
         prefill_chunk=prefill_chunk,
@@ -136,6 +140,19 @@ def test_a_sequence_ends_at_the_end_token_and_at_stop_strings() -> None:
         stopped = generate(engine, [([5], sampling)])[0]
     assert "".join(event.text for event in stopped) == text[: text.find(stop)]
     assert stopped[-1].finish_reason == "stop"
+
+
+def test_each_of_several_end_tokens_ends_a_sequence() -> None:
+    sampling = Sampling(max_tokens=12, temperature=0)
+    with running(end_tokens=()) as (engine, _, _):
+        endless = tokens(generate(engine, [([5], sampling)])[0])
+    assert len(endless) == 12
+    for place in (3, 7, 11):
+        with running(end_tokens=(END, endless[place])) as (engine, _, _):
+            events = generate(engine, [([5], sampling)])[0]
+        assert (events[-1].finish_reason, events[-1].text) == ("stop", "")
+        shown = VOCABULARY.decode(endless[: endless.index(endless[place])])
+        assert "".join(event.text for event in events) == shown
 
 
 def test_cancelling_frees_the_slot_for_those_that_wait() -> None:

@@ -68,6 +68,14 @@ def test_log_probabilities_are_those_of_a_forward_pass(model: Decoder, tokenizer
     assert [one.top[0][0] for one in found.logprobs] == list(found.tokens)
 
 
+def test_every_end_token_of_the_model_ends_the_text(model: Decoder, tokenizer: Tokenizer) -> None:
+    sampling = Sampling(max_tokens=20, seed=3)
+    whole = generate(model, ["hello"], tokenizer, sampling)[0].tokens
+    several = small_model(model.config.model_copy(update={"other_end_token_ids": (whole[4], 299)}))
+    (found,) = generate(several, ["hello"], tokenizer, sampling)
+    assert (found.tokens, found.finish_reason) == (whole[: whole.index(whole[4])], "stop")
+
+
 def test_stop_strings_end_the_text(model: Decoder, tokenizer: Tokenizer) -> None:
     sampling = Sampling(max_tokens=40, seed=3)
     (whole,) = generate(model, ["hello"], tokenizer, sampling)

@@ -65,5 +65,5 @@ def scripted_service(
     vocabulary = Vocabulary(byte_level_tokenizer())
     arguments = Arguments(model="unused", model_name="tiny", **settings)
     batch, metrics = ScriptedBatch(len(vocabulary), slots, ending), Metrics("tiny")
-    engine = Engine(batch, vocabulary.table, end_of_sequence=END, observer=metrics, max_waiting=arguments.max_waiting)
+    engine = Engine(batch, vocabulary.table, end_tokens={END}, observer=metrics, max_waiting=arguments.max_waiting)
     return Service(arguments, engine, vocabulary, metrics, context_length=context_length, end_of_text=END), batch

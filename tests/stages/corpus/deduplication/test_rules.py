@@ -66,7 +66,7 @@ def test_near_duplicates_of_real_books_are_found_family_by_family(tmp_path: Path
     family = {row["id"]: row["family"] for row in rows}
     corpus = deduplicated(tmp_path, [{**row, "path": row["id"]} for row in rows], {"rule": "near"})
     stayed = {document.path for document in all_documents(corpus)}
-    found = {row["path"]: row["family"] for row in corpus.families().to_pylist()}
+    found = {row["path"]: row["family"] for row in corpus.families()}
     pairs = {(one, other) for one, other in itertools.combinations(sorted(found), 2) if found[one] == found[other]}
     gold = {(one, other) for one, other in itertools.combinations(sorted(family), 2) if family[one] == family[other]}
     assert len(pairs & gold) / len(pairs) >= 0.99
@@ -120,7 +120,7 @@ def test_the_copy_of_the_first_source_stays_wherever_it_was_read(tmp_path: Path)
         corpus, _ = ingest(tmp_path / name, sources=sources, deduplicate=rules, shard_bytes=3000)
         found[name] = {document.path for document in all_documents(corpus)}
         assert len(corpus.manifest.shards) > 4
-        assert set(corpus.families()["similarity"].to_pylist()) > {1.0}
+        assert {row["similarity"] for row in corpus.families()} > {1.0}
     assert found["one"] == found["two"] == {f"good{number}" for number in range(40)}
 
 
@@ -128,7 +128,7 @@ def test_families_record_which_copy_was_kept_and_how_similar_the_others_are(tmp_
     words = paragraphs(1, 300)
     alike = [" ".join([*words[:cut], "x", *words[cut:]]) for cut in (10, 150, 290)]
     corpus = deduplicated(tmp_path, [*alike, *map(prose, range(40))], {"rule": "near"})
-    rows = corpus.families().to_pylist()
+    rows = list(corpus.families())
     assert [row["kept"] for row in rows] == [True, False, False]
     assert len({row["family"] for row in rows}) == 1
     assert rows[0]["id"] == rows[0]["family"] == min(row["id"] for row in rows)
@@ -236,13 +236,13 @@ def test_a_removed_document_takes_its_family_along(tmp_path: Path) -> None:
     words = [paragraphs(number, 200) for number in (1, 2)]
     alike = [" ".join([*text, "end", str(copy)]) for text in words for copy in range(2)]
     corpus = deduplicated(tmp_path, [*alike, *map(prose, range(40))], {"rule": "near"})
-    rows = corpus.families().to_pylist()
+    rows = list(corpus.families())
     gone = next(row["id"] for row in rows if row["kept"])
     listed = tmp_path / "removals.txt"
     listed.write_text(gone)
     stage = RemoveDocuments(corpus="corpus", listed={"path": listed}, workers=1)
     after, _ = run_stage(stage, {"corpus": corpus}, tmp_path / "removed")
-    left = after.families().to_pylist()
+    left = list(after.families())
     assert left == [row for row in rows if row["family"] != gone]
     assert len(left) == 2
     assert gone not in (after.path / "pages" / "card.html").read_text()
