@@ -137,8 +137,10 @@ class Store:
             if file.path.startswith(folder) and file.path.endswith(ending):
                 if isinstance(self.files, RemoteFiles):
                     path = self.config.state / "cache" / folder / file.sha256 / Path(file.path).name
-                    if not path.exists():
-                        self.files.get(f"{record.location}/{file.path}", path)
+                    if not path.exists():  # with this digest, and whole: it is renamed once it is here
+                        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+                        self.files.get(f"{record.location}/{file.path}", part)
+                        part.rename(path)
                 else:
                     path = self.config.local_root / record.location / file.path
                 yield file.path.removeprefix(folder), path

@@ -69,6 +69,8 @@ def relocate(path: Path) -> None:
     MLflow keeps absolute addresses. Without this, a moved store would write into its old place, and a copy into the
     original. Raises sqlite3.Error.
     """
+    if revision(path) is None:
+        return
     here = (path.absolute().parent / ARTIFACTS).as_uri()
     with contextlib.closing(sqlite3.connect(path, timeout=60)) as database, database:
         kept = [location for (location,) in database.execute("SELECT artifact_location FROM experiments") if location]

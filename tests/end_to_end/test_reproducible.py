@@ -12,7 +12,7 @@ from tests.end_to_end.conftest import CommandLine
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 
-@pytest.mark.parametrize("pipeline", ["debug"])
+@pytest.mark.parametrize("pipeline", ["debug", "word_alignment_debug"])
 def test_two_runs_in_two_places_make_the_same_files(tmp_path: Path, pipeline: str) -> None:
     found = []
     for place in (tmp_path / "one", tmp_path / "two" / "a longer name"):

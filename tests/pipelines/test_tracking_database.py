@@ -127,6 +127,13 @@ def test_a_moved_and_a_copied_store_write_within_themselves(tmp_path: Path, empt
                     assert "/mlruns/" in location or location.startswith((tmp_path / "copy").as_uri())
 
 
+def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    from pipelines.tracking.mlflow_store import Connection
+
+    (tmp_path / "mlflow.db").touch()
+    assert Connection(LOCAL, tmp_path).experiment("demo")
+
+
 def test_an_artifact_location_of_the_users_own_stays(tmp_path: Path, empty_database: Path) -> None:
     root = new_store(tmp_path / "store", empty_database)
     with sqlite3.connect(root / "mlflow.db") as made:
@@ -174,10 +181,11 @@ def with_schema(root: Path, revision: str) -> Path:
     return root
 
 
-def test_the_database_of_an_older_mlflow_is_migrated_and_kept(tmp_path: Path, empty_database: Path) -> None:
+@pytest.mark.parametrize("name", ["que?st", "spa ce ü'&+%41"])
+def test_the_database_of_an_older_mlflow_is_migrated_and_kept(tmp_path: Path, empty_database: Path, name: str) -> None:
     from pipelines.tracking.mlflow_store import Connection
 
-    root = with_schema(tmp_path / "que?st", "acf3f17fdcc7")
+    root = with_schema(tmp_path / name, "acf3f17fdcc7")
     found = Connection(LOCAL, root)
     assert found.experiment("demo") == "7"
     assert database.revision(root / "mlflow.db") == database.revision(empty_database)
