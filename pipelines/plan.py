@@ -115,7 +115,8 @@ def changed_since(planned: StepPlan, store: Store) -> str:
     step = planned.step
     inputs = {edge.step: planned.payload["inputs"][key] for key, edge in step.edges}
     try:
-        return "; ".join(changes(planned.payload, payload(step, inputs, store.digests.digest), step))
+        with store.digests.in_batches():
+            return "; ".join(changes(planned.payload, payload(step, inputs, store.digests.digest), step))
     except OSError as error:
         return f"{error.filename} can no longer be read"
     except BloomlineError as error:
@@ -158,7 +159,8 @@ def _why_new(step: Step, digest: str, content: Payload, store: Store, pipeline: 
 def _payload(step: Step, plans: Mapping[str, StepPlan], store: Store) -> Payload:
     try:
         inputs = {name: plans[name].fingerprint for name in step.inputs}
-        return payload(step, inputs, store.digests.digest)
+        with store.digests.in_batches():
+            return payload(step, inputs, store.digests.digest)
     except OSError as error:
         raise BloomlineError(f"steps.{step.name}: can't read {error.filename}: {error.strerror}.") from error
 

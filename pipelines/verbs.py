@@ -17,6 +17,7 @@ from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
+from pipelines.reading_meter import reading_meter
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
@@ -126,9 +127,11 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
             Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in unselected
         )
     packages = composition.graph.packages()
-    made = plan.make(
-        composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster, packages)
-    )
+    with reading_meter() as store.digests.watch:
+        made = plan.make(
+            composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster, packages)
+        )
+    store.digests.watch = None
     if made.to_run:
         store.expect_writable()
     return Prepared(composition, store, made)

@@ -12,10 +12,12 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
+BATCH_FILES = 2000
 SETTLED_NS = 50_000_000  # coarser than the time stamps of any known file system
 
 Token = str
@@ -38,6 +40,8 @@ class DigestMemory:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, tuple[Token, str]] | None = None
+        self._pending: list[tuple[str, Token, str]] | None = None  # while digests are remembered in batches
+        self.watch: Callable[[int], None] | None = None  # called with the size of each file that was read
 
     def digest(self, path: Path) -> str:
         """The SHA-256 of a local file, from the cache if its stat is unchanged. Raises OSError."""
@@ -48,8 +52,31 @@ class DigestMemory:
         found = sha256_of(path)
         after = os.stat(path)
         if stat_token(after) == stat_token(before) and time.time_ns() - after.st_ctime_ns > SETTLED_NS:
-            self.remember([(key, stat_token(after), found)])
+            entry = (key, stat_token(after), found)
+            if self._pending is None:
+                self.remember([entry])
+            else:
+                self._pending.append(entry)
+                self._flush(BATCH_FILES)
+        if self.watch is not None:
+            self.watch(after.st_size)
         return found
+
+    @contextmanager
+    def in_batches(self) -> Iterator[None]:
+        """While the context lasts, digests are remembered BATCH_FILES at a time: a transaction for each takes longer
+        than to read a small file."""
+        self._pending = []
+        try:
+            yield
+        finally:
+            self._flush(1)
+            self._pending = None
+
+    def _flush(self, at_least: int) -> None:
+        if self._pending and len(self._pending) >= at_least:
+            self.remember(self._pending)
+            self._pending = []
 
     def known(self) -> dict[str, tuple[Token, str]]:
         """Every cached digest. Read once; what other processes add later is not seen here."""

@@ -9,6 +9,7 @@ killed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
@@ -65,7 +66,7 @@ class IngestCorpus(Stage):
     seed: NonNegativeInt = 0  # of these samples
     workers: Runtime[NonNegativeInt] = 0  # 0: as many as the cluster has room for; 1: the step's own process
     worker: Runtime[Resources] = Resources()  # what each worker requests
-    memory_bytes: Runtime[PositiveInt] = 1 << 30  # for a decision over the corpus, plus about 100 bytes per document
+    memory_bytes: Runtime[PositiveInt] = 1 << 30  # of each process that decides, plus about 100 bytes per document
 
     def demand(self) -> Demand:
         # The step's own process only waits, unless it does the work itself.
@@ -73,6 +74,7 @@ class IngestCorpus(Stage):
 
     def run(self, ctx: Context) -> Corpus:
         from stages.corpus.ingestion.assembly import assemble
+        from stages.corpus.ingestion.bad_files import bad_file_notes
         from stages.corpus.ingestion.completion_markers import remove_partial_folders
         from stages.corpus.ingestion.counts import Counts
         from stages.corpus.ingestion.reading import ReadShard, read_shard
@@ -95,6 +97,8 @@ class IngestCorpus(Stage):
         ]
         read = self._map_shards(ctx, "read", read_shard, reads, shards)
         counts = Counts(row for facts in read for row in facts["counts"])  # refuses too many labels
+        for note in bad_file_notes(shards, read):
+            ctx.note(note)
         dropped = counts.dropped_by_reason()
         decisions = self._decide(ctx, reads, folders, dropped)
         self._check_splits(decisions.documents, {**dropped, **decisions.dropped})
@@ -153,6 +157,7 @@ class IngestCorpus(Stage):
             folder=folders["measured"],
             memory_bytes=self.memory_bytes,
             map_shards=lambda phase, function, work: self._map_shards(ctx, phase, function, work, shards),
+            map_work=partial(self._map_work, ctx),
         )
         choose = self._validation_split().chooser(drafts)
         # Rules only take documents away, so a split that is empty without them is known to be empty before their work.
@@ -181,6 +186,14 @@ class IngestCorpus(Stage):
 
         wants_validation = bool(self.validation_fraction or self.validation_documents_per_language)
         check_splits(documents, dropped, self.validation_fraction, wants_validation)
+
+    def _map_work(
+        self, ctx: Context, phase: str, function: Callable[[Any], object], work: Sequence[Any], spread: bool
+    ) -> None:
+        """Apply `function` to work that is not divided by shard, in this process unless it is to be `spread`."""
+        workers = self.workers if spread else 1
+        for done, _ in enumerate(ctx.map(function, work, workers=workers, resources=self.worker), 1):
+            ctx.progress(done, len(work), "parts", **{phase: f"{done} of {len(work)}"})
 
     def _map_shards(
         self,

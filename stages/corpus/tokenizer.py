@@ -6,7 +6,9 @@ Bytes are the alphabet, so every text has tokens and decodes to itself; the step
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -30,6 +32,18 @@ _WITHIN_SPECIAL = re.compile(
     "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in SPECIAL_TOKENS)
 )
 
+# Training takes time quadratic in the length of a word, so longer runs of characters of words, and of characters
+# between them, count as several. Words of base64 have megabytes; those of languages without spaces are far shorter.
+LONGEST_WORD = 1000  # characters
+_LONG = f"{{{LONGEST_WORD + 1},}}"
+_MARKS = "(|.,!?…。，、।۔،)"
+# Of characters of words, and of characters between words; those that may be either are in both.
+_LONG_RUNS = (
+    re.compile(rf"(?<![^ \t\n\r{_MARKS}])[^ \t\n\r{_MARKS}]{_LONG}"),
+    re.compile(rf"(?<![\s{_MARKS}])[\s{_MARKS}]{_LONG}"),
+)
+
+POLL_S = 0.2
 BATCH_BYTES = 1 << 22
 CHECK_BYTES = 16 << 20  # of held-out text for the round trip and the count of tokens
 
@@ -54,7 +68,8 @@ class TrainTokenizer(Stage):
     """Trains a byte-level BPE tokenizer on the training documents of a corpus."""
 
     headline: ClassVar[str | None] = "bytes_per_token"
-    version: ClassVar[str] = "2"
+    # 3: a word of more than LONGEST_WORD characters counts as several in training.
+    version: ClassVar[str] = "3"
 
     corpus: Corpus
     vocab_size: int = Field(default=250_680, ge=256 + len(SPECIAL_TOKENS), le=1 << 24)  # special tokens included
@@ -74,7 +89,7 @@ class TrainTokenizer(Stage):
                 "fertility is measured on validation documents, and the corpus has none: set validation_fraction of "
                 "its step above 0, or fertility: null"
             )
-        trained = self._train(self._sample(ctx))
+        trained = self._train(ctx, self._sample(ctx))
         tokenizer = Tokenizer(ctx.out)
         trained.save(str(tokenizer.file), pretty=False)
 
@@ -91,7 +106,7 @@ class TrainTokenizer(Stage):
             self._check_fertility(ctx, loaded, self.fertility)
         return tokenizer
 
-    def _train(self, texts: Iterable[list[str]]) -> LoadedTokenizer:
+    def _train(self, ctx: Context, texts: Iterable[list[str]]) -> LoadedTokenizer:
         from tokenizers.trainers import BpeTrainer
 
         trained = bloom_tokenizer()
@@ -102,13 +117,14 @@ class TrainTokenizer(Stage):
             initial_alphabet=_byte_alphabet(),
             show_progress=False,
         )
-        trained.train_from_iterator(map(_without_special_tokens, texts), trainer)
+        parts = (_without_long_words(_without_special_tokens(batch)) for batch in texts)
+        _stoppable(ctx, partial(trained.train_from_iterator, parts, trainer))
         return trained
 
     def _check_fertility(self, ctx: Context, tokenizer: LoadedTokenizer, gate: FertilityGate) -> None:
         from stages.corpus.tokenization.fertility import behind, fertilities, fertility_figure
 
-        found = fertilities(self.corpus, tokenizer, gate, self._train)
+        found = fertilities(self.corpus, tokenizer, gate, partial(self._train, ctx))
         for language, value in found.items():
             label = re.sub(r"[^A-Za-z0-9_.-]", "_", language)
             ctx.metrics({f"fertility_{label}": value.shared, f"fertility_excess_{label}": value.excess})
@@ -141,6 +157,7 @@ class TrainTokenizer(Stage):
                 yield batch
                 batch, pending = [], 0
         yield batch
+        ctx.progress(read, total, "bytes", tokenizer="merging words")
 
     def _sampled(self, total: int, fraction: float) -> Iterator[Document]:
         """The documents of the sample: about `total` bytes, the given fraction of the training split."""
@@ -191,6 +208,45 @@ def _without_special_tokens(texts: list[str]) -> list[str]:
     A token that merges form of these letters would be the special token, which is already in the vocabulary.
     """
     return [part for text in texts for part in (_WITHIN_SPECIAL.split(text) if _SPECIAL.search(text) else (text,))]
+
+
+def _without_long_words(texts: list[str]) -> list[str]:
+    """The texts, divided so that no word has more than LONGEST_WORD characters and its leading space."""
+    for pattern in _LONG_RUNS:
+        texts = [part for text in texts for part in (_divided(text, pattern) if len(text) > LONGEST_WORD else (text,))]
+    return texts
+
+
+def _divided(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    start = 0
+    for run in pattern.finditer(text):
+        for cut in range(run.start() + LONGEST_WORD, run.end(), LONGEST_WORD):
+            yield text[start:cut]
+            start = cut
+    yield text[start:]
+
+
+def _stoppable(ctx: Context, train: Callable[[], None]) -> None:
+    """Call `train` in a thread, since it may take hours without returning to Python.
+
+    Raises Stopped within POLL_S of a request to stop; the thread then ends with the process.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            train()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="tokenizer", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_S)
+        if thread.is_alive() and ctx.stopping():
+            raise Stopped
+    if failures:
+        raise failures[0]
 
 
 def batches(corpus: Corpus, limit_bytes: int) -> Iterator[list[str]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.corpus.deduplication.families import drop_all_but_first, find_families
+from stages.corpus.deduplication.families import Comparable, drop_all_but_first, find_families, measure_name
 from stages.corpus.deduplication.rule import DeduplicationRule
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
@@ -85,11 +85,11 @@ class NearDuplicates(DeduplicationRule):
         def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
-            signatures = Signatures(folders, index.starts, self.bands, self.rows)
-            members = index.by_precedence(np.flatnonzero(kept & signatures.present(kept)))
-            tables = [partial(signatures.keys, band) for band in range(self.bands)]
-            labels = find_families(members, tables, signatures.similarity, self.similarity, drafts)
-            return drop_all_but_first(index, self.rule, f"{self.similarity:g}", members, labels, signatures.similarity)
+            opened = partial(Signatures, folders, index.starts, self.bands, self.rows)
+            documents = Comparable(self.rule, measure_name(folders), opened, self.bands)
+            members = index.by_precedence(np.flatnonzero(kept & opened().present()))
+            labels = find_families(members, documents, self.similarity, drafts)
+            return drop_all_but_first(index, f"{self.similarity:g}", members, labels, documents, drafts)
 
         return decide
 
@@ -101,21 +101,21 @@ class Signatures:
         self._starts, self._bands, self._rows = starts, bands, rows
         self._shards = memory_mapped([folder / SIGNATURES for folder in folders], starts, "u4", (bands, -1, rows))
 
-    def present(self, kept: np.ndarray) -> np.ndarray:
+    def present(self) -> np.ndarray:
         """Which rows have a signature (bool): those with at least one word."""
         import numpy as np
 
         blank = np.uint32(0xFFFF_FFFF)
         return np.concatenate([np.empty(0, bool), *((shard[0] != blank).any(axis=1) for shard in self._shards)])
 
-    def keys(self, band: int, members: np.ndarray) -> np.ndarray:
-        """The hash of a band of each member. uint64 [members]."""
+    def keys(self, table: int, rows: np.ndarray) -> np.ndarray:
+        """The hash of a band of each row. uint64 [rows]."""
         import numpy as np
 
         from stages.corpus.statistics.rolling import mixed
 
-        values = self._band(band, members).astype(np.uint64)
-        keys = np.full(len(members), band, np.uint64)
+        values = self._band(table, rows).astype(np.uint64)
+        keys = np.full(len(rows), table, np.uint64)
         for column in range(self._rows):
             keys = mixed(keys * np.uint64(0x9E3779B97F4A7C15) + values[:, column])
         return keys

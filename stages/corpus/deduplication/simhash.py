@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from stages.corpus.deduplication.families import drop_all_but_first, find_families
+from stages.corpus.deduplication.families import Comparable, drop_all_but_first, find_families, measure_name
 from stages.corpus.deduplication.rule import DeduplicationRule
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.drafts import Drafts, Measure, texts
@@ -76,28 +76,47 @@ class SimilarFingerprints(DeduplicationRule):
         def decide(index: DocumentIndex, kept: np.ndarray) -> RuleDecision:
             import numpy as np
 
-            shards = memory_mapped([folder / FINGERPRINTS for folder in folders], index.starts, FINGERPRINT)
-            longest = self.max_words or np.iinfo(np.uint32).max
-            fit = [(shard["words"] > 0) & (shard["words"] <= longest) for shard in shards]
-            members = index.by_precedence(np.flatnonzero(kept & np.concatenate([np.empty(0, bool), *fit])))
-
-            def bits(rows: np.ndarray) -> np.ndarray:
-                found: np.ndarray = gather_rows(shards, index.starts, rows)["bits"]
-                return found
-
-            def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-                shares: np.ndarray = 1 - np.bitwise_count(bits(one) ^ bits(other)) / BITS
-                return shares
-
-            def masked(mask: int, rows: np.ndarray) -> np.ndarray:
-                return bits(rows) & np.uint64(mask)
-
             masks = _masks(self.blocks, self.blocks - self.max_distance)
-            tables = [partial(masked, mask) for mask in masks]
-            labels = find_families(members, tables, similarity, 1 - self.max_distance / BITS, drafts)
-            return drop_all_but_first(index, self.rule, str(self.max_distance), members, labels, similarity)
+            opened = partial(Fingerprints, folders, index.starts, masks)
+            documents = Comparable(self.rule, measure_name(folders), opened, len(masks))
+            members = index.by_precedence(np.flatnonzero(kept & opened().of_length(self.max_words)))
+            labels = find_families(members, documents, 1 - self.max_distance / BITS, drafts)
+            return drop_all_but_first(index, str(self.max_distance), members, labels, documents, drafts)
 
         return decide
+
+
+class Fingerprints:
+    """The fingerprints of all shards, memory-mapped."""
+
+    def __init__(self, folders: list[Path], starts: np.ndarray, masks: list[int]) -> None:
+        self._starts, self._masks = starts, masks
+        self._shards = memory_mapped([folder / FINGERPRINTS for folder in folders], starts, FINGERPRINT)
+
+    def of_length(self, max_words: int | None) -> np.ndarray:
+        """Which rows (bool) have at least one word and at most `max_words` (None: any number)."""
+        import numpy as np
+
+        longest = max_words or np.iinfo(np.uint32).max
+        fit = [(shard["words"] > 0) & (shard["words"] <= longest) for shard in self._shards]
+        return np.concatenate([np.empty(0, bool), *fit])
+
+    def keys(self, table: int, rows: np.ndarray) -> np.ndarray:
+        """The bits of a choice of blocks. uint64 [rows]."""
+        import numpy as np
+
+        return self._bits(rows) & np.uint64(self._masks[table])
+
+    def similarity(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """The share of equal bits. float64 [rows]."""
+        import numpy as np
+
+        shares: np.ndarray = 1 - np.bitwise_count(self._bits(one) ^ self._bits(other)) / BITS
+        return shares
+
+    def _bits(self, rows: np.ndarray) -> np.ndarray:
+        found: np.ndarray = gather_rows(self._shards, self._starts, rows)["bits"]
+        return found
 
 
 def fingerprints(found: Shingles) -> np.ndarray:

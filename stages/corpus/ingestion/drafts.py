@@ -53,6 +53,10 @@ MapShards = Callable[
 ]
 
 
+# Applies a function to every item; the first argument names the phase, the last one says whether workers are worth it.
+MapWork = Callable[[str, Callable[[Any], Mapping[str, Any]], Sequence[Any], bool], None]
+
+
 @dataclass(frozen=True)
 class Drafts:
     """The drafts of all shards, in the order of the index."""
@@ -62,6 +66,7 @@ class Drafts:
     folder: Path  # for measurements: durable
     memory_bytes: int  # about what a decision may use, in addition to what it holds for every document
     map_shards: MapShards  # applies a function to every item, in parallel; the first argument names the phase
+    map_work: MapWork  # as `map_shards`, for work that is not divided by shard
 
     def measured(self, phase: str, measure: Measure) -> tuple[list[Path], list[Mapping[str, Any]]]:
         """The folder that a measure filled for each shard, and its facts. `phase` is shown while it runs."""

@@ -29,6 +29,7 @@ from stages.corpus.ingestion.text_rules import OPERATION as TEXT
 from stages.corpus.ingestion.text_rules import TextRules, decode, encode, length_checks, normalised
 from stages.corpus.languages import canonical_code
 from stages.corpus.operations.operation import Apply, Draft, Drop
+from stages.corpus.readers.file_systems import BAD_FILE
 from stages.corpus.readers.read_position import current_position
 from stages.corpus.readers.reader import Candidate
 from stages.corpus.source import Source
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DRAFTS, SIGNATURES, DROPPED, SAMPLED = "drafts.arrow", "signatures.bin", "dropped.parquet", "samples.parquet"
+BAD_FILES = 5  # of a shard that are named in its facts; the ledger names all
 READ = "read"  # the name of the readers' own refusals in the ledger
 BATCH_BYTES = 4 << 20  # of text
 BATCH_ROWS = 1 << 14
@@ -59,7 +61,10 @@ class ReadShard:
 
 
 def read_shard(work: ReadShard) -> dict[str, Any]:
-    """Read a shard unless it is complete; returns its facts: `counts` (see `Counts.rows`) and `documents`."""
+    """Read a shard unless it is complete; returns its facts: `counts` (see `Counts.rows`), `documents` and `bad_files`.
+
+    `bad_files`: the path of the first BAD_FILES bad files, and why each is bad.
+    """
     use_flat_memory()
 
     def read(folder: Path) -> dict[str, Any]:
@@ -93,6 +98,7 @@ class _ShardReader:
         self._samples = Samples(work.samples, work.seed)
         self._distributions = Distributions()
         self._documents = 0
+        self._bad_files: list[tuple[str, str]] = []
         self._bytes = max(work.shard.size, 1)
         self._part_bytes = self._parts_bytes = 0  # stored bytes of the current part, and of those before it
 
@@ -108,7 +114,7 @@ class _ShardReader:
         ):
             for part in self._work.shard.parts:
                 self._part_bytes = part.size
-                for candidate in self._source.reader.read(part, self._work.rules.max_raw_bytes):
+                for candidate in self._source.reader.candidates(part, self._work.rules.max_raw_bytes):
                     self._enter(_without_mark(candidate), drafts.add, signatures.write, dropped.add)
                 self._parts_bytes, self._part_bytes = self._parts_bytes + part.size, 0
         with TableWriter(self._folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
@@ -117,7 +123,7 @@ class _ShardReader:
         with TableWriter(self._folder / VALUES, VALUE_COLUMNS) as values:
             for row in self._distributions.rows():
                 values.add(row)
-        return {"counts": self._counts.rows(), "documents": self._documents}
+        return {"counts": self._counts.rows(), "documents": self._documents, "bad_files": self._bad_files}
 
     def _enter(
         self,
@@ -155,6 +161,8 @@ class _ShardReader:
             add_draft({**row, "text": draft.text, "operations": self._chain, "digest": digest}, passed.size)
             return
         operation, drop = passed.drop
+        if (operation, drop.rule) == (READ, BAD_FILE) and len(self._bad_files) < BAD_FILES:
+            self._bad_files.append((row["path"], shown(drop.value)))
         self._counts.dropped(cell, drop_reason(operation, drop.rule), passed.size)
         reason = {"operation": operation, "rule": drop.rule, "value": shown(drop.value)}
         row = {**row, **reason, "threshold": shown(drop.threshold)}

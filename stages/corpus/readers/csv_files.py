@@ -16,6 +16,7 @@ from stages.corpus.readers.file_systems import FilePart, compressed, opened
 from stages.corpus.readers.reader import Candidate
 from stages.corpus.readers.records import NOT_A_RECORD, RecordReader, refused
 
+Quoting = Literal["standard", "none"]  # none: quotation marks are part of the text
 LINE_LIMIT = 16  # times the longest text: a line has other columns and quotes
 
 
@@ -28,23 +29,25 @@ class Csv(RecordReader):
     kind: Literal["csv"] = "csv"
     encoding: EncodingLabel = UTF8  # a byte order mark in a file has precedence
     delimiter: str = Field(default="", max_length=1)  # empty: a tab in .tsv files, a comma in others
+    quoting: Quoting = "standard"
 
     def suffixes(self) -> tuple[str, ...]:
         return compressed(".csv", ".tsv")
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         csv.field_size_limit(max_bytes * 4)  # of the whole process; a longer field is an unclosed quote
-        delimiter = self.delimiter or ("\t" if ".tsv" in part.name else ",")
+        delimiter = self.delimiter or ("\t" if ".tsv" in part.name.lower() else ",")
         with opened(part) as stream:
             # Bytes that are not UTF-8 survive as surrogates, for the text rules to find.
             utf8 = utf8_stream(stream, self.encoding)
             text = io.TextIOWrapper(utf8, encoding="utf-8-sig", errors="surrogateescape", newline="")
             lines: list[str] = []  # of the current row
-            rows = csv.reader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter)
+            quoting: Literal[0, 3] = csv.QUOTE_NONE if self.quoting == "none" else csv.QUOTE_MINIMAL
+            rows = csv.reader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter, quoting=quoting)
             last: list[str] = []
             try:
                 header = next(rows, [])
-                self.check_columns(part, dict.fromkeys(header, "text"), ("text",))
+                self.check_columns(part, dict.fromkeys(header, "text"), header)
                 if twice := [name for name in header if header.count(name) > 1]:
                     raise StageError(f"{part.url} has two columns {twice[0]!r}: rename one of them")
                 lines.clear()
@@ -52,7 +55,7 @@ class Csv(RecordReader):
                     last = lines.copy()
                     lines.clear()
                     yield self._row(part, position, header, row, max_bytes)
-                if _ends_within_quotes(last, delimiter):
+                if self.quoting == "standard" and _ends_within_quotes(last, delimiter):
                     raise csv.Error("the file ends within quotes")
             except csv.Error as error:
                 raise StageError(f"{part.url} is not a readable CSV file: line {rows.line_num}: {error}") from None

@@ -13,7 +13,7 @@ from typing import Literal
 
 from stages.base import StageError
 from stages.corpus.readers.file_systems import FilePart, content_digest, unchanged
-from stages.corpus.readers.parquet import TEXT_KINDS
+from stages.corpus.readers.parquet import columns_of, records_of
 from stages.corpus.readers.read_position import tracking_position
 from stages.corpus.readers.reader import Candidate, digest_of
 from stages.corpus.readers.records import RecordReader
@@ -50,12 +50,13 @@ class Datasets(RecordReader):
                 tracking_position(file.tell),
                 pa.ipc.open_stream(file) as stream,
             ):
-                kinds = {field.name: str(field.type) for field in stream.schema}
-                columns = self.check_columns(part, kinds, TEXT_KINDS)
+                wanted = [self.text_field, *self.check_columns(part, *columns_of(stream.schema))]
+                names = stream.schema.names
+                columns = list(dict.fromkeys(name if name in names else name.partition(".")[0] for name in wanted))
                 position = 0
                 for batch in stream:
                     batch.validate(full=True)
-                    for record in batch.select(columns).to_pylist():
+                    for record in records_of(batch.select(columns), self.text_field):
                         yield self.candidate(part, position, record, 0, max_bytes)
                         position += 1
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -1,32 +1,36 @@
-"""Finds and opens files on local disks and on every file system that fsspec supports (s3://, memory://, ...).
+"""Readers of files on local disks and on every file system that fsspec supports (s3://, zip://, memory://, ...).
 
-A file is named by its path below the fixed part of the glob that found it, so moving a folder changes nothing.
+`listing.py` finds the files and names them.
 """
 
 from __future__ import annotations
 
-import glob
-import gzip
 import hashlib
 import io
 import os
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field
 
 from stages.base import StageError
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.compression import BUFFER_BYTES, ERRORS, compressed, compression_of, decompressed
+from stages.corpus.readers.listing import list_files
 from stages.corpus.readers.read_position import tracking_position
-from stages.corpus.readers.reader import Part, Reader, digest_of
+from stages.corpus.readers.reader import Candidate, Part, Reader, digest_of, usable
+from stages.corpus.readers.remote_files import CHAIN, RemoteFile, absolute, call, file_system, is_url, stored_in
 
-COMPRESSIONS = ("", ".gz", ".zst")
-BUFFER_BYTES = 1 << 20
+__all__ = ["FilePart", "FileReader", "compressed", "opened"]
+
 CONTENT_MARKS = ("ETag", "etag", "md5Hash", "content_md5", "sha256")  # by which object stores identify a file's content
+BAD_FILE = "bad_file"
+NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -35,63 +39,111 @@ class FilePart(Part):
 
     url: str = ""  # an absolute local path, or a URL
     modified_ns: int = 0  # of a local file when it was listed; 0: unknown
+    error: str = ""  # why it cannot be read, if that is known already
 
 
-def _absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
-    # Workers run in other folders than the command.
-    return tuple(path if "://" in path else os.path.abspath(os.path.expanduser(path)) for path in paths)
+class FileChangedError(StageError):
+    """A file changed after it was listed, so that what was read belongs to neither version."""
 
 
-Paths = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_absolute)]
+Paths = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    AfterValidator(lambda paths: tuple(map(absolute, paths))),  # workers run in other folders than the command
+]
+Excluded = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    AfterValidator(lambda globs: tuple(absolute(one) if "/" in one else one for one in globs)),
+]
 
 
 class FileReader(Reader):
     """A reader of files, given as globs, on file systems that every node sees."""
 
-    paths: Paths  # globs; "**" crosses folders; local paths are relative to the folder of the command
+    paths: Paths  # globs, or folders; "**" crosses folders; local paths are relative to the folder of the command
+    exclude: Excluded = ()  # globs of files to leave out: as in `paths`, or without "/", for names of files and folders
+    bad_files: Literal["fail", "drop"] = "fail"  # that cannot be read: end the step, or enter them into the ledger
 
     def suffixes(self) -> tuple[str, ...]:
-        """The suffixes of the files that it can read."""
+        """The suffixes of the files that it can read. Those of files may be in capitals."""
         raise NotImplementedError
 
     def digest_content(self, digest_file: Callable[[Path], str]) -> str:
-        files = sorted([part.name, content_digest(part, digest_file)] for part in self.parts())
+        files = sorted((self._identity(part, digest_file) for part in self.parts()), key=lambda file: file[:2])
         return digest_of([files, self.options()])
 
     def parts(self) -> list[FilePart]:
-        return find_files(self.paths, self.suffixes())
+        suffixes = tuple(suffix.lower() for suffix in self.suffixes())
+        found = list_files(self.paths, self.exclude, suffixes)
+        parts = [FilePart(**vars(one)) for one in found]
+        if self.bad_files == "fail" and (bad := next((part for part in parts if part.error), None)):
+            raise StageError(f"reader.paths: {bad.url}: {bad.error}: correct it, or set reader.bad_files to drop")
+        return parts
+
+    def options(self) -> dict[str, Any]:
+        return {name: value for name, value in super().options().items() if name != "exclude"}  # the files show it
+
+    def candidates(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
+        """As `read`, with labels from the folders of the path, and `bad_files` applied."""
+        assert isinstance(part, FilePart)
+        labels = self.path_labels(part)
+        size = 0
+        try:
+            if part.error:
+                raise StageError(f"{part.url} cannot be read: {part.error}")
+            for candidate in self.read(part, max_bytes):
+                size += candidate.size
+                missing: dict[str, Any] = {
+                    name: value for name, value in labels.items() if not getattr(candidate, name)
+                }
+                yield replace(candidate, **missing) if missing else candidate
+        except FileChangedError:
+            raise
+        except StageError as error:
+            if self.bad_files == "fail":
+                raise
+            # What was read of it is kept, so only a file of which nothing was read counts with its size.
+            drop = Drop(BAD_FILE, str(error), "")
+            yield Candidate(b"", part.name, part.start, refused=drop, refused_bytes=0 if size else part.size)
+
+    def path_labels(self, part: FilePart) -> Mapping[str, str]:
+        """The labels (`url`, `package`, `license`, `language`) that folders give: "language=en/"."""
+        found = path_fields(part.url)
+        return {name: usable(found[name]) for name in ("url", "package", "license", "language") if name in found}
+
+    def _identity(self, part: FilePart, digest_file: Callable[[Path], str]) -> list[Any]:
+        labels = self.path_labels(part)
+        try:
+            content = part.error or content_digest(part, digest_file)
+        except (OSError, StageError) as error:
+            if self.bad_files == "fail":
+                raise
+            content = f"unreadable: {type(error).__name__}"
+        return [part.name, content, labels] if labels else [part.name, content]
 
 
-def compressed(*suffixes: str) -> tuple[str, ...]:
-    """Each suffix, plain and with the suffix of each supported compression."""
-    return tuple(suffix + compression for suffix in suffixes for compression in COMPRESSIONS)
-
-
-def find_files(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[FilePart]:
-    """The files that match globs, each once, by name. Raises StageError for no file, or for another suffix."""
-    found: dict[str, FilePart] = {}
-    for pattern in paths:
-        for part in _remote(pattern) if "://" in pattern else _local(pattern):
-            if not part.name.endswith(suffixes):
-                raise StageError(
-                    f"reader.paths: this reader cannot read {part.url}; expected a suffix of {', '.join(suffixes)}: "
-                    f"narrow the glob {pattern}, convert the file, or use another reader"
-                )
-            found.setdefault(os.path.realpath(part.url) if "://" not in part.url else part.url, part)
-    if not found:
-        raise StageError(f"reader.paths: no file matches {', '.join(paths)}")
-    return sorted(found.values(), key=lambda part: (part.name, part.url))
+@lru_cache
+def path_fields(url: str) -> Mapping[str, str]:
+    """The fields in the names of the folders of a file, as Hive writes partitions: "a/language=pt%20BR/b.jsonl"."""
+    pairs = [folder.split("=", 1) for folder in url.split("/")[:-1] if "=" in folder]
+    return {name: unquote(value) for name, value in pairs if name and value and value != NO_PARTITION}
 
 
 def content_digest(part: FilePart, digest_file: Callable[[Path], str]) -> str:
-    """Identifies the content of a file: its SHA-256, or the digest that the object store reports."""
-    if "://" not in part.url:
+    """Identifies the content of a file: its SHA-256, or the digest that the object store reports.
+
+    A member of an archive is identified by the content of the archive and its name.
+    """
+    if not is_url(part.url):
         return digest_file(Path(part.url))
+    if CHAIN in part.url:
+        member, _, inner = part.url.partition(CHAIN)
+        return f"{member}{CHAIN}{content_digest(replace(part, url=inner), digest_file)}"
     with read_errors(part):
-        file_system, path = _file_system(part.url)
-        info = _call(file_system.info, path)
+        system, path = file_system(part.url)
+        info = call(system.info, path)
         if mark := next((f"{name}:{info[name]}" for name in CONTENT_MARKS if info.get(name)), None):
-            return f"{mark}:{part.size}"
+            return f"{mark}:{info.get('size') or part.size}"
         with raw(part) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -103,49 +155,38 @@ def opened(part: FilePart) -> Iterator[io.BufferedReader[Any]]:
     A truncated file is an error because its documents are not all of the documents.
     """
     with read_errors(part), raw(part) as file:
-        if part.url.endswith(COMPRESSIONS[1:]) and not file.peek(1):
-            raise EOFError("it is empty")
-        if part.url.endswith(".gz"):
-            yield io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER_BYTES)
-        elif part.url.endswith(".zst"):
-            import pyarrow as pa
-
-            # Unlike zstandard's own reader, Arrow's reports a truncated last frame.
-            frames = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-            yield io.BufferedReader(frames, BUFFER_BYTES)
-        else:
-            yield file
+        yield decompressed(file, part.name)
 
 
 @contextmanager
 def raw(part: FilePart) -> Iterator[io.BufferedReader[Any]]:
     """Open a file as stored. The stream is seekable."""
-    if "://" in part.url:
-        file_system, path = _file_system(part.url)
-        with _call(file_system.open, path, "rb") as stored:
-            remote = io.BufferedReader(_Remote(stored), BUFFER_BYTES)
-            with tracking_position(lambda: remote.tell() - part.start):
-                yield remote
-    else:
-        with (
-            unchanged(part),
-            io.BufferedReader(io.FileIO(part.url), BUFFER_BYTES) as file,
-            tracking_position(lambda: file.tell() - part.start),
-        ):
-            yield file
+    with unchanged(part):
+        if is_url(part.url):
+            system, path = file_system(part.url)
+            with call(system.open, path, "rb") as stored:
+                remote = io.BufferedReader(RemoteFile(stored), BUFFER_BYTES)
+                with tracking_position(lambda: remote.tell() - part.start):
+                    yield remote
+        else:
+            with (
+                io.BufferedReader(io.FileIO(part.url), BUFFER_BYTES) as file,
+                tracking_position(lambda: file.tell() - part.start),
+            ):
+                yield file
 
 
 @contextmanager
 def unchanged(part: FilePart) -> Iterator[None]:
-    """Raises StageError if a local file changed after it was listed: what was read belongs to neither version."""
+    """Raises FileChangedError if a local file changed after it was listed."""
     _check_unchanged(part)
     yield
     _check_unchanged(part)
 
 
 def _check_unchanged(part: FilePart) -> None:
-    if part.modified_ns and os.stat(part.url).st_mtime_ns != part.modified_ns:
-        raise StageError(f"{part.url} was changed after the step began: run the step again when it is complete")
+    if part.modified_ns and os.stat(stored_in(part.url)).st_mtime_ns != part.modified_ns:
+        raise FileChangedError(f"{part.url} was changed after the step began: run the step again when it is complete")
 
 
 @contextmanager
@@ -153,90 +194,9 @@ def read_errors(part: FilePart) -> Iterator[None]:
     """Convert the errors of reading into a StageError that names the file."""
     try:
         yield
-    except (OSError, EOFError, zlib.error) as error:
-        suffix = PurePosixPath(part.url).suffix
+    except ERRORS as error:
         words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         words = "it no longer exists" if isinstance(error, FileNotFoundError) else words
-        kind = f" as {suffix}" if suffix in COMPRESSIONS else ""
+        suffix = compression_of(part.name)
+        kind = f" as {suffix}" if suffix else ""
         raise StageError(f"{part.url} cannot be read{kind}: {words}") from None
-
-
-def _local(pattern: str) -> Iterator[FilePart]:
-    base = _base(pattern)
-    # A file that is also reached through links has its shortest name, even if links form a circle.
-    for match in sorted(glob.glob(pattern, recursive=True), key=lambda path: (path.count(os.sep), path)):
-        file = Path(match)
-        if file.is_file():
-            found = file.stat()
-            name = file.relative_to(base).as_posix()
-            yield FilePart(name, found.st_size, url=match, modified_ns=found.st_mtime_ns)
-
-
-def _remote(pattern: str) -> Iterator[FilePart]:
-    try:
-        file_system, path = _file_system(pattern)
-        file_system.invalidate_cache()  # of an earlier listing
-        if glob.has_magic(path):
-            found = _call(partial(file_system.glob, detail=True), path)
-        else:
-            found = {path: _call(file_system.info, path)}
-    except FileNotFoundError as error:
-        if (cause := error.__cause__) is None:
-            return
-        raise StageError(f"reader.paths: {pattern} cannot be listed: {cause}") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise StageError(f"reader.paths: {pattern} cannot be listed: {error}") from None
-    base = _base(path).as_posix()
-    for name, info in sorted(found.items()):
-        if info["type"] == "file":
-            below = PurePosixPath(name).relative_to(base).as_posix()
-            yield FilePart(below, int(info["size"] or 0), url=file_system.unstrip_protocol(name))
-
-
-class _Remote(io.RawIOBase):
-    """A file that fsspec opened, with bounded reads, and with the errors of its library as OSError."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        position: int = _call(self._file.seek, offset, whence)
-        return position
-
-    def tell(self) -> int:
-        position: int = self._file.tell()
-        return position
-
-    def readinto(self, buffer: Any) -> int:
-        data = _call(self._file.read, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _call(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a file system, with its errors as OSError (those of botocore, for example, are not)."""
-    try:
-        return call(*arguments)
-    except (OSError, ImportError):
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    return url_to_fs(url)  # type: ignore[no-any-return]
-
-
-def _base(pattern: str) -> Path:
-    """The folder before the first wildcard of a glob; the folder of the file without one."""
-    parts = Path(pattern).parts
-    fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-    return Path(*parts[:fixed])

@@ -16,6 +16,7 @@ from typing import Literal
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
 from stages.corpus.readers.character_sets import UTF8, EncodingLabel, utf8_stream
+from stages.corpus.readers.compression import compression_of
 from stages.corpus.readers.file_systems import FilePart, compressed, opened
 from stages.corpus.readers.reader import Candidate, Part, too_long, usable
 from stages.corpus.readers.records import NOT_A_RECORD, RecordReader, refused
@@ -36,7 +37,7 @@ class JsonLines(RecordReader):
 
     def split(self, part: Part, size: int) -> list[Part]:
         assert isinstance(part, FilePart)
-        if part.size <= size or part.name.endswith((".gz", ".zst")):
+        if part.size <= size or compression_of(part.name):
             return [part]
         with opened(part) as stream:
             if utf8_stream(stream, self.encoding) is not stream:  # converted from the beginning

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -49,6 +49,7 @@ class Candidate:
     package: str = ""
     license: str = ""
     language: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)  # of the fields `Reader.kept_columns`
     refused: Drop | None = None
     refused_bytes: int = 0  # bytes that are dropped with it
     unusable: tuple[str, ...] = ()  # labels that its record has, or should have, but not as a short printable value
@@ -98,6 +99,14 @@ class Reader(External):
         Raises StageError if the part does not have the expected format.
         """
         raise NotImplementedError
+
+    def candidates(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
+        """What an ingestion reads of a part: as `read`, where a base class may add labels and handle errors."""
+        return self.read(part, max_bytes)
+
+    def kept_columns(self) -> tuple[str, ...]:
+        """The names of the fields that become columns of the corpus."""
+        return ()
 
     def options(self) -> dict[str, Any]:
         """The fields that decide what is read from given files, for `digest`: those that differ from their defaults."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from stages.artifacts.corpus import COLUMNS
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
-from stages.corpus.readers.file_systems import FilePart, FileReader
+from stages.corpus.readers.file_systems import FilePart, FileReader, path_fields
 from stages.corpus.readers.reader import Candidate, Part, label_of, too_long, usable
 
 NO_TEXT, NOT_A_RECORD = "no_text", "not_a_record"
@@ -21,11 +23,28 @@ LABELS: tuple[Label, ...] = get_args(Label)
 FieldName = Annotated[str, Field(min_length=1)]
 
 
+def _checked(fields: tuple[str, ...]) -> tuple[str, ...]:
+    for field in fields:
+        if field in COLUMNS:
+            raise ValueError(f"{field!r} is a column of every document already: set reader.fields if it is a label")
+    return tuple(dict.fromkeys(fields))
+
+
+KeptFields = Annotated[tuple[FieldName, ...], AfterValidator(_checked)]
+
+
 class RecordReader(FileReader):
     """Files of records. Their fields `path`, `url`, `package`, `license` and `language` label the documents."""
 
     text_field: str = "text"
     fields: Mapping[Label, FieldName] = {}  # other names of these fields; "meta.lang" is `lang` within `meta`
+    keep: KeptFields = ()  # fields that become columns of the corpus, as text
+
+    def path_labels(self, part: FilePart) -> Mapping[str, str]:
+        return labels_of_path(part, self.fields)
+
+    def kept_columns(self) -> tuple[str, ...]:
+        return self.keep
 
     def records(self, part: FilePart, max_bytes: int) -> Iterator[Candidate]:
         """All records of a part as candidates, refused ones included."""
@@ -54,7 +73,8 @@ class RecordReader(FileReader):
 
     def candidate(self, part: FilePart, position: int, record: object, size: int, max_bytes: int) -> Candidate:
         """The candidate of a record. `size`: the bytes that are dropped with a record without text."""
-        if not isinstance(record, dict) or not isinstance(record.get(self.text_field), str):
+        text = _within(record, self.text_field) if isinstance(record, dict) else None
+        if not isinstance(record, dict) or not isinstance(text, str | bytes):
             fields = usable(", ".join(map(str, record))) if isinstance(record, dict) else ""
             return refused(part, position, Drop(NO_TEXT, fields, self.text_field), size)
         values = {name: _within(record, self.fields.get(name, name), _MISSING) for name in LABELS}
@@ -69,28 +89,41 @@ class RecordReader(FileReader):
             license=labels["license"],
             language=labels["language"],
             unusable=tuple(name for name in empty if name in self.fields or values[name] is not _MISSING),
+            kept={field: _as_text(_within(record, field), part, field) for field in self.keep},
         )
         # A lone surrogate in JSON ("\ud800") becomes bytes that are not UTF-8, for the text rules to find.
-        data = record[self.text_field].encode("utf-8", "surrogatepass")
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
         if len(data) > max_bytes:
             return replace(labelled, refused=too_long(len(data), max_bytes), refused_bytes=len(data))
         return replace(labelled, data=data)
 
-    def check_columns(self, part: FilePart, columns: Mapping[str, Any], kinds: Iterable[str]) -> list[str]:
-        """The columns to read. Raises StageError if the text or a declared label is not among `columns`."""
-        if str(columns.get(self.text_field)) not in kinds:
-            found = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    def check_columns(self, part: FilePart, columns: Mapping[str, str], texts: Iterable[str]) -> list[str]:
+        """The columns to read besides the text. `columns`: name -> type; `texts`: those that can hold texts.
+
+        Raises StageError if the text, a declared label or a field to keep is not among `columns`.
+        """
+        found = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        if self.text_field not in texts:
             raise StageError(
                 f"{part.url} has no text column {self.text_field!r} (its columns: {found}): set reader.text_field"
             )
-        for label, field in self.fields.items():
-            if _column(field, columns) not in columns:
+        declared = [(f"fields.{label}", field) for label, field in self.fields.items()]
+        declared += [("keep", field) for field in self.keep]
+        for setting, field in declared:
+            if _column(field, columns) not in columns and field not in path_fields(part.url):
                 raise StageError(
-                    f"{part.url} has no column {field!r} (its columns: {', '.join(columns)}): correct "
-                    f"reader.fields.{label}"
+                    f"{part.url} has no column {field!r} (its columns: {', '.join(columns)}): correct reader.{setting}"
                 )
-        wanted = (_column(self.fields.get(name, name), columns) for name in LABELS)
-        return list(dict.fromkeys((self.text_field, *(name for name in wanted if name in columns))))
+        wanted = [*(self.fields.get(name, name) for name in LABELS), *self.keep]
+        named = (_column(field, columns) for field in wanted)
+        return list(dict.fromkeys(name for name in named if name in columns and name != self.text_field))
+
+
+def labels_of_path(part: FilePart, fields: Mapping[Label, FieldName]) -> Mapping[str, str]:
+    """The labels that the folders of a file give, by the names that `fields` declares."""
+    found = path_fields(part.url)
+    named = [(name, fields.get(name, name)) for name in LABELS if name != "path"] if found else []
+    return {name: usable(found[field]) for name, field in named if field in found}
 
 
 def refused(part: Part, position: int, drop: Drop, size: int) -> Candidate:
@@ -119,3 +152,11 @@ def _is_empty(value: object) -> bool:
 def _column(field: str, columns: Iterable[str]) -> str:
     """The column that contains a field."""
     return field if field in columns else field.partition(".")[0]
+
+
+def _as_text(value: object, part: FilePart, field: str) -> str:
+    """A field to keep as text: a string as it is, nothing as "", other values as JSON."""
+    if value is None:
+        value = path_fields(part.url).get(field, "")
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "replace").decode()

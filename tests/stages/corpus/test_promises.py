@@ -16,6 +16,7 @@ from cluster.base import Executor, Launcher, Send
 from pipelines.execute import StepContext
 from stages.artifacts.corpus import Corpus, dropped_name
 from stages.base import Demand, Resources, StageError
+from stages.corpus.deduplication import families
 from stages.corpus.ingest import IngestCorpus
 from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ngram import TrainNgram
@@ -43,7 +44,8 @@ def many(folder: Path, files: int = 8) -> dict[str, Any]:
 
 
 def ingest_on(values: dict[str, Any], models: dict[str, NgramModel], out: Path, launcher: Launcher, send: Send) -> None:
-    """Work for an executor: ingest, as a step does."""
+    """Work for an executor: ingest, as a step does, with as many parts for the workers as there may be."""
+    families.FEW_MEMBERS, families.PAIRS = 0, 16
     out.mkdir()
     scratch = out.with_suffix(".scratch")
     scratch.mkdir()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.corpus import Corpus
 from stages.artifacts.tokenizer import SPECIAL, TOKENIZER, Tokenizer
-from stages.base import ArtifactError, StageError
-from stages.corpus.tokenizer import ADVERSARIAL, TrainTokenizer, bloom_tokenizer, verify_round_trip
+from stages.base import ArtifactError, StageError, Stopped
+from stages.corpus import tokenizer as module
+from stages.corpus.tokenizer import ADVERSARIAL, LONGEST_WORD, TrainTokenizer, bloom_tokenizer, verify_round_trip
 from stages.corpus.tokens import TokenizeCorpus
 from stages.huggingface.model_tokenizer import ModelTokenizer
 from tests.stages.corpus.examples import SAMPLE_AND_FULL, declarations, ingest, small_corpus, write_lines
@@ -161,3 +164,45 @@ def test_text_full_of_special_tokens_is_learned_as_letters(tmp_path: Path) -> No
         ids = tokenizer.load().encode(row["text"]).ids
         assert min(ids) >= 4
     assert len(ids) < len(rows[-1]["text"]) / 2, "and the rest of such words is learned"
+
+
+LONG_RUNS = st.sampled_from(["x" * 2500, " " * 2500, "...|" * 700])
+WORDS = st.lists(st.text("ab\x1c\u00a0\u3000 .,\n([|", max_size=30) | LONG_RUNS)
+
+
+@given(WORDS.map("".join))
+def test_no_word_of_the_training_text_is_longer_than_the_bound(text: str) -> None:
+    parts = module._without_long_words([text])
+    assert "".join(parts) == text
+    split = bloom_tokenizer().pre_tokenizer
+    for part in parts:
+        assert all(stop - start <= LONGEST_WORD + 1 for _, (start, stop) in split.pre_tokenize_str(part))
+
+
+def test_a_text_without_long_words_is_not_divided() -> None:
+    text = ("word " * 3000) + "y" * LONGEST_WORD + " " + "।" * 10
+    assert module._without_long_words([text]) == [text]
+
+
+def test_a_corpus_of_hexadecimal_digits_is_trained_on(tmp_path: Path) -> None:
+    blobs = [{"text": Random(number).randbytes(100_000).hex()} for number in range(8)]
+    corpus, _ = ingest(tmp_path / "corpus", write_lines(tmp_path / "in.jsonl", blobs), validation_fraction=0.5)
+    tokenizer, _ = run_stage(TrainTokenizer(corpus="c", vocab_size=400), {"c": corpus}, tmp_path / "tokenizer")
+    assert tokenizer.vocab_size == 400
+
+
+def test_a_request_to_stop_ends_the_training_at_once(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path, tmp_path)
+    ended = threading.Event()
+    context.stop = True
+    with pytest.raises(Stopped):
+        module._stoppable(context, lambda: bool(ended.wait()) or None)
+    ended.set()
+
+
+def test_an_error_of_the_training_is_that_of_the_step(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise StageError("no text")
+
+    with pytest.raises(StageError, match="no text"):
+        module._stoppable(RecordingContext(tmp_path, tmp_path), fail)

@@ -40,4 +40,5 @@ def drafts_of(texts: Sequence[str], index: DocumentIndex, folder: Path, memory_b
         folder=folder / "measured",
         memory_bytes=memory_bytes,
         map_shards=lambda phase, function, work: [function(item) for item in work],
+        map_work=lambda phase, function, work, spread: [function(item) for item in work] and None,
     )

@@ -87,7 +87,7 @@ def test_pages_of_an_archive(tmp_path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"".join(ARCHIVE)[:-12], "is truncated in its record 6"),
+        (b"".join(ARCHIVE)[:-12], "is not a readable WARC file: record 6: it is truncated"),
         (b"garbage\n" * 100, "is not a readable WARC file: record 0"),
         (b"WARC/1.0\r\nnonsense\r\n\r\n", "is not a readable WARC file"),
     ],
