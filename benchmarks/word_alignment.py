@@ -95,7 +95,7 @@ def compare(language: str, words: int, seeds: int, curve: bool, only: list[str])
                 found = restarts.read(result)
                 row: dict[str, Any] = {
                     "language": language, "words": words, "method": name, "seed": seed,
-                    "criterion": found.restart.criterion, "seconds": found.restart.seconds,
+                    "criterion": found.restart.criterion, "seconds": found.seconds,
                 }  # fmt: skip
                 for when, mapping in (("before", found.unrefined), ("after", found.trajectory[-1])):
                     row[when] = accuracy(mapped(source, mapping), target, test_pairs).model_dump()

@@ -122,7 +122,7 @@ class Executor(Protocol):
         """End the work now, with its gang and placement group. Its outcome is `stopped`."""
 
     def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
-        """Serve until SIGINT or SIGTERM, finish the requests in flight, and return the exit code 0.
+        """Serve until SIGINT, SIGTERM or SIGHUP, finish the requests in flight, and return the exit code 0.
 
         Prints the address once it answers, and a command that sends the `example`. Must be called in the main thread.
         Raises StageError if serving fails.

@@ -25,7 +25,7 @@ import psutil
 import ray
 from ray.job_config import JobConfig
 
-from cluster import process_setup, serve_proxy
+from cluster import process_setup, serve_proxy, stop_signals
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster
 from cluster.import_path import copy_modules, python_path
@@ -162,6 +162,7 @@ class Connection:
             psutil.wait_procs(list(ours), timeout=DEATH_TIMEOUT_S)  # the next round ends what they started meanwhile
 
     def _start_and_hold(self, config: LocalCluster, directory: Path, path: str) -> None:
+        stop_signals.keep_hangup_from_children()
         try:
             with _environment(_local_environment(path)):
                 node = this_machine(config)
@@ -227,7 +228,7 @@ def _descendants() -> set[psutil.Process]:
 def _restore_signal_handlers() -> None:
     """Replace the signal handlers of Ray's core, which print a trace and abort, with Python's."""
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals.STOP_SIGNALS:
             if (handler := signal.getsignal(number)) is not None:
                 signal.signal(number, handler)
 

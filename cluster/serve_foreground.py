@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 
+from cluster import stop_signals
 from stages.base import Application, ExampleRequest, Served, StageError
 
 
 def serve(
     start: Callable[[Application], Served], application: Application, example: ExampleRequest | None = None
 ) -> int:
-    """Serve until SIGINT or SIGTERM, finish the requests in flight, and return the exit code 0.
+    """Serve until SIGINT, SIGTERM or SIGHUP, finish the requests in flight, and return the exit code 0.
 
     Prints the address once it answers, and a command that sends the `example`. A second signal raises
     KeyboardInterrupt. Raises StageError if the server could not be started, or ended without a signal. Must be called
@@ -29,8 +29,7 @@ def serve(
             raise KeyboardInterrupt
         stop_requested.set()
 
-    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_signals.handled(request_stop):
         try:
             server = start(application)
         except KeyboardInterrupt:
@@ -47,9 +46,6 @@ def serve(
         finally:
             server.stop()
         return 0
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def curl(url: str, request: ExampleRequest) -> str:

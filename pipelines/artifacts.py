@@ -165,7 +165,7 @@ def find(store: Store, name: str, scope: Scope) -> Record:
     where = f" of pipeline {scope.pipeline}" if scope.named else ""
     others = sorted({record.pipeline for record in of_step})
     remedy = f"There is one of pipeline {', '.join(others)}." if others else nearest(name, {r.step for r in everywhere})
-    raise BloomlineError(f"There is no artifact of a step {name!r}{where}. {remedy}")
+    raise BloomlineError(f"There is no artifact of a step {name!r}{where}. {remedy}".rstrip())
 
 
 def _tell_unreadable(store: Store) -> int:

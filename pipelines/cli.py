@@ -97,7 +97,7 @@ def main() -> None:
         _expect_signals()
         code = run(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
-        code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+        code = 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     # Everything is closed by now. If the head of a Ray cluster was lost, Ray's core would crash while the interpreter
@@ -128,7 +128,11 @@ def _location(module: ModuleType) -> Path | None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM outside a run: what is open is closed, as after Ctrl-C."""
+    """SIGTERM or SIGHUP outside a run: what is open is closed, as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def _expect_signals() -> None:
@@ -140,11 +144,13 @@ def _expect_signals() -> None:
     from pipelines import session  # noqa: F401  imports most of the modules that take time to import
 
     signal.signal(number, before)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise Terminated(number)
 
 
 def run(arguments: Sequence[str]) -> int:

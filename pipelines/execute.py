@@ -6,6 +6,7 @@ run here, and how its gang is started, is the cluster's business.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,11 +85,14 @@ class StepContext(StepReporter):
         self.scratch = scratch
         self._launcher = launcher
 
-    def figure(self, name: str, figure: Any) -> None:
-        path = self.out / "figures" / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, dpi=144, bbox_inches="tight")
-        self._send(Message(self.step, "figure", {"name": name, "png": path.read_bytes()}))
+    def figure(self, name: str, figure: Any, *, measured: bool = False) -> None:
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=144, bbox_inches="tight")
+        if not measured:
+            path = self.out / "figures" / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(drawn.getvalue())
+        self._send(Message(self.step, "figure", {"name": name, "png": drawn.getvalue()}))
 
     def page(self, name: str, text: str) -> None:
         path = self.out / "pages" / name

@@ -7,7 +7,7 @@ was planned as cached on condition. A failed step lets its siblings finish; what
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, Literal, Protocol
 
+from cluster import stop_signals
 from cluster.base import Executor, Message, Outcome
 from pipelines import feasibility
 from pipelines.errors import disk_error
@@ -78,18 +79,13 @@ class Runner:
     def run(self) -> RunSummary:
         """Run the plan. Returns when every step is finished, or when the run was stopped."""
         self._tell(lambda observer: observer.run_started(self.summary("running")))
-        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with stop_signals.handled(self._on_signal), contextlib.closing(self._leases):
             while self._advance():
                 for event in self._executor.wait(POLL_S):
                     if isinstance(event, Outcome):
                         self._on_outcome(event)
                     else:
                         self._on_message(event)
-        finally:
-            self._leases.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
         states = {step.state for step in self._steps.values()}
         state: Literal["done", "failed", "stopped"] = "done"
         if self._signal:

@@ -90,7 +90,7 @@ class StepState:
             artifact=step.produces.__name__,
             location=made.location,
             files=made.files,
-            config=plain(stage_values(step.stage)),
+            config=stage_values(step.stage),
             inputs={
                 source: InputEntry(fingerprint=record.fingerprint, content=record.content)
                 for source, record in inputs.items()
@@ -125,17 +125,17 @@ def cached(plan: StepPlan, store: Store) -> StepSummary:
 
 def stage_values(stage: Stage) -> dict[str, Any]:
     """Every field of a stage as JSON values; an edge as the name of its step."""
-    found: dict[str, Any] = _plain(stage)
+    found: dict[str, Any] = plain(_without_edges(stage))
     return found
 
 
-def _plain(value: Any) -> Any:
+def _without_edges(value: Any) -> Any:
     if isinstance(value, Edge):
         return value.step
     if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        return {name: _without_edges(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {key: _without_edges(item) for key, item in value.items()}
     if isinstance(value, tuple | list | set | frozenset):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+        return [_without_edges(item) for item in value]
+    return value

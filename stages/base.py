@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
+# The Content-Security-Policy of the pages that we write: no script runs in them, and no request leaves them.
+PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -240,8 +242,12 @@ class Context(Reporter, Protocol):
     scratch: Path  # a durable directory for each fingerprint, in which a restarted step finds its saved progress
     step: str  # the step's name in the pipeline
 
-    def figure(self, name: str, figure: Figure) -> None:
-        """Keep a matplotlib figure: with the artifact (figures/NAME.png), in MLflow and in the report."""
+    def figure(self, name: str, figure: Figure, *, measured: bool = False) -> None:
+        """Keep a matplotlib figure: with the artifact (figures/NAME.png), in MLflow and in the report.
+
+        `measured`: it shows times, memory or other values that differ from run to run. Such a figure is kept with the
+        run and not with the artifact, whose files are the same wherever it is made.
+        """
 
     def page(self, name: str, text: str) -> None:
         """Keep a text for people, NAME.html (which needs nothing else) or NAME.md: with the artifact (pages/), in

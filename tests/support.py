@@ -58,9 +58,9 @@ class RecordingContext:
     def stopping(self) -> bool:
         return self.stop
 
-    def figure(self, name: str, figure: Any) -> None:
+    def figure(self, name: str, figure: Any, *, measured: bool = False) -> None:
         self.figures.append(name)
-        if self.draw:
+        if self.draw and not measured:
             path = self.out / "figures" / f"{name}.png"
             path.parent.mkdir(exist_ok=True)
             figure.savefig(path)

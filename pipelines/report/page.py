@@ -13,6 +13,7 @@ from markupsafe import Markup
 from pipelines.formatting import duration, metric, size
 from pipelines.report.graph_drawing import graph_svg
 from pipelines.summary import RunSummary, StepSummary
+from stages.base import PAGE_POLICY
 
 LARGEST_FIGURE_BYTES = 8 << 20  # and of a page
 WORDS = {
@@ -51,11 +52,10 @@ def render(run: RunSummary) -> str:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="color-scheme" content="light dark">\n'
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-            "style-src 'unsafe-inline'\">\n"
+            '<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             '<link rel="icon" href="data:,">\n'
             "<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-        ).format(title=f"{run.pipeline}: {run.state}", style=Markup(style), body=body)
+        ).format(policy=Markup(PAGE_POLICY), title=f"{run.pipeline}: {run.state}", style=Markup(style), body=body)
     )
 
 

@@ -125,8 +125,10 @@ class Store:
         return path
 
     def figures(self, record: Record) -> dict[str, Path]:
-        """The artifact's figures, name -> PNG on this machine."""
-        return {name.removesuffix(".png"): path for name, path in self._shown(record, "figures/", ".png")}
+        """The artifact's figures, name -> PNG on this machine, and those of measurements, which its run keeps here."""
+        of_run = self.config.state / "runs" / Path(record.run_id).name / "figures" / Path(record.step).name
+        measured = {path.stem: path for path in sorted(of_run.glob("*.png"))}
+        return measured | {name.removesuffix(".png"): path for name, path in self._shown(record, "figures/", ".png")}
 
     def pages(self, record: Record) -> dict[str, Path]:
         """The artifact's pages for people, name -> HTML or Markdown on this machine."""
@@ -138,8 +140,10 @@ class Store:
             if file.path.startswith(folder) and file.path.endswith(ending):
                 if isinstance(self.files, RemoteFiles):
                     path = self.config.state / "cache" / folder / file.sha256 / Path(file.path).name
-                    if not path.exists():
-                        self.files.get(f"{record.location}/{file.path}", path)
+                    if not path.exists():  # with this digest, and whole: it is renamed once it is here
+                        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+                        self.files.get(f"{record.location}/{file.path}", part)
+                        part.rename(path)
                 else:
                     path = self.config.local_root / record.location / file.path
                 yield file.path.removeprefix(folder), path

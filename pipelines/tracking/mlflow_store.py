@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +68,9 @@ class Connection:
             root.mkdir(parents=True, exist_ok=True)
             # Two drivers that create the schema at once would trip over each other's tables.
             with FileLock(root / "mlflow.db.lock"):
-                was_there = config.uri is not None or database.begin(root / "mlflow.db")
+                if was_there := database.begin(root / "mlflow.db"):
+                    _migrate(root / "mlflow.db")
+                    database.relocate(root / "mlflow.db")
                 self.client = MlflowClient(uri, uri)
                 self.client.search_experiments(max_results=1)
                 self.client.search_registered_models(max_results=1)
@@ -139,6 +142,48 @@ class Connection:
 
     def _experiments(self) -> list[str]:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]
+
+
+def _migrate(path: Path) -> None:
+    """Bring the schema of a database that an older MLflow made up to date, and keep a copy of what it was.
+
+    A copy is migrated, because a migration that fails leaves a database between two schemas. Raises DatabaseError.
+    """
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config, _upgrade_db
+    from mlflow.version import VERSION
+    from sqlalchemy import create_engine
+
+    found = database.revision(path)
+    scripts = ScriptDirectory.from_config(_get_alembic_config(""))  # type: ignore[no-untyped-call]
+    expected = scripts.get_current_head()
+    if found in (None, expected):
+        return
+    if found not in {script.revision for script in scripts.walk_revisions()}:
+        raise database.DatabaseError(
+            f"{path} has the schema {found}, which MLflow {VERSION} does not know: a newer MLflow made it. Install "
+            "that version (pip install -U mlflow), or move the database away, and the next run creates a new one"
+        )
+    backup = path.with_name(f"{path.name}.{found}.backup")
+    part = path.with_name(f".{path.name}.migrated")
+    try:
+        database.copy(path, part)
+        engine = create_engine(database.address(part))
+        try:
+            _upgrade_db(engine)  # type: ignore[no-untyped-call]
+        finally:
+            engine.dispose()
+        database.copy(path, backup)
+        database.copy(part, path)
+    except Exception as error:
+        command = shlex.join(["mlflow", "db", "upgrade", database.address(path)])
+        raise database.DatabaseError(
+            f"{path} has the schema {found}, and MLflow {VERSION} could not migrate it to {expected} ("
+            f"{str(error).splitlines()[0]}). It is unchanged. Move it away, and the next run creates a new one, or "
+            f"back it up and try by hand: {command}"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Writer:
@@ -227,7 +272,13 @@ class Writer:
         self._client.log_text(self._id(operation), operation["text"], operation["path"])
 
     def _file(self, operation: Operation) -> None:
-        self._client.log_artifact(self._id(operation), self._spool.file(operation["file"]), operation["folder"])
+        try:
+            content = self._spool.read(operation["file"])
+        except OSError as error:
+            raise RefusedError(f"a file of the spool: {error.strerror}") from error
+        with TemporaryDirectory() as directory:
+            (copy := Path(directory, Path(operation["file"]).name)).write_bytes(content)
+            self._client.log_artifact(self._id(operation), copy, operation["folder"])
 
     def _inputs(self, operation: Operation) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput

@@ -248,7 +248,7 @@ def metric_points(values: Mapping[str, float], at_step: int | None, at_time: flo
     for name, value in values.items():
         try:
             points.append((key_of(name), float(value), milliseconds(at_time), at_step or 0))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
     return points
 

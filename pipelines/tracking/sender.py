@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.extras import missing_extra
+from pipelines.tracking.database import DatabaseError
 from pipelines.tracking.spool import Operation, Spool, leftovers
 from pipelines.tracking.tracking_config import TrackingConfig
 
@@ -156,7 +157,7 @@ class Sender:
                 self._stopping.wait(ARTIFACT_WAIT_S)
 
     def _send_earlier(self, connection: Any) -> None:
-        for spool in leftovers(self._root):
+        for spool in leftovers(self._root, self._config.target):
             try:
                 self.recovered += self._send(spool, connection, {})
             finally:
@@ -186,6 +187,8 @@ def _joins(last: Operation, operation: Operation) -> bool:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, DatabaseError):
+        return str(error)
     lines = [line.strip() for line in str(error).splitlines()]
     # SQLAlchemy says in parentheses where it was before it says what happened.
     text = next((line for line in lines if line and not line.startswith("(raised as a result of ")), "")

@@ -22,7 +22,7 @@ from pipelines.summary import RunSummary, StepSummary
 from pipelines.tracking import operations
 from pipelines.tracking.operations import PARENT, Point, milliseconds
 from pipelines.tracking.sender import Sender
-from pipelines.tracking.spool import Operation, Spool
+from pipelines.tracking.spool import Operation, Spool, set_aside
 from pipelines.tracking.tracking_config import TrackingConfig
 
 DAMAGED = re.compile("file is not a database|database disk image is malformed")  # as sqlite says it
@@ -51,7 +51,7 @@ class Tracking:
     @classmethod
     def open(cls, config: TrackingConfig, root: Path, run_id: str) -> Self:
         """The tracking of the run `run_id`, its spool under `root`/runs/`run_id`. Raises OSError if that can't be."""
-        spool = Spool.open(root / "runs" / run_id / "spool")
+        spool = Spool.open(root / "runs" / run_id / "spool", config.target)
         if spool is None:
             raise FileExistsError(f"run {run_id} is tracked by another process")
         tracking = cls(config, root, spool)
@@ -127,7 +127,7 @@ class Tracking:
         if self._broken:
             found.append(f"The tracking is incomplete: {self._broken}.")
         if self._sender.trouble:
-            where = self._config.tracking_uri(self._root)
+            where = self._config.shown(self._root)
             found.append(
                 f"MLflow at {where} did not receive everything ({self._sender.trouble}). "
                 f"The rest is kept in {self._spool.directory}, and the next run sends it."
@@ -141,7 +141,7 @@ class Tracking:
             found.append(f"Sent {self._sender.recovered} entries of earlier runs to MLflow.")
         if self._sender.abandoned:
             found.append(f"Closed {self._sender.abandoned} runs in MLflow whose process has ended.")
-        return tuple(found)
+        return (*found, *set_aside(self._root, self._config.target))
 
     def close(self, state: str = "failed") -> tuple[str, ...]:
         """End the tracking; `state` is for a run that never finished. Returns the last notes."""
@@ -204,5 +204,7 @@ def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
     sender.start()
     sender.stop()
     if sender.trouble:
-        return (f"The entries of earlier runs could not be sent to {config.tracking_uri(root)}: {sender.trouble}",)
-    return (f"Sent {sender.recovered} entries of earlier runs to MLflow.",) if sender.recovered else ()
+        sent = [f"The entries of earlier runs could not be sent to {config.shown(root)}: {sender.trouble}"]
+    else:
+        sent = [f"Sent {sender.recovered} entries of earlier runs to MLflow."] if sender.recovered else []
+    return (*sent, *set_aside(root, config.target))

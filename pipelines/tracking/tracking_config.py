@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pipelines.tracking import database
 from stages.base import Config
 
 
@@ -37,12 +38,26 @@ class TrackingConfig(Config):
         return self
 
     def tracking_uri(self, root: Path) -> str:
-        """The address to give to MLflow."""
-        return self.uri if self.uri is not None else f"sqlite:///{root.absolute() / 'mlflow.db'}"
+        """The address to give to MLflow. Raises OSError."""
+        return self.uri if self.uri is not None else database.address(root / "mlflow.db")
+
+    def shown(self, root: Path) -> str:
+        """Which MLflow this is, for messages."""
+        return self.uri if self.uri is not None else str(root.absolute() / "mlflow.db")
+
+    @property
+    def target(self) -> str:
+        """Which MLflow this is, independent of where the store is: "local", or the server's address."""
+        if self.uri is None:
+            return self.kind
+        parts = urlsplit(self.uri)
+        return parts._replace(
+            scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=parts.path.rstrip("/")
+        ).geturl()
 
     def artifact_location(self, root: Path, experiment: str) -> str | None:
         """Where a new experiment's artifacts go; None leaves it to the server."""
         if self.kind == "server":
             return None
         folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in experiment)
-        return (root.absolute() / "mlartifacts" / folder).as_uri()
+        return (root.absolute() / database.ARTIFACTS / folder).as_uri()

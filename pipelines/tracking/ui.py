@@ -11,6 +11,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from cluster import stop_signals
+from pipelines.errors import BloomlineError
+from pipelines.tracking.database import ARTIFACTS, DatabaseError
 from pipelines.tracking.tracker import flush
 from pipelines.tracking.tracking_config import TrackingConfig
 
@@ -19,9 +22,10 @@ STOP_TIMEOUT_S = 10.0
 
 
 def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[str], None] = print) -> int:
-    """Serve the interface on loopback until SIGINT or SIGTERM; the exit code. `port` 0: 5000, or any that is free.
+    """Serve the interface on loopback until SIGINT, SIGTERM or SIGHUP, and return the exit code.
 
-    For `kind: server` only its address is printed. The entries of earlier runs are sent first.
+    `port` 0: 5000, or any that is free. For `kind: server` only its address is printed. The entries of earlier runs are
+    sent first. Raises BloomlineError for a local database that this MLflow can't use.
     """
     if find_spec("mlflow") is None:
         raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
@@ -30,20 +34,23 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     if config.kind == "server":
         say(f"MLflow: {config.uri}")
         return 0
+    from pipelines.tracking.mlflow_store import Connection
+
+    try:
+        Connection(config, root)  # migrates the database, and finds the artifacts of a store that was moved
+    except DatabaseError as error:
+        raise BloomlineError(str(error)) from error
     port = port or free_port(PORT)
-    root.mkdir(parents=True, exist_ok=True)
     say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)")
     # In a separate process group Ctrl-C reaches only this process, and the server's workers end with their parent.
     server = subprocess.Popen(_command(config, root, port), env=_environment(), start_new_session=True)
-    previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _end(server)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with stop_signals.handled(_stop):
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _end(server)
 
 
 def free_port(preferred: int) -> int:
@@ -60,7 +67,7 @@ def free_port(preferred: int) -> int:
 
 def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
     uri = config.tracking_uri(root)
-    store = ["--backend-store-uri", uri, "--default-artifact-root", (root.absolute() / "mlartifacts").as_uri()]
+    store = ["--backend-store-uri", uri, "--default-artifact-root", (root.absolute() / ARTIFACTS).as_uri()]
     return [
         sys.executable,
         "-P",  # modules of the working directory must not hide MLflow's

@@ -1,23 +1,17 @@
-"""Serves an artifact once: checks its answers over HTTP, measures it, and writes what production needs."""
+"""Serves an artifact once: checks its answers over HTTP, measures it, and writes what production needs.
+
+What was measured is kept with the run: the deployment is the same wherever it is made.
+"""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, ClassVar, Self, cast
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint, known_config
 from stages.base import Artifact, Context, Demand, Edge, Resources, Runtime, Servable, Stage, StageError
-from stages.serving.deployment import (
-    TRIAL,
-    Deployment,
-    LanguageModelServing,
-    Serving,
-    replica_bytes,
-    type_name,
-    write,
-)
+from stages.serving.deployment import Deployment, LanguageModelServing, Serving, replica_bytes, type_name, write
 from stages.serving.trial import Trial
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -33,6 +27,8 @@ class Deploy(Stage):
     A Checkpoint is asked for completions, any other Servable by its own example requests.
     """
 
+    # 2: the artifact holds neither measurements nor the paths of the machine that made it
+    version: ClassVar[str] = "2"
     headline: ClassVar[str | None] = "time_to_first_token_ms"
 
     model: Servable  # a Checkpoint, or an artifact type of your own
@@ -91,8 +87,7 @@ class Deploy(Stage):
         for note in results.notes:
             ctx.note(note)
         ctx.metrics(results.metrics)
-        ctx.figure("latency", results.figure)
-        (ctx.out / TRIAL).write_text(json.dumps(dict(results.metrics), indent=2, allow_nan=False) + "\n")
+        ctx.figure("latency", results.figure, measured=True)
         return deployment
 
     def _refuse_fields_of_others(self) -> None:

@@ -3,17 +3,19 @@
     deployment.json    how it is served: the artifact's type, names, replicas, limits
     model/             the artifact
     serve.yaml         a config for `serve run` and `serve deploy`
-    trial.json         what was measured when it was served once
 
-A deployment can be served from wherever it is opened (`application`). `serve.yaml` refers to the artifact by the
-absolute path of the one which the step read. `serve_config` makes such a config for the copy in this directory.
+A deployment can be moved and copied, and is served from wherever it is opened (`application`). `serve.yaml` has no path
+of the machine that made it: its factory is `create`, which finds the directory where it runs. `serve_config` makes a
+config that names the copy in this directory.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +28,8 @@ from stages.base import OWN_PACKAGES, Application, ArtifactError, Config, Exampl
 from stages.model.config import DecoderConfig
 from stages.model.footprint import RUNTIME_BYTES, attention_bytes, cache_bytes, forward_bytes, weight_bytes
 
-DEPLOYMENT, MODEL, SERVE_CONFIG, TRIAL = "deployment.json", "model", "serve.yaml", "trial.json"
+DEPLOYMENT, MODEL, SERVE_CONFIG = "deployment.json", "model", "serve.yaml"
+DIRECTORY_VARIABLE = "BLOOMLINE_DEPLOYMENT"  # the deployment's directory on this machine, for `create`
 CHECKPOINT = "stages.artifacts.checkpoint:Checkpoint"
 # Requests that a replica accepts in addition to those that generate or wait: health, metrics, and those refused by 429.
 SPARE_REQUESTS = 32
@@ -50,11 +53,21 @@ class Serving(Config):
         resources = own.resources.model_copy(update={"cpus": self.cpus, "gpus": self.gpus})
         return replace(own, name=self.model_name, replicas=self.replicas, resources=resources)
 
-    def serve_config(self, artifact: Servable) -> str:
-        """A Ray Serve config (YAML) that serves an artifact in this way."""
+    def serve_config(self, artifact: Servable, factory: str = "", arguments: Mapping[str, Any] = {}) -> str:
+        """A Ray Serve config (YAML) that serves an artifact in this way.
+
+        `factory`, `arguments`: what creates the application in a replica, if not the artifact's own.
+        """
         import yaml
 
         application = self.application(artifact)
+        actor: dict[str, float] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        if memory_bytes := application.resources.memory_bytes:
+            actor["memory"] = memory_bytes
+        created = {
+            "factory": factory or application.factory,
+            "arguments": dict(arguments if factory else application.arguments),
+        }
         config = {
             "proxy_location": "EveryNode",
             "http_options": {"host": "127.0.0.1", "port": 8000},
@@ -64,31 +77,20 @@ class Serving(Config):
                     "name": application.name,
                     "route_prefix": "/",
                     "import_path": "cluster.serve:build",
-                    "args": {"factory": application.factory, "arguments": dict(application.arguments)},
+                    "args": created,
                     "deployments": [
                         {
                             "name": "Asgi",
                             "num_replicas": application.replicas,
                             "max_ongoing_requests": application.max_ongoing_requests,
                             "max_queued_requests": application.max_ongoing_requests,
-                            "ray_actor_options": {
-                                "num_cpus": self.cpus,
-                                "num_gpus": self.gpus,
-                                **({"memory": memory} if (memory := application.resources.memory_bytes) else {}),
-                            },
+                            "ray_actor_options": actor,
                         }
                     ],
                 }
             ],
         }
-        head = (
-            "# On this machine:    serve run serve.yaml\n"
-            "# On a Ray cluster:   serve deploy serve.yaml\n"
-            f"# Every node needs {_installed(application.factory)}, and the artifact at its path: Ray Serve copies\n"
-            "# neither. A cluster has one Serve: if one is running, its http_options stay as they are.\n"
-            "# It listens on the loopback interface only; http_options.host: 0.0.0.0 opens it to the network.\n"
-        )
-        return head + str(yaml.safe_dump(config, sort_keys=False))
+        return head(application.factory) + str(yaml.safe_dump(config, sort_keys=False))
 
 
 class LanguageModelServing(Serving):
@@ -133,7 +135,7 @@ def replica_bytes(config: DecoderConfig, max_running: int, prefill_chunk: int) -
 
 @dataclass(frozen=True)
 class Deployment(Servable):
-    """An artifact with how it is served, after one trial over HTTP."""
+    """An artifact with how it is served."""
 
     is_model: ClassVar[bool] = False  # the model is the artifact that was deployed
 
@@ -153,11 +155,6 @@ class Deployment(Servable):
             where = ".".join(map(str, first["loc"])) or "the whole file"
             raise ArtifactError(f"{self.path / DEPLOYMENT} is not a deployment: {where}: {first['msg']}") from None
 
-    @property
-    def measured(self) -> Mapping[str, float]:
-        """What the trial measured, by metric name."""
-        return self._json(TRIAL)
-
     def application(self) -> Application:
         """The application that serves the artifact in this directory."""
         return self.serving.application(self.model)
@@ -172,12 +169,11 @@ class Deployment(Servable):
 
     def check(self) -> None:
         self.model.check()
-        _ = self.measured
         if not (self.path / SERVE_CONFIG).is_file():
             raise ArtifactError(f"{self.path / SERVE_CONFIG} is missing")
 
     def describe(self) -> Mapping[str, object]:
-        return {**self.serving.model_dump(), **self.measured}
+        return self.serving.model_dump()
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -195,7 +191,7 @@ class Deployment(Servable):
 
 
 def write(path: Path, serving: Serving, artifact: Servable) -> Deployment:
-    """Write a deployment into the directory `path`, except for the trial's result. Raises StageError."""
+    """Write a deployment into the directory `path`. Raises StageError."""
     arguments = serving.application(artifact).arguments
     try:
         json.dumps(dict(arguments), allow_nan=False)
@@ -204,14 +200,41 @@ def write(path: Path, serving: Serving, artifact: Servable) -> Deployment:
         raise StageError(f"{kind}.application() has arguments that are not JSON values: {error}") from None
     shutil.copytree(artifact.path, path / MODEL)
     (path / DEPLOYMENT).write_text(serving.model_dump_json(indent=2) + "\n")
-    (path / SERVE_CONFIG).write_text(serving.serve_config(artifact))
+    moved = serving.serve_config(artifact, f"{__name__}:{create.__name__}", {"directory": "."})
+    (path / SERVE_CONFIG).write_text(moved)
     return Deployment(path)
 
 
-def _installed(factory: str) -> str:
-    """What a node must have installed to import a factory, in words."""
+def head(factory: str) -> str:
+    """How to use a serve.yaml, as comments for its first lines. `factory`: that of the artifact's application."""
     package = factory.partition(":")[0].partition(".")[0]
-    return "bloomline" if package in OWN_PACKAGES else f"bloomline and the package {package!r}"
+    needed = "bloomline" if package in OWN_PACKAGES else f"bloomline, the package {package!r}"
+    return (
+        "# In the directory of this file:  serve run serve.yaml\n"
+        "# On a Ray cluster:               serve deploy serve.yaml\n"
+        f"# Every node that serves it needs {needed} and a copy of this directory: Ray Serve copies neither.\n"
+        f"# The environment variable {DIRECTORY_VARIABLE} of a node's Ray processes names its copy. Or write its\n"
+        "# path, the same on every node, into arguments.directory. A cluster has one Serve: if one is running, its\n"
+        "# http_options stay as they are. This one listens on the loopback interface only; http_options.host: 0.0.0.0\n"
+        "# opens it to the network.\n"
+    )
+
+
+def create(arguments: Mapping[str, Any]) -> Any:
+    """The ASGI application of the deployment in the directory that BLOOMLINE_DEPLOYMENT or `directory` names.
+
+    The factory of `serve.yaml`, called in each replica. Raises ArtifactError if there is no deployment.
+    """
+    directory = Path(os.environ.get(DIRECTORY_VARIABLE) or arguments["directory"]).absolute()
+    if not (directory / DEPLOYMENT).is_file():
+        raise ArtifactError(
+            f"{directory} on {socket.gethostname()} is not a deployment. Copy the directory of serve.yaml to every "
+            f"node that serves it, and name the copy with the environment variable {DIRECTORY_VARIABLE} of the "
+            "node's Ray processes, or with arguments.directory in serve.yaml."
+        )
+    application = Deployment(directory).application()
+    module, _, function = application.factory.partition(":")
+    return getattr(importlib.import_module(module), function)(application.arguments)
 
 
 def type_name(kind: type[Servable]) -> str:

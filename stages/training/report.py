@@ -38,7 +38,7 @@ def figures(
 ) -> None:
     """Draw the figures of the run and pass them to `ctx`. `frozen`: the parameters that were not trained."""
     ctx.figure("loss", loss_figure(result))
-    ctx.figure("memory", memory_figure(result, model, recipe, execution, frozen))
+    ctx.figure("memory", memory_figure(result, model, recipe, execution, frozen), measured=True)
     groups = groups_figure(result)
     if groups is not None:
         ctx.figure("loss_by_group", groups)

@@ -37,7 +37,6 @@ class Restart(Config):
     seed: NonNegativeInt
     criterion: float
     unrefined_criterion: float
-    seconds: float = Field(ge=0)  # of the method, without the refinement
     criteria: tuple[float, ...]  # one for each W of the trajectory
 
 

@@ -50,6 +50,7 @@ class Result:
     """What a restart found. `trajectory` [iterations, d, d]: W after the method's iterations, then the refinement's."""
 
     restart: Restart
+    seconds: float  # that the method took, without the refinement
     method_iterations: int
     unrefined: Array
     trajectory: Array
@@ -92,6 +93,7 @@ def read(path: Path) -> Result:
         facts = json.loads(file.metadata()["facts"])
         return Result(
             Restart.model_validate(facts["restart"]),
+            facts["seconds"],
             facts["method_iterations"],
             file.get_tensor("unrefined"),
             file.get_tensor("trajectory"),
@@ -131,13 +133,12 @@ def _run(task: Task) -> None:
         seed=task.seed,
         criterion=criterion(source, target, mapping),
         unrefined_criterion=criterion(source, target, unrefined),
-        seconds=seconds,
         criteria=tuple(criteria),
     )
     _save(
         task.result,
         {"unrefined": unrefined, "trajectory": np.stack(trajectory)},
-        {"restart": restart.model_dump(), "method_iterations": method_iterations},
+        {"restart": restart.model_dump(), "seconds": seconds, "method_iterations": method_iterations},
     )
 
 

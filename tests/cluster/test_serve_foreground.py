@@ -40,7 +40,7 @@ def in_foreground() -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_drains_and_the_exit_code_is_0(
     in_foreground: tuple[subprocess.Popen[str], str], number: signal.Signals
 ) -> None:

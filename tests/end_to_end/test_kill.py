@@ -96,6 +96,19 @@ def test_sigterm_saves_and_stops_and_then_the_driver_is_killed(
     resumes(bloomline, undisturbed[1])
 
 
+def test_the_loss_of_the_terminal_saves_and_stops(training: Training, undisturbed: tuple[Path, str]) -> None:
+    """The SIGHUP of a closed terminal reaches the driver and every process that it has started."""
+    bloomline, process = training
+    saved = newest_step(bloomline)
+    for one in [*family(process.pid), psutil.Process(process.pid)]:
+        one.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 128 + signal.SIGHUP, out
+    assert "lost" not in out
+    assert newest_step(bloomline) > saved
+    resumes(bloomline, undisturbed[1])
+
+
 def test_a_rank(training: Training, undisturbed: tuple[Path, str]) -> None:
     bloomline, process = training
     ranks = [child for child in family(process.pid) if is_rank(child)]

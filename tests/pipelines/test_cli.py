@@ -354,7 +354,7 @@ def test_a_flag_keeps_its_value(bloomline: Command) -> None:
     assert "stage: join" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("where", ["run", "_expect_signals"])
 def test_a_signal_ends_a_command_without_a_trace(number: signal.Signals, where: str) -> None:
     code = (
@@ -365,6 +365,23 @@ def test_a_signal_ends_a_command_without_a_trace(number: signal.Signals, where: 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 128 + number
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored(number: signal.Signals) -> None:
+    """As `nohup` and the `&` of a shell's script start a command."""
+    code = (
+        "import os; from pipelines import cli;"
+        f"cli.run = lambda *_: os.kill(os.getpid(), {int(number)}) or 7; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
+    )
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_the_next_plan_overrides_the_learning_rate_once(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pipelines.store import Store
 from pipelines.store.lease import Leases
 from pipelines.summary import RunSummary, StepSummary
 from stages.base import Demand
+from tests.pipelines import demo
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import Recorder, ThreadExecutor, put, run, states
 
@@ -78,6 +79,29 @@ def test_a_page_is_kept_with_the_artifact_and_shown_again_when_cached(store: Sto
     without = tuple(file for file in record.files if not file.path.startswith("pages/"))
     assert len(without) == len(record.files) - 1
     assert record.content == record.model_copy(update={"files": without}).content  # a page is for people
+
+
+def test_a_figure_of_measurements_is_kept_with_the_run_and_shown_again_when_cached(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    def draws(self: demo.Make, ctx: Any) -> demo.Text:
+        (ctx.out / "text.txt").write_text("x")
+        ctx.figure("times", Figure(), measured=True)
+        ctx.figure("result", Figure())
+        return demo.Text(ctx.out)
+
+    monkeypatch.setattr(demo.Make, "run", draws)
+    for state in ("done", "cached"):
+        summary, _, _ = run(store, {"a": {"stage": "make"}})
+        found = summary_of(summary, "a")
+        assert found.state == state
+        assert sorted(found.figures) == ["result", "times"]
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in found.figures.values())
+    record = store.latest("demo", "a")
+    assert record is not None
+    assert {file.path for file in record.files} == {"text.txt", "figures/result.png"}
 
 
 def test_independent_steps_run_side_by_side_within_the_resources(store: Store, tmp_path: Path) -> None:
@@ -201,7 +225,7 @@ def test_of_two_runs_one_computes_and_the_other_takes_the_result(store: Store, t
     assert summary.state == "done"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_and_the_same_command_resumes(store: Store, number: signal.Signals) -> None:
     threading.Timer(0.5, lambda: os.kill(os.getpid(), number)).start()
     summary, runner, _ = run(store, six_steps(d__seconds=30))
@@ -213,6 +237,20 @@ def test_a_signal_stops_and_the_same_command_resumes(store: Store, number: signa
     assert not list((store.config.local_root / "staging").iterdir())
     summary, _, _ = run(store, six_steps())
     assert states(summary) == "a:cached b:cached c:cached d:done e:done f:done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_ignores_a_signal_continues(store: Store, number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), number))
+        timer.start()
+        summary, runner, _ = run(store, six_steps(d__seconds=0.6))
+        timer.join()
+        assert (summary.state, runner.exit_code) == ("done", 0)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_full_disk_fails_the_step_and_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from stages.base import PAGE_POLICY
 from stages.corpus.card.charts import by_source, legend, lengths, outcome_bars, tree_map
 from stages.corpus.card.contents import Card, Family, Sample, Table, summary
 from stages.corpus.card.formatting import shortened
@@ -53,7 +54,10 @@ def html_page(card: Card) -> str:
         *(_table(table) for table in card.tables),
         *_families(card),
     ]
-    head = Markup("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>")
+    head = Markup(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f'<meta http-equiv=Content-Security-Policy content="{PAGE_POLICY}">'
+    )
     style = Markup("<title>Data card</title><style>{}</style>").format(Markup(STYLE))
     return str(head + style + Markup("\n").join(parts) + Markup("\n</html>\n"))
 

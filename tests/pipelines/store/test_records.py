@@ -130,7 +130,7 @@ def test_a_step_that_reports_odd_values_is_found_again(
 
 
 @pytest.mark.parametrize("value", ["many", None, 10**400, np.zeros(3)])
-def test_a_metric_that_is_no_number_is_refused_by_name(
+def test_a_metric_that_is_not_a_number_is_refused_by_name(
     store: Store, monkeypatch: pytest.MonkeyPatch, value: object
 ) -> None:
     def odd(self: demo.Make, ctx: Any) -> demo.Text:
@@ -144,7 +144,7 @@ def test_a_metric_that_is_no_number_is_refused_by_name(
 
 def test_what_could_not_be_read_back_is_not_written(store: Store, record: Record) -> None:
     odd = record.model_copy(update={"fingerprint": "f" * 64, "metrics": {"loss": None}})
-    with pytest.raises(StoreError, match=r"record of step a can't be written: metrics.loss"):
+    with pytest.raises(StoreError, match=r"record of step a can't be written: metrics\.loss"):
         store.commit(odd)
     with pytest.raises(StoreError, match="can't be written"):
         store.commit(record.model_copy(update={"fingerprint": "f" * 64, "highlights": {"a": "\udce9"}}))

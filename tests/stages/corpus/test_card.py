@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 
 from stages.artifacts.corpus import KEPT, Corpus
+from stages.base import PAGE_POLICY
 from stages.corpus.card.formatting import size
 from stages.corpus.card.tree_map import squarified
 from tests.stages.corpus.examples import all_documents, ingest, prose, source, write_lines
@@ -110,6 +111,11 @@ def test_every_source_has_its_bar_and_every_rule_its_samples_under_it(corpus: Co
     for reason, sample in samples:
         (folded,) = re.findall(rf'<details><summary><svg role=img aria-label="{reason}: .*?</details>', text, re.DOTALL)
         assert str(escape(sample[:100])) in folded
+
+
+def test_the_page_may_run_no_script_and_send_no_request(corpus: Corpus) -> None:
+    text = (corpus.path / "pages" / "card.html").read_text()
+    assert f'<meta http-equiv=Content-Security-Policy content="{PAGE_POLICY}">' in text.partition("<title>")[0]
 
 
 def test_lengths_are_a_column_each(corpus: Corpus) -> None:
