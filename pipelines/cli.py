@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ verbs
   new DIR    write a small project, which runs at once
 
 overrides   pipeline=NAME  steps.STEP.FIELD=VALUE  GROUP@steps.STEP=OPTION  cluster=local|remote|inline
-            from=STEP  until=STEP  only=STEP  force=STEP       (several: from=[a,b])
+            from=STEP  until=STEP  only=STEP  force=STEP       (several: 'from=[a,b]')
 flags       --help  --cfg job  --info  --multirun  --config-dir DIR  --shell-completion install=bash
 """
 
@@ -93,16 +93,34 @@ WITH_WORDS = ("artifacts", "attach", "stages", "new")
 def main() -> None:
     """The entry point of `bloomline` (by way of `bloomline.py`) and of `python -m pipelines.cli`."""
     _import_own_packages_first()
+    from pipelines import standard_streams
+
+    standard_streams.prepare()
+    _expect_user()
     try:
         _expect_signals()
         code = run(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
         code = 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
+    if lost := standard_streams.finish():
+        print(f"Not all output could be written: {lost.strerror}.", file=sys.stderr)
+        code = code or 1
     # Everything is closed by now. If the head of a Ray cluster was lost, Ray's core would crash while the interpreter
     # ends, and change the exit code.
     os._exit(code)
+
+
+def _expect_user() -> None:
+    """Complete the environment of a user whom the user database does not know, as container runtimes do.
+
+    We and several libraries ask for the name and for the home directory. Nothing can be kept in this one, and a home
+    that can't be written to is not an error.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("HOME", "/")
+        os.environ.setdefault("USER", str(os.getuid()))
 
 
 def _import_own_packages_first() -> None:
@@ -173,30 +191,39 @@ def run(arguments: Sequence[str]) -> int:
         return hydra_flags.complete(arguments, VERBS)
     verb, rest = arguments[0], list(arguments[1:])
     try:
+        _expect_working_directory()
         if verb not in VERBS:
             raise BloomlineError(f"Unknown verb {verb!r}. {nearest(verb, VERBS)} `bloomline --help` lists them.")
         if verb in USAGE_OF and not {"-h", "--help"}.isdisjoint(rest):
             print(USAGE_OF[verb], end="")
             return 0
         action = _action(verb)
+        flags, overrides, words = hydra_flags.split(rest)
         if verb in WITH_WORDS:
-            flags, overrides, words = hydra_flags.split(rest)
-            action, rest = partial(action, words), [*flags, *overrides]
+            action = partial(action, words)
+        elif words:
+            raise hydra_flags.not_an_override(words[0])
         with Session() as session:
-            if hydra_flags.present(rest):
-                return hydra_flags.run(rest, lambda overrides, composed: action(overrides, composed, session))
-            return action(rest, None, session)
+            if flags:
+                return hydra_flags.run(flags, overrides, lambda given, composed: action(given, composed, session))
+            return action(overrides, None, session)
     except StageError as error:
         return show_error(error)
     except ModuleNotFoundError as error:
         if refusal := missing_extra(error):
             return show_error(BloomlineError(refusal))
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, or a directory that may not be read
         return show_error(BloomlineError(disk_error(error)))
+
+
+def _expect_working_directory() -> None:
+    from pipelines.errors import BloomlineError
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BloomlineError("The working directory was removed. Change to another one: cd DIR") from None
 
 
 def _action(verb: str) -> Callable[..., int]:

@@ -1,58 +1,72 @@
 """Caches what Hydra composed, so that a plan of an unchanged configuration need not import Hydra or parse YAML.
 
-An entry holds for exactly the same overrides and working directory as long as every YAML file below every directory
-that the composition searched, and every environment variable that they name, is as it was. Losing the cache costs
-time only. What a composition can't be repeated from (the time, Hydra's own run values, a package that is not ours) is
-never remembered.
+An entry holds for exactly the same overrides and working directory as long as every file and directory that Hydra asked
+for, links followed, is as it was. It holds the configuration with its interpolations unresolved: each command
+resolves them, so no value of the environment is ever written here. What can't be repeated from files alone (the time,
+a resolver of a package, a name from the environment in the defaults list, configurations within a package) is never
+remembered. Losing the cache costs time only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
-import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pipelines import cache_directory
+from pipelines.hydra_sources import Noted, state
 
-ENVIRONMENT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
-UNREPEATABLE = re.compile(r"\$\{(now|hydra|random)\b")
+# OmegaConf's own resolvers, which depend on their arguments and on the configuration only.
+PURE = {"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"}
+RESOLVED_ANEW = {*PURE, "oc.env"}  # by each command, without Hydra
 
 Values = Mapping[str, Any]
 
 
 def load(overrides: Sequence[str]) -> Values | None:
-    """The cached values of these overrides, if nothing that they depend on has changed."""
+    """The cached values of these overrides, unresolved, if nothing that they depend on has changed."""
     try:
         entry = json.loads(_path(overrides).read_bytes())
-        texts = _texts(entry["directories"])
-        if entry["digest"] == _digest(texts, overrides):
+        if all(state(path) == before for path, before in entry["paths"].items()):
             values: Values = entry["values"]
             return values
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
 
 
-def save(overrides: Sequence[str], directories: Sequence[Path] | None, values: Values) -> None:
-    """Remember a composition. `directories`: all that it searched, or None if they are not known."""
-    if directories is None:
+def is_repeatable(noted: Noted) -> bool:
+    """Whether what Hydra composed depends on files alone. `noted`: while it composed.
+
+    Merging resolves interpolations too, but only to find out whether they stand for a list or a mapping.
+    """
+    return not noted.lists and not noted.containers and noted.choosing <= PURE
+
+
+def save(overrides: Sequence[str], values: Values, paths: Mapping[str, str], resolvers: Set[str]) -> None:
+    """Remember a repeatable composition.
+
+    `values`: unresolved. `paths`: what Hydra asked for. `resolvers`: those that were called to resolve the values; if
+    Hydra or a package brought one of them, nothing is remembered.
+    """
+    if not resolvers <= RESOLVED_ANEW:
         return
-    texts = _texts([str(directory) for directory in directories])
-    if any(UNREPEATABLE.search(text) for text in [*texts, *overrides]) or not _survives_json(values):
+    if not _survives_json(values):
         return
-    entry = {"directories": [str(path) for path in directories], "digest": _digest(texts, overrides), "values": values}
-    path = _path(overrides)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with contextlib.suppress(OSError):  # without a writable home it is composed again next time
+        path = _path(overrides)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(entry))
+        path.parent.chmod(0o700)  # overrides and files may hold secrets
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            json.dump({"paths": paths, "values": values}, file)
         part.replace(path)
 
 
@@ -65,23 +79,10 @@ def _survives_json(values: Values) -> bool:
 
 
 def _path(overrides: Sequence[str]) -> Path:
-    """The file of the entry, named for the overrides, the working directory and the versions."""
+    """The file of the entry, named for the overrides, the working directory, the versions and Hydra's plugins."""
     versions = [version(name) for name in ("hydra-core", "omegaconf")]
-    key = json.dumps([*versions, str(Path(__file__).parent), os.getcwd(), *overrides])
+    plugins = importlib.util.find_spec("hydra_plugins")  # they can add to the search path
+    places = list(plugins.submodule_search_locations or ()) if plugins else []
+    found = sorted(os.path.join(place, name) for place in places for name in os.listdir(place))
+    key = json.dumps([*versions, *found, str(Path(__file__).parent), os.getcwd(), *overrides])
     return cache_directory.path() / "compositions" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-
-
-def _texts(directories: Sequence[str]) -> list[str]:
-    """Name and content of every YAML file below the directories, in a fixed order."""
-    return [
-        f"{path.relative_to(directory)}\n{path.read_text()}"
-        for directory in directories
-        for path in sorted(Path(directory).rglob("*.yaml"))
-    ]
-
-
-def _digest(texts: Sequence[str], overrides: Sequence[str]) -> str:
-    """Digest of everything that a composition depends on: the texts and the environment variables that they name."""
-    names = sorted({name for text in [*texts, *overrides] for name in ENVIRONMENT.findall(text)})
-    content = json.dumps([*texts, [[name, os.environ.get(name)] for name in names]])
-    return hashlib.sha256(content.encode()).hexdigest()

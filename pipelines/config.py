@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from cluster.config import ClusterConfig
 from pipelines import composition_cache, project, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
-from pipelines.libyaml import libyaml
+from pipelines.hydra_sources import Noted, noting
 from pipelines.project import Packages
 from pipelines.store import StoreConfig
 from pipelines.tracking.tracking_config import TrackingConfig
@@ -79,20 +80,19 @@ class Composition:
 def compose(overrides: Sequence[str]) -> Composition:
     """Compose the configuration from Hydra overrides and check it. Raises ConfigError."""
     overrides = project.find(Path.cwd()).overrides(overrides)
-    values = composition_cache.load(overrides)
-    if values is None:
-        values, directories = _compose(overrides)
-        composition = check_values(values)
-        composition_cache.save(overrides, directories, values)
-        return composition
-    return check_values(values)
+    if (values := _remembered(overrides)) is not None:
+        return check_values(values)
+    composed = _compose(overrides)
+    composition = check_values(composed.values)
+    if composed.repeatable:
+        composition_cache.save(overrides, composed.unresolved, composed.noted.paths, composed.noted.resolvers)
+    return composition
 
 
 def compose_values(overrides: Sequence[str]) -> Mapping[str, Any]:
     """Compose the configuration from Hydra overrides without checking it. Raises ConfigError if Hydra can't."""
     overrides = project.find(Path.cwd()).overrides(overrides)
-    values, _ = _compose(overrides, must_be_whole=False)
-    return values
+    return _compose(overrides, must_be_whole=False).unresolved
 
 
 def pipelines_available() -> list[str]:
@@ -102,58 +102,109 @@ def pipelines_available() -> list[str]:
 
 def check(composed: Any) -> Composition:
     """Turn a DictConfig that Hydra composed into checked values. Raises ConfigError with every problem."""
-    return check_values(_plain(composed))
+    return check_values(_resolved(_without_hydra(composed)))
 
 
-def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> tuple[dict[str, Any], list[Path] | None]:
-    """The plain values, and the directories in which Hydra searched for them (None: not only in directories).
-
-    `must_be_whole`: a mandatory value (???) that nobody gave is an error.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+@contextmanager
+def composing(overrides: Sequence[str]) -> Iterator[Noted]:
+    """Within, Hydra composes: what it reads is checked and noted, and what it refuses is a ConfigError in our terms."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
-    GlobalHydra.instance().clear()
     try:
-        with libyaml(), initialize_config_dir(str(CONFIG_DIRECTORY), version_base=VERSION_BASE):
-            composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
+        with noting() as noted:
+            yield noted
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem("config", " ".join(str(error).split()), "files in YAML and UTF-8")]) from error
-    sources = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
-    return _plain(composed, must_be_whole), _directories(sources)
+    except RecursionError as error:
+        raise ConfigError([Problem("config", "files or values that name each other without end", "")]) from error
+    except (ValueError, TypeError, AssertionError) as error:  # what Hydra raises for a defaults list and a `# @` line
+        raise ConfigError([Problem("config", _first_line(error), "")]) from error
 
 
-def _plain(composed: Any, must_be_whole: bool = True) -> dict[str, Any]:
-    """A DictConfig, without Hydra's own part, as plain resolved values. Raises ConfigError if a value is not known."""
-    from omegaconf import OmegaConf, open_dict
-    from omegaconf.errors import OmegaConfBaseException
+def _remembered(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The resolved values of a composition that the cache holds; None if it holds none."""
+    unresolved = composition_cache.load(overrides)
+    if unresolved is None:
+        return None
+    from omegaconf import OmegaConf
+
+    try:
+        return _resolved(OmegaConf.create(dict(unresolved)))
+    except ConfigError:  # an interpolation that needs Hydra after all, or that is an error: it is composed again
+        return None
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """What Hydra composed, as plain values."""
+
+    unresolved: dict[str, Any]
+    values: dict[str, Any]  # resolved
+    repeatable: bool  # from files alone
+    noted: Noted  # the resolvers: those that were called to resolve the values
+
+
+def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> _Composed:
+    """Compose with Hydra. Raises ConfigError.
+
+    `must_be_whole`: a mandatory value (???) that nobody gave, or an interpolation of nothing, is an error; otherwise
+    the values are not resolved.
+    """
+    with composing(overrides) as noted:
+        from hydra import compose as hydra_compose
+        from hydra import initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONFIG_DIRECTORY), version_base=VERSION_BASE):
+            composed = hydra_compose(CONFIG_NAME, overrides=prepare(overrides), return_hydra_config=True)
+        places = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
+        repeatable = all(map(_is_known_place, places)) and composition_cache.is_repeatable(noted)
+        noted.resolvers.clear()
+        unresolved = plain(composed)
+        return _Composed(unresolved, _resolved(composed) if must_be_whole else {}, repeatable, noted)
+
+
+def _is_known_place(place: tuple[str, str]) -> bool:
+    """Whether what Hydra reads at a place of its search path is noted, or is Hydra's own."""
+    schema, path = place
+    return schema in ("file", "structured") or not path or (schema, path) == ("pkg", "hydra.conf")
+
+
+def _without_hydra(composed: Any) -> Any:
+    from omegaconf import open_dict
 
     with open_dict(composed):
         composed.pop("hydra", None)
+    return composed
+
+
+def plain(composed: Any) -> dict[str, Any]:
+    """A DictConfig that Hydra composed as plain values, unresolved."""
+    from omegaconf import OmegaConf
+
+    found: Any = OmegaConf.to_container(_without_hydra(composed), resolve=False)
+    return dict(found)
+
+
+def _resolved(composed: Any) -> dict[str, Any]:
+    """A DictConfig as plain values. Raises ConfigError if a value is missing or an interpolation is of nothing."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
-        found: Any = OmegaConf.to_container(composed, resolve=must_be_whole, throw_on_missing=must_be_whole)
+        found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        message = str(error).split("\n", 1)[0]
-        raise ConfigError([Problem(error.full_key or "config", message, "a value")]) from error
-    if must_be_whole and isinstance(found.get("pipeline"), dict):
+        raise ConfigError([Problem(error.full_key or "config", _first_line(error), "a value")]) from error
+    if isinstance(found.get("pipeline"), dict):
         raise ConfigError([NO_PACKAGE_LINE])
     return dict(found)
 
 
-def _directories(sources: Iterable[tuple[str, str]]) -> list[Path] | None:
-    found = []
-    for schema, path in sources:
-        if schema == "file":
-            found.append(Path(path).absolute())
-        elif path and (schema, path) != ("pkg", "hydra.conf") and schema != "structured":
-            return None
-    return found
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def check_values(values: Mapping[str, Any]) -> Composition:
@@ -167,9 +218,13 @@ def check_values(values: Mapping[str, Any]) -> Composition:
         problems += validation.problems("", Settings, error, others)
     name = str(values.get("name"))
     graph: Graph | None = None
+    steps = values.get("steps") or {}
     try:
         project.find(Path.cwd()).use(settings.packages if settings else ())
-        graph = build(name, values.get("steps") or {})
+        if not isinstance(steps, Mapping):
+            found = "a list" if isinstance(steps, list) else repr(steps)
+            raise ConfigError([Problem("steps", found, "a mapping of the names of steps to their fields")])
+        graph = build(name, steps)
     except ConfigError as error:
         problems += error.problems
     if problems or settings is None or graph is None:
@@ -186,6 +241,8 @@ def prepare(overrides: Iterable[str]) -> list[str]:
 
 def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     """Turn an error of Hydra into a problem in our terms."""
+    from hydra.errors import OverrideParseException
+
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found[1]
@@ -207,18 +264,33 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         return Problem("defaults", f"no config {found[1]!r}", "a file below conf/")
     if found := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", message, re.S):
         return Problem(found[1], "no such group", "a config group")
-    if "LexerNoViableAltException" in message:
-        key, _, value = message.rpartition("Exception: ")[2].splitlines()[0].removeprefix(FORCED).partition("=")
-        return Problem(
-            key,
-            f"{value!r} has a character that Hydra does not accept",
-            "the value in quotes",
-            f"In a shell: {shlex.quote(f'{key}={chr(34)}{value}{chr(34)}')}.",
-        )
-    bad = str(getattr(error, "override", None) or next((given for given in overrides if given in message), "overrides"))
-    first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
-    return Problem(
-        bad.removeprefix(FORCED),
-        first.strip().rstrip("."),
-        "a Hydra override such as steps.pretrain.learning_rate=1e-3",
-    )
+    if isinstance(error, OverrideParseException):
+        return _grammar_problem(error.override, is_ambiguous=False)
+    bad = next((given for given in overrides if given in message), None)
+    if bad is None:
+        causes = [error, *([error.__cause__] if error.__cause__ else [])]
+        return Problem("config", " ".join(_first_line(cause) for cause in causes if str(cause)), "")
+    if "Ambiguous value" in message:
+        return _grammar_problem(bad, is_ambiguous=True)
+    return Problem(bad.removeprefix(FORCED), _first_line(error.__cause__ or error), "")
+
+
+def _grammar_problem(override: str, is_ambiguous: bool) -> Problem:
+    """An override that is not in Hydra's grammar, or a sweep, with the quotes that would make its value a text."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    override = override.removeprefix(FORCED)
+    key, _, value = override.partition("=")
+    text = f"{key}={project.quoted(value)}"
+    try:
+        OverridesParser.create().parse_override(text)
+        remedy = f"As one text, in a shell: {shlex.quote(text)}."
+    except OverrideParseException:
+        remedy = ""
+    if is_ambiguous:
+        as_list = shlex.quote(f"{key}=[{value}]")
+        return Problem(key, f"{value!r} is several values", "one value", f"{remedy} As a list: {as_list}.".strip())
+    if not value:
+        return Problem(repr(override), "not an override", "KEY=VALUE")
+    return Problem(key, f"{value!r} is not a value in Hydra's grammar", "the value in quotes", remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,12 @@ class Problem:
     def __str__(self) -> str:
         remedy = f" {self.remedy}" if self.remedy else ""
         expected = f"; expected {self.expected}" if self.expected else ""
-        return f"{self.key}: {self.found}{expected}.{remedy}"
+        return f"{_brief(self.key)}: {_brief(self.found)}{expected}.{remedy}"
+
+
+def _brief(text: str) -> str:
+    """A text without its middle if it is too long to be read."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 class ConfigError(BloomlineError):
@@ -56,7 +62,27 @@ def disk_error(error: OSError) -> str:
     if error.strerror is None:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror}. Free some space or grant access, then run the same command again."
+    remedy = REMEDIES.get(error.errno or 0, "")
+    return f"{where}{error.strerror}. {f'{remedy}, then run' if remedy else 'Run'} the same command again."
+
+
+LONGEST = 400  # characters of a key, or of what was found, that are shown
+REMEDIES = {  # what to do about an error of the operating system
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Grant access"),
+    errno.EROFS: "Choose a directory that can be written to",
+    errno.ENOENT: "Check the path, and what removes it",
+    errno.ENOTDIR: "Remove or rename the file that stands for a directory",
+    errno.EISDIR: "Remove or rename the directory that stands for a file",
+    errno.ELOOP: "Remove the link that leads to itself",
+    errno.ENAMETOOLONG: "Choose a shorter path",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "Close other programs: this machine has too many open files",
+    errno.ENOMEM: "Free some memory",
+    errno.EADDRINUSE: "Choose another port",
+    errno.EIO: "Check the disk",
+    errno.ESTALE: "Mount the file system again",
+}
 
 
 def remedy_of(error: RegistryError) -> str:

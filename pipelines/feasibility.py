@@ -9,13 +9,16 @@ its demand (`Stage.cheaper_settings`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cluster.base import Node
 from cluster.placement import capacity, describe, describe_node
 from pipelines.graph import Step
 from stages.base import Demand, Resources
+
+ROUNDING = 1e-6  # 0.1 x 3 is more than 0.3 in floating point
 
 
 def shortage(demand: Demand, nodes: Sequence[Node]) -> str | None:
@@ -35,14 +38,27 @@ def fit(demand: Demand, nodes: Sequence[Node]) -> str:
 
 def fit_together(demands: Sequence[Demand], nodes: Sequence[Node]) -> bool:
     """Whether the nodes together have the resources for several steps at once."""
-    asked: dict[str, float] = {}
-    for demand in demands:
-        for need, count in ((demand.task, 1), (demand.rank, demand.ranks)):
-            for name, amount in _amounts(need).items():
-                asked[name] = asked.get(name, 0) + count * amount
-    has = [_amounts(node) for node in nodes]
-    # The small addition: 0.1 x 3 is more than 0.3 in floating point.
-    return all(amount <= sum(node.get(name, 0) for node in has) + 1e-6 for name, amount in asked.items())
+    asked = _total(amounts for demand in demands for amounts in _asked(demand))
+    has = _total(map(_amounts, nodes))
+    return all(amount <= has.get(name, 0) + ROUNDING for name, amount in asked.items())
+
+
+def _sums(demand: Demand, nodes: Sequence[Node]) -> tuple[dict[str, float], dict[str, float]]:
+    """What a demand asks for, and what the nodes have, each in total by the name of the resource."""
+    return _total(_asked(demand)), _total(map(_amounts, nodes))
+
+
+def _asked(demand: Demand) -> Iterator[dict[str, float]]:
+    yield _amounts(demand.task)
+    yield {name: demand.ranks * amount for name, amount in _amounts(demand.rank).items()}
+
+
+def _total(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for of_one in amounts:
+        for name, amount in of_one.items():
+            total[name] = total.get(name, 0) + amount
+    return total
 
 
 def _amounts(of: Resources | Node) -> dict[str, float]:
@@ -51,18 +67,18 @@ def _amounts(of: Resources | Node) -> dict[str, float]:
 
 def remedy(step: Step, nodes: Sequence[Node]) -> str:
     """The overrides, suggested by its stage, with which a step that lacks memory would fit, or how close they come."""
-    if _lacks_gpus(step.demand(), nodes):
+    if _lacks_units(step.demand(), nodes):
         return ""
     least: tuple[int, str, Demand] | None = None
     for fields in step.stage.cheaper_settings():
         demand = replace(step, stage=step.stage.model_copy(update=dict(fields))).demand()
-        overrides = " ".join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
+        overrides = shlex.join(f"steps.{step.name}.{field}={value}" for field, value in fields.items())
         if not shortage(demand, nodes):
             return f"; it fits with {overrides}"
         needed = demand.rank.gpu_memory_bytes or demand.rank.memory_bytes
         if demand.ranks == step.demand().ranks and (least is None or needed < least[0]):
             least = needed, overrides, demand
-    if least is None or _short_of_memory(least[2], nodes) is None:
+    if least is None or not _lacks_memory(least[2], nodes):
         return ""
     return f"; the least is {gib(least[0])}, with {least[1]}"
 
@@ -80,39 +96,44 @@ def _shortage(demand: Demand, nodes: Sequence[Node]) -> str | None:
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
     if largest is None:
         return "the cluster has no nodes"
-    if short := _lacks_gpus(demand, nodes) or _short_of_memory(demand, nodes):
-        return short
-    gang = [(f"a {demand.unit}", demand.rank)] * demand.ranks
-    processes = [*gang, ("the step", demand.task)]
-    for who, need in (*gang[:1], processes[-1]):
+    if lacks := [*_lacks_units(demand, nodes), *_lacks_memory(demand, nodes)]:
+        return "; ".join(lacks)
+    for who, need in ((f"a {demand.unit}", demand.rank), ("the step", demand.task))[0 if demand.ranks else 1 :]:
         if not capacity(need, 1, nodes):
             return f"{who} needs {describe(need)}; no node has that (the largest has {describe_node(largest)})"
-    for what, unit in (("cpus", "CPUs"), ("memory_bytes", "bytes of memory")):
-        asked = sum(getattr(need, what) for _, need in processes)
-        has = sum(getattr(node, what) for node in nodes)
-        if asked > has:
-            return f"needs {asked:,g} {unit}, the cluster has {has:,g}"
+    asked, has = _sums(demand, nodes)
+    if asked["memory_bytes"] > has["memory_bytes"]:
+        return f"needs {gib(round(asked['memory_bytes']))} of memory, the cluster has {gib(round(has['memory_bytes']))}"
     placed = capacity(demand.rank, demand.ranks, nodes)
     if placed < demand.ranks:
         return f"needs {_ranks(demand)} with {describe(demand.rank)} each; the nodes have room for {placed}"
     return None
 
 
-def _lacks_gpus(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    asked = demand.task.gpus + demand.ranks * demand.rank.gpus
-    has = sum(node.gpus for node in nodes)
-    return f"needs {asked:g} GPU{'s' if asked != 1 else ''}, the cluster has {has:g}" if asked > has else None
+def _lacks_units(demand: Demand, nodes: Sequence[Node]) -> list[str]:
+    """GPUs, CPUs and other countable resources of which the nodes together have too few."""
+    asked, has = _sums(demand, nodes)
+    titles = {"gpus": "GPU", "cpus": "CPU"}
+    others = sorted(asked.keys() - titles.keys() - {"memory_bytes"})
+    found = []
+    for name in ("gpus", "cpus", *others):
+        amount, there = asked.get(name, 0), has.get(name, 0)
+        if amount > there + ROUNDING:
+            title = titles.get(name, name)
+            plural = "s" if name in titles and amount != 1 else ""
+            found.append(f"needs {amount:,g} {title}{plural}, the cluster has {there:,g}")
+    return found
 
 
-def _short_of_memory(demand: Demand, nodes: Sequence[Node]) -> str | None:
-    """A message if a rank needs more memory than a GPU has, or more than its share of the nodes; else None."""
+def _lacks_memory(demand: Demand, nodes: Sequence[Node]) -> list[str]:
+    """A message if a rank needs more memory than a GPU has, or more than its share of the nodes."""
     if not demand.ranks:
-        return None
+        return []
     if demand.rank.gpu_memory_bytes > (of_gpu := _gpu_memory(nodes)) > 0:
-        return _needs_of_gpu(demand, of_gpu)
+        return [_needs_of_gpu(demand, of_gpu)]
     if demand.rank.memory_bytes > _share(demand.ranks, nodes):
-        return _needs(demand, nodes)
-    return None
+        return [_needs(demand, nodes)]
+    return []
 
 
 def _needs(demand: Demand, nodes: Sequence[Node]) -> str:

@@ -46,7 +46,8 @@ def payload(step: Step, inputs: Mapping[str, str], digest_file: DigestFile) -> P
 
 def fingerprint(content: Payload) -> str:
     """The SHA-256 of the canonical JSON of a payload, in hexadecimal."""
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    # A path in a text field may have bytes that are not UTF-8.
+    return hashlib.sha256(canonical_json(content).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def canonical_json(value: Any) -> str:

@@ -8,62 +8,122 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipelines import project
-from pipelines.config import CONFIG_DIRECTORY, CONFIG_NAME, FORCED, VERSION_BASE, prepare
-from pipelines.errors import BloomlineError, show_error
+from pipelines.config import (
+    CONFIG_DIRECTORY,
+    CONFIG_NAME,
+    FORCED,
+    VERSION_BASE,
+    composing,
+    pipelines_available,
+    prepare,
+)
+from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, show_error
 from stages.base import StageError
 
+FULL_ERROR = "HYDRA_FULL_ERROR"
 SIGNALLED = 128  # exit codes above it: stopped by a signal
-PLACES = {  # flags that name directories of configs, each with its long name
-    name: long
-    for short, long in (("-cp", "--config-path"), ("-cn", "--config-name"), ("-cd", "--config-dir"))
-    for name in (short, long)
+LONG = {
+    "-h": "--help",
+    "-c": "--cfg",
+    "-p": "--package",
+    "-r": "--run",
+    "-m": "--multirun",
+    "-i": "--info",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+    "-cd": "--config-dir",
 }
-VALUED = ("-c", "--cfg", "-p", "--package", "--experimental-rerun", *PLACES)  # flags that are followed by a value
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what may follow -i or --info
-
-
-def present(arguments: Sequence[str]) -> bool:
-    return any(argument.startswith("-") for argument in arguments)
+PLACES = ("--config-path", "--config-name", "--config-dir")  # name directories of configs
+# What follows each flag that takes a value, for messages. Hydra's --experimental-rerun, which unpickles, is not here.
+VALUED = {
+    "--cfg": "one of job, hydra, all",
+    "--package": "a key of the configuration",
+    "--config-path": "a directory",
+    "--config-name": "the name of a file",
+    "--config-dir": "a directory",
+}
+ALONE = ("--help", "--hydra-help", "--resolve", "--run", "--multirun")
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what may follow --info
+MODES = ("--run", "--multirun", "--cfg", "--info")  # of which a command has one
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Hydra's flags with their values, overrides, and other words, each in their order."""
-    flags: list[str] = []
+    """Hydra's flags, overrides, and other words, each in their order.
+
+    A flag has its long name, with its value after an equals sign. Raises BloomlineError for a flag that Hydra does not
+    have, or whose value it would not take, and for flags that do not go together.
+    """
+    flags: dict[str, str] = {}
     overrides: list[str] = []
     words: list[str] = []
-    before = ""
-    for argument in arguments:
-        value = before in VALUED or (before in ("-i", "--info") and argument in INFO)
-        if value or argument.startswith("-"):
-            flags.append(argument)
-        else:
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
             (overrides if "=" in argument or argument.startswith("~") else words).append(argument)
-        before = "" if value else argument
-    return flags, overrides, words
+            continue
+        given, _, value = argument.partition("=")
+        name = LONG.get(given, given)
+        if name in flags:
+            more = " Name more directories with 'hydra.searchpath=[file://DIR]'." if name == "--config-dir" else ""
+            raise BloomlineError(f"{given} is there twice; expected it once.{more}")
+        if name == "--info" and not value:
+            value = rest.pop(0) if rest and rest[0] in INFO else "all"
+        elif name in VALUED and not value:
+            if not rest:
+                raise BloomlineError(f"{given}: no value; expected {VALUED[name]} after it.")
+            value = rest.pop(0)
+        elif name not in (*VALUED, "--info") and (name not in ALONE or "=" in argument):
+            known = [*LONG.values(), *ALONE]
+            raise BloomlineError(f"Unknown flag {argument!r}. {nearest(given, dict.fromkeys(known))}")
+        flags[name] = value
+    _check(flags)
+    return [f"{name}={value}" if value else name for name, value in flags.items()], overrides, words
 
 
-def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> int:
-    """Let Hydra parse its flags and call `action(overrides, config)` once, or once for every job of a sweep.
+def _check(flags: Mapping[str, str]) -> None:
+    for name, valid in (("--cfg", ("job", "hydra", "all")), ("--info", INFO)):
+        if name in flags and flags[name] not in valid:
+            raise BloomlineError(f"{name}: {flags[name]!r}; expected one of {', '.join(valid)}.")
+    if "--package" in flags and "--cfg" not in flags:
+        value = flags["--package"]
+        raise BloomlineError(
+            f"-p (--package) names a part of what --cfg shows; expected --cfg with it. "
+            f"A pipeline is chosen by pipeline={value}."
+        )
+    if "--resolve" in flags and flags.keys().isdisjoint({"--cfg", "--help"}):
+        raise BloomlineError("--resolve resolves what --cfg shows; expected --cfg job with it.")
+    if len(modes := [name for name in MODES if name in flags]) > 1:
+        raise BloomlineError(f"{' and '.join(modes)} do not go together; expected one of them.")
+    if (directory := flags.get("--config-dir")) is not None and not Path(directory).is_dir():
+        raise BloomlineError(f"--config-dir: no directory {Path(directory).absolute()}.")
+
+
+def not_an_override(word: str) -> ConfigError:
+    """The refusal of a word after a verb that takes none."""
+    remedy = f"Did you mean pipeline={word}?" if word in pipelines_available() else ""
+    return ConfigError([Problem(repr(word), "not an override", "KEY=VALUE, or ~KEY to remove a key", remedy)])
+
+
+def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str], Any], int]) -> int:
+    """Let Hydra take its flags and call `action(overrides, config)` once, or once for every job of a sweep.
 
     The overrides compose the same configuration again; they include the flags that name directories of configs.
-    Returns the largest exit code of the jobs. A job that fails does not end a sweep, but a signal does.
+    Returns the largest exit code of the jobs. A job that fails does not end a sweep, but a signal does. Raises
+    ConfigError for a configuration that cannot be composed, and whatever else than a StageError `action` raises.
     """
-    import hydra
     from hydra.core.hydra_config import HydraConfig
 
     codes: list[int] = []
-    flags, given, words = split(arguments)
+    raised: list[Exception] = []
     overrides = project.find(Path.cwd()).overrides(given)
-    places = _places(flags)
-    for place in places:
-        name, _, directory = place.partition("=")
-        if name == "--config-dir" and not Path(directory).is_dir():
-            raise BloomlineError(f"--config-dir: no directory {Path(directory).absolute()}.")
+    places = [flag for flag in flags if flag.startswith(PLACES)]
     where = [*places, *(override for override in given if override.lstrip("+").startswith("hydra."))]
 
     def task(composed: Any) -> None:
@@ -72,6 +132,9 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
             codes.append(action([*where, *own], composed))
         except StageError as error:
             codes.append(show_error(error))
+        except Exception as error:  # not Hydra's, which are caught outside
+            raised.append(error)
+            sys.exit(1)
         if codes[-1] > SIGNALLED:
             sys.exit(codes[-1])
 
@@ -80,21 +143,12 @@ def run(arguments: Sequence[str], action: Callable[[list[str], Any], int]) -> in
             # Hydra writes the configuration of a sweep to a directory. Nothing reads it: every run records its own.
             overrides.insert(0, f"hydra.sweep.dir={directory}")
             # Hydra's parser accepts overrides only in one group, so they follow the flags.
-            _call_hydra(task, [*flags, *words, *prepare(overrides)], hydra)
-    except SystemExit as end:  # how Hydra ends after --help, --cfg, --info, and after an error that it has printed
+            _call_hydra(task, [*flags, *prepare(overrides)], overrides)
+    except SystemExit as end:  # how Hydra ends after --help, --cfg, --info
         codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+    if raised:
+        raise raised[0]
     return max(codes, default=0)
-
-
-def _places(flags: Sequence[str]) -> list[str]:
-    """The flags that name directories of configs, each with its value in one word."""
-    found = []
-    for flag, value in zip(flags, [*flags[1:], ""], strict=True):
-        if flag in PLACES:
-            found.append(f"{PLACES[flag]}={value}")
-        elif flag.split("=")[0] in PLACES:
-            found.append(flag)
-    return found
 
 
 def completes(arguments: Sequence[str]) -> bool:
@@ -108,8 +162,6 @@ def complete(arguments: Sequence[str], verbs: Mapping[str, Sequence[str]]) -> in
     The shell passes the line typed so far in COMP_LINE, and Hydra completes what follows the program's name. The verb
     and its words are therefore removed from the line first.
     """
-    import hydra
-
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     asked = any(argument.startswith("query=") for argument in arguments)
@@ -123,14 +175,24 @@ def complete(arguments: Sequence[str], verbs: Mapping[str, Sequence[str]]) -> in
             line = line.replace(f" {word} ", " ", 1)
         os.environ["COMP_LINE"] = line
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    _call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], hydra)
+    with suppress(ConfigError):  # nothing to complete from
+        _call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], ())
     return 0
 
 
-def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], hydra: Any) -> None:
-    before = sys.argv
+def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], overrides: Sequence[str]) -> None:
+    """Call Hydra's `main`, which reads its arguments from `sys.argv`. Raises ConfigError."""
+    import hydra
+
+    before = sys.argv, os.environ.get(FULL_ERROR)
     sys.argv = ["bloomline", *arguments]
+    os.environ[FULL_ERROR] = "1"  # raise an error instead of printing its traceback
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(CONFIG_DIRECTORY), config_name=CONFIG_NAME)(task)()
+        with composing(overrides):
+            hydra.main(version_base=VERSION_BASE, config_path=str(CONFIG_DIRECTORY), config_name=CONFIG_NAME)(task)()
     finally:
-        sys.argv = before
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before[1]

@@ -22,7 +22,7 @@ PACKAGE_LINE = "# @package"  # Hydra's directive, which may precede the first co
 
 def show_stages(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
     """`stages [NAME]`: every stage with a line of text, or one stage with its fields."""
-    values: Mapping[str, Any] = config.compose_values(overrides) if composed is None else composed
+    values: Mapping[str, Any] = config.compose_values(overrides) if composed is None else config.plain(composed)
     project.find(Path.cwd()).use(values.get("packages"))
     if len(words) > 1:
         raise BloomlineError("stages: expected no word, or the name of one stage.")

@@ -85,6 +85,9 @@ def make(
         if step_plan.state == "run" and missing:
             reason = f"needs {', '.join(missing)}, which is not in the store and not selected: use until={name} instead"
             plans[name] = replace(step_plan, state="blocked", reason=reason)
+    for name, step_plan in plans.items():
+        if step_plan.state == "run" and (obstacle := step_plan.step.stage.obstacle()):
+            plans[name] = replace(step_plan, state="blocked", reason=obstacle)
     if nodes is not None and any(step_plan.state == "run" for step_plan in plans.values()):
         available = nodes()
         for name, step_plan in plans.items():

@@ -72,7 +72,7 @@ class Project:
         """Overrides of a command line, preceded by those that the project stands for where the command has none."""
         own = {}
         if self.config is not None:
-            own["hydra.searchpath"] = f"hydra.searchpath=[{_quoted(f'file://{self.config}')}]"
+            own["hydra.searchpath"] = f"hydra.searchpath=[{quoted(f'file://{self.config}')}]"
         if self.table.pipeline is not None:
             own["pipeline"] = f"pipeline={self.table.pipeline}"
         said = {override.lstrip("+").partition("=")[0] for override in given}
@@ -97,7 +97,7 @@ def find(start: Path) -> Project:
     return Project(start)
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """A string in Hydra's grammar: a quote in it is escaped, and so is each backslash that precedes a quote."""
     doubled = re.sub(r'\\+(?="|$)', r"\g<0>\g<0>", value)
     return '"' + doubled.replace('"', '\\"') + '"'

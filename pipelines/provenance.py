@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipelines.store.json_values import text
+
 LIBRARIES = ("bloomline", "torch", "ray", "mlflow", "hydra-core", "tokenizers", "numpy")
 
 
@@ -42,8 +44,8 @@ def collect(verb: str, overrides: Sequence[str]) -> Provenance:
 
 
 def command(verb: str, overrides: Sequence[str]) -> str:
-    """The command line that repeats the run."""
-    return f"{program()} {shlex.join([verb, *overrides])}"
+    """The command line that repeats the run, for a shell such as bash or zsh."""
+    return text(f"{program()} {shlex.join([verb, *overrides])}")
 
 
 def program() -> str:

@@ -83,7 +83,7 @@ class StepState:
         step = self.plan.step
         return Record(
             fingerprint=self.plan.fingerprint,
-            payload=self.plan.payload,
+            payload=plain(self.plan.payload),
             pipeline=pipeline,
             step=step.name,
             stage=step.stage_name,

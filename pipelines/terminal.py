@@ -67,8 +67,11 @@ def console(file: TextIO | None = None, width: int | None = None) -> Console:
 
 
 def clean(text: str) -> str:
-    """A text without control characters. The text of a model or a file name must not control the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text.replace("\r\n", "\n"))
+    """A text without control characters. The text of a model or a file name must not control the terminal.
+
+    Of a file name that is not UTF-8, the bytes that are not become replacement characters.
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "�", text.replace("\r\n", "\n"))
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,16 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any, values: Mapping[s
     value = detail["input"]
     if not location or isinstance(value, dict):
         return Problem(key, message, "values that fit together")
-    return Problem(key, repr(value), message.removeprefix("expected "))
+    remedy = _quotes(key, value) if detail["type"] in ("string_type", "path_type") else ""
+    return Problem(key, repr(value), message.removeprefix("expected "), remedy)
+
+
+def _quotes(key: str, value: Any) -> str:
+    """How to write as a text what was read as a number, a truth value or null."""
+    if not (value is None or isinstance(value, bool | int | float)):
+        return ""
+    text = {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else value
+    return f'Write it in quotes: "{text}" in YAML, \'{key}="{text}"\' in a shell.'
 
 
 # What pydantic expected, by the type of its error; the values in braces are from the error's context.
@@ -62,6 +71,7 @@ PHRASES = {
     **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list"),
     **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "a mapping"),
     "string_type": "a string",
+    "string_unicode": "text in UTF-8",
     "path_type": "a path",
     "none_required": "null",
     "finite_number": "a finite number",

@@ -316,6 +316,13 @@ class Stage(Config):
         """
         return None
 
+    def obstacle(self) -> str | None:
+        """Why `run` would fail, as far as the content that it reads from outside the store tells; None if it does not.
+
+        Quick: it reads small files. `plan` calls it for a step that would run, and blocks the step. Raises nothing.
+        """
+        return None
+
     def cheaper_settings(self) -> Iterable[Mapping[str, object]]:
         """Values of `Runtime` fields with which this step would need fewer resources, the smallest change first.
 

@@ -173,6 +173,20 @@ class RemoteFiles:
             f"Check store.root, store.options and the credentials. {remedy}".rstrip()
         )
 
+    def expect_bucket(self) -> None:
+        """Raise StoreError if the bucket of an S3 root does not exist; nothing is known of other file systems."""
+        bucket = self._root.split("/", 1)[0]
+        if "s3" not in self._fs.protocol:
+            return
+        try:
+            self._fs.call_s3("head_bucket", Bucket=bucket)
+        except FileNotFoundError:
+            raise StoreError(
+                f"The store at {self._uri}: there is no bucket {bucket!r}. Create it, or choose another store.root."
+            ) from None
+        except OSError:  # a key that may not ask this may still read and write
+            return
+
     def read(self, path: str) -> bytes | None:
         try:
             content: bytes = self._call(f"read {path}", lambda: self._fs.cat_file(f"{self._root}/{path}"))

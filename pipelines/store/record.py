@@ -16,7 +16,13 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 def _inside(path: str) -> str:
     """Refuse a path that could lead out of the artifact's directory."""
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path or re.search(r"[\x00-\x1f]", path):
+    if (
+        not parts
+        or path.startswith("/")
+        or ".." in parts
+        or "\\" in path
+        or re.search(r"[\x00-\x1f\ud800-\udfff]", path)
+    ):
         raise ValueError(f"{path!r} is not a relative path inside the artifact")
     return path
 

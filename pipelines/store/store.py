@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pipelines.errors import BloomlineError
 from pipelines.store.digests import DigestMemory, sha256_of
 from pipelines.store.files import Files, LocalFiles, RemoteFiles, StoreError, sync_tree
+from pipelines.store.json_values import text
 from pipelines.store.record import FileEntry, Record
 from pipelines.store.store_config import StoreConfig
 
@@ -158,9 +159,13 @@ class Store:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def expect_writable(self) -> None:
-        """Raise StoreError if a local directory that a run needs can't be written to."""
+        """Raise StoreError if a local directory that a run needs can't be written to, or if there is no bucket."""
+        if isinstance(self.files, RemoteFiles):
+            self.files.expect_bucket()
         directories = {self.config.state, self.config.local_root} if self.config.is_local else {self.config.state}
         for directory in directories:
+            if text(str(directory)) != str(directory):  # libraries that write artifacts take paths in UTF-8 only
+                raise StoreError(f"The store's directory {directory} has a name that is not UTF-8. Choose another.")
             there = next(path for path in (directory, *directory.parents) if path.exists())
             if not there.is_dir():
                 problem = f"{there} is a file"
@@ -205,7 +210,13 @@ class Store:
                 )
             if path.is_file():
                 name = path.relative_to(staged).as_posix()
-                entries.append(FileEntry(path=name, size=path.stat().st_size, sha256=sha256_of(path)))
+                try:
+                    entries.append(FileEntry(path=name, size=path.stat().st_size, sha256=sha256_of(path)))
+                except ValidationError:
+                    raise BloomlineError(
+                        f"The name {name!r} of a file in the artifact; expected a name in UTF-8 without backslashes "
+                        "and control characters. Rename it where the stage writes it."
+                    ) from None
         return tuple(entries)
 
     def location(self, stage: str, step: str, fingerprint: str) -> str:

@@ -78,9 +78,21 @@ class ImportModel(Stage):
         source = self.source.directory / model_directory.CONFIG
         try:
             _, config = read_config(model_directory.read_json(source, model_directory.CONFIG_LIMIT_BYTES), str(source))
-        except StageError:  # `run` reports the error, unless the files of the tokenizer complete the config
+        except StageError:  # `obstacle` reports the error, unless the files of the tokenizer complete the config
             return None
         return CheckpointForecast(config=config, tokenizer_of="")
+
+    def obstacle(self) -> str | None:
+        if self.forecast() is not None:
+            return None
+        source = self.source.directory / model_directory.CONFIG
+        try:
+            values = model_directory.read_json(source, model_directory.CONFIG_LIMIT_BYTES)
+            tokens = read_special_tokens(self.source.directory, Tokenizer(self.source.directory).load())
+            read_config(tokens.completed(values), str(source))
+        except StageError as error:
+            return str(error)
+        return None
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.huggingface.tensor_conversion import import_tensors, imported_headers

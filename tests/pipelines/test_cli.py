@@ -117,7 +117,7 @@ def test_a_failure_says_what_to_do(bloomline: Command) -> None:
         (["run", "steps.bb.separator=x"], "steps.bb.stage: missing; expected the name of a stage"),
         (["run", "only=b"], "needs a, which is not in the store and not selected: use until=b instead"),
         (["run", "only=b", "force=a"], "force: 'a'; expected a step that `from`, `until` and `only` select"),
-        (["run", "store.root=ü"], """expected the value in quotes. In a shell: 'store.root="ü"'."""),
+        (["run", "store.root=ü"], """expected the value in quotes. As one text, in a shell: 'store.root="ü"'."""),
         (["artifacts", "show", "nothing"], "no artifact of a step 'nothing'"),
         (["submit"], "cluster=remote"),
         (["serve", "until=a"], ""),

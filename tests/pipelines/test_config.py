@@ -1,19 +1,18 @@
-"""Composition and its errors, and the cache of compositions."""
+"""Composition and its errors."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from pipelines import composition_cache, config
+from pipelines import config
 from pipelines.config import Composition
 from pipelines.errors import ConfigError
-from tests.pipelines.demo import Count, Make
+from tests.pipelines.demo import Make
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -82,7 +81,11 @@ def test_composes_checks_and_types(conf: Path) -> None:
         ("store.lease_timeout_s=0", ["store.lease_timeout_s", "0", "greater than 0"]),
         ("store=s3", ["store.root", "a value"]),
         ("name=a/b", ["name", "'a/b'"]),
-        ("steps.a={", ["Hydra override"]),
+        ("steps.a={", ["steps.a", "not a value in Hydra's grammar", "'steps.a=\"{\"'"]),
+        ("steps.a.text=b,c", ["'b,c' is several values", "'steps.a.text=\"b,c\"'", "'steps.a.text=[b,c]'"]),
+        ("steps.a.text=1", ["steps.a.text: 1; expected a string", "'steps.a.text=\"1\"' in a shell"]),
+        ("steps.a.text=true", ["'steps.a.text=\"true\"' in a shell"]),
+        ("steps=[a]", ["steps=[a]", "Cannot merge"]),
         ("+more=1", ["more", "unknown field"]),
         ("steps.a.text=${nothing}", ["nothing"]),
     ],
@@ -116,60 +119,3 @@ def test_refuses_in_under_a_second_without_heavy_imports(conf: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "steps.nothing.stage: 'pretrane'" in done.stderr
     assert "Did you mean 'pretrain'?" in done.stderr
-
-
-def test_a_composition_is_remembered_until_something_it_depends_on_changes(
-    conf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = compose(conf)
-    calls: list[Sequence[str]] = []
-    original = config._compose
-
-    def counted(overrides: Sequence[str]) -> object:
-        calls.append(overrides)
-        return original(overrides)
-
-    monkeypatch.setattr(config, "_compose", counted)
-    assert compose(conf).values == first.values
-    assert not calls
-    monkeypatch.setenv("DEMO_TEXT", "other")
-    assert make_of(compose(conf)).text == "other"
-    assert len(calls) == 1
-    compose(conf)
-    assert len(calls) == 1
-    (conf / "pipeline" / "small.yaml").write_text(PIPELINE.replace("stage: count", "factor: 2.0, stage: count"))
-    count = compose(conf).graph.steps["b"].stage
-    assert isinstance(count, Count)
-    assert count.factor == 2.0
-    assert len(calls) == 2
-    (conf / "pipeline" / "another.yaml").write_text(PIPELINE)
-    compose(conf)
-    assert len(calls) == 3
-    compose(conf, "steps.a.times=2")
-    assert len(calls) == 4
-    monkeypatch.chdir(conf)
-    compose(conf)
-    assert len(calls) == 5
-
-
-@pytest.mark.parametrize("text", ["${now:%s}", "${hydra:runtime.cwd}"])
-def test_what_can_not_be_repeated_is_not_remembered(conf: Path, text: str) -> None:
-    (conf / "pipeline" / "small.yaml").write_text(PIPELINE.replace("${oc.env:DEMO_TEXT,hello}", text))
-    overrides = [f"hydra.searchpath=[file://{conf}]", "pipeline=small"]
-    if "now" in text:
-        one = make_of(config.compose(overrides)).text
-        time.sleep(1.1)
-        assert make_of(config.compose(overrides)).text != one
-    assert composition_cache.load(overrides) is None
-
-
-def test_a_damaged_cache_is_ignored(conf: Path, tmp_path: Path) -> None:
-    first = compose(conf)
-    for entry in (tmp_path / "cache").rglob("*.json"):
-        entry.write_text("{")
-    assert compose(conf).values == first.values
-
-
-def test_a_home_that_can_not_be_written_to(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
-    assert compose(conf).settings.name == "small"

@@ -56,7 +56,17 @@ def on_gpus(count: int, gib: float) -> Demand:
         (on_gpus(2, 50), [node(8, of_gpu=0)], None,
          "fits: needs 50.0 GiB of GPU memory a rank; the memory of a GPU is not known (set cluster.gpu_memory_bytes); "
          "needs 1.0 GiB a rank, one of 2 has 4.0 GiB"),
-        (on_gpus(3, 50), [node(1, of_gpu=40)], "needs 3 GPUs, the cluster has 2", None),
+        (on_gpus(3, 50), [node(8, of_gpu=40)],
+         "needs 3 GPUs, the cluster has 2; needs 50.0 GiB of GPU memory a rank, a GPU has 40.0 GiB", None),
+        (on_gpus(6, 30), [node(4, of_gpu=40)],
+         "needs 6 GPUs, the cluster has 2; needs 6 CPUs, the cluster has 4; "
+         "needs 30.0 GiB of GPU memory a rank, a GPU has 40.0 GiB; needs 1.0 GiB a rank, one of 6 has 0.7 GiB", None),
+        (ranks(64, 0.5), [node(24, cpus=2)],
+         "needs 64 CPUs, the cluster has 2; needs 0.5 GiB a rank, one of 64 has 0.4 GiB", None),
+        (ranks(64, 0.1), [node(24, cpus=2)], "needs 64 CPUs, the cluster has 2", None),
+        (Demand(task=Resources(cpus=1, custom={"licence": 2})), [node(8)], "needs 2 licence, the cluster has 0", None),
+        (Demand(task=Resources(cpus=5)), [node(8), node(8)],
+         "the step needs 5 CPUs; no node has that (the largest has 4 CPUs, 8.0 GiB)", None),
         (Demand(), [node(8)], None, ""),
     ],
 )  # fmt: skip

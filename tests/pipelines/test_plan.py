@@ -12,6 +12,7 @@ from pipelines import plan as module
 from pipelines.graph import build
 from pipelines.plan import Plan
 from pipelines.store import Store
+from tests.pipelines import demo
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import complete
 
@@ -96,7 +97,7 @@ def test_force(store: Store) -> None:
         ({"c__gpus": 1}, "needs 1 GPU, the cluster has 0"),
         ({"c__ranks": 4}, "needs 5 CPUs, the cluster has 2"),
         ({"c__ranks": 1, "c__memory_bytes": 41 << 30}, "needs 41.0 GiB a rank, a node has 8.0 GiB"),
-        ({"c__resources": {"cpus": 3}}, "the step needs 3 CPUs"),
+        ({"c__resources": {"cpus": 3}}, "needs 3 CPUs, the cluster has"),
         ({"c__resources": {"custom": {"tpu": 1}}}, "1 tpu"),
     ],
 )
@@ -114,3 +115,11 @@ def test_a_cached_step_asks_nothing_of_the_cluster(store: Store) -> None:
 
     made = module.make(build("demo", six_steps(c__gpus=1)), store, "abcdef", (), nodes)
     assert not made.blocked
+
+
+def test_what_a_stage_reads_outside_the_store_can_block_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.Make, "obstacle", lambda stage: "a text of one b" if stage.text == "b" else None)
+    planned = plan(store)
+    assert planned.steps["b"].state == "blocked"
+    assert planned.steps["b"].reason == "a text of one b"
+    assert planned.steps["a"].state == "run"

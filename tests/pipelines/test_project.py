@@ -65,12 +65,19 @@ def test_a_project_may_be_in_a_directory_of_any_name(
     assert "own" in capsys.readouterr().out.split("shipped")[0]
 
 
-@pytest.mark.parametrize("content", [b": : bad: [", b"name: \xff\xfe"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b": : bad: [", "conf/pipeline/broken.yaml:1:1: no key"),
+        (b"name: \xff\xfe", "conf/pipeline/broken.yaml:1:7: the byte 0xff, which is not UTF-8"),
+    ],
+)
 def test_a_configuration_that_is_not_yaml_is_refused_and_does_not_hide_the_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     content: bytes,
+    said: str,
 ) -> None:
     (tmp_path / "conf" / "pipeline" / "folder.yaml").mkdir(parents=True)
     (tmp_path / "conf" / "pipeline" / "broken.yaml").write_bytes(content)
@@ -78,6 +85,6 @@ def test_a_configuration_that_is_not_yaml_is_refused_and_does_not_hide_the_other
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert cli.run(["plan", "pipeline=broken"]) == 2
-    assert "expected files in YAML and UTF-8" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     assert cli.run(["pipelines"]) == 0
     assert "broken" in capsys.readouterr().out

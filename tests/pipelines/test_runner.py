@@ -18,7 +18,7 @@ from pipelines.runner import Runner
 from pipelines.store import Store
 from pipelines.store.lease import Leases
 from pipelines.summary import RunSummary, StepSummary
-from stages.base import Demand
+from stages.base import Context, Demand, StageError
 from tests.pipelines import demo
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import Recorder, ThreadExecutor, put, run, states
@@ -430,3 +430,28 @@ def test_losses_of_nodes_do_not_count_as_retries(store: Store) -> None:
     steps["a"]["retries"] = 1
     summary, _, _ = run(store, steps, Both(4, node=True))
     assert states(summary) == ALL.format("done")
+
+
+def test_what_a_stage_sends_can_always_be_recorded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file name that is not UTF-8 has lone surrogates in Python. They become replacement characters."""
+
+    def odd(stage: demo.Make, ctx: Context) -> demo.Text:
+        (ctx.out / "text.txt").write_text("x")
+        ctx.highlight("caf\udce9", "reads caf\udce9.txt")
+        ctx.note("caf\udce9")
+        ctx.page("page.md", "caf\udce9")
+        ctx.metrics({"caf\udce9": 1.0})
+        if stage.times == 2:
+            raise StageError("can't read caf\udce9.txt")
+        return demo.Text(ctx.out)
+
+    monkeypatch.setattr(demo.Make, "run", odd)
+    monkeypatch.setattr(demo.Text, "describe", lambda text: {"source": "caf\udce9"})
+    summary, _, observer = run(store, {"a": {"stage": "make"}})
+    assert summary.state == "done", summary.steps
+    record = store.latest("demo", "a")
+    assert record is not None
+    assert record.highlights == {"caf\N{REPLACEMENT CHARACTER}": "reads caf\N{REPLACEMENT CHARACTER}.txt"}
+    assert observer.notes == ["a: caf\N{REPLACEMENT CHARACTER}"]
+    failed, _, _ = run(store, {"a": {"stage": "make", "times": 2}})
+    assert error_of(summary_of(failed, "a")) == "can't read caf\N{REPLACEMENT CHARACTER}.txt"

@@ -81,8 +81,9 @@ def test_an_error_is_shown_whole(tmp_path: Path) -> None:
     assert "pretrain: no memory.\nAsk for less: steps.pretrain.batch=4" in file.getvalue()
 
 
-@given(st.text())
-def test_no_text_steers_the_terminal(text: str) -> None:
+@given(st.text() | st.text("\ud800\udce9\udfffa"))
+def test_no_text_steers_the_terminal_or_can_not_be_written_to_it(text: str) -> None:
+    clean(text).encode()
     assert not any((ord(letter) < 32 and letter not in "\n\t") or 127 <= ord(letter) < 160 for letter in clean(text))
 
 

@@ -20,6 +20,7 @@ from pipelines.errors import BloomlineError
 from pipelines.graph import build
 from pipelines.plan import Plan, make
 from pipelines.store import FileEntry, Record, Store, StoreConfig
+from pipelines.store.files import StoreError
 from tests.durability import lost_in_a_power_cut
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import put, run, states
@@ -256,3 +257,27 @@ def test_remove(any_store: Store) -> None:
     any_store.remove(record)
     assert any_store.record(record.fingerprint) is None
     assert any_store.files.tokens(record.location) == {}
+
+
+def test_a_bucket_that_does_not_exist_is_refused_before_a_run(s3: str, tmp_path: Path) -> None:
+    options = {"endpoint_url": s3, "key": "k", "secret": "s"}
+    config = StoreConfig(root="s3://nowhere/root", options=options, state_directory=str(tmp_path / "state"))
+    with pytest.raises(StoreError, match="there is no bucket 'nowhere'"):
+        Store(config).expect_writable()
+
+
+@pytest.mark.parametrize("name", ["a\nb.txt", "a\\b.txt", "caf\udce9.txt"])
+def test_a_name_that_no_record_holds_is_refused_by_name(store: Store, name: str) -> None:
+    staged = store.stage("f" * 64)
+    (staged / name).write_text("x")
+    with pytest.raises(BloomlineError) as caught:
+        store.list_files(staged)
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_store_whose_name_is_not_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "caf\udce9").mkdir()
+    monkeypatch.chdir(tmp_path / "caf\udce9")
+    with pytest.raises(StoreError, match="has a name that is not UTF-8"):
+        Store(StoreConfig(root="store")).expect_writable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages.base import ArtifactError, StageError
 from stages.huggingface.families import FAMILIES as TABLE
 from stages.huggingface.families import read_config, write_config
 from stages.huggingface.huggingface_model import HuggingFaceModel
+from stages.huggingface.import_model import HuggingFaceDirectory, ImportModel
 from tests.stages.huggingface.examples import add_tensors, alter, checkpoint, exported, imported
 from tests.stages.model.models import FAMILIES, shaped
 
@@ -170,6 +172,16 @@ def test_damage_is_refused_with_its_reason(kind: str, good: Path, tmp_path: Path
     if kind != "NaN":  # about values
         with pytest.raises(ArtifactError):
             HuggingFaceModel(source).check()
+
+
+@pytest.mark.parametrize("kind", ["no JSON", "no object", "other family", "quantized", "other heads"])
+def test_what_the_config_tells_blocks_the_plan(kind: str, good: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(good, tmp_path / "source")
+    stage = ImportModel(source=HuggingFaceDirectory(path=str(source)))
+    assert stage.obstacle() is None
+    damage, said = DAMAGES[kind]
+    damage(source)
+    assert re.search(said, stage.obstacle() or "")
 
 
 @pytest.mark.parametrize(
