@@ -85,11 +85,8 @@ class ImportModel(Stage):
     def obstacle(self) -> str | None:
         if self.forecast() is not None:
             return None
-        source = self.source.directory / model_directory.CONFIG
         try:
-            values = model_directory.read_json(source, model_directory.CONFIG_LIMIT_BYTES)
-            tokens = read_special_tokens(self.source.directory, Tokenizer(self.source.directory).load())
-            read_config(tokens.completed(values), str(source))
+            read_description(self.source.directory)
         except StageError as error:
             return str(error)
         return None
