@@ -5,6 +5,7 @@
     tokenizer.json       the tokenizer that the model was trained with, in the format of the `tokenizers` library
     facts.json           facts about how the model was made: tokens seen, losses, ...
     chat_template.jinja  the chat template of an imported model that has one
+    training_state/      the state of the training that made it, if its step keeps that
 
 Opening a checkpoint executes no code: it reads only JSON and safetensors, and checks every tensor against the config.
 """
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
-from stages.base import Application, ArtifactError, Edge, ExampleRequest, Forecast, Servable
+from stages.artifacts.tokenizer import TOKENIZER, Tokenizer, TokenizerForecast
+from stages.base import Application, ArtifactError, Edge, ExampleRequest, Servable
 from stages.model.config import DecoderConfig
 from stages.model.parameters import active_parameter_count, parameter_count
 
@@ -37,10 +38,12 @@ TEMPLATE = "chat_template.jinja"
 JSON_LIMIT_BYTES = 1 << 20
 
 
-class CheckpointForecast(Forecast):
-    """What is known of a checkpoint before its step has run: the config of its model."""
+class CheckpointForecast(TokenizerForecast):
+    """What is known of a checkpoint before its step has run: the config of its model, whose tokenizer it has, and the
+    step of the training state that it keeps."""
 
     config: DecoderConfig
+    state_step: int | None = None  # None: it keeps no training state
 
 
 def known_config(model: object) -> DecoderConfig | None:

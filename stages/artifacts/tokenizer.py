@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.base import Artifact, ArtifactError
+from stages.base import Artifact, ArtifactError, Edge, Forecast, StageError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as LoadedTokenizer
@@ -23,6 +23,45 @@ FILE_LIMIT_BYTES, SPECIAL_LIMIT_BYTES = 256 << 20, 1 << 16
 # BLOOM's special tokens; the position is the id.
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 END_OF_TEXT = SPECIAL_TOKENS.index("</s>")
+
+
+class TokenizerForecast(Forecast):
+    """Whose tokenizer an artifact will hold, or was made with."""
+
+    tokenizer_of: str | None = None  # the step that makes the tokenizer; "": this one; None: not known
+
+
+def tokenizer_step(field: object) -> str | None:
+    """The step that makes the tokenizer of an artifact field; None if it is not known before that step has run."""
+    if not isinstance(field, Edge) or not isinstance(field.forecast, TokenizerForecast):
+        return None
+    found = field.forecast.tokenizer_of
+    return field.step if found == "" else found
+
+
+def refuse_other_tokenizer(model: object, tokens: object) -> None:
+    """Raise StageError if two artifact fields, of a checkpoint and of a token dataset, are known to have different
+    tokenizers before their steps have run."""
+    of_model, of_tokens = tokenizer_step(model), tokenizer_step(tokens)
+    if isinstance(model, Edge) and isinstance(tokens, Edge) and of_model and of_tokens and of_model != of_tokens:
+        raise StageError(
+            f"{model.step} and {tokens.step} have different tokenizers, those of {of_model} and of {of_tokens}, so the "
+            f"ids of {tokens.step} mean other tokens to the model: tokenize the text with the tokenizer of "
+            f"{of_model} (a step with `stage: model_tokenizer, model: {model.step}` makes it)"
+        )
+
+
+def check_same_tokenizer(model: Path, tokens: Path) -> None:
+    """Raise StageError if the tokenizer.json of a checkpoint and that of a token dataset are different tokenizers."""
+    if model.read_bytes() == tokens.read_bytes():
+        return
+    ours, theirs = (Tokenizer(path.parent).load() for path in (model, tokens))
+    if ours.to_str() != theirs.to_str():
+        raise StageError(
+            f"the checkpoint's tokenizer ({ours.get_vocab_size()} tokens) is not the one that the text was tokenized "
+            f"with ({theirs.get_vocab_size()} tokens): tokenize it with the tokenizer of the checkpoint, which a step "
+            "with `stage: model_tokenizer` takes from it"
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from stages.artifacts.corpus import Corpus, Document
-from stages.artifacts.tokenizer import SPECIAL_TOKENS, Tokenizer
+from stages.artifacts.tokenizer import SPECIAL_TOKENS, Tokenizer, TokenizerForecast
 from stages.base import Context, Stage, StageError, Stopped
 from stages.corpus.tokenization.fertility import FertilityGate
 from stages.corpus.tokenization.mixing import Mixing
@@ -63,6 +63,9 @@ class TrainTokenizer(Stage):
     )  # exponent for languages in the sample: below 1, small ones get more
     min_frequency: PositiveInt = 2  # of a pair of tokens that is merged
     fertility: FertilityGate | None = None  # a limit on the tokens per word of each language
+
+    def forecast(self) -> TokenizerForecast:
+        return TokenizerForecast(tokenizer_of="")
 
     def run(self, ctx: Context) -> Tokenizer:
         trained = self._train(self._sample(ctx))

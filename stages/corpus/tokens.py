@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 
 from stages.artifacts.corpus import Corpus, Document
 from stages.artifacts.manifest import SPLITS, Split
-from stages.artifacts.tokenizer import Tokenizer
+from stages.artifacts.tokenizer import Tokenizer, TokenizerForecast, tokenizer_step
 from stages.artifacts.tokens import (
     FACTS,
     INDEX_TYPES,
@@ -45,6 +45,9 @@ class TokenizeCorpus(Stage):
         None  # the proportions of sources or languages in the training split; null: each document once
     )
     shard_tokens: PositiveInt = 1 << 28  # a shard ends with the document that reaches this number
+
+    def forecast(self) -> TokenizerForecast:
+        return TokenizerForecast(tokenizer_of=tokenizer_step(self.tokenizer))
 
     def run(self, ctx: Context) -> TokenDataset:
         tokenizer, end_of_text = self.tokenizer.load(), self.tokenizer.end_of_text

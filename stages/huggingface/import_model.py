@@ -79,7 +79,7 @@ class ImportModel(Stage):
             _, config = read_config(model_directory.read_json(source, model_directory.CONFIG_LIMIT_BYTES), str(source))
         except StageError:  # `run` reports the error, unless the files of the tokenizer complete the config
             return None
-        return CheckpointForecast(config=config)
+        return CheckpointForecast(config=config, tokenizer_of="")
 
     def run(self, ctx: Context) -> Checkpoint:
         from stages.huggingface.tensor_conversion import import_tensors, imported_headers

@@ -7,7 +7,7 @@ import shutil
 from typing import ClassVar
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.artifacts.tokenizer import SPECIAL, TOKENIZER, Tokenizer
+from stages.artifacts.tokenizer import SPECIAL, TOKENIZER, Tokenizer, TokenizerForecast, tokenizer_step
 from stages.base import Context, Stage
 
 
@@ -17,6 +17,9 @@ class ModelTokenizer(Stage):
     headline: ClassVar[str | None] = "vocab_size"
 
     model: Checkpoint
+
+    def forecast(self) -> TokenizerForecast:
+        return TokenizerForecast(tokenizer_of=tokenizer_step(self.model))
 
     def run(self, ctx: Context) -> Tokenizer:
         shutil.copyfile(self.model.tokenizer_path, ctx.out / TOKENIZER)

@@ -43,7 +43,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        trained = ctx.needs_input_grad[1]  # a frozen head has no gradient, which would be as large as the head
+        weight_gradient = torch.zeros(weight.shape if trained else 0, dtype=torch.float32, device=weight.device)
         for start in range(0, len(hidden), ROWS):
             part, wanted = hidden[start : start + ROWS], targets[start : start + ROWS, None]
             logits = functional.linear(part, weight).float()
@@ -56,12 +57,14 @@ class _HeadCrossEntropy(torch.autograd.Function):
             gradient = exponentials.mul_(1 / sums)
             gradient.scatter_add_(1, wanted, gradient.new_full(wanted.shape, -1.0))
             torch.mm(gradient.to(weight.dtype), weight, out=hidden_gradient[start : start + ROWS])
-            weight_gradient.addmm_(gradient.T, part.float())
+            if trained:
+                weight_gradient.addmm_(gradient.T, part.float())
         ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradient, weight_gradient * gradient, None
+        trained = ctx.needs_input_grad[1]
+        return hidden_gradient * gradient, weight_gradient * gradient if trained else None, None

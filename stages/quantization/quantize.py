@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from stages.artifacts.checkpoint import WEIGHTS, Checkpoint, CheckpointForecast, known_config
+from stages.artifacts.tokenizer import check_same_tokenizer, refuse_other_tokenizer, tokenizer_step
 from stages.artifacts.tokens import TokenDataset
 from stages.base import Context, Demand, Resources, Stage, StageError
 from stages.model.config import DecoderConfig, QuantizationName
@@ -40,7 +41,9 @@ class Quantize(Stage):
 
     def forecast(self) -> CheckpointForecast | None:
         config = known_config(self.model)
-        return CheckpointForecast(config=self._quantized(config)) if config else None
+        refuse_other_tokenizer(self.model, self.tokens)
+        tokenizer_of = tokenizer_step(self.model)
+        return CheckpointForecast(config=self._quantized(config), tokenizer_of=tokenizer_of) if config else None
 
     def _quantized(self, config: DecoderConfig) -> DecoderConfig:
         return config.model_copy(update={"quantization": self.scheme})
@@ -49,6 +52,7 @@ class Quantize(Stage):
         from stages.artifacts.held_out_loss import held_out_loss
         from stages.quantization.state_dict import quantize_state_dict
 
+        check_same_tokenizer(self.model.tokenizer_path, self.tokens.tokenizer_path)
         done = 0
 
         def advance(samples: int) -> None:

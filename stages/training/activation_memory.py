@@ -6,10 +6,11 @@ the input is kept, and in selective mode also the results of its matrix products
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from stages.model.config import DecoderConfig
+from stages.model.parameters import parameter_shapes
 from stages.training.recipe import Execution, Recipe
 
 HEAD_ROWS = 128  # equals stages.model.head_loss.ROWS, whose module imports torch
@@ -25,7 +26,8 @@ class Activations:
     working: Sequence[int]  # gradients inside the block during its backward pass
     stream: int  # gradients between blocks
     head: int  # at the peak of the head: its gradient in float32 and a few rows of logits
-    head_gradient: int  # the gradient of the head's weight, in the precision of compute
+    head_gradient: int  # the gradient of the head's weight, in the precision of compute; 0 if it is frozen
+    embedding_gradient: int  # the same for the token embedding
     offloaded: int  # inputs of recomputed blocks that are kept elsewhere
 
     @property
@@ -33,8 +35,14 @@ class Activations:
         return self.shared + sum(self.kept)
 
 
-def activations(model: DecoderConfig, recipe: Recipe, execution: Execution) -> Activations:
-    """The activations of one micro-batch of `recipe` in `model`."""
+def activations(
+    model: DecoderConfig, recipe: Recipe, execution: Execution, frozen: Collection[str] = ()
+) -> Activations:
+    """The activations of one micro-batch of `recipe` in `model`, whose `frozen` parameters are not trained.
+
+    Blocks below the first trained parameter keep nothing. Others count as if all of their parameters were trained.
+    """
+    kept_from = _first_trained_block(model, frozen)
     element = 4 if recipe.precision == "float32" else 2
     tokens = recipe.micro_batch_size * recipe.sequence_length
     whole = [tokens * _saved(model, layer, element) for layer in range(model.layers)]
@@ -48,12 +56,19 @@ def activations(model: DecoderConfig, recipe: Recipe, execution: Execution) -> A
         for layer in range(model.layers)
     ]
     head_gradient = element * model.vocab_size * model.hidden_size
+    head_name = "word_embeddings.weight" if model.tied_head else "lm_head.weight"
+    head_trained, embedding_trained = (name not in frozen for name in (head_name, "word_embeddings.weight"))
     # Logits of the current rows and of the rows before; with bfloat16 also before conversion to float32.
     current, previous = min(HEAD_ROWS, tokens), min(HEAD_ROWS, max(tokens - HEAD_ROWS, 0))
     logits = (4 * (current + previous) + (2 * current if element == 2 else 0)) * model.vocab_size
     weight_gradient = 4 * model.vocab_size * model.hidden_size
     at_end = 2 * head_gradient if element == 4 else weight_gradient + head_gradient
-    blocks = list(zip(reduced, whole, is_recomputed, strict=True))
+    if not head_trained:
+        weight_gradient = at_end = 0
+    blocks = [
+        (few, everything, recomputed) if layer >= kept_from else (0, 0, False)
+        for layer, (few, everything, recomputed) in enumerate(zip(reduced, whole, is_recomputed, strict=True))
+    ]
     return Activations(
         shared=_shared(model, recipe, element),
         kept=[few if recomputed else everything for few, everything, recomputed in blocks],
@@ -61,9 +76,22 @@ def activations(model: DecoderConfig, recipe: Recipe, execution: Execution) -> A
         working=[tokens * element * _block_gradients(model, layer, element) for layer in range(model.layers)],
         stream=2 * stream,
         head=(2 if model.normalisation == "layer" else 8 // element) * stream + max(weight_gradient + logits, at_end),
-        head_gradient=head_gradient,
-        offloaded=(stream - inputs) * sum(is_recomputed),
+        head_gradient=head_gradient * head_trained,
+        embedding_gradient=head_gradient * embedding_trained,
+        offloaded=(stream - inputs) * sum(recomputed for *_, recomputed in blocks),
     )
+
+
+def _first_trained_block(model: DecoderConfig, frozen: Collection[str]) -> int:
+    """The first block whose activations a backward pass needs: its parameters, or some before it, are trained."""
+    for name in parameter_shapes(model):  # in the order of the forward pass, but for the head
+        if name in frozen:
+            continue
+        if name.startswith(("word_embeddings", "position_embeddings")):
+            return 0
+        if name.startswith("blocks."):
+            return int(name.split(".", 2)[1])
+    return model.layers
 
 
 def _shared(model: DecoderConfig, recipe: Recipe, element: int) -> int:

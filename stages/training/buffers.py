@@ -22,7 +22,8 @@ DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16":
 def groups_of(
     model: nn.Module, blocks: Sequence[nn.Module], stem: Sequence[nn.Module] = (), head: Sequence[nn.Module] = ()
 ) -> list[Group]:
-    """The groups of a model's parameters; see `stages.training.layout.arrange`."""
+    """The groups of a model's parameters; see `stages.training.layout.arrange`. Parameters that do not require a
+    gradient are frozen."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
 
@@ -30,7 +31,8 @@ def groups_of(
         return [names[parameter] for parameter in module.parameters()]
 
     before, after = ([name for module in modules for name in of(module)] for modules in (stem, head))
-    return arrange(shapes, [of(block) for block in blocks], before, after)
+    frozen = {name for parameter, name in names.items() if not parameter.requires_grad}
+    return arrange(shapes, [of(block) for block in blocks], before, after, frozen)
 
 
 @dataclass
@@ -45,7 +47,7 @@ class GroupBuffers:
     owned: range
     full: Tensor  # [padded], in the precision of compute; at stage 3 its memory is allocated only while gathered
     weights: Storage  # "weights" [owned], in the precision of compute; a view of `full` below stage 3
-    optimizer: Storage  # float32 [owned]: the moments, and "master" if the weights are not the master weights
+    optimizer: Storage  # float32 [owned]: moments, and "master" if weights are not the master weights; none if frozen
     partial_sums: list[PartialSums] = field(default_factory=list)  # of gradients: whole, or one per bucket of the shard
     micro_batch_gradient: Tensor | None = None  # float32 [padded], of the current micro-batch
     missing: dict[str, Tensor] = field(default_factory=dict)  # views of it, for parameters whose gradient is not in yet
@@ -123,11 +125,11 @@ class GroupBuffers:
     @contextmanager
     def states(self, changed: bool = False) -> Iterator[Vectors]:
         """Master weights and moments by name, float32 [owned]. If `changed`, the weights are updated from the master
-        weights at the end."""
+        weights at the end. A frozen group has no moments, and its "master" are the weights themselves."""
         with ExitStack() as stack:
             weights = stack.enter_context(self.weights.open(changed))["weights"]
             vectors = {"master": weights, **stack.enter_context(self.optimizer.open(changed))}
-            yield {state: vectors[state] for state in STATES}
+            yield {state: vectors[state] for state in STATES if state in vectors}
             if changed and vectors["master"] is not weights:
                 weights.copy_(vectors["master"])
 
@@ -139,23 +141,27 @@ def create_buffers(
     dtype, shard_size, padded = DTYPES[precision], layout.shard(ranks), layout.padded(ranks)
     owned = range(rank * shard_size, (rank + 1) * shard_size) if execution.zero_stage else range(padded)
     full = torch.zeros(padded, dtype=dtype, device=storages.device)
-    parameters = [(slot, _parameter(full[slot.offset : slot.end].view(slot.shape))) for slot in layout.slots]
+    parameters = [
+        (slot, _parameter(full[slot.offset : slot.end].view(slot.shape), not layout.frozen)) for slot in layout.slots
+    ]
     weights: Storage = MemoryStorage({"weights": full[owned.start : owned.stop]})
     if execution.zero_stage == 3:
         weights = storages.create(execution.offload_parameters, dtype, {"weights": len(owned)})
     devices = {storages.device_for(target) for target in (execution.offload_parameters, execution.offload_optimizer)}
     separate_master = dtype != torch.float32 or len(devices) > 1
     lengths = {state: len(owned) for state in STATES if separate_master or state != "master"}
-    optimizer = storages.create(execution.offload_optimizer, torch.float32, lengths)
+    optimizer: Storage = MemoryStorage({})
+    if not layout.frozen:
+        optimizer = storages.create(execution.offload_optimizer, torch.float32, lengths)
     buffers = GroupBuffers(layout, parameters, owned, full, weights, optimizer)
     if execution.zero_stage == 3:
         buffers.free_full()
     return buffers
 
 
-def _parameter(view: Tensor) -> nn.Parameter:
+def _parameter(view: Tensor, trained: bool) -> nn.Parameter:
     """A parameter that shares a buffer's memory but not its version counter: autograd must not object when the buffer
     is filled again."""
-    parameter = nn.Parameter(view.new_empty(0))
+    parameter = nn.Parameter(view.new_empty(0), requires_grad=trained)
     parameter.data = view
     return parameter

@@ -43,11 +43,15 @@ GroupTensors = dict[str, Tensor]
 class CheckpointWriter:
     """The checkpoints of one run. Every rank must call `save` and `finish`.
 
-    `digest` identifies the recipe, model and data: only a run with the same digest resumes from the checkpoints.
+    `digest` identifies the recipe, model and data: only a run with the same digest resumes from the checkpoints. That
+    of `kept_step` is never removed.
     """
 
-    def __init__(self, scratch: Path, digest: str, execution: Execution, collectives: Collectives) -> None:
+    def __init__(
+        self, scratch: Path, digest: str, execution: Execution, collectives: Collectives, kept_step: int | None = None
+    ) -> None:
         self.digest = digest
+        self._kept_step = kept_step
         self._scratch, self._execution, self._collectives = scratch, execution, collectives
         self._step: int | None = None  # of the last checkpoint that was saved or is being saved
         self._saved_at = time.monotonic()
@@ -80,7 +84,7 @@ class CheckpointWriter:
         self.finish()
         state = {"format": FORMAT, "step": step, "recipe": self.digest, "progress": progress}
         if self._collectives.rank == 0:
-            self._write = _BackgroundWrite(self._scratch, state, self._execution)
+            self._write = _BackgroundWrite(self._scratch, state, self._execution, self._kept_step)
         for index in range(len(model.groups)):
             tensors = model.collect(index)
             if self._write is not None and tensors is not None:
@@ -110,7 +114,8 @@ class CheckpointWriter:
 class _BackgroundWrite:
     """One checkpoint, and the thread that writes it."""
 
-    def __init__(self, scratch: Path, state: Mapping[str, Any], execution: Execution) -> None:
+    def __init__(self, scratch: Path, state: Mapping[str, Any], execution: Execution, kept_step: int | None) -> None:
+        self._kept = None if kept_step is None else checkpoint_path(scratch, kept_step)
         self._folder, self._state, self._execution = scratch / FOLDER, state, execution
         self.error: str | None = None
         self._queue: deque[GroupTensors] = deque()
@@ -181,7 +186,8 @@ class _BackgroundWrite:
         partial.rename(target)
         sync(self._folder)
         for old in complete_checkpoints(self._folder)[: -self._execution.checkpoints_kept]:
-            shutil.rmtree(old)
+            if old != self._kept:
+                shutil.rmtree(old)
 
     def _next(self) -> GroupTensors | None:
         with self._changed:

@@ -3,6 +3,8 @@
     scratch/checkpoints/step-00000120/group-000.safetensors ...   master weights and moments, per parameter, unpadded
                                       state.json                  trainer state, digests of the files; written last
 
+A stage can keep one of them in its artifact (`keep`), so that another training starts from it (`start_from`).
+
 `checkpoint_writer.py` writes a checkpoint to a temporary folder and renames it, so that it exists completely or not at
 all. The digest of every file is checked before a checkpoint is used; a damaged one is skipped with a note, and the one
 before it is used instead.
@@ -13,13 +15,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -30,6 +34,7 @@ from stages.training.zero import ShardedModel
 FORMAT = 1
 FOLDER = "checkpoints"
 PARTIAL = ".partial-"
+KEPT = "training_state"  # the folder of the kept state in an artifact
 STATE = "state.json"
 STATE_LIMIT_BYTES = 256 << 20
 
@@ -46,7 +51,11 @@ class Saved:
 
 def checkpoint_path(scratch: Path, step: int) -> Path:
     """The folder of the checkpoint of `step`."""
-    return scratch / FOLDER / f"step-{step:08d}"
+    return scratch / FOLDER / _folder_name(step)
+
+
+def _folder_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -83,7 +92,7 @@ def verify(path: Path, digest: str | None = None) -> Saved:
         state = json.loads((path / STATE).read_text())
         found, step, recipe = state["format"], state["step"], state["recipe"]
         files, progress = state["files"], state["progress"]
-        right_folder = checkpoint_path(path.parent.parent, step) == path
+        right_folder = path.name == _folder_name(step)
         if not isinstance(files, dict) or not isinstance(progress, dict) or not right_folder:
             raise ValueError("its fields are not those of a checkpoint")
         expected = {file: (facts["bytes"], facts["sha256"]) for file, facts in files.items()}
@@ -144,6 +153,47 @@ def weights(path: Path) -> dict[str, Tensor]:
     for file in verify(path).files:
         tensors |= _read(path / file, prefix="master/")
     return {name.removeprefix("master/"): tensor for name, tensor in tensors.items()}
+
+
+def keep(scratch: Path, last: int, kept_step: int | None, out: Path) -> int:
+    """Copy the training state of step `kept_step` of a finished run to the artifact at `out`: that of its `last` step
+    if it is None or the run ended before it. Returns its step. Raises StageError if it is damaged."""
+    step = last if kept_step is None else min(kept_step, last)
+    saved = verify(checkpoint_path(scratch, step))
+    shutil.copytree(saved.path, out / KEPT / saved.path.name)
+    return step
+
+
+def kept_state(artifact: Path) -> Saved | None:
+    """The training state that the artifact at `artifact` keeps, after checking it; None if it keeps none. Raises
+    StageError if it is damaged."""
+    found = complete_checkpoints(artifact / KEPT)
+    return verify(found[-1]) if found else None
+
+
+def start_from(path: Path, model: ShardedModel) -> Mapping[str, Any]:
+    """Set the model to a kept training state that was checked before, and return the fields of its trainer state.
+    Every rank must call it.
+
+    Parameters are found by name, so they may be grouped in another way. Moments that the state does not have, of
+    parameters that were not trained then, are zero. Raises StageError if reading fails.
+    """
+    with ExitStack() as stack:
+        readers: dict[str, Any] = {}
+        for file in sorted(path.glob("*.safetensors")):
+            reader = stack.enter_context(_opened(file))
+            readers |= dict.fromkeys(reader.keys(), reader)
+
+        def read(name: str, start: int, stop: int) -> Tensor:
+            if name in readers:
+                return read_range(readers[name], name, start, stop)
+            if name.startswith("master/"):
+                raise StageError(f"{path} has no parameter {name.removeprefix('master/')}: it is of another model")
+            return torch.zeros(stop - start)
+
+        for index in range(len(model.groups)):
+            model.restore(index, read)
+    return _read_progress(path)
 
 
 def _read_progress(path: Path) -> Mapping[str, Any]:

@@ -60,15 +60,14 @@ class GradientReducer:
         self._micro_batch = micro_batch
         self._open = len(self._groups)
 
-    def close(self, first: int) -> bool:
-        """The backward pass has left the groups from number `first` on. Returns whether any of them was still open."""
+    def close(self, first: int) -> None:
+        """The backward pass has left the groups from number `first` on."""
         closed = self._groups[first : self._open]
         for buffers in reversed(closed):
             self._add(buffers)
         self._open = min(first, self._open)
         if closed:
             self._after_close(first)
-        return bool(closed)
 
     def end(self) -> None:
         """The backward pass is over. Parameters that got no gradient have a zero one."""

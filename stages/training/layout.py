@@ -50,6 +50,8 @@ class Slot:
 class Group:
     """Parameters that are reduced, gathered and freed together: those of a block, or some outside all blocks.
 
+    `frozen`: whether they are not trained. They then have no gradient and no optimizer state.
+
     `positions`: where a pass through the model uses them. 0 is before the blocks, block number i (from 0) is i + 1, and
     what follows the blocks is the last position.
     """
@@ -57,6 +59,7 @@ class Group:
     name: str
     slots: tuple[Slot, ...]
     positions: tuple[int, ...] = ()
+    frozen: bool = False
 
     @property
     def numel(self) -> int:
@@ -77,7 +80,9 @@ class Group:
         return self.shard(ranks) * ranks
 
 
-def group(name: str, shapes: Mapping[str, tuple[int, ...]], positions: tuple[int, ...] = ()) -> Group:
+def group(
+    name: str, shapes: Mapping[str, tuple[int, ...]], positions: tuple[int, ...] = (), frozen: bool = False
+) -> Group:
     """A group of the parameters in `shapes` (name to shape), in that order."""
     slots = []
     offset = 0
@@ -85,7 +90,7 @@ def group(name: str, shapes: Mapping[str, tuple[int, ...]], positions: tuple[int
         slot = Slot(parameter, tuple(shape), offset)
         slots.append(slot)
         offset = _aligned(slot.end)
-    return Group(name, tuple(slots), positions)
+    return Group(name, tuple(slots), positions, frozen)
 
 
 def arrange(
@@ -93,13 +98,15 @@ def arrange(
     blocks: Sequence[Collection[str]],
     stem: Collection[str] = (),
     head: Collection[str] = (),
+    frozen: Collection[str] = (),
 ) -> list[Group]:
     """The groups of a model, in the order in which a forward pass first uses them: parameters used before the blocks
     only, those used before and after them (a tied embedding), each block, those used after the blocks only.
 
     `shapes` has every parameter. `blocks`, `stem` and `head` name those of each block, before the blocks and after
-    them. A parameter in none of these is taken to be used before and after the blocks. Within a group matrices precede
-    norms and biases, so that weight decay applies to one contiguous range.
+    them. A parameter in none of these is taken to be used before and after the blocks. Those that are `frozen` form a
+    group of their own at each of these places. Within a group matrices precede norms and biases, so that weight decay
+    applies to one contiguous range.
     """
     last = len(blocks) + 1
     inside = {name for block in blocks for name in block}
@@ -110,11 +117,14 @@ def arrange(
     members: list[tuple[str, Collection[str], tuple[int, ...]]] = [("stem", before, (0,)), ("shared", both, (0, last))]
     members += [(f"block-{index:03d}", block, (index + 1,)) for index, block in enumerate(blocks)]
     members += [("head", after, (last,))]
-    return [
-        group(title, {name: shapes[name] for name in sorted(names, key=lambda name: len(shapes[name]) < 2)}, positions)
-        for title, names, positions in members
-        if names
-    ]
+    groups = []
+    for title, names, positions in members:
+        ordered = sorted(names, key=lambda name: len(shapes[name]) < 2)
+        for kept, suffix in ((False, ""), (True, "-frozen")):
+            chosen = {name: shapes[name] for name in ordered if (name in frozen) is kept}
+            if chosen:
+                groups.append(group(title + suffix, chosen, positions, kept))
+    return groups
 
 
 def bucket_columns(shard: int, rows: int, bucket_bytes: int) -> list[slice]:

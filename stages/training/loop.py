@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -61,7 +61,9 @@ def train(rank: Rank, spec: TrainingSpec) -> TrainingResult:
         if spec.recipe.compiled:
             compile_blocks(task.blocks)
         model = ShardedModel(task, spec.recipe, spec.execution, collectives, Path(spec.scratch) / "offload")
-        with CheckpointWriter(Path(spec.scratch), _digest(spec, model), spec.execution, collectives) as writer:
+        with CheckpointWriter(
+            Path(spec.scratch), _digest(spec, model), spec.execution, collectives, spec.kept_step
+        ) as writer:
             return _Trainer(rank, spec, task, model, collectives, writer).run()
 
 
@@ -76,7 +78,7 @@ class _Trainer:
         writer: CheckpointWriter,
     ) -> None:
         self.rank, self.task, self.model, self.collectives, self.writer = rank, task, model, collectives, writer
-        self.recipe, self.execution = spec.recipe, spec.execution
+        self.spec, self.recipe, self.execution = spec, spec.recipe, spec.execution
         self.scratch = Path(spec.scratch)
         self.state = TrainerState()
         self.meter = ThroughputMeter(task, spec.recipe, spec.execution, collectives)
@@ -91,8 +93,10 @@ class _Trainer:
         if saved:
             self.state = TrainerState(**saved.progress)
             self._note(f"resumes from the checkpoint of step {self.state.step}")
+            if self.state.step == self.recipe.steps or self.state.ended:  # the reports before may have been lost
+                self._report_validation({"loss": self.state.loss})
         else:
-            self.model.initialise(self.task.initial)
+            self._begin()
             self._validate()
         # Everything is loaded by now: what the process holds apart from the training state is not due to training.
         resident = memory_usage.process().get("process_resident", 0)
@@ -101,6 +105,8 @@ class _Trainer:
         self.writer.start(state.step if saved else None)
         self.seconds_before = state.seconds
         self.started, self.first_tokens = time.monotonic(), state.tokens
+        if state.step == self.spec.kept_step:
+            self.writer.save(state.step, self.model, asdict(state))
         while state.step < recipe.steps and not state.ended:
             signals = self._step()
             last = state.step == recipe.steps
@@ -109,13 +115,23 @@ class _Trainer:
             if state.step % recipe.validation_every == 0 or last or self._ends_early():
                 self._validate()
             ended = last or self._ends_early()
-            if ended or signals.checkpoint_due or signals.stopping:
+            if ended or signals.checkpoint_due or signals.stopping or state.step == self.spec.kept_step:
                 self.writer.save(state.step, self.model, asdict(state))
             if signals.checkpoint_failed or ended or signals.stopping:
                 self.writer.finish()
             if signals.stopping and not ended:
                 raise Stopped(f"stopped after step {state.step} of {recipe.steps}; the checkpoint is saved")
         return self._result()
+
+    def _begin(self) -> None:
+        """Set the model and the trainer state to what training starts from."""
+        start = self.spec.start
+        if start is None:
+            self.model.initialise(self.task.initial)
+            return
+        progress = checkpoints.start_from(Path(start.path), self.model)
+        self.state = TrainerState.started(progress, start.continues)
+        self._note(f"starts from the training state of step {progress['step']}")
 
     # -- one step
 
@@ -184,15 +200,19 @@ class _Trainer:
         return bool(state.ended)
 
     def _validate(self) -> None:
-        means = validate(self.task, self.model, self.recipe, self.collectives)
-        self.state.record_validation(means)
-        if self.is_first:
-            named = {f"validation_{name}": value for name, value in means.metrics.items()}
-            named |= {f"validation_loss/{name}": value for name, value in means.groups.items()}
-            named |= memory_usage.metrics(self.model)
-            self.rank.reporter.metrics({"validation_loss": means.loss, **named}, step=self.state.step)
+        self.state.record_validation(validate(self.task, self.model, self.recipe, self.collectives))
+        self._report_validation(memory_usage.metrics(self.model))
 
     # -- reporting
+
+    def _report_validation(self, more: Mapping[str, float] = {}) -> None:
+        """Report the last validation, and `more` metrics with it."""
+        if not self.is_first:
+            return
+        state = self.state
+        named = {f"validation_{name}": value for name, value in state.validation_metrics.items()}
+        named |= {f"validation_loss/{name}": value for name, value in state.validation_groups.items()}
+        self.rank.reporter.metrics({"validation_loss": state.validation_loss, **named, **more}, step=state.step)
 
     def _report(self, values: dict[str, float]) -> None:
         if not self.is_first:
@@ -220,9 +240,11 @@ class _Trainer:
 
 
 def _digest(spec: TrainingSpec, model: ShardedModel) -> str:
-    """What a checkpoint must agree on: the recipe, the identity of data and model, and every shape."""
+    """What a checkpoint must agree on: the recipe, the identity of data and model, every shape, what is frozen."""
     shapes = {slot.name: slot.shape for buffers in model.groups for slot in buffers.layout.slots}
-    described = json.dumps([spec.recipe.model_dump(mode="json"), spec.identity, shapes], sort_keys=True)
+    frozen = [slot.name for buffers in model.groups if buffers.layout.frozen for slot in buffers.layout.slots]
+    parts = [spec.recipe.model_dump(mode="json"), spec.identity, shapes, *([frozen] if frozen else [])]
+    described = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 

@@ -29,12 +29,16 @@ class Setting:
     fixed_order: bool = True  # gradients are added in the order that is the same for every number of ranks
 
     @cached_property
+    def trained(self) -> Sequence[Group]:
+        return [group for group in self.groups if not group.frozen]
+
+    @cached_property
     def closing(self) -> list[list[int]]:
         """For each position, the padded sizes of the groups whose gradient is complete when the backward pass leaves
         it."""
         count = max(position for group in self.groups for position in group.positions) + 1
         return [
-            [one.padded(self.ranks) for one in self.groups if min(one.positions) == position]
+            [one.padded(self.ranks) for one in self.trained if min(one.positions) == position]
             for position in range(count)
         ]
 
@@ -68,7 +72,7 @@ class Setting:
 
     @property
     def largest(self) -> int:
-        """Elements of the largest group."""
+        """Elements of the largest group that is trained."""
         return max(max(sizes) for sizes in self.closing if sizes)
 
     def sum_bytes(self, elements: int, sums: int) -> int:
@@ -99,7 +103,8 @@ def step_peak(setting: Setting, activations: Activations) -> int:
 
 def collection(setting: Setting) -> int:
     """Bytes of the group that rank 0 is collecting for a checkpoint, at most."""
-    return 12 * setting.largest
+    frozen = [4 * group.numel for group in setting.groups if group.frozen]
+    return max(12 * setting.largest, *frozen, 0)
 
 
 def _backward_pass(setting: Setting, kept: Activations, before: int, after: int, last: bool) -> Iterator[int]:
@@ -113,7 +118,7 @@ def _backward_pass(setting: Setting, kept: Activations, before: int, after: int,
     ]
     ahead = [sum(setting.sum_bytes(n, before) for n in sizes) for sizes in closing]
     gathered = _gathered(setting)
-    tied = any(len(group.positions) > 1 for group in setting.groups)
+    tied = any(len(group.positions) > 1 for group in setting.trained)
     # From the second turn on, operations that the previous turn left in flight exist as well.
     in_flight = [
         _in_flight(setting, closing if before and not exchanged else closing[position:], after, last)
@@ -136,7 +141,7 @@ def _backward_pass(setting: Setting, kept: Activations, before: int, after: int,
         current = kept.kept[position - 1] + kept.recomputed[position - 1] + kept.working[position - 1]
         gradient = whole + setting.element * _largest_parameter(setting, position)
         yield left + current + gradient + ahead[position] + sum(done[position + 1 :]) + in_flight[position + 1]
-    rows = kept.head_gradient  # the embedding's gradient has the same size
+    rows = kept.embedding_gradient
     whole = _micro_batch_gradient(closing[0])
     gradient = max(2 * rows if tied else rows, rows + whole)
     yield kept.shared + gradient + ahead[0] + sum(done[1:]) + in_flight[1] + gathered[0]
@@ -176,7 +181,7 @@ def _late_elements(setting: Setting) -> int:
     the limit."""
     limit = _in_flight_limit(setting, [size for sizes in setting.closing for size in sizes])
     late = 0
-    for group in setting.groups:  # the first groups are sent last
+    for group in setting.trained:  # the first groups are sent last
         for columns in reversed(bucket_columns(group.shard(setting.ranks), setting.ranks, setting.bucket_bytes)):
             width = columns.stop - columns.start
             if 4 * setting.ranks * (late + width) > limit:
@@ -204,7 +209,8 @@ def _is_lookup(group: Group) -> bool:
 
 
 def _largest_parameter(setting: Setting, position: int) -> int:
-    return max(slot.numel for group in setting.groups if position in group.positions for slot in group.slots)
+    trained = [group for group in setting.trained if position in group.positions]
+    return max((slot.numel for group in trained for slot in group.slots), default=0)
 
 
 def _norm(setting: Setting) -> int:

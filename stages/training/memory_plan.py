@@ -80,42 +80,55 @@ class MemoryPlan:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def demand(model: DecoderConfig | None, training: Training, task: Resources = Resources(cpus=0)) -> Demand:
+def demand(
+    model: DecoderConfig | None,
+    training: Training,
+    task: Resources = Resources(cpus=0),
+    frozen: frozenset[str] = frozenset(),
+) -> Demand:
     """The resources of a step that trains `model`: `task` for its own process, and those of its ranks.
 
-    `model` is None while it is unknown; no memory is then demanded.
+    `model` is None while it is unknown; no memory is then demanded. `frozen`: its parameters that are not trained.
     """
     smaller = range(training.minimum_ranks or training.ranks, training.ranks)
     return Demand(
         task=task,
         ranks=training.ranks,
-        rank=_rank_resources(model, training, training.ranks),
-        fallback_sizes={ranks: _rank_resources(model, training, ranks) for ranks in smaller},
+        rank=_rank_resources(model, training, training.ranks, frozen),
+        fallback_sizes={ranks: _rank_resources(model, training, ranks, frozen) for ranks in smaller},
     )
 
 
-def _rank_resources(model: DecoderConfig | None, training: Training, ranks: int) -> Resources:
+def _rank_resources(model: DecoderConfig | None, training: Training, ranks: int, frozen: frozenset[str]) -> Resources:
     """The resources of each rank when `ranks` of them train."""
     cpus, gpus = float(training.threads_per_rank), float(training.gpus_per_rank)
     if model is None:
         return Resources(cpus=cpus, gpus=gpus)
-    plan = predict(model, training, training, ranks)
+    plan = predict(model, training, training, ranks, frozen)
     if not gpus:
         return Resources(cpus=cpus, memory_bytes=plan.total)
     on_gpu = plan.device + GPU_RUNTIME_BYTES
     return Resources(cpus=cpus, gpus=gpus, memory_bytes=plan.total - plan.device, gpu_memory_bytes=on_gpu)
 
 
-def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: int | None = None) -> MemoryPlan:
-    """The memory of the rank that needs the most to train `model`. `ranks` overrides that of `execution`.
+def predict(
+    model: DecoderConfig,
+    recipe: Recipe,
+    execution: Execution,
+    ranks: int | None = None,
+    frozen: frozenset[str] = frozenset(),
+) -> MemoryPlan:
+    """The memory of the rank that needs the most to train `model`. `ranks` overrides that of `execution`; `frozen` has
+    the parameters that are not trained, of which there are only the weights in the precision of compute.
 
     State that is offloaded to files counts with the part of it that is in memory at a time.
     """
     ranks, zero_stage = ranks or execution.ranks, execution.zero_stage
-    groups = groups_of(model)
+    groups = groups_of(model, frozen)
     element = 4 if recipe.precision == "float32" else 2
     sizes = [one.padded(ranks) for one in groups]
     padded, largest = sum(sizes), max(sizes)
+    trained = [one.padded(ranks) for one in groups if not one.frozen]
     share = ranks if zero_stage else 1  # a rank owns 1 / share of the optimizer states
     parameters = element * padded // (ranks if zero_stage == 3 else 1)
     optimizer_offloaded, parameters_offloaded = map(
@@ -123,7 +136,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
     )
     # The CPU updates what is in host memory; weights that are on the GPU are then copies of the master weights.
     separate_master = element != 4 or (execution.gpus_per_rank and optimizer_offloaded != parameters_offloaded)
-    master, optimizer = 4 * padded // share if separate_master else 0, 8 * padded // share
+    master, optimizer = 4 * sum(trained) // share if separate_master else 0, 8 * sum(trained) // share
     fixed_order = recipe.free_order_ranks is None
     settings = [
         Setting(
@@ -131,15 +144,15 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
         )
         for size in recipe.batch_sizes
     ]
-    kept = activations(model, recipe, execution)
+    kept = activations(model, recipe, execution, frozen)
     gradients = max(most_gradient_bytes(setting) for setting in settings)
     # State in files is in memory one group at a time.
-    window = (12 if separate_master else 8) * largest // share if optimizer_offloaded else 0
+    window = (12 if separate_master else 8) * max(trained) // share if optimizer_offloaded else 0
     window += element * largest // ranks if parameters_offloaded else 0
     host = 0
     if execution.gpus_per_rank:
         # The CPU then works on that group, and on its gradient.
-        host, window = window + (4 * largest // share if optimizer_offloaded else 0), 0
+        host, window = window + (4 * max(trained) // share if optimizer_offloaded else 0), 0
         host += optimizer + master if execution.offload_optimizer == "host" else 0
         host += parameters if execution.offload_parameters == "host" else 0
         host += kept.offloaded if execution.offload_activations == "host" else 0
@@ -150,7 +163,7 @@ def predict(model: DecoderConfig, recipe: Recipe, execution: Execution, ranks: i
         master=0 if optimizer_offloaded else master,
         optimizer=0 if optimizer_offloaded else optimizer,
         transient=max(0, peak - gradients) + peak // 32 + KERNEL_BYTES,
-        checkpoint=min(execution.checkpoint_buffer_bytes, 12 * padded),
+        checkpoint=min(execution.checkpoint_buffer_bytes, 12 * sum(trained) + 4 * (padded - sum(trained))),
         host=host,
     )
 
@@ -180,8 +193,8 @@ def cheaper_settings(execution: Training) -> Iterator[dict[str, object]]:
 
 
 @cache
-def groups_of(model: DecoderConfig) -> list[Group]:
-    """The groups that a decoder's parameters will form."""
+def groups_of(model: DecoderConfig, frozen: frozenset[str] = frozenset()) -> list[Group]:
+    """The groups that a decoder's parameters will form if those in `frozen` are not trained."""
     shapes = parameter_shapes(model)
     blocks: list[list[str]] = [[] for _ in range(model.layers)]
     for name in shapes:
@@ -190,4 +203,4 @@ def groups_of(model: DecoderConfig) -> list[Group]:
     stem = [name for name in shapes if name.startswith(("word_embeddings", "position_embeddings"))]
     head = [name for name in shapes if name.startswith(("ln_f", "lm_head"))]
     head += ["word_embeddings.weight"] if model.tied_head else []
-    return arrange(shapes, blocks, stem, head)
+    return arrange(shapes, blocks, stem, head, frozen)

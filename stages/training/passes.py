@@ -17,19 +17,23 @@ from stages.training.layout import Group
 
 
 class PassHooks:
-    """Registers hooks on `blocks`. `close(first)` is called when the backward pass has left the groups from number
-    `first` on, and returns whether any of them was still open. `gatherer` is None below stage 3."""
+    """Registers hooks on `blocks`. `groups`: those that are trained. `close(first)` is called when the backward pass
+    has left the ones from number `first` on. `gatherer` is None below stage 3."""
 
     def __init__(
         self,
         blocks: Sequence[nn.Module],
         groups: Sequence[Group],
         gatherer: ParameterGatherer | None,
-        close: Callable[[int], bool],
+        close: Callable[[int], None],
     ) -> None:
         self._gatherer, self._close = gatherer, close
-        self._first_block = next(index for index, group in enumerate(groups) if 1 in group.positions)
         self._last_position = len(blocks) + 1
+        # For each position, how many groups, from the first, are used there or before.
+        self._used = [
+            sum(min(group.positions) <= position for group in groups) for position in range(self._last_position)
+        ]
+        self._reached = self._last_position  # the position that the backward pass has reached
         self._in_blocks = False  # whether the forward pass has reached the blocks
         for position, block in enumerate(blocks, start=1):
             self._register(position, block)
@@ -37,7 +41,7 @@ class PassHooks:
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
         """One forward pass, and optionally its backward pass, runs inside."""
-        self._in_blocks = False
+        self._in_blocks, self._reached = False, self._last_position
         if self._gatherer:
             self._gatherer.enter(0, 1)
         yield
@@ -77,5 +81,9 @@ class PassHooks:
 
     def _reach_backward(self, position: int) -> None:
         """The backward pass has reached `position`, and has left everything after it."""
-        if self._close(self._first_block + position) and self._gatherer:
+        if position >= self._reached:
+            return
+        self._reached = position
+        self._close(self._used[position])
+        if self._gatherer:
             self._gatherer.enter(position, -1)

@@ -28,10 +28,17 @@ def facts(result: TrainingResult) -> dict[str, Any]:
     }
 
 
-def figures(ctx: Context, result: TrainingResult, model: DecoderConfig, recipe: Recipe, execution: Execution) -> None:
-    """Draw the figures of the run and pass them to `ctx`."""
+def figures(
+    ctx: Context,
+    result: TrainingResult,
+    model: DecoderConfig,
+    recipe: Recipe,
+    execution: Execution,
+    frozen: frozenset[str] = frozenset(),
+) -> None:
+    """Draw the figures of the run and pass them to `ctx`. `frozen`: the parameters that were not trained."""
     ctx.figure("loss", loss_figure(result))
-    ctx.figure("memory", memory_figure(result, model, recipe, execution))
+    ctx.figure("memory", memory_figure(result, model, recipe, execution, frozen))
     groups = groups_figure(result)
     if groups is not None:
         ctx.figure("loss_by_group", groups)
@@ -51,14 +58,20 @@ def loss_figure(result: TrainingResult) -> Figure:
     return figure
 
 
-def memory_figure(result: TrainingResult, model: DecoderConfig, recipe: Recipe, execution: Execution) -> Figure:
+def memory_figure(
+    result: TrainingResult,
+    model: DecoderConfig,
+    recipe: Recipe,
+    execution: Execution,
+    frozen: frozenset[str] = frozenset(),
+) -> Figure:
     """Planned memory of a rank by part at each ZeRO stage, with rank 0's measured memory next to the stage that ran."""
     from matplotlib.figure import Figure
 
     kept = {"zero_stage": range(4), "offload_parameters": ("none",) * 3 + (execution.offload_parameters,)}
     plans = [
         memory_plan.predict(
-            model, recipe, execution.model_copy(update=dict(zip(kept, values, strict=True))), result.ranks
+            model, recipe, execution.model_copy(update=dict(zip(kept, values, strict=True))), result.ranks, frozen
         )
         for values in zip(*kept.values(), strict=True)
     ]

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 from stages.training.recipe import Recipe
+
+
+def stable_steps(recipe: Recipe) -> int:
+    """The steps before the decay of a warmup_stable_decay schedule: up to there it is the schedule of a run with any
+    larger number of steps."""
+    if recipe.decay_steps is None:
+        return recipe.warmup_steps
+    ramp, full = recipe.batch_size_ramp, recipe.global_batch_size
+    if ramp is None:
+        return recipe.steps - recipe.decay_steps
+    start = ramp.taken(recipe.steps, full) - recipe.decay_steps * full
+    return bisect_left(range(recipe.steps), start, key=lambda steps: ramp.taken(steps, full))
 
 
 def learning_rate(recipe: Recipe, step: int, samples: int) -> float:

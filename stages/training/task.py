@@ -61,6 +61,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class StartState:
+    """The kept state of a finished training, from which another one starts."""
+
+    path: str  # of its folder
+    continues: bool  # whether the steps and the place in the data go on too; otherwise only weights and moments do
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
     """Everything that the ranks of a gang receive. It travels between processes.
 
@@ -73,6 +81,8 @@ class TrainingSpec:
     recipe: Recipe
     execution: Execution
     scratch: str  # path of the durable folder for checkpoints
+    start: StartState | None = None  # None: the task's initial values
+    kept_step: int | None = None  # the checkpoint of this step is kept until the end
 
 
 @dataclass(frozen=True)

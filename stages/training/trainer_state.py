@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from stages.training.batch_losses import BatchMeans
 from stages.training.recipe import Recipe
@@ -33,6 +34,19 @@ class TrainerState:
     curve: list[list[float]] = field(default_factory=list)
     validation_curve: list[list[float]] = field(default_factory=list)
     recent: list[list[float]] = field(default_factory=list)  # (loss, gradient norm) of the last batches trained on
+
+    @classmethod
+    def started(cls, progress: Mapping[str, Any], continues: bool) -> TrainerState:
+        """The state of a training that starts from the kept state of another one: `progress`, its fields.
+
+        The moments that it took over were averaged over that training's updates, which therefore count on. If it
+        `continues`, so do the steps, the place in the data and the losses that spikes are compared with. The curves
+        are those of this training alone.
+        """
+        names = ["updates"]
+        if continues:
+            names += ["step", "samples", "tokens", "skipped", "recent"]
+        return cls(**{name: progress[name] for name in names})
 
     def take_batch(self, recipe: Recipe, samples: int, means: BatchMeans, norm: float) -> str | None:
         """Record a batch of `samples` samples. Returns why it must not be trained on, or None."""

@@ -14,6 +14,9 @@ Parameters are views of flat buffers (`layout.py`), one per block and up to thre
 stage 3 a group is gathered while the pass works on the position before it, and is freed when the pass has left it
 (`gathering.py`). No rank ever holds more of the model than its stage says, not even at the start: the model comes
 without values, and each rank generates or reads the ranges that it owns.
+
+Parameters that do not require a gradient are frozen: they form separate groups, which have neither gradients nor
+moments nor separate master weights, and keep their initial values. Checkpoints hold those values too.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from stages.base import StageError
 from stages.parallel.collectives import Collectives
 from stages.training.buffers import GroupBuffers, create_buffers, groups_of
 from stages.training.gathering import ParameterGatherer
@@ -51,6 +55,7 @@ class ShardedModel:
 
     The task's model is on the meta device; its parameters are replaced by views of this object's buffers, in the
     recipe's precision. `scratch` is the folder for state that is offloaded to files, unless the execution names one.
+    Raises StageError if the task's model has no parameter to train.
     """
 
     def __init__(
@@ -62,6 +67,12 @@ class ShardedModel:
         folder = Path(execution.offload_folder or scratch or tempfile.gettempdir())
         storages = StorageFactory(collectives.device, folder)
         layouts = groups_of(task.model, task.blocks, task.stem, task.head)
+        if all(layout.frozen for layout in layouts):
+            raise StageError(
+                "no parameter of the model requires a gradient, so there is nothing to train: leave at least one "
+                "parameter trainable"
+            )
+        self._initial = task.initial
         self.groups = [
             create_buffers(layout, recipe.precision, execution, collectives.rank, collectives.ranks, storages)
             for layout in layouts
@@ -69,15 +80,16 @@ class ShardedModel:
         replace_parameters(
             task.model, {slot.name: parameter for one in self.groups for slot, parameter in one.parameters}
         )
-        for buffers in self.groups:
+        self._trained = [buffers for buffers in self.groups if not buffers.layout.frozen]
+        for buffers in self._trained:
             for slot, parameter in buffers.parameters:
                 _collect_gradient(parameter, buffers, slot)
         gatherer = None
         if self.zero_stage == 3:
             tables = [module.weight for module in task.model.modules() if isinstance(module, nn.Embedding)]
             gatherer = ParameterGatherer(self.groups, len(task.blocks) + 2, tables, collectives)
-        self._reducer = create_reducer(self.groups, recipe, execution, collectives)
-        self._passes = PassHooks(task.blocks, layouts, gatherer, self._reducer.close)
+        self._reducer = create_reducer(self._trained, recipe, execution, collectives)
+        self._passes = PassHooks(task.blocks, [one.layout for one in self._trained], gatherer, self._reducer.close)
         recompute(task.blocks, execution, folder)
 
     def initialise(self, values: InitialValues) -> None:
@@ -132,7 +144,7 @@ class ShardedModel:
         if self.recipe.free_order_ranks is not None:
             return float(plain_sum_of_squares(shards, self.collectives) ** 0.5)
         # The number of rows without padding does not depend on the number of ranks.
-        rows = sum(buffers.layout.size for buffers in self.groups) // ALIGNMENT
+        rows = sum(buffers.layout.size for buffers in self._trained) // ALIGNMENT
         return float(exact_sum_of_squares(shards, rows, self.collectives) ** 0.5)
 
     def _record_gradient_bytes(self) -> None:
@@ -144,7 +156,7 @@ class ShardedModel:
     def update(self, learning_rate: float, scale: float, step: int) -> None:
         """One step of AdamW with the gradient times `scale`. `step` counts from 1. Every rank must call it."""
         waits = []
-        for buffers, following in zip(self.groups, [*self.groups[1:], None], strict=True):
+        for buffers, following in zip(self._trained, [*self._trained[1:], None], strict=True):
             if following:
                 following.prefetch()
             with buffers.states(changed=True) as states:
@@ -171,6 +183,8 @@ class ShardedModel:
         The result does not depend on the number of ranks or the stage. The tensors are copies: training may continue.
         """
         buffers = self.groups[index]
+        if buffers.layout.frozen:
+            return self._frozen_weights(buffers) if self.collectives.rank == 0 else None
         tensors = {}
         with buffers.states() as states:
             for state, value in states.items():
@@ -182,6 +196,13 @@ class ShardedModel:
                     for slot in buffers.layout.slots:
                         tensors[f"{state}/{slot.name}"] = full[slot.offset : slot.end].view(slot.shape)
         return tensors if self.collectives.rank == 0 else None
+
+    def _frozen_weights(self, buffers: GroupBuffers) -> dict[str, Tensor]:
+        """The same for a frozen group: its initial values, which are more precise than those that a pass uses."""
+        return {
+            f"master/{slot.name}": self._initial(slot.name, 0, slot.numel).clone().view(slot.shape)
+            for slot in buffers.layout.slots
+        }
 
     def restore(self, index: int, read: InitialValues) -> None:
         """Restore group `index` from what `collect` returned; `read` reads a range of one of its tensors. Every rank

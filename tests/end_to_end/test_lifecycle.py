@@ -89,6 +89,11 @@ def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
     given = {"catalogue": "/text.jsonl", "oscar": "/text.jsonl", "pseudo_crawl": "/page.warc", "code": ""}
     needed = {
         "import": [f"steps.model.source.path={bloomline.directory}"],
+        "finetune": [
+            f"steps.model.source.path={bloomline.directory}",
+            f"steps.corpus.sources.files.reader.paths=['{bloomline.directory}/text.jsonl']",
+        ],
+        "finetune_own": [f"steps.text.sources.files.reader.paths=['{bloomline.directory}/text.jsonl']"],
         "bloom": [
             f"steps.corpus.sources.{source}.reader.paths=['{bloomline.directory}{name}']"
             for source, name in given.items()

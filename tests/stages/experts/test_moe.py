@@ -84,9 +84,32 @@ def test_a_conversion_that_changes_the_logits_fails(
         return state
 
     monkeypatch.setattr(upcycle, "upcycle", wrong)
-    with pytest.raises(StageError, match=r"logits of the converted model differ .* by up to .*tolerance is 1e-05"):
+    with pytest.raises(StageError, match=r"logits of the converted model differ .*tolerance is 1e-05 of it"):
         run(converting(), dense, tokens, tmp_path)
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("scale", "error", "refused"), [
+    (300.0, 0.0, False), (300.0, 1e-2, True), (1e-3, 0.0, False), (1e-3, 1e-2, True), (0.0, 0.0, False),
+])  # fmt: skip
+def test_parity_is_relative_to_the_largest_logit(
+    dense: Checkpoint, tokens: TokenDataset, tmp_path: Path, scale: float, error: float, refused: bool
+) -> None:
+    """The head's normalisation is multiplied by `scale`, and so are the logits."""
+    state = dense.state_dict()
+    scaled = {name: value * scale if name.startswith("ln_f") else value for name, value in state.items()}
+    model = Checkpoint.save(tmp_path / "scaled", scaled, dense.config, dense.tokenizer_path, dense.facts)
+    stage = converting(experts=2, granularity=2).bind({"model": model, "tokens": tokens})
+    config = stage._converted(dense.config)
+    converted = upcycle.upcycle(scaled, dense.config, config, 1)
+    converted["blocks.2.mlp.experts.dense_4h_to_h.bias"][1, 0] += error
+    other = Checkpoint.save(tmp_path / "converted", converted, config, dense.tokenizer_path, {})
+    if refused:
+        with pytest.raises(StageError, match=r"the largest logit is .*; the tolerance is 1e-05 of it"):
+            stage._check_parity(model.load(), other.load())
+    else:
+        difference, largest = stage._check_parity(model.load(), other.load())
+        assert difference <= 1e-5 * largest
 
 
 def test_the_balancing_loss_is_followed_but_not_reported(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,9 @@ def start_exchange(begin: Callable[..., Any], *arguments: Any) -> Callable[[], l
     return waited
 
 
-def measure(rank: Rank, config: DecoderConfig, recipe: Recipe, execution: Execution) -> Measured:
+def measure(
+    rank: Rank, config: DecoderConfig, recipe: Recipe, execution: Execution, frozen: Collection[str] = ()
+) -> Measured:
     """Measure the second step of training."""
     begin = Collectives.start_exchange
     later = partial(start_exchange, begin)
@@ -67,6 +69,8 @@ def measure(rank: Rank, config: DecoderConfig, recipe: Recipe, execution: Execut
         torch.device("meta"),
     ):
         decoder = Decoder(config)
+        for name, parameter in decoder.named_parameters():
+            parameter.requires_grad_(name not in frozen)
         unused: Any = None
         task = Task(
             decoder, partial(initial_values, config, 1), list(decoder.blocks), unused, unused, 1,

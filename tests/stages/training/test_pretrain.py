@@ -83,7 +83,8 @@ def test_it_learns_and_produces_a_checkpoint(tokens: TokenDataset, tmp_path: Pat
     # A second run only writes the artifact again.
     _, again = run_stage(stage, {"tokens": tokens}, tmp_path)
     assert "resumes from the checkpoint of step 30" in again.notes
-    assert not [values for _, values in again.recorded if "loss" in values]
+    assert not [values for _, values in again.recorded if "learning_rate" in values]
+    assert again.last["validation_loss"] == facts["validation_loss"]
 
 
 def test_validation_loss_by_source_and_language(tmp_path: Path) -> None:
