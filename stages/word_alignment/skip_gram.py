@@ -39,7 +39,7 @@ def train(
 ) -> tuple[list[str], Array]:
     """The words in the order of their frequency, and their vectors [words, dimensions] in float32.
 
-    pages: gives the pages of the text anew at each call.
+    pages: gives all pages of the text, at each call.
 
     The words are those of `page_vectors.frequent_words`. One thread computes, so that a seed has one result. Raises
     StageError if no word remains, or if gensim is not installed.

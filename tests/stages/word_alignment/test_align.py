@@ -137,7 +137,7 @@ def align_until_killed(sides: dict[str, WordVectors], folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return honest(task, *arguments)
 
-    restarts._method = deadly
+    restarts._method = deadly  # type: ignore[assignment]
     run_stage(aligning(restarts=4), sides, folder, draw=False)
 
 
