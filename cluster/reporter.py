@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 
 from cluster.base import Message, Send
+from stages.base import StageError
 
 
 class StepReporter:
@@ -22,7 +23,11 @@ class StepReporter:
         self._send(Message(self.step, "progress", {"done": done, "total": total, "unit": unit, "info": info}))
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        body = {"values": {name: float(value) for name, value in values.items()}, "at": step, "time": time.time()}
+        body = {
+            "values": {name: _number(name, value) for name, value in values.items()},
+            "at": step,
+            "time": time.time(),
+        }
         self._send(Message(self.step, "metrics", body))
 
     def note(self, message: str) -> None:
@@ -30,3 +35,12 @@ class StepReporter:
 
     def stopping(self) -> bool:
         return self._send.stopping()
+
+
+def _number(name: str, value: object) -> float:
+    """The value of a metric, NaN and infinities included. Raises StageError."""
+    try:
+        return float(value)  # type: ignore[arg-type]  # of NumPy or torch, for example
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        kind = type(value).__name__
+        raise StageError(f"The metric {name!r} got a value of type {kind} that a float can't hold.") from None

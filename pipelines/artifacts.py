@@ -6,6 +6,9 @@ bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if some
 bloomline artifacts gc [dry-run]           removes what killed runs left
               with `unused`                and every artifact that is not the latest of a step
               with `scratch`               and the saved progress of unfinished steps
+
+With `pipeline=NAME` every word is about the artifacts of that pipeline. Without it, `list`, `verify` and `gc` are about
+the whole store, and a step's name stands for that of the default pipeline, or else for the newest of any pipeline.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ SETTLED_S = 3600.0  # a younger directory may belong to a run whose lease is not
 
 def command(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
     """`bloomline artifacts WORD [NAME ...] [OVERRIDE ...]`."""
-    actions: dict[str, Callable[[Store, Sequence[str]], int]] = {
+    actions: dict[str, Callable[[Store, Sequence[str], Scope], int]] = {
         "list": show_list,
         "show": show,
         "verify": verify,
@@ -42,27 +46,51 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
             f"artifacts: unknown word {word!r}; expected list, show, verify or gc. {nearest(word, actions)}"
         )
     composition = config.compose(overrides) if composed is None else config.check(composed)
-    return actions[word](Store(composition.settings.store), words[1:])
+    named = any(override.lstrip("+").startswith("pipeline=") for override in overrides)
+    scope = Scope(composition.graph.name, named)
+    return actions[word](Store(composition.settings.store), words[1:], scope)
 
 
-def show_list(store: Store, names: Sequence[str]) -> int:
+@dataclass(frozen=True)
+class Scope:
+    """The pipeline of the configuration, and whether the command line names it."""
+
+    pipeline: str
+    named: bool
+
+    def records(self, store: Store) -> list[Record]:
+        """The records of the whole store, or those that the named pipeline made or uses, the latest first."""
+        latest = store.latest_fingerprints(self.pipeline) if self.named else set()
+        return sorted(
+            (
+                record
+                for record in store.records()
+                if not self.named or record.pipeline == self.pipeline or record.fingerprint in latest
+            ),
+            key=lambda record: -record.created,
+        )
+
+
+def show_list(store: Store, names: Sequence[str], scope: Scope) -> int:
     """List every artifact, or those of the named steps, the latest first."""
-    records = [record for record in store.records() if not names or record.step in names]
-    records.sort(key=lambda record: -record.created)
+    records = [record for record in scope.records(store) if not names or record.step in names]
+    _tell_unreadable(store)
     if not records:
-        print(f"There are no artifacts{' of ' + ', '.join(names) if names else ''} in {store.uri_of_root}.")
+        of = f" of {', '.join(names)}" if names else ""
+        by = f" for pipeline {scope.pipeline}" if scope.named else ""
+        print(f"There are no artifacts{of} in {store.uri_of_root}{by}.")
         return 0
     terminal.show_artifacts(terminal.console(), records)
     return 0
 
 
-def show(store: Store, names: Sequence[str]) -> int:
+def show(store: Store, names: Sequence[str], scope: Scope) -> int:
     """Print one artifact with everything that is in its record."""
     if len(names) != 1:
         raise BloomlineError(
             "artifacts show: expected one step, fingerprint or directory. `artifacts list` names them."
         )
-    record = find(store, names[0])
+    record = find(store, names[0], scope)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
     print(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
     print(f"  at           {store.uri(record)}")
@@ -81,10 +109,10 @@ def show(store: Store, names: Sequence[str]) -> int:
     return 1 if damages else 0
 
 
-def verify(store: Store, names: Sequence[str]) -> int:
-    """Read every byte of every artifact, or of the named ones."""
-    records = [find(store, name) for name in names] or list(store.records())
-    damaged = 0
+def verify(store: Store, names: Sequence[str], scope: Scope) -> int:
+    """Read every byte of every artifact, or of the named ones. Without names, every record too."""
+    records = [find(store, name, scope) for name in names] or scope.records(store)
+    damaged = 0 if names else _tell_unreadable(store)
     for record in sorted(records, key=lambda record: record.created):
         damages = store.inspect(record, thorough=True)
         damaged += bool(damages)
@@ -93,13 +121,12 @@ def verify(store: Store, names: Sequence[str]) -> int:
         )
         for damage in damages:
             print(f"         {damage}")
-    print(
-        f"{len(records)} artifacts, {damaged} damaged" + ("; `bloomline run` computes those again." if damaged else ".")
-    )
+    total = len(records) + (0 if names else len(store.unreadable_records()))
+    print(f"{total} artifacts, {damaged} damaged" + ("; `bloomline run` computes those again." if damaged else "."))
     return 1 if damaged else 0
 
 
-def collect(store: Store, words: Sequence[str]) -> int:
+def collect(store: Store, words: Sequence[str], scope: Scope) -> int:
     """Remove what killed runs left; with `unused` also every artifact that is not the latest of a step, and with
     `scratch` also the saved progress of steps that were stopped."""
     known = ("unused", "scratch", "dry-run")
@@ -108,8 +135,9 @@ def collect(store: Store, words: Sequence[str]) -> int:
             f"artifacts gc: unknown word {unknown[0]!r}; expected none, or some of {', '.join(known)}."
         )
     dry = "dry-run" in words
+    _tell_unreadable(store)
     total = 0
-    for what, bytes_, remove in _leftovers(store, words):
+    for what, bytes_, remove in _leftovers(store, words, scope):
         print(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
         total += bytes_
         if not dry:
@@ -118,25 +146,44 @@ def collect(store: Store, words: Sequence[str]) -> int:
     return 0
 
 
-def find(store: Store, name: str) -> Record:
-    """The record for the name of a step (its newest), the first digits of a fingerprint, or an artifact's directory."""
-    records = sorted(store.records(), key=lambda record: -record.created)
+def find(store: Store, name: str, scope: Scope) -> Record:
+    """The record for the name of a step, the first digits of a fingerprint, or an artifact's directory.
+
+    Of a step it is the latest one of the pipeline in question: see the module's text. Raises BloomlineError.
+    """
+    if record := store.latest(scope.pipeline, name):
+        return record
+    everywhere = sorted(store.records(), key=lambda record: -record.created)
     place = Path(name).name
-    for record in records:
-        if record.step == name or (len(name) >= 6 and record.fingerprint.startswith(name)):
+    for record in everywhere:
+        if Path(record.location).name == place or (len(name) >= 6 and record.fingerprint.startswith(name)):
             return record
-        if Path(record.location).name == place:
-            return record
-    raise BloomlineError(
-        f"There is no artifact of a step {name!r}. {nearest(name, {record.step for record in records})}"
-    )
+    of_step = [record for record in everywhere if record.step == name]
+    own = [record for record in of_step if record.pipeline == scope.pipeline or not scope.named]
+    if own:
+        return own[0]
+    where = f" of pipeline {scope.pipeline}" if scope.named else ""
+    others = sorted({record.pipeline for record in of_step})
+    remedy = f"There is one of pipeline {', '.join(others)}." if others else nearest(name, {r.step for r in everywhere})
+    raise BloomlineError(f"There is no artifact of a step {name!r}{where}. {remedy}")
 
 
-def _leftovers(store: Store, also: Sequence[str]) -> list[tuple[str, int, Callable[[], None]]]:
+def _tell_unreadable(store: Store) -> int:
+    """Name every record that can't be read. Their number."""
+    found = store.unreadable_records()
+    for why in found.values():
+        print(f"DAMAGED    {why}")
+    if found:
+        print("           Their files are kept. `bloomline run` of the same pipeline writes the record again.")
+    return len(found)
+
+
+def _leftovers(store: Store, also: Sequence[str], scope: Scope) -> list[tuple[str, int, Callable[[], None]]]:
     """What can be removed: its address, its size in bytes, and a function that removes it.
 
     Other runs may be active. A run holds the lease of a step from before the step's first file until after its record.
-    So the files are listed first, then the leases, then the records.
+    So the files are listed first, then the leases, then the records. What belongs to a record that can't be read is not
+    known, so every file of its fingerprint stays.
     """
     found: list[tuple[str, int, Callable[[], None]]] = []
     places, directories, copies = store.places(), store.staged(), store.copies()
@@ -146,8 +193,8 @@ def _leftovers(store: Store, also: Sequence[str]) -> list[tuple[str, int, Callab
         for name in store.files.names("leases")
         if not is_gone(holder(store.files, name))
     }
-    records = list(store.records())
-    named = {record.location for record in records}
+    busy |= {fingerprint[:16] for fingerprint in store.unreadable_records()}
+    named = {record.location for record in store.records()}
     for place in places:
         if place not in named and not any(part in busy for part in place.split("-")):
             bytes_ = sum(of_file for of_file, _ in store.files.tokens(place).values())
@@ -160,7 +207,11 @@ def _leftovers(store: Store, also: Sequence[str]) -> list[tuple[str, int, Callab
             found.append((str(directory), bytes_, partial(shutil.rmtree, directory, ignore_errors=True)))
     if "unused" in also:
         kept = store.latest_fingerprints()
-        old = [record for record in records if record.fingerprint not in kept and record.fingerprint[:16] not in busy]
+        old = [
+            record
+            for record in scope.records(store)
+            if record.fingerprint not in kept and record.fingerprint[:16] not in busy
+        ]
         found += [(store.uri(record), record.size_bytes, partial(store.remove, record)) for record in old]
     return found
 

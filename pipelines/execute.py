@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from cluster.base import Gang, Items, Launcher, Message, Send
 from cluster.reporter import StepReporter
-from pipelines.store import FileEntry, Record, Store, StoreConfig
+from pipelines.store import FileEntry, Record, Store, StoreConfig, json_values
 from stages.base import Application, Artifact, Resources, Served, Stage, StageError
 
 Item = TypeVar("Item")
@@ -60,7 +60,7 @@ def execute(job: Job, launcher: Launcher, send: Send) -> Made:
                 "This is an error in the stage."
             )
         artifact.check()
-        describe = dict(artifact.describe())
+        describe = json_values.plain(artifact.describe())
         files = store.list_files(staged)
         if not files:
             raise StageError(f"Stage {job.stage_name} wrote no file to ctx.out. This is an error in the stage.")
@@ -93,7 +93,7 @@ class StepContext(StepReporter):
     def page(self, name: str, text: str) -> None:
         path = self.out / "pages" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(json_values.text(text), encoding="utf-8")
         self._send(Message(self.step, "page", {"name": name, "text": text}))
 
     def highlight(self, title: str, text: str) -> None:

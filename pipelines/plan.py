@@ -135,6 +135,8 @@ def _judge(
     if forced:
         return "run", "forced"
     if record is None:
+        if why := store.unreadable(digest):
+            return "run", f"damaged: {why}"
         return "run", _why_new(step, digest, content, store, pipeline)
     damages = store.inspect(record)
     if damages:

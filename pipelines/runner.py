@@ -23,6 +23,7 @@ from pipelines.plan import Plan, changed_since, is_current
 from pipelines.provenance import Provenance
 from pipelines.step_state import StepState
 from pipelines.store import Record, Store
+from pipelines.store.json_values import plain, text
 from pipelines.store.lease import Leases
 from pipelines.summary import RunSummary, State, StepSummary
 
@@ -189,6 +190,8 @@ class Runner:
     # -- events -------------------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
+        if message.kind != "figure":  # whose body holds bytes
+            message = replace(message, body=plain(message.body))
         try:
             message = self._keep(message)
         except OSError as error:  # figures and pages must not end a run
@@ -232,7 +235,7 @@ class Runner:
             return self._finish(step, "stopped")
         if outcome.trace:
             self._keep_trace(outcome)
-        return self._fail(step, outcome.error)
+        return self._fail(step, text(outcome.error))
 
     def _commit(self, step: StepState, made: Made) -> None:
         """Write the record of a step's artifact. Only then can other steps use it."""
@@ -323,7 +326,7 @@ class Runner:
         path = self._directory / f"{outcome.step}.traceback.txt"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(outcome.trace)
+            path.write_text(text(outcome.trace), encoding="utf-8")
         except OSError as error:
             return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{outcome.trace}")
         return self._note(outcome.step, f"the whole traceback is in {path}")

@@ -14,6 +14,7 @@ from pipelines.execute import Made
 from pipelines.plan import StepPlan
 from pipelines.provenance import Provenance
 from pipelines.store import Record, Store
+from pipelines.store.json_values import plain
 from pipelines.store.record import InputEntry
 from pipelines.summary import State, StepSummary
 from stages.base import Artifact, Edge, Stage
@@ -88,7 +89,7 @@ class StepState:
             artifact=step.produces.__name__,
             location=made.location,
             files=made.files,
-            config=stage_values(step.stage),
+            config=plain(stage_values(step.stage)),
             inputs={
                 source: InputEntry(fingerprint=record.fingerprint, content=record.content)
                 for source, record in inputs.items()

@@ -82,7 +82,17 @@ class DigestMemory:
         except (sqlite3.Error, UnicodeEncodeError):
             pass  # a full disk, a locked file, or a path that is not UTF-8: it will be hashed again
 
-    def forget(self, prefix: str) -> None:
+    def forget(self, paths: Iterable[str]) -> None:
+        """Forget files that were found damaged, so that they are read again although their stat is unchanged."""
+        paths = list(paths)
+        for path in paths:
+            self.known().pop(path, None)
+        if paths and self._path.exists():
+            # In a store that can't be written to, no run can replace the damaged file either.
+            with contextlib.suppress(sqlite3.Error), self._connection() as connection:
+                connection.executemany("DELETE FROM digests WHERE path = ?", [(path,) for path in paths])
+
+    def forget_below(self, prefix: str) -> None:
         """Forget every path that begins with `prefix`."""
         self._known = {path: entry for path, entry in self.known().items() if not path.startswith(prefix)}
         if self._path.exists():

@@ -44,9 +44,13 @@ class InputEntry(BaseModel):
 
 
 class Record(BaseModel):
-    """An artifact, and how it was made. `location` is relative to the store's root. All values are plain JSON."""
+    """An artifact, and how it was made. `location` is relative to the store's root.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    All values are as `json_values.plain` makes them. In the file, NaN and infinities are the constants that Python's
+    `json` writes and reads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     fingerprint: Sha256
     payload: Mapping[str, Any]

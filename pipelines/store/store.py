@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ from pipelines.store.digests import DigestMemory, sha256_of
 from pipelines.store.files import Files, LocalFiles, RemoteFiles, StoreError, sync_tree
 from pipelines.store.record import FileEntry, Record
 from pipelines.store.store_config import StoreConfig
+
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -45,27 +48,25 @@ class Store:
     # -- records ------------------------------------------------------------------------------------------------
 
     def record(self, fingerprint: str) -> Record | None:
-        """The record of a fingerprint, or None if there is none that can be read."""
-        content = self.files.read(f"records/{fingerprint}.json")
-        if content is None:
-            return None
-        try:
-            record = Record.model_validate_json(content)
-        except ValidationError:
-            return None  # a damaged record does not count: the step runs again
-        return record if record.fingerprint == fingerprint else None
+        """The record of a fingerprint, or None if there is none that can be read: then the step runs again."""
+        return None if isinstance(found := self._read_record(fingerprint), str) else found
 
     def records(self) -> Iterator[Record]:
         """Every readable record."""
-        for name in self.files.names("records"):
-            record = self.record(name.removesuffix(".json"))
-            if record:
-                yield record
+        return (record for name in self._recorded() if (record := self.record(name)))
+
+    def unreadable(self, fingerprint: str) -> str:
+        """Why the record of a fingerprint can't be read; "" if it can, or if there is none."""
+        return found if isinstance(found := self._read_record(fingerprint), str) else ""
+
+    def unreadable_records(self) -> dict[str, str]:
+        """The fingerprint of every record that can't be read, and why."""
+        return {name: why for name in self._recorded() if (why := self.unreadable(name))}
 
     def latest(self, pipeline: str, step: str) -> Record | None:
         """The newest record of a step of a pipeline, with which a plan compares the step."""
-        content = self.files.read(f"latest/{pipeline}/{step}.json")
-        return self.record(content.decode(errors="replace").strip()) if content else None
+        content = (self.files.read(f"latest/{pipeline}/{step}.json") or b"").decode(errors="replace").strip()
+        return self.record(content) if FINGERPRINT.fullmatch(content) else None
 
     def set_latest(self, pipeline: str, step: str, fingerprint: str) -> None:
         path = f"latest/{pipeline}/{step}.json"
@@ -78,7 +79,7 @@ class Store:
         """The damages of an artifact's files. Reads only files whose stat changed, or every file if `thorough`."""
         found = self.files.tokens(record.location)
         known = self.digests.known()
-        damages, seen = [], []
+        damages, seen, damaged = [], [], []
         for file in record.files:
             if file.path not in found:
                 damages.append(Damage(file.path, "is missing"))
@@ -92,10 +93,12 @@ class Store:
                     seen.append((key, token, file.sha256))
                 else:
                     damages.append(Damage(file.path, "has other content than what was written"))
+                    damaged.append(key)
         damages += [
             Damage(path, "does not belong there") for path in found.keys() - {file.path for file in record.files}
         ]
         self.digests.remember(seen)
+        self.digests.forget(damaged)
         return damages
 
     def open(self, record: Record) -> Path:
@@ -110,6 +113,8 @@ class Store:
             self._fetch(record, path)
             damages = _check(path, record)
         if damages:
+            # The next plan must not take these files for undamaged because their stat is as it was.
+            self.digests.forget(self.files.key(f"{record.location}/{damage.path}") for damage in damages)
             raise BloomlineError(
                 f"The artifact of step {record.step} at {self.uri(record)} is damaged: "
                 f"{'; '.join(map(str, damages))}. Run the same command again: the step will run again."
@@ -216,9 +221,18 @@ class Store:
     def commit(self, record: Record) -> None:
         """Write the record, last and atomically: from here on the fingerprint is a hit. Its scratch is done with.
 
-        Files of an earlier attempt stay until `gc`: somebody may be reading them.
+        Files of an earlier attempt stay until `gc`: somebody may be reading them. Raises StoreError, and writes
+        nothing, if the record could not be read back as it is.
         """
-        self.files.write(f"records/{record.fingerprint}.json", record.model_dump_json(indent=1).encode())
+        path = f"records/{record.fingerprint}.json"
+        try:
+            content = record.model_dump_json(indent=1)
+            same = Record.model_validate_json(content).model_dump_json(indent=1) == content
+        except ValueError as error:
+            raise StoreError(f"The record of step {record.step} can't be written: {_first(error)}.") from error
+        if not same:
+            raise StoreError(f"The record of step {record.step} can't be written: it would be read back differently.")
+        self.files.write(path, content.encode())
         shutil.rmtree(self.config.state / "scratch" / record.fingerprint[:16], ignore_errors=True)
 
     # -- collection ---------------------------------------------------------------------------------------------
@@ -231,7 +245,7 @@ class Store:
     def remove_files(self, location: str) -> None:
         """Remove the files at a location under artifacts/."""
         self.files.remove(location)
-        self.digests.forget(self.files.key(location))
+        self.digests.forget_below(self.files.key(location))
 
     def places(self) -> list[str]:
         """Every location under artifacts/, with or without a record. A run that was killed leaves one without."""
@@ -253,15 +267,34 @@ class Store:
         """This machine's copies of remote artifacts. The last two parts of a path are those of the location."""
         return _directories(self.config.state / "cache" / "artifacts", "*/*")
 
-    def latest_fingerprints(self) -> set[str]:
-        """The fingerprints that are the latest of some step of some pipeline."""
+    def latest_fingerprints(self, *pipelines: str) -> set[str]:
+        """The fingerprints that are the latest of some step of these pipelines; of none: of any pipeline."""
         return {
             (self.files.read(f"latest/{pipeline}/{name}") or b"").decode(errors="replace")
-            for pipeline in self.files.names("latest")
+            for pipeline in pipelines or self.files.names("latest")
             for name in self.files.names(f"latest/{pipeline}")
         }
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _recorded(self) -> list[str]:
+        """The fingerprints that have a record, readable or not."""
+        stems = (name.removesuffix(".json") for name in self.files.names("records") if name.endswith(".json"))
+        return [stem for stem in stems if FINGERPRINT.fullmatch(stem)]
+
+    def _read_record(self, fingerprint: str) -> Record | str | None:
+        """The record of a fingerprint, why it can't be read, or None if there is none."""
+        path = f"records/{fingerprint}.json"
+        content = self.files.read(path)
+        if content is None:
+            return None
+        try:
+            record = Record.model_validate_json(content)
+        except ValueError as error:
+            return f"{self.files.uri(path)} can't be read: {_first(error)}"
+        if record.fingerprint != fingerprint:
+            return f"{self.files.uri(path)} is the record of another fingerprint, {record.fingerprint[:12]}"
+        return record
 
     @property
     def _staging(self) -> Path:
@@ -295,6 +328,14 @@ class Store:
                     part.rename(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _first(error: ValueError) -> str:
+    """The first thing that is wrong with a record, on one line."""
+    if isinstance(error, ValidationError):
+        found = error.errors()[0]
+        return ": ".join(filter(None, [".".join(map(str, found["loc"])), found["msg"]]))
+    return str(error).splitlines()[0]
 
 
 def _directories(parent: Path, pattern: str) -> list[Path]:

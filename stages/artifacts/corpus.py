@@ -13,6 +13,7 @@ A shard holds a part of one source, in the order in which its files were read.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ValidationError
 
-from stages.artifacts.manifest import SPLITS, Cut, Manifest, Split, Tally
+from stages.artifacts.manifest import SPLITS, UNUSABLE, Cut, Manifest, Split, Tally
 from stages.base import Artifact, ArtifactError
 
 if TYPE_CHECKING:
@@ -212,11 +213,46 @@ def warnings(manifest: Manifest) -> list[str]:
             found.append(
                 f"source {source} lost {documents:.0%} of its documents and {size:.0%} of its bytes, most to {worst}"
             )
+        unusable: Counter[str] = Counter()
+        for cell in manifest.cells:
+            if cell.source == source:
+                unusable.update({name: count for name, count in cell.counts.items() if name.startswith(UNUSABLE)})
+        found += [
+            f"source {source}: none of its {count} documents has a usable value for the label "
+            f"{name.removeprefix(UNUSABLE)}; correct reader.fields"
+            for name, count in sorted(unusable.items())
+            if count == flow.read.documents
+        ]
+    if unchecked := manifest.unchecked_languages():
+        named = ", ".join(f"{language} ({count:,})" for language, count in unchecked.items())
+        found.append(f"the declared language of {sum(unchecked.values()):,} documents was not checked: {named}")
     for task, known in manifest.contamination.items():
         if known.too_short == known.texts:
             found.append(f"evaluation set {task} was not searched for: all of its {known.texts} texts are too short")
     silent = manifest.sources.keys() - {cell.source for cell in manifest.cells}
     return found + [f"source {source} has no documents" for source in sorted(silent)]
+
+
+# What a user can change where one of these reasons dropped documents.
+_SETTINGS = {
+    "read.too_long": "max_raw_bytes",
+    "read.no_text": "reader.text_field",
+    "text.too_long": "max_bytes",
+    "text.too_short": "min_characters",
+    "text.replacement_characters": "max_replacement_ratio",
+    "text.not_utf8": "reader.encoding",
+    "limit.over": "limit_bytes",
+}
+
+
+def named_reasons(dropped: Mapping[str, Tally], most: int = 3) -> str:
+    """The reasons that dropped the most documents, with the setting that each depends on."""
+    found = sorted(dropped.items(), key=lambda item: (-item[1].documents, item[0]))
+    named = [
+        f"{tally.documents:,} by {reason}" + (f" (see {_SETTINGS[reason]})" if reason in _SETTINGS else "")
+        for reason, tally in found[:most]
+    ]
+    return ", ".join(named) + (f" and {len(found) - most} other rules" if len(found) > most else "")
 
 
 def _kept(manifest: Manifest, cut: Cut) -> dict[str, object]:

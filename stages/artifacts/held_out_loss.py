@@ -25,8 +25,9 @@ def held_out_batches(dataset: TokenDataset, sequence_length: int, samples: int) 
     used = min(samples, windows.count)
     if not used:
         raise StageError(
-            f"the validation split of {dataset.path} has {split.length} tokens, fewer than one sample of "
-            f"{sequence_length} and its last target: enlarge the split or lower sequence_length"
+            f"the loss before and after is measured on the validation split, and that of {dataset.path} has "
+            f"{split.length} tokens, fewer than one sample of {sequence_length} and its last target: raise "
+            "validation_fraction of the corpus, or lower sequence_length"
         )
     chosen = [index * windows.count // used for index in range(used)]
     for start in range(0, used, BATCH_SAMPLES):

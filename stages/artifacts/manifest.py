@@ -16,6 +16,9 @@ from stages.base import Config
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
+# Names of counts of a cell.
+UNCHECKED = "language_unchecked"  # documents whose declared language the detector does not know
+UNUSABLE = "unusable_"  # and the name of a label: documents whose record has no usable value for it
 Cut = Literal["source", "language", "license"]
 
 
@@ -160,6 +163,22 @@ class Manifest(Config):
 
     def size(self, split: Split) -> Tally:
         return sum((shard.splits[split] for shard in self.shards if split in shard.splits), Tally())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What operations and readers counted, in the order of the names."""
+        found: Counter[str] = Counter()
+        for cell in self.cells:
+            found.update(cell.counts)
+        return dict(sorted(found.items()))
+
+    def unchecked_languages(self) -> dict[str, int]:
+        """The documents whose declared language could not be checked, by language."""
+        found: Counter[str] = Counter()
+        for cell in self.cells:
+            if count := cell.counts.get(UNCHECKED):
+                found[cell.language] += count
+        return dict(sorted(found.items()))
 
     @property
     def lengths(self) -> dict[int, Tally]:

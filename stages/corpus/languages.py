@@ -1,5 +1,7 @@
 """The 59 languages of ROOTS by code, name and family: 46 natural, 13 for programming (arXiv 2211.05100, table 1).
 
+Other languages that can be detected have a code and a name.
+
 Codes are ROOTS' own: ISO 639-1 where there is one, else 639-3, and `zhs`, `zht` for Chinese by its script.
 """
 
@@ -78,6 +80,33 @@ PROGRAMMING: tuple[Language, ...] = tuple(
 
 LANGUAGES: dict[str, Language] = {language.code: language for language in (*NATURAL, *PROGRAMMING)}
 
+# Natural languages outside of ROOTS that a detector of `statistics/language_detection.py` finds: the code (ISO 639-1
+# where there is one, else 639-3), other codes of the language and of its variants, and the name.
+_OTHERS = """
+    aa aar: Afar; ab abk: Abkhazian; af afr: Afrikaans; am amh: Amharic; ay aym ayr: Aymara;
+    az aze azj: Azerbaijani; be bel: Belarusian; bg bul: Bulgarian; bi bis: Bislama; bo bod tib: Tibetan;
+    br bre: Breton; bs bos: Bosnian; ceb: Cebuano; chr: Cherokee; co cos: Corsican; crs: Seychellois Creole;
+    cs ces cze: Czech; cy cym wel: Welsh; da dan: Danish; de deu ger: German; dv div: Dhivehi; dz dzo: Dzongkha;
+    el ell gre: Greek; eo epo: Esperanto; et est ekk: Estonian; fa fas per pes: Persian; fi fin: Finnish;
+    fj fij: Fijian; fo fao: Faroese; fy fry: Frisian; ga gle: Irish; gd gla: Scottish Gaelic; gl glg: Galician;
+    gn grn gug: Guarani; gv glv: Manx; ha hau: Hausa; haw: Hawaiian; he heb iw: Hebrew; hr hrv: Croatian;
+    ht hat: Haitian Creole; hu hun: Hungarian; hy hye arm: Armenian; ia ina: Interlingua; ilo: Iloko;
+    is isl ice: Icelandic; it ita: Italian; iu iku ike: Inuktitut; ja jpn: Japanese; jv jav jw: Javanese;
+    ka kat geo: Georgian; kha: Khasi; kk kaz: Kazakh; kl kal: Greenlandic; km khm: Khmer; ko kor: Korean;
+    ku kur kmr ckb: Kurdish; ky kir: Kyrgyz; la lat: Latin; lb ltz: Luxembourgish; lo lao: Lao; lt lit: Lithuanian;
+    lv lav lvs: Latvian; mg mlg plt: Malagasy; mi mri mao: Māori; mk mkd mac: Macedonian; mn mon khk: Mongolian;
+    ms msa may zsm: Malay; mt mlt: Maltese; my mya bur: Burmese; nds: Low German; nl nld dut: Dutch;
+    nn nno: Norwegian Nynorsk; no nor nb nob: Norwegian; om orm gaz: Oromo; pl pol: Polish; pnb: Western Panjabi;
+    ps pus pbu: Pashto; qu que quz: Quechua; rm roh: Romansh; ro ron rum mo: Romanian; ru rus: Russian;
+    sa san: Sanskrit; sah: Yakut; sd snd: Sindhi; sg sag: Sango; si sin: Sinhala; sk slk slo: Slovak;
+    sl slv: Slovenian; sm smo: Samoan; so som: Somali; sq sqi alb als: Albanian; sr srp cnr: Serbian;
+    ss ssw: Swati; su sun: Sundanese; sv swe: Swedish; tg tgk: Tajik; th tha: Thai; ti tir: Tigrinya;
+    tk tuk: Turkmen; tl fil: Tagalog; to ton: Tongan; tr tur: Turkish; tt tat: Tatar; ug uig: Uyghur;
+    uk ukr: Ukrainian; uz uzb uzn: Uzbek; ve ven: Venda; war: Waray; yi yid ji ydd: Yiddish
+"""
+_ENTRIES = [(codes.split(), name.strip()) for codes, name in (entry.split(":") for entry in _OTHERS.split(";"))]
+OTHERS: dict[str, str] = {codes[0]: name for codes, name in _ENTRIES}
+
 # Other names of the same languages in common tags (BCP 47, ISO 639-2 and -3, gettext), in lower case with "-".
 ALIASES: dict[str, str] = {
     "zh": "zhs", "zh-hans": "zhs", "zh-cn": "zhs", "zh-sg": "zhs", "cmn": "zhs", "cmn-hans": "zhs",
@@ -90,6 +119,7 @@ ALIASES: dict[str, str] = {
     "vie": "vi", "wol": "wo", "xho": "xh", "yor": "yo", "zul": "zu",
     "cpp": "c++", "csharp": "c#", "golang": "go", "js": "javascript", "ts-lang": "typescript",
 }  # fmt: skip
+ALIASES |= {alias: codes[0] for codes, _ in _ENTRIES for alias in codes[1:]}
 
 
 @lru_cache(maxsize=4096)
@@ -101,7 +131,7 @@ def canonical_code(tag: str) -> str:
         prefix = "-".join(parts[:length])
         if prefix in ALIASES:
             return ALIASES[prefix]
-        if prefix in LANGUAGES:
+        if prefix in LANGUAGES or prefix in OTHERS:
             return prefix
     return whole
 

@@ -47,7 +47,11 @@ class TrainNgram(Stage):
         if not size or not measured:
             missing = "training" if not size else "validation"
             wanted = f" in {', '.join(self.languages)}" if self.languages else ""
-            raise StageError(f"the corpus has no {missing} documents{wanted}: change languages, or add documents")
+            raise StageError(
+                f"the corpus has no {missing} documents{wanted}, and ngram trains on one split and measures its "
+                "percentiles on the other: set validation_fraction of the corpus above 0, change languages, or add "
+                "documents"
+            )
         values = np.percentile(measured, np.linspace(0, 100, PERCENTILES))
         facts = NgramFacts(
             order=self.order,

@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from stages.artifacts.corpus import MANIFEST, Corpus
-from stages.artifacts.manifest import Manifest
-from stages.base import Context, Demand, Resources, Runtime, Stage
+from stages.artifacts.manifest import SPLITS, Manifest
+from stages.base import Context, Demand, Resources, Runtime, Stage, StageError
 from stages.corpus.operations.word_lists import WordList
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -44,7 +44,7 @@ class RemoveDocuments(Stage):
         return Demand(task=Resources(cpus=1 if self.workers == 1 else 0))
 
     def run(self, ctx: Context) -> Corpus:
-        from stages.corpus.ingestion.assembly import check_splits, report
+        from stages.corpus.ingestion.assembly import report
         from stages.corpus.ingestion.counts import Counts
         from stages.corpus.ingestion.removal import (
             FindInShard,
@@ -85,7 +85,12 @@ class RemoveDocuments(Stage):
             contamination=before.contamination,
             versions=before.versions,
         )
-        check_splits(manifest)
+        for split in SPLITS:
+            if (held := before.size(split).documents) and not manifest.size(split).documents:
+                raise StageError(
+                    f"split {split} would be empty: all of its {held} documents are to be removed; list fewer "
+                    "documents, or add some to the corpus"
+                )
         (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
         changed = sum(facts[index] != before.shards[index] for index in shards)
         ctx.metrics({"removed_documents": documents, "erased_ledger_rows": erased, "changed_shards": changed})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from stages.artifacts.corpus import Corpus, Document
+from stages.artifacts.manifest import Split
 from stages.artifacts.tokenizer import SPECIAL_TOKENS, Tokenizer, TokenizerForecast
 from stages.base import Context, Stage, StageError, Stopped
 from stages.corpus.tokenization.fertility import FertilityGate
@@ -68,6 +69,11 @@ class TrainTokenizer(Stage):
         return TokenizerForecast(tokenizer_of="")
 
     def run(self, ctx: Context) -> Tokenizer:
+        if self.fertility is not None and not self.corpus.manifest.size("validation").documents:
+            raise StageError(
+                "fertility is measured on validation documents, and the corpus has none: set validation_fraction of "
+                "its step above 0, or fertility: null"
+            )
         trained = self._train(self._sample(ctx))
         tokenizer = Tokenizer(ctx.out)
         trained.save(str(tokenizer.file), pretty=False)
@@ -188,10 +194,11 @@ def _without_special_tokens(texts: list[str]) -> list[str]:
 
 
 def batches(corpus: Corpus, limit_bytes: int) -> Iterator[list[str]]:
-    """About `limit_bytes` of validation texts from all shards, in batches."""
+    """About `limit_bytes` of validation texts (training texts if there are none) from all shards, in batches."""
+    split: Split = "validation" if corpus.manifest.size("validation").documents else "train"
     batch: list[str] = []
     pending = 0
-    for document in corpus.documents("validation", fraction=limit_bytes / corpus.manifest.size("validation").bytes):
+    for document in corpus.documents(split, fraction=limit_bytes / corpus.manifest.size(split).bytes):
         batch.append(document.text)
         pending += len(document.text.encode())
         if pending >= BATCH_BYTES:

@@ -133,7 +133,10 @@ class Evaluate(Stage):
                 del smallest[group][most:]
         found = {document.id: document for chosen in smallest.values() for document in chosen if document.data}
         if not found:
-            raise StageError("the corpus has no validation documents: set validation_fraction of its step above 0")
+            raise StageError(
+                "evaluate scores validation documents, and the corpus has none: set validation_fraction of its "
+                "step above 0"
+            )
         return sorted(found.values(), key=lambda document: (document.source, document.id))
 
     def _training_texts(self) -> Iterator[bytes]:

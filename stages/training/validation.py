@@ -17,7 +17,10 @@ def validate(task: Task, model: ShardedModel, recipe: Recipe, collectives: Colle
     samples alone. Every rank must call it. Raises StageError if there is no validation sample."""
     used = min(recipe.validation_samples, task.validation_samples)
     if not used:
-        raise StageError("the validation split has no complete sample: lower sequence_length or enlarge the split")
+        raise StageError(
+            "training measures its validation loss, and the validation split of the tokens has no complete sample: "
+            "raise validation_fraction of the corpus, or lower sequence_length"
+        )
     size = min(recipe.micro_batch_size, used)
     chosen = [index * task.validation_samples // used for index in range(used)]
     batches = [chosen[start : start + size] for start in range(0, used, size)]

@@ -268,6 +268,28 @@ def test_artifacts_with_hydras_flags_and_names(bloomline: Command) -> None:
     assert bloomline("artifacts", "gc", "everything")[0] == 1
 
 
+def test_a_steps_name_stands_for_the_artifact_of_the_named_pipeline(bloomline: Command, tmp_path: Path) -> None:
+    small = (tmp_path / "conf" / "pipeline" / "small.yaml").read_text()
+    (tmp_path / "conf" / "pipeline" / "other.yaml").write_text(small.replace("name: small", "name: other"))
+    (tmp_path / "conf" / "pipeline" / "third.yaml").write_text(small.replace("name: small", "name: third"))
+    bloomline("run", "pipeline=small")
+    bloomline("run", "pipeline=other", "steps.b.separator=+")  # shares step a with small
+    for name, separator in (("small", "separator  "), ("other", "+")):
+        code, out, err = bloomline("artifacts", "show", "b", f"pipeline={name}")
+        assert (code, err) == (0, "")
+        assert f"of pipeline {name}" in out
+        assert separator in out
+        shown = bloomline("artifacts", "list", f"pipeline={name}")[1]
+        assert len(shown.splitlines()) == 4
+        assert "2 artifacts, 0 damaged" in bloomline("artifacts", "verify", "a", "b", f"pipeline={name}")[1]
+    code, out, err = bloomline("artifacts", "show", "b", "pipeline=third")
+    assert code == 1
+    assert "no artifact of a step 'b' of pipeline third. There is one of pipeline other, small." in err
+    bloomline("run", "pipeline=other", "steps.b.separator=-")
+    assert "0 B would be freed" in bloomline("artifacts", "gc", "unused", "dry-run", "pipeline=small")[1]
+    assert "would remove" in bloomline("artifacts", "gc", "unused", "dry-run", "pipeline=other")[1]
+
+
 def test_gc_keeps_what_a_run_works_on_and_what_a_stopped_step_resumes_from(bloomline: Command, tmp_path: Path) -> None:
     bloomline("run")
     store = Store(StoreConfig(root=str(tmp_path / "store")))

@@ -86,6 +86,11 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
     if trimmed := manifest.total.trimmed:
         removed = tuple((name, f"{count:,}") for name, count in trimmed.items())
         yield Table("Removed from texts", ("operation", "bytes"), removed)
+    if counts := manifest.counts:
+        yield Table("Counted", ("what", "count"), tuple((name, f"{count:,}") for name, count in counts.items()))
+    if unchecked := manifest.unchecked_languages():
+        rows = tuple((language_name(language), f"{count:,}") for language, count in unchecked.items())
+        yield Table("Declared languages that were not checked", ("language", "documents"), rows)
     if manifest.contamination:
         yield _evaluation_sets(manifest)
     lengths = {f"{2 ** (bits - 1):,} to {2**bits - 1:,}": tally for bits, tally in manifest.lengths.items() if bits}

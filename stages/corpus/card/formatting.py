@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.corpus.languages import LANGUAGES
+from stages.corpus.languages import LANGUAGES, OTHERS
 
 CHARACTER_WIDTH = 7  # pixels, about
 
@@ -18,8 +18,9 @@ def size(count: int) -> str:
 
 
 def language_name(code: str) -> str:
-    """The name of a language with its code; the code itself if the language is not in ROOTS."""
-    return f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code or "(none)"
+    """The name of a language with its code; the code itself if it has no name here."""
+    name = LANGUAGES[code].name if code in LANGUAGES else OTHERS.get(code, "")
+    return f"{name} ({code})" if name else code or "(none)"
 
 
 def shortened(text: str, width: float) -> str:

@@ -20,12 +20,13 @@ from stages.artifacts.corpus import (
     warnings,
 )
 from stages.artifacts.manifest import SPLITS, Contamination, Manifest, ShardFacts, Tally
-from stages.base import Context, StageError
+from stages.base import Context
 from stages.corpus.ingestion.counts import Counts
 from stages.corpus.ingestion.parquet_files import ROW_GROUP_ROWS, TableWriter, rows_of, schema
 from stages.corpus.ingestion.reading import DROPPED, SAMPLED
 from stages.corpus.ingestion.samples import Samples
 from stages.corpus.ingestion.shards import Shard
+from stages.corpus.ingestion.split_check import CheckSplits
 from stages.corpus.ingestion.writing import FAMILIES as FAMILIES_OF_SHARD
 from stages.corpus.ingestion.writing import split_file
 from stages.corpus.source import Source
@@ -45,10 +46,11 @@ def assemble(
     outputs: Sequence[Path],
     samples: Samples,
     contamination: Mapping[str, Contamination],
+    check: CheckSplits,
 ) -> Corpus:
     """Assemble the corpus from the facts and outputs of its shards. `samples` is empty, of the size that is wanted.
 
-    Raises StageError if a split is empty.
+    Raises StageError if `check` does.
     """
     counts = Counts(row for facts in (*read, *written) for row in facts["counts"])
     manifest = Manifest(
@@ -58,22 +60,12 @@ def assemble(
         contamination=contamination,
         versions=_versions(),
     )
-    check_splits(manifest)
+    documents = {split: manifest.size(split).documents for split in SPLITS}
+    check(documents, manifest.total.dropped)  # again, because cuts may have left too little of the last documents
     _move_shards(ctx.out, outputs, samples)
     (ctx.out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
     report(ctx, Corpus(ctx.out))
     return Corpus(ctx.out)
-
-
-def check_splits(manifest: Manifest) -> None:
-    """Raises StageError if a split is empty, since nothing could be trained or measured."""
-    total = manifest.total
-    for split in SPLITS:
-        if not manifest.size(split).documents:
-            raise StageError(
-                f"split {split} is empty: {total.kept.documents} of {total.read.documents} documents were kept; "
-                "add sources, or change validation_fraction, limit_bytes or the rules that drop documents"
-            )
 
 
 def report(ctx: Context, corpus: Corpus) -> None:

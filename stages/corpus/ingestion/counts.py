@@ -79,6 +79,14 @@ class Counts:
         """All counts as JSON values, in a fixed order: source, language, licence, kind, name, documents, bytes."""
         return [[*key[0], *key[1:], *self._counts[key]] for key in sorted(self._counts)]
 
+    def dropped_by_reason(self) -> dict[str, Tally]:
+        """The documents and bytes that were dropped, by reason."""
+        found: dict[str, Tally] = {}
+        for (_, kind, name), (documents, size) in sorted(self._counts.items()):
+            if kind == "dropped":
+                found[name] = found.get(name, Tally()) + Tally(documents=documents, bytes=size)
+        return found
+
     def cells(self) -> tuple[Cell, ...]:
         """The cells of a manifest, sorted by key."""
         found: dict[CellKey, dict[str, dict[str, list[int]]]] = defaultdict(lambda: defaultdict(dict))

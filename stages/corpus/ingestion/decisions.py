@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.artifacts.manifest import Contamination
+from stages.artifacts.manifest import Contamination, Split, Tally
+from stages.corpus.ingestion.counts import drop_reason
 from stages.corpus.ingestion.document_index import DocumentIndex
 from stages.corpus.ingestion.rule_decision import Cuts, Decider, Families, RuleDecision
 from stages.corpus.ingestion.validation_split import ChooseValidation
@@ -45,6 +46,8 @@ class Decisions:
     files: tuple[tuple[Path, str], ...]
     rules: tuple[DropReason, ...]
     contamination: Mapping[str, Contamination]  # by evaluation task
+    documents: Mapping[Split, int]  # in each split, before passages are cut out
+    dropped: Mapping[str, Tally]  # by the rules, by reason
 
 
 def decide_all(
@@ -83,7 +86,20 @@ def decide_all(
         files=tuple(files),
         rules=tuple(DropReason(decision.operation, decision.rule, decision.threshold) for decision in decisions),
         contamination={task: found for decision in decisions for task, found in decision.contamination.items()},
+        documents={"train": int((outcomes == TRAIN).sum()), "validation": int((outcomes == VALIDATION).sum())},
+        dropped=_dropped(index, decisions),
     )
+
+
+def _dropped(index: DocumentIndex, decisions: Sequence[RuleDecision]) -> dict[str, Tally]:
+    """The documents and bytes that each rule drops, by reason."""
+    found: dict[str, Tally] = {}
+    for decision in decisions:
+        reason = drop_reason(decision.operation, decision.rule)
+        one = Tally(documents=len(decision.rows), bytes=int(index.table["size"][decision.rows].sum()))
+        if one.documents:
+            found[reason] = found.get(reason, Tally()) + one
+    return found
 
 
 def _cut_bytes(count: int, decisions: Sequence[RuleDecision]) -> np.ndarray:

@@ -9,12 +9,14 @@ samples.parquet   a sample of the ledger with texts
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.corpus import COLUMNS, DROPPED_COLUMNS, SAMPLE_COLUMNS
+from stages.artifacts.manifest import UNUSABLE
 from stages.corpus.ingestion.completion_markers import run_once
 from stages.corpus.ingestion.counts import CellKey, Counts, drop_reason
 from stages.corpus.ingestion.parquet_files import TableWriter, schema, use_flat_memory
@@ -103,8 +105,8 @@ class _ShardReader:
         ):
             for part in self._work.shard.parts:
                 self._part_bytes = part.size
-                for candidate in self._source.reader.read(part, self._work.rules.max_bytes):
-                    self._enter(candidate, drafts.add, signatures.write, dropped.add)
+                for candidate in self._source.reader.read(part, self._work.rules.max_raw_bytes):
+                    self._enter(_without_mark(candidate), drafts.add, signatures.write, dropped.add)
                 self._parts_bytes, self._part_bytes = self._parts_bytes + part.size, 0
         with TableWriter(self._folder / SAMPLED, SAMPLE_COLUMNS) as sampled:
             for row in self._samples.rows():
@@ -124,6 +126,8 @@ class _ShardReader:
         self._counts.read(cell, candidate.size)
         for operation, size in passed.trimmed:
             self._counts.trimmed(cell, operation, size)
+        for name in candidate.unusable:
+            self._counts.counted(cell, f"{UNUSABLE}{name}", 1)
         for name, count in draft.counts.items():
             self._counts.counted(cell, name, count)
         digest = hashlib.sha256(candidate.data).hexdigest()
@@ -219,6 +223,12 @@ class _DraftWriter:
         for column in self._columns.values():
             column.clear()
         self._bytes = 0
+
+
+def _without_mark(candidate: Candidate) -> Candidate:
+    """A byte order mark is not part of a text, whichever field or file it comes from."""
+    marked = candidate.data.startswith(BOM_UTF8)
+    return replace(candidate, data=candidate.data.removeprefix(BOM_UTF8)) if marked else candidate
 
 
 def shown(value: float | str) -> str:

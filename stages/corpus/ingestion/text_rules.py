@@ -14,7 +14,8 @@ class TextRules(Config):
     """The bounds, the same for every source."""
 
     min_characters: int
-    max_bytes: int
+    max_bytes: int  # of a text after the operations
+    max_raw_bytes: int  # as read
     max_replacement_ratio: float
 
 
@@ -36,9 +37,10 @@ def encode(text: str, rules: TextRules) -> bytes | Drop:
     if (length := len(text.strip())) < rules.min_characters:
         return Drop("too_short", length, rules.min_characters)
     try:
-        return text.encode()
+        data = text.encode()
     except UnicodeEncodeError as error:  # an operation left a lone surrogate
         return Drop("not_utf8", f"character {error.start}", "")
+    return data if len(data) <= rules.max_bytes else Drop("too_long", len(data), rules.max_bytes)
 
 
 def normalised(data: bytes) -> bytes:

@@ -8,14 +8,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from stages.corpus.languages import LANGUAGES, canonical_code
+from stages.artifacts.manifest import UNCHECKED
+from stages.corpus.languages import LANGUAGES, OTHERS, canonical_code
 from stages.corpus.operations.operation import Apply, Draft, Drop, Operation
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _codes(values: Mapping[str, float]) -> Mapping[str, float]:
-    unknown = [code for code in values if code not in LANGUAGES]
+    unknown = [code for code in values if code not in LANGUAGES and code not in OTHERS]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not a language of the corpus; see the codes in stages/corpus/languages.py")
     return values
@@ -26,11 +27,11 @@ class IdentifyLanguage(Operation):
 
     With `cld2`, the value is the share of the letters that are in the language; languages that cannot be distinguished
     count as one, and text in no language does not count. With `roots`, the value is fastText's probability, for which
-    ROOTS' thresholds were made. Programming languages, and languages that the detector does not know, are kept as
-    declared.
+    ROOTS' thresholds were made. Programming languages are kept as declared. So are languages that the detector does not
+    know; the data card names these, and counts their documents.
     """
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     operation: Literal["language"] = "language"
     detector: Literal["cld2", "roots"] = "cld2"
@@ -43,7 +44,7 @@ class IdentifyLanguage(Operation):
         from stages.corpus.statistics.language_detection import detector, knows, near
 
         detect = detector(self.detector)
-        known = {code for code in LANGUAGES if knows(self.detector, code)}
+        known = {code for code in (*LANGUAGES, *OTHERS) if knows(self.detector, code)}
 
         def check(draft: Draft, code: str) -> Draft | Drop:
             found = detect(draft.text)
@@ -66,6 +67,6 @@ class IdentifyLanguage(Operation):
                 return draft
             if not code or self.declared == "ignore":
                 return find(draft)
-            return check(draft, code) if code in known else draft
+            return check(draft, code) if code in known else replace(draft, counts={**draft.counts, UNCHECKED: 1})
 
         return apply

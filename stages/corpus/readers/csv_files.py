@@ -10,17 +10,23 @@ from typing import Literal
 from pydantic import Field
 
 from stages.base import StageError
+from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.character_sets import UTF8, EncodingLabel, utf8_stream
 from stages.corpus.readers.file_systems import FilePart, compressed, opened
 from stages.corpus.readers.reader import Candidate
-from stages.corpus.readers.records import RecordReader
+from stages.corpus.readers.records import NOT_A_RECORD, RecordReader, refused
 
 LINE_LIMIT = 16  # times the longest text: a line has other columns and quotes
 
 
 class Csv(RecordReader):
-    """Rows after a header that names the columns. The text is in the column `text_field`."""
+    """Rows after a header that names the columns. The text is in the column `text_field`.
+
+    A row with more or fewer cells than the header is dropped and counted: its text may continue in another cell.
+    """
 
     kind: Literal["csv"] = "csv"
+    encoding: EncodingLabel = UTF8  # a byte order mark in a file has precedence
     delimiter: str = Field(default="", max_length=1)  # empty: a tab in .tsv files, a comma in others
 
     def suffixes(self) -> tuple[str, ...]:
@@ -31,25 +37,31 @@ class Csv(RecordReader):
         delimiter = self.delimiter or ("\t" if ".tsv" in part.name else ",")
         with opened(part) as stream:
             # Bytes that are not UTF-8 survive as surrogates, for the text rules to find.
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            utf8 = utf8_stream(stream, self.encoding)
+            text = io.TextIOWrapper(utf8, encoding="utf-8-sig", errors="surrogateescape", newline="")
             lines: list[str] = []  # of the current row
-            rows = csv.DictReader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter)
+            rows = csv.reader(_lines(text, lines, max_bytes * LINE_LIMIT), delimiter=delimiter)
             last: list[str] = []
             try:
-                self.check_columns(part, dict.fromkeys(rows.fieldnames or (), "text"), ("text",))
+                header = next(rows, [])
+                self.check_columns(part, dict.fromkeys(header, "text"), ("text",))
+                if twice := [name for name in header if header.count(name) > 1]:
+                    raise StageError(f"{part.url} has two columns {twice[0]!r}: rename one of them")
                 lines.clear()
-                for position, row in enumerate(rows):
+                for position, row in enumerate(filter(None, rows)):  # empty lines are skipped
                     last = lines.copy()
                     lines.clear()
-                    yield self._row(part, position, row, max_bytes)
+                    yield self._row(part, position, header, row, max_bytes)
                 if _ends_within_quotes(last, delimiter):
                     raise csv.Error("the file ends within quotes")
             except csv.Error as error:
                 raise StageError(f"{part.url} is not a readable CSV file: line {rows.line_num}: {error}") from None
 
-    def _row(self, part: FilePart, position: int, row: dict[str, str], max_bytes: int) -> Candidate:
-        size = sum(len(value) for value in row.values() if isinstance(value, str))
-        return self.candidate(part, position, row, size, max_bytes)
+    def _row(self, part: FilePart, position: int, header: list[str], row: list[str], max_bytes: int) -> Candidate:
+        size = sum(len(cell.encode("utf-8", "surrogatepass")) for cell in row)
+        if len(row) != len(header):
+            return refused(part, position, Drop(NOT_A_RECORD, f"{len(row)} cells", f"{len(header)} columns"), size)
+        return self.candidate(part, position, dict(zip(header, row, strict=True)), size, max_bytes)
 
 
 def _ends_within_quotes(row: list[str], delimiter: str) -> bool:

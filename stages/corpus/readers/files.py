@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from stages.corpus.readers.character_sets import UTF8, EncodingLabel
 from stages.corpus.readers.csv_files import Csv
 from stages.corpus.readers.file_systems import FileReader
 from stages.corpus.readers.jsonl import JsonLines
@@ -18,6 +19,7 @@ class Files(FileReader):
     """Files of .txt .md .rst (one document per file), .jsonl .parquet .csv .tsv (one document per record)."""
 
     kind: Literal["files"] = "files"
+    encoding: EncodingLabel = UTF8  # of text, JSON Lines and CSV; a byte order mark in a file has precedence
     text_field: str = "text"  # of records
     fields: Mapping[Label, FieldName] = {}
 
@@ -36,8 +38,8 @@ class Files(FileReader):
     def _readers(self) -> tuple[FileReader, ...]:
         records = {"paths": self.paths, "text_field": self.text_field, "fields": self.fields}
         return (
-            Text(paths=self.paths),
-            JsonLines.model_validate(records),
+            Text(paths=self.paths, encoding=self.encoding),
+            JsonLines.model_validate({**records, "encoding": self.encoding}),
             Parquet.model_validate(records),
-            Csv.model_validate(records),
+            Csv.model_validate({**records, "encoding": self.encoding}),
         )

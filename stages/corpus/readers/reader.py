@@ -10,6 +10,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ class Candidate:
     language: str = ""
     refused: Drop | None = None
     refused_bytes: int = 0  # bytes that are dropped with it
+    unusable: tuple[str, ...] = ()  # labels that its record has, or should have, but not as a short printable value
 
     @property
     def size(self) -> int:
@@ -108,6 +111,17 @@ def too_long(size: int, max_bytes: int) -> Drop:
 def usable(label: object) -> str:
     """A label from content if it is a short printable string; empty otherwise."""
     return label if isinstance(label, str) and label.isprintable() and len(label) <= LABEL_LIMIT else ""
+
+
+def label_of(value: object) -> str:
+    """A scalar from content as a label: a number, a date or a truth value as text; empty if it is not `usable`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, bytes):
+        return usable(value.decode("utf-8", "replace"))
+    if isinstance(value, int | float | Decimal | date) and value == value:  # NaN stands for no value
+        return str(value)
+    return usable(value)
 
 
 def digest_of(value: object) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
 from stages.corpus.readers.file_systems import FilePart, FileReader
-from stages.corpus.readers.reader import Candidate, Part, too_long, usable
+from stages.corpus.readers.reader import Candidate, Part, label_of, too_long, usable
 
 NO_TEXT, NOT_A_RECORD = "no_text", "not_a_record"
 BATCH_ROWS = 64
@@ -33,20 +33,23 @@ class RecordReader(FileReader):
 
     def read(self, part: Part, max_bytes: int) -> Iterator[Candidate]:
         assert isinstance(part, FilePart)
-        readable, total, fields = False, 0, ""
+        readable, total, first = False, 0, ""
         for candidate in self.records(part, max_bytes):
             drop = candidate.refused
             readable = readable or drop is None or drop.rule not in (NO_TEXT, NOT_A_RECORD)
-            if drop is not None and drop.rule == NO_TEXT:
-                fields = fields or str(drop.value)
+            if drop is not None and not first and drop.value:
+                first = (
+                    f" (fields of the first record: {drop.value})"
+                    if drop.rule == NO_TEXT
+                    else f" (the first one: {drop.value}, expected {drop.threshold})"
+                )
             total += 1
             yield candidate
         whole = part.start == 0 and part.stop is None
         if total and whole and not readable:
             raise StageError(
                 f"{part.url}: none of its {total} records has a text in the field {self.text_field!r}"
-                + f" (fields of the first record: {fields})" * bool(fields)
-                + ": set reader.text_field to the field of the text, or remove the file from reader.paths"
+                f"{first}: set reader.text_field to the field of the text, or remove the file from reader.paths"
             )
 
     def candidate(self, part: FilePart, position: int, record: object, size: int, max_bytes: int) -> Candidate:
@@ -54,7 +57,9 @@ class RecordReader(FileReader):
         if not isinstance(record, dict) or not isinstance(record.get(self.text_field), str):
             fields = usable(", ".join(map(str, record))) if isinstance(record, dict) else ""
             return refused(part, position, Drop(NO_TEXT, fields, self.text_field), size)
-        labels = {name: usable(_within(record, self.fields.get(name, name))) for name in LABELS}
+        values = {name: _within(record, self.fields.get(name, name), _MISSING) for name in LABELS}
+        labels = {name: label_of(value) for name, value in values.items()}
+        empty = [name for name, value in values.items() if not labels[name] and not _is_empty(value)]
         labelled = Candidate(
             b"",
             labels["path"] or part.name,
@@ -63,6 +68,7 @@ class RecordReader(FileReader):
             package=labels["package"],
             license=labels["license"],
             language=labels["language"],
+            unusable=tuple(name for name in empty if name in self.fields or values[name] is not _MISSING),
         )
         # A lone surrogate in JSON ("\ud800") becomes bytes that are not UTF-8, for the text rules to find.
         data = record[self.text_field].encode("utf-8", "surrogatepass")
@@ -91,14 +97,23 @@ def refused(part: Part, position: int, drop: Drop, size: int) -> Candidate:
     return Candidate(b"", part.name, position, refused=drop, refused_bytes=size)
 
 
-def _within(record: Mapping[str, Any], field: str) -> object:
-    """The value of a field of a record; "meta.lang" is a field within another one."""
+def _within(record: Mapping[str, Any], field: str, missing: object = None) -> object:
+    """The value of a field of a record, or `missing`; "meta.lang" is a field within another one."""
     if field in record or "." not in field:
-        return record.get(field)
+        return record.get(field, missing)
     found: object = record
     for name in field.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            found = found.get(name, missing) if isinstance(found, dict) else missing
     return found
+
+
+_MISSING = object()
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a record says that it has no value."""
+    return value is None or value == "" or value != value  # NaN
 
 
 def _column(field: str, columns: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
+from stages.corpus.readers.character_sets import utf8_bytes
 from stages.corpus.readers.file_systems import Paths
 from stages.corpus.readers.licence_files import HEAD_BYTES, declared_licence, is_licence_file, recognise
 from stages.corpus.readers.reader import Candidate, Part, Reader, digest_of, too_long
@@ -80,6 +81,7 @@ class Code(Reader):
             drop = Drop("unreadable", error.strerror or str(error), "")
             yield replace(candidate, refused=drop, refused_bytes=part.size)
             return
+        data = utf8_bytes(data)  # by its byte order mark
         yield replace(candidate, data=data, license=declared_licence(data[:HEAD_BYTES]) or part.license)
 
     def _tree(self, root: Path) -> Iterator[CodePart]:

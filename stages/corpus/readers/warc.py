@@ -5,20 +5,18 @@ The archive is decompressed here, which detects truncation, and then parsed by w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
-from stages.corpus.readers.character_sets import to_utf8
 from stages.corpus.readers.content_encodings import Read, content
 from stages.corpus.readers.file_systems import FilePart, FileReader, compressed, opened
 from stages.corpus.readers.reader import Candidate, Part, too_long, usable
+from stages.corpus.readers.web_pages import utf8_page
 
 PIECE_BYTES = 1 << 20
 PAGES = ("text/html", "application/xhtml+xml")
-_CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]{1,40})", re.IGNORECASE)
 
 
 class Warc(FileReader):
@@ -112,5 +110,4 @@ def _candidate(
         return refused(Drop("not_a_page", usable(kind), " ".join(PAGES)), size)
     if isinstance(data, Drop):
         return refused(data, size)
-    charset = _CHARSET.search(kind)
-    return Candidate(to_utf8(data, charset[1] if charset else ""), part.name, position, url=url)
+    return Candidate(utf8_page(data, kind, url), part.name, position, url=url)

@@ -1,6 +1,7 @@
 """Identifies the language of a text, and the share of the text that is in it.
 
-    cld2    Compact Language Detector 2: every natural language of ROOTS except three, the share of the text in each
+    cld2    Compact Language Detector 2: every natural language of ROOTS except three and a hundred others, the share of
+            the text in each
     roots   fastText's lid.176 (compressed), as in ROOTS: ROOTS' thresholds are for its scores
 
 Three languages of ROOTS are unknown to both (Kikuyu, Fon, Bambara). They are identified by their letters, and by
@@ -26,7 +27,13 @@ UNKNOWN = "und"  # ISO 639-2: undetermined
 
 # Languages that neither detector distinguishes in short texts.
 NEAR: tuple[frozenset[str], ...] = tuple(
-    map(frozenset, (("id", "ms"), ("rn", "rw"), ("xh", "zu"), ("nso", "st", "tn"), ("ak", "tw"), ("zhs", "zht")))
+    map(
+        frozenset,
+        (
+            *(("id", "ms"), ("rn", "rw"), ("xh", "zu"), ("nso", "st", "tn"), ("ak", "tw"), ("zhs", "zht")),
+            *(("bs", "hr", "sr", "sh"), ("nn", "no"), ("ceb", "war"), ("crs", "mfe")),
+        ),
+    )
 )
 
 
@@ -54,16 +61,20 @@ def knows(backend: Backend, code: str) -> bool:
     if backend == "cld2":
         import pycld2
 
-        return code in {canonical_code(short) for _, short in pycld2.LANGUAGES}
+        return code not in _NOT_CLD2 and code in {canonical_code(short) for _, short in pycld2.LANGUAGES}
     return code in _FASTTEXT
 
 
-# The languages that it finds in most paragraphs with a high score. It rarely gives its label for Yoruba, and its scores
-# for Swahili rarely reach ROOTS' bounds.
-_FASTTEXT = frozenset(
-    {"ar", "as", "bn", "ca", "en", "es", "eu", "fr", "gu", "hi", "id", "kn", "ml"}
-    | {"mr", "ne", "or", "pa", "pt", "ta", "te", "ur", "vi", "zhs", "zht"}
-)
+# Languages of `languages.py` for which CLD2 has a name, but hardly finds any text.
+_NOT_CLD2 = frozenset({"ku"})
+# The languages that fastText finds in most paragraphs with a high score. It rarely gives its label for Yoruba, and its
+# scores for Swahili rarely reach ROOTS' bounds.
+_FASTTEXT_CODES = """
+ar as az be bg bn bo br ca ceb cs cy da de dv el en eo es et eu fa fi fr fy gl gu he hi hu hy id ilo is it ja ka kk km
+kn ko ku ky lo lt lv mk ml mn mr mt my nds ne nl no or pa pl pnb ps pt ro ru sah si sk sq sr sv ta te tg th tl tr tt ug
+uk ur uz vi yi zhs zht
+"""
+_FASTTEXT = frozenset(_FASTTEXT_CODES.split())
 
 
 def _cld2() -> Callable[[str], list[Share]]:

@@ -1,9 +1,10 @@
-"""Finds personal data and credentials: the four kinds that ROOTS redacted (arXiv 2303.03915, section 3.2).
+"""Finds personal data and credentials: the four kinds that ROOTS redacted (arXiv 2303.03915, section 3.2), and two.
 
-    EMAIL       local@domain, with or without a top-level domain
+    EMAIL       local@domain, with or without a top-level domain; with the sign written in another way
     USER        @name
     IP_ADDRESS  valid addresses of version 4 and 6; not loopback, netmasks, or version numbers
     KEY         credentials: known formats, letters and digits that alternate four times, cards, product keys
+    PHONE, IBAN only on demand: telephone numbers and bank accounts, see `personal_numbers.py`
 
 The patterns are narrower than ROOTS' where those took dates, ISBNs, phone numbers and hyphenated words for keys. Each
 runs in linear time (repetitions are possessive or bounded), and only where a cheap test found a sign of it. Repeated
@@ -14,16 +15,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["EMAIL", "USER", "IP_ADDRESS", "KEY"]
-KINDS: tuple[Kind, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "USER")  # of overlapping matches, the first kind here wins
+from stages.corpus.statistics.personal_numbers import accounts, telephone_numbers
+from stages.corpus.statistics.written_addresses import UNSPACED, uuencoded, written_addresses
 
-# Scripts without spaces between words, where a word may end anywhere: Thai to Khmer, kana, Han.
-_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-_W = rf"[^\W{_UNSPACED}]"
-_LOCAL = rf"[^\W{_UNSPACED}]|[.!#$%&*+/=?^~'-]"
+Kind = Literal["EMAIL", "USER", "IP_ADDRESS", "KEY", "PHONE", "IBAN"]
+KINDS: tuple[Kind, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "USER")
+PRECEDENCE: tuple[Kind, ...] = ("EMAIL", "IBAN", "IP_ADDRESS", "PHONE", "KEY", "USER")  # of overlapping matches
+
+_W = rf"[^\W{UNSPACED}]"
+_LOCAL = rf"[^\W{UNSPACED}]|[.!#$%&*+/=?^~'-]"
 _DOMAIN = rf"@(?:\[(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}\]|{_W}++(?>(?:-++{_W}++)*)(?>(?:\.{_W}++(?>(?:-++{_W}++)*))*))"
 _EMAIL = re.compile(rf'(?<!{_W})(?:"[^"\s@]{{1,64}}"|(?:{_W}|[.+-])(?>(?:{_LOCAL}){{0,255}}))(?>(?:{_DOMAIN})+)')
 _USER = re.compile(rf"(?<![\w@.])(?<!\w-)@{_W}(?>(?:{_W}|[.-](?={_W})){{2,}})")
@@ -72,6 +76,7 @@ _CHANGE = rf"[A-Za-z]++{_SIGN}{{0,8}}+{_DIGITS}"
 _MIXED = re.compile(
     rf"(?<![\w/+=:.\-\u2010-\u2015])(?:{_SIGN}{{0,8}}+(?>(?:{_CHANGE}){{4,64}})|{_DIGITS}(?>(?:{_CHANGE}){{3,64}}))[A-Za-z]*+(?!\w)"
 )
+_ESCAPE = re.compile("=[0-9A-F]{2}")
 _DIGIT_THEN_LETTER = re.compile(rf"[0-9]{_SIGN}{{0,8}}[A-Za-z]")
 _PRODUCT = re.compile(r"(?<![\w-])(?=[A-Z-]*+[0-9])(?=[0-9-]*+[A-Z])[A-Z0-9]{4,8}(?>(?:-[A-Z0-9]{4,8}){2,7})(?![\w-])")
 _BETWEEN_HYPHENS = re.compile("-[A-Z0-9]{4,8}-")
@@ -92,16 +97,34 @@ class Found(NamedTuple):
     end: int
 
 
-def find(text: str, kinds: tuple[Kind, ...] = KINDS, public_addresses_only: bool = False) -> list[Found]:
-    """All matches of the given kinds by position, without overlaps."""
+def find(
+    text: str, kinds: tuple[Kind, ...] = KINDS, public_addresses_only: bool = False, phone_region: str = ""
+) -> list[Found]:
+    """All matches of the given kinds by position, without overlaps.
+
+    phone_region: the country (ISO 3166) of telephone numbers without a country code; empty: these are not found.
+    """
     if not text.isascii():
         text = _FULL_WIDTH.sub(lambda sign: chr(ord(sign[0]) - 0xFEE0), text)
+    finders: dict[Kind, Callable[[], Iterator[tuple[int, int]]]] = {
+        "EMAIL": lambda: _emails(text),
+        "IBAN": lambda: accounts(text),
+        "IP_ADDRESS": lambda: _addresses(text, public_addresses_only),
+        "PHONE": lambda: telephone_numbers(text, phone_region),
+        "KEY": lambda: _keys(text),
+        "USER": lambda: _where_at(_USER, text),
+    }
     taken: list[Found] = []
-    for kind in KINDS:
+    for kind in PRECEDENCE:
         if kind in kinds:
-            spans = [Found(kind, start, end) for start, end in _FINDERS[kind](text, public_addresses_only)]
-            taken = _merged(taken, spans)
-    return taken
+            taken = _merged(taken, [Found(kind, start, end) for start, end in finders[kind]()])
+    return _outside(taken, uuencoded(text)) if taken else taken
+
+
+def _outside(found: list[Found], ranges: list[tuple[int, int]]) -> list[Found]:
+    """Those of `found` that do not begin in one of `ranges`, both by position."""
+    starts = [start for start, _ in ranges]
+    return [one for one in found if not (place := bisect_right(starts, one.start)) or ranges[place - 1][1] <= one.start]
 
 
 def _merged(taken: list[Found], spans: list[Found]) -> list[Found]:
@@ -118,12 +141,10 @@ def _merged(taken: list[Found], spans: list[Found]) -> list[Found]:
     return merged + taken[place:]
 
 
-def _emails(text: str, _: bool) -> Iterator[tuple[int, int]]:
-    return _where_at(_EMAIL, text)
-
-
-def _users(text: str, _: bool) -> Iterator[tuple[int, int]]:
-    return _where_at(_USER, text)
+def _emails(text: str) -> Iterator[tuple[int, int]]:
+    signed = [Found("EMAIL", start, end) for start, end in _where_at(_EMAIL, text)]
+    written = [Found("EMAIL", start, end) for start, end in written_addresses(text)]
+    return ((one.start, one.end) for one in _merged(signed, written))
 
 
 def _where_at(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
@@ -161,9 +182,9 @@ def _is_version(text: str, start: int) -> bool:
     return _VERSION_BEFORE.search(text[max(0, start - _CONTEXT) : start]) is not None
 
 
-def _keys(text: str, _: bool) -> Iterator[tuple[int, int]]:
+def _keys(text: str) -> Iterator[tuple[int, int]]:
     found = [match.span() for sign, pattern in _KNOWN_KEYS if sign in text for match in pattern.finditer(text)]
-    found += _around(_DIGIT_THEN_LETTER, _MIXED, text)
+    found += [span for span in _around(_DIGIT_THEN_LETTER, _MIXED, text) if _is_mixed(text[slice(*span)])]
     found += _around(_BETWEEN_HYPHENS, _PRODUCT, text)
     found += [match.span() for match in _CARD.finditer(text) if _is_card(match.group())]
     end = 0
@@ -171,6 +192,12 @@ def _keys(text: str, _: bool) -> Iterator[tuple[int, int]]:
         if span[0] >= end:
             end = span[1]
             yield span
+
+
+def _is_mixed(written: str) -> bool:
+    """Whether a match of `_MIXED` is one without the escapes of quoted-printable text ("size=3D2=3E")."""
+    plain = _ESCAPE.sub(" ", written)
+    return plain == written or _MIXED.search(plain) is not None
 
 
 def _around(sign: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
@@ -192,11 +219,3 @@ def _is_card(written: str) -> bool:
         return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1
-
-
-_FINDERS: dict[Kind, Callable[[str, bool], Iterator[tuple[int, int]]]] = {
-    "EMAIL": _emails,
-    "IP_ADDRESS": _addresses,
-    "KEY": _keys,
-    "USER": _users,
-}

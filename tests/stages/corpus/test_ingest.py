@@ -40,10 +40,10 @@ def test_every_document_is_kept_or_counted_by_the_reason_it_was_dropped_for(tmp_
     total = corpus.manifest.total
     assert {reason: tally.documents for reason, tally in total.dropped.items()} == {
         "deduplicate.exact": 1, "text.too_short": 1, "text.nul_character": 1, "text.replacement_characters": 1,
-        "text.not_utf8": 1, "read.too_long": 1, "read.no_text": 2, "read.not_a_record": 3,
+        "text.not_utf8": 1, "text.too_long": 1, "read.no_text": 2, "read.not_a_record": 3,
     }  # fmt: skip
     assert total.dropped["text.too_short"].bytes == len("short")
-    assert total.dropped["read.too_long"].bytes == 5000
+    assert total.dropped["text.too_long"].bytes == 5000
     assert total.read.documents == len(good) + len(bad)
     assert total.read == sum(total.dropped.values(), total.kept)
     kept_bytes = sum(len(document.text.encode()) for document in all_documents(corpus))
@@ -115,8 +115,79 @@ def test_a_document_stays_in_its_split_when_others_come(tmp_path: Path) -> None:
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", [{"text": prose(0)}])
-    with pytest.raises(StageError, match=r"split \w+ is empty: 1 of 1 documents were kept"):
+    with pytest.raises(StageError, match=r"split \w+ is empty: .* \(1 of them\) into the other split"):
         ingest(tmp_path, path)
+
+
+def test_a_corpus_may_have_no_validation_split(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl", [{"text": prose(number)} for number in range(5)])
+    corpus, _ = ingest(tmp_path, path, validation_fraction=0)
+    assert len(list(corpus.documents("train"))) == 5
+    assert not list(corpus.documents("validation"))
+    corpus.check()
+    few, _ = ingest(
+        tmp_path / "few", path, validation_fraction=0, validation_documents_per_language=1,
+        validation_share_per_language=0.5,
+    )  # fmt: skip
+    assert len(list(few.documents("validation"))) == 1
+
+
+def test_a_split_that_will_be_empty_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise AssertionError("the work continued")
+
+    monkeypatch.setattr("stages.corpus.ingestion.drafts.Drafts.measured", late)
+    monkeypatch.setattr("stages.corpus.ingestion.writing.write_shard", late)
+    path = write_lines(tmp_path / "in.jsonl", [{"text": "short"}] * 7 + [{"text": "x" * 2000}] * 2 + [{"body": "x"}])
+    with pytest.raises(
+        StageError,
+        match=r"none of the 10 documents is left \(dropped: 7 by text.too_short \(see min_characters\), "
+        r"2 by text.too_long \(see max_bytes\), 1 by read.no_text \(see reader.text_field\)\)",
+    ):
+        ingest(tmp_path, path, deduplicate=[{"rule": "near"}], max_bytes=1000)
+    write_lines(tmp_path / "in.jsonl", [{"text": prose(number)} for number in range(20)])
+    with pytest.raises(StageError, match=r"split validation is empty: .*validation_fraction 1e-09"):
+        ingest(tmp_path / "tiny", path, deduplicate=[{"rule": "near"}], validation_fraction=1e-9)
+    monkeypatch.undo()
+    monkeypatch.setattr("stages.corpus.ingestion.writing.write_shard", late)
+    with pytest.raises(StageError, match=r"split \w+ is empty: .*\(dropped: \d+ by limit.over \(see limit_bytes\)\)"):
+        ingest(tmp_path / "limit", path, limit_bytes=300)
+
+
+def test_a_page_and_its_text_have_bounds_of_their_own(tmp_path: Path) -> None:
+    text = "".join(f"<p>{prose(number)}</p>" for number in range(3))
+    page = f"<html><script>{'x=1;' * 5000}</script><body><article>{text}</article></body></html>"
+    (tmp_path / "big.html").write_text(page)
+    write_lines(tmp_path / "big.jsonl", [{"text": page}])
+    sources = {
+        kind: {
+            "reader": {"kind": kind, "paths": [str(tmp_path / f"big.{kind}")]},
+            "operations": [{"operation": "extract_html"}],
+        }
+        for kind in ("html", "jsonl")
+    }
+    bounds = {"validation_fraction": 0, "deduplicate": []}
+    corpus, _ = ingest(tmp_path / "kept", sources=sources, max_bytes=5000, **bounds)
+    assert corpus.manifest.total.kept.documents == 2
+    with pytest.raises(StageError, match=r"2 by text.too_long \(see max_bytes\)"):
+        ingest(tmp_path / "text", sources=sources, max_bytes=500, **bounds)
+    with pytest.raises(StageError, match=r"2 by read.too_long \(see max_raw_bytes\)"):
+        ingest(tmp_path / "raw", sources=sources, max_bytes=5000, max_raw_bytes=5000, **bounds)
+
+
+def test_a_book_that_the_default_bound_drops_is_warned_about(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text(prose(number))
+    (tmp_path / "novel.txt").write_text(prose(0, 200_000))
+    corpus, context = ingest(tmp_path, tmp_path / "*.txt", validation_fraction=0)
+    assert corpus.manifest.total.kept.documents == 5
+    (warning,) = [note for note in context.notes if "max_bytes" in note]
+    assert "source files: 1 documents with 1.6 MB are longer than max_bytes (1,000,000, the default)" in warning
+    chosen, context = ingest(tmp_path / "chosen", tmp_path / "*.txt", validation_fraction=0, max_bytes=900_000)
+    assert chosen.manifest.total.dropped["text.too_long"].documents == 1
+    assert not [note for note in context.notes if "max_bytes" in note]
+    kept, _ = ingest(tmp_path / "all", tmp_path / "*.txt", validation_fraction=0, max_bytes=20_000_000)
+    assert kept.manifest.total.kept.documents == 6
 
 
 def test_stops_when_asked(tmp_path: Path) -> None:

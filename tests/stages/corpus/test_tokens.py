@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.artifacts.corpus import Corpus
+from stages.artifacts.held_out_loss import held_out_batches
 from stages.artifacts.tokenizer import Tokenizer
 from stages.artifacts.tokens import FACTS, ShardedTokens, TokenDataset, TokenSplit, index_name, shard_name
-from stages.base import ArtifactError
+from stages.base import ArtifactError, StageError
+from stages.corpus.ngram import TrainNgram
+from stages.corpus.tokenization.fertility import FertilityGate
 from stages.corpus.tokenizer import TrainTokenizer
 from stages.corpus.tokens import TokenizeCorpus
-from tests.stages.corpus.examples import small_corpus
+from tests.stages.corpus.examples import ingest, prose, small_corpus, write_lines
 from tests.support import run_stage
 
 
@@ -179,3 +182,23 @@ def test_garbage_is_one_clear_error(dataset: TokenDataset, tmp_path: Path, name:
 def test_describe_is_json(dataset: TokenDataset) -> None:
     described = json.loads(json.dumps(dataset.describe()))
     assert described["splits"]["train"]["documents"] == len(dataset.split("train"))
+
+
+def test_a_corpus_without_validation_documents_becomes_tokens_and_what_needs_them_says_so(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl", [{"text": prose(number)} for number in range(20)])
+    corpus, _ = ingest(tmp_path / "corpus", path, validation_fraction=0)
+    stage = TrainTokenizer(corpus="corpus", vocab_size=300)
+    tokenizer, context = run_stage(stage, {"corpus": corpus}, tmp_path / "tokenizer")
+    assert context.last["checked_megabytes"] > 0  # of training texts
+    inputs = {"corpus": corpus, "tokenizer": tokenizer}
+    dataset, _ = run_stage(TokenizeCorpus(corpus="corpus", tokenizer="tokenizer"), inputs, tmp_path / "tokens")
+    dataset.check()
+    assert dataset.split("train").length
+    assert not dataset.split("validation").length
+    with pytest.raises(StageError, match=r"measured on the validation split, .* raise validation_fraction"):
+        next(held_out_batches(dataset, sequence_length=16, samples=4))
+    gated = stage.model_copy(update={"fertility": FertilityGate()})
+    with pytest.raises(StageError, match="fertility is measured on validation documents"):
+        run_stage(gated, {"corpus": corpus}, tmp_path / "gated")
+    with pytest.raises(StageError, match=r"no validation documents, .*set validation_fraction"):
+        run_stage(TrainNgram(corpus="corpus"), {"corpus": corpus}, tmp_path / "ngram")

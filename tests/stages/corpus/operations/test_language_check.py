@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from stages.corpus.languages import LANGUAGES, NATURAL, PROGRAMMING, canonical_code
+from stages.corpus.languages import LANGUAGES, NATURAL, OTHERS, PROGRAMMING, canonical_code
 from stages.corpus.operations.operation import Draft, Drop
-from stages.corpus.statistics.language_detection import detector, knows
-from tests.stages.corpus.examples import ENGLISH, FRENCH, HINDI, declaration, read_lines
+from stages.corpus.statistics.language_detection import Backend, detector, knows
+from tests.stages.corpus.examples import (
+    ENGLISH,
+    FRENCH,
+    HINDI,
+    declaration,
+    declarations,
+    ingest,
+    prose,
+    read_lines,
+    write_lines,
+)
 from tests.stages.corpus.operations.support import apply, made, rule_of
 from tests.support import test_data
 
@@ -28,6 +40,8 @@ def test_roots_has_59_languages() -> None:
     [
         ("pt_BR", "pt"), ("zh-Hant-TW", "zht"), ("zh_CN", "zhs"), ("ZH", "zhs"), ("en", "en"), ("nya_chechewa", "ny"),
         ("Python", "python"), ("cpp", "c++"), ("xx-yy", "xx-yy"), ("", ""), ("de", "de"), ("aka-asante", "ak"),
+        ("ja_JP", "ja"), ("jpn", "ja"), ("de-AT", "de"), ("iw", "he"), ("nb_NO", "no"), ("sr-Latn-RS", "sr"),
+        ("ger", "de"),
     ],
 )  # fmt: skip
 def test_tags_in_the_wild_have_a_code(tag: str, code: str) -> None:
@@ -49,6 +63,58 @@ def test_tags_in_the_wild_have_a_code(tag: str, code: str) -> None:
 @pytest.mark.parametrize("name", ["cld2"])
 def test_a_declared_language_is_checked(name: str, text: str, declared: str, rule: str | None) -> None:
     assert rule_of(apply("language", text, {"language": declared}, detector=name)) == rule
+
+
+OTHER_TEXTS = {
+    "ja": "春の港に朝の船が着くと、市場の人々は魚の箱を並べ、値段を書いた札を立てる。" * 2,
+    "de": "Die Fähre verlässt am Morgen den nördlichen Steg und kommt kurz nach Mittag zurück. ",
+    "ru": "Утренний паром уходит от северного причала и возвращается чуть позже полудня, если ветер не меняется. ",
+    "ko": "아침 배가 북쪽 부두를 떠나 정오가 조금 지나서 돌아온다. 바람이 바뀌면 항만장은 수로를 닫는다. ",
+    "el": "Το πρωινό πλοίο φεύγει από τη βόρεια προβλήτα και επιστρέφει λίγο μετά το μεσημέρι. ",
+    "hr": "Jutarnji trajekt odlazi sa sjevernog pristaništa i vraća se malo poslije podneva, osim ako puše vjetar. ",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("cld2", code) for code in OTHER_TEXTS] + [("roots", code) for code in OTHER_TEXTS if code != "hr"],
+)
+def test_languages_outside_of_roots_are_checked_too(name: str, code: str) -> None:
+    kept = apply("language", OTHER_TEXTS[code], {"language": code}, detector=name)
+    assert isinstance(kept, Draft)
+    assert not kept.counts
+    for other in OTHER_TEXTS.keys() - {code}:
+        assert rule_of(apply("language", OTHER_TEXTS[other], {"language": code}, detector=name)) == "wrong_language"
+    assert rule_of(apply("language", ENGLISH, {"language": code}, detector=name)) == "wrong_language"
+
+
+@pytest.mark.parametrize("name", ["cld2", "roots"])
+def test_every_language_that_is_said_to_be_known_is_found(name: Backend) -> None:
+    function = made("language", detector=name).function()
+    unusual = {"azj_cyrl", "jav_java", "san_gran", "uig_latn", "khk_mong", "uzn_cyrl"}  # scripts that are rarely used
+    checked = set()
+    for row in declarations("full"):
+        code = canonical_code(row["code"])
+        if code in OTHERS and knows(name, code) and row["code"] not in unusual:
+            assert isinstance(function(Draft(row["text"], path="p", language=code)), Draft), code
+            assert isinstance(function(Draft(ENGLISH * 3, path="p", language=code)), Drop), code
+            checked.add(code)
+    assert len(checked) >= {"cld2": 95, "roots": 55}[name]
+
+
+def test_languages_that_pass_unchecked_are_counted_and_named(tmp_path: Path) -> None:
+    rows = [{"text": f"{ENGLISH} {prose(number)}", "language": "en" if number % 2 else "tlh"} for number in range(20)]
+    rows += [{"text": f"def f(x): return {prose(number)}", "language": "python"} for number in range(5)]
+    corpus, context = ingest(
+        tmp_path, write_lines(tmp_path / "in.jsonl", rows), draw=True, validation_fraction=0,
+        source={"operations": [{"operation": "language", "minimum": 0.3}]},
+    )  # fmt: skip
+    assert corpus.manifest.unchecked_languages() == {"tlh": 10}
+    assert "warning: the declared language of 10 documents was not checked: tlh (10)" in context.notes
+    card = (corpus.path / "pages" / "card.md").read_text()
+    assert (
+        "## Declared languages that were not checked\n\n| language | documents |\n| --- | ---: |\n| tlh | 10 |" in card
+    )
 
 
 def test_thresholds_may_differ_by_language() -> None:

@@ -54,7 +54,7 @@ def test_lines_carry_their_labels(tmp_path: Path, suffix: str) -> None:
     assert [candidate.path for candidate in found] == ["a/b.c", f"x/in{suffix}"]
     assert [candidate.license for candidate in found] == ["MIT", ""]
     assert [candidate.position for candidate in found] == [0, len(json.dumps(records[0])) + 1]
-    assert found[0].language == ""  # a number is not a label
+    assert found[0].language == "3"
 
 
 def test_labels_may_have_other_names_and_be_nested(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_parquet_columns_and_empty_cells(tmp_path: Path) -> None:
 def test_csv_rows_with_quotes_and_labels(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b'id,text,license\r\n1,"two\nlines, ""quoted""",MIT\r\n2,\xff,\r\n3\r\n')
     found = read(Csv(paths=[str(tmp_path / "t.csv")]))
-    assert seen(found) == [(b'two\nlines, "quoted"', None, 19), (b"\xed\xb3\xbf", None, 3), (b"", "no_text", 1)]
+    assert seen(found) == [(b'two\nlines, "quoted"', None, 19), (b"\xed\xb3\xbf", None, 3), (b"", "not_a_record", 1)]
     assert [c.license for c in found] == ["MIT", "", ""]
     (tmp_path / "t.tsv").write_text("text\tn\nhere\t1\n")
     assert seen(read(Csv(paths=[str(tmp_path / "t.tsv")]))) == [(b"here", None, 4)]
@@ -111,7 +111,7 @@ def test_csv_rows_with_quotes_and_labels(tmp_path: Path) -> None:
         ("mark.jsonl", b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}\n', [(b"one", None), (b"two", None)]),
         ("bad.jsonl", b'{"text": "\xff"}\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
         ("nul.jsonl", b'\0\0\0\0\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
-        ("deep.jsonl", b"[" * 50_000 + b'\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
+        ("deep.jsonl", b'{"n":' + b"[" * 50_000 + b'\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
         ("huge.jsonl", b'{"n": ' + b"9" * 5000 + b'}\n{"text": "ok"}\n', [(b"", "not_a_record"), (b"ok", None)]),
     ],
 )
@@ -235,7 +235,6 @@ def test_ranges_of_row_groups_hold_every_row_once(tmp_path: Path, range_bytes: i
             b"text\n" + b"x," * 20_000,
             "a.csv is not a readable CSV file: line 1: more than 16000 characters without a line end",
         ),
-        ("a.jsonl", "{}".encode("utf-16"), "none of its 1 records has a text in the field 'text'"),
         ("a.docx", b"a,b\n", "a.docx; expected a suffix of .txt"),
     ],
 )
@@ -394,3 +393,82 @@ def test_a_truncated_arrow_file_is_a_clear_error(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(StageError, match="is not a readable Arrow file"):
         read(Datasets(paths=[str(tmp_path / "d")]))
+
+
+RECORDS = [{"text": f"record {number}", "n": [number]} for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.json", "[\n" + ",\n".join(map(json.dumps, RECORDS)) + "\n]\n", "holds a JSON array, at byte 0"),
+        ("a.json", json.dumps(RECORDS), "holds a JSON array, at byte 0"),
+        ("a.json", "\n \n" + json.dumps(RECORDS, indent=1), "holds a JSON array, at byte 3"),
+        ("a.jsonl", "\ufeff[" + json.dumps(RECORDS[0]) + "]", "holds a JSON array"),
+        ("a.json", json.dumps(RECORDS[0], indent=2), "holds JSON objects over several lines, at byte 0"),
+        (
+            "a.jsonl",
+            json.dumps(RECORDS[0]) + "\n" + json.dumps(RECORDS[1], indent=2),
+            r"holds JSON objects over several lines, at byte \d+; expected JSON Lines, .*jq -c \.",
+        ),
+        ("a.csv", "text,text\nfirst,second\n", "has two columns 'text'"),
+    ],
+)
+@pytest.mark.parametrize("range_bytes", [None, 40])
+def test_a_file_of_which_records_would_be_lost_is_refused(
+    tmp_path: Path, name: str, data: str, message: str, range_bytes: int | None
+) -> None:
+    (tmp_path / name).write_text(data)
+    with pytest.raises(StageError, match=message):
+        read(Files(paths=[str(tmp_path / name)]), range_bytes=range_bytes)
+
+
+def test_several_objects_of_a_line_are_several_documents(tmp_path: Path) -> None:
+    line = "".join(json.dumps({"text": f"é {number}"}, ensure_ascii=False) for number in range(3))
+    rest = '{"text": "whole"} {"text": "cut'
+    (tmp_path / "a.jsonl").write_text(f"{line}\n{line.replace('}{', '} {')}\n{rest}\n")
+    found = read(JsonLines(paths=[str(tmp_path / "a.jsonl")]))
+    assert [candidate.data.decode() for candidate in found[:6]] == ["é 0", "é 1", "é 2"] * 2
+    assert len({candidate.position for candidate in found}) == 7
+    assert seen(found[6:]) == [(b"", "not_a_record", len(rest) + 1)]
+
+
+def test_rows_with_other_cells_than_the_header_are_counted(tmp_path: Path) -> None:
+    rows = ["1,the road was closed, and they walked on", "2,short", "3", '4,"whole, with a comma"', "", "5,an end,,"]
+    (tmp_path / "t.csv").write_text("id,text\n" + "\n".join(rows))
+    found = read(Csv(paths=[str(tmp_path / "t.csv")]))
+    assert [(c.data.decode(), c.refused and (c.refused.value, c.refused.threshold)) for c in found] == [
+        ("", ("3 cells", "2 columns")),
+        ("short", None),
+        ("", ("1 cells", "2 columns")),
+        ("whole, with a comma", None),
+        ("", ("4 cells", "2 columns")),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_scalars_are_labels_and_what_cannot_be_one_is_named(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"text": "a", "id": 1000, "score": 0.5, "flag": True, "none": None, "many": ["x"]},
+        {"text": "b", "id": 0, "score": float("nan"), "flag": False, "none": None, "many": None},
+    ]
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write_lines(path, rows)
+    fields = {"path": "id", "url": "score", "package": "flag", "license": "none", "language": "many"}
+    found = read(Files(paths=[str(path)], fields=fields))
+    assert [(c.path, c.url, c.package, c.license, c.language) for c in found] == [
+        ("1000", "0.5", "true", "", ""),
+        ("0", "", "false", "", ""),
+    ]
+    assert [c.unusable for c in found] == [("language",), ()]
+
+
+def test_declared_fields_that_a_record_lacks_are_named(tmp_path: Path) -> None:
+    rows = [{"text": "a", "url": "x\ny"}, {"text": "b", "meta": None}, {"text": "c", "meta": {"lang": "sw"}}]
+    path = write_lines(tmp_path / "t.jsonl", rows)
+    found = read(JsonLines(paths=[str(path)], fields={"language": "meta.lang"}))
+    assert [c.unusable for c in found] == [("url", "language"), (), ()]
+    assert [c.language for c in found] == ["", "", "sw"]

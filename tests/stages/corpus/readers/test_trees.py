@@ -13,7 +13,6 @@ import zstandard
 
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
-from stages.corpus.readers.character_sets import to_utf8
 from stages.corpus.readers.html_files import Html
 from stages.corpus.readers.licence_files import declared_licence, recognise
 from stages.corpus.readers.source_code import Code
@@ -29,27 +28,6 @@ of this software and associated documentation files ... The above copyright noti
 and this permission notice shall be included in all copies or substantial portions."""
 BSD = """Redistribution and use in source and binary forms, with or without modification ...
 * Redistributions in binary form must reproduce the above copyright notice"""
-
-
-@pytest.mark.parametrize(
-    ("page", "declared", "text"),
-    [
-        (
-            "<meta charset='iso-8859-1'>caf\u00e9 \u201c".encode("cp1252"),
-            "",
-            "<meta charset='iso-8859-1'>caf\u00e9 \u201c",
-        ),
-        ("caf\u00e9".encode("latin-1"), "ISO-8859-1", "caf\u00e9"),
-        ("\u0442\u0435\u043a\u0441\u0442".encode("koi8-r"), "koi8-r", "\u0442\u0435\u043a\u0441\u0442"),
-        ("\u65e5\u672c".encode("shift_jis"), "Shift_JIS", "\u65e5\u672c"),
-        (b"\xff\xfe" + "le".encode("utf-16-le"), "ascii", "le"),
-        ("caf\u00e9".encode(), "", "caf\u00e9"),
-        ("caf\u00e9".encode(), "no-such-charset", "caf\u00e9"),
-        (b"68656c6c6f", "hex", "68656c6c6f"),  # a codec, but no encoding
-    ],
-)
-def test_pages_come_as_utf8(page: bytes, declared: str, text: str) -> None:
-    assert to_utf8(page, declared).decode() == text
 
 
 def test_folders_of_pages(tmp_path: Path) -> None:

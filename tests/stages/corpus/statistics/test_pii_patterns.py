@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import time
 from itertools import pairwise
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.corpus.statistics.pii_patterns import find
+from stages.corpus.statistics.pii_patterns import Kind, find
 
 
 def found(text: str, **options: bool) -> list[tuple[str, str]]:
@@ -26,6 +28,10 @@ PLANTED = {
         "anna@example.org", "a.b+c@sub-domain.example.co.uk", "root@localhost", "x@[192.0.2.1]", "o'neil@example.com",
         '"odd"@example.com', "почта@пример.рф", "1234.5678@host.example", "a@b@example.com", "...@example.com",
         "anna\uff20example\uff0eorg", full_width("anna@example.org"),
+        "anna%40example.org", "jon.falk=40mail.example.com", "anna&#64;example.org", "anna&#x40;example.org",
+        "anna&commat;example.org", "anna [at] example.org", "anna(at)example(dot)co(dot)uk", "anna {at} example.org",
+        "a.b+c <AT> sub-domain.example.co.uk", "eva.holm at example.com", "eva_h at example.co.uk",
+        "anna at example dot com", "ANNA AT EXAMPLE DOT COM", "anna[at]example[dot]com", "почта [at] пример.рф",
     ),
     "USER": ("@anna_k", "@user-name", "@имя", "@abc"),
     "IP_ADDRESS": (
@@ -78,6 +84,10 @@ def test_what_is_planted_is_found_whole_wherever_it_stands(kind: str, written: s
         "5 @ 3 each", "@", "a@", "@@", "@ab", "foo@@bar", "http://example.org/path?query=value",
         full_width("@"), full_width("1998") + "年", full_width("@") + "東京", full_width("12:30"),
         "0000000000000000", "0000 0000 0000 0000",
+        "read more at example.com", "look at the dot com boom", "Node.js at nodejs.org", "index.html at example.org",
+        "Python 3.11 at python.org", "we met at noon", "at 10.30 at the station", "npm/%40angular/core%4012.3.1",
+        "width=40px", "%40", "=40", "x%40y", "good (at) best", "U.S. at large", "all at once. Then dot by dot",
+        "<font face=3DVerdana=3E=3CSTRONG=3E=3CFONT size=3D2 color=3D#336699>",
     ],
 )  # fmt: skip
 def test_text_that_only_resembles_personal_data_is_not_found(text: str) -> None:
@@ -103,7 +113,38 @@ def test_finds_are_ordered_apart_and_whole_words(text: str) -> None:
             assert not (after.isascii() and after.isalnum() and text[end - 1].isascii() and text[end - 1].isalnum())
 
 
+def test_uuencoded_lines_hold_no_address() -> None:
+    data = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(40))[:1200]
+    lines = [binascii.b2a_uu(data[start : start + 45]).decode().rstrip("\n") for start in range(0, len(data), 45)]
+    assert sum(line.count("@") for line in lines) > 10
+    text = "\n".join(["begin 644 notes.txt", *lines, "`", "end", ""])
+    assert found(text) == []
+    assert found("> " + text.replace("\n", "\n> ")) == []
+    assert found(text + "anna@example.org") == [("EMAIL", "anna@example.org")]
+    loud = "MY ADDRESS IS BOB@EXAMPLE.COM AND I WILL BE HAPPY TO HEAR FROM YOU"
+    assert found(loud) == [("EMAIL", "BOB@EXAMPLE.COM")]
+
+
+def test_a_key_in_quoted_printable_text_is_still_found() -> None:
+    assert found("<a token=3Dab12cd34ef56gh78>") == [("KEY", "token=3Dab12cd34ef56gh78")]
+
+
+def test_telephone_numbers_and_accounts_are_found_on_demand() -> None:
+    text = "Call +44 20 7946 0958 or (030) 1234567; pay to DE89 3704 0044 0532 0130 00 THANK YOU, 2024-11-23 at 12:30."
+    kinds: tuple[Kind, ...] = ("PHONE", "IBAN")
+    assert [(each.kind, text[each.start : each.end]) for each in find(text, kinds)] == [
+        ("PHONE", "+44 20 7946 0958"),
+        ("IBAN", "DE89 3704 0044 0532 0130 00"),
+    ]
+    german = [text[each.start : each.end] for each in find(text, ("PHONE",), phone_region="DE")]
+    assert german == ["+44 20 7946 0958", "(030) 1234567"]
+    assert not find("DE89 3704 0044 0532 0130 01, GB82 WEST 1234 5698 7654 33, XX12 3456 7890 1234", ("IBAN",))
+    assert {each.kind for each in find(text)} <= {"EMAIL", "USER", "IP_ADDRESS", "KEY"}
+
+
 UNITS = (
+    "a%40", "a=40b.", "a at ", "at ", "a [at] b [dot] ", " at a dot b", "a.", "M" + "A" * 60 + "\n", "AB12 3456 ",
+    "+44 20 ", "1 2",
     "a", "a.", "a1", "1 ", ":", "a:", "@", "a@", "-", "A1-", "/a", "+1a", "1.", "eyJaaaaaaaa.", "ABCD1-", "::1", '"@',
     "-----BEGIN PRIVATE KEY-----", "-----BEGIN A B C PRIVATE KEY-----",
 )  # fmt: skip
@@ -115,4 +156,5 @@ def test_no_text_takes_more_than_linear_time(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     start = time.process_time()
     find(text)
+    find(text, ("IBAN",))
     assert time.process_time() - start < 20
