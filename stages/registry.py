@@ -382,6 +382,7 @@ STAGES = Registry(
         "deploy": "stages.serving.deploy:Deploy",
         "word_vectors": "stages.word_alignment.word_vectors:MakeWordVectors",
         "align_words": "stages.word_alignment.align:AlignWords",
+        "transfer_vocabulary": "stages.word_alignment.transfer_vocabulary:TransferVocabulary",
         "evaluate_lexicon": "stages.word_alignment.evaluate:EvaluateLexicon",
     },
 )

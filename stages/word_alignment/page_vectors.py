@@ -7,7 +7,7 @@ from half a million words each (docs/word_alignment.md), which alignment without
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -20,25 +20,37 @@ CONTEXT_SMOOTHING = 0.75  # exponent of context counts: less weight for rare con
 def train(pages: Iterable[list[str]], vocabulary: int, dimensions: int, min_pages: int) -> tuple[list[str], Array]:
     """The words in the order of their frequency, and their vectors [words, dimensions] in float32.
 
-    Kept are the `vocabulary` most frequent words that are on at least `min_pages` pages. Words of equal frequency are
-    in alphabetical order. Raises StageError if fewer words than dimensions remain.
+    The words are those of `frequent_words`. Raises StageError if fewer words than dimensions remain.
     """
-    frequencies: Counter[str] = Counter()
-    page_counts: Counter[str] = Counter()
-    held = []
-    for page in pages:
-        frequencies.update(page)
-        distinct = sorted(set(page))
-        page_counts.update(distinct)
-        held.append(distinct)
-    ordered = sorted(frequencies, key=lambda word: (-frequencies[word], word))
-    words = [word for word in ordered if page_counts[word] >= min_pages][:vocabulary]
+    held: list[list[str]] = []
+    words = frequent_words(_distinct(pages, held), vocabulary, min_pages)
     if len(words) <= dimensions:
         raise StageError(
             f"the text has {len(words)} words that are on {min_pages} pages or more, for {dimensions} dimensions: "
             "give a longer text, or lower dimensions or min_pages"
         )
     return words, _vectors(words, held, dimensions)
+
+
+def frequent_words(pages: Iterable[list[str]], vocabulary: int, min_pages: int) -> list[str]:
+    """The `vocabulary` most frequent words that are on at least `min_pages` pages, the most frequent first.
+
+    Words of equal frequency are in alphabetical order.
+    """
+    frequencies: Counter[str] = Counter()
+    page_counts: Counter[str] = Counter()
+    for page in pages:
+        frequencies.update(page)
+        page_counts.update(set(page))
+    ordered = sorted(frequencies, key=lambda word: (-frequencies[word], word))
+    return [word for word in ordered if page_counts[word] >= min_pages][:vocabulary]
+
+
+def _distinct(pages: Iterable[list[str]], held: list[list[str]]) -> Iterator[list[str]]:
+    """The pages, while the distinct words of each are kept in `held`."""
+    for page in pages:
+        held.append(sorted(set(page)))
+        yield page
 
 
 def _vectors(words: list[str], pages: list[list[str]], dimensions: int) -> Array:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ LINE_LIMIT_BYTES = 32 * DIMENSION_LIMIT + WORD_LIMIT_BYTES
 HEADER_LIMIT_BYTES = 100
 FASTTEXT_MODEL = (793712314).to_bytes(4, "little")  # how fastText's own .bin begins, which is another format
 TENSOR = "vectors"
+BLOCK_ROWS = 16_384
 TEXT_SUFFIXES = (".vec", ".txt", ".vec.gz", ".txt.gz")
 
 
@@ -78,7 +79,7 @@ class _Rows:
             return
         self._index[word] = None
         if not self._blocks or self._used == len(self._blocks[-1]):
-            self._blocks.append(np.empty((min(16_384, self._limit), len(values)), np.float32))
+            self._blocks.append(np.empty((min(BLOCK_ROWS, self._limit), len(values)), np.float32))
             self._used = 0
         self._blocks[-1][self._used] = values
         self._used += 1
@@ -205,23 +206,31 @@ def _read_safetensors(path: Path, limit: int) -> Loaded:
             shape = file.get_slice(TENSOR).get_shape()
             if len(shape) != 2 or not 0 < shape[1] <= DIMENSION_LIMIT:
                 raise StageError(f"{path}: {TENSOR!r} has shape {shape}; expected [words, 1 to {DIMENSION_LIMIT}]")
-            vectors = file.get_tensor(TENSOR)
+            return _named_rows(path, file.get_slice(TENSOR), shape[0], limit)
     except SafetensorError as error:
         raise StageError(f"{path} is not a safetensors file: {error}") from None
-    if vectors.dtype.kind != "f":
-        raise StageError(f"{path}: {TENSOR!r} is of type {vectors.dtype}; expected floating-point numbers")
+
+
+def _named_rows(path: Path, tensor: Any, count: int, limit: int) -> Loaded:
+    """Rows of a tensor in a file, read block by block, with the words of the list that belongs to it."""
     rows = _Rows(path, limit)
     names, number = word_list(path), 0
+    block = np.empty(0, np.float32)
     for number, line in _lines(names):
-        if number > len(vectors):
-            raise StageError(f"{names}, line {number}: {path.name} has {len(vectors)} rows only")
+        if number > count:
+            raise StageError(f"{names}, line {number}: {path.name} has {count} rows only")
         try:
             word = line.decode().rstrip("\r\n")
         except UnicodeDecodeError:
             raise StageError(f"{names}, line {number}: expected a word in UTF-8") from None
-        rows.add(word, vectors[number - 1], f"row {number}")
+        place = (number - 1) % BLOCK_ROWS
+        if place == 0:
+            block = tensor[number - 1 : min(number - 1 + BLOCK_ROWS, count)]
+            if block.dtype.kind != "f":
+                raise StageError(f"{path}: {TENSOR!r} is of type {block.dtype}; expected floating-point numbers")
+        rows.add(word, block[place], f"row {number}")
         if rows.full:
             return rows.loaded()
-    if number < len(vectors):
-        raise StageError(f"{names} has {number} words, but {path.name} has {len(vectors)} rows")
+    if number < count:
+        raise StageError(f"{names} has {number} words, but {path.name} has {count} rows")
     return rows.loaded()

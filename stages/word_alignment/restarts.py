@@ -58,7 +58,7 @@ class Result:
 
 def load(path: Path, words: int | None = None) -> Array:
     """The normalised vectors of an artifact [words, d]."""
-    return normalised(WordVectors(path).load()[1][:words])
+    return normalised(WordVectors(path).load(words)[1])
 
 
 def run(task: Task) -> None:

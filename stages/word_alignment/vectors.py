@@ -29,7 +29,7 @@ class VectorFacts(Config):
     language: str
     words: PositiveInt
     dimensions: PositiveInt
-    origin: Literal["file", "text"]
+    origin: Literal["file", "text", "checkpoint"]
     substituted: bool = False  # the words stand for others by `texts.substituted`: a planted language
     duplicates: NonNegativeInt = 0  # rows of the file that were skipped because their word was there already
     nameless: NonNegativeInt = 0  # rows of the file that were skipped because they had no word
@@ -51,16 +51,17 @@ class WordVectors(Artifact):
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
 
-    def load(self) -> tuple[list[str], Array]:
-        """The words and their vectors [words, dimensions] in float32."""
+    def load(self, words: int | None = None) -> tuple[list[str], Array]:
+        """The words and their vectors [words, dimensions] in float32; only the first `words` of them if given."""
         from stages.word_alignment.read_vectors import read
 
         facts = self.facts
+        count = facts.words if words is None else min(words, facts.words)
         try:
-            loaded = read(self.path / VECTORS, facts.words)
+            loaded = read(self.path / VECTORS, count)
         except StageError as error:
             raise ArtifactError(str(error)) from None
-        if loaded.vectors.shape != (facts.words, facts.dimensions):
+        if loaded.vectors.shape != (count, facts.dimensions):
             raise ArtifactError(f"{self.path / VECTORS}: expected {facts.words} distinct words as {FACTS} says")
         return loaded.words, loaded.vectors
 

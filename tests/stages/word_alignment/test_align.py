@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -124,6 +126,32 @@ def test_finished_restarts_are_not_done_again(
     assert done == [0, 1, 2, 3]
     np.testing.assert_array_equal(resumed.tensors()["mapping"], whole.tensors()["mapping"])
     assert resumed.facts.kept == whole.facts.kept
+
+
+def align_until_killed(sides: dict[str, WordVectors], folder: Path) -> None:
+    """Four restarts in a process that is killed while it computes the third."""
+    honest = restarts._method
+
+    def deadly(task: restarts.Task, *arguments: Any) -> Any:
+        if task.seed == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return honest(task, *arguments)
+
+    restarts._method = deadly  # type: ignore[assignment]
+    run_stage(aligning(restarts=4), sides, folder, draw=False)
+
+
+def test_a_killed_process_loses_only_the_restart_that_it_computed(pair: tuple[Any, Any], tmp_path: Path) -> None:
+    process = get_context("spawn").Process(target=align_until_killed, args=(pair[0], tmp_path / "killed"))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "scratch").glob("restart-*")}
+    assert [path.name for path in sorted(finished)] == ["restart-0.safetensors", "restart-1.safetensors"]
+    resumed, _ = run_stage(aligning(restarts=4), pair[0], tmp_path / "killed", draw=False)
+    whole, _ = run_stage(aligning(restarts=4), pair[0], tmp_path / "whole", draw=False)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    np.testing.assert_array_equal(resumed.tensors()["mapping"], whole.tensors()["mapping"])
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.corpus import Corpus
 from stages.base import ArtifactError, StageError, Stopped
+from stages.quantization.state_dict import quantize_state_dict
 from stages.word_alignment.linear import unit
 from stages.word_alignment.page_vectors import train
+from stages.word_alignment.texts import WORD
 from stages.word_alignment.vectors import WORDS, WordVectors
 from stages.word_alignment.word_vectors import MakeWordVectors
+from tests.stages.corpus.examples import ingest, write_lines
+from tests.stages.huggingface.examples import checkpoint
+from tests.stages.word_alignment.spaces import artifact
 from tests.support import RecordingContext, run_stage
 
 TOPICS = {"animals": ["cat", "dog", "cow"], "tools": ["saw", "axe", "drill"], "food": ["bread", "soup", "rice"]}
@@ -90,6 +97,90 @@ def test_the_stage_trains_on_a_text(tmp_path: Path) -> None:
     assert "the" not in vectors.load()[0]
     assert "vji" in vectors.load()[0]  # "the"
     assert "planted" in context.notes[0]
+
+
+def corpus_of_topics(folder: Path) -> Corpus:
+    """Half of the documents, of the language "aa", are topical pages; the other half is of "bb"."""
+    records = [
+        {"text": f"{number} " + " ".join(page) + " 0" * 60, "language": ("aa", "bb")[number % 2]}
+        for number, page in enumerate(topical_pages())
+    ]
+    path = write_lines(folder / "topics.jsonl", records)
+    return ingest(folder, path, source={"reader": {"fields": {"language": "language"}}})[0]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return corpus_of_topics(tmp_path_factory.mktemp("corpus"))
+
+
+def test_the_stage_trains_on_the_documents_of_a_corpus(corpus: Corpus, tmp_path: Path) -> None:
+    settings = {"language": "aa", "corpus": "corpus", "training": {"dimensions": 4}}
+    stage = MakeWordVectors.model_validate(settings | {"corpus_language": "aa", "text": {"kind": "file", "path": "x"}})
+    assert stage.text is None  # the corpus replaces it
+    vectors, _ = run_stage(stage, {"corpus": corpus}, tmp_path / "step")
+    pages = [WORD.findall(document.text.lower()) for document in corpus.documents("train") if document.language == "aa"]
+    words, expected = train(pages, vocabulary=2500, dimensions=4, min_pages=3)
+    assert 0 < len(pages) < corpus.manifest.size("train").documents
+    assert vectors.load()[0] == words
+    np.testing.assert_array_equal(vectors.load()[1], expected)
+    stage = MakeWordVectors.model_validate(settings | {"corpus_language": "zz"})
+    with pytest.raises(StageError, match="has the language 'zz'; it has: aa, bb"):
+        run_stage(stage, {"corpus": corpus}, tmp_path / "none")
+
+
+def test_skip_gram_puts_words_of_a_topic_near_each_other_and_has_one_result(corpus: Corpus, tmp_path: Path) -> None:
+    pytest.importorskip("gensim")
+    training = {"method": "skip_gram", "dimensions": 10, "epochs": 40}
+    stage = MakeWordVectors.model_validate({"language": "aa", "corpus": "corpus", "training": training})
+    first, again = (run_stage(stage, {"corpus": corpus}, tmp_path / name)[0].load() for name in ("first", "again"))
+    np.testing.assert_array_equal(first[1], again[1])
+    place, rows = {word: number for number, word in enumerate(first[0])}, unit(first[1])
+
+    def similarity(one: str, other: str) -> float:
+        return float(rows[place[one]] @ rows[place[other]])
+
+    for topic in TOPICS.values():
+        assert similarity(topic[0], topic[1]) > max(
+            similarity(topic[0], word) for other in TOPICS.values() if other is not topic for word in other
+        )
+
+
+def test_a_checkpoint_gives_the_mean_embedding_of_the_tokens_of_a_word(corpus: Corpus, tmp_path: Path) -> None:
+    model = checkpoint(tmp_path / "model")
+    settings = {"language": "aa", "corpus": "corpus", "checkpoint": "model"}
+    stage = MakeWordVectors.model_validate(settings)
+    vectors, _ = run_stage(stage, {"corpus": corpus, "model": model}, tmp_path / "step")
+    words, rows = vectors.load()
+    assert vectors.facts.origin == "checkpoint"
+    assert words[:2] == ["and", "the"]
+    loaded, embedding = model.tokenizer(), model.state_dict()["word_embeddings.weight"].float().numpy()
+    ids = loaded.encode(" drill", add_special_tokens=False).ids
+    np.testing.assert_allclose(rows[words.index("drill")], embedding[ids].mean(axis=0), rtol=1e-6)
+    state, config = quantize_state_dict(model.state_dict(), model.config, "int8")
+    quantized = Checkpoint.save(tmp_path / "quantized", state, config, model.tokenizer_path, {})
+    with pytest.raises(StageError, match="the embedding of this model is quantized"):
+        run_stage(stage, {"corpus": corpus, "model": quantized}, tmp_path / "refused")
+
+
+def test_the_first_words_are_read_alone(tmp_path: Path) -> None:
+    made = artifact(tmp_path / "many", np.arange(120_000, dtype=np.float32).reshape(40_000, 3) + 1, "en", "w")
+    words, vectors = made.load(20_000)
+    assert (words[-1], vectors[-1].tolist()) == ("w19999", [59_998, 59_999, 60_000])
+    assert len(made.load()[0]) == 40_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"path": "en.vec", "corpus": "corpus"}, "need neither corpus nor checkpoint"),
+        ({"path": "en.vec", "checkpoint": "model"}, "need neither corpus nor checkpoint"),
+        ({"corpus_language": "en"}, "there is no corpus"),
+    ],
+)
+def test_origins_that_exclude_each_other_are_refused(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        MakeWordVectors.model_validate({"language": "en", **fields})
 
 
 def test_refusals(tmp_path: Path) -> None:
