@@ -39,7 +39,11 @@ def add_far_token(path: Path) -> None:
     tokenizer.save(str(path / "tokenizer.json"))
 
 
-ID_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+def name_no_end(path: Path) -> None:
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"):
+        alter(path / name, eos_token_id=None, eos_token=None)
+
+
 H, LAST = "transformer.h.0.", "transformer.ln_f.bias"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one too many": (lambda p: add_tensors(p, {"stray": torch.zeros(3)}), r"unused \['stray'\], not written \[\]"),
@@ -91,7 +95,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "tokenizer_config.json has eos_token twice",
     ),
     "no end": (
-        lambda p: [alter(p / file, eos_token_id=None, eos_token=None) for file in ID_FILES],
+        name_no_end,
         "config.json: eos_token_id names no token: set it",
     ),
     "end beyond the vocabulary": (

@@ -32,9 +32,10 @@ common = {
     "vocab_size": st.integers(260, 300), "bos_token_id": st.none() | token, "eos_token_id": ends,
     "pad_token_id": st.none() | token | st.just(-1), "use_cache": st.booleans(), "pretraining_tp": st.just(1),
 }  # fmt: skip
+extra: st.SearchStrategy[Any] = st.sampled_from([{}, {"seq_length": 64}, {"n_inner": None}])
 types = st.sampled_from([{}, {"dtype": "float16"}, {"dtype": "float32"}, {"torch_dtype": "bfloat16"}])
 factor = st.sampled_from([1, 2.0, 8.5])
-theta = st.sampled_from([{}, {"rope_theta": 10_000}, {"rope_theta": 500_000.0}])
+theta: st.SearchStrategy[Any] = st.sampled_from([{}, {"rope_theta": 10_000}, {"rope_theta": 500_000.0}])
 kind = st.sampled_from(["rope_type", "type", "both"])
 
 
@@ -48,11 +49,12 @@ def rope(draw: st.DrawFn) -> dict[str, Any]:
     if name == "llama3":
         found |= {"low_freq_factor": 1, "high_freq_factor": draw(st.sampled_from([4, 4.0]))}
         found |= draw(st.sampled_from([{}, {"original_max_position_embeddings": 32}]))
-    return found | draw(theta)
+    rest: dict[str, Any] = draw(theta)
+    return found | rest
 
 
 @st.composite
-def llamas(draw: st.DrawFn) -> PreTrainedConfig:
+def llamas(draw: st.DrawFn) -> Any:
     heads = draw(st.sampled_from([1, 2, 4]))
     rotary = draw(st.sampled_from(["rope_parameters", "rope_scaling", ""]))
     return LLAMA(
@@ -74,12 +76,12 @@ def llamas(draw: st.DrawFn) -> PreTrainedConfig:
 
 
 @st.composite
-def blooms(draw: st.DrawFn) -> PreTrainedConfig:
+def blooms(draw: st.DrawFn) -> Any:
     return BLOOM(
         **{name: draw(values) for name, values in common.items()},
         **draw(types),
         **draw(st.sampled_from([{"hidden_size": 16}, {"n_embed": 16}])),
-        **draw(st.sampled_from([{}, {"seq_length": 64}, {"n_inner": None}])),
+        **draw(extra),
         n_layer=draw(st.integers(1, 2)),
         n_head=draw(st.sampled_from([1, 2, 4])),
         initializer_range=draw(st.sampled_from([0.0, 0.02])),
@@ -88,7 +90,7 @@ def blooms(draw: st.DrawFn) -> PreTrainedConfig:
 
 
 @st.composite
-def opts(draw: st.DrawFn) -> PreTrainedConfig:
+def opts(draw: st.DrawFn) -> Any:
     values = common | {"pad_token_id": st.none() | token}
     return OPT(
         **{name: draw(one) for name, one in values.items()},
