@@ -159,6 +159,6 @@ def test_a_set_that_can_not_be_read_is_one_clear_error(tmp_path: Path, name: str
     (tmp_path / name).write_bytes(data)
     tasks = {"quiz": {"paths": [str(tmp_path / name)]}}
     with pytest.raises(StageError, match="not a readable evaluation set"):
-        small(tmp_path / "in", [prose(1)], tasks=tasks)
+        small(tmp_path / "in", list(map(prose, range(20))), tasks=tasks)
     with pytest.raises(StageError, match="matches no file"):
-        small(tmp_path / "in", [prose(1)], tasks={"quiz": {"paths": [str(tmp_path / "absent.*")]}})
+        small(tmp_path / "in", list(map(prose, range(20))), tasks={"quiz": {"paths": [str(tmp_path / "absent.*")]}})
