@@ -29,10 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Restores the default handler of SIGINT: a suite started in the background, and its children, would ignore
-    Ctrl-C."""
+    """Restores the default handlers of SIGINT and SIGHUP, which a suite that was started in the background or under
+    nohup, and its children, would ignore."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,15 +42,10 @@ def train(
     pages: gives all pages of the text, at each call.
 
     The words are those of `page_vectors.frequent_words`. One thread computes, so that a seed has one result. Raises
-    StageError if no word remains, or if gensim is not installed.
+    StageError if no word remains.
     """
-    try:
-        from gensim.models import Word2Vec
-    except ModuleNotFoundError:
-        raise StageError(
-            "training.method skip_gram needs gensim, which is not installed: install bloomline[skip_gram], "
-            "or choose the method pages"
-        ) from None
+    from gensim.models import Word2Vec
+
     words = frequent_words(pages(), vocabulary, min_pages)
     if not words:
         raise StageError(f"the text has no word that is on {min_pages} pages or more: give a longer text")
