@@ -103,7 +103,7 @@ def show(store: Store, names: Sequence[str], scope: Scope) -> int:
     _print_values("inputs", {name: entry.fingerprint[:12] for name, entry in record.inputs.items()})
     _print_values("files", {file.path: size(file.size) for file in record.files})
     for title, text in record.highlights.items():
-        print(f"{title}\n  {text}")
+        print(f"{terminal.clean(title)}\n  {terminal.clean(text)}")
     damages = store.inspect(record)
     print("undamaged" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
     return 1 if damages else 0
@@ -227,7 +227,7 @@ def _print_values(title: str, values: Any, indent: str = "") -> None:
         if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
             _print_values(name, value, indent)
         else:
-            print(f"{indent}{name!s:<{width}}  {_shown(value)}")
+            print(terminal.clean(f"{indent}{name!s:<{width}}  {_shown(value)}"))
 
 
 def _shown(value: Any) -> str:

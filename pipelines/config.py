@@ -30,7 +30,7 @@ from stages.base import Config
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
 TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
-# Hydra puts the keys of a pipeline's file below `pipeline` without this line.
+# Hydra puts the keys of a pipeline's file below `pipeline` without this line, and below NAME with `# @package NAME`.
 NO_PACKAGE_LINE = Problem(
     "pipeline", "the file of the chosen pipeline has no line `# @package _global_`", "it as the first line"
 )
@@ -118,8 +118,8 @@ def composing(overrides: Sequence[str]) -> Iterator[Noted]:
         raise ConfigError([_composition_problem(error, overrides)]) from error
     except RecursionError as error:
         raise ConfigError([Problem("config", "files or values that name each other without end", "")]) from error
-    except (ValueError, TypeError, AssertionError) as error:  # what Hydra raises for a defaults list and a `# @` line
-        raise ConfigError([Problem("config", _first_line(error), "")]) from error
+    except (ValueError, TypeError, AssertionError) as error:  # what Hydra raises for a defaults list
+        raise ConfigError([_group_problem(overrides) or Problem("config", _first_line(error), "")]) from error
 
 
 def _remembered(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -197,7 +197,8 @@ def _resolved(composed: Any) -> dict[str, Any]:
         found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError([Problem(error.full_key or "config", _first_line(error), "a value")]) from error
-    if isinstance(found.get("pipeline"), dict):
+    unknown = {*found} - {*validation.field_names(Settings), "steps"}
+    if any(isinstance(found[key], dict) and (key == "pipeline" or "steps" in found[key]) for key in unknown):
         raise ConfigError([NO_PACKAGE_LINE])
     return dict(found)
 
@@ -273,6 +274,19 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     if "Ambiguous value" in message:
         return _grammar_problem(bad, is_ambiguous=True)
     return Problem(bad.removeprefix(FORCED), _first_line(error.__cause__ or error), "")
+
+
+def _group_problem(overrides: Sequence[str]) -> Problem | None:
+    """The choice of a file, of which Hydra says only that its name is a number, null or a truth value."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in overrides:
+        group, _, value = override.partition("=")
+        chosen = OverridesParser.create().parse_override(override).value()
+        if (CONFIG_DIRECTORY / group.partition("@")[0]).is_dir() and not isinstance(chosen, str | list):
+            quoted = shlex.quote(f"{group}={project.quoted(value)}")
+            return Problem(group, value, "the name of a file", f"As a name, in a shell: {quoted}.")
+    return None
 
 
 def _grammar_problem(override: str, is_ambiguous: bool) -> Problem:

@@ -91,7 +91,10 @@ def _source(own: Any, noted: Noted) -> Any:
         def load_config(self, config_path: str) -> Any:
             path = self._note(self._normalize_file_name(config_path))
             _check_encoding(Path(path))
-            return super().load_config(config_path)
+            try:
+                return super().load_config(config_path)
+            except ValueError as error:  # of a line `# @`
+                raise ConfigError([Problem(short_path(path), str(error), "a line `# @package NAME`")]) from None
 
         def is_config(self, config_path: str) -> bool:
             self._note(self._normalize_file_name(config_path))

@@ -4,7 +4,8 @@ OmegaConf's own parser, in Python, takes a quarter of the time of a large compos
 another one, so its loader is replaced while a configuration is composed. The replacement is a subclass of OmegaConf's
 loader, so values have the same types. It refuses, with the file, the line and the column, what YAML allows and no
 configuration means: a key that is read as a truth value, a number or null, a key that is there twice, a tag, a document
-that is not a mapping, and more values or levels than a configuration has (aliases can multiply a few lines).
+that is not a mapping, an interpolation outside its grammar, and more values or levels than a configuration has (aliases
+can multiply a few lines).
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ def _check(root: Any) -> None:
             inner = [value for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             inner = node.value
+        else:
+            _check_interpolation(node)
         total = 1 + sum(size(value, (*above, id(node))) for value in inner)
         if total > VALUES:
             raise _refusal(node, f"more than {VALUES:,} values, with those that aliases repeat", "fewer")
@@ -127,6 +130,21 @@ def _check_defaults(root: Any) -> None:
                 known = isinstance(entry, yaml.ScalarNode) and entry.tag == f"{TAG}str"
             if not known:
                 raise _refusal(entry, "an entry of the defaults that names no file", expected)
+
+
+def _check_interpolation(scalar: Any) -> None:
+    """Check a value by the grammar of interpolations. OmegaConf does too, but does not say where the value is."""
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    if "${" not in scalar.value:
+        return
+    try:
+        parse(scalar.value)
+    except GrammarParseError:
+        expected = "${KEY} or ${RESOLVER:VALUE}"
+        remedy = "Write \\${ for these two characters themselves."
+        raise _refusal(scalar, f"{scalar.value!r} is not an interpolation", expected, remedy) from None
 
 
 def _check_keys(mapping: Any) -> None:
@@ -204,6 +222,10 @@ SAID = {  # the parser's words, ours, and what to do
     "did not find expected node content": ("no value", ""),
     "did not find expected '-' indicator": ("no -", "Indent the items of one list equally."),
     "could not find expected ':'": ("a line without a colon", ""),
+    "did not find expected alphabetic or numeric character": (
+        "an alias or an anchor without a name",
+        "Quote a value that begins with * or &.",
+    ),
     "found undefined alias": ("an alias of an anchor that is not defined", "Quote a value that begins with *."),
     "but found another document": ("a second document", "Remove the line `---`, or divide the file."),
 }

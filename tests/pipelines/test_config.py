@@ -82,6 +82,8 @@ def test_composes_checks_and_types(conf: Path) -> None:
         ("store=s3", ["store.root", "a value"]),
         ("name=a/b", ["name", "'a/b'"]),
         ("steps.a={", ["steps.a", "not a value in Hydra's grammar", "'steps.a=\"{\"'"]),
+        ("pipeline=2024", ["pipeline: 2024; expected the name of a file", "'pipeline=\"2024\"'"]),
+        ("pipeline=null", ["pipeline: null; expected the name of a file"]),
         ("steps.a.text=b,c", ["'b,c' is several values", "'steps.a.text=\"b,c\"'", "'steps.a.text=[b,c]'"]),
         ("steps.a.text=1", ["steps.a.text: 1; expected a string", "'steps.a.text=\"1\"' in a shell"]),
         ("steps.a.text=true", ["'steps.a.text=\"true\"' in a shell"]),

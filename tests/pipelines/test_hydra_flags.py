@@ -71,8 +71,9 @@ SLIPS = {
     "list": (b"steps:\n  - a: {stage: make}\n", "steps: a list; expected a mapping"),
     "defaults": (b"defaults: x\n", ":3:11: defaults that are not a list"),
     "loop": (b"defaults: [loop]\n", "files or values that name each other without end"),
-    "header": (b"", "Too many components"),
-    "interpolation": (b"steps: {a: {stage: '${oc.env:'}}\n", "mismatched input"),
+    "header": (b"", ": Too many components"),
+    "interpolation": (b"steps: {a: {stage: '${oc.env:'}}\n", ":3:20: '${oc.env:' is not an interpolation"),
+    "package": (b"steps: {a: {stage: make}}\n", "has no line `# @package _global_`"),
 }
 
 
@@ -85,7 +86,7 @@ def test_a_slip_in_a_file_is_one_line_wherever_the_file_is_named(
     content, said = SLIPS[slip]
     path = tmp_path / "conf" / "pipeline" / f"{slip}.yaml"
     path.parent.mkdir(parents=True)
-    package = b"# @package _global_" + (b" x" if slip == "header" else b"")
+    package = {"header": b"# @package _global_ x", "package": b"# @package global"}.get(slip, b"# @package _global_")
     path.write_bytes(package + b"\nname: slip\n" + content)
     if not flags:
         (tmp_path / "pyproject.toml").write_text("[tool.bloomline]\nconfig = 'conf'\n")

@@ -76,6 +76,8 @@ PLACES = [
     ("a: 'x\nb: 1\n", "3:1: the end of the file, and no closing quote for a quoted scalar that begins in line 1, col"),
     ("a: b: c", "1:5: a second colon"),
     ("a: *b", "1:4: an alias of an anchor that is not defined"),
+    ("a: [*.txt]", "1:6: an alias or an anchor without a name"),
+    ("a: [b, '${c']", "1:8: '${c' is not an interpolation; expected ${KEY} or ${RESOLVER:VALUE}. Write \\${ for"),
     ("a: &b {c: *b}", "1:4: an anchor whose value holds itself"),
     ("<<: 3", "1:5: expected a mapping or list of mappings for merging"),
     ("a: 1\n---\nb: 2", "2:1: a second document"),

@@ -132,7 +132,7 @@ def _of_python(label: str) -> Encoding | None:
 def _known(label: str) -> str:
     if label != UTF8 and encoding_of(label) is None and _of_python(label) is None:
         raise ValueError(
-            f"{label!r} is not an encoding: expected a label of encoding.spec.whatwg.org (for example windows-1251, "
+            "expected an encoding: a label of encoding.spec.whatwg.org (for example windows-1251, "
             "shift_jis, utf-16le) or a text codec of Python"
         )
     return label

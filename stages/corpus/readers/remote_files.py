@@ -28,7 +28,7 @@ def absolute(path: str) -> str:
 
 def stored_in(url: str) -> str:
     """The address of the file that contains a member of an archive; any other address is returned unchanged."""
-    return url.rpartition(CHAIN)[2]
+    return url.rpartition(CHAIN)[2] if is_url(url) else url
 
 
 def file_system(url: str) -> tuple[Any, str]:

@@ -151,6 +151,14 @@ def test_what_could_not_be_read_back_is_not_written(store: Store, record: Record
     assert store.files.names("records") == [f"{record.fingerprint}.json"]
 
 
+def test_what_show_prints_does_not_control_the_terminal(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run(store, {"a": {"stage": "make", "text": "\x1b[2Jgone"}})
+    artifacts.show(store, ["a"], SCOPE)
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert told.count("gone") >= 2  # in the fields and in the highlight
+
+
 GARBAGE = [b"", b"{", b"null", b'{"fingerprint": 3}', b"\xff\xfe", RECORD.encode()]
 
 

@@ -51,6 +51,11 @@ def test_brackets_may_be_part_of_a_name(tmp_path: Path) -> None:
     assert names(tmp_path / "a[!1].txt", tmp_path / "in2/*") == ["c.txt"]
 
 
+def test_two_colons_may_be_part_of_a_name(tmp_path: Path) -> None:
+    write(tmp_path, "a::b.txt")
+    assert texts(read(Text(paths=[str(tmp_path / "*.txt")]))) == [b"a::b.txt"]
+
+
 def test_a_folder_stands_for_everything_in_it(tmp_path: Path) -> None:
     write(tmp_path, "in[1]/a.txt", "in[1]/deep/er/b.txt", "other.txt")
     for path in (tmp_path / "in[1]", f"{tmp_path}/in[1]/", tmp_path / "in[1]" / "**"):
