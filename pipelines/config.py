@@ -191,10 +191,13 @@ def plain(composed: Any) -> dict[str, Any]:
 def _resolved(composed: Any) -> dict[str, Any]:
     """A DictConfig as plain values. Raises ConfigError if a value is missing or an interpolation is of nothing."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
         found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key or "config"
+        raise ConfigError([Problem(key, "not set", "a value", f"Set it with {key}=VALUE.")]) from error
     except OmegaConfBaseException as error:
         raise ConfigError([Problem(error.full_key or "config", _first_line(error), "a value")]) from error
     unknown = {*found} - {*validation.field_names(Settings), "steps"}
@@ -250,6 +253,9 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         if "@pipeline." in key:
             return NO_PACKAGE_LINE
         top = key.split(".", 1)[0]
+        if (CONFIG_DIRECTORY / key).is_dir():
+            remedy = f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
+            return Problem(key, "a folder of configurations", "the place in the pipeline for its values", remedy)
         return Problem(
             key,
             "no such key",
@@ -302,6 +308,9 @@ def _grammar_problem(override: str, is_ambiguous: bool) -> Problem:
         remedy = f"As one text, in a shell: {shlex.quote(text)}."
     except OverrideParseException:
         remedy = ""
+    if re.fullmatch(r"\[[^][{}\"']+\]", value):  # a list of texts, such as paths with an equals sign
+        items = ",".join(project.quoted(item.strip()) for item in value[1:-1].split(","))
+        remedy = f"As a list of texts, in a shell: {shlex.quote(f'{key}=[{items}]')}."
     if is_ambiguous:
         as_list = shlex.quote(f"{key}=[{value}]")
         return Problem(key, f"{value!r} is several values", "one value", f"{remedy} As a list: {as_list}.".strip())

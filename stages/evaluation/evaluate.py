@@ -198,8 +198,9 @@ def verdict(total: Bits) -> str:
     """A sentence on whether the model beats xz -9 on the same bytes, and by how much."""
     model, xz = total.per_byte("model"), total.per_byte("xz")
     relation = "beats" if model < xz else "loses to"
+    documents = f"{total.documents:,} document{'s' if total.documents > 1 else ''}"
     return (
-        f"On {total.bytes / 1e3:,.0f} kB of held-out text in {total.documents} documents the model {relation} xz -9 by "
+        f"On {total.bytes / 1e3:,.0f} kB of held-out text in {documents} the model {relation} xz -9 by "
         f"{abs(model / xz - 1):.1%}: {model:.3f} bits per byte against {xz:.3f} for one file of all documents "
         f"({total.per_byte('xz_per_document'):.3f} with each document compressed on its own, as the model sees them; "
         f"n-gram model: {total.per_byte('ngram'):.3f})."

@@ -79,7 +79,8 @@ class ExportModel(Stage):
             (ctx.out / TEMPLATE).write_text(template, encoding="utf-8")
         (ctx.out / CARD).write_text(card_text(self._card(family.name)), encoding="utf-8")
         ctx.metrics({"files": written.files, "tensors": written.tensors, "bytes": written.nbytes})
-        ctx.note(f"wrote {family.architecture}: {written.tensors} tensors in {written.files} files")
+        files = f"{written.files} file{'s' if written.files > 1 else ''}"
+        ctx.note(f"wrote {family.architecture}: {written.tensors} tensors in {files}")
         return HuggingFaceModel(ctx.out)
 
     def _card(self, family: str) -> Card:

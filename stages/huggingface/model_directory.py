@@ -76,7 +76,7 @@ def weight_files(directory: Path) -> list[Path]:
             "are not read. Use the safetensors files of the model, or convert it on a machine where you trust it: "
             "AutoModelForCausalLM.from_pretrained(...).save_pretrained(directory, safe_serialization=True)"
         )
-    raise StageError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
+    raise StageError(f"{directory} has neither {WEIGHTS} nor {INDEX}; expected a model in the Hugging Face format")
 
 
 def open_tensors(directory: Path) -> TensorFiles:

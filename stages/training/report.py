@@ -47,12 +47,14 @@ def figures(
 def loss_figure(result: TrainingResult) -> Figure:
     """Training and validation loss by step."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*result.curve, strict=True), linewidth=1, alpha=0.7, label="training")
     axes.plot(*zip(*result.validation_curve, strict=True), marker="o", markersize=4, label="validation")
     axes.set(xlabel="step", ylabel="loss (nats per token)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -99,6 +101,7 @@ def memory_figure(
     )
     axes.set_title(axes.get_title(), fontsize="medium")
     axes.margins(x=0.02)
+    axes.set_ylim(0, 1.05 * largest / size)  # automatic limits would end at the measured bar, as if it were cut off
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True, frameon=False)
     return figure
 

@@ -101,7 +101,8 @@ class FileReader(Reader):
             raise
         except StageError as error:
             if self.bad_files == "fail":
-                raise
+                leave_out = "to leave the file out, name it in reader.exclude, or set reader.bad_files to drop"
+                raise StageError(f"{str(error).rstrip('.')}; {leave_out}") from error
             # What was read of it is kept, so only a file of which nothing was read counts with its size.
             drop = Drop(BAD_FILE, str(error), "")
             yield Candidate(b"", part.name, part.start, refused=drop, refused_bytes=0 if size else part.size)

@@ -222,8 +222,9 @@ def test_a_wrong_operation_is_refused_before_anything_starts(operation: dict[str
 def test_every_promise_of_the_documentation_names_tests_that_are_there() -> None:
     root = Path(__file__).parents[3]
     rows = re.findall(r"^\| (\d+) \|.*$", (root / "docs" / "corpus.md").read_text(), re.MULTILINE)
-    assert [int(number) for number in rows] == list(range(1, 17))
+    assert [int(number) for number in rows] == list(range(1, 1 + len(rows)))
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", (root / "docs" / "corpus.md").read_text())
+    assert len(rows) >= 17
     assert len(named) >= 30
     for file, test in named:
         assert f"def {test}(" in (root / "tests" / "stages" / file).read_text(), f"{file}::{test}"
