@@ -28,6 +28,8 @@ EndTokenIds = Annotated[
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else () if value == -1 else (value,)),
 ]
 DEVIATION = 0.02  # the default of all families
+# Of each type of scaled rotary positions: the parameters without which `transformers` refuses it.
+ROPE_NEEDS = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}
 
 
 class _Values(BaseModel):
@@ -226,6 +228,12 @@ class RopeParameters(_Values):
         old, new = values.get("type"), values.get("rope_type")
         if None not in (old, new) and old != new:
             raise ValueError(f"rope_type is {new!r}, but type, its older name, is {old!r}: remove the wrong one")
+        kind = new if old is None else old
+        missing = [
+            name for one, names in ROPE_NEEDS.items() if one == kind for name in names if values.get(name) is None
+        ]
+        if missing:
+            raise ValueError(f"rope_type is {kind!r}, which needs {', '.join(missing)}")
         return values if old is None else values | {"rope_type": old}
 
     def scaling(self, context_length: int) -> RotaryScaling | None:

@@ -226,6 +226,8 @@ def test_what_the_config_tells_blocks_the_plan(kind: str, good: Path, tmp_path: 
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ("llama", {"rope_scaling": {"rope_type": "linear", "type": "llama3"}}, "'linear'.*its older name, is 'llama3'"),
         ("llama", {"rope_parameters": {"full_attention": {}}, "rope_scaling": None}, "differ between layers"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "rope_type is 'linear', which needs factor$"),
+        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "needs low_freq_factor, high_freq_factor$"),
     ],
 )
 def test_shapes_that_are_not_computed_are_refused(family: str, changes: dict[str, Any], said: str) -> None:
