@@ -23,7 +23,13 @@ Layers = Annotated[int, Field(gt=0, le=1 << 12)]
 TokenId = Annotated[int, Field(ge=0, le=1 << 24)]
 # The configs of old models write "no such token" as -1.
 OptionalTokenId = Annotated[TokenId | None, BeforeValidator(lambda value: None if value == -1 else value)]
+EndTokenIds = Annotated[
+    tuple[TokenId, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else () if value == -1 else (value,)),
+]
 DEVIATION = 0.02  # the default of all families
+# Of each type of scaled rotary positions: the parameters without which `transformers` refuses it.
+ROPE_NEEDS = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}
 
 
 class _Values(BaseModel):
@@ -45,9 +51,24 @@ class FamilyConfig(_Values):
     vocab_size: Rows
     hidden_size: Width
     bos_token_id: OptionalTokenId = None
-    eos_token_id: OptionalTokenId | list[TokenId] = None
+    eos_token_id: EndTokenIds = ()
     pad_token_id: OptionalTokenId = None
     quantization_config: None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_agree(cls, values: object) -> object:
+        """Two names of one size have the same value: which of them `transformers` takes depends on the size."""
+        if not isinstance(values, dict):
+            return values
+        for field in cls.model_fields.values():
+            if not isinstance(field.validation_alias, AliasChoices):
+                continue
+            found = {str(name): values[name] for name in field.validation_alias.choices if values.get(name) is not None}
+            if any(value != next(iter(found.values())) for value in found.values()):
+                said = ", but ".join(f"{name} is {value!r}" for name, value in found.items())
+                raise ValueError(f"{said}, although both are names of one size: remove the wrong one")
+        return values
 
     def decoder(self) -> DecoderConfig:
         """The config of the equivalent decoder. Raises pydantic's ValidationError if there is none."""
@@ -67,8 +88,7 @@ class FamilyConfig(_Values):
                 yield f"{name} {index} is not a token: vocab_size is {config.vocab_size}"
 
     def _common(self) -> dict[str, Any]:
-        ends = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
-        first, *others = dict.fromkeys(ends)
+        first, *others = dict.fromkeys(self.eos_token_id)
         return {
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -80,7 +100,7 @@ class FamilyConfig(_Values):
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
-        if self.eos_token_id in (None, []):
+        if not self.eos_token_id:
             raise ValueError(
                 "eos_token_id names no token: set it to the token that ends a text, without which no text would end"
             )
@@ -208,6 +228,12 @@ class RopeParameters(_Values):
         old, new = values.get("type"), values.get("rope_type")
         if None not in (old, new) and old != new:
             raise ValueError(f"rope_type is {new!r}, but type, its older name, is {old!r}: remove the wrong one")
+        kind = new if old is None else old
+        missing = [
+            name for one, names in ROPE_NEEDS.items() if one == kind for name in names if values.get(name) is None
+        ]
+        if missing:
+            raise ValueError(f"rope_type is {kind!r}, which needs {', '.join(missing)}")
         return values if old is None else values | {"rope_type": old}
 
     def scaling(self, context_length: int) -> RotaryScaling | None:

@@ -80,6 +80,9 @@ class ImportModel(Stage):
             _, config = read_config(model_directory.read_json(source, model_directory.CONFIG_LIMIT_BYTES), str(source))
         except StageError:  # `obstacle` reports the error, unless the files of the tokenizer complete the config
             return None
+        special = (*config.end_tokens, config.bos_token_id, config.pad_token_id)
+        if any(index is not None and index >= config.vocab_size for index in special):
+            return None  # likewise
         return CheckpointForecast(config=config, tokenizer_of="")
 
     def obstacle(self) -> str | None:

@@ -45,6 +45,10 @@ def gelu_tanh(x: Tensor) -> Tensor:
 def _in_pieces(function: Callable[[Tensor], object], x: Tensor) -> Tensor:
     """A new tensor: `x` after `function`, which changes the numbers of a tensor in place."""
     width = x.shape[-1]
+    if width % VECTORS == 0 and x.numel() <= PIECE:  # a single piece
+        whole = x.clone(memory_format=torch.contiguous_format)
+        function(whole)
+        return whole
     rows = F.pad(x, (0, -width % VECTORS)).view(-1, width + -width % VECTORS)  # F.pad copies, also by 0
     for piece in rows.split(max(1, PIECE // rows.shape[1])):
         function(piece)
@@ -56,7 +60,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if _as_in_training(x):
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
-    filled = rows if len(rows) >= ROWS else F.pad(rows, (0, 0, 0, ROWS - len(rows)))
+    filled = rows if len(rows) >= ROWS else rows.repeat(ROWS, 1)
     # F.linear itself uses oneDNN for bfloat16, and MKL for float32.
     by_onednn = torch.ops.mkldnn._linear_pointwise
     product: Tensor = (
@@ -79,12 +83,16 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, lengths
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, enable_gqa=grouped)
     if query.shape[2] == 1:
         biases = bias.expand(len(query), -1, -1, -1)
-        rows = zip(*(whole.split(1) for whole in (query, keys, values, biases)), lengths, strict=True)
+        # Indexed row by row: for a small model, `split` and its views take as long as attention itself.
         mixed = [
             F.scaled_dot_product_attention(
-                one, key[:, :, :length], value[:, :, :length], attn_mask=added[..., :length], enable_gqa=grouped
+                query[row : row + 1],
+                keys[row : row + 1, :, :length],
+                values[row : row + 1, :, :length],
+                attn_mask=biases[row : row + 1, :, :, :length],
+                enable_gqa=grouped,
             )
-            for one, key, value, added, length in rows
+            for row, length in enumerate(lengths)
         ]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
     parts = zip(query.split(ATTENDING_QUERIES, 2), bias.split(ATTENDING_QUERIES, 2), strict=True)

@@ -106,6 +106,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: alter(p / "config.json", eos_token_id=[2, 300]),
         "config.json: eos_token_id is 300, but the model has only 300 tokens",
     ),
+    "an end that is no token": (
+        lambda p: alter(p / "config.json", eos_token_id=[2, -1]),
+        "config.json: eos_token_id.1 is -1: ",
+    ),
+    "a name of a token as an end": (
+        lambda p: alter(p / "config.json", eos_token_id="</s>"),
+        "config.json: eos_token_id.0 is '</s>': ",
+    ),
+    "two names of the heads": (
+        lambda p: alter(p / "config.json", num_attention_heads=3),
+        "n_head is 6, but num_attention_heads is 3, although both are names of one size",
+    ),
     "end that the tokenizer lacks": (
         lambda p: alter(p / "config.json", eos_token_id=260),
         "config.json: eos_token_id is 260, which tokenizer.json does not have: its last token is 259",
@@ -178,7 +190,18 @@ def test_damage_is_refused_with_its_reason(kind: str, good: Path, tmp_path: Path
             HuggingFaceModel(source).check()
 
 
-@pytest.mark.parametrize("kind", ["no JSON", "no object", "other family", "quantized", "other heads"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no JSON",
+        "no object",
+        "other family",
+        "quantized",
+        "other heads",
+        "end beyond the vocabulary",
+        "one of several ends",
+    ],
+)
 def test_what_the_config_tells_blocks_the_plan(kind: str, good: Path, tmp_path: Path) -> None:
     source = shutil.copytree(good, tmp_path / "source")
     stage = ImportModel(source=HuggingFaceDirectory(path=str(source)))
@@ -203,6 +226,8 @@ def test_what_the_config_tells_blocks_the_plan(kind: str, good: Path, tmp_path: 
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ("llama", {"rope_scaling": {"rope_type": "linear", "type": "llama3"}}, "'linear'.*its older name, is 'llama3'"),
         ("llama", {"rope_parameters": {"full_attention": {}}, "rope_scaling": None}, "differ between layers"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "rope_type is 'linear', which needs factor$"),
+        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "needs low_freq_factor, high_freq_factor$"),
     ],
 )
 def test_shapes_that_are_not_computed_are_refused(family: str, changes: dict[str, Any], said: str) -> None:
