@@ -101,7 +101,7 @@ class StepContext(StepReporter):
         self._send(Message(self.step, "page", {"name": name, "text": text}))
 
     def highlight(self, title: str, text: str) -> None:
-        self._send(Message(self.step, "highlight", {"title": title, "text": text}))
+        self._send(Message(self.step, "highlight", {"title": str(title), "text": str(text)}))
 
     def gang(
         self,

@@ -107,6 +107,7 @@ def test_a_step_that_reports_odd_values_is_found_again(
         (ctx.out / "text.txt").write_text("x")
         ctx.metrics({"loss": number, "caf\udce9": np.float32(2)})
         ctx.highlight("sample \udce9", "caf\udce9")
+        ctx.highlight("count", 3)
         ctx.note("reads caf\udce9.txt")
         ctx.page("page.md", "caf\udce9")
         return demo.Text(ctx.out)
@@ -124,7 +125,7 @@ def test_a_step_that_reports_odd_values_is_found_again(
     assert record is not None
     assert repr(record.metrics["loss"]) == repr(number)
     assert record.metrics["caf\ufffd"] == 2
-    assert record.highlights == {"sample \ufffd": "caf\ufffd"}
+    assert record.highlights == {"sample \ufffd": "caf\ufffd", "count": "3"}
     assert repr(record.describe["share"]) == repr(number)
     assert store.unreadable_records() == {}
 
