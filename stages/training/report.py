@@ -54,7 +54,7 @@ def loss_figure(result: TrainingResult) -> Figure:
     axes.plot(*zip(*result.curve, strict=True), linewidth=1, alpha=0.7, label="training")
     axes.plot(*zip(*result.validation_curve, strict=True), marker="o", markersize=4, label="validation")
     axes.set(xlabel="step", ylabel="loss (nats per token)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
