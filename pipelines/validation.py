@@ -50,7 +50,7 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any, values: Mapping[s
     message = _phrase(detail)
     value = detail["input"]
     if not location or isinstance(value, dict):
-        return Problem(key, message, "values that fit together")
+        return Problem(key, message, "")
     remedy = _quotes(key, value) if detail["type"] in ("string_type", "path_type") else ""
     return Problem(key, repr(value), message.removeprefix("expected "), remedy)
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -60,6 +61,19 @@ def test_applications_are_served_next_to_each_other_and_drained(ray_session: Exe
         assert not served.running()
     finally:
         served.stop()
+
+
+def test_what_a_killed_step_served_is_ended_and_serve_with_the_last_application(ray_session: Executor) -> None:
+    from cluster import serve, serve_session
+
+    killed = serve.start(APPLICATION, owner="0123abcd")
+    other = serve.start(replace(APPLICATION, name="other"), owner="89abcdef")
+    serve_session.end_all_of("0123abcd")
+    assert not killed.running()
+    assert other.running()
+    assert httpx.get(f"{other.url}/greeting", timeout=60).status_code == 200
+    serve_session.end_all_of("89abcdef")
+    assert not serve_session.is_ours(), "a later `serve deploy` starts a Serve with its own port"
 
 
 def test_an_unhealthy_replica_and_a_killed_one_are_replaced(

@@ -52,3 +52,15 @@ def test_a_foreign_serve_that_cannot_be_reached_is_refused_by_name(
     with pytest.raises(StageError, match=reason) as refused:
         serve_session._url(found)
     assert "serve shutdown" in str(refused.value)
+
+
+def test_an_application_of_a_driver_that_ended_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster import serve_session
+
+    found = [{"JobID": "01000000", "IsDead": True}, {"JobID": "02000000", "IsDead": False}]
+    monkeypatch.setattr(serve_session, "jobs", lambda: found)
+    assert serve_session._is_abandoned("words-01000000-0123abcd-4567")
+    assert serve_session._is_abandoned("words-01000000-0123abcd-4567-proxy")
+    assert not serve_session._is_abandoned("words-02000000-0123abcd-4567")  # its driver runs
+    assert not serve_session._is_abandoned("words-03000000-0123abcd-4567")  # another cluster's
+    assert not serve_session._is_abandoned("words")  # not ours
