@@ -8,14 +8,16 @@ from importlib.metadata import PackageNotFoundError, requires
 
 PACKAGE = "bloomline"
 CONTRIBUTORS = {"bench", "dev"}  # extras that bring nothing to a stage
+# The modules of distributions that are not named like them.
+MODULES = {"phonenumberslite": "phonenumbers", "pot": "ot", "python_stdnum": "stdnum"}
 REQUIREMENT = re.compile(r"""(?P<name>[\w.-]+)[^;]*(;.*\bextra\s*==\s*["'](?P<extra>[\w.-]+)["'])?""")
 
 
 def missing_extra(error: BaseException) -> str | None:
     """The refusal that names the missing module and the command that installs it.
 
-    None for any other error, and for a module that none of our extras lists. A distribution is expected to be named
-    like its module, apart from case and hyphens; a test checks that of every distribution in our extras.
+    None for any other error, and for a module that none of our extras lists. A distribution is expected to be in
+    `MODULES`, or to be named like its module apart from case and hyphens; a test checks that of all in our extras.
     """
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
@@ -45,5 +47,5 @@ def modules_by_extra() -> dict[str, set[str]]:
     for line in requirements:
         if requirement := REQUIREMENT.match(line):
             module = requirement["name"].lower().replace("-", "_").replace(".", "_")
-            found[requirement["extra"] or ""].add(module)
+            found[requirement["extra"] or ""].add(MODULES.get(module, module))
     return found
