@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.store import Store, StoreConfig
 from tests.end_to_end.conftest import CommandLine
+from tests.stages.huggingface.examples import checkpoint, exported
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -82,16 +83,19 @@ def test_of_two_runs_at_once_one_computes_and_the_other_takes_the_result(bloomli
 def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
     from pipelines.config import pipelines_available
 
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):  # a plan reads no more than their digests
-        (bloomline.directory / name).write_text("{}")
+    model = exported(bloomline.directory / "export", checkpoint(bloomline.directory, "llama")).path
     for name in ("text.jsonl", "page.warc", "code.py"):
         (bloomline.directory / name).touch()
     given = {"catalogue": "/text.jsonl", "oscar": "/text.jsonl", "pseudo_crawl": "/page.warc", "code": ""}
     needed = {
-        "import": [f"steps.model.source.path={bloomline.directory}"],
+        "import": [f"steps.model.source.path={model}"],
         "finetune": [
-            f"steps.model.source.path={bloomline.directory}",
+            f"steps.model.source.path={model}",
             f"steps.corpus.sources.files.reader.paths=['{bloomline.directory}/text.jsonl']",
+        ],
+        "second_language": [
+            f"steps.{name}.sources.files.reader.paths=['{bloomline.directory}/text.jsonl']"
+            for name in ("first", "second")
         ],
         "finetune_own": [f"steps.text.sources.files.reader.paths=['{bloomline.directory}/text.jsonl']"],
         "bloom": [
