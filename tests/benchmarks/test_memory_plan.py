@@ -21,6 +21,6 @@ def test_a_plan_is_close_to_the_process(fields: dict[str, Any]) -> None:
     context.set_forkserver_preload(["ray", "stages.training.loop", "stages.model.decoder"])
     row = memory_plan.row(context, {**SMALL, **fields})
     peak = row["measured"]["process_peak"] - row["measured"]["bare"]
-    # Loose: at this size the allocator's rounding counts.
-    assert 0.7 * peak < row["planned"] < 1.5 * peak
+    # Loose: at this size the allocator's rounding counts, and whether a checkpoint is written at the peak.
+    assert 0.7 * peak < row["planned"] < 2 * peak
     assert 0.95 < row["ratio"] < 1.15
