@@ -32,7 +32,7 @@ USUAL = " a1é漢\n\t.'_-"
 def try_tokenizer(file: Path, encoding_cpu_s: int = ENCODING_CPU_S) -> None:
     """Raise StageError, which names the file, if the tokenizer cannot be read or cannot encode a text in its time.
 
-    A tokenizer without expressions of its own, and a file that is not JSON, are left to whoever reads the file.
+    A tokenizer that defines no expressions, and a file that is not JSON, are left to whoever reads the file.
     """
     if not any(_expressions(_values(file))):
         return
@@ -110,7 +110,7 @@ def main(file: Path, encoding_cpu_s: int) -> None:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """End this process once it has used so many more seconds of processor time."""
+    """End this process once it has used this much more processor time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds, resource.RLIM_INFINITY))
 

@@ -60,7 +60,10 @@ def test_the_pages_below_are_those_of_all_modules_that_write_one() -> None:
 @pytest.mark.parametrize("write", [report, card, neighbours, mistakes])
 def test_a_page_has_the_policy_before_any_content_and_no_script_or_reference(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     page = Page(write(tmp_path))
-    policy = ("meta", {"http-equiv": "Content-Security-Policy", "content": PAGE_POLICY})
+    policy: tuple[str, dict[str, str | None]] = (
+        "meta",
+        {"http-equiv": "Content-Security-Policy", "content": PAGE_POLICY},
+    )
     before = [tag for tag, _ in page.found[: page.found.index(policy)]]
     assert set(before) <= {"html", "head", "meta"}
     for tag, attributes in page.found:
