@@ -13,10 +13,27 @@ from stages.base import Config
 MINIMUM_OBJECT_STORE_BYTES = 78_643_200  # Ray refuses less
 
 
+class HttpLimits(Config):
+    """What the clients of a served application may send and hold. Each server has its own connections.
+
+    A gateway in front of the server needs limits for each client: these are for all clients together.
+    """
+
+    connection_limit: PositiveInt = 512  # connections at once; more are answered with 503
+    header_limit_bytes: PositiveInt = 32_768  # of a request's line and headers; more is answered with 431
+    header_count_limit: PositiveInt = 100  # headers of a request; more are answered with 431
+    header_timeout_s: PositiveFloat = 10.0  # from a request's first byte to the end of its headers, else 408
+    body_limit_bytes: PositiveInt = 67_108_864  # of a request's body; more is answered with 413
+    body_timeout_s: PositiveFloat = 60.0  # from the end of the headers to the end of the body, else 408
+    send_timeout_s: PositiveFloat = 60.0  # for a client that does not read its answer, which is then disconnected
+    host_names: tuple[str, ...] = ()  # accepted on the loopback interface besides localhost, 127.0.0.1 and ::1
+
+
 class InlineCluster(Config):
     """This process, without Ray: one step after the other, one rank per gang. For debugging."""
 
     kind: Literal["inline"] = "inline"
+    http: HttpLimits = HttpLimits()  # of served applications
 
 
 class LocalCluster(Config):
@@ -30,6 +47,7 @@ class LocalCluster(Config):
     custom: Mapping[str, NonNegativeFloat] = {}  # custom resources, by name
     object_store_bytes: Annotated[int, Field(ge=MINIMUM_OBJECT_STORE_BYTES)] = 134_217_728  # steps pass files, not data
     placement_timeout_s: PositiveFloat = 60.0  # how long a gang waits for free resources
+    http: HttpLimits = HttpLimits()  # of served applications
 
 
 class RemoteCluster(Config):

@@ -25,7 +25,7 @@ import psutil
 import ray
 from ray.job_config import JobConfig
 
-from cluster import process_setup, serve_proxy, stop_signals
+from cluster import http_limits, process_setup, serve_proxy, stop_signals
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster
 from cluster.import_path import copy_modules, python_path
@@ -164,7 +164,7 @@ class Connection:
     def _start_and_hold(self, config: LocalCluster, directory: Path, path: str) -> None:
         stop_signals.keep_hangup_from_children()
         try:
-            with _environment(_local_environment(path)):
+            with _environment(_local_environment(path, config)):
                 node = this_machine(config)
                 ray.init(
                     address="local",
@@ -233,11 +233,12 @@ def _restore_signal_handlers() -> None:
                 signal.signal(number, handler)
 
 
-def _local_environment(path: str) -> dict[str, str | None]:
+def _local_environment(path: str, config: LocalCluster) -> dict[str, str | None]:
     """What the processes of a local cluster inherit."""
     return {
         "PYTHONPATH": path,
         **serve_proxy.ENVIRONMENT,
+        **http_limits.environment(config.http),
         # Only this process knows the token: no other user of the machine can run code in the cluster, and no file in
         # HOME is needed. Ray turns token authentication on, and reads its settings again, only if no mode is set.
         "RAY_AUTH_MODE": None,

@@ -25,6 +25,7 @@ from cluster.import_path import check_packages, copy_modules
 from cluster.job_follower import Followed, first_line
 from cluster.network import expect_listener
 from cluster.submitted_job import ENTRYPOINT_CPUS
+from cluster.terminal_text import say
 
 DRIVER = ("python", "-P", "-m", "pipelines.cli", "run")  # -P: not from a folder `pipelines/` of the working directory
 DASHBOARD_PORT = 8265
@@ -84,7 +85,7 @@ def submit(
             metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
-    print(f"Submitted {job} to {url}", file=out, flush=True)
+    say(f"Submitted {job} to {url}", file=out, flush=True)
     return _followed(config, client, job, out, ask).follow()
 
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ray import serve
 from ray.serve.schema import ApplicationStatus
@@ -32,9 +32,12 @@ ANSWER_TIMEOUT_S = 30.0  # and then until HTTP requests reach them
 
 
 class BuildArguments(Config):
-    """`args` of an application in a Serve config."""
+    """`args` of an application in a Serve config. A config is data: it chooses among the factories of bloomline.
 
-    factory: str  # "module:function", called in each replica with `arguments`
+    That of a deployment calls the factory that the type of its artifact declares.
+    """
+
+    factory: Literal["stages.serving.deployment:create", "stages.serving.http:create"]  # called in each replica
     arguments: Mapping[str, Any] = {}
 
 

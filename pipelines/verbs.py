@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.terminal_text import say
 from pipelines import config, plan, project, provenance, step_state, terminal
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
@@ -131,7 +132,7 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
-    return serve_ui(settings.tracking, settings.store.state, say=partial(print, flush=True))
+    return serve_ui(settings.tracking, settings.store.state, say=partial(say, flush=True))
 
 
 def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
