@@ -101,7 +101,10 @@ def main() -> None:
         _expect_signals()
         code = run(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
-        code = 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
+        number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
+        if isinstance(interrupt, Terminated):
+            print(f"Stopped by {signal.Signals(number).name}.", file=sys.stderr)
+        code = 128 + number
     if lost := standard_streams.finish():
         print(f"Not all output could be written: {lost.strerror}.", file=sys.stderr)
         code = code or 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +24,8 @@ from pipelines.config import (
     prepare,
 )
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, show_error
+from pipelines.redaction import remember_overrides
+from pipelines.resolution import references_as_written
 from stages.base import StageError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -123,6 +125,7 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
     codes: list[int] = []
     raised: list[Exception] = []
     overrides = project.find(Path.cwd()).overrides(given)
+    remember_overrides(overrides)
     places = [flag for flag in flags if flag.startswith(PLACES)]
     where = [*places, *(override for override in given if override.lstrip("+").startswith("hydra."))]
 
@@ -188,7 +191,9 @@ def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], overrides
     sys.argv = ["bloomline", *arguments]
     os.environ[FULL_ERROR] = "1"  # raise an error instead of printing its traceback
     try:
-        with composing(overrides):
+        # What --cfg and --help resolve must not show what is in the environment.
+        as_written = references_as_written() if "--resolve" in arguments else nullcontext()
+        with composing(overrides), as_written:
             hydra.main(version_base=VERSION_BASE, config_path=str(CONFIG_DIRECTORY), config_name=CONFIG_NAME)(task)()
     finally:
         sys.argv = before[0]

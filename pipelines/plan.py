@@ -14,7 +14,7 @@ from typing import Literal
 from cluster.base import Node
 from pipelines import feasibility
 from pipelines.errors import BloomlineError
-from pipelines.fingerprint import Payload, changes, fingerprint, payload
+from pipelines.fingerprint import Payload, changes, fingerprint, payload, shown_payload
 from pipelines.graph import Graph, Step
 from pipelines.store import Damage, Record, Store
 from stages.base import Demand
@@ -119,7 +119,8 @@ def changed_since(planned: StepPlan, store: Store) -> str:
     inputs = {edge.step: planned.payload["inputs"][key] for key, edge in step.edges}
     try:
         with store.digests.in_batches():
-            return "; ".join(changes(planned.payload, payload(step, inputs, store.digests.digest), step))
+            now = payload(step, inputs, store.digests.digest)
+        return "; ".join(changes(shown_payload(planned.payload, step), shown_payload(now, step), step))
     except OSError as error:
         return f"{error.filename} can no longer be read"
     except BloomlineError as error:
@@ -156,7 +157,7 @@ def _why_new(step: Step, digest: str, content: Payload, store: Store, pipeline: 
     last = store.latest(pipeline, step.name)
     if last is None or last.fingerprint == digest:
         return "never run"
-    return "; ".join(changes(dict(last.payload), content, step)) or "never run"
+    return "; ".join(changes(dict(last.payload), shown_payload(content, step), step)) or "never run"
 
 
 def _payload(step: Step, plans: Mapping[str, StepPlan], store: Store) -> Payload:

@@ -74,6 +74,15 @@ def shown_override(override: str) -> str:
     return redact_url(override)
 
 
+def is_redacted(override: str) -> bool:
+    """Whether an override is one of which a part was hidden, so that it says less than it seems to."""
+    key, _, value = override.partition("=")
+    if value.strip("'\"") == HIDDEN:
+        return is_secret(key.lstrip("+~"))
+    filled = value.replace(f"={HIDDEN}", "=signature")
+    return f"://{HIDDEN}@" in value or redact_url(filled) != filled
+
+
 def shown_config(values: Any, key: str = "") -> Any:
     """A configuration whose references to the environment are not resolved, as it may be shown and stored.
 
@@ -88,18 +97,23 @@ def shown_config(values: Any, key: str = "") -> Any:
     return redact_url(values) if isinstance(values, str) else values
 
 
+def holds_secrets(values: Any) -> bool:
+    """Whether a configuration whose references are not resolved holds what may not be stored."""
+    return bool(shown_config(values) != values)
+
+
 def shown_values(values: Any, shown: Any, key: str = "", *, marked: bool = False) -> Any:
     """Checked values of a stage as they may be shown and stored. `shown`: what `shown_config` made of its fields.
 
     `marked`: what is not shown as it is gets a digest of its value, so that a change of it can be seen.
     """
-    if isinstance(values, Mapping) and (isinstance(shown, Mapping) or not _is_hiding(shown)):
+    if isinstance(values, Mapping) and (isinstance(shown, Mapping) or not is_hiding(shown)):
         inner = shown if isinstance(shown, Mapping) else {}
         return {
             name: shown_values(value, inner.get(name), _below(key, name), marked=marked)
             for name, value in values.items()
         }
-    if isinstance(values, list | tuple) and not _is_hiding(shown):
+    if isinstance(values, list | tuple) and not is_hiding(shown):
         same = isinstance(shown, list) and len(shown) == len(values)
         parts = shown if same else [None] * len(values)
         return [
@@ -108,8 +122,8 @@ def shown_values(values: Any, shown: Any, key: str = "", *, marked: bool = False
         ]
     if isinstance(values, Mapping) and values.keys() == {"external"}:  # a digest of content
         return values
-    found = shown if _is_hiding(shown) else redacted(values) if isinstance(values, str) else values
-    found = HIDDEN if is_secret(key) and not _is_hiding(shown) and _is_literal(values) else found
+    found = shown if is_hiding(shown) else redacted(values) if isinstance(values, str) else values
+    found = HIDDEN if is_secret(key) and not is_hiding(shown) and _is_literal(values) else found
     if found == values or not marked:
         return found
     return f"{found} (sha256 {hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]})"
@@ -126,7 +140,7 @@ def remember(values: Any, shown: Any, key: str = "") -> None:
     elif isinstance(values, list) and isinstance(shown, list) and len(values) == len(shown):
         for place, (value, part) in enumerate(zip(values, shown, strict=True)):
             remember(value, part, _below(key, place))
-    elif values is not None and not isinstance(values, bool | Mapping | list) and _is_hiding(shown):
+    elif values is not None and not isinstance(values, bool | Mapping | list) and is_hiding(shown):
         secret = is_secret(key)
         if secret:
             _hide(str(values), shown, SHORTEST_SECRET)
@@ -164,20 +178,15 @@ def redacted_values(value: Any) -> Any:
     return value
 
 
-def from_environment(shown: Any) -> bool:
-    """Whether a shown value refers to the environment."""
-    return isinstance(shown, str) and _ENVIRONMENT.search(shown) is not None
+def is_hiding(shown: Any) -> bool:
+    """Whether a shown value stands for another one."""
+    return isinstance(shown, str) and (HIDDEN in shown or "${" in shown)
 
 
 def _hide(value: str, shown: str, shortest: int) -> None:
     # The path of something that exists is not a secret, and messages that name files below it have to be readable.
     if len(value) >= shortest and value != shown and not (shortest == SHORTEST_VALUE and os.path.exists(value)):
         _hidden[value] = shown
-
-
-def _is_hiding(shown: Any) -> bool:
-    """Whether a shown value stands for another one."""
-    return isinstance(shown, str) and (HIDDEN in shown or "${" in shown)
 
 
 def _is_literal(value: Any) -> bool:

@@ -22,6 +22,7 @@ from pipelines.errors import disk_error
 from pipelines.execute import Job, Made, execute
 from pipelines.plan import Plan, changed_since, is_current
 from pipelines.provenance import Provenance
+from pipelines.redaction import redacted, redacted_values
 from pipelines.step_state import StepState
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain, text
@@ -188,7 +189,7 @@ class Runner:
 
     def _on_message(self, message: Message) -> None:
         if message.kind != "figure":  # whose body holds bytes
-            message = replace(message, body=plain(message.body))
+            message = replace(message, body=redacted_values(plain(message.body)))
         try:
             message = self._keep(message)
         except OSError as error:  # figures and pages must not end a run
@@ -231,10 +232,10 @@ class Runner:
             self._leases.release(step.plan.fingerprint)
             return self._finish(step, "stopped")
         if outcome.node_lost and step.node_losses < NODE_LOSSES:
-            return self._start_again(step, outcome.error)
+            return self._start_again(step, redacted(outcome.error))
         if outcome.trace:
             self._keep_trace(outcome)
-        return self._fail(step, text(outcome.error))
+        return self._fail(step, redacted(text(outcome.error)))
 
     def _start_again(self, step: StepState, error: str) -> None:
         """Let a step wait for another start after the loss of its node."""
@@ -250,6 +251,7 @@ class Runner:
             step.error = f"While it ran, {changed}. The result was not kept. Run the same command again."
             return self._finish(step, "failed")
         inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
+        made = replace(made, describe=redacted_values(made.describe))
         record = step.to_record(self._plan.graph.name, made, inputs, self._provenance)
         self._store.commit(record)
         self._store.set_latest(record.pipeline, record.step, record.fingerprint)
@@ -331,11 +333,13 @@ class Runner:
 
     def _keep_trace(self, outcome: Outcome) -> None:
         path = self._directory / f"{outcome.step}.traceback.txt"
+        trace = redacted(text(outcome.trace))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text(outcome.trace), encoding="utf-8")
+            path.touch(0o600)  # a traceback may quote values
+            path.write_text(trace, encoding="utf-8")
         except OSError as error:
-            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{outcome.trace}")
+            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{trace}")
         return self._note(outcome.step, f"the whole traceback is in {path}")
 
     def _note(self, step: str, text: str) -> None:
