@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from pipelines import composition_cache, project, redaction, resolution, validation
+from pipelines import composition_cache, project, redaction, resolution, termination, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.hydra_sources import Noted, noting
@@ -120,7 +120,7 @@ def composing(overrides: Sequence[str]) -> Iterator[Noted]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with noting() as noted:
+        with termination.not_lost(), noting() as noted:
             yield noted
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error

@@ -20,6 +20,7 @@ from pipelines.errors import ConfigError, Problem
 from pipelines.hydra_code import check_composed, check_package
 from pipelines.resolution import bounded
 from pipelines.terminal import short_path
+from pipelines.termination import raise_again
 from pipelines.yaml_loader import checked_yaml
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -62,6 +63,7 @@ def noting() -> Iterator[Noted]:
 
     def load_checked(*arguments: Any, **named: Any) -> Any:
         composed = load(*arguments, **named)
+        raise_again()
         check_composed(composed, noted.paths)
         return composed
 
