@@ -37,6 +37,7 @@ KNOWN_CLASSES = {  # of logging
     "logging.Formatter",
     "colorlog.ColoredFormatter",
 }
+MADE_BY_HYDRA = tuple(f"hydra.{name}" for name in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
 CLASS_KEYS = ("class", "()", "listener", "queue")
 KNOWN_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 CODE_KEYS = ("hydra.sweeper.custom_search_space",)  # whose values name a function
@@ -83,7 +84,7 @@ def _code(value: Any, key: str, composed: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             yield from _code(inner, f"{key}[{place}]", composed)
-    elif in_hydra and isinstance(value, str):
+    elif key.startswith(MADE_BY_HYDRA) and isinstance(value, str):
         imports = value.startswith("ext://") and value not in KNOWN_STREAMS
         if imports or not {*RESOLVER.findall(value)} <= KNOWN_RESOLVERS:
             yield key, value

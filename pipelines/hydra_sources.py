@@ -18,7 +18,8 @@ from typing import Any
 
 from pipelines.errors import ConfigError, Problem
 from pipelines.hydra_code import check_composed, check_package
-from pipelines.resolution import bounded
+from pipelines.redaction import remember, shown_config
+from pipelines.resolution import bounded, unresolved
 from pipelines.terminal import short_path
 from pipelines.termination import raise_again
 from pipelines.yaml_loader import checked_yaml
@@ -65,6 +66,8 @@ def noting() -> Iterator[Noted]:
         composed = load(*arguments, **named)
         raise_again()
         check_composed(composed, noted.paths)
+        written = unresolved(composed)
+        remember(written, shown_config(written))
         return composed
 
     types["file"], types["pkg"] = _source(files, noted), _checked_packages(packages)

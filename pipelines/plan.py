@@ -16,6 +16,7 @@ from pipelines import feasibility
 from pipelines.errors import BloomlineError
 from pipelines.fingerprint import Payload, changes, fingerprint, payload, shown_payload
 from pipelines.graph import Graph, Step
+from pipelines.redaction import redacted
 from pipelines.store import Damage, Record, Store
 from stages.base import Demand
 
@@ -87,7 +88,7 @@ def make(
             plans[name] = replace(step_plan, state="blocked", reason=reason)
     for name, step_plan in plans.items():
         if step_plan.state == "run" and (obstacle := step_plan.step.stage.obstacle()):
-            plans[name] = replace(step_plan, state="blocked", reason=obstacle)
+            plans[name] = replace(step_plan, state="blocked", reason=redacted(obstacle))
     if nodes is not None and any(step_plan.state == "run" for step_plan in plans.values()):
         available = nodes()
         for name, step_plan in plans.items():

@@ -232,10 +232,10 @@ class Runner:
             self._leases.release(step.plan.fingerprint)
             return self._finish(step, "stopped")
         if outcome.node_lost and step.node_losses < NODE_LOSSES:
-            return self._start_again(step, redacted(outcome.error))
+            return self._start_again(step, outcome.error)
         if outcome.trace:
             self._keep_trace(outcome)
-        return self._fail(step, redacted(text(outcome.error)))
+        return self._fail(step, text(outcome.error))
 
     def _start_again(self, step: StepState, error: str) -> None:
         """Let a step wait for another start after the loss of its node."""
@@ -246,7 +246,7 @@ class Runner:
 
     def _commit(self, step: StepState, made: Made) -> None:
         """Write the record of a step's artifact. Only then can other steps use it."""
-        if changed := changed_since(step.plan, self._store):
+        if changed := redacted(changed_since(step.plan, self._store)):
             self._leases.release(step.plan.fingerprint)
             step.error = f"While it ran, {changed}. The result was not kept. Run the same command again."
             return self._finish(step, "failed")
@@ -262,7 +262,7 @@ class Runner:
     def _fail(self, step: StepState, error: str) -> None:
         """Mark a step as failed, or schedule another attempt if it has retries left."""
         self._leases.release(step.plan.fingerprint)
-        step.error, step.record = error, None
+        step.error, step.record = redacted(error), None
         failures = step.attempts - step.node_losses
         if failures <= step.plan.step.options.retries and not self._signal:
             backoff = min(2.0**failures, LONGEST_BACKOFF_S)
@@ -343,7 +343,7 @@ class Runner:
         return self._note(outcome.step, f"the whole traceback is in {path}")
 
     def _note(self, step: str, text: str) -> None:
-        self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": text})))
+        self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": redacted(text)})))
 
     def _tell(self, what: Callable[[Observer], Any]) -> None:
         for observer in self._observers:

@@ -105,6 +105,11 @@ def test_a_sweep_with_hydras_own_plugins_is_accepted(bloomline: Command) -> None
     assert code == 0, out
 
 
+def test_resolvers_may_make_values_of_steps(bloomline: Command) -> None:
+    code, out = bloomline("", "plan", "steps.a.times=${oc.decode:'2'}", 'steps.a.style="${oc.create:{upper: true}}"')
+    assert code == 0, out
+
+
 @pytest.mark.parametrize(
     ("sweeper", "accepted"),
     [

@@ -128,9 +128,9 @@ def test_what_fails(bloomline: Command, tmp_path: Path, words: list[str]) -> Non
         assert stat.S_IMODE(trace.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("words", [["--cfg", "job", "--resolve"], ["--multirun", "steps.a.times=1,2"]])
+@pytest.mark.parametrize("words", [["--cfg", "job", "--resolve"], ["--help"], ["--multirun", "steps.a.times=1,2"]])
 def test_hydras_own_flags(bloomline: Command, tmp_path: Path, words: list[str]) -> None:
-    code, out = bloomline("plan", "store.options.secret=${oc.env:OF_STORE}", *words)
+    code, out = bloomline("plan", *STORE, *words)
     assert code == 0
     expect_no_mark(tmp_path, out)
 
