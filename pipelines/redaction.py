@@ -46,7 +46,14 @@ _REFERENCE = re.compile(
 )  # without a default that is secret
 _ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)")
 _KEY_INSIDE = re.compile(r"[{,]\s*['\"]?(\w[\w.-]*)['\"]?\s*:")
-_PLACES = {"store.root", "store.state_directory", "cluster.address", "tracking.uri"}  # messages have to name them
+_PLACES = {
+    "name",
+    "store.root",
+    "store.state_directory",
+    "cluster.address",
+    "tracking.uri",
+    "tracking.experiment",
+}  # messages have to name them
 SHORTEST_SECRET = 4  # characters: a shorter value would be found in every text
 SHORTEST_VALUE = 8  # of the environment
 
@@ -144,7 +151,7 @@ def remember(values: Any, shown: Any, key: str = "") -> None:
         secret = is_secret(key)
         if secret:
             _hide(str(values), shown, SHORTEST_SECRET)
-        elif _ENVIRONMENT.search(shown) and key not in _PLACES:
+        elif any(map(os.environ.get, _ENVIRONMENT.findall(shown))) and key not in _PLACES:
             _hide(str(values), shown, SHORTEST_VALUE)
         if key not in _PLACES:
             for name in _ENVIRONMENT.findall(shown):

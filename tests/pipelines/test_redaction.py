@@ -94,5 +94,7 @@ def test_texts_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         },
     )
     assert redacted("hunter22, a-place-of-mine") == "***, a-place-of-mine"
+    remember({"steps": {"a": {"t": "a-default"}}}, {"steps": {"a": {"t": "${oc.env:NOT_SET,a-default}"}}})
+    assert redacted("a-default") == "a-default"
     assert redacted("environment-part! environment-part") == "${oc.env:PART}! ${oc.env:PART}"
     assert redacted("at http://u:p@h") == "at http://***@h"
