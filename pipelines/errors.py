@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cluster.extras import install_command
 from cluster.terminal_text import say
+from pipelines.redaction import redacted
 from stages.base import StageError
 from stages.registry import RegistryError
 
@@ -54,7 +55,7 @@ def show_error(error: StageError) -> int:
     """Print an error on standard error, without a traceback. Returns the exit code."""
     if isinstance(error, ConfigError):
         say("The configuration is not valid. Nothing was started.", file=sys.stderr)
-    say(error, file=sys.stderr)
+    say(redacted(str(error)), file=sys.stderr)
     return error.exit_code if isinstance(error, BloomlineError) else 1
 
 
