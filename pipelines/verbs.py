@@ -100,7 +100,9 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = _remote("submit", composition)
     directory = project.find(Path.cwd()).directory
-    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
+    store = composition.settings.store
+    stores = [store.state, *([store.local_root] if store.is_local else [])]
+    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory, stores=stores)
 
 
 def attach(words: list[str], overrides: list[str], composed: Any, session: Session) -> int:
