@@ -212,7 +212,7 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
             copies = [] if in_submitted_job() else copy_modules(packages, Path(directory))
             ray.init(
                 address=config.address,
-                runtime_env={"py_modules": [str(copy) for copy in copies]} if copies else None,
+                runtime_env=_runtime_env(copies) if copies else None,
                 job_config=_JobConfig(),
                 **QUIET,
             )
@@ -221,6 +221,10 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = "on this machine" if config.address == "auto" else f"at {config.address}"
         raise ClusterError(f"No Ray cluster could be joined {where}: {error}") from error
+
+
+def _runtime_env(copies: Sequence[Path]) -> dict[str, Any]:
+    return {"py_modules": [str(copy) for copy in copies], "env_vars": {"PYTHONSAFEPATH": "1"}}
 
 
 def _descendants() -> set[psutil.Process]:

@@ -18,7 +18,7 @@ def keep_closed() -> None:
     makes the proxies use the port (RAY_SERVE_USE_GRPC_BY_DEFAULT, RAY_SERVE_PROXY_USE_GRPC), it is opened.
     """
     if not constants.RAY_SERVE_PROXY_USE_GRPC:
-        replica.add_port_to_grpc_server = _no_port
+        replica.add_port_to_grpc_server = _no_port  # type: ignore[attr-defined]
 
 
 def _no_port(server: Any, address: str) -> int:
