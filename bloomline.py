@@ -5,14 +5,17 @@ PYTHONPATH. The name of this module is unlikely to be taken. It therefore sets t
 packages is imported.
 """
 
-from __future__ import annotations
-
+# Both modules are a part of the interpreter. Nothing else may be imported before the search path is set.
+import os
 import sys
-from pathlib import Path
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    # Python puts the working directory (`python -m bloomline`) or that of the script first. A file there would be
+    # imported in place of the library that has its name.
+    if not sys.flags.safe_path and os.path.isdir(sys.path[0] or os.curdir):
+        del sys.path[0]
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     from pipelines import cli
 
     cli.main()

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from stages.base import Config
 
 MINIMUM_OBJECT_STORE_BYTES = 78_643_200  # Ray refuses less
+LARGEST_UPLOAD_BYTES = 500_000_000  # Ray refuses 512 MiB and more
 
 
 class HttpLimits(Config):
@@ -56,6 +57,8 @@ class RemoteCluster(Config):
     kind: Literal["remote"] = "remote"
     address: str = "auto"  # run: auto (on one of its nodes) or HOST:PORT of its head; submit: http://HOST:8265
     entrypoint_cpus: NonNegativeFloat = 1.0  # submit: reserved for the driver, which keeps it off a head with 0 CPUs
+    include: tuple[str, ...] = ()  # submit: what is sent although it is left out by default, as in a .gitignore
+    upload_limit_bytes: Annotated[PositiveInt, Field(le=LARGEST_UPLOAD_BYTES)] = 104_857_600  # submit: of the directory
     gpu_memory_bytes: PositiveInt | None = None  # of each GPU, for the plan's memory check; null: no check
     connect_timeout_s: PositiveFloat = 10.0
     reconnect_timeout_s: PositiveFloat = 600.0  # submit, attach: how long the cluster may be out of reach meanwhile

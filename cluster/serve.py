@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-from cluster import serve_proxy, serve_session
+from cluster import process_setup, serve_internal_port, serve_proxy, serve_session
 from cluster.asgi import check_factory, create_application, status_of
 from cluster.network import wait_until_answers
 from stages.base import Application, Config, StageError
@@ -46,6 +46,8 @@ class _Replica:
     """A replica, which creates its own ASGI application."""
 
     def __init__(self, factory: str, arguments: Mapping[str, Any]) -> None:
+        serve_internal_port.keep_closed()
+        process_setup.enter_project()
         self._factory, self._arguments = factory, arguments
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -104,7 +104,9 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     cluster = _remote("submit", composition)
     _expect_no_secrets(in_job(overrides))
     directory = project.find(Path.cwd()).directory
-    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
+    store = composition.settings.store
+    stores = [store.state, *([store.local_root] if store.is_local else [])]
+    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory, stores=stores)
 
 
 def _expect_no_secrets(overrides: list[str]) -> None:
