@@ -44,7 +44,7 @@ def pages_of(file: IO[bytes], column: Any) -> Iterator[Page]:
     values = 0
     while position < end and values < column.num_values:
         header, size = _header(file, position)
-        kind = next((header[name] for name in (DATA, DATA_V2, DICTIONARY) if name in header), {})
+        kind: dict[int, Any] = next((header[name] for name in (DATA, DATA_V2, DICTIONARY) if name in header), {})
         page = Page(_number(header, UNCOMPRESSED), _number(kind, VALUES) if kind else 0, DICTIONARY in header)
         values += 0 if page.is_dictionary else page.values
         yield page
