@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, SecretStr
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, SecretStr
 
 from stages.base import Config
 
-SigningKey = Annotated[SecretStr, Field(min_length=32)]
+SHORTEST_KEY = 32  # characters
+
+
+def _long_enough(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value()) < SHORTEST_KEY:
+        raise ValueError(f"a key of at least {SHORTEST_KEY} characters, as `openssl rand -hex 32` makes one")
+    return key
+
+
+SigningKey = Annotated[SecretStr, AfterValidator(_long_enough)]
 
 
 class StoreConfig(Config):

@@ -140,5 +140,5 @@ def test_the_key_is_neither_shown_nor_sent_to_steps(signed: Store) -> None:
 
 
 def test_a_short_key_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"signing_key[\s\S]*at least 32"):
+    with pytest.raises(ValidationError, match=r"signing_key[\s\S]*at least 32 characters"):
         opened(Path("x"), "short-key")

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.corpus.operations.html_extraction import MAX_ATTRIBUTES, most_attributes
-from stages.corpus.operations.operation import Drop
+from stages.corpus.operations.operation import Draft, Drop
 from stages.corpus.operations.page_process import PageError, PageProcess
 from tests.stages.corpus.operations.support import apply, rule_of, text_of
 from tests.stages.corpus.operations.test_html_extraction import PAGE
@@ -104,3 +105,19 @@ def test_surrogates_survive_the_way(process: PageProcess) -> None:
 def test_pages_without_a_text_do_not_end_the_process() -> None:
     for page in ("", "<" * 1000, "<div>" * 20_000, "<b>" * 5000 + "x", "<table><tr><td>" * 2000, "&" * 10_000):
         assert rule_of(apply("extract_html", page, cpu_s=10)) in ("no_main_text", "extraction_failed", None)
+
+
+ENTITIES = """<?xml version="1.0"?><!DOCTYPE html [<!ENTITY file SYSTEM "file://{secret}">
+<!ENTITY a "{long}"><!ENTITY b "{as_}"><!ENTITY c "{bs}"><!ENTITY d "{cs}"><!ENTITY e "{ds}">]>"""
+
+
+def test_entities_are_neither_read_from_files_nor_expanded(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the content of the file " * 20)
+    names = {f"{name}s" if name != "a" else "as_": f"&{name};" * 100 for name in "abcd"}
+    head = ENTITIES.format(secret=secret, long="expanded " * 20, **names)
+    page = head + PAGE.replace("The old bridge", "&file; &e; The old bridge")
+    found = apply("extract_html", page, cpu_s=5)
+    if isinstance(found, Draft):
+        assert "the content of the file" not in found.text
+        assert len(found.text) < 10 * len(page)

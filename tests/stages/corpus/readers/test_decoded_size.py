@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import itertools
 import json
+import lzma
+import tracemalloc
+import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +25,12 @@ from stages.base import StageError
 from stages.corpus.readers.arrow_messages import decoded_sizes
 from stages.corpus.readers.csv_files import Csv
 from stages.corpus.readers.datasets import Datasets
+from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
 from stages.corpus.readers.parquet_pages import pages_of
 from stages.corpus.readers.reader import Candidate
 from stages.corpus.readers.records import RecordReader
+from stages.corpus.readers.text_files import Text
 
 MEGABYTE = 1_000_000
 
@@ -164,6 +173,48 @@ def test_sizes_of_arrow_messages_are_known_before_they_are_read(tmp_path: Path, 
     assert len(sizes) == 3  # the schema, the dictionary, the rows
     assert sizes[1] == pytest.approx(100, abs=100)
     assert sizes[2] == pytest.approx(table.nbytes, rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
+@pytest.mark.parametrize(("reader", "name"), [(JsonLines, "t.jsonl"), (Text, "t.txt")])
+def test_a_compressed_bomb_is_counted_without_being_held(
+    tmp_path: Path, reader: type[JsonLines] | type[Text], name: str, suffix: str
+) -> None:
+    packed = {
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".xz": partial(lzma.compress, preset=0),
+        ".zst": zstandard.ZstdCompressor().compress,
+    }[suffix]
+    (tmp_path / f"{name}{suffix}").write_bytes(packed(b"a" * 12 * MEGABYTE))
+    made = reader.model_validate({"paths": [str(tmp_path)]})
+    tracemalloc.start()
+    try:
+        (found,) = made.candidates(made.parts()[0], 1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.refused and found.refused.rule, found.size) == ("too_long", 12 * MEGABYTE)
+    assert peak < 9 * MEGABYTE
+
+
+def test_an_xz_file_of_several_streams_is_whole(tmp_path: Path) -> None:
+    stream = lzma.compress(b"text\n", preset=9)
+    (tmp_path / "t.txt.xz").write_bytes(stream + bytes(8) + stream)
+    made = Text(paths=[str(tmp_path)])
+    assert [one.data for one in made.candidates(made.parts()[0], 1000)] == [b"text\ntext\n"]
+
+
+def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(lzma.compress(b"text", preset=0))
+    place = packed.index(b"\x21\x01", 12) + 2  # after the id of LZMA2 and the size of its properties: the dictionary
+    packed[place] = 40  # 4 GiB
+    end = 12 + (packed[12] + 1) * 4  # of the block's header, whose last four bytes are its checksum
+    packed[end - 4 : end] = zlib.crc32(packed[12 : end - 4]).to_bytes(4, "little")
+    (tmp_path / "t.txt.xz").write_bytes(packed)
+    made = Text(paths=[str(tmp_path)])
+    with pytest.raises(StageError, match=r"t\.txt\.xz cannot be read as \.xz: Memory usage limit exceeded"):
+        list(made.candidates(made.parts()[0], 1000))
 
 
 def test_a_header_of_very_many_columns_is_read_in_linear_time(tmp_path: Path) -> None:
