@@ -24,7 +24,7 @@ def dangerous(tree: ast.Module) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            arguments = {each.arg for each in node.keywords if not _is_false(each.value)}
+            arguments = {each.arg or "" for each in node.keywords if not _is_false(each.value)}
             if bad := ({name} & FORBIDDEN) | (arguments & ARGUMENTS):
                 found.append(f"{node.lineno}: {', '.join(sorted(bad))}")
     return found

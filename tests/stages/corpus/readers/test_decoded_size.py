@@ -10,6 +10,7 @@ import json
 import lzma
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -180,13 +181,13 @@ def test_sizes_of_arrow_messages_are_known_before_they_are_read(tmp_path: Path, 
 def test_a_compressed_bomb_is_counted_without_being_held(
     tmp_path: Path, reader: type[JsonLines] | type[Text], name: str, suffix: str
 ) -> None:
-    packed = {
+    packers: dict[str, Callable[[bytes], bytes]] = {
         ".gz": gzip.compress,
         ".bz2": bz2.compress,
         ".xz": partial(lzma.compress, preset=0),
         ".zst": zstandard.ZstdCompressor().compress,
-    }[suffix]
-    (tmp_path / f"{name}{suffix}").write_bytes(packed(b"a" * 12 * MEGABYTE))
+    }
+    (tmp_path / f"{name}{suffix}").write_bytes(packers[suffix](b"a" * 12 * MEGABYTE))
     made = reader.model_validate({"paths": [str(tmp_path)]})
     tracemalloc.start()
     try:
