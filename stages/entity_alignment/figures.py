@@ -60,7 +60,7 @@ def robustness_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Fi
     for name, points in curves.items():
         shares, hits = zip(*points, strict=True)
         axes.plot([100 * one for one in shares], [100 * one for one in hits], marker="o", markersize=3, label=name)
-    axes.set(xlabel="entities whose modality is noise (%)", ylabel="Hits@1 (%)", title="Robustness", ylim=(0, None))
+    axes.set(xlabel="entities whose modality is noise (%)", ylabel="Hits@1 (%)", title="Robustness", ylim=(0, 102))
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -9,9 +9,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
-
 
 @dataclass(frozen=True)
 class Places:
@@ -52,7 +49,10 @@ class Places:
         return Places(self.starts, columns, len(kept)), kept
 
     def matrix(self, values: Tensor) -> Tensor:
-        return torch.sparse_csr_tensor(self.starts, self.columns, values, self.shape)
+        """The matrix with these values [entries], in torch's CSR layout."""
+        with warnings.catch_warnings():  # that the layout is in beta
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.sparse_csr_tensor(self.starts, self.columns, values, self.shape, check_invariants=False)
 
 
 def places_of(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> tuple[Places, Tensor]:
