@@ -137,7 +137,7 @@ def accuracy(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     whole, _ = read_folder(folder, {}, Problems("refuse"))
     chosen = part(whole, options.entities) if options.entities else whole
     modalities: tuple[Modality, ...] = ("relation", "graph", *(("character",) if options.surface else ()))
-    yield from _runs(options, {options.pair: chosen}, modalities, list(METHODS))
+    yield from _runs(options, {options.pair: chosen}, modalities, options.methods)
 
 
 def noise(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -151,7 +151,7 @@ def noise(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for share in (0.0, 0.3, 0.6)
     }
     modalities = tuple(m for m in MODALITIES if m in ("image", "attribute", "relation", "graph"))
-    yield from _runs(options, pairs, modalities, ["MEAformer", "EVA-like"])
+    yield from _runs(options, pairs, modalities, [one for one in options.methods if one in ("MEAformer", "EVA-like")])
 
 
 def _runs(
@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--pair", default="zh_en", help="a folder of DBP15K")
     parser.add_argument("--entities", type=int, default=0, help="of the part of DBP15K; 0: all")
     parser.add_argument("--surface", action="store_true", help="with the character bigrams of the translated names")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--width", type=int, default=64)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from stages.base import Artifact, ArtifactError, Config
@@ -84,6 +83,8 @@ class GraphPair(Artifact):
         return pair
 
     def _fits(self, pair: Pair) -> None:
+        import numpy as np
+
         sizes = tuple(len(one) for one in pair.entities)
         if sizes != self.facts.entities or sizes != tuple(len(one) for one in pair.labels):
             raise ArtifactError(f"{self.path}: {ENTITIES} has {sizes} entities, {FACTS} has {self.facts.entities}")
@@ -118,6 +119,7 @@ class GraphPair(Artifact):
 
 def write(path: Path, pair: Pair, facts: PairFacts) -> GraphPair:
     """Write a pair into the directory `path`."""
+    import numpy as np
     from safetensors.numpy import save_file
 
     tensors = {
@@ -141,6 +143,8 @@ def write(path: Path, pair: Pair, facts: PairFacts) -> GraphPair:
 
 def facts_of(pair: Pair, source: str, problems: tuple[str, ...] = ()) -> PairFacts:
     """The facts of a pair in memory."""
+    import numpy as np
+
     left = len(pair.entities[0])
     modalities = {
         "graph": len(np.unique(pair.triples[:, [0, 2]])),

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Array: TypeAlias = npt.NDArray[np.generic]
-Ints: TypeAlias = npt.NDArray[np.int64]
-Floats: TypeAlias = npt.NDArray[np.float32]
+Array: TypeAlias = "npt.NDArray[np.generic]"
+Ints: TypeAlias = "npt.NDArray[np.int64]"
+Floats: TypeAlias = "npt.NDArray[np.float32]"
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 DENSE: tuple[Literal["image"], Literal["name"]] = ("image", "name")  # modalities that are read as vectors
@@ -82,6 +83,8 @@ def merged(
 
     Every link is in the split "train"; `stages.entity_alignment.splits` assigns the others.
     """
+    import numpy as np
+
     relations: dict[str, int] = {}
     attributes: dict[str, int] = {}
     triples, stated = [], []

@@ -19,7 +19,6 @@ from stages.entity_alignment.settings import ModelSettings, TrainingSettings
 
 RELEASED_TOKENS = ("graph", "relation", "attribute", "image", "name", "character")  # as the released code labels them
 DISTILLATION = 0.1  # weight of the inter-modal alignment of `early`
-DISTILLATION_TEMPERATURE = 4.0
 
 
 @dataclass
@@ -88,7 +87,7 @@ class Losses:
         if self.model_settings.fusion == "early":
             a, b = fused.joint[:n], fused.joint[n : 2 * n]
             for m in range(h.shape[1]):
-                one = distilled(h[:n, m], h[n : 2 * n, m], a, b, DISTILLATION_TEMPERATURE)
+                one = distilled(h[:n, m], h[n : 2 * n, m], a, b, temperature)
                 loss = loss + DISTILLATION * one
         return loss
 

@@ -1,4 +1,4 @@
-"""Reads dense features of entities: .npy or .safetensors with a list of ids next to it, or .npz with both.
+"""Reads dense features of entities: .npy or .safetensors with a list of ids, .npz with both, or a folder of images.
 
 Pickles are refused, and so is a value that is not finite. The list has one id a line, in the order of the rows; its
 name is that of the features with the ending .ids.txt.
@@ -13,17 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from stages.base import StageError
+from stages.entity_alignment.feature_files import id_list
 from stages.entity_alignment.graphs import Array, Floats, Vectors
 from stages.entity_alignment.problems import Problems
 from stages.entity_alignment.read_files import lines
+from stages.entity_alignment.read_images import read_images
 
 ENDINGS = (".npy", ".npz", ".safetensors")
 TENSOR, IDS = "vectors", "ids"
-
-
-def id_list(path: Path) -> Path:
-    """Where the ids of a .npy or .safetensors file are."""
-    return path.with_suffix(".ids.txt")
 
 
 def read_features(path: Path, entities: Mapping[str, int], first: int, problems: Problems) -> Vectors:
@@ -57,8 +54,12 @@ def _load(path: Path) -> tuple[Array, list[str]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    if path.is_dir():
+        return read_images(path)
     if path.suffix not in ENDINGS:
-        raise StageError(f"{path}: expected a file that ends with {', '.join(ENDINGS)}; pickles are not read")
+        raise StageError(
+            f"{path}: expected a folder of images, or a file that ends with {', '.join(ENDINGS)}; pickles are not read"
+        )
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stages.base import Config, External, StageError
-from stages.entity_alignment.read_features import id_list
+from stages.entity_alignment.feature_files import id_list, image_files
 
 Dense = Literal["image", "name"]  # modalities that are read as vectors
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,9 +54,12 @@ class LinkFile(_Files):
 
 
 class FeatureFile(_Files):
-    """Dense features of the entities of one graph: .npy, .npz or .safetensors, and the list of their ids."""
+    """Dense features of the entities of one graph: .npy, .npz or .safetensors with ids, or a folder of images."""
 
     def files(self) -> Iterator[Path]:
+        if self.path.is_dir():
+            yield from image_files(self.path)
+            return
         yield self.path
         if self.path.suffix != ".npz":
             yield id_list(self.path)

@@ -12,9 +12,10 @@ from stages.entity_alignment.settings import ModelSettings
 def test_meta_weights_by_hand() -> None:
     fusion = MetaFusion(ModelSettings(width=1, intermediate=0), 2).eval()
     with torch.no_grad():
-        for layer in (fusion.layers[0].query, fusion.layers[0].key):  # type: ignore[union-attr]
-            layer.weight.fill_(1)  # type: ignore[union-attr, operator]
-            layer.bias.zero_()  # type: ignore[union-attr, operator]
+        parameters = dict(fusion.named_parameters())
+        for name in ("query", "key"):
+            parameters[f"layers.0.{name}.weight"].fill_(1)
+            parameters[f"layers.0.{name}.bias"].zero_()
         fused = fusion(torch.tensor([[[0.0], [1.0]]]))
     # Attention: [1/2, 1/2] and softmax(0, 1) = [0.268941, 0.731059]. Sums of columns, over sqrt(2): 0.768941, 1.231059.
     assert fused.weights[0].tolist() == pytest.approx([0.419028, 0.580972], abs=1e-5)

@@ -167,6 +167,27 @@ def test_features_are_checked(tmp_path: Path, values: Any, ids: str, message: st
         make(tmp_path / "run", **with_features(tmp_path, values, ids))
 
 
+def test_images_in_folders(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = dbp15k(tmp_path / "zh")
+    images = {"left": tmp_path / "left", "right": tmp_path / "right"}
+    for side, first in (("left", 0), ("right", 6)):
+        images[side].mkdir()
+        for place, colour in enumerate(("red", "blue")):
+            image = Image.new("RGB", (20, 30), "white")
+            image.paste(colour, (5 + place * 4, 5, 12, 25))
+            image.save(images[side] / f"{first + place}.png")
+    artifact, _ = make(tmp_path / "run", folder=folder, features={"image": images}, train_share=0.5)
+    vectors = artifact.load().vectors["image"]
+    assert vectors.entities.tolist() == [0, 1, 6, 7]
+    assert np.array_equal(vectors.values[:2], vectors.values[2:]), "the same pixels"
+    assert np.abs(vectors.values[0] - vectors.values[1]).max() > 0.1
+    (images["left"] / "2.png").write_bytes(b"no image")
+    with pytest.raises(StageError, match=r"2\.png is not an image that can be read"):
+        make(tmp_path / "again", folder=folder, features={"image": images}, train_share=0.5)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,8 +1,8 @@
 """The whole model against numbers that the released code of MEAformer produced, and its independence of numbering.
 
-tests/data/meaformer_released.json was made by running the authors' code (github.com/zjukg/MEAformer, commit a247a49,
-MIT) on a random pair of 28 entities with width 8, on the CPU, without dropout: the weights that both used, and the loss,
-weights, joint vectors and gradients that the authors' code computed. Names were absent there, so the constant
+tests/data/meaformer_released.json was made by running the authors' code (github.com/zjukg/MEAformer, MIT, commit
+a247a49) on a random pair of 28 entities with width 8, on the CPU, without dropout: the weights that both used, and the
+loss, weights, joint vectors and gradients that the authors' code computed. Names were absent there, so the constant
 2 * (s_name + s_character), which that code adds for absent modalities, is subtracted from its loss.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,6 +44,22 @@ def test_blocks_change_nothing(n: int, m: int, k: int, block: int, seed: int) ->
     true = square.diagonal()
     assert found.forward.tolist() == [1 + int((square[i] > true[i] + 1e-6).sum()) for i in range(same)]
     assert found.backward.tolist() == [1 + int((square[:, i] > true[i] + 1e-6).sum()) for i in range(same)]
+
+
+def test_agrees_with_kiez() -> None:
+    # kiez 0.5.0 (CSLS, SklearnNN, cosine, 3 candidates) on these vectors: for each query its three nearest keys under
+    # the cosine, in the order of CSLS, whose negative is its distance.
+    random = np.random.default_rng(5)
+    left, right = (F.normalize(torch.from_numpy(random.standard_normal((n, 4)))).float() for n in (12, 15))
+    places = [[7, 13, 11], [4, 3, 1], [14, 3, 12], [14, 12, 9]]
+    distances = [
+        [-0.036298, 0.103798, 0.21607], [-0.289906, 0.028858, 0.037909], [-0.398927, 0.139197, 0.696163],
+        [-0.230931, 0.014053, 0.399296],
+    ]  # fmt: skip
+    found, scores = nearest(left, right, *densities(left, right, 3), 15)
+    for query in range(4):
+        by_key = dict(zip(found[query].tolist(), scores[query].tolist(), strict=True))
+        assert [-by_key[place] for place in places[query]] == pytest.approx(distances[query], abs=1e-5)
 
 
 def test_equal_vectors_share_the_mean_of_their_ranks() -> None:

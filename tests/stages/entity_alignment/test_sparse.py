@@ -14,7 +14,7 @@ from stages.entity_alignment.sparse import SparseRows, places_of, product
 def test_products_and_gradients(rows: int, columns: int, seed: int, share: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(rows, columns, generator=generator) < share
-    places, counts = places_of(*mask.nonzero().unbind(1), (rows, columns))
+    places, counts = places_of(mask.nonzero()[:, 0], mask.nonzero()[:, 1], (rows, columns))
     assert counts.eq(1).all()
     values = torch.randn(int(mask.sum()), generator=generator, dtype=torch.float64, requires_grad=True)
     right = torch.randn(columns, 3, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -36,7 +36,7 @@ def test_products_and_gradients(rows: int, columns: int, seed: int, share: float
 def test_selected_rows(rows: int, columns: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(rows, columns, generator=generator) * (torch.rand(rows, columns, generator=generator) < 0.5)
-    places, _ = places_of(*dense.nonzero().unbind(1), dense.shape)
+    places, _ = places_of(dense.nonzero()[:, 0], dense.nonzero()[:, 1], (rows, columns))
     whole = SparseRows(places, dense[dense != 0])
     wanted = torch.randint(rows, (4,), generator=generator)
     part = whole.select(wanted)
