@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -15,7 +15,7 @@ from stages.entity_alignment.sources import Dense, EmojiPair, Features, GraphFil
 
 
 class MakeGraphPair(Stage):
-    """Reads a pair of graphs from `left`, `right` and `seeds`, or from a `folder`; without either it is `made`."""
+    """Reads a pair of graphs from `left`, `right` and `seeds`, or from a `folder`, or makes one (`made`)."""
 
     headline: ClassVar[str | None] = "entities"
 
@@ -25,16 +25,27 @@ class MakeGraphPair(Stage):
     test: LinkFile | None = None  # links for the test; null: the seeds that are not trained on
     folder: PairFolder | None = None  # DBP15K's or OpenEA's layout; with features, ids are those of the files
     features: Mapping[Dense, Features] = {}  # dense features, by modality
-    made: Made | None = None  # a pair that needs no files; null: emoji
+    made: Made | None = None  # a pair that needs no files; files or a folder replace it
     problems: OnProblem = "refuse"  # what is wrong in a file: refuse the files, or skip the line and count it
     train_share: float = Field(default=0.3, gt=0, le=1)  # of the links, where the files don't give the split
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the training links; selects the best epoch
     seed: NonNegativeInt = 0  # of the split
 
+    @model_validator(mode="before")
+    @classmethod
+    def _files_replace_what_is_made(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or all(values.get(name) is None for name in ("left", "right", "folder")):
+            return values
+        return {name: value for name, value in values.items() if name != "made"}
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         files = {name: getattr(self, name) for name in ("left", "right", "seeds")}
         missing = [name for name, value in files.items() if value is None]
+        if len(missing) == 3 and self.folder is None and self.made is None:
+            raise ValueError(
+                "there is no pair: give left.path, right.path and seeds.path, or folder.path, or made.kind"
+            )
         if missing and len(missing) < 3:
             raise ValueError(f"{missing[0]}: missing; two graphs need left.path, right.path and seeds.path")
         if not missing and self.folder is not None:
@@ -60,7 +71,7 @@ class MakeGraphPair(Stage):
             where, source = self.left.path, f"{self.left.path.name} and {self.right.path.name}"
             pair, splits = read_files((self.left, self.right), self.seeds, self.test, self.features, problems)
         else:
-            made = self.made or EmojiPair()
+            made = cast("Made", self.made)  # as one of the three is given
             source = f"emoji {'-'.join(made.languages)}" if isinstance(made, EmojiPair) else "simulated"
             pair = emoji_pair.make(made) if isinstance(made, EmojiPair) else simulated_pair.make(made)
         problems.settle(where)

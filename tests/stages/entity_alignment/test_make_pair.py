@@ -193,8 +193,12 @@ def test_images_in_folders(tmp_path: Path) -> None:
     [
         ({"left": "a.tsv"}, "right: missing"),
         ({"left": "a", "right": "b", "seeds": "c", "folder": "d"}, "choose one"),
-        ({"test": "a"}, "only left, right and seeds use it"),
-        ({"features": {"image": {"left": "a", "right": "b"}}}, "a pair that is made has its own"),
+        ({}, "there is no pair: give left.path, right.path and seeds.path, or folder.path, or made.kind"),
+        ({"test": "a", "made": {"kind": "emoji"}}, "only left, right and seeds use it"),
+        (
+            {"made": {"kind": "emoji"}, "features": {"image": {"left": "a", "right": "b"}}},
+            "a pair that is made has its own",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_together(fields: dict[str, Any], message: str) -> None:
