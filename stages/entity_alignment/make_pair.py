@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import Field, NonNegativeInt, model_validator
@@ -63,18 +62,18 @@ class MakeGraphPair(Stage):
         from stages.entity_alignment.read_pair import read_files, read_folder
         from stages.entity_alignment.splits import fixed_split, random_split
 
-        problems, splits, where = Problems(self.problems), None, Path("the pair")
+        problems, splits = Problems(self.problems), None
         if self.folder is not None:
-            where, source = self.folder.path, self.folder.path.name
+            source = self.folder.path.name
             pair, splits = read_folder(self.folder, self.features, problems)
         elif self.left is not None and self.right is not None and self.seeds is not None:
-            where, source = self.left.path, f"{self.left.path.name} and {self.right.path.name}"
+            source = f"{self.left.path.name} and {self.right.path.name}"
             pair, splits = read_files((self.left, self.right), self.seeds, self.test, self.features, problems)
         else:
             made = cast("Made", self.made)  # as one of the three is given
             source = f"emoji {'-'.join(made.languages)}" if isinstance(made, EmojiPair) else "simulated"
             pair = emoji_pair.make(made) if isinstance(made, EmojiPair) else simulated_pair.make(made)
-        problems.settle(where)
+        problems.settle()
         if splits is None:
             pair = random_split(pair, self.train_share, self.validation_share, self.seed)
         else:

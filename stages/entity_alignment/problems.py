@@ -34,11 +34,12 @@ class Problems:
             f"{count} x {kind}: {'; '.join(self._examples[kind])}" for kind, count in sorted(self.counts.items())
         )
 
-    def settle(self, where: Path) -> None:
+    def settle(self) -> None:
         """Raise StageError if there are problems and they are refused."""
         if self.counts and self._on_problem == "refuse":
             listed = "\n  ".join(self.lines())
+            total = self.counts.total()
             raise StageError(
-                f"{where} has {self.counts.total()} problems:\n  {listed}\n"
+                f"The files of the pair have {total} problem{'s' if total > 1 else ''}:\n  {listed}\n"
                 "Correct the files, or set `problems: skip` to leave these lines out and count them."
             )
