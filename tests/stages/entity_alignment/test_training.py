@@ -16,6 +16,7 @@ from stages.base import StageError, Stopped
 from stages.entity_alignment.align import AlignEntities
 from stages.entity_alignment.alignment import EntityAlignment
 from stages.entity_alignment.graph_pair import GraphPair
+from stages.entity_alignment.make_pair import MakeGraphPair
 from stages.entity_alignment.proposals import Proposals, most_similar
 from stages.entity_alignment.training import CHECKPOINT
 from tests.stages.entity_alignment.graph_files import simulated
@@ -103,6 +104,14 @@ def test_selection_can_be_that_of_the_released_code_or_none(pair: GraphPair, tmp
     assert last.facts.best_epoch == 2
 
 
+def test_selection_needs_links(tmp_path: Path) -> None:
+    made = {"kind": "simulated", "entities": 20}
+    stage = MakeGraphPair.model_validate({"made": made, "train_share": 0.5, "validation_share": 0})
+    without, _ = run_stage(stage, {}, tmp_path / "pair", draw=False)
+    with pytest.raises(StageError, match="selection: there are no validation links; use selection: last"):
+        align(without, tmp_path / "run")
+
+
 def test_iterations_add_pairs_that_survived(pair: GraphPair, tmp_path: Path) -> None:
     alignment, context = align(pair, tmp_path, epochs=20, iterative_epochs=20, propose_every=1)
     facts = alignment.facts
@@ -111,9 +120,8 @@ def test_iterations_add_pairs_that_survived(pair: GraphPair, tmp_path: Path) -> 
     assert context.last["promoted_pairs"] == facts.promoted_pairs
 
 
-@pytest.mark.parametrize("modality", ["image"])
-def test_without_links_the_most_similar_images_are_seeds(pair: GraphPair, tmp_path: Path, modality: str) -> None:
-    alignment, _ = align(pair, tmp_path, unsupervised=modality, unsupervised_seeds=20)
+def test_without_links_the_most_similar_images_are_seeds(pair: GraphPair, tmp_path: Path) -> None:
+    alignment, _ = align(pair, tmp_path, unsupervised="image", unsupervised_seeds=20)
     assert alignment.facts.train_pairs == 18, "a tenth of the seeds validates"
     with pytest.raises(StageError, match="unsupervised: character is not a modality of this alignment"):
         align(pair, tmp_path / "none", unsupervised="character")
