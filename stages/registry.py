@@ -401,5 +401,8 @@ STAGES = Registry(
         "align_words": "stages.word_alignment.align:AlignWords",
         "transfer_vocabulary": "stages.word_alignment.transfer_vocabulary:TransferVocabulary",
         "evaluate_lexicon": "stages.word_alignment.evaluate:EvaluateLexicon",
+        "graph_pair": "stages.entity_alignment.make_pair:MakeGraphPair",
+        "align_entities": "stages.entity_alignment.align:AlignEntities",
+        "evaluate_entity_alignment": "stages.entity_alignment.evaluate:EvaluateEntityAlignment",
     },
 )

@@ -21,6 +21,8 @@ OVERRIDES = {
     "debug": [],
     "bloom": [PATHS.format(name) for name in ("catalogue", "pseudo_crawl", "oscar", "code")],
     "import": ["steps.model.source.path=model"],
+    "entity_alignment": [],
+    "entity_alignment_debug": [],
 }
 PINNED = {  # the first 16 digits
     "quickstart": {
@@ -60,6 +62,18 @@ PINNED = {  # the first 16 digits
         "quantize": "f78690745b123fbe",
         "evaluate": "a7b9b2a7c92e6e23",
         "deploy": "7c218fbd4f00e0e6",
+    },
+    "entity_alignment": {
+        "graphs": "0b03e91dd97bda21",
+        "align": "7bd93cbfc9390a64",
+        "evaluate": "a2dde536386c89bd",
+        "deploy": "cf2ec1e2e21032f5",
+    },
+    "entity_alignment_debug": {
+        "graphs": "512d8de48fa4f43f",
+        "align": "35035a9201bdd76a",
+        "evaluate": "090bf32b098f7cf9",
+        "deploy": "0432bf6828b985d7",
     },
 }
 
