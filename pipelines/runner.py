@@ -327,6 +327,10 @@ class Runner:
             git_commit=self._provenance.git_commit,
             git_dirty=self._provenance.git_dirty,
             versions=self._provenance.versions,
+            name=self._provenance.variant.name,
+            user=self._provenance.user,
+            parameters=self._provenance.variant.parameters,
+            sweep=self._provenance.sweep,
         )
 
     def _keep_trace(self, outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import config, plan, project, provenance, step_state, terminal
+from pipelines import config, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
@@ -160,7 +160,7 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
     from pipelines.tracking.tracker import Tracking
 
     settings, store = prepared.composition.settings, prepared.store
-    made_by = provenance.collect("run", overrides)
+    made_by = provenance.collect("run", overrides, variant.of(prepared.composition, overrides))
     out = terminal.console()
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
