@@ -18,6 +18,7 @@ from pipelines.config import Composition
 from pipelines.errors import ConfigError
 from pipelines.graph import Graph
 from pipelines.provenance import Variant
+from pipelines.run_history import leaves
 from pipelines.step_state import stage_values
 
 LONGEST_NAME = 120  # characters
@@ -30,14 +31,14 @@ OVERRIDE = re.compile(r"(?P<mark>\+{0,2}|~)(?P<key>[^=@]*)(@(?P<package>[^=]*))?
 
 def of(composition: Composition, overrides: Sequence[str], base: Graph | None = None) -> Variant:
     """The variant that a command line makes. `base`: the graph of the pipeline alone, if it was composed before."""
-    given = dict(_given(overrides))
-    named = {key: value for key, value in given.items() if key.partition(".")[0] not in PLACES}
-    parameters = {key: value for key, value in given.items() if key != "pipeline"}
+    chosen = dict(given(overrides))
+    named = of_work(chosen)
+    parameters = {key: value for key, value in chosen.items() if key != "pipeline"}
     if named:
         values = flat(composition.graph)
         if before := flat(base or pipeline_alone(overrides)):
             parameters |= {key: value for key, value in values.items() if before.get(key) != value}
-        parameters |= {key: values[key] for key in given if key in values}
+        parameters |= {key: values[key] for key in chosen if key in values}
     return Variant(name(composition.graph.name, named), parameters)
 
 
@@ -68,15 +69,6 @@ def flat(graph: Graph | None) -> dict[str, str]:
     return found
 
 
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings, by dotted key. Lists stay whole."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def name(pipeline: str, overrides: Mapping[str, str]) -> str:
     """The name of a run: `books · learning_rate=1e-3 steps=40`, or the pipeline's name if nothing was overridden."""
     if not overrides:
@@ -89,6 +81,11 @@ def described(overrides: Mapping[str, str]) -> str:
     """Overrides as one short line."""
     short = short_keys(overrides)
     return " ".join(f"{short[key]}={brief(value)}" for key, value in overrides.items())
+
+
+def of_work(overrides: Mapping[str, str]) -> dict[str, str]:
+    """The overrides that say what is computed, without those that say where and how."""
+    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in PLACES}
 
 
 def short_keys(keys: Iterable[str]) -> dict[str, str]:
@@ -109,7 +106,7 @@ def brief(value: str) -> str:
     return value if len(value) <= LONGEST_VALUE else f"{value[: half - 1]}…{value[-half:]}"
 
 
-def _given(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
+def given(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The key and the value of every override, without those of Hydra itself."""
     for override in overrides:
         found = OVERRIDE.fullmatch(override)

@@ -93,7 +93,6 @@ def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Opera
         "name": run.name or run.run_id,
         "at": milliseconds(run.started),
         "tags": source | tags(own) | tags(versions) | {"mlflow.note.content": note(run)},
-        "sweep": run.sweep,
     }
     yield log(PARENT, params=flat(run.parameters))
     yield {"op": "text", "key": PARENT, "path": "config.yaml", "text": run.config_yaml}
