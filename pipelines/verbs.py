@@ -63,7 +63,7 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
         _show_cached(prepared, overrides)
         return 0
     _show_plan(prepared)
-    return _execute(prepared, overrides, session)
+    return execute(prepared, overrides, session)[1]
 
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
@@ -156,7 +156,8 @@ def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     return Prepared(composition, store, made)
 
 
-def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
+def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple[str, int]:
+    """Run a plan that is not blocked, and show how it goes. The id of the run, and its exit code."""
     from pipelines.run_history import History
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
@@ -180,7 +181,7 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
         notes = tracking.close(state)
     shown = replace(summary, notes=(*summary.notes, *unwritten, *notes))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
-    return runner.exit_code
+    return summary.run_id, runner.exit_code
 
 
 def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:

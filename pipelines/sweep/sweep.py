@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +65,7 @@ class Sweep:
             job.take_cached()
 
     def run(self) -> list[float | None]:
-        """Run the jobs that were added since the last call. The objective of each; NaN for a job that has none."""
+        """Run the jobs that were added since the last call. The objective of each, if it has one."""
         batch, self._batch = self._batch, []
         waiting = [job for job in batch if job.state == "waiting"]
         self._say_batch(batch, waiting)
@@ -88,7 +87,7 @@ class Sweep:
                 job.state = "stopped" if job.state == "waiting" else job.state
             raise SystemExit(SIGNALLED + self.signal)
         metric = self.settings.metric
-        return [math.nan if found is None and metric else found for found in (job.objective(metric) for job in batch)]
+        return [job.objective(metric) for job in batch]
 
     # -- the end ------------------------------------------------------------------------------------------------
 
