@@ -5,6 +5,7 @@ Its functions do what the commands of the same names do, and return values inste
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,10 +161,21 @@ def _cached(prepared: verbs.Prepared, overrides: list[str]) -> Run:
     made_by = provenance.collect("run", overrides, variant.of(prepared.composition, overrides))
     steps = tuple(step_state.cached(step, store) for step in plan.steps.values() if step.state == "cached")
     summary = RunSummary(
-        run_id=made_by.run_id, pipeline=plan.graph.name, command=made_by.command, started=0.0, seconds=0.0, state="done",
-        steps=steps, config_yaml="", git_commit=None, git_dirty=False, versions={}, name=made_by.variant.name,
-        user=made_by.user, parameters=made_by.variant.parameters,
-    )  # fmt: skip
+        run_id=made_by.run_id,
+        pipeline=plan.graph.name,
+        command=made_by.command,
+        started=time.time(),
+        seconds=0.0,
+        state="done",
+        steps=steps,
+        config_yaml="",
+        git_commit=made_by.git_commit,
+        git_dirty=made_by.git_dirty,
+        versions=made_by.versions,
+        name=made_by.variant.name,
+        user=made_by.user,
+        parameters=made_by.variant.parameters,
+    )
     return Run(run_history.record_of(summary, {step.name: step for step in steps}, {}), store)
 
 

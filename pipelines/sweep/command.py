@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pipelines import config, hydra_flags, project
 from pipelines.errors import BloomlineError, ConfigError
+from pipelines.redaction import remember_overrides
 from pipelines.session import Session
 from pipelines.sweep.sweep import Sweep
 
@@ -30,6 +31,7 @@ def run(flags: Sequence[str], given: Sequence[str], session: Session) -> int:
     where = [*places, *(override for override in given if override.lstrip("+").startswith("hydra."))]
     task = Task(Sweep(where, given, session))
     overrides = project.find(Path.cwd()).overrides(given)
+    remember_overrides(overrides)
     said = {override.lstrip("+").partition("=")[0] for override in overrides}
     if "hydra/launcher" not in said:
         overrides.insert(0, LAUNCHER)
@@ -98,6 +100,7 @@ def _directory(sweep: str, overrides: Sequence[str]) -> Iterator[Path]:
             directory = config.compose(declaring).settings.store.state / "runs" / sweep / "sweeper"
         except ConfigError:
             directory = Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
         yield directory
         (directory / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; every run has its own configuration
         with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import config, provenance, terminal, variant, verbs
 from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import Graph
+from pipelines.redaction import redacted
 from pipelines.session import Session
 from pipelines.sweep import side_by_side
 from pipelines.sweep.job import Begun, SweepJob, swept
@@ -55,7 +56,7 @@ class Sweep:
         try:
             job.prepared = verbs.prepare(job.overrides, composed, self._session)
         except StageError as error:
-            job.state, job.error = "refused", str(error)
+            job.state, job.error = "refused", redacted(str(error))
             job.exit_code = error.exit_code if isinstance(error, BloomlineError) else 1
             return
         if blocked := job.prepared.plan.blocked:
