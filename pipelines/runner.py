@@ -211,6 +211,12 @@ class Runner:
             self._executor.concurrent and feasibility.fit_together(demands, self._executor.nodes)
         )
         self.waits_for_room |= not fits
+        if not fits and not step.waits_for:
+            step.waits_for = "room"
+            beside = ", ".join(other.step.name for other in running) or "steps of other jobs"
+            self._note(
+                step.plan.step.name, f"waits for room on the cluster, which {beside} use{'s' * (len(running) == 1)}"
+            )
         return fits
 
     # -- events -------------------------------------------------------------------------------------------------
