@@ -213,7 +213,7 @@ class Runner:
         self.waits_for_room |= not fits
         if not fits and not step.waits_for:
             step.waits_for = "room"
-            beside = ", ".join(other.step.name for other in running) or "steps of other jobs"
+            users = ", ".join(other.step.name for other in running) or "steps of other jobs"
             self._note(
                 step.plan.step.name, f"waits for room on the cluster, which {beside} use{'s' * (len(running) == 1)}"
             )

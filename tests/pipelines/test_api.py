@@ -33,7 +33,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_compose_checks() -> None:
     assert list(bloomline.compose(SMALL).graph.steps) == ["a", "b"]
-    with pytest.raises(ConfigError, match="Did you mean 'text'?"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'text'\?"):
         bloomline.compose([*SMALL, "steps.a.txet=x"])
 
 
@@ -61,10 +61,10 @@ def test_what_fails_or_is_not_there_is_said() -> None:
         bloomline.run([*SMALL, "steps.b.fail=stage"])
     assert failed.value.run is not None
     assert failed.value.run.state == "failed"
-    with pytest.raises(RunFailedError, match="b: blocked: .*8 GPUs") as blocked:
+    with pytest.raises(RunFailedError, match=r"b: blocked: .*8 GPUs") as blocked:
         bloomline.run([*SMALL, "steps.b.gpus=8"])
     assert blocked.value.run is None
     with pytest.raises(BloomlineError, match="no artifact of step b of pipeline small"):
         bloomline.load("b", overrides=SMALL)
-    with pytest.raises(BloomlineError, match="has no step 'c'. It has a, b"):
+    with pytest.raises(BloomlineError, match=r"has no step 'c'\. It has a, b"):
         bloomline.load("c", overrides=SMALL)

@@ -1,4 +1,4 @@
-"""Several runs on one executor: side by side where there is room, and each with its own events."""
+"""Several runs on one executor: side by side where there is room, and each gets its events."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_jobs_run_side_by_side_as_far_as_there_is_room(
     assert all(states(summary).endswith("b:done") for summary in summaries)
 
 
-def test_each_run_has_the_events_of_its_own_steps(store: Store, tmp_path: Path) -> None:
+def test_each_run_has_the_events_of_its_steps(store: Store, tmp_path: Path) -> None:
     made = jobs(store, tmp_path / "trace", 3)
     made[1].steps["b"]["fail"] = "stage"
     run(made, ThreadExecutor(), 3)
