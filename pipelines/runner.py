@@ -213,10 +213,8 @@ class Runner:
         self.waits_for_room |= not fits
         if not fits and not step.waits_for:
             step.waits_for = "room"
-            users = ", ".join(other.step.name for other in running) or "steps of other jobs"
-            self._note(
-                step.plan.step.name, f"waits for room on the cluster, which {beside} use{'s' * (len(running) == 1)}"
-            )
+            users = ", ".join(other.step.name for other in running) or "the steps of other jobs"
+            self._note(step.plan.step.name, f"waits for room on the cluster, in use by {users}")
         return fits
 
     # -- events -------------------------------------------------------------------------------------------------
