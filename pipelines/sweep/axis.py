@@ -18,6 +18,7 @@ class Axis:
     low: float
     high: float
     logarithmic: bool
+    few: tuple[float, ...] = ()  # the values themselves, if they are so few that each can have its mark
 
     def place(self, value: str | float) -> float | None:
         """Where a value is; None if it is not on the axis."""
@@ -37,19 +38,23 @@ class Axis:
             return [(text, place) for text in self.texts if (place := self.place(text)) is not None]
         if self.low == self.high:
             return [(_label(self.low), 0.5)]
+        if self.few:
+            return [(_label(value), place) for value in self.few if (place := self.place(value)) is not None]
         values = _powers(self.low, self.high) if self.logarithmic else _rounded(self.low, self.high)
         if len(values) < 2:
             values = [self.low, self.high]
         return [(_label(value), place) for value in values if (place := self.place(value)) is not None]
 
 
-def axis_of(values: Sequence[str | float]) -> Axis:
+def axis_of(values: Sequence[str | float], may_be_logarithmic: bool = True) -> Axis:
     """The axis for values: of numbers if all are numbers, logarithmic if they spread over more than a decade."""
     numbers = [number for value in values if (number := parse(value)) is not None]
     if not values or len(numbers) < len(values):
         return Axis(tuple(dict.fromkeys(map(str, values))), 0.0, 1.0, False)
     low, high = min(numbers), max(numbers)
-    return Axis((), low, high, low > 0 and high / low >= LOGARITHMIC_RATIO)
+    logarithmic = may_be_logarithmic and low > 0 and high / low >= LOGARITHMIC_RATIO
+    distinct = tuple(sorted({*numbers}))
+    return Axis((), low, high, logarithmic, distinct if len(distinct) <= MARKS else ())
 
 
 def parse(value: str | float) -> float | None:

@@ -45,7 +45,7 @@ def shade(badness: float) -> str:
 
 def curves(title: str, lines: Sequence[Line]) -> Markup:
     """Curves over the same axis, the best job drawn last."""
-    across = axis_of([at for line in lines for at, _ in line.points])
+    across = axis_of([at for line in lines for at, _ in line.points], may_be_logarithmic=False)
     up = axis_of([value for line in lines for _, value in line.points])
     drawn = Markup("").join(
         LINE.format(line.colour, " ".join(_point(across, up, at, value) for at, value in line.points), _ends(line))
@@ -73,7 +73,8 @@ def parallel_coordinates(title: str, columns: Mapping[str, Sequence[str | float]
         x = places[name]
         last = name == list(axes)[-1] and len(axes) > 1
         parts.append(Markup('<line class="axis" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/>').format(x, _down(1), _down(0)))
-        parts.append(Markup('<text class="name" x="{}" y="20" text-anchor="middle">{}</text>').format(x, name))
+        anchor, at = ("end", WIDTH - 8) if last else ("middle", x)
+        parts.append(Markup('<text class="name" x="{}" y="20" text-anchor="{}">{}</text>').format(at, anchor, name))
         parts += [
             Markup('<text x="{}" y="{:.1f}" text-anchor="{}">{}</text>').format(
                 x - 8 if last else x + 8, _down(at) + 4, "end" if last else "start", brief(label)

@@ -31,6 +31,12 @@ def test_values_over_decades_are_on_a_logarithmic_axis() -> None:
     axis = axis_of(["1e-4", "1e-3", "1e-2"])
     assert [axis.place(value) for value in ("1e-4", "1e-3", "1e-2")] == pytest.approx([0, 0.5, 1])
     assert [label for label, _ in axis.marks()] == ["0.0001", "0.001", "0.01"]
+    assert not axis_of([1, 1000], may_be_logarithmic=False).logarithmic
+
+
+def test_a_few_values_have_a_mark_each_and_many_have_round_ones() -> None:
+    assert [label for label, _ in axis_of([20, 30, 20]).marks()] == ["20", "30"]
+    assert [label for label, _ in axis_of(range(98)).marks()] == ["0", "20", "40", "60", "80"]
 
 
 def test_texts_are_in_their_order() -> None:

@@ -72,6 +72,9 @@ def test_jobs_run_side_by_side_as_far_as_there_is_room(
     made = jobs(store, trace, 4, seconds=0.5)
     assert run(made, ThreadExecutor(cpus=cpus), parallel) == 0
     assert deepest(trace) == at_once
+    notes = {note for job in made for note in job.recorder.notes}
+    waits = any("waits for room on the cluster, in use by the steps of other jobs" in note for note in notes)
+    assert waits == (parallel > at_once), notes
     summaries = [job.summary for job in made if job.summary]
     assert [summary.run_id for summary in summaries] == [f"job-{number}" for number in range(4)]
     assert sorted(states(summary).split()[0] for summary in summaries) == ["a:cached"] * 3 + ["a:done"]

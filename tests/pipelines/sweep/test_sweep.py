@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli, run_history
-from pipelines.report.html import PAGE_POLICY
 from pipelines.store import Store, StoreConfig
+from stages.base import PAGE_POLICY
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
