@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cluster.terminal_text import clean_line, indented, say
 from pipelines import collection_rules, config, terminal, variant
 from pipelines.collection_rules import Rules
 from pipelines.errors import BloomlineError, nearest
@@ -84,7 +85,7 @@ def show_list(store: Store, names: Sequence[str], scope: Scope) -> int:
     if not records:
         of = f" of {', '.join(names)}" if names else ""
         by = f" for pipeline {scope.pipeline}" if scope.named else ""
-        print(f"There are no artifacts{of} in {store.uri_of_root}{by}.")
+        _say(f"There are no artifacts{of} in {store.uri_of_root}{by}.")
         return 0
     terminal.show_artifacts(terminal.console(), [(record, _differs(record, records)) for record in records])
     return 0
@@ -106,20 +107,20 @@ def show(store: Store, names: Sequence[str], scope: Scope) -> int:
         )
     record = find(store, names[0], scope)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-    print(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
-    print(f"  at           {store.uri(record)}")
-    print(f"  fingerprint  {record.fingerprint}")
-    print(f"  made         {made} in {record.seconds:.1f} s by run {record.run_id} of pipeline {record.pipeline}")
+    _say(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
+    _say(f"  at           {store.uri(record)}")
+    _say(f"  fingerprint  {record.fingerprint}")
+    _say(f"  made         {made} in {record.seconds:.1f} s by run {record.run_id} of pipeline {record.pipeline}")
     commit = f"{record.git_commit}{' with uncommitted changes' if record.git_dirty else ''}"
-    print(f"  code         {commit if record.git_commit else 'not in a git checkout'}")
+    _say(f"  code         {commit if record.git_commit else 'not in a git checkout'}")
     for title, values in (("about", record.describe), ("config", record.config), ("metrics", record.metrics)):
         _print_values(title, values)
     _print_values("inputs", {name: entry.fingerprint[:12] for name, entry in record.inputs.items()})
     _print_values("files", {file.path: size(file.size) for file in record.files})
     for title, text in record.highlights.items():
-        print(f"{terminal.clean(title)}\n  {terminal.clean(text)}")
+        say(f"{clean_line(title)}\n{indented(text)}")
     damages = store.inspect(record)
-    print("undamaged" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
+    _say("undamaged" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
     return 1 if damages else 0
 
 
@@ -130,13 +131,13 @@ def verify(store: Store, names: Sequence[str], scope: Scope) -> int:
     for record in sorted(records, key=lambda record: record.created):
         damages = store.inspect(record, thorough=True)
         damaged += bool(damages)
-        print(
+        _say(
             f"{'DAMAGED  ' if damages else 'undamaged'}  {record.step}  {record.fingerprint[:12]}  {store.uri(record)}"
         )
         for damage in damages:
-            print(f"         {damage}")
+            _say(f"         {damage}")
     total = len(records) + (0 if names else len(store.unreadable_records()))
-    print(f"{total} artifacts, {damaged} damaged" + ("; `bloomline run` computes those again." if damaged else "."))
+    _say(f"{total} artifacts, {damaged} damaged" + ("; `bloomline run` computes those again." if damaged else "."))
     return 1 if damaged else 0
 
 
@@ -153,13 +154,13 @@ def collect(store: Store, words: Sequence[str], scope: Scope) -> int:
     _tell_unreadable(store)
     total = 0
     for what, bytes_, remove in _leftovers(store, words, scope):
-        print(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
+        _say(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
         total += bytes_
         if not dry:
             remove()
-    print(f"{size(total)} {'would be' if dry else 'were'} freed.")
+    _say(f"{size(total)} {'would be' if dry else 'were'} freed.")
     if artifacts and dry and total:
-        print("Nothing was removed. The same command with `remove` after gc removes it.")
+        _say("Nothing was removed. The same command with `remove` after gc removes it.")
     return 0
 
 
@@ -189,9 +190,9 @@ def _tell_unreadable(store: Store) -> int:
     """Name every record that can't be read. Their number."""
     found = store.unreadable_records()
     for why in found.values():
-        print(f"DAMAGED    {why}")
+        _say(f"DAMAGED    {why}")
     if found:
-        print("           Their files are kept. `bloomline run` of the same pipeline writes the record again.")
+        _say("           Their files are kept. `bloomline run` of the same pipeline writes the record again.")
     return len(found)
 
 
@@ -234,18 +235,23 @@ def _leftovers(store: Store, also: Sequence[str], scope: Scope) -> list[tuple[st
     return found
 
 
+def _say(line: str) -> None:
+    """One line, whatever the names and values in it hold."""
+    say(clean_line(line))
+
+
 def _print_values(title: str, values: Any, indent: str = "") -> None:
     """Print names and values, one on each line, with nested values indented below."""
     if not values:
         return
-    print(f"{indent}{title}")
+    _say(f"{indent}{title}")
     indent += "  "
     width = min(32, max(len(str(name)) for name in values))
     for name, value in values.items():
         if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
             _print_values(name, value, indent)
         else:
-            print(terminal.clean(f"{indent}{name!s:<{width}}  {_shown(value)}"))
+            _say(f"{indent}{name!s:<{width}}  {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -106,6 +106,8 @@ WITH_WORDS = ("artifacts", "runs", "attach", "stages", "new")
 def main() -> None:
     """The entry point of `bloomline` (by way of `bloomline.py`) and of `python -m pipelines.cli`."""
     _import_own_packages_first()
+    # The processes that are started from here don't import from the working directory either.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     from pipelines import standard_streams
     from pipelines.termination import Terminated
 
@@ -146,6 +148,8 @@ def _import_own_packages_first() -> None:
     Ends the process if such a module was imported before.
     """
     if sys.path[:1] != [str(ROOT)]:
+        if not sys.flags.safe_path:
+            del sys.path[0]  # `python -m pipelines.cli`: the working directory
         sys.path.insert(0, str(ROOT))
     for name in OWN_PACKAGES:
         module = sys.modules.get(name)

@@ -388,7 +388,7 @@ class Runner:
 
 
 def _shared(store: Store) -> Any:
-    """The store's config for another process: with absolute paths."""
-    config = store.config
+    """The store's config for another process: with absolute paths, without keys."""
+    config = store.config.without_keys()
     root = str(config.local_root) if config.is_local else config.root
     return config.model_copy(update={"root": root, "state_directory": str(config.state)})

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cluster.terminal_text import clean
 from pipelines import config, provenance, run_history, terminal
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration, metric, number, size
@@ -21,7 +22,7 @@ from pipelines.run_history import RunRecord, StepResult
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.table import Cell, Column, draw
-from pipelines.terminal import COLOURS, clean
+from pipelines.terminal import COLOURS
 
 WORDS = ("list", "show", "diff", "delete")
 OWN = ("sweep", "limit")  # what looks like an override and is ours
@@ -86,25 +87,25 @@ def show(store: Store, names: Sequence[str]) -> int:
     if len(names) != 1:
         raise BloomlineError("runs show: expected one run. `bloomline runs` lists them.")
     run = run_history.find(store, names[0])
-    print(f"{run.run_id}: {terminal.clean(run.name)}, {run.state} after {duration(run.seconds)}")
+    print(f"{run.run_id}: {clean(run.name)}, {run.state} after {duration(run.seconds)}")
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
     print(f"  began    {began} by {run.user or 'somebody'}")
     if run.sweep:
         print(f"  sweep    {run.sweep}")
     dirty = " with uncommitted changes" if run.git_dirty else ""
     print(f"  commit   {run.git_commit + dirty if run.git_commit else 'not in a git checkout'}")
-    print(f"  command  {terminal.clean(run.command)}")
+    print(f"  command  {clean(run.command)}")
     report = store.config.state / "runs" / run.run_id / "report.html"
     if report.exists():
         print(f"  report   {report}")
     for key, value in run.parameters.items():
-        print(terminal.clean(f"  {key} = {value}"))
+        print(clean(f"  {key} = {value}"))
     for step in run.steps:
-        print(terminal.clean(f"{step.name}: {_of_step(step)}"))
+        print(clean(f"{step.name}: {_of_step(step)}"))
         for name, found in step.metrics.items():
-            print(terminal.clean(f"  {name:<32}  {metric(name, found)}"))
+            print(clean(f"  {name:<32}  {metric(name, found)}"))
         if step.artifact:
-            print(terminal.clean(f"  {step.artifact_type}, {size(step.size_bytes or 0)}, {step.artifact}"))
+            print(clean(f"  {step.artifact_type}, {size(step.size_bytes or 0)}, {step.artifact}"))
     return 0
 
 
@@ -149,7 +150,7 @@ def delete(store: Store, names: Sequence[str]) -> int:
             command = provenance.command("ui", [])
             raise BloomlineError(f"MLflow has not received all of run {run.run_id}. `{command}` sends the rest.")
         run_history.delete(store, run)
-        print(f"deleted {run.run_id}: {terminal.clean(run.name)}")
+        print(f"deleted {run.run_id}: {clean(run.name)}")
     return 0
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.terminal_text import say
 from pipelines import config, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
@@ -103,7 +104,9 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     cluster = _remote("submit", composition)
     _expect_no_secrets(in_job(overrides))
     directory = project.find(Path.cwd()).directory
-    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
+    store = composition.settings.store
+    stores = [store.state, *([store.local_root] if store.is_local else [])]
+    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory, stores=stores)
 
 
 def _expect_no_secrets(overrides: list[str]) -> None:
@@ -149,7 +152,7 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
-    return serve_ui(settings.tracking, settings.store.state, say=partial(print, flush=True))
+    return serve_ui(settings.tracking, settings.store.state, say=partial(say, flush=True))
 
 
 def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:

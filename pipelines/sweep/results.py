@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.terminal_text import clean
 from pipelines import variant
 from pipelines.formatting import duration, metric
 from pipelines.sweep.job import SweepJob, swept
 from pipelines.sweep_config import SweepConfig
 from pipelines.table import Cell, Column, draw
-from pipelines.terminal import COLOURS, clean
+from pipelines.terminal import COLOURS
 
 if TYPE_CHECKING:
     from rich.console import Console

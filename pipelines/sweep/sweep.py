@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.terminal_text import clean
 from pipelines import config, provenance, terminal, variant, verbs
 from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import Graph
@@ -157,7 +158,7 @@ class Sweep:
     def _say(self, text: str) -> None:
         from rich.text import Text
 
-        self._out.print(Text(terminal.clean(text)), soft_wrap=True)
+        self._out.print(Text(clean(text)), soft_wrap=True)
 
 
 def _settings(job: SweepJob) -> config.Settings:
