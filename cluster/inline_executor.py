@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from time import sleep
 from types import TracebackType
@@ -74,7 +75,7 @@ class _InlineSend:
 
     def __call__(self, message: Message) -> None:
         with self._lock:
-            self._deliver(message)
+            self._deliver(replace(message, step=self._step))
 
     def stopping(self) -> bool:
         return self._step in self._stopping

@@ -19,6 +19,7 @@ TARGET = "_target_"
 KNOWN_TARGETS = {  # key -> what it may name
     "hydra.launcher._target_": (
         r"hydra\._internal\.core_plugins\.basic_launcher\.BasicLauncher"
+        r"|hydra_plugins\.bloomline_launcher\.launcher\.BloomlineLauncher"
         r"|hydra_plugins\.hydra_joblib_launcher\.joblib_launcher\.JoblibLauncher"
     ),
     "hydra.sweeper._target_": (

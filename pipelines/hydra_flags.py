@@ -149,7 +149,7 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
             # Hydra writes the configuration of a sweep to a directory. Nothing reads it: every run records its own.
             overrides.insert(0, f"hydra.sweep.dir={directory}")
             # Hydra's parser accepts overrides only in one group, so they follow the flags.
-            _call_hydra(task, [*flags, *prepare(overrides)], overrides)
+            call_hydra(task, [*flags, *prepare(overrides)], overrides)
     except SystemExit as end:  # how Hydra ends after --help, --cfg, --info
         codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
     if raised:
@@ -182,7 +182,7 @@ def complete(arguments: Sequence[str], verbs: Mapping[str, Sequence[str]]) -> in
         os.environ["COMP_LINE"] = line
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     with suppress(ConfigError):  # nothing to complete from
-        _call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], ())
+        call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], ())
     return 0
 
 
@@ -214,7 +214,7 @@ def _redacted_log() -> Iterator[None]:
         logging.setLogRecordFactory(before)
 
 
-def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], overrides: Sequence[str]) -> None:
+def call_hydra(task: Callable[[Any], Any], arguments: Sequence[str], overrides: Sequence[str]) -> None:
     """Call Hydra's `main`, which reads its arguments from `sys.argv`. Raises ConfigError."""
     import hydra
 
@@ -225,7 +225,12 @@ def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], overrides
         # What --cfg and --help resolve must not show what is in the environment.
         as_written = references_as_written() if "--resolve" in arguments else nullcontext()
         hidden = _redacted_output() if SHOWN & {*arguments} else nullcontext()
-        with composing(overrides), as_written, hidden, _redacted_log():
+        with (
+            composing([*(one for one in arguments if one.startswith("--config-")), *overrides]),
+            as_written,
+            hidden,
+            _redacted_log(),
+        ):
             hydra.main(version_base=VERSION_BASE, config_path=str(CONFIG_DIRECTORY), config_name=CONFIG_NAME)(task)()
     finally:
         sys.argv = before[0]
