@@ -384,5 +384,7 @@ STAGES = Registry(
         "align_words": "stages.word_alignment.align:AlignWords",
         "transfer_vocabulary": "stages.word_alignment.transfer_vocabulary:TransferVocabulary",
         "evaluate_lexicon": "stages.word_alignment.evaluate:EvaluateLexicon",
+        "explore": "stages.exploration.explore:Explore",
+        "compare_explorations": "stages.exploration.compare:CompareExplorations",
     },
 )

@@ -94,8 +94,11 @@ class GaussianProcess:
             white = self.whitened(x)
             covariance -= white.T @ white
         covariance[np.diag_indices_from(covariance)] += 1e-8 * self.parameters.variance
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0))
+        try:
+            root = np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError:  # not positive definite by rounding: several times slower, but it always works
+            values, vectors = np.linalg.eigh(covariance)
+            root = vectors * np.sqrt(np.maximum(values, 0))
         return np.asarray(mean + self.scale * rng.standard_normal((count, len(x))) @ root.T)
 
     def hallucinate(self, x: Array) -> GaussianProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ SPACE = Space((Parameter("size", Choice(SIZES, ordered=True)),), (Parameter("x",
 PLANTED = {8: 0.2, 16: 0.5, 32: 0.9}
 
 
-def value(configuration: dict[str, Value]) -> float:
+def value(configuration: Mapping[str, Value]) -> float:
     """A peak at another place in each context."""
     return -(10 * (float(configuration["x"] or 0) - PLANTED[int(configuration["size"] or 0)]) ** 2)
 

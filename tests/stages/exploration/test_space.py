@@ -13,6 +13,7 @@ from stages.exploration.space import (
     Interval,
     Parameter,
     Space,
+    Value,
     active,
     candidates,
     neighbours,
@@ -57,7 +58,7 @@ def test_columns_of_one_parameter_share_a_group() -> None:
 
 
 def test_a_conditional_parameter_is_there_only_where_it_is_active() -> None:
-    values = {"optimizer": "adam", "momentum": 0.9}
+    values: dict[str, Value] = {"optimizer": "adam", "momentum": 0.9}
     assert active((OPTIMIZER, MOMENTUM), values) == {"optimizer": "adam"}
     assert active((OPTIMIZER, MOMENTUM), {**values, "optimizer": "sgd"}) == {"optimizer": "sgd", "momentum": 0.9}
     found = candidates((OPTIMIZER, MOMENTUM), 32, seed=0)
@@ -77,7 +78,7 @@ def test_a_small_finite_space_is_listed_and_a_large_one_sampled() -> None:
 
 
 def test_neighbours_stay_near() -> None:
-    around = {"optimizer": "sgd", "momentum": 0.5, "layers": 2}
+    around: dict[str, Value] = {"optimizer": "sgd", "momentum": 0.5, "layers": 2}
     found = neighbours((OPTIMIZER, MOMENTUM, LAYERS), around, 50, np.random.default_rng(0))
     distances = [abs(float(one["momentum"] or 0) - 0.5) for one in found if "momentum" in one]
     assert np.median(distances) < 0.1
