@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from time import sleep
 from types import TracebackType
 from typing import Any, Self
@@ -70,7 +71,7 @@ class _InlineSend:
 
     def __call__(self, message: Message) -> None:
         with self._lock:
-            self._deliver(message)
+            self._deliver(replace(message, step=self._step))
 
     def stopping(self) -> bool:
         return self._step in self._stopping

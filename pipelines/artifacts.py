@@ -3,9 +3,11 @@
 bloomline artifacts list [STEP ...]
 bloomline artifacts show pretrain          a step, the beginning of a fingerprint, or an artifact's directory
 bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if something is damaged
-bloomline artifacts gc [dry-run]           removes what killed runs left
-              with `unused`                and every artifact that is not the latest of a step
+bloomline artifacts gc                     removes what killed runs left; with `dry-run`, only prints it
               with `scratch`               and the saved progress of unfinished steps
+              with `unused`                and every artifact that is not the latest of a step: it is only printed,
+                                           until `remove` is added
+              with `older=30d larger=1GB`  of those, the ones that are as old and as large
 
 With `pipeline=NAME` every word is about the artifacts of that pipeline. Without it, `list`, `verify` and `gc` are about
 the whole store, and a step's name stands for that of the default pipeline, or else for the newest of any pipeline.
@@ -21,10 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import config, terminal
+from pipelines import collection_rules, config, terminal, variant
+from pipelines.collection_rules import Rules
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import number, size
 from pipelines.process_identity import is_gone
+from pipelines.run_history import leaves
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from pipelines.store.lease import holder
@@ -45,18 +49,20 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
         raise BloomlineError(
             f"artifacts: unknown word {word!r}; expected list, show, verify or gc. {nearest(word, actions)}"
         )
-    composition = config.compose(overrides) if composed is None else config.check(composed)
+    rules, others = collection_rules.split(overrides) if word == "gc" else (None, overrides)
+    composition = config.compose(others) if composed is None else config.check(composed)
     named = any(override.lstrip("+").startswith("pipeline=") for override in overrides)
-    scope = Scope(composition.graph.name, named)
+    scope = Scope(composition.graph.name, named, rules)
     return actions[word](Store(composition.settings.store), words[1:], scope)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The pipeline of the configuration, and whether the command line names it."""
+    """The pipeline of the configuration, whether the command line names it, and which of its artifacts are meant."""
 
     pipeline: str
     named: bool
+    rules: Rules | None = None  # of gc
 
     def records(self, store: Store) -> list[Record]:
         """The records of the whole store, or those that the named pipeline made or uses, the latest first."""
@@ -80,8 +86,16 @@ def show_list(store: Store, names: Sequence[str], scope: Scope) -> int:
         by = f" for pipeline {scope.pipeline}" if scope.named else ""
         print(f"There are no artifacts{of} in {store.uri_of_root}{by}.")
         return 0
-    terminal.show_artifacts(terminal.console(), records)
+    terminal.show_artifacts(terminal.console(), [(record, _differs(record, records)) for record in records])
     return 0
+
+
+def _differs(record: Record, records: Sequence[Record]) -> str:
+    """The values that tell an artifact from the others of its step and pipeline, as one line."""
+    alike = [dict(leaves(one.config)) for one in records if (one.pipeline, one.step) == (record.pipeline, record.step)]
+    own = dict(leaves(record.config))
+    found = {key: value for key, value in own.items() if any(other.get(key) != value for other in alike)}
+    return variant.described({key: str(value) for key, value in found.items()})
 
 
 def show(store: Store, names: Sequence[str], scope: Scope) -> int:
@@ -129,12 +143,13 @@ def verify(store: Store, names: Sequence[str], scope: Scope) -> int:
 def collect(store: Store, words: Sequence[str], scope: Scope) -> int:
     """Remove what killed runs left; with `unused` also every artifact that is not the latest of a step, and with
     `scratch` also the saved progress of steps that were stopped."""
-    known = ("unused", "scratch", "dry-run")
+    known = ("unused", "scratch", "remove", "dry-run")
     if unknown := sorted(set(words) - set(known)):
         raise BloomlineError(
             f"artifacts gc: unknown word {unknown[0]!r}; expected none, or some of {', '.join(known)}."
         )
-    dry = "dry-run" in words
+    artifacts = "unused" in words or scope.rules is not None
+    dry = "dry-run" in words or (artifacts and "remove" not in words)
     _tell_unreadable(store)
     total = 0
     for what, bytes_, remove in _leftovers(store, words, scope):
@@ -143,6 +158,8 @@ def collect(store: Store, words: Sequence[str], scope: Scope) -> int:
         if not dry:
             remove()
     print(f"{size(total)} {'would be' if dry else 'were'} freed.")
+    if artifacts and dry and total:
+        print("Nothing was removed. The same command with `remove` after gc removes it.")
     return 0
 
 
@@ -205,12 +222,13 @@ def _leftovers(store: Store, also: Sequence[str], scope: Scope) -> list[tuple[st
         if time.time() - directory.stat().st_mtime > SETTLED_S:
             bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
             found.append((str(directory), bytes_, partial(shutil.rmtree, directory, ignore_errors=True)))
-    if "unused" in also:
+    if "unused" in also or scope.rules is not None:
+        rules = scope.rules or Rules()
         kept = store.latest_fingerprints()
         old = [
             record
             for record in scope.records(store)
-            if record.fingerprint not in kept and record.fingerprint[:16] not in busy
+            if record.fingerprint not in kept and record.fingerprint[:16] not in busy and rules.match(record)
         ]
         found += [(store.uri(record), record.size_bytes, partial(store.remove, record)) for record in old]
     return found

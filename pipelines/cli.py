@@ -31,6 +31,7 @@ verbs
   serve      run a pipeline, then serve its deployment until Ctrl-C
   ui         open the MLflow UI on the store of this configuration
   artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
+  runs       list | show RUN | diff RUN RUN | delete RUN: the runs that the store remembers
   stages     list the stages, or the fields of one: stages NAME
   pipelines  list the pipelines
   new DIR    write a small project, which runs at once
@@ -58,10 +59,21 @@ job; 75 if the connection was lost.
 usage: bloomline artifacts list [STEP ...]
        bloomline artifacts show STEP
        bloomline artifacts verify [STEP ...]
-       bloomline artifacts gc [dry-run]
+       bloomline artifacts gc [scratch] [dry-run]
+       bloomline artifacts gc unused [older=30d] [larger=1GB] [pipeline=NAME] [remove]
 
-Lists the artifacts in the store, shows one, checks their files, or removes what killed runs left. Overrides such as
+Lists the artifacts in the store, shows one, checks their files, or removes what killed runs left. With `unused` it
+prints the artifacts that are not the latest of a step, and removes them once `remove` is added. Overrides such as
 store.root=DIR choose another store.
+""",
+    "runs": """\
+usage: bloomline runs list [PIPELINE ...] [sweep=ID] [limit=20]
+       bloomline runs show RUN
+       bloomline runs diff RUN RUN
+       bloomline runs delete RUN ...
+
+Lists the runs that the store remembers, shows one, compares two, or forgets some; artifacts stay. RUN is an id, the
+beginning or the end of one, or `latest`. Overrides such as store.root=DIR choose another store.
 """,
     "stages": """\
 usage: bloomline stages [NAME]
@@ -85,9 +97,10 @@ The project runs at once: cd DIR && bloomline run
 VERBS: dict[str, Sequence[str]] = {
     **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
     "artifacts": ("list", "show", "verify", "gc"),
+    "runs": ("list", "show", "diff", "delete"),
     **dict.fromkeys(("attach", "stages", "pipelines", "new"), ()),
 }
-WITH_WORDS = ("artifacts", "attach", "stages", "new")
+WITH_WORDS = ("artifacts", "runs", "attach", "stages", "new")
 
 
 def main() -> None:
@@ -204,6 +217,10 @@ def run(arguments: Sequence[str]) -> int:
         elif words:
             raise hydra_flags.not_an_override(words[0])
         with Session() as session:
+            if verb == "run" and "--multirun" in flags:
+                from pipelines.sweep import command
+
+                return command.run(flags, overrides, session)
             if flags:
                 return hydra_flags.run(flags, overrides, lambda given, composed: action(given, composed, session))
             return action(overrides, None, session)
@@ -233,6 +250,10 @@ def _action(verb: str) -> Callable[..., int]:
         from pipelines import artifacts
 
         return artifacts.command
+    if verb == "runs":
+        from pipelines import runs_command
+
+        return runs_command.command
     if verb in ("stages", "pipelines"):
         from pipelines import listing
 

@@ -24,12 +24,14 @@ from pipelines.graph import Graph, build, check_names
 from pipelines.hydra_sources import Noted, noting
 from pipelines.project import Packages
 from pipelines.store import StoreConfig
+from pipelines.sweep_config import SweepConfig
 from pipelines.tracking.tracking_config import TrackingConfig
 from stages.base import Config
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
-TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
+# What our own types check better than Hydra's struct flag.
+TYPED = ("steps.", "cluster.", "store.", "tracking.", "sweep.")
 # Hydra puts the keys of a pipeline's file below `pipeline` without this line, and below NAME with `# @package NAME`.
 NO_PACKAGE_LINE = Problem(
     "pipeline", "the file of the chosen pipeline has no line `# @package _global_`", "it as the first line"
@@ -55,6 +57,7 @@ class Settings(Config):
     cluster: ClusterConfig
     store: StoreConfig
     tracking: TrackingConfig
+    sweep: SweepConfig = SweepConfig()
     packages: Packages = ()  # of the user's project
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
@@ -235,6 +238,8 @@ def check_values(values: Mapping[str, Any]) -> Composition:
         raise ConfigError(problems)
     for key in ("from_", "until", "only", "force"):
         check_names(graph, key.rstrip("_"), getattr(settings, key))
+    if metric := settings.sweep.metric:
+        check_names(graph, "sweep.objective", [metric[0]])
     return Composition(settings, graph, values)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, StringConstraints, ValidationError
 
 from pipelines import validation
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, remedy_of
@@ -33,6 +33,8 @@ class StepOptions(BaseModel):
 
     resources: Resources | None = None  # of the step's own process; replaces what its stage requests
     retries: NonNegativeInt = 0  # how many times a step is started again after it failed or was lost
+    # The first digits of the step's fingerprint: what would change it, or compute it again, is refused.
+    pin: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = None
 
 
 @dataclass(frozen=True)

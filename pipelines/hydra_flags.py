@@ -143,7 +143,7 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
             # Hydra writes the configuration of a sweep to a directory. Nothing reads it: every run records its own.
             overrides.insert(0, f"hydra.sweep.dir={directory}")
             # Hydra's parser accepts overrides only in one group, so they follow the flags.
-            _call_hydra(task, [*flags, *prepare(overrides)], overrides)
+            call_hydra(task, [*flags, *prepare(overrides)], overrides)
     except SystemExit as end:  # how Hydra ends after --help, --cfg, --info
         codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
     if raised:
@@ -176,11 +176,11 @@ def complete(arguments: Sequence[str], verbs: Mapping[str, Sequence[str]]) -> in
         os.environ["COMP_LINE"] = line
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     with suppress(ConfigError):  # nothing to complete from
-        _call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], ())
+        call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], ())
     return 0
 
 
-def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], overrides: Sequence[str]) -> None:
+def call_hydra(task: Callable[[Any], Any], arguments: Sequence[str], overrides: Sequence[str]) -> None:
     """Call Hydra's `main`, which reads its arguments from `sys.argv`. Raises ConfigError."""
     import hydra
 

@@ -86,6 +86,9 @@ def make(
             reason = f"needs {', '.join(missing)}, which is not in the store and not selected: use until={name} instead"
             plans[name] = replace(step_plan, state="blocked", reason=reason)
     for name, step_plan in plans.items():
+        if step_plan.state == "run" and (pin := step_plan.step.options.pin):
+            plans[name] = replace(step_plan, state="blocked", reason=_against_pin(pin, step_plan, store))
+    for name, step_plan in plans.items():
         if step_plan.state == "run" and (obstacle := step_plan.step.stage.obstacle()):
             plans[name] = replace(step_plan, state="blocked", reason=obstacle)
     if nodes is not None and any(step_plan.state == "run" for step_plan in plans.values()):
@@ -150,6 +153,16 @@ def _judge(
     if stale:
         return "run", stale
     return "cached", f"by run {record.run_id}"
+
+
+def _against_pin(pin: str, planned: StepPlan, store: Store) -> str:
+    """Why a pinned step may not run: its configuration changed, or its artifact is not there as it was made."""
+    if planned.fingerprint.startswith(pin):
+        return f"pinned to {pin}, but it would be computed again: {planned.reason}. Remove the pin to compute it"
+    kept = next((record for record in store.records() if record.fingerprint.startswith(pin)), None)
+    changed = "; ".join(changes(dict(kept.payload), planned.payload, planned.step)) if kept else planned.reason
+    digits = planned.fingerprint[: len(pin)]
+    return f"pinned to {pin}, but it is now {digits}: {changed}. Undo the change, or remove the pin"
 
 
 def _why_new(step: Step, digest: str, content: Payload, store: Store, pipeline: str) -> str:

@@ -100,24 +100,33 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
     draw(out, columns, cells)
 
 
-def show_artifacts(out: Console, records: Sequence[Record]) -> None:
-    """The artifacts of a store, one on each line, with as many digits of the fingerprint as `artifacts show` needs."""
-    wide = out.width >= WIDE
-    titles = ("Step", "Stage", "Makes", "Size", "Fingerprint", "Made", "By run")
-    columns = [Column(title, most=24, flexible=title == "Makes", right=title == "Size") for title in titles]
+def show_artifacts(out: Console, records: Sequence[tuple[Record, str]]) -> None:
+    """The artifacts of a store, one on each line, each with what tells it from others of its step.
+
+    Of the fingerprint there are as many digits as `artifacts show` needs.
+    """
+    hidden = () if out.width >= WIDE + 30 else ("By run",) if out.width >= WIDE else ("By run", "Makes", "Made")
+    titles = ("Step", "Pipeline", "Makes", "Headline", "Differs by", "Size", "Fingerprint", "Made", "By run")
+    flexible = ("Headline", "Differs by")
+    columns = [
+        Column(title, most=24, flexible=title in flexible, fold=title in flexible, right=title == "Size")
+        for title in titles
+    ]
     rows = [
         (
             record.step,
-            record.stage,
+            record.pipeline,
             record.artifact,
+            _headline_of(record),
+            differs,
             size(record.size_bytes),
             record.fingerprint[:12],
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created)),
+            time.strftime("%m-%d %H:%M", time.localtime(record.created)),
             record.run_id,
         )
-        for record in records
+        for record, differs in records
     ]
-    shown = [index for index, title in enumerate(titles) if wide or title not in ("Stage", "Made")]
+    shown = [index for index, title in enumerate(titles) if title not in hidden]
     cells = [[Cell(clean(row[index])) for index in shown] for row in rows]
     draw(out, [columns[index] for index in shown], cells)
 
@@ -168,6 +177,11 @@ def headline(step: StepSummary) -> str:
     if step.headline is None:
         return ""
     return f"{clean(step.headline[0]).replace('_', ' ')} {metric(*step.headline)}"
+
+
+def _headline_of(record: Record) -> str:
+    name = record.headline
+    return f"{name.replace('_', ' ')} {metric(name, record.metrics[name])}" if name and name in record.metrics else ""
 
 
 def _state(state: str) -> Cell:
@@ -246,10 +260,14 @@ class Gauge:
 
 
 class Display:
-    """Shows a run while it is in progress: an observer of the runner."""
+    """Shows a run while it is in progress: an observer of the runner.
 
-    def __init__(self, out: Console, plain_interval_s: float = PLAIN_INTERVAL_S) -> None:
+    `job`: the number of the run in a sweep, whose runs share the terminal and so get plain lines.
+    """
+
+    def __init__(self, out: Console, plain_interval_s: float = PLAIN_INTERVAL_S, job: str = "") -> None:
         self._out = out
+        self._job = job
         self._live: Live | None = None
         self._gauges: dict[str, Gauge] = {}
         self._said: dict[str, float] = {}  # plain lines: when each step last had one
@@ -258,7 +276,7 @@ class Display:
 
     def run_started(self, run: RunSummary) -> None:
         self._width = min(max((len(step.name) for step in run.steps), default=8), 18)
-        if self._out.is_terminal and not self._out.is_dumb_terminal:
+        if self._out.is_terminal and not self._out.is_dumb_terminal and not self._job:
             from rich.live import Live
 
             self._live = Live(
@@ -306,7 +324,7 @@ class Display:
         from rich.text import Text
 
         self._said[step] = time.monotonic()
-        line = Text(f"{time.strftime('%H:%M:%S')} ", "dim") + Text(f"{clean(step):<{self._width}}  ", "bold")
+        line = Text(f"{time.strftime('%H:%M:%S')} {self._job}", "dim") + Text(f"{clean(step):<{self._width}}  ", "bold")
         first, _, rest = clean(text).partition("  ")
         said = line + Text(first, style or "default") + Text(f"  {rest}" if rest else "", "default")
         self._out.print(said, soft_wrap=True)

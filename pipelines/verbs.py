@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import config, plan, project, provenance, step_state, terminal
+from pipelines import config, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
@@ -41,7 +41,7 @@ class Prepared:
 
 def show_plan(overrides: list[str], composed: Any, session: Session) -> int:
     """`plan`: show what a run would do, and why."""
-    prepared = _prepare(overrides, composed, session)
+    prepared = prepare(overrides, composed, session)
     _show_plan(prepared)
     if prepared.plan.blocked:
         print("\nBlocked: nothing would be started.")
@@ -51,7 +51,7 @@ def show_plan(overrides: list[str], composed: Any, session: Session) -> int:
 
 def run(overrides: list[str], composed: Any, session: Session) -> int:
     """`run`: run every step that is not cached. Starts nothing if a step is blocked, or if all are cached."""
-    return _run(_prepare(overrides, composed, session), overrides, session)
+    return _run(prepare(overrides, composed, session), overrides, session)
 
 
 def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
@@ -68,7 +68,7 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
     """`serve`: run a pipeline, then serve its deployment in the foreground until Ctrl-C."""
-    prepared = _prepare(overrides, composed, session)
+    prepared = prepare(overrides, composed, session)
     makes = [step for step in prepared.plan.steps.values() if issubclass(step.step.produces, Servable)]
     if not makes:
         raise BloomlineError(
@@ -79,7 +79,7 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
         raise BloomlineError(f"`from`, `until` and `only` select no step that makes something to serve: {names}.")
     if code := _run(prepared, overrides, session):
         return code
-    prepared = _prepare(overrides, composed, session)
+    prepared = prepare(overrides, composed, session)
     made = [
         (step.record, step.step.produces)
         for step in prepared.plan.steps.values()
@@ -134,7 +134,8 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     return serve_ui(settings.tracking, settings.store.state, say=partial(print, flush=True))
 
 
-def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
+def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
+    """Compose, check and plan. Raises ConfigError or BloomlineError."""
     composition = config.compose(overrides) if composed is None else config.check(composed)
     settings = composition.settings
     store = Store(settings.store)
@@ -156,21 +157,24 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
 
 
 def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
+    from pipelines.run_history import History
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
 
     settings, store = prepared.composition.settings, prepared.store
-    made_by = provenance.collect("run", overrides)
+    made_by = provenance.collect("run", overrides, variant.of(prepared.composition, overrides))
     out = terminal.console()
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
     state = "failed"
     try:
         executor = session.executor(settings.cluster, prepared.composition.graph.packages())
-        runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
+        runner = Runner(
+            prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, History(store), display]
+        )
         summary = runner.run()
         state = summary.state
-        report, unwritten = _report(summary, store, tracking)
+        report, unwritten = write_report(summary, store, tracking)
     finally:
         display.close()
         notes = tracking.close(state)
@@ -179,7 +183,7 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
     return runner.exit_code
 
 
-def _report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
+def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
     """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none."""
     from pipelines.report.page import write
 

@@ -15,7 +15,7 @@ from hydra_plugins.active_exploration._search import SIGN, Search
 from stages.exploration.contextual import answers
 from stages.exploration.space import Configuration
 
-TABLE = "active_exploration.json"
+TABLE, TEXT = "active_exploration.json", "active_exploration.txt"
 GROUP = "best"  # the config group of the configuration files
 
 
@@ -45,7 +45,7 @@ def rows(search: Search) -> list[dict[str, Any]]:
 
 
 def write(search: Search, found: list[dict[str, Any]], is_group: Callable[[str], bool]) -> Path:
-    """Write the table and the configuration files into the output directory; returns the path of the table.
+    """Write the table, in JSON and as text, and the configuration files; returns the path of the table in JSON.
 
     `is_group`: whether a key is that of a config group, which a configuration file has to choose in its defaults.
     """
@@ -56,7 +56,7 @@ def write(search: Search, found: list[dict[str, Any]], is_group: Callable[[str],
         row["config"] = names.pop(0)
         text = _config({**row["context"], **row["action"]}, is_group)
         (folder / GROUP / f"{row['config']}.yaml").write_text(text, encoding="utf-8")
-    table = {
+    content = {
         "direction": search.direction,
         "policy": search.settings.policy,
         "trials": [
@@ -69,7 +69,8 @@ def write(search: Search, found: list[dict[str, Any]], is_group: Callable[[str],
         "answer": found,
     }
     path = folder / TABLE
-    path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    (folder / TEXT).write_text(f"{table(found)}\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -88,12 +89,11 @@ def _config(configuration: Configuration, is_group: Callable[[str], bool]) -> st
     values: dict[str, Any] = {}
     defaults: list[Any] = []
     for key, value in configuration.items():
-        plain = key.lstrip("+")
-        if is_group(plain):
-            defaults.append({f"override /{plain}": value})
+        if is_group(key):
+            defaults.append({f"override /{key}": value})
             continue
         place = values
-        *parents, last = plain.split(".")
+        *parents, last = key.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = value

@@ -25,6 +25,7 @@ class Search:
     """A sweep in progress. Values of trials are those of the task, times -1 where they are to be minimised."""
 
     space: Space
+    keys: dict[str, str]  # of the overrides, by parameter
     settings: Settings
     fixed: list[str]
     direction: str
@@ -39,11 +40,18 @@ class Search:
     @classmethod
     def create(cls, values: Mapping[str, Any], arguments: Sequence[str]) -> Search:
         """From the values of the configuration and the overrides of the command line. Raises HydraException."""
-        fixed, space = split(arguments, values["contexts"], values["actions"], values["conditions"])
+        fixed, space, keys = split(
+            arguments,
+            values["contexts"] or {},
+            values["actions"] or {},
+            values["conditions"] or {},
+            values["key_prefix"],
+        )
         _check(values)
         storage = Path(values["storage"]) if values["storage"] else None
         search = cls(
             space=space,
+            keys=keys,
             settings=Settings(
                 **{name: values[name] for name in OWN}, contexts=values["max_contexts"], actions=values["max_actions"]
             ),
@@ -66,7 +74,7 @@ class Search:
 
     def jobs(self, configuration: Configuration) -> list[list[str]]:
         """The overrides of the jobs of a trial."""
-        chosen = [f"{key}={literal(value)}" for key, value in configuration.items()]
+        chosen = [f"{self.keys[name]}={literal(value)}" for name, value in configuration.items()]
         seeds = [[f"{self.replicate_key}={index}"] if self.replicate_key else [] for index in range(self.replicates)]
         return [[*self.fixed, *chosen, *seed] for seed in seeds]
 
@@ -89,6 +97,8 @@ class Search:
 
 
 def _check(values: Mapping[str, Any]) -> None:
+    if values["budget"] is None:
+        raise HydraException("active exploration: hydra.sweeper.budget is not set; expected the number of trials.")
     whole = ("budget", "batch", "replicates", "max_contexts", "max_actions")
     wrong = [(name, values[name], "a whole number, 1 or more") for name in whole if values[name] < 1]
     if values["direction"] not in SIGN:

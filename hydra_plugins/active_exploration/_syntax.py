@@ -22,15 +22,17 @@ def split(
     contexts: Mapping[str, Any],
     actions: Mapping[str, Any],
     conditions: Mapping[str, Mapping[str, Any]],
-) -> tuple[list[str], Space]:
-    """The overrides that are the same for all trials, and the space.
+    prefix: str = "",
+) -> tuple[list[str], Space, dict[str, str]]:
+    """The overrides that are the same for all trials, the space, and the key in an override of each parameter.
 
-    A sweep on the command line is an action, or a context if it has the tag `context`. Raises HydraException.
+    A sweep on the command line is an action, or a context if it has the tag `context`. `prefix` stands before the keys
+    of `contexts` and `actions` in overrides: `++` for keys that the configuration may lack. Raises HydraException.
     """
     fixed: list[str] = []
     given: dict[str, list[Override]] = {"context": [], "action": []}
     for kind, entries in (("context", contexts), ("action", actions)):
-        given[kind] += [_parse(f"{key}={_text(value)}") for key, value in entries.items()]
+        given[kind] += [_parse(f"{prefix}{key}={_text(value)}") for key, value in entries.items()]
     for argument in arguments:
         override = _parse(argument)
         if override.is_sweep_override():
@@ -41,10 +43,11 @@ def split(
         known = {_key(one) for group in given.values() for one in group}
         if unknown := set(conditions) - known:
             raise ValueError(f"a condition on {sorted(unknown)[0]}; expected one of {sorted(known)}")
-        return fixed, Space(
+        space = Space(
             tuple(_parameter(one, conditions) for one in given["context"]),
             tuple(_parameter(one, conditions) for one in given["action"]),
         )
+        return fixed, space, {_key(one): one.get_key_element() for group in given.values() for one in group}
     except ValueError as error:
         raise HydraException(f"active exploration: {error}.") from error
 
@@ -63,7 +66,7 @@ def _text(value: Any) -> str:
 
 
 def _key(override: Override) -> str:
-    return override.get_key_element()
+    return override.get_key_element().lstrip("+")
 
 
 def _parameter(override: Override, conditions: Mapping[str, Mapping[str, Any]]) -> Parameter:

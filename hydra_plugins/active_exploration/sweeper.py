@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import MISSING, DictConfig
+from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from hydra_plugins.active_exploration._search import Search
@@ -29,8 +29,9 @@ class ActiveExplorationConfig:
     _target_: str = "hydra_plugins.active_exploration.sweeper.ActiveExplorationSweeper"
     contexts: dict[str, Any] = field(default_factory=dict)  # key of the configuration: a sweep of Hydra's syntax
     actions: dict[str, Any] = field(default_factory=dict)  # the same; sweeps on the command line are added
+    key_prefix: str = ""  # before the keys of contexts and actions in overrides; `++` for what the configuration lacks
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)  # key: {other key: values for which it is used}
-    budget: int = MISSING  # trials, those of a storage included
+    budget: int | None = None  # trials, those of a storage included
     batch: int = 1  # trials at once
     direction: str = "minimize"  # or maximize: what is wanted of the number that the task returns
     replicates: int = 1  # jobs of a trial, with the same configuration

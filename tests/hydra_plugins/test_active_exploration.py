@@ -86,14 +86,16 @@ def test_a_stand_alone_application_is_explored_and_resumed(tmp_path: Path) -> No
 
 
 def test_sweeps_become_parameters_and_other_overrides_stay() -> None:
-    fixed, space = split(
-        ["seed=3", "a=tag(log,interval(1e-4,1e-2))", "b=int(interval(1,5))", "c=range(1,10,4)",
+    fixed, space, keys = split(
+        ["seed=3", "a=tag(log,interval(1e-4,1e-2))", "++b=int(interval(1,5))", "c=range(1,10,4)",
          "d=tag(context,choice(x,y))", "e=4,8"],
         {"f.g": "choice(32,16)", "h": [True, False]},
         {"i": 'choice("1",2)', "momentum": "interval(0,1)"},
         {"momentum": {"i": "1"}},
+        "+",
     )  # fmt: skip
     assert fixed == ["seed=3"]
+    assert [keys[name] for name in ("a", "b", "f.g", "momentum")] == ["a", "++b", "+f.g", "+momentum"]
     assert [one.name for one in space.contexts] == ["f.g", "h", "d"]
     domains = {one.name: one.domain for one in space.parameters}
     assert domains == {
@@ -129,6 +131,7 @@ def test_a_value_is_read_back_unchanged(value: object) -> None:
         (["a=1,2"], {"conditions": {"c": {"a": 1}}}, "a condition on c"),
         (["a=1,2"], {"direction": "down"}, "direction is 'down'; expected minimize or maximize"),
         (["a=1,2"], {"batch": 0}, "batch is 0"),
+        (["a=1,2"], {"budget": None}, "budget is not set"),
         (["a=1,2"], {"beta": -1.0}, "beta is -1.0"),
     ],
 )
@@ -182,7 +185,7 @@ def test_the_answer_chooses_config_groups_in_defaults(tmp_path: Path) -> None:
     )
     for kind in ("a/b", "a_b"):
         for db, value in (("mysql", 1.0), ("sqlite", 2.0)):
-            search.finish({"+task.kind": kind, "db": db}, [finished(value)])
+            search.finish({"task.kind": kind, "db": db}, [finished(value)])
     found = rows(search)
     write(search, found, lambda key: key == "db")
     configs = [yaml.safe_load((tmp_path / "best" / f"{row['config']}.yaml").read_text()) for row in found]
