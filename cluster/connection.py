@@ -34,6 +34,7 @@ from cluster.network import expect_listener
 from cluster.ray_nodes import nodes
 from cluster.submitted_job import in_submitted_job, reserved_cpus
 from cluster.temporary_directory import TemporaryDirectory
+from stages.addresses import redact_url
 
 PROBE_EVERY_S = 2.0
 DEATH_TIMEOUT_S = 5.0
@@ -198,8 +199,8 @@ class _JobConfig(JobConfig):
 def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
     if config.address.startswith("http"):
         raise ClusterError(
-            f"cluster.address={config.address} is the address of a dashboard, which accepts jobs only: use `bloomline "
-            "submit` with it, or run on a node of the cluster with cluster.address=auto."
+            f"cluster.address={redact_url(config.address)} is the address of a dashboard, which accepts jobs only: use "
+            "`bloomline submit` with it, or run on a node of the cluster with cluster.address=auto."
         )
     if config.address != "auto":
         host, _, port = config.address.rpartition(":")

@@ -25,6 +25,7 @@ from cluster.import_path import check_packages, copy_modules
 from cluster.job_follower import Followed, first_line
 from cluster.network import expect_listener
 from cluster.submitted_job import ENTRYPOINT_CPUS
+from stages.addresses import redact_url
 
 DRIVER = ("python", "-P", "-m", "pipelines.cli", "run")  # -P: not from a folder `pipelines/` of the working directory
 DASHBOARD_PORT = 8265
@@ -81,10 +82,10 @@ def submit(
                 "py_modules": [_upload(client, packages)],
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
             },
-            metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
+            metadata={"overrides": shlex.join(in_job(overrides)), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
-    print(f"Submitted {job} to {url}", file=out, flush=True)
+    print(f"Submitted {job} to {redact_url(url)}", file=out, flush=True)
     return _followed(config, client, job, out, ask).follow()
 
 
@@ -109,7 +110,7 @@ def _client(url: str) -> JobSubmissionClient:
 def _followed(
     config: RemoteCluster, client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]
 ) -> Followed:
-    command = f"bloomline attach {job} cluster=remote cluster.address={config.address}"
+    command = f"bloomline attach {job} cluster=remote cluster.address={redact_url(config.address)}"
     return Followed(client, job, out, ask, config.reconnect_timeout_s, command)
 
 
@@ -120,11 +121,12 @@ def _rejections(url: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise ClusterError(
-            f"The Ray cluster at {url} rejected the token, or none was sent: {first_line(error)} Set RAY_AUTH_TOKEN "
-            "to the cluster's token, or write it to ~/.ray/auth_token (or to the file that RAY_AUTH_TOKEN_PATH names)."
+            f"The Ray cluster at {redact_url(url)} rejected the token, or none was sent: {first_line(error)} Set "
+            "RAY_AUTH_TOKEN to the cluster's token, or write it to ~/.ray/auth_token (or to the file that "
+            "RAY_AUTH_TOKEN_PATH names)."
         ) from error
     except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
-        raise ClusterError(f"The Ray cluster at {url} {what}: {first_line(error)}") from error
+        raise ClusterError(f"The Ray cluster at {redact_url(url)} {what}: {redact_url(first_line(error))}") from error
 
 
 def _upload(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
@@ -154,7 +156,7 @@ def dashboard(config: RemoteCluster) -> str:
     parts = urlsplit(address)
     expected = f"the address of a Ray dashboard, http://HOST:{DASHBOARD_PORT}"
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ClusterError(f"cluster.address={config.address} does not accept jobs. Expected {expected}.")
+        raise ClusterError(f"cluster.address={redact_url(config.address)} does not accept jobs. Expected {expected}.")
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     expect_listener(config.address, parts.hostname, port, config.connect_timeout_s, expected)
     return address.rstrip("/")

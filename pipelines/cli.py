@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # as in stages.base, which is not imported before the check
@@ -107,6 +107,7 @@ def main() -> None:
     """The entry point of `bloomline` (by way of `bloomline.py`) and of `python -m pipelines.cli`."""
     _import_own_packages_first()
     from pipelines import standard_streams
+    from pipelines.termination import Terminated
 
     standard_streams.prepare()
     _expect_user()
@@ -114,7 +115,10 @@ def main() -> None:
         _expect_signals()
         code = run(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
-        code = 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
+        number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
+        if isinstance(interrupt, Terminated):
+            print(f"Stopped by {signal.Signals(number).name}.", file=sys.stderr)
+        code = 128 + number
     if lost := standard_streams.finish():
         print(f"Not all output could be written: {lost.strerror}.", file=sys.stderr)
         code = code or 1
@@ -158,30 +162,18 @@ def _location(module: ModuleType) -> Path | None:
     return Path(file).resolve() if file else None
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP outside a run: what is open is closed, as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 def _expect_signals() -> None:
     """Make a signal end the command without a traceback, at once as long as nothing is open."""
     number = signal.SIGINT
     before = signal.getsignal(number)  # SIG_IGN in a command that a shell started in the background
     if before is signal.default_int_handler:
         signal.signal(number, signal.SIG_DFL)
-    from pipelines import session  # noqa: F401  imports most of the modules that take time to import
+    from pipelines import session, termination  # noqa: F401  imports most of the modules that take time to import
 
     signal.signal(number, before)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminate)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
+            signal.signal(number, termination.terminate)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -47,6 +47,7 @@ class Step:
     edges: tuple[tuple[str, Edge], ...]  # dotted field key -> edge
     produces: type[Artifact]
     options: StepOptions = StepOptions()
+    shown: Any = None  # the values in YAML as they may be shown and stored
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -101,15 +102,18 @@ def _packages_of(value: Any) -> set[str | None]:
     return set()
 
 
-def build(name: str, steps: Mapping[str, Any]) -> Graph:
-    """Check plain values (step name -> fields) and make the graph of them. Raises ConfigError with every problem."""
+def build(name: str, steps: Mapping[str, Any], shown: Mapping[str, Any] = {}) -> Graph:
+    """Check plain values (step name -> fields) and make the graph of them. Raises ConfigError with every problem.
+
+    `shown`: the same values as they may be shown and stored.
+    """
     problems: list[Problem] = []
     made: dict[str, Step] = {}
     if not steps:
         problems.append(Problem("steps", "no step", "at least one", "Declare steps in conf/pipeline/*.yaml."))
     for step_name, fields in steps.items():
         try:
-            made[step_name] = _step(step_name, fields, steps)
+            made[step_name] = replace(_step(step_name, fields, steps), shown=shown.get(step_name))
         except ConfigError as error:
             problems.extend(error.problems)
     for step in made.values():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipelines.redaction import shown_override
 from pipelines.store.json_values import text
 
 LIBRARIES = ("bloomline", "torch", "ray", "mlflow", "hydra-core", "tokenizers", "numpy")
@@ -78,8 +79,8 @@ def user() -> str:
 
 
 def command(verb: str, overrides: Sequence[str]) -> str:
-    """The command line that repeats the run, for a shell such as bash or zsh."""
-    return text(f"{program()} {shlex.join([verb, *overrides])}")
+    """The command line that repeats the run, for a shell such as bash or zsh. Secrets in it are hidden."""
+    return text(f"{program()} {shlex.join([verb, *map(shown_override, overrides)])}")
 
 
 def program() -> str:

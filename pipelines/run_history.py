@@ -143,7 +143,7 @@ class History:
     def _save(self, run: RunSummary, driver: Mapping[str, Any]) -> None:
         self._saved = time.monotonic()
         with contextlib.suppress(OSError):
-            content = _record(run, self._steps, driver).model_dump_json().encode()
+            content = record_of(run, self._steps, driver).model_dump_json().encode()
             self._store.files.write(f"runs/{run.run_id}/run.json", content)
 
 
@@ -230,7 +230,8 @@ def _curves_path(run_id: str, step: str) -> str:
     return f"runs/{run_id}/curves/{step}.json"
 
 
-def _record(run: RunSummary, steps: Mapping[str, StepSummary], driver: Mapping[str, Any]) -> RunRecord:
+def record_of(run: RunSummary, steps: Mapping[str, StepSummary], driver: Mapping[str, Any]) -> RunRecord:
+    """What the store remembers of a run whose steps are `steps`. `driver`: the process that runs it, if it does."""
     return RunRecord(
         run_id=run.run_id,
         name=run.name,

@@ -21,6 +21,7 @@ from pipelines.errors import disk_error
 from pipelines.execute import Job, Made, execute
 from pipelines.plan import Plan, changed_since, is_current
 from pipelines.provenance import Provenance
+from pipelines.redaction import redacted, redacted_values
 from pipelines.step_state import StepState
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain, text
@@ -216,7 +217,7 @@ class Runner:
 
     def _on_message(self, message: Message) -> None:
         if message.kind != "figure":  # whose body holds bytes
-            message = replace(message, body=plain(message.body))
+            message = replace(message, body=redacted_values(plain(message.body)))
         try:
             message = self._keep(message)
         except OSError as error:  # figures and pages must not end a run
@@ -273,11 +274,12 @@ class Runner:
 
     def _commit(self, step: StepState, made: Made) -> None:
         """Write the record of a step's artifact. Only then can other steps use it."""
-        if changed := changed_since(step.plan, self._store):
+        if changed := redacted(changed_since(step.plan, self._store)):
             self._leases.release(step.plan.fingerprint)
             step.error = f"While it ran, {changed}. The result was not kept. Run the same command again."
             return self._finish(step, "failed")
         inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
+        made = replace(made, describe=redacted_values(made.describe))
         record = step.to_record(self._plan.graph.name, made, inputs, self._provenance)
         self._store.commit(record)
         self._store.set_latest(record.pipeline, record.step, record.fingerprint)
@@ -288,7 +290,7 @@ class Runner:
     def _fail(self, step: StepState, error: str) -> None:
         """Mark a step as failed, or schedule another attempt if it has retries left."""
         self._leases.release(step.plan.fingerprint)
-        step.error, step.record = error, None
+        step.error, step.record = redacted(error), None
         failures = step.attempts - step.node_losses
         if failures <= step.plan.step.options.retries and not self._signal:
             backoff = min(2.0**failures, LONGEST_BACKOFF_S)
@@ -364,15 +366,17 @@ class Runner:
 
     def _keep_trace(self, outcome: Outcome) -> None:
         path = self._directory / f"{outcome.step}.traceback.txt"
+        trace = redacted(text(outcome.trace))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text(outcome.trace), encoding="utf-8")
+            path.touch(0o600)  # a traceback may quote values
+            path.write_text(trace, encoding="utf-8")
         except OSError as error:
-            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{outcome.trace}")
+            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{trace}")
         return self._note(outcome.step, f"the whole traceback is in {path}")
 
     def _note(self, step: str, text: str) -> None:
-        self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": text})))
+        self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": redacted(text)})))
 
     def _tell(self, what: Callable[[Observer], Any]) -> None:
         for observer in self._observers:

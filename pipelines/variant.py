@@ -18,6 +18,7 @@ from pipelines.config import Composition
 from pipelines.errors import ConfigError
 from pipelines.graph import Graph
 from pipelines.provenance import Variant
+from pipelines.redaction import HIDDEN, shown_override, shown_values
 from pipelines.run_history import leaves
 from pipelines.step_state import stage_values
 
@@ -35,10 +36,10 @@ def of(composition: Composition, overrides: Sequence[str], base: Graph | None = 
     named = of_work(chosen)
     parameters = {key: value for key, value in chosen.items() if key != "pipeline"}
     if named:
-        values = flat(composition.graph)
+        values, shown = flat(composition.graph), flat(composition.graph, shown=True)
         if before := flat(base or pipeline_alone(overrides)):
-            parameters |= {key: value for key, value in values.items() if before.get(key) != value}
-        parameters |= {key: values[key] for key in chosen if key in values}
+            parameters |= {key: shown[key] for key, value in values.items() if before.get(key) != value}
+        parameters |= {key: shown[key] for key in chosen if key in shown}
     return Variant(name(composition.graph.name, named), parameters)
 
 
@@ -60,12 +61,14 @@ def pipeline_alone(overrides: Sequence[str]) -> Graph | None:
         return None
 
 
-def flat(graph: Graph | None) -> dict[str, str]:
-    """Every value of every step as a text, by `step.field`."""
+def flat(graph: Graph | None, shown: bool = False) -> dict[str, str]:
+    """Every value of every step as a text, by `step.field`; `shown`: as it may be shown and stored."""
     found: dict[str, str] = {}
     for step in graph.steps.values() if graph else ():
         found[f"{step.name}.stage"] = step.stage_name
-        found |= {f"{step.name}.{key}": _text(value) for key, value in leaves(stage_values(step.stage))}
+        values = dict(leaves(stage_values(step.stage)))
+        kept = dict(leaves(shown_values(stage_values(step.stage), step.shown))) if shown else values
+        found |= {f"{step.name}.{key}": _text(kept.get(key, HIDDEN)) for key in values}
     return found
 
 
@@ -107,8 +110,8 @@ def brief(value: str) -> str:
 
 
 def given(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The key and the value of every override, without those of Hydra itself."""
-    for override in overrides:
+    """The key and the value of every override as they may be shown and stored, without those of Hydra itself."""
+    for override in map(shown_override, overrides):
         found = OVERRIDE.fullmatch(override)
         if override.startswith("-") or not found or re.match("hydra[./]", found["key"]):
             continue

@@ -18,6 +18,7 @@ from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
 from pipelines.reading_meter import reading_meter
+from pipelines.redaction import redacted, shown_override
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
@@ -63,7 +64,7 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
         _show_cached(prepared, overrides)
         return 0
     _show_plan(prepared)
-    return _execute(prepared, overrides, session)
+    return execute(prepared, overrides, session)[1]
 
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
@@ -95,12 +96,29 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:
     """`submit`: the same run as a Ray job. The configuration is checked here first; the job plans it there."""
+    from cluster.jobs import in_job
     from cluster.jobs import submit as submit_job
 
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = _remote("submit", composition)
+    _expect_no_secrets(in_job(overrides))
     directory = project.find(Path.cwd()).directory
     return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
+
+
+def _expect_no_secrets(overrides: list[str]) -> None:
+    """Raise ConfigError for an override with a secret: whoever sees the dashboard of a cluster sees a job's command."""
+    if problems := [
+        Problem(
+            override.partition("=")[0].lstrip("+"),
+            "a secret, which everybody who sees the cluster's dashboard could read",
+            "a reference to the environment of the cluster",
+            "Set a variable there, and give the value as '${oc.env:NAME}'.",
+        )
+        for override in overrides
+        if shown_override(override) != override
+    ]:
+        raise ConfigError(problems)
 
 
 def attach(words: list[str], overrides: list[str], composed: Any, session: Session) -> int:
@@ -156,7 +174,8 @@ def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     return Prepared(composition, store, made)
 
 
-def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
+def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple[str, int]:
+    """Run a plan that is not blocked, and show how it goes. The id of the run, and its exit code."""
     from pipelines.run_history import History
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
@@ -178,9 +197,9 @@ def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
     finally:
         display.close()
         notes = tracking.close(state)
-    shown = replace(summary, notes=(*summary.notes, *unwritten, *notes))
+    shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, notes)))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
-    return runner.exit_code
+    return summary.run_id, runner.exit_code
 
 
 def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:

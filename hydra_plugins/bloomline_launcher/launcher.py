@@ -16,6 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
 
 @dataclass
 class BloomlineLauncherConfig:
@@ -41,8 +43,14 @@ class BloomlineLauncher(Launcher):
         self._context, self._config, self._task = hydra_context, config, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs. A job that failed has NaN as its value, or None if the sweep has no objective."""
+        """Run the jobs.
+
+        A job without a value has failed, for a sweeper that compares. Hydra's own would end the sweep with it, so for
+        that one every job has completed.
+        """
         assert self._context is not None
+        assert self._config is not None
+        compares = self._config.hydra.sweeper._target_ != BASIC_SWEEPER
         setup_globals()
         before = copy.copy(HydraConfig.instance().cfg)
         try:
@@ -57,6 +65,7 @@ class BloomlineLauncher(Launcher):
             HydraConfig.instance().cfg = before
         returns = []
         for overrides, value in zip(job_overrides, values, strict=True):
-            returns.append(JobReturn(overrides=overrides, status=JobStatus.COMPLETED))
-            returns[-1].return_value = value
+            failed = value is None and compares
+            returns.append(JobReturn(overrides=overrides, status=JobStatus.FAILED if failed else JobStatus.COMPLETED))
+            returns[-1].return_value = RuntimeError("the job has no objective") if failed else value
         return returns

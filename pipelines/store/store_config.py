@@ -16,7 +16,7 @@ class StoreConfig(Config):
     """The artifact store. None of these values is part of a fingerprint."""
 
     root: str = Field(".bloomline", min_length=1)  # a directory, or a URI that fsspec knows (s3://bucket/prefix)
-    options: Mapping[str, Any] = {}  # for fsspec: endpoint_url, key, secret, ...
+    options: Mapping[str, Any] = Field({}, repr=False)  # for fsspec: endpoint_url, key, secret, ...
     state_directory: str | None = None  # local: staging, scratch, digests; of a local root, the root itself
     retry_s: NonNegativeFloat = 300.0  # how long an object store that has answered before may be out of reach
     lease_timeout_s: PositiveFloat = 30.0  # a lease without a heartbeat for this long is taken over

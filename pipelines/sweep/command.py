@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 from pipelines import config, hydra_flags, project
 from pipelines.errors import BloomlineError, ConfigError
+from pipelines.redaction import remember_overrides
 from pipelines.session import Session
 from pipelines.sweep.sweep import Sweep
 
 T = TypeVar("T")
 LAUNCHER = "hydra/launcher=bloomline"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+OPTUNA_FAILURES = "hydra.sweeper.max_failure_rate"  # 1: a sweep goes past failed jobs, as all sweeps do here
 DECLARING = ("pipeline=", "store", "hydra.searchpath=")  # the overrides that say where the store is
 
 
@@ -29,8 +31,12 @@ def run(flags: Sequence[str], given: Sequence[str], session: Session) -> int:
     where = [*places, *(override for override in given if override.lstrip("+").startswith("hydra."))]
     task = Task(Sweep(where, given, session))
     overrides = project.find(Path.cwd()).overrides(given)
-    if not any(override.startswith("hydra/launcher=") for override in overrides):
+    remember_overrides(overrides)
+    said = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if "hydra/launcher" not in said:
         overrides.insert(0, LAUNCHER)
+    if "hydra/sweeper=optuna" in overrides and OPTUNA_FAILURES not in said:
+        overrides.append(f"{OPTUNA_FAILURES}=1.0")
     code = 0
     try:
         with _directory(task.sweep.id, overrides) as directory:
@@ -94,6 +100,7 @@ def _directory(sweep: str, overrides: Sequence[str]) -> Iterator[Path]:
             directory = config.compose(declaring).settings.store.state / "runs" / sweep / "sweeper"
         except ConfigError:
             directory = Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
         yield directory
         (directory / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; every run has its own configuration
         with contextlib.suppress(OSError):

@@ -126,7 +126,7 @@ def _curves(results: Results, store: Store) -> Markup:
         label = f"job {job.number}, " + variant.described({key: swept[key][job.number] for key in swept})
         for step in run.steps if run else ():
             for name, points in run_history.curves(store, run, step.name).items() if run else ():
-                if "loss" in name:
+                if "loss" in name and "/" not in name:
                     line = plots.Line(label, plots.colour(place, len(ordered)), _finite(points))
                     found.setdefault((step.name, name), []).append(line)
     drawn = [

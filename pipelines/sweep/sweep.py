@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import config, provenance, terminal, variant, verbs
 from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import Graph
+from pipelines.redaction import redacted
 from pipelines.session import Session
 from pipelines.sweep import side_by_side
 from pipelines.sweep.job import Begun, SweepJob, swept
@@ -56,7 +56,7 @@ class Sweep:
         try:
             job.prepared = verbs.prepare(job.overrides, composed, self._session)
         except StageError as error:
-            job.state, job.error = "refused", str(error)
+            job.state, job.error = "refused", redacted(str(error))
             job.exit_code = error.exit_code if isinstance(error, BloomlineError) else 1
             return
         if blocked := job.prepared.plan.blocked:
@@ -66,7 +66,7 @@ class Sweep:
             job.take_cached()
 
     def run(self) -> list[float | None]:
-        """Run the jobs that were added since the last call. The objective of each; NaN for a job that has none."""
+        """Run the jobs that were added since the last call. The objective of each, if it has one."""
         batch, self._batch = self._batch, []
         waiting = [job for job in batch if job.state == "waiting"]
         self._say_batch(batch, waiting)
@@ -88,7 +88,7 @@ class Sweep:
                 job.state = "stopped" if job.state == "waiting" else job.state
             raise SystemExit(SIGNALLED + self.signal)
         metric = self.settings.metric
-        return [math.nan if found is None and metric else found for found in (job.objective(metric) for job in batch)]
+        return [job.objective(metric) for job in batch]
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     for note in flush(config, root):
         say(note)
     if config.kind == "server":
-        say(f"MLflow: {config.uri}")
+        say(f"MLflow: {config.shown(root)}")
         return 0
     from pipelines.tracking.mlflow_store import Connection
 
