@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from stages.base import Artifact, ArtifactError, Config
+from stages.base import Artifact, Config
+from stages.json_files import read_json
 
 EXPLORATIONS = "explorations.json"
 LIMIT_BYTES = 64 << 20
@@ -65,13 +66,7 @@ class Explorations(Artifact):
     @cached_property
     def facts(self) -> ExplorationFacts:
         """Raises ArtifactError if the file is not what it should be."""
-        path = self.path / EXPLORATIONS
-        try:
-            if (size := path.stat().st_size) > LIMIT_BYTES:
-                raise ArtifactError(f"{path} has {size} bytes; expected at most {LIMIT_BYTES}")
-            return ExplorationFacts.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise ArtifactError(f"{path} is not a file of explorations: {error}") from error
+        return read_json(self.path / EXPLORATIONS, ExplorationFacts, "a file of explorations", LIMIT_BYTES)
 
     def check(self) -> None:
         _ = self.facts
