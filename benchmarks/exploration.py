@@ -1,6 +1,7 @@
 """Active exploration: regret and seconds of every method, by seed, on functions, environments and measured tables.
 
-    python benchmarks/exploration.py contextual                # Branin, Hartmann 4 and 6, half hard, measured tables
+    python benchmarks/exploration.py contextual                # Branin, Hartmann 4 and 6, half hard
+    python benchmarks/exploration.py landscape                 # a table of short trainings of this project
     python benchmarks/exploration.py reinforcement --seeds 20  # four environments
     python benchmarks/exploration.py states                    # the same budget on 10^2 to 10^6 candidate states
     python benchmarks/exploration.py contextual --quick
@@ -15,7 +16,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,22 @@ from benchmarks import exploration_tables
 from stages.exploration import episodes
 from stages.exploration.contextual_methods import METHODS, TPE, explore
 from stages.exploration.intervals import mean_interval
-from stages.exploration.problems import PROBLEMS
+from stages.exploration.problems import PROBLEMS, Problem
 from stages.exploration.simulators import SIMULATORS
 
 INITIAL = 10
 Row = dict[str, Any]
 
 
-def contextual(seeds: int, budgets: Sequence[int], only: Sequence[str]) -> Iterator[Row]:
+def contextual(
+    problems: Mapping[str, Callable[[], Problem]], seeds: int, budgets: Sequence[int], initial: int, only: Sequence[str]
+) -> Iterator[Row]:
     """A row for every seed, problem and method."""
-    problems = {name: make() for name, make in {**PROBLEMS, **exploration_tables.TABLES}.items()}
+    made = {name: make() for name, make in problems.items() if not only or name in only}
     for seed in range(seeds):
-        for name, problem in problems.items():
-            if only and name not in only:
-                continue
+        for name, problem in made.items():
             for method in (*METHODS, TPE):
-                curve = explore(problem, method, budgets, seed, INITIAL)
+                curve = explore(problem, method, budgets, seed, initial)
                 yield {
                     "problem": name, "method": method, "seed": seed, "trials": budgets, "worst": curve.worst,
                     "mean": curve.mean, "seconds": curve.seconds,
@@ -100,7 +101,7 @@ def show(rows: Sequence[Row], shown: Sequence[int], values: Sequence[str]) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["contextual", "reinforcement", "states"])
+    parser.add_argument("part", choices=["contextual", "landscape", "reinforcement", "states"])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=[], help="problems or environments")
     parser.add_argument("--quick", action="store_true", help="under a minute: few seeds and trials")
@@ -113,9 +114,12 @@ def main() -> None:
     with threadpool_limits(1):
         if given.part == "contextual":
             budgets, shown = ((20, 40), (20, 40)) if given.quick else ((25, 50, 75, 100), (50, 100))
-            made = contextual(seeds, budgets, given.only)
+            made = contextual(PROBLEMS, seeds, budgets, INITIAL, given.only)
+        elif given.part == "landscape":
+            budgets = shown = (10, 20) if given.quick else (10, 15, 20)
+            made = contextual(exploration_tables.TABLES, seeds, budgets, 5, given.only)
         elif given.part == "reinforcement":
-            budgets = shown = (3, 6) if given.quick else (10, 20, 30)
+            budgets = shown = (3, 6) if given.quick else (5, 10, 20)
             made = reinforcement(seeds, budgets, given.only)
         else:
             budgets = shown = (3, 6) if given.quick else (10, 20)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stages.exploration.explorations import ExplorationCurve, ExplorationFacts
 from stages.exploration.intervals import mean_interval
@@ -25,6 +26,7 @@ def curves_figure(facts: ExplorationFacts, curves: Sequence[ExplorationCurve]) -
         axis.set_xlabel(facts.unit)
         axis.set_ylabel(f"{name} {facts.measure}")
         axis.grid(alpha=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1].legend(fontsize="small")
     figure.suptitle(f"{facts.problem}: mean of seeds with 95 % intervals")
     return figure

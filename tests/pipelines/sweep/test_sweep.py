@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli, run_history
-from pipelines.report.html import PAGE_POLICY
 from pipelines.store import Store, StoreConfig
 from pipelines.sweep.nested_sweeps import as_texts
+from stages.base import PAGE_POLICY
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
