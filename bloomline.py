@@ -55,7 +55,7 @@ def runs(
 ) -> list[Run]:
     """The runs that the store remembers, the latest first.
 
-    `pipeline`, `sweep`: only theirs. `limit`: at most so many. `overrides`: where the store is, such as
+    `pipeline`, `sweep`: only theirs. `limit`: at most this number of them. `overrides`: where the store is, such as
     `store.root=DIR`.
     """
     _own_packages_first()

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from pipelines import composition_cache, project, redaction, resolution, termination, validation
+from pipelines import composition_cache, missing_key, project, redaction, resolution, termination, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.hydra_sources import Noted, noting
@@ -39,6 +39,7 @@ NO_PACKAGE_LINE = Problem(
 )
 FORCED = "++"  # Hydra: add or override
 LONGEST_OVERRIDE = 100_000  # characters
+DECLARING = ("pipeline", "hydra.searchpath")  # the overrides that say which files declare a pipeline
 VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
 
 
@@ -106,8 +107,10 @@ def compose_values(overrides: Sequence[str]) -> Mapping[str, Any]:
 
 
 def pipelines_available() -> list[str]:
-    """The names of the shipped pipelines."""
-    return sorted(path.stem for path in (CONFIG_DIRECTORY / "pipeline").glob("*.yaml"))
+    """The names of the shipped pipelines, and of those of the project."""
+    own = project.find(Path.cwd()).config
+    places = [CONFIG_DIRECTORY, *([own] if own else [])]
+    return sorted({path.stem for place in places for path in (place / "pipeline").glob("*.yaml")})
 
 
 def check(composed: Any) -> Composition:
@@ -155,6 +158,7 @@ class _Composed:
     unresolved: dict[str, Any]
     values: dict[str, Any]  # resolved
     shown: dict[str, Any]  # resolved, but for what comes from the environment
+    choices: dict[str, Any]  # the files that were chosen, by group@package
     repeatable: bool  # from files alone
     noted: Noted  # the resolvers: those that were called to resolve the values
 
@@ -176,10 +180,11 @@ def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> _Composed:
         places = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
         repeatable = all(map(_is_known_place, places)) and composition_cache.is_repeatable(noted)
         noted.resolvers.clear()
+        choices = {str(place): chosen for place, chosen in composed.hydra.runtime.choices.items()}
         unresolved = plain(composed)
         values = _resolved(composed) if must_be_whole else {}
         shown = resolution.resolved_without_environment(composed) if must_be_whole else {}
-        return _Composed(unresolved, values, shown, repeatable, noted)
+        return _Composed(unresolved, values, shown, choices, repeatable, noted)
 
 
 def _is_known_place(place: tuple[str, str]) -> bool:
@@ -261,7 +266,10 @@ def prepare(overrides: Iterable[str]) -> list[str]:
     overrides = list(overrides)
     if problems := [problem for override in overrides if (problem := _override_problem(override))]:
         raise ConfigError(problems)
-    return [f"{FORCED}{override}" if override.startswith(TYPED) else override for override in overrides]
+    return [
+        f"{FORCED}{override.lstrip('+')}" if override.lstrip("+").startswith(TYPED) else override
+        for override in overrides
+    ]
 
 
 def _override_problem(override: str) -> Problem | None:
@@ -280,6 +288,30 @@ def _override_problem(override: str) -> Problem | None:
     return None
 
 
+def _meant(key: str, overrides: Sequence[str]) -> str:
+    """What to write instead of a key that the configuration does not have, as the steps of the pipeline say."""
+    files = declaring(overrides)
+    value = next((given.partition("=")[2] for given in overrides if given.lstrip("+").partition("=")[0] == key), "")
+    if files is None or not value:
+        return ""
+    try:
+        found = _compose(project.find(Path.cwd()).overrides(files), must_be_whole=False)
+    except ConfigError:
+        return ""
+    steps = found.unresolved.get("steps")
+    return missing_key.remedy(key, value, steps if isinstance(steps, Mapping) else {}, found.choices)
+
+
+def declaring(overrides: Sequence[str]) -> list[str] | None:
+    """Of a command line, what says which files declare the pipeline, as overrides; None if that can't be said so."""
+    files = [override for override in overrides if override.lstrip("+").partition("=")[0] in DECLARING]
+    directories = [override.partition("=")[2] for override in overrides if override.startswith("--config-dir=")]
+    searched = any("hydra.searchpath" in override for override in files)
+    if (directories and searched) or any(one.startswith(("--config-path", "--config-name")) for one in overrides):
+        return None
+    return [*files, *(f"hydra.searchpath=[{project.quoted(f'file://{one}')}]" for one in directories)]
+
+
 def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     """Turn an error of Hydra into a problem in our terms."""
     from hydra.errors import OverrideParseException
@@ -291,13 +323,14 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
             return NO_PACKAGE_LINE
         top = key.split(".", 1)[0]
         if (CONFIG_DIRECTORY / key).is_dir():
-            remedy = f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
+            remedy = _meant(key, overrides)
+            remedy = remedy or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
             return Problem(key, "a folder of configurations", "the place in the pipeline for its values", remedy)
         return Problem(
             key,
             "no such key",
             "a key of the configuration",
-            nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
+            _meant(key, overrides) or nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
         )
     if found := re.search(
         r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S

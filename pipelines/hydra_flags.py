@@ -225,7 +225,12 @@ def call_hydra(task: Callable[[Any], Any], arguments: Sequence[str], overrides: 
         # What --cfg and --help resolve must not show what is in the environment.
         as_written = references_as_written() if "--resolve" in arguments else nullcontext()
         hidden = _redacted_output() if SHOWN & {*arguments} else nullcontext()
-        with composing(overrides), as_written, hidden, _redacted_log():
+        with (
+            composing([*(one for one in arguments if one.startswith("--config-")), *overrides]),
+            as_written,
+            hidden,
+            _redacted_log(),
+        ):
             hydra.main(version_base=VERSION_BASE, config_path=str(CONFIG_DIRECTORY), config_name=CONFIG_NAME)(task)()
     finally:
         sys.argv = before[0]

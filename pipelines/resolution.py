@@ -19,6 +19,8 @@ PURE = {"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.valu
 VALUES = 200_000  # that interpolations may stand for in one configuration
 VALUES_OF_ONE = 10  # an interpolation costs as much time as this many values
 CHARACTERS = 10_000_000
+# What a value that nobody gave is to be, by its key or the last part of it.
+WANTED = {"store.root": ("the address of a bucket", "s3://BUCKET/PREFIX"), "path": ("a path", "PATH")}
 TOO_MANY = "interpolations that stand for more than"
 COUNTED = ("resolve_parse_tree", "_resolve_node_interpolation", "_evaluate_custom_resolver")  # of a Container
 
@@ -96,7 +98,9 @@ def resolved(composed: Any) -> dict[str, Any]:
             found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key or "config"
-        raise ConfigError([Problem(key, "not set", "a value", f"Set it with {key}=VALUE.")]) from error
+        last = key.rpartition(".")[2]
+        expected, example = WANTED.get(key, WANTED.get(last, ("a value", "VALUE")))
+        raise ConfigError([Problem(key, "not set", expected, f"Set it with {key}={example}.")]) from error
     except OmegaConfBaseException as error:
         found = first_line(error)
         expected = "fewer" if found.startswith(TOO_MANY) else "a value"

@@ -26,7 +26,6 @@ LONGEST_NAME = 120  # characters
 LONGEST_VALUE = 24
 # Where and how a run is executed: parameters, but not what it is named by.
 PLACES = {"cluster", "store", "tracking", "sweep", "from", "until", "only", "force", "packages", "pipeline"}
-FILES = ("pipeline", "hydra.searchpath")  # which files declare the pipeline
 OVERRIDE = re.compile(r"(?P<mark>\+{0,2}|~)(?P<key>[^=@]*)(@(?P<package>[^=]*))?(=(?P<value>.*))?", re.DOTALL)
 
 
@@ -45,16 +44,9 @@ def of(composition: Composition, overrides: Sequence[str], base: Graph | None = 
 
 def pipeline_alone(overrides: Sequence[str]) -> Graph | None:
     """The graph of a pipeline without the other overrides; None if it is not complete without them."""
-    files = [override for override in overrides if override.lstrip("+").partition("=")[0] in FILES]
-    directories = [override.partition("=")[2] for override in overrides if override.startswith("--config-dir=")]
-    if any(override.startswith(("--config-path", "--config-name")) for override in overrides):
+    files = config.declaring(overrides)
+    if files is None:
         return None
-    if directories:
-        from pipelines.project import quoted
-
-        if any(override.lstrip("+").startswith("hydra.searchpath") for override in files):
-            return None
-        files.append(f"hydra.searchpath=[{quoted(f'file://{directories[0]}')}]")
     try:
         return config.compose(files).graph
     except ConfigError:

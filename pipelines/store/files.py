@@ -168,6 +168,11 @@ class RemoteFiles:
 
     def _failure(self, what: str, error: Exception, tried: str) -> StoreError:
         words = str(error).strip().splitlines() or [type(error).__name__]
+        if "Unable to locate credentials" in words[0]:  # botocore's NoCredentialsError, which s3fs wraps
+            return StoreError(
+                f"The store at {self._uri}: there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "or AWS_PROFILE, or store.options.anon=true for a public bucket."
+            )
         remedy = "Raise store.retry_s to wait longer." if tried else ""
         return StoreError(
             f"The store at {self._uri}: can't {what}: {redact_url(words[0])}{tried}. "

@@ -12,7 +12,7 @@ MARKS = 5
 
 @dataclass(frozen=True)
 class Axis:
-    """A mapping of values to [0, 1]. Numbers lie by their size, other values in their order with equal distances."""
+    """A mapping of values to [0, 1]. Numbers are placed by size, other values in their order at equal distances."""
 
     texts: tuple[str, ...]  # of an axis without numbers
     low: float

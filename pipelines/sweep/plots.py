@@ -15,7 +15,7 @@ from pipelines.variant import brief
 WIDTH = 720
 HEIGHT = 320
 MARGIN = 56
-# Okabe and Ito, "Color Universal Design" (2008): told apart with every kind of colour vision.
+# Okabe and Ito, "Color Universal Design" (2008): distinct for every kind of colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8f7f00", "#6b7280")
 LINE = Markup('<polyline fill="none" stroke="{}" stroke-width="2" points="{}"><title>{}</title></polyline>')
 BEST, WORST = (16, 92, 190), (214, 222, 235)  # of a scale from the best job to the worst

@@ -156,3 +156,34 @@ def test_a_sweep_in_a_mapping_becomes_a_text() -> None:
     assert as_texts(given) == [
         "sweep.actions={a.b: \"tag(log, interval(1,2))\", c: 'choice(1)', d: [1,2]}", "x={a: choice(1,2)}",
     ]  # fmt: skip
+
+
+def test_no_secret_is_shown_or_stored(sweep: Command) -> None:
+    _, out, err = sweep("steps.a.times=1,2", "store.options.secret=hunter2hunter2", "steps.b.fail=stage")
+    assert "hunter2hunter2" not in out + err
+    kept = [path for path in Path("store").rglob("*") if path.is_file()]
+    assert not [path for path in kept if b"hunter2hunter2" in path.read_bytes()]
+
+
+def test_the_jobs_hang_under_one_run_in_mlflow(sweep: Command) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sweep("steps.a.times=1,2", OBJECTIVE)
+    client = MlflowClient(f"sqlite:///{Path('store/mlflow.db').absolute()}")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (top,) = [run for run in runs if "bloomline.sweep_run" in run.data.tags]
+    jobs = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]
+    assert top.data.params == {"a.times": "1, 2", "sweep.objective": "steps.b.length"}
+    assert top.data.metrics["best/b/length"] == 5.0
+    assert top.info.status == "FINISHED"
+    assert "| 0 | 1 | 5 |" in top.data.tags["mlflow.note.content"]
+    assert {run.info.run_name: run.data.params["a.times"] for run in jobs} == {
+        "small · times=1": "1",
+        "small · times=2": "2",
+    }
+    assert {run.data.tags["bloomline.sweep"] for run in jobs} == {top.data.tags["bloomline.sweep_run"]}
+    assert all(run.data.tags["mlflow.user"] and run.data.metrics["b/length"] for run in jobs)
+    steps = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in {job.info.run_id for job in jobs}]
+    assert len(steps) == 6
