@@ -404,5 +404,7 @@ STAGES = Registry(
         "graph_pair": "stages.entity_alignment.make_pair:MakeGraphPair",
         "align_entities": "stages.entity_alignment.align:AlignEntities",
         "evaluate_entity_alignment": "stages.entity_alignment.evaluate:EvaluateEntityAlignment",
+        "explore": "stages.exploration.explore:Explore",
+        "compare_explorations": "stages.exploration.compare:CompareExplorations",
     },
 )
