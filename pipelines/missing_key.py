@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stages import registry
 from stages.registry import RegistryError
+
+MOST = 3  # places that are named
 
 
 def remedy(key: str, value: str, steps: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
@@ -18,7 +20,17 @@ def remedy(key: str, value: str, steps: Mapping[str, Any], choices: Mapping[str,
     if places:
         return _one_of([f"{place}={value}" for place in places])
     having = [name for name, fields in steps.items() if _has(fields, first)]
-    return _one_of([f"steps.{name}.{key}={value}" for name in having]) if having else ""
+    below = having or list(dict.fromkeys(_above(steps, first)))[:MOST]
+    return _one_of([f"steps.{name}.{key}={value}" for name in below]) if below else ""
+
+
+def _above(values: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Where within the values of steps a key of that name is, such as `corpus.sources.log.reader` for `paths`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            if name in value:
+                yield key
+            yield from (f"{key}.{below}" for below in _above(value, name))
 
 
 def _one_of(overrides: list[str]) -> str:

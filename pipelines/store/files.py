@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from cluster.extras import missing_extra
 from pipelines.errors import BloomlineError
 from pipelines.redaction import redact_url
 from pipelines.store.digests import Token, stat_token
@@ -167,6 +168,9 @@ class RemoteFiles:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _failure(self, what: str, error: Exception, tried: str) -> StoreError:
+        # fsspec raises another error from that of a module which is not installed.
+        if error.__cause__ and (refusal := missing_extra(error.__cause__)):
+            return StoreError(f"The store at {self._uri}: {refusal}")
         words = str(error).strip().splitlines() or [type(error).__name__]
         if "Unable to locate credentials" in words[0]:  # botocore's NoCredentialsError, which s3fs wraps
             return StoreError(

@@ -44,13 +44,34 @@ def test_the_key_that_was_meant_is_named(
     assert "Traceback" not in err
 
 
+OWN = """\
+# @package _global_
+name: own
+steps:
+  corpus: {stage: corpus, sources: {log: {reader: {kind: text, paths: [a.txt]}, license: MIT, language: en}}}
+  words: {stage: tokenizer, corpus: corpus}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("vocab_size=300", "Did you mean steps.words.vocab_size=300?"),
+        ("paths=[/dir]", "Did you mean steps.corpus.sources.log.reader.paths=[/dir]?"),
+        ("reader.paths=[/dir]", "Did you mean steps.corpus.sources.log.reader.paths=[/dir]?"),
+    ],
+)
 @pytest.mark.parametrize("flags", [["--config-dir", "conf"], ["hydra.searchpath=[file://conf]"]])
 def test_the_steps_of_a_users_pipeline_are_known(
-    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    override: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "pipeline").mkdir(parents=True)
-    content = "# @package _global_\nname: own\nsteps:\n  words: {stage: tokenizer, corpus: corpus}\n"
-    (tmp_path / "conf" / "pipeline" / "own.yaml").write_text(content)
-    assert cli.run(["plan", *flags, "pipeline=own", "vocab_size=300"]) == 2
-    assert "Did you mean steps.words.vocab_size=300?" in capsys.readouterr().err
+    (tmp_path / "conf" / "pipeline" / "own.yaml").write_text(OWN)
+    assert cli.run(["plan", *flags, "pipeline=own", override]) == 2
+    assert said in capsys.readouterr().err

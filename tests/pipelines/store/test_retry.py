@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -171,3 +173,12 @@ def test_missing_credentials_of_s3_are_said_in_words(tmp_path: Path, monkeypatch
     said = r"there are no credentials\. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     with pytest.raises(StoreError, match=said):
         RemoteFiles("s3://bucket/prefix", {}).read("records/x.json")
+
+
+def test_a_missing_library_of_an_object_store_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    classes = import_module("fsspec.registry")  # `fsspec.registry` is a mapping in it
+
+    monkeypatch.delitem(classes._registry, "s3", raising=False)
+    with pytest.raises(StoreError, match=r"'s3fs' is not installed\. Install it with: pip install 'bloomline\[s3\]'"):
+        RemoteFiles("s3://bucket/prefix", {})
