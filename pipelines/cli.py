@@ -100,6 +100,7 @@ VERBS: dict[str, Sequence[str]] = {
     "runs": ("list", "show", "diff", "delete"),
     **dict.fromkeys(("attach", "stages", "pipelines", "new"), ()),
 }
+OWN_KEYS = {"artifacts": ("older", "larger"), "runs": ("sweep", "limit")}  # what looks like an override and is not
 WITH_WORDS = ("artifacts", "runs", "attach", "stages", "new")
 
 
@@ -218,7 +219,9 @@ def run(arguments: Sequence[str]) -> int:
 
                 return command.run(flags, overrides, session)
             if flags:
-                return hydra_flags.run(flags, overrides, lambda given, composed: action(given, composed, session))
+                own = [one for one in overrides if one.partition("=")[0] in OWN_KEYS.get(verb, ())]
+                others = [one for one in overrides if one not in own]
+                return hydra_flags.run(flags, others, lambda given, composed: action([*own, *given], composed, session))
             return action(overrides, None, session)
     except StageError as error:
         return show_error(error)

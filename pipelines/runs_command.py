@@ -133,7 +133,7 @@ def diff(store: Store, names: Sequence[str]) -> int:
     artifacts = [
         (name, step.fingerprint[:12], other.fingerprint[:12])
         for name, step, other in _pairs(one, two)
-        if step and other and step.fingerprint != other.fingerprint
+        if step and other and step.artifact and other.artifact and step.fingerprint != other.fingerprint
     ]
     _side_by_side(out, "Artifact", heads, artifacts, "Their artifacts are the same.")
     return 0

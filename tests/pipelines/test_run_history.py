@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.base import Message
-from pipelines import run_history, runs_command
+from pipelines import cli, run_history, runs_command
 from pipelines.errors import BloomlineError
 from pipelines.run_history import LONGEST_CURVE, History
 from pipelines.store import Store, StoreConfig
@@ -86,6 +86,27 @@ def test_two_runs_are_compared(store: Store, tmp_path: Path, capsys: pytest.Capt
     assert ["pretrain", sample.steps[1].fingerprint[:12], "f" * 12] in shown
     runs_command.diff(store, ["one", "one"])
     assert "Their values are the same." in capsys.readouterr().out
+
+
+def test_steps_that_a_run_did_not_select_are_no_artifacts_of_it(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run_id, fingerprint in (("20260101-000000-aaaa", "0" * 64), ("20260101-000000-bbbb", "1" * 64)):
+        steps = samples.run(tmp_path, run_id).steps
+        left = replace(steps[-1], state="unselected", fingerprint=fingerprint, artifact=None)
+        remember(store, tmp_path, run_id, steps=(*steps[:-1], left))
+    assert runs_command.diff(store, ["aaaa", "bbbb"]) == 0
+    assert "Their artifacts are the same." in capsys.readouterr().out
+
+
+def test_filters_of_the_list_are_no_overrides_for_hydra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    assert cli.run(["runs", "list", "sweep=2b78", "limit=3", "--config-dir", "conf"]) == 0
+    assert cli.run(["artifacts", "gc", "unused", "older=3d", "larger=1MB", "--config-dir", "conf"]) == 0
+    assert "There are no runs" in capsys.readouterr().out
 
 
 def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
