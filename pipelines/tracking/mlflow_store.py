@@ -1,192 +1,28 @@
-"""The only module that imports mlflow. Executes operations with an explicit client, never the fluent interface.
+"""Executes operations in MLflow with an explicit client, never the fluent interface.
 
-Importing it takes seconds, so only the sending thread does. Every operation looks before it makes something that
-MLflow would make twice (runs, models, versions), so that one whose answer was lost can be repeated.
+Every operation looks before it makes something that MLflow would make twice (runs, models, versions), so that one whose
+answer was lost can be repeated.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from filelock import FileLock
-
-from pipelines.process_identity import is_gone
-from pipelines.tracking import database
-from pipelines.tracking.operations import PARENT, milliseconds
+from pipelines.tracking.mlflow_connection import Connection, RefusedError, quoted, refusals
+from pipelines.tracking.operations import PARENT
 from pipelines.tracking.spool import Operation, Spool
-from pipelines.tracking.tracking_config import TrackingConfig
 
 BATCH_POINTS = 800  # MLflow's limits for one request: 1,000 values in all,
 BATCH_VALUES = 100  # of which 100 parameters and 100 tags
-STALE_HEARTBEAT_S = 3600.0  # a driver on another machine without a heartbeat for this time is considered dead
-KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
 SWEEP_TAG = "bloomline.sweep_run"
 SWEEPS = threading.Lock()  # held while the run of a sweep is looked for and made
-REFUSALS = {
-    "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE",
-    "BAD_REQUEST",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-}
-
-
-class RefusedError(Exception):
-    """MLflow understood the operation and rejected it permanently."""
-
-
-def prepare_environment(config: TrackingConfig) -> None:
-    """What MLflow's client reads from the environment only. What the user has set stays. Before the import."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(config.request_timeout_s))
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the spool retries
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it would tear the live display
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
-class Connection:
-    """A client for one MLflow, its schema in place."""
-
-    def __init__(self, config: TrackingConfig, root: Path) -> None:
-        prepare_environment(config)
-        from mlflow.tracking import MlflowClient
-
-        for noisy in ("mlflow", "alembic"):  # importing mlflow sets these levels, so after it
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-        # It prints what it raises (a full disk, a database that is locked), traceback and all; the sender tells it.
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self.config = config
-        self.root = root
-        uri = config.tracking_uri(root)
-        if config.kind == "local":
-            root.mkdir(parents=True, exist_ok=True)
-            # Two drivers that create the schema at once would trip over each other's tables.
-            with FileLock(root / "mlflow.db.lock"):
-                if was_there := database.begin(root / "mlflow.db"):
-                    _migrate(root / "mlflow.db")
-                    database.relocate(root / "mlflow.db")
-                self.client = MlflowClient(uri, uri)
-                self.client.search_experiments(max_results=1)
-                self.client.search_registered_models(max_results=1)
-                if not was_there:
-                    database.keep(root / "mlflow.db")
-        else:
-            self.client = MlflowClient(uri, uri)
-            self.client.search_experiments(max_results=1)
-
-    def answers(self) -> bool:
-        """Whether MLflow responds now."""
-        try:
-            self.client.search_experiments(max_results=1)
-        except Exception:
-            return False
-        return True
-
-    def experiment(self, name: str) -> str:
-        """The id of an experiment, created if necessary. A deleted one is restored."""
-        with refusals():
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                try:
-                    location = self.config.artifact_location(self.root, name)
-                    return str(self.client.create_experiment(name, location, {"mlflow.experimentKind": KIND}))
-                except Exception:
-                    found = self.client.get_experiment_by_name(name)  # another driver was first
-                    if found is None:
-                        raise
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-
-    def find_runs(self, **wanted: str) -> list[Any]:
-        """Runs, in any experiment, whose tags `bloomline.NAME` have these values."""
-        conditions = " AND ".join(f"tags.`bloomline.{name}` = {_quoted(value)}" for name, value in wanted.items())
-        return list(self.client.search_runs(self._experiments(), conditions, max_results=1000))
-
-    def find_model(self, fingerprint: str) -> Any | None:
-        """The LoggedModel of a fingerprint."""
-        condition = f"tags.`bloomline.fingerprint` = {_quoted(fingerprint)}"
-        found = self.client.search_logged_models(self._experiments(), condition, max_results=1)
-        return found[0] if found else None
-
-    def close_abandoned(self) -> int:
-        """End the runs of ours that are still RUNNING and whose driver is gone; how many pipeline runs that were."""
-        closed = 0
-        condition = "attributes.status = 'RUNNING' AND tags.`bloomline.driver` LIKE '%'"
-        for run in self.client.search_runs(self._experiments(), condition, max_results=1000):
-            try:
-                driver = json.loads(run.data.tags["bloomline.driver"])
-            except ValueError:
-                driver = {}
-            heartbeat = float(run.data.tags.get("bloomline.heartbeat", run.info.start_time / 1000))
-            if not is_gone(driver) and time.time() - heartbeat < STALE_HEARTBEAT_S:
-                continue
-            for child in self.children(run.info.run_id, run.info.experiment_id):
-                if child.info.status == "RUNNING":
-                    self.client.set_terminated(child.info.run_id, "FAILED", milliseconds(heartbeat))
-            self.client.set_tag(run.info.run_id, "bloomline.state", "abandoned: its driver is gone")
-            self.client.set_terminated(run.info.run_id, "FAILED", milliseconds(heartbeat))
-            self.client.delete_tag(run.info.run_id, "bloomline.driver")
-            closed += 1
-        return closed
-
-    def children(self, parent: str, experiment: str) -> list[Any]:
-        condition = f"tags.`mlflow.parentRunId` = {_quoted(parent)}"
-        return list(self.client.search_runs([experiment], condition, max_results=1000))
-
-    def _experiments(self) -> list[str]:
-        return [experiment.experiment_id for experiment in self.client.search_experiments()]
-
-
-def _migrate(path: Path) -> None:
-    """Bring the schema of a database that an older MLflow made up to date, and keep a copy of what it was.
-
-    A copy is migrated, because a migration that fails leaves a database between two schemas. Raises DatabaseError.
-    """
-    from alembic.script import ScriptDirectory
-    from mlflow.store.db.utils import _get_alembic_config, _upgrade_db
-    from mlflow.version import VERSION
-    from sqlalchemy import create_engine
-
-    found = database.revision(path)
-    scripts = ScriptDirectory.from_config(_get_alembic_config(""))  # type: ignore[no-untyped-call]
-    expected = scripts.get_current_head()
-    if found in (None, expected):
-        return
-    if found not in {script.revision for script in scripts.walk_revisions()}:
-        raise database.DatabaseError(
-            f"{path} has the schema {found}, which MLflow {VERSION} does not know: a newer MLflow made it. Install "
-            "that version (pip install -U mlflow), or move the database away, and the next run creates a new one"
-        )
-    backup = path.with_name(f"{path.name}.{found}.backup")
-    part = path.with_name(f".{path.name}.migrated")
-    try:
-        database.copy(path, part)
-        engine = create_engine(database.address(part))
-        try:
-            _upgrade_db(engine)  # type: ignore[no-untyped-call]
-        finally:
-            engine.dispose()
-        database.copy(path, backup)
-        database.copy(part, path)
-    except Exception as error:
-        command = shlex.join(["mlflow", "db", "upgrade", database.address(path)])
-        raise database.DatabaseError(
-            f"{path} has the schema {found}, and MLflow {VERSION} could not migrate it to {expected} ("
-            f"{str(error).splitlines()[0]}). It is unchanged. Move it away, and the next run creates a new one, or "
-            f"back it up and try by hand: {command}"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class Writer:
@@ -351,9 +187,9 @@ class Writer:
         model = self._connection.find_model(fingerprint)
         if model is None:
             raise RefusedError(f"no model of fingerprint {fingerprint} to register as {name}")
-        if not self._client.search_registered_models(f"name = {_quoted(name)}", max_results=1):
+        if not self._client.search_registered_models(f"name = {quoted(name)}", max_results=1):
             self._client.create_registered_model(name)
-        versions = self._client.search_model_versions(f"name = {_quoted(name)}")
+        versions = self._client.search_model_versions(f"name = {quoted(name)}")
         version = next((v.version for v in versions if v.tags.get("bloomline.fingerprint") == fingerprint), None)
         if version is None:
             # The sqlite store would resolve models:/ID by the process-wide tracking URI, which is not ours to set.
@@ -391,25 +227,6 @@ class Writer:
                 return None
             self._models[fingerprint] = model.model_id
         return self._models[fingerprint]
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Turn MLflow's final answers into RefusedError; let everything that may pass (no server, 5xx, locked) through."""
-    from mlflow.exceptions import MlflowException, RestException
-
-    try:
-        yield
-    except MlflowException as error:
-        # Only an answer that is MLflow's own is final: a proxy's 404 page is a server that is not there.
-        foreign = not isinstance(error, RestException) and str(error).startswith("API request")
-        if error.error_code in REFUSALS and not foreign:
-            raise RefusedError(str(error).splitlines()[0]) from error
-        raise
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "").replace("\\", "") + "'"
 
 
 def _source(uri: str) -> str:

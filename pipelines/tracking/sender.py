@@ -77,7 +77,7 @@ class Sender:
             self._wake.clear()
             try:
                 if connection is None:
-                    from pipelines.tracking.mlflow_store import Connection
+                    from pipelines.tracking.mlflow_connection import Connection
 
                     connection = Connection(self._config, self._root)
                 if self._spool is not None:
@@ -111,7 +111,7 @@ class Sender:
         return writers[spool.directory]
 
     def _send(self, spool: Spool, connection: Any, writers: dict[Path, Any]) -> int:
-        from pipelines.tracking.mlflow_store import RefusedError
+        from pipelines.tracking.mlflow_connection import RefusedError
 
         writer, count = self._writer(spool, connection, writers), 0
         arrived = spool.offset
@@ -141,7 +141,7 @@ class Sender:
     def _apply(self, writer: Any, operation: Operation, connection: Any) -> None:
         """Execute an operation. An artifact is given up if its storage fails repeatedly while MLflow itself responds:
         a folder without permission must not block the curves that follow it."""
-        from pipelines.tracking.mlflow_store import RefusedError
+        from pipelines.tracking.mlflow_connection import RefusedError
 
         for tries in range(1, ARTIFACT_TRIES + 1):
             try:

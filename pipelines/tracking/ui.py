@@ -35,7 +35,7 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     if config.kind == "server":
         say(f"MLflow: {config.shown(root)}")
         return 0
-    from pipelines.tracking.mlflow_store import Connection
+    from pipelines.tracking.mlflow_connection import Connection
 
     try:
         Connection(config, root)  # migrates the database, and finds the artifacts of a store that was moved

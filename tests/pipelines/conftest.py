@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, to be copied: creating the tables takes seconds."""
-    from pipelines.tracking.mlflow_store import Connection
+    from pipelines.tracking.mlflow_connection import Connection
     from pipelines.tracking.tracking_config import TrackingConfig
 
     root = tmp_path_factory.mktemp("mlflow")

@@ -281,7 +281,7 @@ def test_a_spool_that_cannot_be_written_does_not_raise(root: Path, tmp_path: Pat
 
 
 def test_two_drivers_may_make_the_database_at_once(tmp_path: Path) -> None:
-    from pipelines.tracking.mlflow_store import Connection
+    from pipelines.tracking.mlflow_connection import Connection
 
     with ThreadPoolExecutor(2) as drivers:
         made = list(drivers.map(lambda _: Connection(LOCAL, tmp_path).experiment("demo"), range(2)))

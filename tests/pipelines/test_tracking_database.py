@@ -29,7 +29,7 @@ def schema(path: Path) -> list[tuple[str, str]]:
 
 
 def test_the_second_store_begins_with_a_copy_and_works_like_the_first(tmp_path: Path) -> None:
-    from pipelines.tracking.mlflow_store import Connection
+    from pipelines.tracking.mlflow_connection import Connection
 
     config = TrackingConfig(kind="local")
     first = Connection(config, tmp_path / "first")
@@ -128,7 +128,7 @@ def test_a_moved_and_a_copied_store_write_within_themselves(tmp_path: Path, empt
 
 
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
-    from pipelines.tracking.mlflow_store import Connection
+    from pipelines.tracking.mlflow_connection import Connection
 
     (tmp_path / "mlflow.db").touch()
     assert Connection(LOCAL, tmp_path).experiment("demo")
@@ -183,7 +183,7 @@ def with_schema(root: Path, revision: str) -> Path:
 
 @pytest.mark.parametrize("name", ["que?st", "spa ce ü'&+%41"])
 def test_the_database_of_an_older_mlflow_is_migrated_and_kept(tmp_path: Path, empty_database: Path, name: str) -> None:
-    from pipelines.tracking.mlflow_store import Connection
+    from pipelines.tracking.mlflow_connection import Connection
 
     root = with_schema(tmp_path / name, "acf3f17fdcc7")
     found = Connection(LOCAL, root)
