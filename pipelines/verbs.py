@@ -266,8 +266,7 @@ def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
     rate = f"steps.{trained}.learning_rate"
     others = [override for override in kept if override.lstrip("+").partition("=")[0] != rate]
     changed = [*others, f"{rate}=1e-3"] if trained else kept
-    places = ("store", "tracking", "hydra.searchpath", "--config-")
-    where = [override for override in kept if override.lstrip("+").startswith(places)]
+    where = variant.places(kept)
     return [
         provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),
         provenance.command("plan", changed),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import provenance, step_state, variant, verbs
+from pipelines.errors import disk_error
 from pipelines.graph import Graph
+from pipelines.provenance import Provenance
 from pipelines.run_history import History
 from pipelines.runner import Observer, Runner
 from pipelines.summary import RunSummary, StepSummary
@@ -65,7 +68,7 @@ class SweepJob:
         return {f"{step.name} {step.headline[0]}": step.headline[1] for step in last if step.headline}
 
     def take_cached(self) -> None:
-        """Take the results of a job of which everything is cached."""
+        """Take the results of a job of which everything is cached, and until `remember` the run that made the last."""
         assert self.prepared is not None
         steps = [step for step in self.prepared.plan.steps.values() if step.state == "cached"]
         self.state, self.seconds = "cached", 0.0
@@ -90,31 +93,74 @@ class Begun:
     tracking: Tracking | None = field(default=None, init=False)
 
     def begin(self, part: Part) -> Runner:
-        job, prepared = self.job, self.job.prepared
-        assert prepared is not None
-        found = variant.of(prepared.composition, job.overrides, self.base)
-        made_by = provenance.collect("run", job.overrides, found, self.sweep)
-        settings, store = prepared.composition.settings, prepared.store
-        job.run_id, job.state = made_by.run_id, "running"
-        self.tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id, self.operation)
-        display = Display(self.out, job=f"{job.number}  ")
-        observers: list[Observer] = [self.tracking, History(store), display]
-        self.say(f"Job {job.number} begins: {job.described}")
-        return Runner(prepared.plan, store, part, made_by, prepared.composition.yaml(), observers, part.others)
+        prepared, made_by, tracking = self._open()
+        self.job.state = "running"
+        observers: list[Observer] = [tracking, History(prepared.store), Display(self.out, job=f"{self.job.number}  ")]
+        self.say(f"Job {self.job.number} begins: {self.job.described}")
+        config_yaml = prepared.composition.yaml()
+        return Runner(prepared.plan, prepared.store, part, made_by, config_yaml, observers, part.others)
 
     def finish(self, summary: RunSummary, exit_code: int) -> None:
         job = self.job
-        assert job.prepared is not None
-        assert self.tracking is not None
         job.state, job.exit_code, job.seconds, job.steps = summary.state, exit_code, summary.seconds, summary.steps
         job.error = "\n".join(f"{step.name}: {step.error}" for step in summary.steps if step.error)
-        job.report, unwritten = verbs.write_report(summary, job.prepared.store, self.tracking)
-        tracking, self.tracking = self.tracking, None
-        job.notes = (*unwritten, *tracking.close(summary.state))
+        self._close(summary)
+
+    def remember(self) -> None:
+        """Enter a job of which everything is cached as a run of this sweep, without executing anything.
+
+        In MLflow it is one run with the results of its steps, which have their own runs where they were made.
+        """
+        try:
+            prepared, made_by, tracking = self._open()
+        except OSError as error:  # a store that is read-only: the results are shown all the same
+            self.job.notes = (f"Cached jobs have no run in this sweep: {disk_error(error)}",)
+            return
+        summary = RunSummary(
+            run_id=made_by.run_id,
+            pipeline=prepared.plan.graph.name,
+            command=made_by.command,
+            started=time.time(),
+            seconds=0.0,
+            state="done",
+            steps=tuple(self.job.steps),
+            config_yaml=prepared.composition.yaml(),
+            git_commit=made_by.git_commit,
+            git_dirty=made_by.git_dirty,
+            versions=made_by.versions,
+            name=made_by.variant.name,
+            user=made_by.user,
+            parameters=made_by.variant.parameters,
+            sweep=made_by.sweep,
+        )
+        observers: tuple[Observer, ...] = (tracking, History(prepared.store))
+        for observer in observers:
+            observer.run_started(summary)
+            observer.run_finished(summary)
+        self._close(summary)
 
     def abandon(self) -> None:
         if self.tracking is not None:
             self.tracking.close("failed")
+
+    def _open(self) -> tuple[Prepared, Provenance, Tracking]:
+        """Give the job its own run, and begin to track it."""
+        job, prepared = self.job, self.job.prepared
+        assert prepared is not None
+        found = variant.of(prepared.composition, job.overrides, self.base)
+        made_by = provenance.collect("run", job.overrides, found, self.sweep)
+        settings, state = prepared.composition.settings, prepared.store.config.state
+        self.tracking = Tracking.open(settings.tracking, state, made_by.run_id, self.operation)
+        job.run_id = made_by.run_id
+        return prepared, made_by, self.tracking
+
+    def _close(self, summary: RunSummary) -> None:
+        job = self.job
+        assert job.prepared is not None
+        assert self.tracking is not None
+        job.report, unwritten = verbs.write_report(summary, job.prepared.store, self.tracking)
+        tracking, self.tracking = self.tracking, None
+        job.notes = (*unwritten, *tracking.close(summary.state))
 
 
 def swept(jobs: Sequence[SweepJob]) -> Mapping[str, list[str]]:

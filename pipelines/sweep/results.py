@@ -94,8 +94,8 @@ class Results:
         return {f"best/{name}": value for name, value in found.items() if value is not None}
 
 
-def show(out: Console, results: Results, page: Path | None) -> None:
-    """The table of a sweep, the errors of its jobs, and its page."""
+def show(out: Console, results: Results, page: Path | None, compare: str) -> None:
+    """The table of a sweep, the errors of its jobs, its page, and the command that lists its runs."""
     from rich.text import Text
 
     titles, rows = results.rows()
@@ -119,12 +119,12 @@ def show(out: Console, results: Results, page: Path | None) -> None:
     if results.config.metric and not any(results.objective(job) is not None for job in results.jobs):
         step, name = results.config.metric
         known = sorted({name for job in results.jobs for one in job.steps if one.name == step for name in one.metrics})
-        has = f"It has {', '.join(known)}." if known else "It did not finish in any job."
-        note = f"no job has {results.config.objective}: step {step} has no metric {name!r}. {has}"
+        lacks = f"has no metric {name!r}. It has {', '.join(known)}." if known else "did not finish in any job."
+        note = f"no job has {results.config.objective}: step {step} {lacks}"
         out.print(Text(f"\nNote: {clean(note)}", "yellow"))
     took = duration(results.ended - results.began)
     by = f", best first by {results.config.objective} ({results.config.direction})" if results.config.metric else ""
     out.print(Text(f"\n{clean(results.pipeline)}: sweep {results.state} in {took}{by}", COLOURS.get(results.state, "")))
     if page is not None:
         out.print(Text(f"Report: {page}"), soft_wrap=True)
-    out.print(Text(f"Compare: bloomline runs list sweep={results.sweep}"), soft_wrap=True)
+    out.print(Text(f"Compare: {compare}"), soft_wrap=True)

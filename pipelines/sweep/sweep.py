@@ -36,7 +36,7 @@ class Sweep:
         self.jobs: list[SweepJob] = []
         self.signal = 0
         self._where = list(where)
-        self._command = [*where, *fixed]
+        self._command = list(dict.fromkeys([*where, *fixed]))  # `where` may repeat overrides
         self._session = session
         self._out = terminal.console()
         self._began = time.time()
@@ -71,7 +71,7 @@ class Sweep:
         batch, self._batch = self._batch, []
         waiting = [job for job in batch if job.state == "waiting"]
         self._say_batch(batch, waiting)
-        for job in waiting:
+        for job in (job for job in batch if job.state in ("waiting", "cached")):
             self._open(job)
         while waiting and not self.signal:
             settings = _settings(waiting[0])
@@ -81,13 +81,14 @@ class Sweep:
             ]
             waiting = [job for job in waiting if job not in alike]
             executor = self._session.executor(settings.cluster, packages)
-            assert self._operation is not None
-            begun = [Begun(job, self.id, self._operation, self._base, self._out, self._say) for job in alike]
-            self.signal = side_by_side.run(begun, executor, settings.sweep.parallel)
+            self.signal = side_by_side.run(map(self._begun, alike), executor, settings.sweep.parallel)
         if self.signal:
             for job in batch:
                 job.state = "stopped" if job.state == "waiting" else job.state
             raise SystemExit(SIGNALLED + self.signal)
+        for job in batch:
+            if job.state == "cached":
+                self._begun(job).remember()
         metric = self.settings.metric
         return [job.objective(metric) for job in batch]
 
@@ -112,6 +113,7 @@ class Sweep:
         left = tuple(sorted(path for path in (folder / "sweeper").glob("*.*") if path.is_file())) if folder else ()
         times = self._began, time.time()
         results = Results(self.id, pipeline, self.settings, state, command, *times, tuple(self.jobs), left)
+        compare = provenance.command("runs", ["list", f"sweep={self.id}", *variant.places(self._command)])
         page = None
         if prepared is not None and folder is not None:
             from pipelines.sweep.page import write
@@ -124,13 +126,13 @@ class Sweep:
             with contextlib.suppress(OSError):
                 files = [*left, *([page] if page else [])]
                 self._tracking.finish(state, results.note(), results.parameters(), results.best(), files)
-        show(self._out, results, page)
+        show(self._out, results, page, compare)
         return code
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _open(self, job: SweepJob) -> None:
-        """Prepare what the first job that runs needs: the pipeline to compare with, and the sweep's run in MLflow."""
+        """Prepare what the first job needs: the pipeline to compare with, and the sweep's run in MLflow."""
         if self._operation is not None or job.prepared is None:
             return
         from pipelines.tracking.sweep_run import SweepTracking, started
@@ -147,6 +149,10 @@ class Sweep:
             self._tracking = SweepTracking(settings.tracking, state, self.id, self._operation)
         except OSError as error:
             self._say(f"The sweep is not tracked: {disk_error(error)}")
+
+    def _begun(self, job: SweepJob) -> Begun:
+        assert self._operation is not None
+        return Begun(job, self.id, self._operation, self._base, self._out, self._say)
 
     def _swept_keys(self) -> list[str]:
         return list(swept(self.jobs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +68,34 @@ def test_a_sweep_ends_with_a_table_that_has_the_best_job_first(sweep: Command) -
     _, again, _ = sweep("steps.a.times=3,1,2", OBJECTIVE)
     assert "3 jobs, 0 to run, 3 cached" in again
     assert [row[1] for row in rows(again)] == ["1", "2", "3"]
-    assert len(run_history.runs(store())) == 3
+    assert len(run_history.runs(store())) == 6  # cached jobs are runs of the second sweep as well
+
+
+def test_cached_jobs_are_runs_of_the_sweep_that_found_them(sweep: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sweep("steps.a.times=1,2", OBJECTIVE)
+    _, out, _ = sweep("steps.a.times=1,2,3", OBJECTIVE)
+    assert "3 jobs, 1 to run, 2 cached" in out
+    (compare,) = re.findall("Compare: bloomline (.*)", out)
+    (identity,) = re.findall("sweep=([0-9a-f-]+)", compare)
+    assert cli.run([*shlex.split(compare), "pipeline=small"]) == 0
+    listed = capsys.readouterr().out
+    for row in rows(out):
+        assert row[-1] in listed
+    found = {run.run_id: run for run in run_history.runs(store()) if run.sweep == identity}
+    assert found.keys() == {row[-1] for row in rows(out)}
+    assert {run.headlines()["b.length"] for run in found.values()} == {5.0, 10.0, 15.0}
+    page = (Path("store") / "runs" / identity / "report.html").read_text()
+    assert all(f'href="../{run_id}/report.html"' in page for run_id in found)
+    client = MlflowClient(f"sqlite:///{Path('store/mlflow.db').absolute()}")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (top,) = [run for run in runs if run.data.tags.get("bloomline.sweep_run") == identity]
+    jobs = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]
+    assert {run.data.params["a.times"]: run.data.metrics["b/length"] for run in jobs} == {"1": 5, "2": 10, "3": 15}
+    assert {run.info.status for run in jobs} == {"FINISHED"}
 
 
 def test_a_sweep_goes_past_jobs_that_fail_or_are_refused(sweep: Command) -> None:
@@ -111,7 +139,7 @@ def test_optunas_sweeper_works_unchanged(sweep: Command) -> None:
     assert code in (0, 1), err
     assert "Traceback" not in out + err
     assert len(rows(out)) == 4
-    (best,) = Path("store").rglob("optimization_results.yaml")
+    (best,) = Path("store").glob("runs/*/sweeper/optimization_results.yaml")
     assert float(re.findall(r"best_value: (.*)", best.read_text())[0]) == float(rows(out)[0][2])
 
 
