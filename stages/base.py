@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, Type
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from stages.secret_files import is_secret_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -389,8 +391,8 @@ def edges(stage: Stage) -> list[tuple[str, Edge]]:
 def package_files(package: Path) -> list[Path]:
     """The files of a package or of a single module, in order: what its identity covers and what its copies hold.
 
-    Compiled and hidden files are left out. Links are followed, unless they are broken or lead to a directory that
-    contains them. Raises OSError.
+    Compiled and hidden files are left out, and those with the names of secrets. Links are followed, unless they are
+    broken or lead to a directory that contains them. Raises OSError.
     """
     if package.is_file():
         return [package]
@@ -399,7 +401,7 @@ def package_files(package: Path) -> list[Path]:
     for folder, above in folders:
         inside = above | {folder.resolve()}
         for entry in folder.iterdir():
-            if entry.name.startswith(".") or entry.name == "__pycache__":
+            if entry.name.startswith(".") or entry.name == "__pycache__" or is_secret_file(entry.name):
                 continue
             if entry.is_file():
                 found.append(entry)
