@@ -7,7 +7,7 @@ from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-from stages.base import OWN_PACKAGES
+from stages.packages import OWN_PACKAGES
 
 MARK = """
 import os
