@@ -9,7 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from stages.base import OWN_PACKAGES, StageError
+from stages.base import StageError
+from stages.packages import OWN_PACKAGES
 
 
 def create_application(factory: str, arguments: Any) -> Any:

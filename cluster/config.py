@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from stages.base import Config
 
@@ -63,6 +71,16 @@ class RemoteCluster(Config):
     connect_timeout_s: PositiveFloat = 10.0
     reconnect_timeout_s: PositiveFloat = 600.0  # submit, attach: how long the cluster may be out of reach meanwhile
     placement_timeout_s: PositiveFloat = 600.0  # how long a step or gang waits for resources: the cluster may grow
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_http(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "http" in values:
+            raise ValueError(
+                "http is of a server that is started here; the proxies of a running cluster have the limits that "
+                "BLOOMLINE_HTTP_LIMITS gave when Ray was started there, see docs/serving.md"
+            )
+        return values
 
     @field_validator("address")
     @classmethod

@@ -36,6 +36,7 @@ from cluster.ray_nodes import nodes
 from cluster.submitted_job import in_submitted_job, reserved_cpus
 from cluster.temporary_directory import TemporaryDirectory
 from stages.addresses import redact_url
+from stages.child_environment import DRIVER_ONLY
 
 PROBE_EVERY_S = 2.0
 DEATH_TIMEOUT_S = 5.0
@@ -257,6 +258,7 @@ def _local_environment(path: str, config: LocalCluster) -> dict[str, str | None]
         # HOME is needed. Ray turns token authentication on, and reads its settings again, only if no mode is set.
         "RAY_AUTH_MODE": None,
         "RAY_AUTH_TOKEN": _token(),
+        **dict.fromkeys(DRIVER_ONLY),
     }
 
 
@@ -282,13 +284,17 @@ def _token() -> str:
 
 @contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables for a while, or unset those that are None. Other threads see the change too."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
-    try:
-        yield
-    finally:
-        _set(before)
+    """Set environment variables for a while, or unset those that are None.
+
+    Other threads see the change too. Who must not holds ENVIRONMENT_LOCK.
+    """
+    with process_setup.ENVIRONMENT_LOCK:
+        before = {name: os.environ.get(name) for name in values}
+        _set(values)
+        try:
+            yield
+        finally:
+            _set(before)
 
 
 def _set(values: Mapping[str, str | None]) -> None:

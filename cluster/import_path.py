@@ -19,7 +19,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from cluster.base import ClusterError
-from stages.base import OWN_PACKAGES, package_files
+from stages.packages import OWN_PACKAGES, package_files
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,6 +22,7 @@ from cluster.config import HttpLimits
 from cluster.import_path import python_path
 from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, StageError
+from stages.child_environment import child_environment
 
 START_TIMEOUT_S = 120.0
 END_TIMEOUT_S = 10  # for a drained server to end
@@ -67,7 +68,7 @@ def start(application: Application, limits: HttpLimits | None = None) -> ServedP
         stdin=subprocess.PIPE,
         stdout=descriptor,
         stderr=descriptor,
-        env=os.environ | {"PYTHONPATH": python_path()} | http_limits.environment(limits or HttpLimits()),
+        env=child_environment({"PYTHONPATH": python_path(), **http_limits.environment(limits or HttpLimits())}),
         start_new_session=True,  # Ctrl-C in the terminal then reaches the parent only
     )
     os.close(descriptor)

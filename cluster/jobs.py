@@ -29,6 +29,7 @@ from cluster.submitted_job import ENTRYPOINT_CPUS
 from cluster.terminal_text import say
 from cluster.upload import Upload, choose
 from stages.addresses import redact_url
+from stages.secret_files import secret_files
 
 DRIVER = ("python", "-P", "-m", "pipelines.cli", "run")  # -P: not from a folder `pipelines/` of the working directory
 PROJECT = "bloomline-project"  # the folder of the user's directory in that of the job; not an identifier
@@ -68,7 +69,9 @@ def submit(
     upload = choose(directory or Path.cwd(), stores, config.include)
     upload.expect_at_most(config.upload_limit_bytes)
     url = dashboard(config)
-    print(upload.line(), file=out, flush=True)
+    say(upload.line(), file=out, flush=True)
+    if secrets_inside := [str(file) for package in packages for file in secret_files(package)]:
+        say(f"Left out of `packages`, as secrets: {', '.join(secrets_inside)}.", file=out, flush=True)
     with _rejections(url, "did not accept the job"):
         client = _client(url)
         job = client.submit_job(

@@ -13,7 +13,8 @@ from typing import Any
 from cluster.base import Outcome
 from cluster.extras import missing_extra
 from cluster.import_path import library_directories
-from stages.base import OWN_PACKAGES, StageError, Stopped
+from stages.base import StageError, Stopped
+from stages.packages import OWN_PACKAGES
 
 
 class WorkError(Exception):

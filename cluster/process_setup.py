@@ -7,12 +7,16 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 
 from stages.base import Resources
+from stages.child_environment import forget_keys
 
 # Options of Linux's prctl.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+# Held while the environment of this process is not its own, which a starting cluster inherits.
+ENVIRONMENT_LOCK = threading.RLock()
 PROJECT_VARIABLE = "BLOOMLINE_PROJECT"  # the user's directory in a submitted job, relative to the one of the job
 
 
@@ -24,6 +28,7 @@ def prepare(resources: Resources) -> None:
     """
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     enter_project()
+    forget_keys()  # of a cluster that was started with them, or of the driver of a submitted job
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(resources.cpus))))
     if not resources.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = (

@@ -21,6 +21,7 @@ from cluster import process_setup, serve_internal_port, serve_proxy, serve_sessi
 from cluster.asgi import check_factory, create_application, status_of
 from cluster.network import wait_until_answers
 from stages.base import Application, Config, StageError
+from stages.child_environment import forget_keys
 
 HEALTH_PERIOD_S = 2.0  # between two checks of a replica
 HEALTH_TIMEOUT_S = 5.0  # of a check; after three failed ones the replica is replaced
@@ -48,6 +49,7 @@ class _Replica:
     def __init__(self, factory: str, arguments: Mapping[str, Any]) -> None:
         serve_internal_port.keep_closed()
         process_setup.enter_project()
+        forget_keys()
         self._factory, self._arguments = factory, arguments
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -51,8 +51,15 @@ class TemporaryDirectory:
 
 def _expect_safe(base: Path) -> None:
     """Raise ClusterError if another user could rename a directory in `base` or above it, and put one in its place."""
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
     for directory in (base, *base.resolve().parents):
-        mode = directory.stat().st_mode
+        found = directory.stat()
+        mode = found.st_mode
+        if found.st_uid not in trusted:  # whoever owns a directory may rename what is in it, sticky or not
+            raise ClusterError(
+                f"Ray can't be started with temporary files in {base}: {directory} belongs to user {found.st_uid}, who "
+                "can replace what is in it. Set TMPDIR to a directory of yours."
+            )
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise ClusterError(
                 f"Ray can't be started with temporary files in {base}: other users can replace what is in {directory}. "

@@ -15,16 +15,11 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from cluster.base import ClusterError
+from stages.secret_files import SECRET_FILES, is_secret_file
 
 # The one list of what does not travel. The reasons are printed.
 LEFT_OUT: Mapping[str, Sequence[str]] = {
-    "secrets": [
-        *(".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".pgpass", ".pypirc", ".npmrc", ".htpasswd"),
-        *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keytab", "*.kdbx", "*.ppk", "*.gpg", "*.asc"),
-        *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "auth_token", ".git-credentials"),
-        *("credentials", "credentials.*", "*credentials.json", "client_secret*.json", "service[-_]account*.json"),
-        *("secrets.*", ".secrets", ".aws", ".azure", ".docker", ".gcloud", ".gnupg", ".kube", ".ssh"),
-    ],
+    "secrets": SECRET_FILES,
     "version control": [".git", ".hg", ".svn"],
     "environments": [".venv", "venv", "node_modules", ".tox", ".nox"],
     "stores, data and outputs": [
@@ -142,7 +137,8 @@ class _Choice:
             return "store"
         if entry.is_dir() and (inside / ENVIRONMENT_MARK).is_file():
             return "environments"
-        return next((reason for reason, patterns in self._reasons if patterns.match_file(path)), "")
+        known = next((reason for reason, patterns in self._reasons if patterns.match_file(path)), "")
+        return known or ("secrets" if is_secret_file(entry.name) else "")  # also in capital letters
 
 
 def _is_ignored(path: str, ignored: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:

@@ -19,7 +19,12 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # as in stages.base, which is not imported before the check
+OWN_PACKAGES = (
+    "cluster",
+    "conf",
+    "pipelines",
+    "stages",
+)  # as in stages.packages, imported after the check
 USAGE = """\
 usage: bloomline VERB [OVERRIDE ...] [HYDRA FLAG ...]
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from cluster.config import ClusterConfig
+from cluster.process_setup import ENVIRONMENT_LOCK
 from pipelines import composition_cache, missing_key, project, redaction, resolution, termination, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
@@ -89,7 +90,11 @@ class Composition:
 
 def compose(overrides: Sequence[str]) -> Composition:
     """Compose the configuration from Hydra overrides and check it. Raises ConfigError."""
-    overrides = project.find(Path.cwd()).overrides(overrides)
+    with ENVIRONMENT_LOCK:  # a signing key that were missing for a moment would switch the verification off
+        return _composition(project.find(Path.cwd()).overrides(overrides))
+
+
+def _composition(overrides: Sequence[str]) -> Composition:
     redaction.remember_overrides(overrides)
     if (composition := _remembered(overrides)) is not None:
         return composition
@@ -115,8 +120,9 @@ def pipelines_available() -> list[str]:
 
 def check(composed: Any) -> Composition:
     """Turn a DictConfig that Hydra composed into checked values. Raises ConfigError with every problem."""
-    composed = _without_hydra(composed)
-    return check_values(_resolved(composed), resolution.resolved_without_environment(composed))
+    with ENVIRONMENT_LOCK:
+        composed = _without_hydra(composed)
+        return check_values(_resolved(composed), resolution.resolved_without_environment(composed))
 
 
 @contextmanager
@@ -355,10 +361,14 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
 def _group_problem(overrides: Sequence[str]) -> Problem | None:
     """The choice of a file, of which Hydra says only that its name is a number, null or a truth value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     for override in overrides:
         group, _, value = override.partition("=")
-        chosen = OverridesParser.create().parse_override(override).value()
+        try:
+            chosen = OverridesParser.create().parse_override(override).value()
+        except HydraException:  # it is not in the grammar: another problem
+            continue
         if (CONFIG_DIRECTORY / group.partition("@")[0]).is_dir() and not isinstance(chosen, str | list):
             quoted = shlex.quote(f"{group}={project.quoted(value)}")
             return Problem(group, value, "the name of a file", f"As a name, in a shell: {quoted}.")
@@ -368,7 +378,7 @@ def _group_problem(overrides: Sequence[str]) -> Problem | None:
 def _grammar_problem(override: str, is_ambiguous: bool) -> Problem:
     """An override that is not in Hydra's grammar, or a sweep, with the quotes that would make its value a text."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     override = override.removeprefix(FORCED)
     key, _, value = override.partition("=")
@@ -376,7 +386,7 @@ def _grammar_problem(override: str, is_ambiguous: bool) -> Problem:
     try:
         OverridesParser.create().parse_override(text)
         remedy = f"As one text, in a shell: {shlex.quote(text)}."
-    except OverrideParseException:
+    except HydraException:
         remedy = ""
     if re.fullmatch(r"\[[^][{}\"']+\]", value):  # a list of texts, such as paths with an equals sign
         items = ",".join(project.quoted(item.strip()) for item in value[1:-1].split(","))

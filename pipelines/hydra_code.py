@@ -31,9 +31,12 @@ KNOWN_TARGETS = {  # key -> what it may name
     ),
     "hydra.sweeper.sampler._target_": r"optuna\.samplers\.\w+Sampler",
 }
+LOG_FILE = {  # of Hydra's own logging; another one could empty any file of the user
+    "class": "logging.FileHandler",
+    "filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log",
+}
 KNOWN_CLASSES = {  # of logging
     "logging.StreamHandler",
-    "logging.FileHandler",
     "logging.NullHandler",
     "logging.Formatter",
     "colorlog.ColoredFormatter",
@@ -78,7 +81,9 @@ def _code(value: Any, key: str, composed: Any) -> Iterator[tuple[str, str]]:
             if name == TARGET:
                 if not re.fullmatch(KNOWN_TARGETS.get(below, ""), str(inner)):
                     yield below, str(inner)
-            elif (in_hydra and name in CLASS_KEYS and inner not in KNOWN_CLASSES) or (below in CODE_KEYS and inner):
+            elif (in_hydra and name in CLASS_KEYS and not _is_known_class(inner, value)) or (
+                below in CODE_KEYS and inner
+            ):
                 yield below, str(inner)
             else:
                 yield from _code(inner, below, composed)
@@ -91,6 +96,11 @@ def _code(value: Any, key: str, composed: Any) -> Iterator[tuple[str, str]]:
             yield key, value
         elif value.startswith("${"):
             yield from _referenced(value, key, composed)
+
+
+def _is_known_class(name: Any, handler: Mapping[Any, Any]) -> bool:
+    written = {key: value for key, value in handler.items() if key not in ("formatter", "level")}
+    return name in KNOWN_CLASSES or written == LOG_FILE
 
 
 def _referenced(value: str, key: str, composed: Any) -> Iterator[tuple[str, str]]:

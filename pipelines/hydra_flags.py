@@ -26,7 +26,7 @@ from pipelines.config import (
     prepare,
 )
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, show_error
-from pipelines.redaction import redacted, remember_overrides
+from pipelines.redaction import redact_url, redacted, remember_overrides
 from pipelines.resolution import references_as_written
 from stages.base import StageError
 
@@ -55,6 +55,7 @@ VALUED = {
 ALONE = ("--help", "--hydra-help", "--resolve", "--run", "--multirun")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what may follow --info
 SHOWN = {"--cfg=job", "--cfg=hydra", "--cfg=all", "--help"}  # with which Hydra prints a configuration
+PLACES_OF_HYDRA = ("hydra.sweep.subdir=.", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=null")
 MODES = ("--run", "--multirun", "--cfg", "--info")  # of which a command has one
 
 
@@ -107,7 +108,8 @@ def _check(flags: Mapping[str, str]) -> None:
     if len(modes := [name for name in MODES if name in flags]) > 1:
         raise BloomlineError(f"{' and '.join(modes)} do not go together; expected one of them.")
     if (directory := flags.get("--config-dir")) is not None and not Path(directory).is_dir():
-        raise BloomlineError(f"--config-dir: no directory {Path(directory).absolute()}.")
+        shown = redact_url(directory) if "://" in directory else Path(directory).absolute()
+        raise BloomlineError(f"--config-dir: no directory {shown}.")
 
 
 def not_an_override(word: str) -> ConfigError:
@@ -146,8 +148,9 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
 
     try:
         with TemporaryDirectory(prefix="bloomline-multirun-") as directory:
-            # Hydra writes the configuration of a sweep to a directory. Nothing reads it: every run records its own.
-            overrides.insert(0, f"hydra.sweep.dir={directory}")
+            # Hydra writes configurations to directories. Nothing reads them: every run records its own. A pipeline that
+            # somebody else wrote must not choose where, because that could replace a file of the user.
+            overrides[:0] = [f"hydra.sweep.dir={directory}", *PLACES_OF_HYDRA]
             # Hydra's parser accepts overrides only in one group, so they follow the flags.
             call_hydra(task, [*flags, *prepare(overrides)], overrides)
     except SystemExit as end:  # how Hydra ends after --help, --cfg, --info

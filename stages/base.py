@@ -22,7 +22,6 @@ from pydantic_core import CoreSchema, core_schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # the top-level packages of bloomline itself
 # The Content-Security-Policy of the pages that we write: no script runs in them, and no request leaves them.
 PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -384,25 +383,3 @@ def edges(stage: Stage) -> list[tuple[str, Edge]]:
         return []
 
     return [found for name in type(stage).model_fields for found in walk(name, getattr(stage, name))]
-
-
-def package_files(package: Path) -> list[Path]:
-    """The files of a package or of a single module, in order: what its identity covers and what its copies hold.
-
-    Compiled and hidden files are left out. Links are followed, unless they are broken or lead to a directory that
-    contains them. Raises OSError.
-    """
-    if package.is_file():
-        return [package]
-    found: list[Path] = []
-    folders: list[tuple[Path, frozenset[Path]]] = [(package, frozenset())]
-    for folder, above in folders:
-        inside = above | {folder.resolve()}
-        for entry in folder.iterdir():
-            if entry.name.startswith(".") or entry.name == "__pycache__":
-                continue
-            if entry.is_file():
-                found.append(entry)
-            elif entry.is_dir() and entry.resolve() not in inside:
-                folders.append((entry, inside))
-    return sorted(found)

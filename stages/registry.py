@@ -15,7 +15,6 @@ configuration names something in them.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -23,7 +22,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -31,7 +30,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, GetCoreSchemaHandler, PydanticUserError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from stages.base import OWN_PACKAGES, Stage, StageError, package_files
+from stages.base import Stage, StageError
+from stages.packages import OWN_PACKAGES, content_digest, package_files
 
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # package.module:Class
 SOURCE_KEY = "@source"  # no field can have this name
@@ -352,30 +352,10 @@ def source_digest(package: str) -> str:
     Raises StageError if the files are not what they were when this process imported the package: the code that runs
     here and the code that a worker would import are then not the same.
     """
-    digest = _digest_of(_files(package_path(package)))
+    digest = content_digest(package_path(package))
     if _first_digests.setdefault(package, digest) != digest:
         raise StageError(f"The source of {package} changed after this command had imported it. Run the command again.")
     return digest
-
-
-def _files(path: Path) -> tuple[tuple[Path, str, int, int], ...]:
-    """Every file of a package with its relative name, and its size and change time, by which a digest is remembered."""
-    found = []
-    for file in package_files(path):
-        stat = file.stat()
-        name = file.name if file == path else file.relative_to(path).as_posix()
-        found.append((file, name, stat.st_size, stat.st_ctime_ns))
-    return tuple(found)
-
-
-@lru_cache(maxsize=64)
-def _digest_of(files: tuple[tuple[Path, str, int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for file, name, _, _ in files:
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        total.update(os.fsencode(f"{name}\0{digest}\n"))
-    return total.hexdigest()
 
 
 STAGES = Registry(

@@ -7,7 +7,7 @@ from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-from stages.base import OWN_PACKAGES
+from stages.packages import OWN_PACKAGES
 
 MARK = """
 import os
@@ -33,7 +33,9 @@ def plant(directory: Path, marks: Path) -> None:
 
 def _is_found_first(name: str) -> bool:
     spec = find_spec(name) if name != "__main__" else None
-    return spec is not None and spec.origin is not None  # a namespace package has none
+    if spec is None or spec.origin is None:  # a namespace package has no origin
+        return False
+    return "_vendor" not in Path(spec.origin).parts  # setuptools, once imported, has copies of libraries on the path
 
 
 def imported(marks: Path) -> set[str]:

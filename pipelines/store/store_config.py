@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, SecretStr
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, SecretStr, model_validator
 
 from stages.base import Config
 
@@ -33,6 +33,12 @@ class StoreConfig(Config):
     lease_timeout_s: PositiveFloat = 30.0  # a lease without a heartbeat for this long is taken over
     signing_key: SigningKey | None = None  # signs records; those without its signature are damaged
     previous_signing_key: SigningKey | None = None  # whose signatures are accepted too, while a key is replaced
+
+    @model_validator(mode="after")
+    def _previous_key_has_a_successor(self) -> Self:
+        if self.previous_signing_key and not self.signing_key:  # else nothing would be verified
+            raise ValueError("previous_signing_key without signing_key: expected both, or signing_key alone")
+        return self
 
     @property
     def accepted_keys(self) -> tuple[SecretStr, ...]:

@@ -17,6 +17,7 @@ from pipelines.errors import BloomlineError
 from pipelines.tracking.database import ARTIFACTS, DatabaseError
 from pipelines.tracking.tracker import flush
 from pipelines.tracking.tracking_config import TrackingConfig
+from stages.child_environment import child_environment
 
 PORT = 5000
 STOP_TIMEOUT_S = 10.0
@@ -98,7 +99,7 @@ def _environment() -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         "UVICORN_LOG_LEVEL": "warning",
     }
-    return ours | dict(os.environ)
+    return ours | child_environment()
 
 
 def _stop(number: int, frame: object) -> None:

@@ -15,16 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.base import Application, ArtifactError, Config, ExampleRequest, Resources, Servable
 from stages.entity_alignment.graphs import SIDES
 from stages.entity_alignment.settings import Modality, ModelSettings, TrainingSettings
+from stages.json_files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FACTS, ENTITIES, EMBEDDINGS, MODEL = "alignment.json", "entities.json", "embeddings.safetensors", "model.safetensors"
+FACTS_LIMIT_BYTES = 64 << 20
 FACTORY = "stages.entity_alignment.http:create"
 EXAMPLE_ENTITIES = 3
 
@@ -50,13 +52,7 @@ class EntityAlignment(Servable):
 
     @cached_property
     def facts(self) -> AlignmentFacts:
-        path = self.path / FACTS
-        try:
-            return AlignmentFacts.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ArtifactError(f"{path} does not describe an alignment: {error.errors()[0]['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / FACTS, AlignmentFacts, "a description of an alignment", FACTS_LIMIT_BYTES)
 
     def names(self) -> dict[str, list[str]]:
         """The ids ("left", "right") and labels ("left_labels", "right_labels") of the entities."""

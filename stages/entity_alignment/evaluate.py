@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeInt
 
-from stages.base import PAGE_POLICY, Context, Stage, StageError, Stopped
+from stages.base import Context, Stage, StageError, Stopped
 from stages.entity_alignment.alignment import EntityAlignment
 from stages.entity_alignment.alignment_report import AlignmentReport, Mistake
 from stages.entity_alignment.graph_pair import GraphPair
 from stages.entity_alignment.settings import Modality
+from stages.table_page import scored, table_page
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +22,6 @@ if TYPE_CHECKING:
     from stages.entity_alignment.graphs import Pair
 
 ANSWERS = 3
-_STYLE = (
-    "body{font:14px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}"
-    "small{color:#666}"
-)
 
 
 class EvaluateEntityAlignment(Stage):
@@ -80,7 +77,7 @@ class EvaluateEntityAlignment(Stage):
         ctx.figure("weights", weights_figure(facts.modalities, weights.numpy(), pair.corrupted))
         if curves:
             ctx.figure("robustness", robustness_figure(curves))
-        ctx.page("mistakes.html", _page(results))
+        ctx.page("mistakes.html", mistakes_page(f"Mistakes, {results.source}", results.mistakes))
         return AlignmentReport(ctx.out)
 
     def _curves(self, ctx: Context, pair: Pair, links: Tensor) -> dict[str, tuple[tuple[float, float], ...]]:
@@ -183,18 +180,8 @@ def _called(pair: Pair, side: int, entity: int) -> str:
     return f"{name} ({label})" if label and label != name else name
 
 
-def _page(results: AlignmentResults) -> str:
-    rows = "\n".join(
-        f"<tr><td>{escape(one.entity)}</td><td>"
-        + ", ".join(f"{escape(name)} <small>{score:.3f}</small>" for name, score in one.answers)
-        + f"</td><td>{escape(one.expected)}</td><td>{one.rank:g}</td></tr>"
-        for one in results.mistakes
-    )
-    title = f"Mistakes, {escape(results.source)}"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{PAGE_POLICY}"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n<table><thead><tr><th>entity</th>"
-        f"<th>best candidates (CSLS)</th><th>expected</th><th>its rank</th></tr></thead>\n<tbody>\n{rows}\n</tbody>"
-        "</table></body></html>\n"
-    )
+def mistakes_page(title: str, mistakes: Sequence[Mistake]) -> str:
+    """A table of mistakes with what was expected."""
+    rows = ((escape(one.entity), scored(one.answers), escape(one.expected), f"{one.rank:g}") for one in mistakes)
+    columns = ("entity", "best candidates (CSLS)", "expected", "its rank")
+    return table_page(title, columns, rows)

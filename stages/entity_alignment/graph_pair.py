@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import NonNegativeInt, PositiveInt
 
 from stages.base import Artifact, ArtifactError, Config
 from stages.entity_alignment.graphs import SPLITS, Pair, Vectors
+from stages.json_files import read_json
 
 FACTS, ENTITIES, TENSORS = "pair.json", "entities.json", "graph.safetensors"
+FACTS_LIMIT_BYTES = 64 << 20
 
 
 class PairFacts(Config):
@@ -43,13 +45,7 @@ class GraphPair(Artifact):
 
     @cached_property
     def facts(self) -> PairFacts:
-        path = self.path / FACTS
-        try:
-            return PairFacts.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ArtifactError(f"{path} does not describe a pair: {error.errors()[0]['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / FACTS, PairFacts, "a description of a pair of graphs", FACTS_LIMIT_BYTES)
 
     def load(self) -> Pair:
         """The pair in memory. Raises ArtifactError if the files do not fit together."""

@@ -8,7 +8,6 @@ once.
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.entity_alignment.alignment import EntityAlignment
 from stages.entity_alignment.graphs import SIDES
 from stages.entity_alignment.ranking import nearest
+from stages.json_endpoint import RefusedError, json_application, json_body, parsed, similar_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BODY_LIMIT_BYTES = 16 << 20
-BODY_TIMEOUT_S = 30.0
-SPELLINGS, SPELLING_ENTITIES = 3, 20_000  # among which similar spellings are looked for
 UNKNOWN_LIMIT = 16  # unknown entities of one request that get spellings
 
 
@@ -41,15 +37,6 @@ class AlignRequest(BaseModel):
     entities: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(min_length=1, max_length=10_000)
     from_: Literal["left", "right"] = Field(default="left", alias="from")
     k: int = Field(default=10, ge=1, le=100)
-
-
-class RefusedError(Exception):
-    """A request that is answered with an error: its status, and more for the body."""
-
-    def __init__(self, status: int, message: str, **details: object) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"message": message, **details}}
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,7 @@ class Aligner:
             raise RefusedError(
                 404,
                 f"{len(unknown)} of the entities are not in the {origin} graph",
-                unknown={name: _spellings(name, side.entities) for name in unknown[:UNKNOWN_LIMIT]},
+                unknown={name: similar_names(name, side.entities) for name in unknown[:UNKNOWN_LIMIT]},
             )
         distinct = list(dict.fromkeys(entities))
         rows = [side.index[name] for name in distinct]
@@ -126,61 +113,13 @@ def load(alignment: EntityAlignment) -> Aligner:
 
 def application(aligner: Aligner) -> FastAPI:
     """The routes: POST /v1/align, GET /health."""
-    app = FastAPI(title="bloomline entities", docs_url=None, redoc_url=None)
+    app = json_application("bloomline entities")
     schema = {"application/json": {"schema": AlignRequest.model_json_schema()}}
-
-    @app.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> Response:
-        return JSONResponse(error.body, error.status)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        message = f"{request.method} {request.url.path}: {error.detail}"[:500]
-        return JSONResponse({"error": {"message": message}}, error.status_code, error.headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def disconnected(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it
 
     @app.post("/v1/align", openapi_extra={"requestBody": {"required": True, "content": schema}})
     async def align(request: Request) -> Response:
-        wanted = _parsed(await _body(request))
+        wanted = parsed(await json_body(request, BODY_LIMIT_BYTES), AlignRequest)
         found = await asyncio.to_thread(aligner.align, wanted.entities, wanted.from_, wanted.k)
         return JSONResponse({"from": wanted.from_, "alignments": found})
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     return app
-
-
-async def _body(request: Request) -> bytes:
-    """The body of a request, bounded in size and time. Raises RefusedError."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RefusedError(415, "expected a body of content-type application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_LIMIT_BYTES:
-                    raise RefusedError(413, f"the body is larger than {BODY_LIMIT_BYTES} bytes")
-    except TimeoutError:
-        raise RefusedError(408, "the body did not arrive in time") from None
-    return bytes(body)
-
-
-def _parsed(body: bytes) -> AlignRequest:
-    try:
-        return AlignRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise RefusedError(400, f"{where}: {first['msg']}"[:500]) from None
-
-
-def _spellings(name: str, entities: list[str]) -> list[str]:
-    """The known entities that are spelt most like `name`."""
-    similar = [known for known in entities[:SPELLING_ENTITIES] if abs(len(known) - len(name)) <= 2]
-    return difflib.get_close_matches(name, similar, n=SPELLINGS, cutoff=0.5)

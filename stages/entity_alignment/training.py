@@ -7,9 +7,7 @@ checkpoint needs no state of random generators.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stages.base import Reporter, StageError, Stopped
+from stages.entity_alignment import checkpoint
 from stages.entity_alignment.graphs import Pair
 from stages.entity_alignment.losses import Losses
 from stages.entity_alignment.modalities import Inputs
@@ -30,7 +29,7 @@ from stages.entity_alignment.sparse import SparseRows
 
 ITERATIVE_RATE = 1 / 5  # of the learning rate
 ITERATIVE_STRETCH = 3  # the schedule of iterative training is that much longer than the training
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_INTERVAL_S = 60.0
 
 
@@ -85,7 +84,7 @@ class Trainer:
 
         Raises Stopped after saving, if the run was asked to stop.
         """
-        self._resume()
+        self._resume(reporter)
         saved = time.monotonic()
         for epoch in range(self.progress.epoch, self.epochs):
             if epoch == self._settings.epochs:
@@ -205,21 +204,23 @@ class Trainer:
             "progress": {**vars(self.progress), "proposals": sorted(self.progress.proposals)},
             "replay": None if self._losses.replay is None else vars(self._losses.replay),
         }
-        path, partial = self._scratch / CHECKPOINT, self._scratch / f"{CHECKPOINT}.partial"
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        checkpoint.save(self._scratch / CHECKPOINT, state)
 
-    def _resume(self) -> None:
+    def _resume(self, reporter: Reporter) -> None:
+        """Go on from the checkpoint if there is one; from the beginning if it is damaged, which costs time only."""
         path = self._scratch / CHECKPOINT
         if not path.exists():
             return
-        state: Mapping[str, Any] = torch.load(path, weights_only=True)
+        try:
+            state = checkpoint.load(path)
+        except StageError as error:
+            reporter.note(f"{error}; training starts from the beginning")
+            return
         self.model.load_state_dict(state["model"])
         self.progress = Progress(**state["progress"])
         self.progress.proposals = {(int(a), int(b)) for a, b in self.progress.proposals}
+        self.progress.promoted = [(int(a), int(b)) for a, b in self.progress.promoted]
+        self.progress.selections = [(int(epoch), float(mrr)) for epoch, mrr in self.progress.selections]
         self._optimizer = self._new_optimizer(iterative=self.progress.epoch > self._settings.epochs)
         self._optimizer.load_state_dict(state["optimizer"])
         self._best, self._step = state["best"], state["step"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -223,7 +224,9 @@ def _tpe(
 
     for (context, action), value in zip(trials, values, strict=True):
         point = dict(zip(names, problem.actions[action].tolist(), strict=True))
-        studies[context].enqueue_trial(point)
+        with warnings.catch_warnings():  # that the method may change: in Optuna 2, in which it is new
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            studies[context].enqueue_trial(point)
         trial = studies[context].ask()
         for name in names:
             trial.suggest_float(name, 0, 1)

@@ -20,6 +20,7 @@ from typing import Any
 from stages.artifacts.encoding import encode
 from stages.artifacts.tokenizer import FILE_LIMIT_BYTES, Tokenizer
 from stages.base import StageError
+from stages.child_environment import child_environment
 
 LOADING_CPU_S, ENCODING_CPU_S = 120, 20  # processor time
 MEMORY_BYTES = 8 << 30  # of addresses
@@ -37,7 +38,7 @@ def try_tokenizer(file: Path, encoding_cpu_s: int = ENCODING_CPU_S) -> None:
     if not any(_expressions(_values(file))):
         return
     command = [sys.executable, "-P", "-m", __name__, str(file), str(encoding_cpu_s)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"}
+    environment = child_environment({"PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"})
     try:
         ended = subprocess.run(command, env=environment, capture_output=True, timeout=WALL_S, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:

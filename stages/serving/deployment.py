@@ -25,9 +25,10 @@ from typing import Any, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.base import OWN_PACKAGES, Application, ArtifactError, Config, ExampleRequest, Servable, StageError
+from stages.base import Application, ArtifactError, Config, ExampleRequest, Servable, StageError
 from stages.model.config import DecoderConfig
 from stages.model.footprint import RUNTIME_BYTES, attention_bytes, cache_bytes, forward_bytes, weight_bytes
+from stages.packages import OWN_PACKAGES
 from stages.registry import PACKAGES_VARIABLE, is_declared
 
 DEPLOYMENT, MODEL, SERVE_CONFIG = "deployment.json", "model", "serve.yaml"

@@ -32,6 +32,7 @@ def test_every_shipped_config_is_valid(name: str) -> None:
         {"kind": "remote", "address": "head"},
         {"kind": "remote", "address": "ray://head:10001"},
         {"kind": "inline", "cpus": 1},
+        {"kind": "remote", "http": {}},
     ],
 )
 def test_invalid_values_are_refused(values: dict[str, object]) -> None:

@@ -18,7 +18,7 @@ from cluster.outcome_capture import capture_outcome
         ("mlflow", ["tracking"]),
         ("torch", ["model"]),  # not `serving`, `all` or `dev`, which include `model`
         ("fastapi.responses", ["serving"]),
-        ("numpy", ["corpus", "model"]),
+        ("numpy", ["corpus", "exploration", "model"]),
         ("warcio", ["corpus"]),
         ("s3fs", ["s3"]),
     ],

@@ -14,9 +14,10 @@ import pytest
 from cluster.base import ClusterError
 from cluster.config import InlineCluster
 from cluster.factory import executor
-from cluster.import_path import ROOT, check_packages, python_path
+from cluster.import_path import ROOT, check_packages, copy_modules, python_path
 from pipelines import cli
-from stages.base import OWN_PACKAGES
+from stages.packages import OWN_PACKAGES, package_files
+from stages.secret_files import secret_files
 from tests.cluster.user_project import OWN_MODULES, Project, create_project
 
 
@@ -58,7 +59,8 @@ def test_our_root_comes_first_and_the_users_packages_last(project: Project) -> N
 
 def test_all_packages_of_the_wheel_are_copied() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert {name for name in wheel["packages"] if not name.endswith(".py")} == set(OWN_PACKAGES)
+    only_here = {"hydra_plugins"}  # a sweep is started from the command, and runs on no other machine
+    assert {name for name in wheel["packages"] if not name.endswith(".py")} - only_here == set(OWN_PACKAGES)
     assert cli.OWN_PACKAGES == OWN_PACKAGES  # imported before it may import ours
 
 
@@ -93,6 +95,19 @@ def test_a_path_that_is_not_a_package_is_refused(tmp_path: Path, name: str) -> N
     (tmp_path / "no-identifier.py").touch()
     with pytest.raises(ClusterError, match="is not a Python package"):
         check_packages([tmp_path / name])
+
+
+def test_secrets_in_a_package_are_neither_copied_nor_part_of_its_identity(tmp_path: Path) -> None:
+    package = tmp_path / "mine"
+    for name in ("__init__.py", "secrets.py", "data/words.txt", "tls.pem", "data/.env", "data/Key.PFX", "prod.env"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(name)
+    kept = {"__init__.py", "secrets.py", "data/words.txt"}
+    assert {str(path.relative_to(package)) for path in package_files(package)} == kept
+    copy = copy_modules([package], tmp_path / "copies")[-1]
+    assert {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()} == kept
+    named = {str(path.relative_to(package)) for path in secret_files(package)}
+    assert named == {"tls.pem", "data/.env", "data/Key.PFX", "prod.env"}
 
 
 def test_what_a_package_of_the_user_imports_next_to_it_is_copied(tmp_path: Path) -> None:

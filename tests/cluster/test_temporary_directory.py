@@ -92,3 +92,12 @@ def test_nothing_that_another_user_left_is_opened(tmp_path: Path, how: str, monk
     TemporaryDirectory(tmp_path).remove()
     assert precious.read_text() == "text"
     assert left.is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_a_directory_below_one_of_another_user_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "mine").mkdir(parents=True)
+    os.chown(theirs, 12345, -1)
+    with pytest.raises(ClusterError, match="belongs to user 12345, who can replace what is in it"):
+        TemporaryDirectory(theirs / "mine")

@@ -12,7 +12,15 @@ from cluster.upload import LEFT_OUT, Upload, choose
 SENT = ("conf/pipeline/books.yaml", "my_package/__init__.py", "pyproject.toml", "text/data/poems.txt", "keyboard.txt")
 SECRETS = (
     *(".env", ".env.production", "deploy/.env", "keys/server.pem", "tls.key", "id_rsa", "id_rsa.pub", "ssh/id_ed25519"),
-    *(".netrc", ".pypirc", ".aws/credentials", ".ssh/config", "credentials.json", "gcp/service-account-7.json"),
+    *(
+        ".netrc",
+        ".pypirc",
+        ".aws/credentials",
+        ".ssh/config",
+        "credentials.json",
+        "gcp/service-account-7.json",
+        "tls/SERVER.PEM",
+    ),
 )
 OTHERS = (
     *(".git/config", ".venv/bin/python", "venv/bin/python", "data/corpus.txt", "outputs/run.txt", "multirun/x/y"),

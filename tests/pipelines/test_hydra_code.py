@@ -100,6 +100,32 @@ def test_a_package_is_not_searched(bloomline: Command, words: list[str]) -> None
     assert "hydra.searchpath: the package pkg://foreign_package, whose code would run" in out
 
 
+@pytest.mark.parametrize("words", [["plan", "--run"], ["plan", "--multirun", "steps.a.times=1,2"]])
+def test_a_pipeline_does_not_choose_where_hydra_writes(bloomline: Command, tmp_path: Path, words: list[str]) -> None:
+    lines = "hydra:\n  run: {dir: there}\n  sweep: {dir: there, subdir: ../there}\n  output_subdir: there\n"
+    code, out = bloomline(f"{lines}  job: {{chdir: true}}\n", *words)
+    assert code == 0, out
+    assert not [*tmp_path.rglob("there")]
+
+
+@pytest.mark.parametrize("more", ["", ", mode: w"])
+def test_a_pipeline_does_not_choose_a_file_for_the_log(bloomline: Command, tmp_path: Path, more: str) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    handler = f"{{class: logging.FileHandler, filename: {tmp_path}/mine.txt{more}}}"
+    code, out = bloomline(f"hydra:\n  job_logging:\n    handlers:\n      x: {handler}\n", "plan", "--multirun")
+    assert code == 2
+    assert "'logging.FileHandler', code that would run" in out
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("override", ["+steps.${oc.env:HOME}.stage=make", "\x1b[31mred=1"])
+def test_a_key_that_is_not_in_hydras_grammar_is_one_line(bloomline: Command, override: str) -> None:
+    code, out = bloomline("", "plan", override)
+    assert code == 2
+    assert "is not a value in Hydra's grammar" in out
+    assert "\x1b" not in out
+
+
 def test_a_sweep_with_hydras_own_plugins_is_accepted(bloomline: Command) -> None:
     code, out = bloomline("", "plan", "--multirun", "steps.a.times=1,2")
     assert code == 0, out

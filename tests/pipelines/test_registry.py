@@ -20,6 +20,7 @@ from pipelines.graph import build
 from pipelines.store.digests import sha256_of
 from stages import registry
 from stages.base import Artifact, Config, Context, Stage, StageError
+from stages.packages import content_digest
 from stages.registry import ChosenBy, Registry, RegistryError, use_packages
 
 PYPROJECT = """\
@@ -337,13 +338,13 @@ def test_a_copy_on_another_machine_has_the_same_digest(directory: Path) -> None:
     (package / "linked").symlink_to(directory / "shared")
     (package / "broken").symlink_to("/nowhere")
     (package / "circle").symlink_to(package)
-    digest = registry._digest_of(registry._files(package))
+    digest = content_digest(package)
     copy = copy_modules([package], directory / "copies")[-1]
-    assert registry._digest_of(registry._files(copy)) == digest
+    assert content_digest(copy) == digest
     assert (copy / "table.bin").is_file()
     assert not (copy / ".gitignore").exists()
     (directory / "shared" / "deep" / "words.txt").write_text("edited")
-    assert registry._digest_of(registry._files(package)) != digest
+    assert content_digest(package) != digest
 
 
 def test_a_declared_version_takes_the_place_of_the_source_for_the_whole_package(directory: Path) -> None:

@@ -153,7 +153,8 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return 0
 
     monkeypatch.setattr("cluster.jobs._client", lambda url: Client())
-    monkeypatch.setattr("cluster.jobs._upload", lambda *_: "gcs://package.zip")
+    monkeypatch.setattr("cluster.jobs._send_project", lambda *_: "gcs://project.zip")
+    monkeypatch.setattr("cluster.jobs._send_modules", lambda *_: "gcs://modules.zip")
     monkeypatch.setattr("cluster.jobs._followed", lambda *_: Followed())
     monkeypatch.setattr("cluster.jobs.expect_listener", lambda *_: None)
     return sent
@@ -171,6 +172,20 @@ def test_a_submission(bloomline: Command, tmp_path: Path, submitted: list[Any]) 
         assert "a secret, which everybody who sees the cluster's dashboard could read" in refused
         expect_no_mark(tmp_path, refused)
     assert len(submitted) == 1
+
+
+def test_an_address_in_a_sweep(bloomline: Command, tmp_path: Path) -> None:
+    address = 'cluster.address="http://user:mark-of-cluster@127.0.0.1:9/?token=mark-of-token"'
+    code, out = bloomline("run", "--multirun", "cluster=remote", address, "steps.a.times=1,2")
+    assert code == 1
+    assert "127.0.0.1" in out
+    expect_no_mark(tmp_path, out)
+
+
+def test_an_address_without_a_scheme(bloomline: Command, tmp_path: Path) -> None:
+    code, out = bloomline("plan", "cluster=remote", "cluster.address=user:mark-of-cluster@127.0.0.1:9")
+    assert code == 2
+    expect_no_mark(tmp_path, out)
 
 
 def test_an_unreachable_cluster(bloomline: Command, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.report.page import render
 from stages.base import PAGE_POLICY
+from stages.entity_alignment import alignment_report, evaluate
 from stages.word_alignment.lexicon_report import Mistake
 from stages.word_alignment.pages import mistakes_page, neighbours_page
 from tests.pipelines import samples
@@ -18,7 +19,7 @@ from tests.stages.corpus.examples import ingest, source, write_lines
 REPOSITORY = Path(__file__).parents[2]
 EVIL = "<script>alert(1)</script><img src=https://evil.example onerror=alert(1)>\"'><base href=//evil.example>"
 # The modules that write a page. One that is added needs its page below.
-WRITERS = {"pipelines/report/page.py", "stages/corpus/card/html_page.py", "stages/word_alignment/pages.py"}
+WRITERS = {"pipelines/report/html.py", "stages/corpus/card/html_page.py", "stages/table_page.py"}
 
 
 class Page(HTMLParser):
@@ -51,13 +52,18 @@ def mistakes(_: Path) -> str:
     return mistakes_page(EVIL, [Mistake(word=EVIL, answers=((EVIL, 0.5),), expected=(EVIL,))])
 
 
+def unaligned(_: Path) -> str:
+    mistake = alignment_report.Mistake(entity=EVIL, answers=((EVIL, 0.5),), expected=EVIL, rank=2)
+    return evaluate.mistakes_page(EVIL, [mistake])
+
+
 def test_the_pages_below_are_those_of_all_modules_that_write_one() -> None:
     files = [file for folder in ("pipelines", "cluster", "stages") for file in (REPOSITORY / folder).rglob("*.py")]
     writers = {file for file in files if re.search(r"<!doctype html", file.read_text(), re.IGNORECASE)}
     assert {str(file.relative_to(REPOSITORY)) for file in writers} == WRITERS
 
 
-@pytest.mark.parametrize("write", [report, card, neighbours, mistakes])
+@pytest.mark.parametrize("write", [report, card, neighbours, mistakes, unaligned])
 def test_a_page_has_the_policy_before_any_content_and_no_script_or_reference(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     page = Page(write(tmp_path))
     policy: tuple[str, dict[str, str | None]] = (

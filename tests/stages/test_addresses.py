@@ -19,6 +19,10 @@ from stages.addresses import redact_url
         ("https://h/f?X-Amz-Signature=abc&X-Amz-Expires=60", "https://h/f?X-Amz-Signature=***&X-Amz-Expires=60"),
         ("with url: /f?sv=1&sig=a%2Fb (caused by)", "with url: /f?sv=1&sig=*** (caused by)"),
         ("https://h/f?access_token=abc#part", "https://h/f?access_token=***#part"),
+        ("1http://u:p@h/x", "1http://***@h/x"),
+        (r"uri=http\://u\:p@h\:1/?token\=abc", r"uri=http\://***@h\:1/?token\=***"),  # as Hydra writes a sweep
+        ("address='u:p@127.0.0.1:9'", "address='***@127.0.0.1:9'"),
+        ("cluster.address=u:p@head:6379", "cluster.address=***@head:6379"),
     ],
 )
 def test_credentials_are_hidden(text: str, expected: str) -> None:
@@ -36,7 +40,14 @@ def test_credentials_are_hidden(text: str, expected: str) -> None:
         "steps.pretrain.max_tokens=8 and key=value",
         "https://h/f?page=2&max_tokens=8",
         "mail somebody@example.org",
+        "git@host:group/project and a: b@c",
     ],
 )
 def test_other_texts_are_unchanged(text: str) -> None:
     assert redact_url(text) == text
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "a:" * 100_000, "a@" * 100_000, "?" * 200_000, "a://" * 50_000 + " "])
+def test_a_long_text_takes_linear_time(text: str) -> None:
+    """A quadratic expression would take minutes."""
+    assert redact_url(f"s3://x {text}@ ?=") == f"s3://x {text}@ ?="

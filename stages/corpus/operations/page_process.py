@@ -70,13 +70,15 @@ class PageProcess:
         if self._process is None or self._process.poll() is not None:
             # As a file and without the folder of the file: nothing but trafilatura is imported, from where this
             # process would import it.
+            from stages.child_environment import child_environment
+
             path = os.pathsep.join(filter(None, sys.path))
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
+                env=child_environment({"PYTHONPATH": path}),
             )
             if _receive(_pipe(self._process.stdout)) != READY:
                 _end(self._process)

@@ -7,6 +7,7 @@ once that all rows repeat. So the sizes of pages are read first, and they decide
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 
+# How Arrow names the type of values that are read as dictionaries.
+DICTIONARY = re.compile(r"dictionary<values=(?P<values>.+?), indices=\w+, ordered=[01]>")
 BYTES = ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")  # the physical types whose values can be long
 LIST_VALUE_BYTES = 64  # of memory for a value of a list, as a Python object
 
@@ -115,7 +118,7 @@ def columns_of(fields: Iterable[pa.Field], within: str = "") -> tuple[dict[str, 
     for field in fields:
         name = within + field.name
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        columns[name] = str(kind)
+        columns[name] = DICTIONARY.sub(r"\g<values>", str(kind))
         if any(check(kind) for check in (*strings, *binaries)):
             texts.append(name)
         if types.is_struct(kind):

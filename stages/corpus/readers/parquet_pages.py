@@ -44,7 +44,9 @@ def pages_of(file: IO[bytes], column: Any) -> Iterator[Page]:
     values = 0
     while position < end and values < column.num_values:
         header, size = _header(file, position)
-        kind: dict[int, Any] = next((header[name] for name in (DATA, DATA_V2, DICTIONARY) if name in header), {})
+        kind: Any = next((header[name] for name in (DATA, DATA_V2, DICTIONARY) if name in header), {})
+        if not isinstance(kind, dict):
+            raise ValueError("the header of a page is damaged")
         page = Page(_number(header, UNCOMPRESSED), _number(kind, VALUES) if kind else 0, DICTIONARY in header)
         values += 0 if page.is_dictionary else page.values
         yield page
@@ -82,8 +84,6 @@ class _Struct:
 
     def fields(self, depth: int) -> dict[int, Any]:
         """Integers and structs by the numbers of their fields; other fields are skipped."""
-        if depth > MAX_DEPTH:
-            raise ValueError("the header of a page is nested too deeply")
         found: dict[int, Any] = {}
         name = 0
         while head := self._byte():
@@ -94,6 +94,8 @@ class _Struct:
         return found
 
     def _value(self, kind: int, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise ValueError("the header of a page is nested too deeply")
         if kind in INTEGERS:
             return self._integer()
         if kind == STRUCT:

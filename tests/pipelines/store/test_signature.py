@@ -142,3 +142,8 @@ def test_the_key_is_neither_shown_nor_sent_to_steps(signed: Store) -> None:
 def test_a_short_key_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"signing_key[\s\S]*at least 32 characters"):
         opened(Path("x"), "short-key")
+
+
+def test_a_previous_key_alone_would_verify_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="previous_signing_key without signing_key"):
+        opened(tmp_path / "store", key=None, previous=OTHER)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stages.base import StageError, Stopped
+from stages.entity_alignment import checkpoint
 from stages.entity_alignment.align import AlignEntities
 from stages.entity_alignment.alignment import EntityAlignment
 from stages.entity_alignment.graph_pair import GraphPair
@@ -79,7 +80,16 @@ def test_a_run_that_is_asked_to_stop_saves_and_stops(pair: GraphPair, tmp_path: 
     context.scratch.mkdir()
     with pytest.raises(Stopped):
         AlignEntities.model_validate(settings()).bind({"pair": pair}).run(context)
-    assert torch.load(context.scratch / CHECKPOINT, weights_only=True)["progress"]["epoch"] == 1
+    assert checkpoint.load(context.scratch / CHECKPOINT)["progress"]["epoch"] == 1
+
+
+def test_a_damaged_checkpoint_is_named_and_costs_only_time(pair: GraphPair, tmp_path: Path) -> None:
+    fresh, _ = align(pair, tmp_path / "fresh", epochs=2)
+    (tmp_path / "again" / "scratch").mkdir(parents=True)
+    (tmp_path / "again" / "scratch" / CHECKPOINT).write_bytes(b"\x08" + bytes(100))
+    again, context = align(pair, tmp_path / "again", epochs=2)
+    assert any("is not a whole checkpoint" in note for note in context.notes)
+    assert (again.path / "model.safetensors").read_bytes() == (fresh.path / "model.safetensors").read_bytes()
 
 
 def test_the_best_epoch_on_the_validation_links_is_kept(pair: GraphPair, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 
@@ -21,6 +25,8 @@ from stages.serving.metrics import Metrics
 from stages.serving.service import Arguments, Service
 from tests.stages.inference.support import END, ScriptedBatch, byte_level_tokenizer
 from tests.support import RecordingContext
+
+ServedService = tuple[httpx.Client, Service, ScriptedBatch]
 
 
 @dataclass
@@ -69,3 +75,14 @@ def scripted_service(
     return Service(
         arguments, engine, vocabulary, metrics, context_length=context_length, document_start=start, end_of_text=END
     ), batch
+
+
+def connect(client: httpx.Client) -> socket.socket:
+    url = urlsplit(str(client.base_url))
+    return socket.create_connection((url.hostname, url.port), timeout=60)
+
+
+def request_bytes(body: dict[str, Any], length: int | None = None) -> bytes:
+    content = json.dumps(body).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {length or len(content)}\r\n\r\n".encode() + content

@@ -1,11 +1,9 @@
 import json
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,26 +11,10 @@ import pytest
 from stages.artifacts.checkpoint import Checkpoint
 from stages.inference.text import Vocabulary
 from stages.serving.http import application, create
-from stages.serving.service import Service
 from tests.stages.artifacts.test_encoding import backtracking
-from tests.stages.inference.support import END, ScriptedBatch
+from tests.stages.inference.support import END
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
-from tests.stages.serving.support import scripted_service, serving
-
-Served = tuple[httpx.Client, Service, ScriptedBatch]
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    service, batch = scripted_service(max_body_bytes=20_000, body_timeout_s=1.0)
-    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield client, service, batch
-
-
-@pytest.fixture
-def client(served: Served) -> httpx.Client:
-    return served[0]
-
+from tests.stages.serving.support import ServedService, connect, request_bytes, scripted_service, serving
 
 SCORES = ("tokens", "token_logprobs", "top_logprobs")
 
@@ -90,7 +72,7 @@ def test_many_prompts_and_choices_keep_their_order(client: httpx.Client) -> None
     assert texts[2] == text(complete(client, prompt="world", seed=4, temperature=1, max_tokens=5))
 
 
-def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(served: Served) -> None:
+def test_a_text_begins_a_document_and_tokens_are_read_as_they_are(served: ServedService) -> None:
     client, service, _ = served
     tokens = service.vocabulary.encode("hello")
     assert text(complete(client, prompt=[END, *tokens])) == text(complete(client))
@@ -146,7 +128,7 @@ def test_a_stream_put_together_is_the_whole_answer(client: httpx.Client) -> None
             assert [value for part in parts for value in part["logprobs"][key]] == values
 
 
-def test_a_stream_comes_token_by_token(served: Served) -> None:
+def test_a_stream_comes_token_by_token(served: ServedService) -> None:
     client, _, batch = served
     with client.stream(
         "POST", "/v1/completions", json={"prompt": "hello", "stream": True, "max_tokens": 40}
@@ -159,7 +141,7 @@ def test_a_stream_comes_token_by_token(served: Served) -> None:
         assert [line for line in lines if line][-1] == "data: [DONE]"
 
 
-def test_echo_and_logprobs_of_the_prompt(served: Served) -> None:
+def test_echo_and_logprobs_of_the_prompt(served: ServedService) -> None:
     client, service, _ = served
     answer = complete(client, prompt="hello wörld", max_tokens=0, echo=True, logprobs=1).json()["choices"][0]
     names = [service.vocabulary.name(token) for token in service.vocabulary.encode("hello wörld")]
@@ -210,7 +192,7 @@ def test_head_is_answered_wherever_get_is(client: httpx.Client) -> None:
     assert client.head("/v1/completions").status_code == 405
 
 
-def test_every_answer_names_its_request(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_answer_names_its_request(served: ServedService, caplog: pytest.LogCaptureFixture) -> None:
     client, _, batch = served
     assert client.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     first, second = (client.get("/health").headers["x-request-id"] for _ in range(2))
@@ -236,7 +218,7 @@ def test_a_request_ends_at_its_deadline_even_if_a_step_does_not_return(stream: b
         wait_until(lambda: not batch.sequences)
 
 
-def test_generated_tokens_are_counted_while_they_are_generated(served: Served) -> None:
+def test_generated_tokens_are_counted_while_they_are_generated(served: ServedService) -> None:
     client, _, batch = served
 
     def generated() -> float:
@@ -255,7 +237,9 @@ def test_generated_tokens_are_counted_while_they_are_generated(served: Served) -
     wait_until(lambda: generated() == before + 40)
 
 
-def test_an_unexpected_failure_is_answered_in_the_same_shape(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_failure_is_answered_in_the_same_shape(
+    served: ServedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, service, _ = served
     monkeypatch.setattr(service.metrics, "render", lambda: 1 / 0)
     answer = client.get("/metrics")
@@ -296,121 +280,6 @@ def test_the_schema_of_a_request_is_whole(client: httpx.Client) -> None:
     assert list(description["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "reason"),
-    [
-        ({"model": "other"}, 404, "does not exist"),
-        ({"prompt": "x " * 3000}, 400, "leaves no room for a completion in the model's context of 64 tokens"),
-        ({"prompt": [5] * 64}, 400, "the prompt (64 tokens) leaves no room"),
-        ({"prompt": [5] * 60, "max_tokens": 5}, 400, "the prompt (60 tokens) and max_tokens (5) exceed the model's"),
-        ({"stream": True, "stream_options": {"include_obfuscation": True}}, 400, "leave it out or set it to false"),
-        ({"max_tokens": 65}, 400, "exceed the model's context of 64 tokens"),
-        ({"prompt": [10**6]}, 400, "token 1000000 does not exist"),
-        ({"prompt": [-1]}, 400, "expected a text"),
-        ({"prompt": [True]}, 400, "expected a text"),
-        ({"prompt": []}, 400, "expected a text"),
-        ({"prompt": [[]]}, 400, "expected a text"),
-        ({"prompt": ["a", 1]}, 400, "expected a text"),
-        ({"prompt": None}, 400, "prompt: Field required"),
-        ({"prompt": "a\ud800"}, 400, "lone surrogate"),
-        ({"stop": "\ud800"}, 400, "lone surrogate"),
-        ({"temperature": -1}, 400, "temperature"),
-        ({"temperature": "1"}, 400, "temperature"),
-        ({"temperature": float("nan")}, 400, "NaN is not a JSON number"),
-        ({"top_p": float("inf")}, 400, "Infinity is not a JSON number"),
-        ({"top_p": 0}, 400, "top_p"),
-        ({"max_tokens": 1.5}, 400, "max_tokens"),
-        ({"max_tokens": True}, 400, "max_tokens"),
-        ({"n": 0}, 400, "n: "),
-        ({"n": 100}, 400, "send fewer"),
-        ({"prompt": ["a"] * 69}, 400, "send fewer"),
-        ({"logprobs": 21}, 400, "logprobs"),
-        ({"seed": 2**63}, 400, "seed"),
-        ({"stop": ""}, 400, "stop strings of 1 to"),
-        ({"stop": ["a", 1]}, 400, "stop: expected at most"),
-        ({"stop": ["a"] * 17}, 400, "at most 16 stop strings"),
-        ({"stream": "yes"}, 400, "stream"),
-        ({"stream_options": {}}, 400, "stream_options is accepted only"),
-        ({"best_of": 3}, 400, "best_of"),
-        ({"stream": True, "stream_options": {"include_usage": "yes"}}, 400, "stream_options.include_usage: "),
-        (
-            {"stream": True, "stream_options": {"usage": True}},
-            400,
-            "unknown parameter; the known ones are include",
-        ),
-        ({"presence_penalty": 0.5}, 400, "presence_penalty: not supported by this server: leave it out or set it to 0"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias: not supported by this server: leave it out or set it to {}"),
-        ({"suffix": "b"}, 400, 'suffix: not supported by this server: leave it out or set it to ""'),
-        ({"temprature": 0.5}, 400, "temprature: unknown parameter; the known ones are model, prompt, max_tokens"),
-    ],
-)
-def test_the_answer_to_a_bad_request_says_what_is_wrong(
-    client: httpx.Client, body: dict[str, Any], status: int, reason: str
-) -> None:
-    content = json.dumps({"prompt": "hello"} | body)
-    response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
-    assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
-    assert response.json()["error"]["type"] == "invalid_request_error"
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "reason"),
-    [
-        (b"", 400, "not valid JSON"),
-        (b"{", 400, "not valid JSON"),
-        (b"[1]", 400, "must be a JSON object"),
-        (b'{"prompt": "\xff"}', 400, "not valid UTF-8"),
-        (b'{"prompt": ' + b"[" * 9000 + b"]" * 9000 + b"}", 400, ""),
-        (b'{"a":' * 3000 + b"1" + b"}" * 3000, 400, ""),
-        (b'{"max_tokens": ' + b"9" * 5000 + b"}", 400, ""),
-        (b'{"prompt": "a", "temperature": 1e999}', 400, "temperature"),
-        (b" " * 20_001, 413, "larger than 20000 bytes"),
-    ],
-)
-def test_the_answer_to_an_invalid_body_says_why(client: httpx.Client, content: bytes, status: int, reason: str) -> None:
-    response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
-    assert (response.status_code, reason in response.json()["error"]["message"]) == (status, True), response.text
-
-
-def test_wrong_paths_methods_and_types_answer_in_the_same_shape(client: httpx.Client) -> None:
-    answers = {
-        404: client.get("/v2/nothing"),
-        405: client.get("/v1/completions"),
-        415: client.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"}),
-    }
-    assert client.get("/v1/models/other").status_code == 404
-    for status, response in answers.items():
-        assert response.status_code == status
-        assert response.json()["error"]["message"]
-    assert answers[405].headers["allow"] == "POST"
-
-
-def test_a_body_without_a_length_is_bounded_too(client: httpx.Client) -> None:
-    def endless() -> Iterator[bytes]:
-        for _ in range(1000):
-            yield b" " * 1000
-
-    response = client.post("/v1/completions", content=endless(), headers={"content-type": "application/json"})
-    assert response.status_code == 413
-
-
-def connect(client: httpx.Client) -> socket.socket:
-    url = urlsplit(str(client.base_url))
-    return socket.create_connection((url.hostname, url.port), timeout=60)
-
-
-def request_bytes(body: dict[str, Any], length: int | None = None) -> bytes:
-    content = json.dumps(body).encode()
-    head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {length or len(content)}\r\n\r\n".encode() + content
-
-
-def test_a_body_that_never_comes_is_given_up(client: httpx.Client) -> None:
-    with connect(client) as connection:
-        connection.sendall(request_bytes({"prompt": "hello"}, length=1000))
-        assert connection.recv(1000).startswith(b"HTTP/1.1 408")
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_disconnects_cancels_its_sequence(stream: bool) -> None:
     service, batch = scripted_service(slots=1, context_length=10**6)
@@ -444,7 +313,7 @@ def test_overload_is_refused_with_429_and_retry_after() -> None:
         assert text(complete(client))
 
 
-def test_a_failing_step_is_a_500_and_the_server_continues(served: Served) -> None:
+def test_a_failing_step_is_a_500_and_the_server_continues(served: ServedService) -> None:
     client, _, batch = served
     batch.fail = True
     failed = complete(client), complete(client, stream=True)

@@ -21,7 +21,7 @@ from stages.corpus.readers.source_code import Code
 from stages.corpus.readers.text_files import Text
 from stages.corpus.readers.web_pages import utf8_page
 from tests.stages.corpus.examples import all_documents, ingest, prose
-from tests.stages.corpus.readers.test_records import read
+from tests.stages.corpus.readers.support import read
 
 RUSSIAN = "Утренний паром уходит от северного причала и возвращается чуть позже полудня. "
 FRENCH = "Le bac du matin quitte la jetée nord à sept heures et revient peu après midi. "

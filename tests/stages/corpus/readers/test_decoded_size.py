@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -145,6 +146,17 @@ def test_any_damage_to_the_headers_is_one_clear_error(tmp_path_factory: pytest.T
         read(Parquet(paths=[str(path)]))
     except StageError as error:
         assert "t.parquet" in str(error)  # noqa: PT017 - undamaged pages are read without one
+
+
+@pytest.mark.parametrize(
+    "header", [b"\x19" * 3000, b"\x1c" * 3000, b"\x55\x02\x00"], ids=["lists", "structs", "no struct"]
+)
+def test_a_header_that_is_nested_or_of_another_type_is_damage(header: bytes) -> None:
+    column = SimpleNamespace(
+        data_page_offset=4, dictionary_page_offset=None, total_compressed_size=len(header), num_values=1
+    )
+    with pytest.raises(ValueError, match="the header of a page is"):
+        list(pages_of(io.BytesIO(b"PAR1" + header), column))
 
 
 def dataset(folder: Path, table: pa.Table, codec: str | None) -> Path:

@@ -18,7 +18,7 @@ from stages.corpus.readers.licence_files import declared_licence, recognise
 from stages.corpus.readers.source_code import Code
 from stages.corpus.readers.text_files import Text
 from stages.corpus.readers.warc import Warc
-from tests.stages.corpus.readers.test_records import digest_file, read, seen
+from tests.stages.corpus.readers.support import digest_file, read, seen
 from tests.support import test_data
 
 MIT = """MIT License
