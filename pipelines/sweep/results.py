@@ -50,9 +50,13 @@ class Results:
         return sorted(self.jobs, key=place)
 
     def measures(self) -> list[str]:
-        """What the jobs are shown with: the objective, then the headlines of the last steps, as `step metric`."""
+        """What the jobs are shown with: the objective, then the headlines of the last steps, as `step metric`.
+
+        A job that did not finish has earlier steps as its last ones: they count only if no job finished.
+        """
         found = [" ".join(self.config.metric)] if self.config.metric else []
-        return list(dict.fromkeys([*found, *(name for job in self.jobs for name in job.headlines())]))
+        jobs = [job for job in self.jobs if job.state in ("done", "cached")] or self.jobs
+        return list(dict.fromkeys([*found, *(name for job in jobs for name in job.headlines())]))
 
     def measure(self, job: SweepJob, name: str) -> float | None:
         if self.config.metric and name == " ".join(self.config.metric):

@@ -6,13 +6,18 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines import cli, run_history
 from pipelines.store import Store, StoreConfig
+from pipelines.summary import StepSummary
+from pipelines.sweep.job import SweepJob
 from pipelines.sweep.nested_sweeps import as_texts
+from pipelines.sweep.results import Results
+from pipelines.sweep_config import SweepConfig
 from stages.base import PAGE_POLICY
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
@@ -108,6 +113,18 @@ def test_a_sweep_goes_past_jobs_that_fail_or_are_refused(sweep: Command) -> None
     assert "steps.a.times: -1; expected a number greater than 0." in out
     assert "b: the text is not to be joined" in out
     assert "sweep failed" in out
+
+
+def test_where_unfinished_jobs_ended_is_no_column() -> None:
+    tokens = StepSummary("tokens", "tokens", "done", "", (), "f", {}, headline=("count", 3.0))
+    train = StepSummary("train", "pretrain", "done", "", ("tokens",), "f", {}, headline=("loss", 1.0))
+    jobs = (
+        SweepJob(0, [], [], state="done", steps=(tokens, train)),
+        SweepJob(1, [], [], state="stopped", steps=[tokens]),
+    )
+    results = Results("id", "small", SweepConfig(), "stopped", "bloomline run", 0.0, 1.0, jobs)
+    assert results.measures() == ["train loss"]
+    assert replace(results, jobs=jobs[1:]).measures() == ["tokens count"]
 
 
 def test_the_runs_of_a_sweep_know_it_and_its_page_shows_them(sweep: Command) -> None:
