@@ -1,0 +1,56 @@
+"""The artifact of smoothing: the hyper-parameters of the Gaussian process of each component, in smoothed.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import PositiveFloat, ValidationError
+
+from stages.base import Artifact, ArtifactError, Config
+from stages.pde.kernel_names import KernelName
+
+FACTS = "smoothed.json"
+FACTS_LIMIT_BYTES = 1 << 20
+
+
+class SmoothedComponent(Config):
+    """The Gaussian process of a component. A hidden one has what the observed ones have on average."""
+
+    kernel: KernelName
+    lengths: tuple[PositiveFloat, ...]  # by coordinate
+    mean: float
+    scale: PositiveFloat
+    noise: PositiveFloat
+    observed: bool
+    log_likelihoods: tuple[float, ...] = ()  # of each start of the search
+
+
+class SmoothedFacts(Config):
+    """Of every component, in the order of the observations."""
+
+    components: Mapping[str, SmoothedComponent]
+    ranges: tuple[tuple[float, float], ...]  # of the coordinates that were observed
+
+
+@dataclass(frozen=True)
+class Smoothed(Artifact):
+    """Gaussian processes that were fitted to observations without an equation."""
+
+    @property
+    def facts(self) -> SmoothedFacts:
+        path = self.path / FACTS
+        try:
+            if path.stat().st_size > FACTS_LIMIT_BYTES:
+                raise ArtifactError(f"{path} is larger than {FACTS_LIMIT_BYTES} bytes")
+            return SmoothedFacts.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ArtifactError(f"{path} does not describe processes: {error.errors()[0]['msg']}") from None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+
+    def check(self) -> None:
+        _ = self.facts
+
+    def describe(self) -> Mapping[str, object]:
+        return {name: f"noise {one.noise:.4g}, lengths {one.lengths}" for name, one in self.facts.components.items()}
