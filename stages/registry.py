@@ -384,5 +384,9 @@ STAGES = Registry(
         "align_words": "stages.word_alignment.align:AlignWords",
         "transfer_vocabulary": "stages.word_alignment.transfer_vocabulary:TransferVocabulary",
         "evaluate_lexicon": "stages.word_alignment.evaluate:EvaluateLexicon",
+        "pde_observations": "stages.pde.make_observations:MakeObservations",
+        "pde_smooth": "stages.pde.smooth:Smooth",
+        "pde_infer": "stages.pde.infer:Infer",
+        "pde_evaluate": "stages.pde.evaluate:EvaluatePde",
     },
 )
