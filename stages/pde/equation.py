@@ -44,10 +44,11 @@ class ParameterPrior(Config):
 
     @model_validator(mode="after")
     def _valid(self) -> Self:
-        if self.positive and self.parsed.kind == "normal":
+        prior = self.parsed
+        if self.positive and prior.kind == "normal":
             raise ValueError("a positive parameter has a lognormal or a uniform prior")
-        if self.positive and self.parsed.kind == "uniform" and self.parsed.first < 0:
-            raise ValueError(f"a positive parameter can't be {self.parsed.first}")
+        if self.positive and prior.kind == "uniform" and prior.first < 0:
+            raise ValueError(f"a positive parameter can't be {prior.first}")
         if self.start is not None and self.positive and self.start <= 0:
             raise ValueError(f"start: a positive parameter can't be {self.start}")
         return self

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from stages.pde.observations import Array, Table
+from stages.pde.observations import Table
 from stages.pde.posterior import Posterior, PosteriorFacts
 from stages.pde.residual import Residuals
+
+if TYPE_CHECKING:
+    from stages.pde.observations import Array
 
 SLICES = 6  # of a field, at as many values of the first coordinate
 PLOTTED = 1500  # samples of a pair

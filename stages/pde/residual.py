@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from stages.pde.observations import Array
 from stages.pde.posterior import Posterior
 from stages.pde.symbols import evaluate
+
+if TYPE_CHECKING:
+    from stages.pde.observations import Array
 
 
 @dataclass(frozen=True)
