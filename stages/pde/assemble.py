@@ -21,6 +21,7 @@ from stages.pde.smoothed import SmoothedFacts
 from stages.pde.solver import function_of
 from stages.pde.system import System
 
+LENGTH_SHARES = (0.6, 0.4)  # of the smoothed data's length-scales, of which the evidence chooses one
 POINTS_PER_LENGTH = 3  # of the grid, at least
 FEWEST_NODES, MOST_NODES = 16, 121  # of a coordinate
 EXACT_SD = 1e-3  # of an exact boundary value, relative to the component's scale
@@ -33,13 +34,14 @@ def assemble(equation: Equation, smoothed: SmoothedFacts, table: Table, settings
     system = equation.system()
     _check(equation, smoothed, table, system)
     ranges = _ranges(equation, smoothed)
-    nodes = _nodes(equation, smoothed, table, settings, ranges)
+    share = settings.length_share or LENGTH_SHARES[0]
+    nodes = _nodes(equation, smoothed, table, settings, ranges, share)
     grid = torch.stack([one.flatten() for one in torch.meshgrid(*nodes, indexing="ij")], dim=1)
     bases = []
     for name in equation.components:
         one = smoothed.components[name]
         axes = [
-            basis.coordinate(one.kernel, settings.length_share * length, points)
+            basis.coordinate(one.kernel, share * length, points)
             for length, points in zip(one.lengths, nodes, strict=True)
         ]
         most = max(1, min(settings.most_modes, ENTRIES_LIMIT // len(grid)))
@@ -131,7 +133,12 @@ def _ranges(equation: Equation, smoothed: SmoothedFacts) -> list[tuple[float, fl
 
 
 def _nodes(
-    equation: Equation, smoothed: SmoothedFacts, table: Table, settings: Settings, ranges: list[tuple[float, float]]
+    equation: Equation,
+    smoothed: SmoothedFacts,
+    table: Table,
+    settings: Settings,
+    ranges: list[tuple[float, float]],
+    share: float,
 ) -> list[Tensor]:
     """The grid of the constraint along each coordinate, denser than the data and than the length-scales."""
     unknown = [name for name in settings.grid if name not in equation.coordinates]
@@ -139,7 +146,7 @@ def _nodes(
         raise StageError(f"grid: {unknown[0]!r} is not a coordinate; expected {', '.join(equation.coordinates)}")
     counts = []
     for axis, (low, high) in enumerate(ranges):
-        shortest = settings.length_share * min(one.lengths[axis] for one in smoothed.components.values())
+        shortest = share * min(one.lengths[axis] for one in smoothed.components.values())
         distinct = len(np.unique(table.points[:, axis]))
         wanted = max(POINTS_PER_LENGTH * (high - low) / shortest, min(2 * distinct, MOST_NODES / 2), FEWEST_NODES)
         counts.append(min(math.ceil(wanted) + 1, MOST_NODES))

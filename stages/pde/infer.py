@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeInt
@@ -36,27 +37,19 @@ class Infer(Settings, Stage):
         import torch
         from threadpoolctl import threadpool_limits
 
-        from stages.pde import chain, inference
-        from stages.pde.assemble import assemble
+        from stages.pde import chain
 
         settings = Settings(**{name: getattr(self, name) for name in Settings.model_fields})
         with threadpool_limits(1):
-            problem, start = assemble(
-                self.equation, self.smoothed.facts, self.observations.table().training, settings
-            )
-            system = problem.system
-            ctx.note(
-                f"{'linear' if system.linear else 'nonlinear'}: {problem.size} modes, {len(problem.grid)} points of the "
-                f"constraint, temper {problem.temper:.3g}; linear in its derivatives as {'; '.join(system.augmentation)}"
-            )
             try:
-                mode = inference.find(problem, start, ctx.stopping)
+                mode, settings = self._mode(ctx, settings)
             except StopIteration:
                 raise Stopped from None
             except ArithmeticError as error:
                 raise StageError(
                     f"the posterior cannot be evaluated: {error}. Check the units of the data, or give priors"
                 ) from None
+        problem = mode.problem
         if settings.sampler == "laplace":
             with threadpool_limits(1):
                 chains = [chain.normal(mode, LAPLACE_DRAWS, self.seed)]
@@ -76,6 +69,32 @@ class Infer(Settings, Stage):
             for axis, each in enumerate(one.coordinates):
                 tensors[f"nodes.{name}.{axis}"] = each.nodes.numpy()
         return write(ctx.out, facts, tensors)
+
+    def _mode(self, ctx: Context, settings: Settings) -> tuple[Mode, Settings]:
+        """The mode with the length-scales that have the highest evidence, and the settings with their share."""
+        from stages.pde import inference, search
+        from stages.pde.assemble import LENGTH_SHARES, assemble
+
+        table = self.observations.table().training
+        found: list[tuple[Mode, Settings]] = []
+        for share in [settings.length_share] if settings.length_share else LENGTH_SHARES:
+            chosen = settings.model_copy(update={"length_share": share})
+            problem, start = assemble(self.equation, self.smoothed.facts, table, chosen)
+            ctx.note(
+                f"length-scales {share:g} of the data's: {problem.size} modes, {len(problem.grid)} points of the "
+                f"constraint, temper {problem.temper:.3g}"
+            )
+            if found:  # the parameters of other length-scales are nearer than those of gradient matching
+                start = replace(start, eta=found[-1][0].state.eta)
+            else:
+                start = search.gradient_matching(problem, start)
+            mode = inference.find(problem, start, ctx.stopping)
+            theta = problem.parameters.constrained(mode.state.eta)
+            ctx.note(
+                f"log evidence {mode.log_evidence:.1f} at {', '.join(f'{k} = {float(v):.4g}' for k, v in theta.items())}"
+            )
+            found.append((mode, chosen))
+        return max(found, key=lambda one: one[0].log_evidence)
 
     def _sampled(self, ctx: Context, mode: Mode, settings: Settings) -> list[Chain]:
         from stages.pde import chain

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from stages.pde import linear, search
+from stages.pde import laplace, linear, search
 from stages.pde.problem import Problem, State
 
 
@@ -33,9 +33,9 @@ class Mode:
     def observed(self) -> list[int]:
         return [index for index, one in enumerate(self.problem.data) if one is not None]
 
-    @property
+    @cached_property
     def linear(self) -> bool:
-        return self.problem.system.linear
+        return marginalises(self.problem)
 
     @property
     def eta_place(self) -> slice:
@@ -71,37 +71,57 @@ class Mode:
 
 
 def find(problem: Problem, start: State, stopping: Callable[[], bool]) -> Mode:
-    """The mode. Raises StopIteration once `stopping`, ArithmeticError if the posterior cannot be evaluated."""
-    estimate = search.maximum(problem, start, stopping)
-    state = estimate.state
+    """The mode, searched from the z and eta of `start`.
+
+    Raises StopIteration once `stopping`, ArithmeticError if the posterior cannot be evaluated.
+    """
     observed = [index for index, one in enumerate(problem.data) if one is not None]
-    logs = state.sigma[observed].log()
-    size, p = problem.size, len(state.eta)
-    if problem.system.linear:
+    p = len(start.eta)
+    if marginalises(problem):
+        state = search.maximum(problem, start, stopping).state
         marginal = linear.Marginal(problem)
-        if not any(one is not None and one.censored.any() for one in problem.data):
-            x, precision, value = linear.maximum(marginal, torch.cat([state.eta, logs]))
-            state = State(state.z, x[:p], state.sigma.index_put((torch.tensor(observed),), x[p:].exp()))
-            evidence = value + _prior_constant(problem) + 0.5 * (p + len(logs)) * math.log(2 * math.pi)
-            evidence -= 0.5 * float(torch.linalg.slogdet(precision)[1])
-            return Mode(problem, state, x, precision, torch.zeros(p, dtype=torch.float64), evidence)
-    before, after = _volume(problem, state, False), _volume(problem, state, True)
-    covariance = torch.cholesky_inverse(search.factor(estimate.precision))
-    # Laplace's approximation of the integral over z moves the maximum over eta a little; z follows.
-    shift = covariance[:, size:] @ torch.linalg.solve(
-        covariance[size:, size:], covariance[size:, size:] @ (before[1] - after[1])
-    )
-    limit = covariance.diagonal().sqrt()
-    shift = shift.clamp(-limit, limit)
-    state = State(state.z + shift[:size], state.eta + shift[size:], state.sigma)
-    precision = torch.block_diag(
-        estimate.precision,
-        torch.diag(torch.tensor([2.0 * _count(problem, index) for index in observed], dtype=torch.float64)),
-    )
-    energy = float(problem.energy(state.z, state.eta, state.sigma))
-    evidence = -energy - 0.5 * _log_determinant(estimate.precision) + float(before[0]) + 0.5 * p * math.log(2 * math.pi)
-    evidence += _prior_constant(problem) - 0.5 * sum(_count(problem, one) for one in observed) * math.log(2 * math.pi)
-    return Mode(problem, state, torch.cat([state.z, state.eta, logs]), precision, before[1], evidence)
+        x, precision, value = linear.maximum(marginal, torch.cat([state.eta, state.sigma[observed].log()]))
+        state = State(state.z, x[:p], state.sigma.index_put((torch.tensor(observed),), x[p:].exp()))
+        volume = torch.zeros(p, dtype=torch.float64)
+        return Mode(problem, state, x, precision, volume, value + _evidence(problem, precision))
+    problem.refresh(start.z, start.eta)
+    state, _, _ = laplace.inner(problem, start, stopping)
+    _, _, hessian = search.quadratic(problem, state)
+    deviations = torch.cholesky_inverse(search.factor(hessian)).diagonal()[problem.size :].sqrt().clamp(1e-3, 1.0)
+    scale = torch.cat([deviations, torch.tensor([1 / math.sqrt(2 * _count(problem, one)) for one in observed])])
+    state, outer, value = laplace.maximum(problem, state, scale.double(), stopping)
+    outer = _positive(outer)
+    problem.refresh(state.z, state.eta)
+    _, _, hessian = search.quadratic(problem, state)
+    x = torch.cat([state.z, state.eta, state.sigma[observed].log()])
+    evidence = -value + _evidence(problem, outer)
+    evidence -= 0.5 * sum(_count(problem, one) for one in observed) * math.log(2 * math.pi)
+    return Mode(problem, state, x, _joint(hessian, outer, problem.size), _volume(problem, state), evidence)
+
+
+def marginalises(problem: Problem) -> bool:
+    """Whether z can be integrated out exactly: linear equations, and no censored value."""
+    return problem.system.linear and not any(one is not None and bool(one.censored.any()) for one in problem.data)
+
+
+def _joint(hessian: Tensor, outer: Tensor, size: int) -> Tensor:
+    """The precision of (z, eta, log sigma) under which (eta, log sigma) has the precision `outer`, and z given them that
+    of `hessian` [over z and eta]."""
+    by_z, cross = hessian[:size, :size], hessian[:size, size:]
+    explained = cross.T @ torch.cholesky_solve(cross, search.factor(by_z))
+    found = torch.zeros((size + len(outer), size + len(outer)), dtype=torch.float64)
+    found[:size, :size] = by_z
+    p = cross.shape[1]
+    found[:size, size : size + p], found[size : size + p, :size] = cross, cross.T
+    found[size:, size:] = outer
+    found[size : size + p, size : size + p] += explained
+    return found
+
+
+def _positive(matrix: Tensor) -> Tensor:
+    """A symmetric matrix whose eigenvalues are raised where the approximation of it has negative ones."""
+    eigenvalues, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    return vectors @ torch.diag(eigenvalues.clamp(min=1e-3)) @ vectors.T
 
 
 def _count(problem: Problem, index: int) -> int:
@@ -109,32 +129,24 @@ def _count(problem: Problem, index: int) -> int:
     return 0 if one is None else int((~one.censored).sum())
 
 
-def _volume(problem: Problem, state: State, with_data: bool) -> tuple[Tensor, Tensor]:
-    """1/2 log |precision of z given eta|, without or with the data, and its slope along eta at a fixed z."""
+def _volume(problem: Problem, state: State) -> Tensor:
+    """The slope along eta, at a fixed z, of 1/2 log |precision of z given eta, without the data|."""
     eta = state.eta.clone().requires_grad_()
     _, by_z, _ = problem.linearised(state.z, eta)
     weight = 1 / (problem.variances * problem.temper)
-    precision = torch.eye(problem.size, dtype=torch.float64) / problem.temper
-    precision = precision + sum((one.T @ (one * each[:, None]) for one, each in zip(by_z, weight, strict=True)), torch.zeros(()))
-    if with_data:
-        precision = precision + problem.data_terms(state)[2]
-    else:
-        for edge in problem.edges:
-            place = slice(problem.offsets[edge.component], problem.offsets[edge.component + 1])
-            precision[place, place] += edge.functions.T @ edge.functions / edge.sd**2
+    precision = torch.eye(problem.size, dtype=torch.float64) / problem.temper + problem.edge_curvature()
+    for one, each in zip(by_z, weight, strict=True):
+        precision = precision + one.T @ (one * each[:, None])
     half = torch.linalg.cholesky(precision + torch.diag(1e-10 * precision.diagonal())).diagonal().log().sum()
     (slope,) = torch.autograd.grad(half, eta)
-    return half.detach(), slope
+    return slope
 
 
-def _log_determinant(precision: Tensor) -> float:
-    return 2 * float(search.factor(precision).diagonal().log().sum())
-
-
-def _prior_constant(problem: Problem) -> float:
-    """What the log prior of eta leaves out."""
-    return -sum(
+def _evidence(problem: Problem, precision: Tensor) -> float:
+    """What Laplace's approximation over (eta, log sigma) adds to the log density at the maximum, for the evidence."""
+    lost = sum(
         math.log(one.parsed.second) + 0.5 * math.log(2 * math.pi)
         for one in problem.parameters.priors.values()
         if one.parsed.kind != "uniform"
     )
+    return 0.5 * len(precision) * math.log(2 * math.pi) - 0.5 * float(torch.linalg.slogdet(precision)[1]) - lost

@@ -36,11 +36,10 @@ class Marginal:
             difference = one.values - problem.bases[index].mean
             self.curvatures[index] = one.functions.T @ one.functions
             self.rights[index] = one.functions.T @ difference
-        self.edge_curvature = torch.zeros((problem.size, problem.size), dtype=torch.float64)
+        self.edge_curvature = problem.edge_curvature()
         self.edge_right = torch.zeros(problem.size, dtype=torch.float64)
         for edge in problem.edges:
             place = slice(problem.offsets[edge.component], problem.offsets[edge.component + 1])
-            self.edge_curvature[place, place] += edge.functions.T @ edge.functions / edge.sd**2
             self.edge_right[place] += edge.functions.T @ edge.values / edge.sd**2
 
     def _products(self, number: int) -> dict[tuple[Any, Any], Tensor]:

@@ -43,7 +43,7 @@ class ParameterSummary(Config):
 
     def phrase(self, name: str) -> str:
         if not self.identified:
-            return f"{name} is NOT identified: these data leave its prior as it was ({self.low:.3g} to {self.high:.3g})"
+            return f"{name} is NOT identified by these data: {self.low:.3g} to {self.high:.3g} are all possible"
         return f"{name} = {self.median:.4g} ({self.low:.4g} to {self.high:.4g})"
 
 

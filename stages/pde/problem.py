@@ -151,6 +151,14 @@ class Problem:
             curvature[place, place] += edge.functions.T @ edge.functions / edge.sd**2
         return value, gradient, curvature
 
+    def edge_curvature(self) -> Tensor:
+        """The curvature of the boundary values alone [M, M]."""
+        found = torch.zeros((self.size, self.size), dtype=torch.float64)
+        for edge in self.edges:
+            place = slice(self.offsets[edge.component], self.offsets[edge.component + 1])
+            found[place, place] += edge.functions.T @ edge.functions / edge.sd**2
+        return found
+
     def energy(self, z: Tensor, eta: Tensor, sigma: Tensor, slack: float = 1.0) -> Tensor:
         """-log posterior up to constants, differentiable. `slack` multiplies C."""
         value = 0.5 * z.square().sum() / self.temper - self.parameters.log_prior(eta)

@@ -33,7 +33,7 @@ class Estimate:
 
 def maximum(problem: Problem, start: State, stopping: Callable[[], bool], slacks: Sequence[float] = SLACKS) -> Estimate:
     """The maximum of the posterior over z and eta. Raises StopIteration once `stopping`."""
-    state = _gradient_matching(problem, start)
+    state = start
     found: Estimate | None = None
     for slack in slacks:
         problem.refresh(state.z, state.eta)
@@ -135,7 +135,7 @@ def _noise(problem: Problem, found: Estimate) -> Tensor:
     return sigma
 
 
-def _gradient_matching(problem: Problem, state: State) -> State:
+def gradient_matching(problem: Problem, state: State) -> State:
     """The parameters that fit the derivatives of the smoothed data best: two-stage gradient matching."""
     best, start = state, state.eta
     problem.refresh(state.z, state.eta)
