@@ -95,12 +95,14 @@ def _start(problem: Problem, smoothed: SmoothedFacts, equation: Equation) -> Sta
 def _check(equation: Equation, smoothed: SmoothedFacts, table: Table, system: System) -> None:
     """Raises StageError if the data cannot say anything about a parameter or a derivative."""
     missing = [name for name in equation.components if name not in smoothed.components]
-    if missing or len(smoothed.components) != len(equation.components) or (
-        table.points.shape[1] != len(equation.coordinates)
+    if (
+        missing
+        or len(smoothed.components) != len(equation.components)
+        or (table.points.shape[1] != len(equation.coordinates))
     ):
         raise StageError(
-            f"the equation has the components {', '.join(equation.components)} on {', '.join(equation.coordinates)}; the "
-            f"observations have {', '.join(smoothed.components)} on {table.points.shape[1]} coordinates"
+            f"the equation has the components {', '.join(equation.components)} on {', '.join(equation.coordinates)}; "
+            f"the observations have {', '.join(smoothed.components)} on {table.points.shape[1]} coordinates"
         )
     count = int((~np.isnan(table.values)).sum())
     if count < len(equation.parameters) + 2:

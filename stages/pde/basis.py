@@ -1,8 +1,9 @@
 """The Karhunen-Loeve expansion of a Gaussian process on space-time, and its derivatives at any point.
 
-On nodes of each coordinate, the kernel matrix has the eigenpairs (lambda, v). phi(x) = k(x, nodes) v / sqrt(lambda) then
-has any derivative that the kernel has. The process is mean + scale * sum_m phi_m z_m with z ~ N(0, 1), in which every m is
-a product of one such function for each coordinate. No matrix is larger than nodes x nodes of one coordinate.
+On nodes of each coordinate, the kernel matrix has the eigenpairs (lambda, v). phi(x) = k(x, nodes) v / sqrt(lambda)
+then has any derivative that the kernel has. The process is mean + scale * sum_m phi_m z_m with z ~ N(0, 1), in which
+every m is a product of one such function for each coordinate. No matrix is larger than nodes x nodes of one
+coordinate.
 """
 
 from __future__ import annotations

@@ -128,9 +128,9 @@ def sample(mode: Mode, settings: Settings, number: int) -> Chain:
 def normal(mode: Mode, count: int, seed: int) -> Chain:
     """Draws of the normal approximation at the mode, in place of a chain."""
     generator = torch.Generator().manual_seed(seed)
-    every = torch.stack([
-        mode.from_white(torch.randn(len(mode.x), generator=generator, dtype=torch.float64)) for _ in range(count)
-    ])
+    every = torch.stack(
+        [mode.from_white(torch.randn(len(mode.x), generator=generator, dtype=torch.float64)) for _ in range(count)]
+    )
     of = torch.linspace(0, count - 1, min(count, KEPT_DRAWS)).round().long()
     z = torch.stack([mode.coefficients(every[place], generator) for place in of])
     return Chain(every[:, mode.eta_place.start :], z, of, 0, 0.0)

@@ -47,7 +47,8 @@ class EvaluatePde(Stage):
             raise Stopped
         residuals = residual.on_grid(self.posterior)
         relative = tuple(
-            float(np.sqrt(np.mean(one**2)) / scale) for one, scale in zip(residuals.values, residuals.scales, strict=True)
+            float(np.sqrt(np.mean(one**2)) / scale)
+            for one, scale in zip(residuals.values, residuals.scales, strict=True)
         )
         results = EvaluationResults(
             line=facts.line, recovery=recovery, training=training, held_out=held_out, truth=truth,
@@ -74,9 +75,7 @@ class EvaluatePde(Stage):
         noise = self.posterior.facts.noise.get(component)
         if not known.any() or noise is None:
             return None
-        return _error(
-            self.posterior.draws(component, table.points[known]), table.values[known, place], noise.median
-        )
+        return _error(self.posterior.draws(component, table.points[known]), table.values[known, place], noise.median)
 
     def _against_truth(self, table: Table, component: str) -> FieldError | None:
         import numpy as np
@@ -95,14 +94,14 @@ class EvaluatePde(Stage):
                 if one.log_density is not None:
                     values[f"{kind}log_density_{name}"] = one.log_density
         values["rmse"] = next(iter((results.held_out or results.training).values())).rmse
-        for name, one in results.recovery.items():
-            values |= {f"{name}_relative_error": one.relative_error, f"{name}_covered": float(one.covered)}
+        for name, known in results.recovery.items():
+            values |= {f"{name}_relative_error": known.relative_error, f"{name}_covered": float(known.covered)}
         values |= {f"residual_{number}": value for number, value in enumerate(results.residual_rms, 1)}
         ctx.metrics(values)
         text = results.line + "."
         if results.recovery:
-            errors = ", ".join(f"{name} {one.relative_error:+.1%}" for name, one in results.recovery.items())
-            text += f" Relative errors: {errors}."
+            found = ", ".join(f"{name} {one.relative_error:+.1%}" for name, one in results.recovery.items())
+            text += f" Relative errors: {found}."
         ctx.highlight("recovery" if results.recovery else "parameters", text)
 
 
@@ -136,12 +135,19 @@ def page(facts: PosteriorFacts, results: EvaluationResults) -> str:
             f"{truth.truth:g}" if truth else "", f"{truth.relative_error:+.2%}" if truth else "",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| compared with | component | values | RMSE | within the 95 % band | log density |", "|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| compared with | component | values | RMSE | within the 95 % band | log density |",
+        "|---|---|---|---|---|---|",
+    ]
     for kind, errors in (("data", results.training), ("held-out data", results.held_out), ("truth", results.truth)):
         for name, each in errors.items():
             density = "" if each.log_density is None else f"{each.log_density:.3f}"
             lines.append(f"| {kind} | {name} | {each.values} | {each.rmse:.4g} | {each.coverage:.1%} | {density} |")
     relative = ", ".join(f"{value:.2%}" for value in results.residual_rms)
-    lines += ["", f"Residual of each equation, relative to its terms: {relative}. Log evidence: {results.log_evidence:.1f}."]
+    lines += [
+        "",
+        f"Residual of each equation, relative to its terms: {relative}. Log evidence: {results.log_evidence:.1f}.",
+    ]
     lines += [f"\nNote: {note}." for note in facts.notes]
     return "\n".join(lines) + "\n"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from stages.pde.observations import Table
 from stages.pde.posterior import Posterior, PosteriorFacts
@@ -52,7 +53,16 @@ def field_figure(posterior: Posterior, table: Table, component: str) -> Figure:
     return figure
 
 
-def _slice(axes, posterior, table, component, place, along, fixed, near):  # type: ignore[no-untyped-def]
+def _slice(
+    axes: Any,
+    posterior: Posterior,
+    table: Table,
+    component: str,
+    place: int,
+    along: int,
+    fixed: Mapping[int, float],
+    near: NDArray[np.bool_],
+) -> None:
     low, high = posterior.facts.ranges[along]
     line = np.linspace(low, high, 150)
     points = np.zeros((len(line), len(posterior.facts.ranges)))

@@ -1,7 +1,7 @@
 """The HTTP application that predicts with a posterior: POST /v1/predict.
 
-Request: {"t": [1.0, 2.0], "x": [0.5, 0.5]}, a list for each coordinate. Answer: for each component the mean and the 95 %
-band of its value at each point, and the posterior of every parameter. Points outside the observed range are refused.
+Request: {"t": [1.0, 2.0], "x": [0.5, 0.5]}, a list for each coordinate. Answer: for each component the mean and the 95
+% band of its value at each point, and the posterior of every parameter. Points outside the observed range are refused.
 """
 
 from __future__ import annotations

@@ -84,15 +84,12 @@ class Infer(Settings, Stage):
                 f"length-scales {share:g} of the data's: {problem.size} modes, {len(problem.grid)} points of the "
                 f"constraint, temper {problem.temper:.3g}"
             )
-            if found:  # the parameters of other length-scales are nearer than those of gradient matching
-                start = replace(start, eta=found[-1][0].state.eta)
-            else:
-                start = search.gradient_matching(problem, start)
+            # The parameters of other length-scales are nearer than those of gradient matching.
+            start = replace(start, eta=found[-1][0].state.eta) if found else search.gradient_matching(problem, start)
             mode = inference.find(problem, start, ctx.stopping)
             theta = problem.parameters.constrained(mode.state.eta)
-            ctx.note(
-                f"log evidence {mode.log_evidence:.1f} at {', '.join(f'{k} = {float(v):.4g}' for k, v in theta.items())}"
-            )
+            values = ", ".join(f"{name} = {float(value):.4g}" for name, value in theta.items())
+            ctx.note(f"log evidence {mode.log_evidence:.1f} at {values}")
             found.append((mode, chosen))
         return max(found, key=lambda one: one[0].log_evidence)
 

@@ -18,8 +18,8 @@ from stages.pde.problem import Problem, State
 class Mode:
     """The maximum of the sampled density and its precision there.
 
-    x is (eta, log sigma) of a linear problem, from which z was integrated out, and (z, eta, log sigma) of another; sigma
-    of the observed components. `volume` is the slope that corrects the density for the volume of the constraint.
+    x is (eta, log sigma) of a linear problem, from which z was integrated out, and (z, eta, log sigma) of another;
+    sigma of the observed components. `volume` is the slope that corrects the density for the volume of the constraint.
     """
 
     problem: Problem
@@ -34,12 +34,13 @@ class Mode:
         return [index for index, one in enumerate(self.problem.data) if one is not None]
 
     @cached_property
-    def linear(self) -> bool:
+    def exact(self) -> bool:
+        """Whether z is integrated out exactly."""
         return marginalises(self.problem)
 
     @property
     def eta_place(self) -> slice:
-        first = 0 if self.linear else self.problem.size
+        first = 0 if self.exact else self.problem.size
         return slice(first, first + len(self.problem.parameters.names))
 
     @cached_property
@@ -52,11 +53,12 @@ class Mode:
 
     def from_white(self, s: Tensor) -> Tensor:
         """x of coordinates in which the density is near a standard normal one."""
-        return self.x + torch.linalg.solve_triangular(self.lower.T, s[:, None], upper=True)[:, 0]
+        shift: Tensor = torch.linalg.solve_triangular(self.lower.T, s[:, None], upper=True)
+        return self.x + shift[:, 0]
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log posterior, up to a constant."""
-        if self.linear:
+        if self.exact:
             return self.marginal.log_posterior(x)
         eta = x[self.eta_place]
         logs = x[self.eta_place.stop :]
@@ -67,7 +69,7 @@ class Mode:
 
     def coefficients(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """z of a sample, drawn where it was integrated out."""
-        return self.marginal.draw(x, generator) if self.linear else x[: self.problem.size]
+        return self.marginal.draw(x, generator) if self.exact else x[: self.problem.size]
 
 
 def find(problem: Problem, start: State, stopping: Callable[[], bool]) -> Mode:
@@ -105,8 +107,8 @@ def marginalises(problem: Problem) -> bool:
 
 
 def _joint(hessian: Tensor, outer: Tensor, size: int) -> Tensor:
-    """The precision of (z, eta, log sigma) under which (eta, log sigma) has the precision `outer`, and z given them that
-    of `hessian` [over z and eta]."""
+    """The precision of (z, eta, log sigma) under which (eta, log sigma) has the precision `outer`, and z given them
+    that of `hessian` [over z and eta]."""
     by_z, cross = hessian[:size, :size], hessian[:size, size:]
     explained = cross.T @ torch.cholesky_solve(cross, search.factor(by_z))
     found = torch.zeros((size + len(outer), size + len(outer)), dtype=torch.float64)
@@ -121,7 +123,8 @@ def _joint(hessian: Tensor, outer: Tensor, size: int) -> Tensor:
 def _positive(matrix: Tensor) -> Tensor:
     """A symmetric matrix whose eigenvalues are raised where the approximation of it has negative ones."""
     eigenvalues, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return vectors @ torch.diag(eigenvalues.clamp(min=1e-3)) @ vectors.T
+    raised: Tensor = vectors @ torch.diag(eigenvalues.clamp(min=1e-3)) @ vectors.T
+    return raised
 
 
 def _count(problem: Problem, index: int) -> int:

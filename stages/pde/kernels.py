@@ -36,7 +36,8 @@ def covariance(kernel: KernelName, x: Tensor, y: Tensor, length: Tensor | float,
 def variance(kernel: KernelName, length: float, order: int) -> float:
     """The prior variance of the derivative of a process with variance 1: (-1)^order k^(2 order)(0)."""
     zero = torch.zeros(1, dtype=torch.float64)
-    return (-1) ** order * float(covariance(kernel, zero, zero, length, 2 * order))
+    sign = -1.0 if order % 2 else 1.0
+    return sign * float(covariance(kernel, zero, zero, length, 2 * order))
 
 
 def _rbf(r: Tensor, order: int) -> Tensor:
@@ -50,7 +51,7 @@ def _matern(kernel: KernelName, r: Tensor, order: int) -> Tensor:
     c, polynomial = MATERN[kernel]
     coefficients = list(polynomial)
     for _ in range(order):  # (p e^-s)' = (p' - p) e^-s with s = c |r|
-        derived = [power * value for power, value in enumerate(coefficients)][1:] + [0.0]
+        derived = [*(power * value for power, value in enumerate(coefficients) if power), 0.0]
         coefficients = [one - other for one, other in zip(derived, coefficients, strict=True)]
     s = c * r.abs()
     value = torch.zeros_like(r)

@@ -1,10 +1,8 @@
 """The language of equations: a text in a closed vocabulary, to a tree of nodes. Nothing in it is evaluated as code.
 
-    equation    = expression "=" expression
-    expression  = term {("+" | "-") term}
-    term        = factor {("*" | "/") factor}
-    factor      = ("+" | "-") factor | atom [("**" | "^") factor]
-    atom        = number | name | function "(" expression ")" | "d" "(" expression "," coordinate ")" | "(" expression ")"
+    equation    = expression "=" expression expression  = term {("+" | "-") term} term        = factor {("*" | "/")
+    factor} factor      = ("+" | "-") factor | atom [("**" | "^") factor] atom        = number | name | function "("
+    expression ")" | "d" "(" expression "," coordinate ")" | "(" expression ")"
 
 A name is a component (u), a derivative (u_xx), a coordinate or a parameter. d(E, x) is the total derivative of E.
 """

@@ -4,9 +4,9 @@ For parameters eta, z* is the maximum of the posterior over z, and
 
     log p(y | F = 0, eta) = -E(z*, eta) - 1/2 log |H| + 1/2 log |H0|
 
-H is the Hessian over z with the data and H0 without them: the second determinant is that of p(F = 0 | eta). Both together
-compare how much of what the constraint allows the data use up. A maximum over (z, eta) lacks them, and prefers equations
-that allow more: without diffusion, for example, every place is independent of the others.
+H is the Hessian over z with the data and H0 without them: the second determinant is that of p(F = 0 | eta). Both
+together compare how much of what the constraint allows the data use up. A maximum over (z, eta) lacks them, and
+prefers equations that allow more: without diffusion, for example, every place is independent of the others.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def maximum(problem: Problem, start: State, scale: Tensor, stopping: Callable[[]
     p = len(start.eta)
     centre = torch.cat([start.eta, start.sigma[profile.observed].log()])
 
-    def objective(s: np.ndarray) -> float:  # type: ignore[type-arg]
+    def objective(s: NDArray[np.float64]) -> float:
         x = centre + scale * torch.from_numpy(s)
         try:
             value = profile.at(x[:p], x[p:])

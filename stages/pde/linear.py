@@ -82,12 +82,14 @@ class Marginal:
             for one, coefficient in coefficients.items():
                 _, place = problem.part(one)
                 pad = (place.start, problem.size - place.stop)
-                right = right - torch.nn.functional.pad(coefficient * (problem.constraint[one].T @ (weight * free)), pad)
+                right = right - torch.nn.functional.pad(
+                    coefficient * (problem.constraint[one].T @ (weight * free)), pad
+                )
             for (one, other), product in self.products[number].items():
                 (_, rows), (_, columns) = problem.part(one), problem.part(other)
                 block = coefficients[one] * coefficients[other] * product
-                pad = (columns.start, problem.size - columns.stop, rows.start, problem.size - rows.stop)
-                whole = torch.nn.functional.pad(block, pad)
+                around = (columns.start, problem.size - columns.stop, rows.start, problem.size - rows.stop)
+                whole = torch.nn.functional.pad(block, around)
                 precision = precision + (whole if one == other else whole + whole.T)
         return precision, right, constant
 
@@ -124,7 +126,8 @@ class Marginal:
         lower = factor(precision)
         mean = torch.cholesky_solve(right[:, None], lower)
         noise = torch.randn((len(right), 1), generator=generator, dtype=torch.float64)
-        return (mean + torch.linalg.solve_triangular(lower.T, noise, upper=True))[:, 0]
+        drawn: Tensor = mean + torch.linalg.solve_triangular(lower.T, noise, upper=True)
+        return drawn[:, 0]
 
 
 def maximum(marginal: Marginal, start: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -165,4 +168,5 @@ def _log_integral(precision: Tensor, right: Tensor) -> Tensor:
     """log of the integral of exp(-z'Pz/2 + r'z), without the constant in the number of dimensions."""
     lower = torch.linalg.cholesky(precision + torch.diag(1e-10 * precision.diagonal()))
     solved = torch.linalg.solve_triangular(lower, right[:, None], upper=False)
-    return 0.5 * solved.square().sum() - lower.diagonal().log().sum()
+    value: Tensor = 0.5 * solved.square().sum() - lower.diagonal().log().sum()
+    return value

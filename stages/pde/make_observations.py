@@ -13,9 +13,7 @@ from stages.pde.observations import ObservationFacts, Observations, Table, write
 from stages.pde.table_file import Column, TableFile, numbers
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
-
 
 
 class Axis(Config):

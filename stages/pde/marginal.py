@@ -1,6 +1,7 @@
 """Length-scales, scale and noise of a Gaussian process by its marginal likelihood (type II maximum likelihood).
 
-Values on a complete grid use the Kronecker structure of the kernel; others a dense matrix of at most DENSE_LIMIT points.
+Values on a complete grid use the Kronecker structure of the kernel; others a dense matrix of at most DENSE_LIMIT
+points.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ class Fit:
 def fit(
     kernel: KernelName, points: Array, values: Array, ranges: Sequence[float], starts: int, seed: int
 ) -> tuple[Fit, list[float]]:
-    """The best of several searches, and the log likelihood of each. `values` have mean 0; `ranges` of the coordinates."""
+    """The best of several searches, and the log likelihood of each. `values` have mean 0; `ranges` of the
+    coordinates."""
     generator = np.random.default_rng([seed, 13])
     spread = float(values.std()) or 1.0
     table = _grid(points, values)
     if table is None and len(points) > DENSE_LIMIT:
         chosen = np.sort(generator.choice(len(points), DENSE_LIMIT, replace=False))
         points, values = points[chosen], values[chosen]
+    tensors = torch.from_numpy(points), torch.from_numpy(values)
     shares = [0.2, 0.1, 0.5]
     found = []
     bounds = [(math.log(0.02 * one), math.log(2 * one)) for one in ranges]
@@ -53,8 +56,9 @@ def fit(
         if table is not None:
             result = minimize(lambda x: -_kronecker(kernel, x, *table), start, method="L-BFGS-B", bounds=bounds)
         else:
-            given = torch.from_numpy(points), torch.from_numpy(values)
-            result = minimize(lambda x: _dense(kernel, x, *given), start, jac=True, method="L-BFGS-B", bounds=bounds)
+            result = minimize(
+                lambda x: _dense(kernel, x, tensors[0], tensors[1]), start, jac=True, method="L-BFGS-B", bounds=bounds
+            )
         lengths = tuple(np.exp(result.x[:-2]).tolist())
         found.append(Fit(lengths, math.exp(result.x[-2]), math.exp(result.x[-1]), -float(result.fun)))
     return max(found, key=lambda one: one.log_likelihood), [one.log_likelihood for one in found]
@@ -78,7 +82,9 @@ def _kronecker(kernel: KernelName, x: Array, axes: list[Tensor], table: Tensor) 
         eigenvalues = eigenvalues[..., None] * each
         del axis
     total = scale * eigenvalues.clamp(min=0) + noise + JITTER * scale
-    return float(-0.5 * (rotated.square() / total).sum() - 0.5 * total.log().sum() - 0.5 * table.numel() * math.log(2 * math.pi))
+    return float(
+        -0.5 * (rotated.square() / total).sum() - 0.5 * total.log().sum() - 0.5 * table.numel() * math.log(2 * math.pi)
+    )
 
 
 def _dense(kernel: KernelName, x: Array, points: Tensor, values: Tensor) -> tuple[float, Array]:

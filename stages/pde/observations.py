@@ -88,9 +88,7 @@ class Observations(Artifact):
             raise ArtifactError(f"{self.path / TABLE}: its tensors are not those that {FACTS} promises")
         if not np.isfinite(found["points"]).all() or np.isinf(found["values"]).any():
             raise ArtifactError(f"{self.path / TABLE} has a value that is not finite")
-        return Table(
-            found["points"], found["values"], found["truth"], found["censored"] > 0.5, found["held_out"] > 0.5
-        )
+        return Table(found["points"], found["values"], found["truth"], found["censored"] > 0.5, found["held_out"] > 0.5)
 
     def check(self) -> None:
         self.table()

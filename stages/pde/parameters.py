@@ -105,6 +105,9 @@ class Parameters:
     def prior_sd(self) -> Tensor:
         """The standard deviation of eta under the prior [parameters]."""
         return torch.tensor(
-            [math.pi / math.sqrt(3) if one.parsed.kind == "uniform" else one.parsed.second for one in self.priors.values()],
+            [
+                math.pi / math.sqrt(3) if one.parsed.kind == "uniform" else one.parsed.second
+                for one in self.priors.values()
+            ],
             dtype=torch.float64,
         )

@@ -114,8 +114,8 @@ class Problem:
                 _, place = self.part(symbol)
                 by_z[number, :, place] += _column(evaluate(slope, values, torch), n)[:, None] * self.constraint[symbol]
             for name, slope in self.system.by_parameter[number].items():
-                place = self.parameters.names.index(name)
-                by_eta[number, :, place] = _column(evaluate(slope, values, torch), n) * slopes[place]
+                column = self.parameters.names.index(name)
+                by_eta[number, :, column] = _column(evaluate(slope, values, torch), n) * slopes[column]
         return residuals, by_z, by_eta
 
     def refresh(self, z: Tensor, eta: Tensor) -> None:

@@ -46,5 +46,7 @@ def on_grid(posterior: Posterior) -> Residuals:
         residual = torch.as_tensor(system.residual(number, values, torch)).expand(len(grid))
         terms = [torch.as_tensor(evaluate(slope, values, torch)) * fields[symbol] for symbol, slope in slopes.items()]
         found.append(residual.numpy().reshape(shape))
-        scales.append(max(float(torch.stack([one.expand(len(grid)) for one in terms]).square().sum(0).mean().sqrt()), 1e-300))
+        scales.append(
+            max(float(torch.stack([one.expand(len(grid)) for one in terms]).square().sum(0).mean().sqrt()), 1e-300)
+        )
     return Residuals(axes, found, scales)

@@ -1,7 +1,8 @@
 """The maximum of the posterior, and its curvature there.
 
 Gauss-Newton with Levenberg-Marquardt damping on (z, eta), under a constraint that becomes tighter from stage to stage.
-The noise is estimated with the degrees of freedom that the fit uses. Where the equations are linear, z is integrated out.
+The noise is estimated with the degrees of freedom that the fit uses. Where the equations are linear, z is integrated
+out.
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ def factor(matrix: Tensor) -> Tensor:
     jitter = JITTER
     while True:
         raised = matrix + torch.diag(jitter * matrix.diagonal().clamp(min=1e-300))
-        found, info = torch.linalg.cholesky_ex(raised)
+        lower: Tensor
+        lower, info = torch.linalg.cholesky_ex(raised)
         if int(info) == 0:
-            return found
+            return lower
         jitter *= 10
         if jitter > 1e-2 or not math.isfinite(float(matrix.sum())):
             raise ArithmeticError("a precision matrix is not positive definite")

@@ -30,7 +30,9 @@ def observed(given: Simulation, solver: Solver, times: Array, fields: dict[str, 
     for name in given.equation.components:
         field = fields[name][skipped:]
         if solver.space:
-            grid = RegularGridInterpolator((axes[0], *solver.space), field, method="linear" if len(axes[0]) < 4 else "cubic")
+            grid = RegularGridInterpolator(
+                (axes[0], *solver.space), field, method="linear" if len(axes[0]) < 4 else "cubic"
+            )
             values.append(grid(points))
         else:
             values.append(field)

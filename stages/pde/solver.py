@@ -1,13 +1,14 @@
 """A solver for simulated data and for comparison: finite differences in space, Crank-Nicolson in time.
 
-The inference never calls it. It solves the equations as they are written, F = 0, with Newton's method: the time derivative
-is a difference between two times, everything else is their mean. The first steps are implicit Euler, which damps what an
-initial value that does not fit the boundary excites (Rannacher).
+The inference never calls it. It solves the equations as they are written, F = 0, with Newton's method: the time
+derivative is a difference between two times, everything else is their mean. The first steps are implicit Euler, which
+damps what an initial value that does not fit the boundary excites (Rannacher).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from stages.pde.symbols import Symbols, evaluate
 from stages.pde.system import System
 
 Array = NDArray[np.float64]
+Edge = tuple[int, NDArray[np.intp], Any, Callable[[Array], Array]]  # state, nodes, matrix of the rows, their values
 EULER_STEPS = 4
 NEWTON_STEPS = 30
 TOLERANCE = 1e-10
@@ -90,7 +92,7 @@ class Solver:
         slopes = [slope for slopes in self.system.by_derivative for slope in slopes.values()]
         self.steady = self.system.linear and not any(time in slope.free_symbols for slope in slopes)
 
-    def solve(self, parameters: Mapping[str, float], times: Sequence[float], steps: int) -> dict[str, Array]:
+    def solve(self, parameters: Mapping[str, float], times: Sequence[float] | Array, steps: int) -> dict[str, Array]:
         """The components at `times` [times, *space], with `steps` time steps between two of them.
 
         Raises StageError if Newton's method does not converge.
@@ -98,7 +100,7 @@ class Solver:
         state, found = self.start.copy(), [self.start.copy()]
         factors: dict[tuple[float, bool], Any] = {}
         done = 0
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in pairwise(times):
             step = (after - before) / steps
             for number in range(steps):
                 halves = 2 if done < EULER_STEPS // 2 else 1
@@ -116,19 +118,27 @@ class Solver:
         }
 
     def _step(
-        self, before: Array, time: float, step: float, euler: bool, parameters: Mapping[str, float], factors: dict
-    ) -> Array:  # type: ignore[type-arg]
+        self,
+        before: Array,
+        time: float,
+        step: float,
+        euler: bool,
+        parameters: Mapping[str, float],
+        factors: dict[tuple[float, bool], Any],
+    ) -> Array:
         after, weight = before.copy(), 1.0 if euler else 0.5
         scale = 1.0
         for _ in range(NEWTON_STEPS):
-            residual, jacobian = self._linearised(before, after, time, step, weight, parameters, (step, euler) in factors)
+            residual, jacobian = self._linearised(
+                before, after, time, step, weight, parameters, (step, euler) in factors
+            )
             if (step, euler) in factors:
                 factor = factors[step, euler]
             else:
                 factor = splu(sparse.csc_matrix(jacobian))
                 if self.steady:
                     factors[step, euler] = factor
-            change = factor.solve(residual)
+            change: Array = factor.solve(residual)
             after = after - change
             scale = max(1.0, float(np.abs(after).max()))
             if not np.isfinite(after).all():
@@ -163,7 +173,9 @@ class Solver:
             if not residual_only:
                 for symbol, derivative in self.system.by_derivative[number].items():
                     state, factor = places[symbol]
-                    block = _scaled(self.matrices[symbol], factor * np.broadcast_to(evaluate(derivative, values, np), n))
+                    block = _scaled(
+                        self.matrices[symbol], factor * np.broadcast_to(evaluate(derivative, values, np), n)
+                    )
                     row[state] = block if row[state] is None else row[state] + block
             blocks.append(row)
         for (component, level), state in index.items():
@@ -171,7 +183,10 @@ class Solver:
                 below = index[component, level - 1]
                 rows.append(slope[below * n : (below + 1) * n] - mean[state * n : (state + 1) * n])
                 row = [None] * len(self.states)
-                row[below], row[state] = sparse.identity(n, format="csr") / step, sparse.identity(n, format="csr") * -weight
+                row[below], row[state] = (
+                    sparse.identity(n, format="csr") / step,
+                    sparse.identity(n, format="csr") * -weight,
+                )
                 blocks.append(row)
         residual = np.concatenate(rows)
         jacobian = None if residual_only else sparse.bmat(self._square(blocks), format="csr")
@@ -205,7 +220,7 @@ class Solver:
             matrix = sparse.kron(matrix, differences(nodes, order), format="csr")
         return matrix
 
-    def _edge(self, condition: Condition) -> tuple[int, NDArray[np.int64], Any, Callable[[Array], Array]]:
+    def _edge(self, condition: Condition) -> Edge:
         """The nodes of a boundary value, the rows that it has there, and its values. Raises StageError."""
         axis = self.equation.coordinates.index(condition.coordinate) - 1
         nodes = self.space[axis]
@@ -215,9 +230,11 @@ class Solver:
                 f"{nodes[0]:g} to {nodes[-1]:g}"
             )
         value = function_of(condition.value, self.equation.coordinates)
-        return self._rows(condition.component, axis, np.isclose(condition.place, nodes[-1]), condition.orders[1:], value)
+        return self._rows(
+            condition.component, axis, np.isclose(condition.place, nodes[-1]), condition.orders[1:], value
+        )
 
-    def _rows(self, component: str, axis: int, last: bool, orders: Sequence[int], value: Any) -> Any:
+    def _rows(self, component: str, axis: int, last: bool, orders: Sequence[int], value: Any) -> Edge:
         state = self.states.index((component, 0))
         nodes = self.space[axis]
         chosen = np.flatnonzero(self.points[:, axis] == (nodes[-1] if last else nodes[0]))
@@ -226,7 +243,7 @@ class Solver:
         right = sparse.csr_matrix((len(chosen), (len(self.states) - state - 1) * self.n))
         return state, chosen, sparse.hstack([left, matrix, right], format="csr"), value
 
-    def _closed_edges(self) -> list[Any]:
+    def _closed_edges(self) -> list[Edge]:
         """Edges without a boundary value have no flux: the first derivative across them is 0."""
         given = {
             (one.component, one.coordinate, bool(np.isclose(one.place, self.space[axis][-1])))

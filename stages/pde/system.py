@@ -21,9 +21,9 @@ class NotLinearError(ValueError):
 class System:
     """Equations F_e(derivatives, coordinates, parameters) = 0.
 
-    `derivatives`: the components and derivatives that occur, with their SymPy symbols. `linear`: every F is affine in all
-    of them, so that the components can be integrated out. `augmentation`: the equations with new components that are
-    linear in all derivatives; as they were if they were so already.
+    `derivatives`: the components and derivatives that occur, with their SymPy symbols. `linear`: every F is affine in
+    all of them, so that the components can be integrated out. `augmentation`: the equations with new components that
+    are linear in all derivatives; as they were if they were so already.
     """
 
     vocabulary: Vocabulary
@@ -38,7 +38,9 @@ class System:
     def orders(self, component: str) -> list[tuple[int, ...]]:
         return [one.orders for one in self.derivatives.values() if one.component == component]
 
-    def values(self, derivatives: Mapping[Expression, Any], points: Any, parameters: Mapping[str, Any]) -> dict[Any, Any]:
+    def values(
+        self, derivatives: Mapping[Expression, Any], points: Any, parameters: Mapping[str, Any]
+    ) -> dict[Any, Any]:
         """The values of all symbols. `points`: [n, coordinates]."""
         found = dict(derivatives)
         found |= {symbol: points[:, axis] for axis, symbol in enumerate(self.symbols.coordinates.values())}
@@ -64,9 +66,7 @@ def system(nodes: Sequence[Node], vocabulary: Vocabulary) -> System:
         {name: sympy.diff(one, symbol) for name, symbol in symbols.parameters.items() if symbol in one.free_symbols}
         for one in residuals
     )
-    linear = all(
-        not (slope.free_symbols & set(derivatives)) for slopes in by_derivative for slope in slopes.values()
-    )
+    linear = all(not (slope.free_symbols & set(derivatives)) for slopes in by_derivative for slope in slopes.values())
     lines = _augmentation(residuals, symbols, derivatives)
     return System(vocabulary, derivatives, residuals, by_derivative, by_parameter, linear, lines, symbols)
 
@@ -86,7 +86,9 @@ def _augmentation(
         for symbol in proper:
             if sympy.diff(residual, symbol).free_symbols & set(proper):
                 one = derivatives[symbol]
-                new[symbol] = sympy.Symbol(f"{derivative_name(one.component, one.orders, vocabulary.coordinates)}".replace("_", ""))
+                new[symbol] = sympy.Symbol(
+                    f"{derivative_name(one.component, one.orders, vocabulary.coordinates)}".replace("_", "")
+                )
     changed: dict[Expression, Expression] = dict(new)
     for symbol in proper:  # u_xx becomes v_x where v = u_x is a component
         for inner, name in new.items():

@@ -133,7 +133,8 @@ def _npz(path: Path) -> dict[str, Any]:
 
 
 def _netcdf(path: Path) -> dict[str, Any]:
-    """Variables on the same dimensions as the largest one; each dimension's own variable is repeated over the others."""
+    """Variables on the same dimensions as the largest one; each dimension's own variable is repeated over the
+    others."""
     with path.open("rb") as start:
         classic = start.read(3) == b"CDF"
     variables: dict[str, tuple[Sequence[str], Any]] = {}
@@ -158,10 +159,10 @@ def _flattened(variables: Mapping[str, tuple[Sequence[str], Any]]) -> dict[str, 
     for name, (own, values) in variables.items():
         if set(own) <= set(dimensions):
             shaped = np.asarray(values)
-            order = sorted(range(len(own)), key=lambda place, own=own: dimensions.index(own[place]))
-            shaped = shaped.transpose(order).reshape([
-                np.shape(largest)[place] if one in own else 1 for place, one in enumerate(dimensions)
-            ])
+            order = np.argsort([dimensions.index(one) for one in own]).tolist()
+            shaped = shaped.transpose(order).reshape(
+                [np.shape(largest)[place] if one in own else 1 for place, one in enumerate(dimensions)]
+            )
             found[name] = np.broadcast_to(shaped, np.shape(largest)).ravel()
     return found
 

@@ -26,9 +26,10 @@ BURGERS = {
 def heat_truth(points: np.ndarray, d: float = 0.1, s: float = -0.2) -> np.ndarray:
     """A solution of HEAT."""
     t, x = points.T
-    return np.exp((s - d * np.pi**2) * t) * np.sin(np.pi * x) + 0.5 * np.exp((s - 4 * d * np.pi**2) * t) * np.sin(
-        2 * np.pi * x
-    )
+    found: np.ndarray = np.exp((s - d * np.pi**2) * t) * np.sin(np.pi * x) + 0.5 * np.exp(
+        (s - 4 * d * np.pi**2) * t
+    ) * np.sin(2 * np.pi * x)
+    return found
 
 
 def grid(times: int = 8, places: int = 12) -> np.ndarray:

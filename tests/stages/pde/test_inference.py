@@ -61,11 +61,7 @@ def test_the_gradient_is_that_of_differences(equation: dict[str, Any], censored:
     for _ in range(3):
         direction = torch.randn(given.size + 2, generator=generator, dtype=torch.float64)
         sides = [
-            float(
-                given.energy(
-                    start.z + step * direction[:-2], start.eta + step * direction[-2:], start.sigma
-                )
-            )
+            float(given.energy(start.z + step * direction[:-2], start.eta + step * direction[-2:], start.sigma))
             for step in (1e-6, -1e-6)
         ]
         assert float(gradient @ direction) == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-4)
@@ -153,7 +149,7 @@ def test_censored_values_are_used_as_limits() -> None:
     assert given.data[0] is not None
     assert bool(given.data[0].censored.any())
     mode = inference.find(given, start, never)
-    assert not mode.linear
+    assert not mode.exact
     assert float(given.parameters.constrained(mode.state.eta)["D"]) == pytest.approx(0.1, rel=0.5)
 
 

@@ -119,10 +119,11 @@ def test_a_wrong_configuration_is_refused(fields: dict[str, Any]) -> None:
 def solved(equations: list[str], initial: dict[str, list[str]], edges: str, **given: float) -> np.ndarray:
     equation = Equation.model_validate({
         "components": list(initial), "coordinates": ["t", "x"], "equations": equations,
-        "parameters": dict.fromkeys(given, {}), "boundary": {"u": edges},
+        "parameters": {name: {} for name in given}, "boundary": {"u": edges},
     })  # fmt: skip
     solver = Solver(equation, [np.linspace(0, 1, 61)], initial)
-    return solver.solve(given, [0.0, 0.25, 0.5], 40)["u"][-1]
+    found: np.ndarray = solver.solve(given, [0.0, 0.25, 0.5], 40)["u"][-1]
+    return found
 
 
 def test_the_solver_agrees_with_exact_solutions() -> None:
