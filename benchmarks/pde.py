@@ -33,13 +33,14 @@ from pipelines import config
 from stages.pde import inference, marginal, search
 from stages.pde.assemble import assemble
 from stages.pde.equation import Equation
+from stages.pde.kernel_names import KernelName
 from stages.pde.make_observations import MakeObservations, Simulation
 from stages.pde.observations import Table
 from stages.pde.settings import Settings
 from stages.pde.simulate import observed, solver_of
 from stages.pde.smoothed import SmoothedComponent, SmoothedFacts
 
-KERNEL = "matern_11_2"
+KERNEL: KernelName = "matern_11_2"
 Found = dict[str, tuple[float, float]]  # by parameter: estimate and standard deviation (NaN: it gives none)
 
 

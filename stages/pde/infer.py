@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONTRACTION = 0.5  # of a parameter that is identified: posterior over prior standard deviation, at most
 WIDEST = 1.0  # standard deviation of the logarithm of a positive parameter that is identified, at most
 LAPLACE_DRAWS = 2000
+MISFIT = 1.15  # of the noise, relative to that of the smoothed data, beyond which a note says so
 
 
 class Infer(Settings, Stage):
@@ -154,6 +155,12 @@ class Infer(Settings, Stage):
         for name, one in zip(self.equation.components, problem.bases, strict=True):
             if one.energy < settings.energy:
                 notes.append(f"{name}: most_modes={settings.most_modes} keeps {one.energy:.4%} of the energy")
+        for name in observed:
+            ratio = noise[name].median / self.smoothed.facts.components[name].noise
+            if ratio > MISFIT:
+                notes.append(
+                    f"{name}: the noise is {ratio:.2f} times that of the smoothed data, so the equation fits badly"
+                )
         return PosteriorFacts(
             equation=self.equation,
             augmentation=problem.system.augmentation,
