@@ -34,10 +34,11 @@ from stages.pde import inference, marginal, search
 from stages.pde.assemble import assemble
 from stages.pde.equation import Equation
 from stages.pde.kernel_names import KernelName
-from stages.pde.make_observations import MakeObservations, Simulation
+from stages.pde.make_observations import MakeObservations
 from stages.pde.observations import Table
 from stages.pde.settings import Settings
 from stages.pde.simulate import observed, solver_of
+from stages.pde.simulation import Simulation
 from stages.pde.smoothed import SmoothedComponent, SmoothedFacts
 
 KERNEL: KernelName = "matern_11_2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
-from stages.pde.make_observations import Simulation
+from stages.pde.simulation import Simulation
 from stages.pde.solver import Array, Solver
 
 
