@@ -26,23 +26,25 @@ from stages.pde.problem import Problem, State
 
 INNER_STEPS = 25
 TOLERANCE = 1e-9
-OUTER_STEPS = 25
+OUTER_STEPS = 15
+ROUNDS = 2  # of the search, each from the field that the last one found
 DIFFERENCE = 0.05  # of the outer gradient, relative to the scale of each parameter
 
 
 @dataclass
 class Profile:
-    """Evaluates the approximation; each evaluation starts from the z of the last one."""
+    """Evaluates the approximation. Every evaluation starts from `reference`, so that its value has no history."""
 
     problem: Problem
-    state: State
+    reference: State
+    state: State  # of the last evaluation
     stopping: Callable[[], bool]
 
     def at(self, eta: Tensor, log_sigma: Tensor) -> float:
         """-log p(y | F = 0, eta, sigma) - log prior, up to constants."""
-        sigma = self.state.sigma.clone()
+        sigma = self.reference.sigma.clone()
         sigma[self.observed] = log_sigma.exp()
-        problem, state = self.problem, replace(self.state, eta=eta, sigma=sigma)
+        problem, state = self.problem, replace(self.reference, eta=eta, sigma=sigma)
         problem.refresh(state.z, eta)
         state, energy, hessian = inner(problem, state, self.stopping)
         self.state = state
@@ -84,7 +86,7 @@ def maximum(problem: Problem, start: State, scale: Tensor, stopping: Callable[[]
 
     `scale`: a rough standard deviation of eta and log sigma, in which the search is well conditioned.
     """
-    profile = Profile(problem, start, stopping)
+    profile = Profile(problem, start, start, stopping)
     p = len(start.eta)
     centre = torch.cat([start.eta, start.sigma[profile.observed].log()])
 
@@ -96,12 +98,18 @@ def maximum(problem: Problem, start: State, scale: Tensor, stopping: Callable[[]
             return 1e10
         return value if math.isfinite(value) else 1e10
 
-    bounds = [(-20.0, 20.0)] * len(centre)
-    found = minimize(
-        objective, np.zeros(len(centre)), method="L-BFGS-B", bounds=bounds,
-        options={"maxiter": OUTER_STEPS, "eps": DIFFERENCE, "ftol": 1e-9},
-    )  # fmt: skip
-    s, step = np.asarray(found.x), 0.3
+    for _ in range(ROUNDS):
+        found = minimize(
+            objective,
+            np.zeros(len(centre)),
+            method="L-BFGS-B",
+            bounds=[(-20.0, 20.0)] * len(centre),
+            options={"maxiter": OUTER_STEPS, "eps": DIFFERENCE, "ftol": 1e-9},
+        )
+        objective(np.asarray(found.x))
+        centre = centre + scale * torch.from_numpy(np.asarray(found.x))
+        profile.reference = profile.state
+    s, step = np.zeros(len(centre)), 0.3
     value = objective(s)
     hessian = np.zeros((len(s), len(s)))
     sides = {(i, sign): objective(s + sign * step * np.eye(len(s))[i]) for i in range(len(s)) for sign in (-1, 1)}

@@ -124,7 +124,7 @@ def test_the_linear_case_equals_laplaces_approximation_which_is_exact_there() ->
     values = []
     for d in (0.08, 0.12):
         eta = given.parameters.unconstrained({"D": d, "s": -0.2})
-        profile = Profile(given, start, never)
+        profile = Profile(given, start, start, never)
         laplace = -profile.at(eta, start.sigma.log())
         given.refresh(profile.state.z, eta)
         exact = linear.Marginal(given).log_likelihood(eta, start.sigma.log()) + given.parameters.log_prior(eta)
