@@ -135,7 +135,7 @@ def test_the_linear_case_equals_laplaces_approximation_which_is_exact_there() ->
 
 @pytest.mark.parametrize("text", ["u_t - D*u_xx - s*u = 0", "u_t - D*u_xx - s*u + 0.001*u*u_x = 0"])
 def test_parameters_are_recovered_within_their_intervals(text: str) -> None:
-    fine = {"most_modes": 80, "energy": 0.999999, "length_share": 0.5}
+    fine: dict[str, Any] = {"most_modes": 80, "energy": 0.999999, "length_share": 0.5}
     given, start = problem(equation={**HEAT, "equations": [text]}, noise=0.03, most_grid_points=120, **fine)
     mode = inference.find(given, search.gradient_matching(given, start), never)
     sd = torch.linalg.inv(mode.precision).diagonal().sqrt()[mode.eta_place]
