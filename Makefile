@@ -5,7 +5,7 @@ TEST_WORKERS ?= 2
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help install quickstart test test-fast lint docs module-list format clean
+.PHONY: help install quickstart test test-fast lint docs lock audit module-list format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -41,10 +41,20 @@ lint: .venv/.installed-dev  ## style, types, import contracts, spelling and the 
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/codespell
 	@$(BIN)/python -m tests.project.prose
-	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory audit docs
 
 docs: .venv/.installed-dev  ## the documentation site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# From the index of CPU builds, so that torch does not bring NVIDIA's libraries into the lock.
+lock: .venv/.installed-dev  ## requirements.lock: every dependency with its version and hashes
+	@$(BIN)/python -m tests.project.lock | CUSTOM_COMPILE_COMMAND="make lock" \
+		PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL-https://download.pytorch.org/whl/cpu}" \
+		$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-emit-index-url \
+		--no-emit-find-links --unsafe-package torch --output-file requirements.lock -
+
+audit: .venv/.installed-dev  ## the locked dependencies against published advisories, where these can be reached
+	@$(BIN)/python -m tests.project.audit
 
 module-list: .venv/.installed-dev  ## the list of modules in docs/architecture.md
 	@$(BIN)/python -m tests.project.module_list

@@ -67,13 +67,19 @@ async def status_of(app: Any, path: str) -> int:
 RETRY_AFTER_S = 1
 
 
-async def refuse(send: Any, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    """Answer a request with an HTTP error, in the shape of OpenAI's errors. A 429 or 503 says when to try again."""
+def refusal(status: int, message: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the body of an HTTP error, in the shape of OpenAI's errors. A 429 or 503 says when to try
+    again."""
     kind = "server_error" if status >= 500 else "overloaded_error" if status == 429 else "invalid_request_error"
     body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}}).encode()
     retry = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in (429, 503) else []
-    sent = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *retry, *headers]
-    await send({"type": "http.response.start", "status": status, "headers": sent})
+    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *retry], body
+
+
+async def refuse(send: Any, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """Answer a request with an HTTP error (see `refusal`)."""
+    own, body = refusal(status, message)
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -107,7 +107,7 @@ class Executor(Protocol):
     def nodes(self) -> list[Node]: ...
 
     def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
-        """Start a piece of work.
+        """Start a piece of work. `step` is its name here: whatever arrives from it has this name.
 
         If it runs to its end in this call (`concurrent` is False), its messages go to `deliver` while it runs.
         """

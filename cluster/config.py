@@ -11,12 +11,30 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from stages.base import Config
 
 MINIMUM_OBJECT_STORE_BYTES = 78_643_200  # Ray refuses less
+LARGEST_UPLOAD_BYTES = 500_000_000  # Ray refuses 512 MiB and more
+
+
+class HttpLimits(Config):
+    """What the clients of a served application may send and hold. Each server has its own connections.
+
+    A gateway in front of the server needs limits for each client: these are for all clients together.
+    """
+
+    connection_limit: PositiveInt = 512  # connections at once; more are answered with 503
+    header_limit_bytes: PositiveInt = 32_768  # of a request's line and headers; more is answered with 431
+    header_count_limit: PositiveInt = 100  # headers of a request; more are answered with 431
+    header_timeout_s: PositiveFloat = 10.0  # from a request's first byte to the end of its headers, else 408
+    body_limit_bytes: PositiveInt = 67_108_864  # of a request's body; more is answered with 413
+    body_timeout_s: PositiveFloat = 60.0  # from the end of the headers to the end of the body, else 408
+    send_timeout_s: PositiveFloat = 60.0  # for a client that does not read its answer, which is then disconnected
+    host_names: tuple[str, ...] = ()  # accepted on the loopback interface besides localhost, 127.0.0.1 and ::1
 
 
 class InlineCluster(Config):
     """This process, without Ray: one step after the other, one rank per gang. For debugging."""
 
     kind: Literal["inline"] = "inline"
+    http: HttpLimits = HttpLimits()  # of served applications
 
 
 class LocalCluster(Config):
@@ -30,6 +48,7 @@ class LocalCluster(Config):
     custom: Mapping[str, NonNegativeFloat] = {}  # custom resources, by name
     object_store_bytes: Annotated[int, Field(ge=MINIMUM_OBJECT_STORE_BYTES)] = 134_217_728  # steps pass files, not data
     placement_timeout_s: PositiveFloat = 60.0  # how long a gang waits for free resources
+    http: HttpLimits = HttpLimits()  # of served applications
 
 
 class RemoteCluster(Config):
@@ -38,6 +57,8 @@ class RemoteCluster(Config):
     kind: Literal["remote"] = "remote"
     address: str = "auto"  # run: auto (on one of its nodes) or HOST:PORT of its head; submit: http://HOST:8265
     entrypoint_cpus: NonNegativeFloat = 1.0  # submit: reserved for the driver, which keeps it off a head with 0 CPUs
+    include: tuple[str, ...] = ()  # submit: what is sent although it is left out by default, as in a .gitignore
+    upload_limit_bytes: Annotated[PositiveInt, Field(le=LARGEST_UPLOAD_BYTES)] = 104_857_600  # submit: of the directory
     gpu_memory_bytes: PositiveInt | None = None  # of each GPU, for the plan's memory check; null: no check
     connect_timeout_s: PositiveFloat = 10.0
     reconnect_timeout_s: PositiveFloat = 600.0  # submit, attach: how long the cluster may be out of reach meanwhile

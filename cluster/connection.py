@@ -23,9 +23,10 @@ from typing import Any
 
 import psutil
 import ray
+from ray._private import ray_constants
 from ray.job_config import JobConfig
 
-from cluster import process_setup, serve_proxy, stop_signals
+from cluster import http_limits, process_setup, serve_proxy, stop_signals
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster
 from cluster.import_path import copy_modules, python_path
@@ -34,12 +35,14 @@ from cluster.network import expect_listener
 from cluster.ray_nodes import nodes
 from cluster.submitted_job import in_submitted_job, reserved_cpus
 from cluster.temporary_directory import TemporaryDirectory
+from stages.addresses import redact_url
 
 PROBE_EVERY_S = 2.0
 DEATH_TIMEOUT_S = 5.0
 # A head that is silent for this long is lost: its process on this machine, or its machine, which an interrupted network
 # only hides. After 60 s Ray ends this process without an error.
 LOCAL_HEAD_TIMEOUT_S, REMOTE_HEAD_TIMEOUT_S = 12.0, 45.0
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0", on any system: see _loopback_only
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -67,7 +70,7 @@ class Connection:
             # Ray has the kernel kill its processes when the thread that started them ends (PR_SET_PDEATHSIG), so that
             # a killed driver leaves none behind. That thread must therefore stay alive. As it is not the main thread,
             # Ray leaves the handler of SIGTERM to us.
-            arguments = (config, self._directory.path, python_path(packages))
+            arguments = (config, self._directory.ray, python_path(packages))
             threading.Thread(target=self._start_and_hold, args=arguments, name="ray", daemon=True).start()
         else:
             _join(config, packages)
@@ -94,7 +97,7 @@ class Connection:
     @property
     def logs(self) -> Path | None:
         """Where the processes of a cluster that was started here write their logs."""
-        return self._directory.path / "session_latest" / "logs" if self._directory else None
+        return self._directory.ray / "session_latest" / "logs" if self._directory else None
 
     def wait(self) -> None:
         """Return once the cluster is running. Raises ClusterError if it could not be started."""
@@ -164,7 +167,7 @@ class Connection:
     def _start_and_hold(self, config: LocalCluster, directory: Path, path: str) -> None:
         stop_signals.keep_hangup_from_children()
         try:
-            with _environment(_local_environment(path)):
+            with _environment(_local_environment(path, config)), _loopback_only():
                 node = this_machine(config)
                 ray.init(
                     address="local",
@@ -198,8 +201,8 @@ class _JobConfig(JobConfig):
 def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
     if config.address.startswith("http"):
         raise ClusterError(
-            f"cluster.address={config.address} is the address of a dashboard, which accepts jobs only: use `bloomline "
-            "submit` with it, or run on a node of the cluster with cluster.address=auto."
+            f"cluster.address={redact_url(config.address)} is the address of a dashboard, which accepts jobs only: use "
+            "`bloomline submit` with it, or run on a node of the cluster with cluster.address=auto."
         )
     if config.address != "auto":
         host, _, port = config.address.rpartition(":")
@@ -210,7 +213,7 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
             copies = [] if in_submitted_job() else copy_modules(packages, Path(directory))
             ray.init(
                 address=config.address,
-                runtime_env={"py_modules": [str(copy) for copy in copies]} if copies else None,
+                runtime_env=_runtime_env(copies) if copies else None,
                 job_config=_JobConfig(),
                 **QUIET,
             )
@@ -219,6 +222,10 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = "on this machine" if config.address == "auto" else f"at {config.address}"
         raise ClusterError(f"No Ray cluster could be joined {where}: {error}") from error
+
+
+def _runtime_env(copies: Sequence[Path]) -> dict[str, Any]:
+    return {"py_modules": [str(copy) for copy in copies], "env_vars": {"PYTHONSAFEPATH": "1"}}
 
 
 def _descendants() -> set[psutil.Process]:
@@ -233,16 +240,39 @@ def _restore_signal_handlers() -> None:
                 signal.signal(number, handler)
 
 
-def _local_environment(path: str) -> dict[str, str | None]:
+def _local_environment(path: str, config: LocalCluster) -> dict[str, str | None]:
     """What the processes of a local cluster inherit."""
     return {
         "PYTHONPATH": path,
         **serve_proxy.ENVIRONMENT,
+        **http_limits.environment(config.http),
+        "PYTHONSAFEPATH": os.environ.get("PYTHONSAFEPATH", "1"),  # no imports from the working directory
+        LOOPBACK_ONLY: "0",
+        # Metrics have no authentication, and nothing reads them. Ray has no switch for the last two ports: a number
+        # that is not one of a port leaves them closed.
+        "RAY_enable_metrics_collection": "0",
+        "AUTOSCALER_METRIC_PORT": "-1",
+        "DASHBOARD_METRIC_PORT": "-1",
         # Only this process knows the token: no other user of the machine can run code in the cluster, and no file in
         # HOME is needed. Ray turns token authentication on, and reads its settings again, only if no mode is set.
         "RAY_AUTH_MODE": None,
         "RAY_AUTH_TOKEN": _token(),
     }
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Make Ray use the loopback address for the node that this process starts; its processes then listen there alone.
+
+    Ray replaces that address by one that other machines can reach, wherever it is configured, unless clusters are
+    switched off. The variable says so to the processes of the node. In this process Ray read it when it was imported.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @functools.cache

@@ -1,7 +1,9 @@
 """Which code the processes that this project starts can import, and in which order.
 
-The project's own packages come first, so that a folder `stages/` or a file `cluster.py` of a user can't hide them.
-A process on this machine gets a PYTHONPATH. A process on another machine gets copies of the packages.
+The project's own packages come first, so that a folder `stages/` or a file `cluster.py` of a user can't hide them. The
+working directory and that of the driver's script come after everything that is installed: a file `json.py` next to
+foreign data must not be imported in place of the module that has its name. A process on this machine gets a PYTHONPATH.
+A process on another machine gets copies of the packages.
 """
 
 from __future__ import annotations
@@ -96,8 +98,12 @@ def check_packages(packages: Sequence[Path]) -> None:
 
 
 def _entries(packages: Sequence[Path]) -> list[str]:
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    late = {Path.cwd(), *([Path(script).resolve().parent] if script else [])} - {ROOT}
     inherited = [path or os.getcwd() for path in sys.path]
-    return [str(ROOT), *inherited, *(str(package.resolve().parent) for package in packages)]
+    last = [path for path in inherited if Path(path).resolve() in late]
+    users = [str(package.resolve().parent) for package in packages]
+    return [str(ROOT), *(path for path in inherited if path not in last), *last, *users]
 
 
 def _imported_file(name: str, packages: Sequence[Path]) -> Path | None:

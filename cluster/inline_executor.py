@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from time import sleep
 from types import TracebackType
 from typing import Any, Self
 
 from cluster.base import Deliver, Gang, Items, Message, Node, Outcome, Send, Work
+from cluster.config import HttpLimits
 from cluster.outcome_capture import capture_outcome
 from cluster.reporter import StepReporter
 from cluster.sequential_map import map_sequentially
@@ -20,15 +23,16 @@ class InlineExecutor:
 
     concurrent = False
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, http: HttpLimits | None = None) -> None:
         self.nodes = [node]
+        self._http = http
         self._events: list[Message | Outcome] = []
         self._stopping: set[str] = set()
 
     def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
         self._stopping.discard(step)
         send = _InlineSend(step, deliver or self._events.append, self._stopping)
-        self._events.append(capture_outcome(step, work, InlineLauncher(), send))
+        self._events.append(capture_outcome(step, work, InlineLauncher(self._http), send))
 
     def wait(self, timeout_s: float) -> list[Message | Outcome]:
         if not self._events:
@@ -47,7 +51,8 @@ class InlineExecutor:
     def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
         from cluster import inline_serve, serve_foreground
 
-        return serve_foreground.serve(inline_serve.start, application, example)
+        start = partial(inline_serve.start, limits=self._http)
+        return serve_foreground.serve(start, application, example)
 
     def close(self) -> None:
         """Does nothing, because all work has ended when `start` returns."""
@@ -70,7 +75,7 @@ class _InlineSend:
 
     def __call__(self, message: Message) -> None:
         with self._lock:
-            self._deliver(message)
+            self._deliver(replace(message, step=self._step))
 
     def stopping(self) -> bool:
         return self._step in self._stopping
@@ -78,6 +83,9 @@ class _InlineSend:
 
 class InlineLauncher:
     """Runs a gang as one rank in this process, a map item by item, and an application in a subprocess."""
+
+    def __init__(self, http: HttpLimits | None) -> None:
+        self._http = http
 
     def gang(self, step: str, gang: Gang, send: Send) -> list[Any]:
         alone = Rank(index=0, size=1, rendezvous="", reporter=StepReporter(step, send), uses_gpu=gang.rank.gpus > 0)
@@ -89,4 +97,4 @@ class InlineLauncher:
     def serve(self, application: Application) -> Served:
         from cluster import inline_serve
 
-        return inline_serve.start(application)
+        return inline_serve.start(application, self._http)

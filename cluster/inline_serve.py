@@ -16,7 +16,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cluster import http_limits
 from cluster.asgi import Gate, check_factory, create_application
+from cluster.config import HttpLimits
 from cluster.import_path import python_path
 from cluster.network import LOOPBACK, free_port, wait_until_answers
 from stages.base import Application, StageError
@@ -55,7 +57,7 @@ class ServedProcess:
         return f"Its log, {self.log_file}, ends with:\n{tail}" if tail else f"Its log, {self.log_file}, is empty."
 
 
-def start(application: Application) -> ServedProcess:
+def start(application: Application, limits: HttpLimits | None = None) -> ServedProcess:
     """Serve an application and return once it answers. Runs one replica. Raises StageError if it can't be served."""
     check_factory(application.factory)
     port = free_port()
@@ -65,7 +67,7 @@ def start(application: Application) -> ServedProcess:
         stdin=subprocess.PIPE,
         stdout=descriptor,
         stderr=descriptor,
-        env=os.environ | {"PYTHONPATH": python_path()},
+        env=os.environ | {"PYTHONPATH": python_path()} | http_limits.environment(limits or HttpLimits()),
         start_new_session=True,  # Ctrl-C in the terminal then reaches the parent only
     )
     os.close(descriptor)
@@ -90,12 +92,19 @@ def main(port: int) -> None:
     """Serve the application that the first line of standard input describes, until standard input is closed."""
     import uvicorn
 
+    from cluster.http_protocol import BoundedProtocol
+
     application = json.loads(sys.stdin.buffer.readline())
     gate = Gate(create_application(application["factory"], application["arguments"]))
-    # What is still running once the drain has taken too long is ended.
-    server = uvicorn.Server(
-        uvicorn.Config(gate, host=LOOPBACK, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        http_limits.HeaderChecks(gate),
+        host=LOOPBACK,
+        port=port,
+        http=BoundedProtocol,
+        log_level="warning",
+        timeout_graceful_shutdown=1,  # what is still running once the drain has taken too long is ended
     )
+    server = uvicorn.Server(config)
 
     def watch() -> None:
         sys.stdin.buffer.read()

@@ -13,6 +13,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.base import ClusterError
+from cluster.terminal_text import clean, say
 
 POLL_S = 1.0
 REQUEST_TIMEOUT_S = 5.0
@@ -105,7 +106,7 @@ class Followed:
             seen += len(chunk)
             self.shown = max(self.shown, seen)
             if new:
-                print(new, end="", file=self.out, flush=True)
+                print(clean(new), end="", file=self.out, flush=True)
 
     def _heard(self) -> None:
         self.answered = time.monotonic()
@@ -148,7 +149,7 @@ class Followed:
             self._say(message)
 
     def _say(self, text: str) -> None:
-        print(text, file=self.out, flush=True)
+        say(text, file=self.out, flush=True)
 
 
 def first_line(error: Exception) -> str:

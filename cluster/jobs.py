@@ -24,22 +24,15 @@ from cluster.config import RemoteCluster
 from cluster.import_path import check_packages, copy_modules
 from cluster.job_follower import Followed, first_line
 from cluster.network import expect_listener
+from cluster.process_setup import PROJECT_VARIABLE
 from cluster.submitted_job import ENTRYPOINT_CPUS
+from cluster.terminal_text import say
+from cluster.upload import Upload, choose
+from stages.addresses import redact_url
 
 DRIVER = ("python", "-P", "-m", "pipelines.cli", "run")  # -P: not from a folder `pipelines/` of the working directory
+PROJECT = "bloomline-project"  # the folder of the user's directory in that of the job; not an identifier
 DASHBOARD_PORT = 8265
-NOT_UPLOADED = [  # of the working directory; patterns as in .gitignore, which is respected too
-    ".git",
-    "/data",
-    "/outputs",
-    "/multirun",
-    "/mlruns",
-    ".venv",
-    "venv",
-    "__pycache__",
-    ".*_cache",
-    ".hypothesis",
-]
 VERBOSE_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -55,36 +48,45 @@ def submit(
     *,
     packages: Sequence[Path] = (),
     directory: Path | None = None,
+    stores: Sequence[Path] = (),
     driver: Sequence[str] = DRIVER,
     out: TextIO = sys.stdout,
     ask: Callable[[str], str] = input,
 ) -> int:
     """Run `overrides` as a job on the cluster whose dashboard is at `config.address`; the exit code of its driver.
 
-    The job runs in a copy of `directory` (default: the working directory). It gets a copy of our own packages, which it
-    imports first, and of `packages`: the directories of users' top-level packages, or single .py modules.
+    The job runs in a copy of `directory` (default: the working directory) without what `cluster.upload` leaves out, to
+    which `stores` belong, and does not import from it. It gets a copy of our own packages, which it imports first, and
+    of `packages`: the directories of users' top-level packages, or single .py modules.
 
     After Ctrl-C the user is asked whether to stop the job. Returns 130 if it was stopped, 0 if it was left running, and
     75 if the cluster was out of reach for `config.reconnect_timeout_s` while the job was followed. Raises ClusterError
-    if the cluster can't be reached or rejects the token, or if a package can't be imported.
+    if the cluster can't be reached or rejects the token, if a package can't be imported, or if there is too much to
+    send.
     """
     check_packages(packages)
+    upload = choose(directory or Path.cwd(), stores, config.include)
+    upload.expect_at_most(config.upload_limit_bytes)
     url = dashboard(config)
+    print(upload.line(), file=out, flush=True)
     with _rejections(url, "did not accept the job"):
         client = _client(url)
         job = client.submit_job(
-            entrypoint=shlex.join([*driver, *in_job(overrides)]),
+            entrypoint=f"cd {PROJECT} && exec {shlex.join([*driver, *in_job(overrides)])}",
             submission_id=f"bloomline-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
             runtime_env={
-                "working_dir": str(directory or Path.cwd()),
-                "excludes": NOT_UPLOADED,
-                "py_modules": [_upload(client, packages)],
-                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+                "working_dir": _send_project(client, upload),
+                "py_modules": [_send_modules(client, packages)],
+                "env_vars": {
+                    "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+                    "PYTHONSAFEPATH": "1",
+                    PROJECT_VARIABLE: PROJECT,
+                },
             },
-            metadata={"overrides": shlex.join(overrides), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
+            metadata={"overrides": shlex.join(in_job(overrides)), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
-    print(f"Submitted {job} to {url}", file=out, flush=True)
+    say(f"Submitted {job} to {redact_url(url)}", file=out, flush=True)
     return _followed(config, client, job, out, ask).follow()
 
 
@@ -109,7 +111,7 @@ def _client(url: str) -> JobSubmissionClient:
 def _followed(
     config: RemoteCluster, client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]
 ) -> Followed:
-    command = f"bloomline attach {job} cluster=remote cluster.address={config.address}"
+    command = f"bloomline attach {job} cluster=remote cluster.address={redact_url(config.address)}"
     return Followed(client, job, out, ask, config.reconnect_timeout_s, command)
 
 
@@ -120,18 +122,30 @@ def _rejections(url: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise ClusterError(
-            f"The Ray cluster at {url} rejected the token, or none was sent: {first_line(error)} Set RAY_AUTH_TOKEN "
-            "to the cluster's token, or write it to ~/.ray/auth_token (or to the file that RAY_AUTH_TOKEN_PATH names)."
+            f"The Ray cluster at {redact_url(url)} rejected the token, or none was sent: {first_line(error)} Set "
+            "RAY_AUTH_TOKEN to the cluster's token, or write it to ~/.ray/auth_token (or to the file that "
+            "RAY_AUTH_TOKEN_PATH names)."
         ) from error
     except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
-        raise ClusterError(f"The Ray cluster at {url} {what}: {first_line(error)}") from error
+        raise ClusterError(f"The Ray cluster at {redact_url(url)} {what}: {redact_url(first_line(error))}") from error
 
 
-def _upload(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
+def _send_project(client: JobSubmissionClient, upload: Upload) -> str:
+    """Upload the user's directory, and return the URI of a directory that contains nothing else.
+
+    Ray puts the directory of a job before everything else on the import path. If that were the user's own, a `json.py`
+    in it would be imported in place of Python's. A folder whose name is not an identifier can't be imported.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        upload.copy(Path(directory) / PROJECT)
+        return client._upload_package_if_needed(directory, include_gitignore=False)
+
+
+def _send_modules(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
     """Upload our packages and the users', and return the URI of the directory that contains all of them.
 
     `submit_job` would unpack each package in a separate directory, where the driver does not find the configuration
-    next to its code, and it would leave out those files of a package that match the excludes of the working directory.
+    next to its code.
     """
     with tempfile.TemporaryDirectory() as directory:
         copy_modules(packages, Path(directory))
@@ -154,7 +168,7 @@ def dashboard(config: RemoteCluster) -> str:
     parts = urlsplit(address)
     expected = f"the address of a Ray dashboard, http://HOST:{DASHBOARD_PORT}"
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ClusterError(f"cluster.address={config.address} does not accept jobs. Expected {expected}.")
+        raise ClusterError(f"cluster.address={redact_url(config.address)} does not accept jobs. Expected {expected}.")
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     expect_listener(config.address, parts.hostname, port, config.connect_timeout_s, expected)
     return address.rstrip("/")

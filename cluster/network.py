@@ -12,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from cluster.base import ClusterError
+from stages.addresses import redact_url
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,7 +26,8 @@ def expect_listener(address: str, host: str, port: int, timeout_s: float, expect
         socket.create_connection((host, port), timeout_s).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(
-            f"Nothing answers at cluster.address={address} ({error}). Expected {expected}, reachable from here."
+            f"Nothing answers at cluster.address={redact_url(address)} ({error}). "
+            f"Expected {expected}, reachable from here."
         ) from error
 
 

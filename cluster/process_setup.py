@@ -13,6 +13,7 @@ from stages.base import Resources
 # Options of Linux's prctl.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PROJECT_VARIABLE = "BLOOMLINE_PROJECT"  # the user's directory in a submitted job, relative to the one of the job
 
 
 def prepare(resources: Resources) -> None:
@@ -22,11 +23,18 @@ def prepare(resources: Resources) -> None:
     session, our own driver) it would continue to run after its node is gone, so on Linux the kernel ends it.
     """
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    enter_project()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(resources.cpus))))
     if not resources.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = (
             ""  # by default Ray leaves all GPUs of the node visible to a process without GPUs
         )
+
+
+def enter_project() -> None:
+    """In a process of a submitted job, change to the copy of the user's directory."""
+    if os.path.isdir(project := os.environ.get(PROJECT_VARIABLE, "")):  # not if this process has entered it before
+        os.chdir(project)
 
 
 def adopt_orphans() -> None:

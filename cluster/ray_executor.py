@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -217,6 +217,7 @@ class RayExecutor:
             running.take = running.process.take.remote(POLL_S, running.batch)
 
     def _take(self, running: _Running, arrived: list[Message | Outcome]) -> None:
+        arrived = [replace(event, step=running.step) for event in arrived]
         if arrived and isinstance(arrived[-1], Outcome):
             self._events.extend(arrived[:-1])
             self._end(running, arrived[-1])

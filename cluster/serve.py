@@ -12,12 +12,12 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-from cluster import serve_proxy, serve_session
+from cluster import process_setup, serve_internal_port, serve_proxy, serve_session
 from cluster.asgi import check_factory, create_application, status_of
 from cluster.network import wait_until_answers
 from stages.base import Application, Config, StageError
@@ -32,9 +32,12 @@ ANSWER_TIMEOUT_S = 30.0  # and then until HTTP requests reach them
 
 
 class BuildArguments(Config):
-    """`args` of an application in a Serve config."""
+    """`args` of an application in a Serve config. A config is data: it chooses among the factories of bloomline.
 
-    factory: str  # "module:function", called in each replica with `arguments`
+    That of a deployment calls the factory that the type of its artifact declares.
+    """
+
+    factory: Literal["stages.serving.deployment:create", "stages.serving.http:create"]  # called in each replica
     arguments: Mapping[str, Any] = {}
 
 
@@ -43,6 +46,8 @@ class _Replica:
     """A replica, which creates its own ASGI application."""
 
     def __init__(self, factory: str, arguments: Mapping[str, Any]) -> None:
+        serve_internal_port.keep_closed()
+        process_setup.enter_project()
         self._factory, self._arguments = factory, arguments
 
     def __serve_build_asgi_app__(self) -> Any:

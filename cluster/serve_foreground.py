@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from cluster import stop_signals
+from cluster.terminal_text import clean_line, say
 from stages.base import Application, ExampleRequest, Served, StageError
 
 
@@ -36,8 +37,8 @@ def serve(
             return 0
         ready = True
         try:
-            hint = f" Try:\n  {curl(server.url, example)}" if example else ""
-            print(f"\n{application.name} is served at {server.url} (Ctrl-C ends it).{hint}", flush=True)
+            hint = f" Try:\n  {clean_line(curl(server.url, example))}" if example else ""
+            say(f"\n{clean_line(application.name)} is served at {server.url} (Ctrl-C ends it).{hint}", flush=True)
             while not stop_requested.wait(1.0):
                 if not server.running():
                     raise StageError(

@@ -1,7 +1,9 @@
-"""The answers that Ray Serve's HTTP proxy gives in place of an application, in the shape of OpenAI's errors.
+"""What makes Ray Serve's HTTP proxy one of ours: limits on its clients, and its own answers in the shape of OpenAI's
+errors.
 
-A proxy loads `middlewares` if the environment of its process says so (`ENVIRONMENT`). Without it, Ray answers in plain
-text: 404 while an application is drained, 429 if all replicas are full, and 500 if a replica was killed.
+A proxy loads `middlewares` if the environment of its process says so (`ENVIRONMENT`). Without it, its clients have no
+limits and Ray answers in plain text: 404 while an application is drained, 429 if all replicas are full, and 500 if a
+replica was killed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import uuid
 from typing import Any
 
 from cluster.asgi import refuse
+from cluster.http_limits import HeaderChecks
 
 ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "cluster.serve_proxy:middlewares",
@@ -23,10 +26,16 @@ OWN_STATUSES = (404, 408, 429, 503)  # with which Ray answers by itself
 
 
 def middlewares() -> list[Any]:
-    """What Ray Serve puts around its HTTP proxy."""
-    from starlette.middleware import Middleware
+    """What Ray Serve puts around its HTTP proxy, the outermost last.
 
-    return [Middleware(ProxyAnswers)]
+    Ray calls this just before it starts the server of the proxy, uvicorn. Ray chooses the implementation of HTTP by the
+    name "auto" and has no option for another one: here that name gets the one that bounds its clients.
+    """
+    from starlette.middleware import Middleware
+    from uvicorn.config import HTTP_PROTOCOLS
+
+    HTTP_PROTOCOLS["auto"] = "cluster.http_protocol:BoundedProtocol"
+    return [Middleware(ProxyAnswers), Middleware(HeaderChecks)]
 
 
 class ProxyAnswers:

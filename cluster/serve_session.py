@@ -18,6 +18,7 @@ from ray._private.state import jobs
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.serve.context import _get_global_client
 
+from cluster import serve_internal_port
 from cluster.network import LOOPBACK, free_port
 from stages.base import StageError
 
@@ -71,6 +72,9 @@ def proxy_here(name: str) -> serve.RunTarget | None:
 
 class _Nothing:
     """A deployment without methods."""
+
+    def __init__(self) -> None:
+        serve_internal_port.keep_closed()
 
 
 def end(name: str, timeout_s: float) -> None:

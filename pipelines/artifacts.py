@@ -3,9 +3,11 @@
 bloomline artifacts list [STEP ...]
 bloomline artifacts show pretrain          a step, the beginning of a fingerprint, or an artifact's directory
 bloomline artifacts verify [pretrain ...]  reads every byte; exit code 1 if something is damaged
-bloomline artifacts gc [dry-run]           removes what killed runs left
-              with `unused`                and every artifact that is not the latest of a step
+bloomline artifacts gc                     removes what killed runs left; with `dry-run`, only prints it
               with `scratch`               and the saved progress of unfinished steps
+              with `unused`                and every artifact that is not the latest of a step: it is only printed,
+                                           until `remove` is added
+              with `older=30d larger=1GB`  of those, the ones that are as old and as large
 
 With `pipeline=NAME` every word is about the artifacts of that pipeline. Without it, `list`, `verify` and `gc` are about
 the whole store, and a step's name stands for that of the default pipeline, or else for the newest of any pipeline.
@@ -21,10 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import config, terminal
+from cluster.terminal_text import clean_line, indented, say
+from pipelines import collection_rules, config, terminal, variant
+from pipelines.collection_rules import Rules
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import number, size
 from pipelines.process_identity import is_gone
+from pipelines.run_history import leaves
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from pipelines.store.lease import holder
@@ -45,18 +50,20 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
         raise BloomlineError(
             f"artifacts: unknown word {word!r}; expected list, show, verify or gc. {nearest(word, actions)}"
         )
-    composition = config.compose(overrides) if composed is None else config.check(composed)
+    rules, others = collection_rules.split(overrides) if word == "gc" else (None, overrides)
+    composition = config.compose(others) if composed is None else config.check(composed)
     named = any(override.lstrip("+").startswith("pipeline=") for override in overrides)
-    scope = Scope(composition.graph.name, named)
+    scope = Scope(composition.graph.name, named, rules)
     return actions[word](Store(composition.settings.store), words[1:], scope)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The pipeline of the configuration, and whether the command line names it."""
+    """The pipeline of the configuration, whether the command line names it, and which of its artifacts are meant."""
 
     pipeline: str
     named: bool
+    rules: Rules | None = None  # of gc
 
     def records(self, store: Store) -> list[Record]:
         """The records of the whole store, or those that the named pipeline made or uses, the latest first."""
@@ -78,10 +85,18 @@ def show_list(store: Store, names: Sequence[str], scope: Scope) -> int:
     if not records:
         of = f" of {', '.join(names)}" if names else ""
         by = f" for pipeline {scope.pipeline}" if scope.named else ""
-        print(f"There are no artifacts{of} in {store.uri_of_root}{by}.")
+        _say(f"There are no artifacts{of} in {store.uri_of_root}{by}.")
         return 0
-    terminal.show_artifacts(terminal.console(), records)
+    terminal.show_artifacts(terminal.console(), [(record, _differs(record, records)) for record in records])
     return 0
+
+
+def _differs(record: Record, records: Sequence[Record]) -> str:
+    """The values that tell an artifact from the others of its step and pipeline, as one line."""
+    alike = [dict(leaves(one.config)) for one in records if (one.pipeline, one.step) == (record.pipeline, record.step)]
+    own = dict(leaves(record.config))
+    found = {key: value for key, value in own.items() if any(other.get(key) != value for other in alike)}
+    return variant.described({key: str(value) for key, value in found.items()})
 
 
 def show(store: Store, names: Sequence[str], scope: Scope) -> int:
@@ -92,20 +107,20 @@ def show(store: Store, names: Sequence[str], scope: Scope) -> int:
         )
     record = find(store, names[0], scope)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-    print(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
-    print(f"  at           {store.uri(record)}")
-    print(f"  fingerprint  {record.fingerprint}")
-    print(f"  made         {made} in {record.seconds:.1f} s by run {record.run_id} of pipeline {record.pipeline}")
+    _say(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
+    _say(f"  at           {store.uri(record)}")
+    _say(f"  fingerprint  {record.fingerprint}")
+    _say(f"  made         {made} in {record.seconds:.1f} s by run {record.run_id} of pipeline {record.pipeline}")
     commit = f"{record.git_commit}{' with uncommitted changes' if record.git_dirty else ''}"
-    print(f"  code         {commit if record.git_commit else 'not in a git checkout'}")
+    _say(f"  code         {commit if record.git_commit else 'not in a git checkout'}")
     for title, values in (("about", record.describe), ("config", record.config), ("metrics", record.metrics)):
         _print_values(title, values)
     _print_values("inputs", {name: entry.fingerprint[:12] for name, entry in record.inputs.items()})
     _print_values("files", {file.path: size(file.size) for file in record.files})
     for title, text in record.highlights.items():
-        print(f"{terminal.clean(title)}\n  {terminal.clean(text)}")
+        say(f"{clean_line(title)}\n{indented(text)}")
     damages = store.inspect(record)
-    print("undamaged" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
+    _say("undamaged" if not damages else f"DAMAGED: {'; '.join(map(str, damages))}")
     return 1 if damages else 0
 
 
@@ -116,33 +131,36 @@ def verify(store: Store, names: Sequence[str], scope: Scope) -> int:
     for record in sorted(records, key=lambda record: record.created):
         damages = store.inspect(record, thorough=True)
         damaged += bool(damages)
-        print(
+        _say(
             f"{'DAMAGED  ' if damages else 'undamaged'}  {record.step}  {record.fingerprint[:12]}  {store.uri(record)}"
         )
         for damage in damages:
-            print(f"         {damage}")
+            _say(f"         {damage}")
     total = len(records) + (0 if names else len(store.unreadable_records()))
-    print(f"{total} artifacts, {damaged} damaged" + ("; `bloomline run` computes those again." if damaged else "."))
+    _say(f"{total} artifacts, {damaged} damaged" + ("; `bloomline run` computes those again." if damaged else "."))
     return 1 if damaged else 0
 
 
 def collect(store: Store, words: Sequence[str], scope: Scope) -> int:
     """Remove what killed runs left; with `unused` also every artifact that is not the latest of a step, and with
     `scratch` also the saved progress of steps that were stopped."""
-    known = ("unused", "scratch", "dry-run")
+    known = ("unused", "scratch", "remove", "dry-run")
     if unknown := sorted(set(words) - set(known)):
         raise BloomlineError(
             f"artifacts gc: unknown word {unknown[0]!r}; expected none, or some of {', '.join(known)}."
         )
-    dry = "dry-run" in words
+    artifacts = "unused" in words or scope.rules is not None
+    dry = "dry-run" in words or (artifacts and "remove" not in words)
     _tell_unreadable(store)
     total = 0
     for what, bytes_, remove in _leftovers(store, words, scope):
-        print(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
+        _say(f"{'would remove' if dry else 'removed'}  {size(bytes_):>10}  {what}")
         total += bytes_
         if not dry:
             remove()
-    print(f"{size(total)} {'would be' if dry else 'were'} freed.")
+    _say(f"{size(total)} {'would be' if dry else 'were'} freed.")
+    if artifacts and dry and total:
+        _say("Nothing was removed. The same command with `remove` after gc removes it.")
     return 0
 
 
@@ -172,9 +190,9 @@ def _tell_unreadable(store: Store) -> int:
     """Name every record that can't be read. Their number."""
     found = store.unreadable_records()
     for why in found.values():
-        print(f"DAMAGED    {why}")
+        _say(f"DAMAGED    {why}")
     if found:
-        print("           Their files are kept. `bloomline run` of the same pipeline writes the record again.")
+        _say("           Their files are kept. `bloomline run` of the same pipeline writes the record again.")
     return len(found)
 
 
@@ -205,29 +223,35 @@ def _leftovers(store: Store, also: Sequence[str], scope: Scope) -> list[tuple[st
         if time.time() - directory.stat().st_mtime > SETTLED_S:
             bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
             found.append((str(directory), bytes_, partial(shutil.rmtree, directory, ignore_errors=True)))
-    if "unused" in also:
+    if "unused" in also or scope.rules is not None:
+        rules = scope.rules or Rules()
         kept = store.latest_fingerprints()
         old = [
             record
             for record in scope.records(store)
-            if record.fingerprint not in kept and record.fingerprint[:16] not in busy
+            if record.fingerprint not in kept and record.fingerprint[:16] not in busy and rules.match(record)
         ]
         found += [(store.uri(record), record.size_bytes, partial(store.remove, record)) for record in old]
     return found
+
+
+def _say(line: str) -> None:
+    """One line, whatever the names and values in it hold."""
+    say(clean_line(line))
 
 
 def _print_values(title: str, values: Any, indent: str = "") -> None:
     """Print names and values, one on each line, with nested values indented below."""
     if not values:
         return
-    print(f"{indent}{title}")
+    _say(f"{indent}{title}")
     indent += "  "
     width = min(32, max(len(str(name)) for name in values))
     for name, value in values.items():
         if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
             _print_values(name, value, indent)
         else:
-            print(terminal.clean(f"{indent}{name!s:<{width}}  {_shown(value)}"))
+            _say(f"{indent}{name!s:<{width}}  {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

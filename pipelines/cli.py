@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN_PACKAGES = ("cluster", "conf", "pipelines", "stages")  # as in stages.base, which is not imported before the check
@@ -31,6 +31,7 @@ verbs
   serve      run a pipeline, then serve its deployment until Ctrl-C
   ui         open the MLflow UI on the store of this configuration
   artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
+  runs       list | show RUN | diff RUN RUN | delete RUN: the runs that the store remembers
   stages     list the stages, or the fields of one: stages NAME
   pipelines  list the pipelines
   new DIR    write a small project, which runs at once
@@ -58,10 +59,21 @@ job; 75 if the connection was lost.
 usage: bloomline artifacts list [STEP ...]
        bloomline artifacts show STEP
        bloomline artifacts verify [STEP ...]
-       bloomline artifacts gc [dry-run]
+       bloomline artifacts gc [scratch] [dry-run]
+       bloomline artifacts gc unused [older=30d] [larger=1GB] [pipeline=NAME] [remove]
 
-Lists the artifacts in the store, shows one, checks their files, or removes what killed runs left. Overrides such as
+Lists the artifacts in the store, shows one, checks their files, or removes what killed runs left. With `unused` it
+prints the artifacts that are not the latest of a step, and removes them once `remove` is added. Overrides such as
 store.root=DIR choose another store.
+""",
+    "runs": """\
+usage: bloomline runs list [PIPELINE ...] [sweep=ID] [limit=20]
+       bloomline runs show RUN
+       bloomline runs diff RUN RUN
+       bloomline runs delete RUN ...
+
+Lists the runs that the store remembers, shows one, compares two, or forgets some; artifacts stay. RUN is an id, the
+beginning or the end of one, or `latest`. Overrides such as store.root=DIR choose another store.
 """,
     "stages": """\
 usage: bloomline stages [NAME]
@@ -85,15 +97,19 @@ The project runs at once: cd DIR && bloomline run
 VERBS: dict[str, Sequence[str]] = {
     **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
     "artifacts": ("list", "show", "verify", "gc"),
+    "runs": ("list", "show", "diff", "delete"),
     **dict.fromkeys(("attach", "stages", "pipelines", "new"), ()),
 }
-WITH_WORDS = ("artifacts", "attach", "stages", "new")
+WITH_WORDS = ("artifacts", "runs", "attach", "stages", "new")
 
 
 def main() -> None:
     """The entry point of `bloomline` (by way of `bloomline.py`) and of `python -m pipelines.cli`."""
     _import_own_packages_first()
+    # The processes that are started from here don't import from the working directory either.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     from pipelines import standard_streams
+    from pipelines.termination import Terminated
 
     standard_streams.prepare()
     _expect_user()
@@ -101,7 +117,10 @@ def main() -> None:
         _expect_signals()
         code = run(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
-        code = 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
+        number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
+        if isinstance(interrupt, Terminated):
+            print(f"Stopped by {signal.Signals(number).name}.", file=sys.stderr)
+        code = 128 + number
     if lost := standard_streams.finish():
         print(f"Not all output could be written: {lost.strerror}.", file=sys.stderr)
         code = code or 1
@@ -129,6 +148,8 @@ def _import_own_packages_first() -> None:
     Ends the process if such a module was imported before.
     """
     if sys.path[:1] != [str(ROOT)]:
+        if not sys.flags.safe_path:
+            del sys.path[0]  # `python -m pipelines.cli`: the working directory
         sys.path.insert(0, str(ROOT))
     for name in OWN_PACKAGES:
         module = sys.modules.get(name)
@@ -145,30 +166,18 @@ def _location(module: ModuleType) -> Path | None:
     return Path(file).resolve() if file else None
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP outside a run: what is open is closed, as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 def _expect_signals() -> None:
     """Make a signal end the command without a traceback, at once as long as nothing is open."""
     number = signal.SIGINT
     before = signal.getsignal(number)  # SIG_IGN in a command that a shell started in the background
     if before is signal.default_int_handler:
         signal.signal(number, signal.SIG_DFL)
-    from pipelines import session  # noqa: F401  imports most of the modules that take time to import
+    from pipelines import session, termination  # noqa: F401  imports most of the modules that take time to import
 
     signal.signal(number, before)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminate)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
+            signal.signal(number, termination.terminate)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -204,6 +213,10 @@ def run(arguments: Sequence[str]) -> int:
         elif words:
             raise hydra_flags.not_an_override(words[0])
         with Session() as session:
+            if verb == "run" and "--multirun" in flags:
+                from pipelines.sweep import command
+
+                return command.run(flags, overrides, session)
             if flags:
                 return hydra_flags.run(flags, overrides, lambda given, composed: action(given, composed, session))
             return action(overrides, None, session)
@@ -233,6 +246,10 @@ def _action(verb: str) -> Callable[..., int]:
         from pipelines import artifacts
 
         return artifacts.command
+    if verb == "runs":
+        from pipelines import runs_command
+
+        return runs_command.command
     if verb in ("stages", "pipelines"):
         from pipelines import listing
 

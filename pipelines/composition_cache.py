@@ -4,7 +4,7 @@ An entry holds for exactly the same overrides and working directory as long as e
 for, links followed, is as it was. It holds the configuration with its interpolations unresolved: each command
 resolves them, so no value of the environment is ever written here. What can't be repeated from files alone (the time,
 a resolver of a package, a name from the environment in the defaults list, configurations within a package) is never
-remembered. Losing the cache costs time only.
+remembered, and neither is a configuration that holds a secret. Losing the cache costs time only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from typing import Any
 
 from pipelines import cache_directory
 from pipelines.hydra_sources import Noted, state
+from pipelines.resolution import PURE
 
-# OmegaConf's own resolvers, which depend on their arguments and on the configuration only.
-PURE = {"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"}
 RESOLVED_ANEW = {*PURE, "oc.env"}  # by each command, without Hydra
 
 Values = Mapping[str, Any]

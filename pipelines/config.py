@@ -11,30 +11,35 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from pipelines import composition_cache, project, validation
+from pipelines import composition_cache, missing_key, project, redaction, resolution, termination, validation
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.hydra_sources import Noted, noting
 from pipelines.project import Packages
 from pipelines.store import StoreConfig
+from pipelines.sweep_config import SweepConfig
 from pipelines.tracking.tracking_config import TrackingConfig
+from pipelines.yaml_loader import LEVELS
 from stages.base import Config
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
-TYPED = ("steps.", "cluster.", "store.", "tracking.")  # what our own types check better than Hydra's struct flag
+# What our own types check better than Hydra's struct flag.
+TYPED = ("steps.", "cluster.", "store.", "tracking.", "sweep.")
 # Hydra puts the keys of a pipeline's file below `pipeline` without this line, and below NAME with `# @package NAME`.
 NO_PACKAGE_LINE = Problem(
     "pipeline", "the file of the chosen pipeline has no line `# @package _global_`", "it as the first line"
 )
 FORCED = "++"  # Hydra: add or override
+LONGEST_OVERRIDE = 100_000  # characters
+DECLARING = ("pipeline", "hydra.searchpath")  # the overrides that say which files declare a pipeline
 VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
 
 
@@ -55,6 +60,7 @@ class Settings(Config):
     cluster: ClusterConfig
     store: StoreConfig
     tracking: TrackingConfig
+    sweep: SweepConfig = SweepConfig()
     packages: Packages = ()  # of the user's project
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
@@ -68,23 +74,28 @@ class Composition:
 
     settings: Settings
     graph: Graph
-    values: Mapping[str, Any]  # plain and resolved, for YAML
+    values: Mapping[str, Any]  # plain and resolved
+    shown: Mapping[str, Any]  # the same as it may be shown and stored
 
     def yaml(self) -> str:
-        """The whole configuration as YAML, resolved, as it would be written in one file."""
+        """The whole configuration as YAML, as it would be written in one file, without secrets.
+
+        A value that comes from the environment is written as the reference to it.
+        """
         from omegaconf import OmegaConf
 
-        return OmegaConf.to_yaml(OmegaConf.create(dict(self.values)))
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.shown)))
 
 
 def compose(overrides: Sequence[str]) -> Composition:
     """Compose the configuration from Hydra overrides and check it. Raises ConfigError."""
     overrides = project.find(Path.cwd()).overrides(overrides)
-    if (values := _remembered(overrides)) is not None:
-        return check_values(values)
+    redaction.remember_overrides(overrides)
+    if (composition := _remembered(overrides)) is not None:
+        return composition
     composed = _compose(overrides)
-    composition = check_values(composed.values)
-    if composed.repeatable:
+    composition = check_values(composed.values, composed.shown)
+    if composed.repeatable and not redaction.holds_secrets(composed.unresolved):
         composition_cache.save(overrides, composed.unresolved, composed.noted.paths, composed.noted.resolvers)
     return composition
 
@@ -96,13 +107,16 @@ def compose_values(overrides: Sequence[str]) -> Mapping[str, Any]:
 
 
 def pipelines_available() -> list[str]:
-    """The names of the shipped pipelines."""
-    return sorted(path.stem for path in (CONFIG_DIRECTORY / "pipeline").glob("*.yaml"))
+    """The names of the shipped pipelines, and of those of the project."""
+    own = project.find(Path.cwd()).config
+    places = [CONFIG_DIRECTORY, *([own] if own else [])]
+    return sorted({path.stem for place in places for path in (place / "pipeline").glob("*.yaml")})
 
 
 def check(composed: Any) -> Composition:
     """Turn a DictConfig that Hydra composed into checked values. Raises ConfigError with every problem."""
-    return check_values(_resolved(_without_hydra(composed)))
+    composed = _without_hydra(composed)
+    return check_values(_resolved(composed), resolution.resolved_without_environment(composed))
 
 
 @contextmanager
@@ -112,27 +126,29 @@ def composing(overrides: Sequence[str]) -> Iterator[Noted]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with noting() as noted:
+        with termination.not_lost(), noting() as noted:
             yield noted
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_composition_problem(error, overrides)]) from error
     except RecursionError as error:
         raise ConfigError([Problem("config", "files or values that name each other without end", "")]) from error
     except (ValueError, TypeError, AssertionError) as error:  # what Hydra raises for a defaults list
-        raise ConfigError([_group_problem(overrides) or Problem("config", _first_line(error), "")]) from error
+        raise ConfigError([_group_problem(overrides) or Problem("config", resolution.first_line(error), "")]) from error
 
 
-def _remembered(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The resolved values of a composition that the cache holds; None if it holds none."""
+def _remembered(overrides: Sequence[str]) -> Composition | None:
+    """A composition that the cache holds; None if it holds none. Raises ConfigError if its values are not valid."""
     unresolved = composition_cache.load(overrides)
     if unresolved is None:
         return None
     from omegaconf import OmegaConf
 
+    composed = OmegaConf.create(dict(unresolved))
     try:
-        return _resolved(OmegaConf.create(dict(unresolved)))
+        values = _resolved(composed)
     except ConfigError:  # an interpolation that needs Hydra after all, or that is an error: it is composed again
         return None
+    return check_values(values, resolution.resolved_without_environment(composed))
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,8 @@ class _Composed:
 
     unresolved: dict[str, Any]
     values: dict[str, Any]  # resolved
+    shown: dict[str, Any]  # resolved, but for what comes from the environment
+    choices: dict[str, Any]  # the files that were chosen, by group@package
     repeatable: bool  # from files alone
     noted: Noted  # the resolvers: those that were called to resolve the values
 
@@ -162,8 +180,11 @@ def _compose(overrides: Sequence[str], must_be_whole: bool = True) -> _Composed:
         places = [(source.schema, source.path) for source in composed.hydra.runtime.config_sources]
         repeatable = all(map(_is_known_place, places)) and composition_cache.is_repeatable(noted)
         noted.resolvers.clear()
+        choices = {str(place): chosen for place, chosen in composed.hydra.runtime.choices.items()}
         unresolved = plain(composed)
-        return _Composed(unresolved, _resolved(composed) if must_be_whole else {}, repeatable, noted)
+        values = _resolved(composed) if must_be_whole else {}
+        shown = resolution.resolved_without_environment(composed) if must_be_whole else {}
+        return _Composed(unresolved, values, shown, choices, repeatable, noted)
 
 
 def _is_known_place(place: tuple[str, str]) -> bool:
@@ -182,37 +203,25 @@ def _without_hydra(composed: Any) -> Any:
 
 def plain(composed: Any) -> dict[str, Any]:
     """A DictConfig that Hydra composed as plain values, unresolved."""
-    from omegaconf import OmegaConf
-
-    found: Any = OmegaConf.to_container(_without_hydra(composed), resolve=False)
-    return dict(found)
+    return resolution.unresolved(_without_hydra(composed))
 
 
 def _resolved(composed: Any) -> dict[str, Any]:
     """A DictConfig as plain values. Raises ConfigError if a value is missing or an interpolation is of nothing."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-    try:
-        found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        key = error.full_key or "config"
-        raise ConfigError([Problem(key, "not set", "a value", f"Set it with {key}=VALUE.")]) from error
-    except OmegaConfBaseException as error:
-        raise ConfigError([Problem(error.full_key or "config", _first_line(error), "a value")]) from error
+    found = resolution.resolved(composed)
     unknown = {*found} - {*validation.field_names(Settings), "steps"}
     if any(isinstance(found[key], dict) and (key == "pipeline" or "steps" in found[key]) for key in unknown):
         raise ConfigError([NO_PACKAGE_LINE])
-    return dict(found)
+    return found
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def check_values(values: Mapping[str, Any], written: Mapping[str, Any] | None = None) -> Composition:
+    """Check plain values: the settings, the steps and the edges. Raises ConfigError with every problem.
 
-
-def check_values(values: Mapping[str, Any]) -> Composition:
-    """Check plain values: the settings, the steps and the edges. Raises ConfigError with every problem."""
+    `written`: the same values, in which those that come from the environment are not resolved.
+    """
+    shown = redaction.shown_config(values if written is None else written)
+    redaction.remember(values, shown)
     problems: list[Problem] = []
     settings: Settings | None = None
     others = {key: value for key, value in values.items() if key != "steps"}
@@ -228,19 +237,79 @@ def check_values(values: Mapping[str, Any]) -> Composition:
         if not isinstance(steps, Mapping):
             found = "a list" if isinstance(steps, list) else repr(steps)
             raise ConfigError([Problem("steps", found, "a mapping of the names of steps to their fields")])
-        graph = build(name, steps)
+        shown_steps = shown.get("steps")
+        graph = build(name, steps, shown_steps if isinstance(shown_steps, Mapping) else {})
     except ConfigError as error:
         problems += error.problems
     if problems or settings is None or graph is None:
-        raise ConfigError(problems)
+        raise ConfigError(_shown_problem(problem, shown) for problem in problems)
     for key in ("from_", "until", "only", "force"):
         check_names(graph, key.rstrip("_"), getattr(settings, key))
-    return Composition(settings, graph, values)
+    if metric := settings.sweep.metric:
+        check_names(graph, "sweep.objective", [metric[0]])
+    return Composition(settings, graph, values, shown)
+
+
+def _shown_problem(problem: Problem, shown: Mapping[str, Any]) -> Problem:
+    """A problem that names a value of the environment, or a secret, by its reference only."""
+    value: Any = shown
+    for part in problem.key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return replace(problem, found=repr(value)) if redaction.is_hiding(value) else problem
 
 
 def prepare(overrides: Iterable[str]) -> list[str]:
-    """Overrides for Hydra, in which those of fields add the field or override it."""
-    return [f"{FORCED}{override}" if override.startswith(TYPED) else override for override in overrides]
+    """Overrides for Hydra, in which those of fields add the field or override it. Raises ConfigError.
+
+    An override is refused if it is larger than Hydra's parser can bear, or hides the secret that it should give.
+    """
+    overrides = list(overrides)
+    if problems := [problem for override in overrides if (problem := _override_problem(override))]:
+        raise ConfigError(problems)
+    return [
+        f"{FORCED}{override.lstrip('+')}" if override.lstrip("+").startswith(TYPED) else override
+        for override in overrides
+    ]
+
+
+def _override_problem(override: str) -> Problem | None:
+    key = override.partition("=")[0].lstrip("+~")
+    if len(override) > LONGEST_OVERRIDE:
+        return Problem(key, f"{len(override):,} characters", f"at most {LONGEST_OVERRIDE:,}", "Write a file instead.")
+    level = deepest = 0
+    for sign in override:
+        level += (sign in "[{(") - (sign in "]})")
+        deepest = max(deepest, level)
+    if max(deepest, key.count(".")) > LEVELS:
+        return Problem(key, f"a value below {LEVELS} others", "a configuration with fewer levels")
+    if redaction.HIDDEN in override and redaction.is_redacted(override):
+        remedy = "Secrets belong in the environment: '${oc.env:NAME}'."
+        return Problem(key, f"{redaction.HIDDEN}, which stands for what is not shown", "the value itself", remedy)
+    return None
+
+
+def _meant(key: str, overrides: Sequence[str]) -> str:
+    """What to write instead of a key that the configuration does not have, as the steps of the pipeline say."""
+    files = declaring(overrides)
+    value = next((given.partition("=")[2] for given in overrides if given.lstrip("+").partition("=")[0] == key), "")
+    if files is None or not value:
+        return ""
+    try:
+        found = _compose(project.find(Path.cwd()).overrides(files), must_be_whole=False)
+    except ConfigError:
+        return ""
+    steps = found.unresolved.get("steps")
+    return missing_key.remedy(key, value, steps if isinstance(steps, Mapping) else {}, found.choices)
+
+
+def declaring(overrides: Sequence[str]) -> list[str] | None:
+    """Of a command line, what says which files declare the pipeline, as overrides; None if that can't be said so."""
+    files = [override for override in overrides if override.lstrip("+").partition("=")[0] in DECLARING]
+    directories = [override.partition("=")[2] for override in overrides if override.startswith("--config-dir=")]
+    searched = any("hydra.searchpath" in override for override in files)
+    if (directories and searched) or any(one.startswith(("--config-path", "--config-name")) for one in overrides):
+        return None
+    return [*files, *(f"hydra.searchpath=[{project.quoted(f'file://{one}')}]" for one in directories)]
 
 
 def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
@@ -254,13 +323,14 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
             return NO_PACKAGE_LINE
         top = key.split(".", 1)[0]
         if (CONFIG_DIRECTORY / key).is_dir():
-            remedy = f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
+            remedy = _meant(key, overrides)
+            remedy = remedy or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
             return Problem(key, "a folder of configurations", "the place in the pipeline for its values", remedy)
         return Problem(
             key,
             "no such key",
             "a key of the configuration",
-            nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
+            _meant(key, overrides) or nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
         )
     if found := re.search(
         r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S
@@ -276,10 +346,10 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     bad = next((given for given in overrides if given in message), None)
     if bad is None:
         causes = [error, *([error.__cause__] if error.__cause__ else [])]
-        return Problem("config", " ".join(_first_line(cause) for cause in causes if str(cause)), "")
+        return Problem("config", " ".join(resolution.first_line(cause) for cause in causes if str(cause)), "")
     if "Ambiguous value" in message:
         return _grammar_problem(bad, is_ambiguous=True)
-    return Problem(bad.removeprefix(FORCED), _first_line(error.__cause__ or error), "")
+    return Problem(bad.removeprefix(FORCED), resolution.first_line(error.__cause__ or error), "")
 
 
 def _group_problem(overrides: Sequence[str]) -> Problem | None:

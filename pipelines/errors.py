@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster.extras import install_command
+from cluster.terminal_text import say
+from pipelines.redaction import redacted
 from stages.base import StageError
 from stages.registry import RegistryError
 
@@ -52,8 +54,8 @@ class ConfigError(BloomlineError):
 def show_error(error: StageError) -> int:
     """Print an error on standard error, without a traceback. Returns the exit code."""
     if isinstance(error, ConfigError):
-        print("The configuration is not valid. Nothing was started.", file=sys.stderr)
-    print(error, file=sys.stderr)
+        say("The configuration is not valid. Nothing was started.", file=sys.stderr)
+    say(redacted(str(error)), file=sys.stderr)
     return error.exit_code if isinstance(error, BloomlineError) else 1
 
 

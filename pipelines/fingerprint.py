@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from pipelines.errors import BloomlineError
 from pipelines.graph import Step
+from pipelines.redaction import shown_values
 from stages.base import Artifact, Edge, External, RuntimeMarker, StageError
 from stages.registry import SOURCE_KEY, code_identity, package_of
 
@@ -42,6 +43,11 @@ def payload(step: Step, inputs: Mapping[str, str], digest_file: DigestFile) -> P
         "fields": _fields(step.stage, f"steps.{step.name}", digest_file, package_of(type(step.stage))),
         "inputs": {key: inputs[edge.step] for key, edge in step.edges},
     }
+
+
+def shown_payload(content: Payload, step: Step) -> Payload:
+    """A payload as it may be shown and stored: a value of the environment or a secret as its reference and a digest."""
+    return {**content, "fields": shown_values(content["fields"], step.shown, marked=True)}
 
 
 def fingerprint(content: Payload) -> str:

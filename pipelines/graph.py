@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, StringConstraints, ValidationError
 
 from pipelines import validation
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, remedy_of
@@ -33,6 +33,8 @@ class StepOptions(BaseModel):
 
     resources: Resources | None = None  # of the step's own process; replaces what its stage requests
     retries: NonNegativeInt = 0  # how many times a step is started again after it failed or was lost
+    # The first digits of the step's fingerprint: what would change it, or compute it again, is refused.
+    pin: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Step:
     edges: tuple[tuple[str, Edge], ...]  # dotted field key -> edge
     produces: type[Artifact]
     options: StepOptions = StepOptions()
+    shown: Any = None  # the values in YAML as they may be shown and stored
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -99,15 +102,18 @@ def _packages_of(value: Any) -> set[str | None]:
     return set()
 
 
-def build(name: str, steps: Mapping[str, Any]) -> Graph:
-    """Check plain values (step name -> fields) and make the graph of them. Raises ConfigError with every problem."""
+def build(name: str, steps: Mapping[str, Any], shown: Mapping[str, Any] = {}) -> Graph:
+    """Check plain values (step name -> fields) and make the graph of them. Raises ConfigError with every problem.
+
+    `shown`: the same values as they may be shown and stored.
+    """
     problems: list[Problem] = []
     made: dict[str, Step] = {}
     if not steps:
         problems.append(Problem("steps", "no step", "at least one", "Declare steps in conf/pipeline/*.yaml."))
     for step_name, fields in steps.items():
         try:
-            made[step_name] = _step(step_name, fields, steps)
+            made[step_name] = replace(_step(step_name, fields, steps), shown=shown.get(step_name))
         except ConfigError as error:
             problems.extend(error.problems)
     for step in made.values():

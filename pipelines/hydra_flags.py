@@ -5,10 +5,12 @@ Without a flag, `pipelines.config.compose` does the same in less time.
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +26,8 @@ from pipelines.config import (
     prepare,
 )
 from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, show_error
+from pipelines.redaction import redacted, remember_overrides
+from pipelines.resolution import references_as_written
 from stages.base import StageError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -50,6 +54,7 @@ VALUED = {
 }
 ALONE = ("--help", "--hydra-help", "--resolve", "--run", "--multirun")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what may follow --info
+SHOWN = {"--cfg=job", "--cfg=hydra", "--cfg=all", "--help"}  # with which Hydra prints a configuration
 MODES = ("--run", "--multirun", "--cfg", "--info")  # of which a command has one
 
 
@@ -123,6 +128,7 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
     codes: list[int] = []
     raised: list[Exception] = []
     overrides = project.find(Path.cwd()).overrides(given)
+    remember_overrides(overrides)
     places = [flag for flag in flags if flag.startswith(PLACES)]
     where = [*places, *(override for override in given if override.lstrip("+").startswith("hydra."))]
 
@@ -143,7 +149,7 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
             # Hydra writes the configuration of a sweep to a directory. Nothing reads it: every run records its own.
             overrides.insert(0, f"hydra.sweep.dir={directory}")
             # Hydra's parser accepts overrides only in one group, so they follow the flags.
-            _call_hydra(task, [*flags, *prepare(overrides)], overrides)
+            call_hydra(task, [*flags, *prepare(overrides)], overrides)
     except SystemExit as end:  # how Hydra ends after --help, --cfg, --info
         codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
     if raised:
@@ -176,11 +182,39 @@ def complete(arguments: Sequence[str], verbs: Mapping[str, Sequence[str]]) -> in
         os.environ["COMP_LINE"] = line
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     with suppress(ConfigError):  # nothing to complete from
-        _call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], ())
+        call_hydra(lambda composed: None, [argument for argument in arguments if argument not in verbs], ())
     return 0
 
 
-def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], overrides: Sequence[str]) -> None:
+@contextmanager
+def _redacted_output() -> Iterator[None]:
+    """Within, what is printed is kept, and shown at the end without secrets."""
+    kept = io.StringIO()
+    try:
+        with redirect_stdout(kept):
+            yield
+    finally:
+        print(redacted(kept.getvalue()), end="")
+
+
+@contextmanager
+def _redacted_log() -> Iterator[None]:
+    """Within, no message of a log holds a secret: Hydra logs the overrides of each job."""
+    before = logging.getLogRecordFactory()
+
+    def record(*arguments: Any, **named: Any) -> logging.LogRecord:
+        made = before(*arguments, **named)
+        made.msg, made.args = redacted(made.getMessage()), None
+        return made
+
+    logging.setLogRecordFactory(record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
+
+
+def call_hydra(task: Callable[[Any], Any], arguments: Sequence[str], overrides: Sequence[str]) -> None:
     """Call Hydra's `main`, which reads its arguments from `sys.argv`. Raises ConfigError."""
     import hydra
 
@@ -188,7 +222,15 @@ def _call_hydra(task: Callable[[Any], None], arguments: Sequence[str], overrides
     sys.argv = ["bloomline", *arguments]
     os.environ[FULL_ERROR] = "1"  # raise an error instead of printing its traceback
     try:
-        with composing(overrides):
+        # What --cfg and --help resolve must not show what is in the environment.
+        as_written = references_as_written() if "--resolve" in arguments else nullcontext()
+        hidden = _redacted_output() if SHOWN & {*arguments} else nullcontext()
+        with (
+            composing([*(one for one in arguments if one.startswith("--config-")), *overrides]),
+            as_written,
+            hidden,
+            _redacted_log(),
+        ):
             hydra.main(version_base=VERSION_BASE, config_path=str(CONFIG_DIRECTORY), config_name=CONFIG_NAME)(task)()
     finally:
         sys.argv = before[0]

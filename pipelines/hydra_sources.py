@@ -1,7 +1,8 @@
 """What Hydra reads while it composes: checked, and noted for the cache of compositions.
 
 Hydra finds files through its sources, one class for each scheme of a search path. Here the source of directories is
-replaced by one that notes every file and directory that was asked for, and refuses a file that is not UTF-8 by name.
+replaced by one that notes every file and directory that was asked for, and refuses a file that is not UTF-8 by name;
+that of packages by one that imports none but Hydra's own. What was composed is refused if it names code.
 Interpolations are noted at the table in which OmegaConf looks up their resolvers.
 """
 
@@ -16,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ConfigError, Problem
+from pipelines.hydra_code import check_composed, check_package
+from pipelines.redaction import remember, shown_config
+from pipelines.resolution import bounded, unresolved
 from pipelines.terminal import short_path
+from pipelines.termination import raise_again
 from pipelines.yaml_loader import checked_yaml
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -46,6 +51,7 @@ def state(path: str) -> str:
 @contextmanager
 def noting() -> Iterator[Noted]:
     """Within, Hydra reads through the checks above, and OmegaConf parses as `pipelines.yaml_loader` says."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.plugins import Plugins
     from omegaconf.basecontainer import BaseContainer
@@ -53,14 +59,26 @@ def noting() -> Iterator[Noted]:
     Plugins.instance()  # registers the sources
     noted = Noted()
     types = SourcesRegistry.instance().types
-    source, resolvers = types["file"], BaseContainer._resolvers
-    types["file"] = _source(source, noted)
+    files, packages, resolvers = types["file"], types["pkg"], BaseContainer._resolvers
+    load = ConfigLoaderImpl.load_configuration
+
+    def load_checked(*arguments: Any, **named: Any) -> Any:
+        composed = load(*arguments, **named)
+        raise_again()
+        check_composed(composed, noted.paths)
+        written = unresolved(composed)
+        remember(written, shown_config(written))
+        return composed
+
+    types["file"], types["pkg"] = _source(files, noted), _checked_packages(packages)
     BaseContainer._resolvers = _NotingTable(resolvers, noted)
+    ConfigLoaderImpl.load_configuration = load_checked  # type: ignore[method-assign]
     try:
-        with checked_yaml():
+        with checked_yaml(), bounded():
             yield noted
     finally:
-        types["file"] = source
+        types["file"], types["pkg"] = files, packages
+        ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
         resolvers.update(BaseContainer._resolvers)  # with those that Hydra has registered meanwhile
         BaseContainer._resolvers = resolvers
 
@@ -116,6 +134,17 @@ def _source(own: Any, noted: Noted) -> Any:
             return path
 
     return FileConfigSource
+
+
+def _checked_packages(own: Any) -> Any:
+    """The class of a source that does what `own` does, for packages that may be imported."""
+
+    class ImportlibResourcesConfigSource(own):  # type: ignore[misc]  # Hydra compares the names of classes
+        def __init__(self, provider: str, path: str) -> None:
+            super().__init__(provider=provider, path=path)
+            check_package(provider, self.path)
+
+    return ImportlibResourcesConfigSource
 
 
 def _check_encoding(path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.terminal_text import say
 from pipelines import config, project, terminal
 from pipelines.errors import BloomlineError, remedy_of
 from pipelines.fields import Field, artifacts, choices, configs, fields, summary
@@ -88,17 +89,17 @@ def _line(name: str) -> tuple[str, str]:
 
 def _show_stage(name: str, stage: type[Stage]) -> None:
     reads = ", ".join(kind.__name__ for kind in artifacts(stage)) or "no artifact"
-    print(f"{name}: {summary(stage)}")
+    say(f"{name}: {summary(stage)}")
     identity = registry.code_identity(stage)
     version = f"version {stage.version}" if registry.SOURCE_KEY not in identity else "identified by its source"
-    print(f"Reads {reads}; makes {produces(stage).__name__}. Code: {stage.__module__}, {version}.")
+    say(f"Reads {reads}; makes {produces(stage).__name__}. Code: {stage.__module__}, {version}.")
     _show_fields(fields(stage))
     for kind in configs(stage):
-        print(f"\n{kind.__name__}: {summary(kind)}")
+        say(f"\n{kind.__name__}: {summary(kind)}")
         _show_fields(fields(kind))
     for choice in choices(stage):
         names = textwrap.fill(", ".join(choice.registry.names()), 118, initial_indent="  ", subsequent_indent="  ")
-        print(f"\n{choice.registry.kind.capitalize()}, by `{choice.key}`:\n{terminal.clean(names)}")
+        say(f"\n{choice.registry.kind.capitalize()}, by `{choice.key}`:\n{names}")
 
 
 def _show_fields(found: Sequence[Field]) -> None:
@@ -109,7 +110,7 @@ def _show_fields(found: Sequence[Field]) -> None:
             if field.is_runtime == is_runtime
         ]
         if rows:
-            print(f"\n  {title}")
+            say(f"\n  {title}")
             columns = [
                 Column("Field"),
                 Column("Type", most=40, fold=True),
@@ -121,4 +122,4 @@ def _show_fields(found: Sequence[Field]) -> None:
 
 def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     out = terminal.console()
-    draw(out, columns, [[Cell(terminal.clean(text)) for text in row] for row in rows])
+    draw(out, columns, [[Cell(text) for text in row] for row in rows])

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from cluster.terminal_text import say
 from pipelines.errors import BloomlineError
 from pipelines.session import Session
 
@@ -161,8 +162,8 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
         raise BloomlineError("new: expected one word, the directory of the new project: `bloomline new my_project`.")
     directory = Path(words[0])
     package = write(directory)
-    print(f"Wrote the project {package} to {directory}. Next:")
-    print(f"  cd {shlex.quote(str(directory))} && bloomline run")
+    say(f"Wrote the project {package} to {directory}. Next:")
+    say(f"  cd {shlex.quote(str(directory))} && bloomline run")
     return 0
 
 

@@ -14,8 +14,9 @@ from typing import Literal
 from cluster.base import Node
 from pipelines import feasibility
 from pipelines.errors import BloomlineError
-from pipelines.fingerprint import Payload, changes, fingerprint, payload
+from pipelines.fingerprint import Payload, changes, fingerprint, payload, shown_payload
 from pipelines.graph import Graph, Step
+from pipelines.redaction import redacted
 from pipelines.store import Damage, Record, Store
 from stages.base import Demand
 
@@ -86,8 +87,11 @@ def make(
             reason = f"needs {', '.join(missing)}, which is not in the store and not selected: use until={name} instead"
             plans[name] = replace(step_plan, state="blocked", reason=reason)
     for name, step_plan in plans.items():
+        if step_plan.state == "run" and (pin := step_plan.step.options.pin):
+            plans[name] = replace(step_plan, state="blocked", reason=_against_pin(pin, step_plan, store))
+    for name, step_plan in plans.items():
         if step_plan.state == "run" and (obstacle := step_plan.step.stage.obstacle()):
-            plans[name] = replace(step_plan, state="blocked", reason=obstacle)
+            plans[name] = replace(step_plan, state="blocked", reason=redacted(obstacle))
     if nodes is not None and any(step_plan.state == "run" for step_plan in plans.values()):
         available = nodes()
         for name, step_plan in plans.items():
@@ -119,7 +123,8 @@ def changed_since(planned: StepPlan, store: Store) -> str:
     inputs = {edge.step: planned.payload["inputs"][key] for key, edge in step.edges}
     try:
         with store.digests.in_batches():
-            return "; ".join(changes(planned.payload, payload(step, inputs, store.digests.digest), step))
+            now = payload(step, inputs, store.digests.digest)
+        return "; ".join(changes(shown_payload(planned.payload, step), shown_payload(now, step), step))
     except OSError as error:
         return f"{error.filename} can no longer be read"
     except BloomlineError as error:
@@ -152,11 +157,21 @@ def _judge(
     return "cached", f"by run {record.run_id}"
 
 
+def _against_pin(pin: str, planned: StepPlan, store: Store) -> str:
+    """Why a pinned step may not run: its configuration changed, or its artifact is not there as it was made."""
+    if planned.fingerprint.startswith(pin):
+        return f"pinned to {pin}, but it would be computed again: {planned.reason}. Remove the pin to compute it"
+    kept = next((record for record in store.records() if record.fingerprint.startswith(pin)), None)
+    changed = "; ".join(changes(dict(kept.payload), planned.payload, planned.step)) if kept else planned.reason
+    digits = planned.fingerprint[: len(pin)]
+    return f"pinned to {pin}, but it is now {digits}: {changed}. Undo the change, or remove the pin"
+
+
 def _why_new(step: Step, digest: str, content: Payload, store: Store, pipeline: str) -> str:
     last = store.latest(pipeline, step.name)
     if last is None or last.fingerprint == digest:
         return "never run"
-    return "; ".join(changes(dict(last.payload), content, step)) or "never run"
+    return "; ".join(changes(dict(last.payload), shown_payload(content, step), step)) or "never run"
 
 
 def _payload(step: Step, plans: Mapping[str, StepPlan], store: Store) -> Payload:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
 import platform
 import secrets
 import shlex
@@ -11,13 +13,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipelines.redaction import shown_override
 from pipelines.store.json_values import text
 
 LIBRARIES = ("bloomline", "torch", "ray", "mlflow", "hydra-core", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What tells a run from others of its pipeline: see pipelines.variant."""
+
+    name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -29,23 +40,47 @@ class Provenance:
     git_commit: str | None
     git_dirty: bool
     versions: Mapping[str, str]
+    user: str = ""
+    variant: Variant = Variant("")
+    sweep: str | None = None  # the id of the sweep that the run is a job of
 
 
-def collect(verb: str, overrides: Sequence[str]) -> Provenance:
-    """The provenance of a run that begins now. Reads package metadata and asks git; imports no library."""
-    commit, dirty = git_state(Path(__file__).parent)
+def collect(verb: str, overrides: Sequence[str], variant: Variant, sweep: str | None = None) -> Provenance:
+    """The provenance of a run that begins now. Reads package metadata and asks git; imports no library.
+
+    The commit is that of the working directory, which holds the user's project, or else that of bloomline's checkout.
+    """
+    commit, dirty = git_state(Path.cwd())
+    if commit is None:
+        commit, dirty = git_state(Path(__file__).parent)
     return Provenance(
-        run_id=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}",
+        run_id=new_id(),
         command=command(verb, overrides),
         git_commit=commit,
         git_dirty=dirty,
         versions={"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        user=user(),
+        variant=variant,
+        sweep=sweep,
     )
 
 
+def new_id() -> str:
+    """The id of a run or a sweep that begins now: the time, and four random digits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def user() -> str:
+    """Who runs this; in a container without a user database, the number."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
 def command(verb: str, overrides: Sequence[str]) -> str:
-    """The command line that repeats the run, for a shell such as bash or zsh."""
-    return text(f"{program()} {shlex.join([verb, *overrides])}")
+    """The command line that repeats the run, for a shell such as bash or zsh. Secrets in it are hidden."""
+    return text(f"{program()} {shlex.join([verb, *map(shown_override, overrides)])}")
 
 
 def program() -> str:

@@ -7,13 +7,12 @@ was planned as cached on condition. A failed step lets its siblings finish; what
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from types import FrameType
-from typing import Any, Literal, Protocol
+from types import FrameType, TracebackType
+from typing import Any, Literal, Protocol, Self
 
 from cluster import stop_signals
 from cluster.base import Executor, Message, Outcome
@@ -22,11 +21,13 @@ from pipelines.errors import disk_error
 from pipelines.execute import Job, Made, execute
 from pipelines.plan import Plan, changed_since, is_current
 from pipelines.provenance import Provenance
+from pipelines.redaction import redacted, redacted_values
 from pipelines.step_state import StepState
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain, text
 from pipelines.store.lease import Leases
 from pipelines.summary import RunSummary, State, StepSummary
+from stages.base import Demand
 
 POLL_S = 0.25
 LEASE_POLL_S = 1.0
@@ -62,30 +63,50 @@ class Runner:
         provenance: Provenance,
         config_yaml: str,
         observers: Sequence[Observer],
+        others: Callable[[], Sequence[Demand]] = tuple,
     ) -> None:
+        """`others`: what the steps of other runs use of the same executor now."""
         self._plan = plan
         self._store = store
         self._executor = executor
         self._provenance = provenance
         self._config_yaml = config_yaml
         self._observers = observers
+        self._others = others
         self._directory = store.config.state / "runs" / provenance.run_id
         self._leases = Leases(store.files, store.config.lease_timeout_s, provenance.run_id)
         self._steps = {name: StepState(step, reason=step.explanation) for name, step in plan.steps.items()}
         self._began = time.time()
         self._signal = 0
         self._stop_deadline: float | None = None
+        self.waits_for_room = False  # a step could start if other steps did not use the cluster
 
     def run(self) -> RunSummary:
         """Run the plan. Returns when every step is finished, or when the run was stopped."""
-        self._tell(lambda observer: observer.run_started(self.summary("running")))
-        with stop_signals.handled(self._on_signal), contextlib.closing(self._leases):
-            while self._advance():
+        with stop_signals.handled(self.stop), self:
+            while self.advance():
                 for event in self._executor.wait(POLL_S):
-                    if isinstance(event, Outcome):
-                        self._on_outcome(event)
-                    else:
-                        self._on_message(event)
+                    self.receive(event)
+        return self.end()
+
+    def __enter__(self) -> Self:
+        self._tell(lambda observer: observer.run_started(self.summary("running")))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leases.close()
+
+    def receive(self, event: Message | Outcome) -> None:
+        """Take note of what a step has sent, or of how it ended."""
+        if isinstance(event, Outcome):
+            self._on_outcome(event)
+        else:
+            self._on_message(event)
+
+    def end(self) -> RunSummary:
+        """The summary of the run, once `advance` has returned False. The observers get it too."""
         states = {step.state for step in self._steps.values()}
         state: Literal["done", "failed", "stopped"] = "done"
         if self._signal:
@@ -105,8 +126,9 @@ class Runner:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def _advance(self) -> bool:
+    def advance(self) -> bool:
         """Start every step that can start. False when all steps are finished."""
+        self.waits_for_room = False
         if self._signal:
             self._wind_down()
         else:
@@ -136,6 +158,9 @@ class Runner:
             stale = is_current(step.plan.record, records)
             if stale is None:
                 return self._take(step, step.plan.record, step.plan.reason)
+            if pin := step.plan.step.options.pin:
+                step.error = f"It is pinned to {pin}, and {stale}. Remove the pin to compute it again."
+                return self._finish(step, "failed")
             step.reason = stale
         if time.monotonic() < step.not_before or not self._may_start(step):
             return None
@@ -181,14 +206,22 @@ class Runner:
         running = [other.plan for other in self._steps.values() if other.state == "running"]
         if any(other.fingerprint == step.plan.fingerprint for other in running):
             return False
-        demands = [*(other.demand for other in running), step.plan.demand]
-        return not running or (self._executor.concurrent and feasibility.fit_together(demands, self._executor.nodes))
+        demands = [*(other.demand for other in running), *self._others(), step.plan.demand]
+        fits = len(demands) == 1 or (
+            self._executor.concurrent and feasibility.fit_together(demands, self._executor.nodes)
+        )
+        self.waits_for_room |= not fits
+        if not fits and step.waits_for != "room":
+            step.waits_for = "room"
+            users = ", ".join(other.step.name for other in running) or "the steps of other jobs"
+            self._note(step.plan.step.name, f"waits for room on the cluster, in use by {users}")
+        return fits
 
     # -- events -------------------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
         if message.kind != "figure":  # whose body holds bytes
-            message = replace(message, body=plain(message.body))
+            message = replace(message, body=redacted_values(plain(message.body)))
         try:
             message = self._keep(message)
         except OSError as error:  # figures and pages must not end a run
@@ -245,11 +278,12 @@ class Runner:
 
     def _commit(self, step: StepState, made: Made) -> None:
         """Write the record of a step's artifact. Only then can other steps use it."""
-        if changed := changed_since(step.plan, self._store):
+        if changed := redacted(changed_since(step.plan, self._store)):
             self._leases.release(step.plan.fingerprint)
             step.error = f"While it ran, {changed}. The result was not kept. Run the same command again."
             return self._finish(step, "failed")
         inputs = {source: self._steps[source].record for source in step.plan.step.inputs}
+        made = replace(made, describe=redacted_values(made.describe))
         record = step.to_record(self._plan.graph.name, made, inputs, self._provenance)
         self._store.commit(record)
         self._store.set_latest(record.pipeline, record.step, record.fingerprint)
@@ -260,7 +294,7 @@ class Runner:
     def _fail(self, step: StepState, error: str) -> None:
         """Mark a step as failed, or schedule another attempt if it has retries left."""
         self._leases.release(step.plan.fingerprint)
-        step.error, step.record = error, None
+        step.error, step.record = redacted(error), None
         failures = step.attempts - step.node_losses
         if failures <= step.plan.step.options.retries and not self._signal:
             backoff = min(2.0**failures, LONGEST_BACKOFF_S)
@@ -300,7 +334,8 @@ class Runner:
             if step.state == "waiting":
                 self._finish(step, "unselected" if step.plan.state == "unselected" else "stopped")
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def stop(self, number: int, frame: FrameType | None = None) -> None:
+        """Stop the run in order, as the signal of that number asks; at once if it was asked before."""
         if self._signal:
             self._stop_deadline = 0.0  # a second signal ends them at once
             if not self._executor.concurrent:
@@ -327,19 +362,25 @@ class Runner:
             git_commit=self._provenance.git_commit,
             git_dirty=self._provenance.git_dirty,
             versions=self._provenance.versions,
+            name=self._provenance.variant.name,
+            user=self._provenance.user,
+            parameters=self._provenance.variant.parameters,
+            sweep=self._provenance.sweep,
         )
 
     def _keep_trace(self, outcome: Outcome) -> None:
         path = self._directory / f"{outcome.step}.traceback.txt"
+        trace = redacted(text(outcome.trace))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text(outcome.trace), encoding="utf-8")
+            path.touch(0o600)  # a traceback may quote values
+            path.write_text(trace, encoding="utf-8")
         except OSError as error:
-            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{outcome.trace}")
+            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{trace}")
         return self._note(outcome.step, f"the whole traceback is in {path}")
 
     def _note(self, step: str, text: str) -> None:
-        self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": text})))
+        self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": redacted(text)})))
 
     def _tell(self, what: Callable[[Observer], Any]) -> None:
         for observer in self._observers:
@@ -347,7 +388,7 @@ class Runner:
 
 
 def _shared(store: Store) -> Any:
-    """The store's config for another process: with absolute paths."""
-    config = store.config
+    """The store's config for another process: with absolute paths, without keys."""
+    config = store.config.without_keys()
     root = str(config.local_root) if config.is_local else config.root
     return config.model_copy(update={"root": root, "state_directory": str(config.state)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -33,6 +34,8 @@ class Session(AbstractContextManager["Session"]):
         if self._executor is not None and self._opened_with != asked:
             self.close()
         if self._executor is None:
+            if said := _starting(config):
+                print(said, file=sys.stderr, flush=True)
             self._executor, self._opened_with = executor(config, packages), asked
         return self._executor
 
@@ -48,3 +51,10 @@ class Session(AbstractContextManager["Session"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _starting(config: ClusterConfig) -> str:
+    """What is said while a cluster opens, which takes seconds."""
+    if config.kind == "local":
+        return "Starting Ray on this machine ..."
+    return f"Joining the Ray cluster at {config.address} ..." if config.kind == "remote" else ""

@@ -11,8 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from pipelines.execute import Made
+from pipelines.fingerprint import shown_payload
 from pipelines.plan import StepPlan
 from pipelines.provenance import Provenance
+from pipelines.redaction import shown_values
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain
 from pipelines.store.record import InputEntry
@@ -61,7 +63,7 @@ class StepState:
             reason=self.reason,
             inputs=step.inputs,
             fingerprint=self.plan.fingerprint,
-            config=stage_values(step.stage),
+            config=shown_values(stage_values(step.stage), step.shown),
             seconds=seconds,
             headline=(headline, self.metrics[headline]) if headline and headline in self.metrics else None,
             metrics=dict(self.metrics),
@@ -83,14 +85,14 @@ class StepState:
         step = self.plan.step
         return Record(
             fingerprint=self.plan.fingerprint,
-            payload=plain(self.plan.payload),
+            payload=plain(shown_payload(self.plan.payload, step)),
             pipeline=pipeline,
             step=step.name,
             stage=step.stage_name,
             artifact=step.produces.__name__,
             location=made.location,
             files=made.files,
-            config=stage_values(step.stage),
+            config=shown_values(stage_values(step.stage), step.shown),
             inputs={
                 source: InputEntry(fingerprint=record.fingerprint, content=record.content)
                 for source, record in inputs.items()

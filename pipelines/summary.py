@@ -51,4 +51,8 @@ class RunSummary:
     git_commit: str | None
     git_dirty: bool
     versions: Mapping[str, str]  # of Python and the main libraries
+    name: str = ""  # what tells the run from others of its pipeline
+    user: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)  # overrides, and what differs from the pipeline's files
+    sweep: str | None = None  # the id of the sweep that the run is a job of
     notes: tuple[str, ...] = ()  # of the engine, for example about metrics that could not be sent

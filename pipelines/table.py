@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from cluster.terminal_text import clean_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -32,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A text without control characters, and its style."""
+    """A text, which is drawn without control characters, and its style."""
 
     text: str
     style: str = ""
@@ -43,6 +45,7 @@ def draw(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
     from rich.segment import Segment, Segments
     from rich.style import Style
 
+    rows = [[Cell(clean_line(cell.text), cell.style) for cell in row] for row in rows]
     fits = sum(_natural(columns, rows)) + GAP * (len(columns) - 1) <= out.width
     if any(column.optional for column in columns):
         kept = [
@@ -94,10 +97,10 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available
 def _lines(text: str, column: Column, width: int) -> list[str]:
     from rich.cells import cell_len, set_cell_size
 
-    if cell_len(text) <= width and "\n" not in text:
+    if cell_len(text) <= width:
         return [text]
     if not column.fold:
-        return [set_cell_size(text.replace("\n", " "), width - 1) + "…"]
+        return [set_cell_size(text, width - 1) + "…"]
     return _folded(text, width)
 
 

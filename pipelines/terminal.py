@@ -7,7 +7,6 @@ On a terminal, progress is redrawn in place; elsewhere (a log, CI) it is a plain
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from cluster.terminal_text import clean, clean_line, indented
 from pipelines.formatting import brief, duration, metric, size
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.table import Cell, Column, draw
@@ -66,14 +66,6 @@ def console(file: TextIO | None = None, width: int | None = None) -> Console:
     return Console(file=file, width=width, highlight=False, soft_wrap=False)
 
 
-def clean(text: str) -> str:
-    """A text without control characters. The text of a model or a file name must not control the terminal.
-
-    Of a file name that is not UTF-8, the bytes that are not become replacement characters.
-    """
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "�", text.replace("\r\n", "\n"))
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # Tables
 
@@ -89,36 +81,45 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
     ]
     cells = [
         (
-            Cell(clean(row.name)),
-            Cell(clean(row.stage)),
+            Cell(row.name),
+            Cell(row.stage),
             _state(row.state),
-            Cell(clean(row.reason)),
-            Cell(clean(short_path(row.where))),
+            Cell(row.reason),
+            Cell(short_path(row.where)),
         )
         for row in rows
     ]
     draw(out, columns, cells)
 
 
-def show_artifacts(out: Console, records: Sequence[Record]) -> None:
-    """The artifacts of a store, one on each line, with as many digits of the fingerprint as `artifacts show` needs."""
-    wide = out.width >= WIDE
-    titles = ("Step", "Stage", "Makes", "Size", "Fingerprint", "Made", "By run")
-    columns = [Column(title, most=24, flexible=title == "Makes", right=title == "Size") for title in titles]
+def show_artifacts(out: Console, records: Sequence[tuple[Record, str]]) -> None:
+    """The artifacts of a store, one on each line, each with what tells it from others of its step.
+
+    Of the fingerprint there are as many digits as `artifacts show` needs.
+    """
+    hidden = () if out.width >= WIDE + 30 else ("By run",) if out.width >= WIDE else ("By run", "Makes", "Made")
+    titles = ("Step", "Pipeline", "Makes", "Headline", "Differs by", "Size", "Fingerprint", "Made", "By run")
+    flexible = ("Headline", "Differs by")
+    columns = [
+        Column(title, most=24, flexible=title in flexible, fold=title in flexible, right=title == "Size")
+        for title in titles
+    ]
     rows = [
         (
             record.step,
-            record.stage,
+            record.pipeline,
             record.artifact,
+            _headline_of(record),
+            differs,
             size(record.size_bytes),
             record.fingerprint[:12],
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created)),
+            time.strftime("%m-%d %H:%M", time.localtime(record.created)),
             record.run_id,
         )
-        for record in records
+        for record, differs in records
     ]
-    shown = [index for index, title in enumerate(titles) if wide or title not in ("Stage", "Made")]
-    cells = [[Cell(clean(row[index])) for index in shown] for row in rows]
+    shown = [index for index, title in enumerate(titles) if title not in hidden]
+    cells = [[Cell(row[index]) for index in shown] for row in rows]
     draw(out, [columns[index] for index in shown], cells)
 
 
@@ -136,12 +137,12 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
     ]
     cells = [
         (
-            Cell(clean(step.name)),
+            Cell(step.name),
             _state(step.state),
             Cell(duration(step.seconds) if step.seconds is not None else ""),
             Cell(headline(step)),
             Cell(_artifact(step)),
-            Cell(clean(short_path(step.artifact or ""))),
+            Cell(short_path(step.artifact or "")),
         )
         for step in run.steps
     ]
@@ -149,25 +150,30 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
     draw(out, columns, cells)
     for step in run.steps:
         if step.error:
-            out.print(Text(f"\n{clean(step.name)}: ", "bold red") + Text(clean(step.error), "default"))
+            out.print(Text(f"\n{clean_line(step.name)}: ", "bold red") + Text(clean(step.error), "default"))
         for title, text in step.highlights.items():
-            out.print(Text(f"\n{clean(title)} ({clean(step.name)})", "bold"))
-            out.print(Text(_indented(clean(text))))
+            out.print(Text(f"\n{clean_line(title)} ({clean_line(step.name)})", "bold"))
+            out.print(Text(indented(text)))
     for note in run.notes:
         out.print(Text(f"\nNote: {clean(note)}", "yellow"))
-    out.print(Text(f"\n{clean(run.pipeline)}: {run.state} in {duration(run.seconds)}", COLOURS.get(run.state, "")))
+    out.print(Text(f"\n{clean_line(run.pipeline)}: {run.state} in {duration(run.seconds)}", COLOURS.get(run.state, "")))
     if report is not None:
-        out.print(Text(f"Report: {report}"), soft_wrap=True)
+        out.print(Text(clean_line(f"Report: {report}")), soft_wrap=True)
     if commands:
         out.print(Text("Next:"))
         for command in commands:
-            out.print(Text(f"  {command}"), soft_wrap=True)
+            out.print(Text(f"  {clean_line(command)}"), soft_wrap=True)
 
 
 def headline(step: StepSummary) -> str:
     if step.headline is None:
         return ""
-    return f"{clean(step.headline[0]).replace('_', ' ')} {metric(*step.headline)}"
+    return f"{clean_line(step.headline[0]).replace('_', ' ')} {metric(*step.headline)}"
+
+
+def _headline_of(record: Record) -> str:
+    name = record.headline
+    return f"{name.replace('_', ' ')} {metric(name, record.metrics[name])}" if name and name in record.metrics else ""
 
 
 def _state(state: str) -> Cell:
@@ -185,10 +191,6 @@ def short_path(address: str) -> str:
         return str(Path(address).relative_to(Path.cwd())) if address else ""
     except ValueError:
         return address
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.strip("\n").splitlines())
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ class Gauge:
             return ""
         if self.unit == "bytes":
             return size(round(self.done)) + (f" of {size(round(self.total))}" if self.total > 0 else "")
-        return f"{brief(self.done)}{f'/{brief(self.total)}' if self.total > 0 else ''} {clean(self.unit)}".strip()
+        return f"{brief(self.done)}{f'/{brief(self.total)}' if self.total > 0 else ''} {clean_line(self.unit)}".strip()
 
     def time(self, now: float) -> str:
         """The time left, or the time taken so far if the time left is not known."""
@@ -242,14 +244,18 @@ class Gauge:
 
     def values(self) -> str:
         shown = (f"{name} {brief(v) if isinstance(v, int | float) else v}" for name, v in self.info.items())
-        return clean(", ".join(shown))
+        return clean_line(", ".join(shown))
 
 
 class Display:
-    """Shows a run while it is in progress: an observer of the runner."""
+    """Shows a run while it is in progress: an observer of the runner.
 
-    def __init__(self, out: Console, plain_interval_s: float = PLAIN_INTERVAL_S) -> None:
+    `job`: the number of the run in a sweep, whose runs share the terminal and so get plain lines.
+    """
+
+    def __init__(self, out: Console, plain_interval_s: float = PLAIN_INTERVAL_S, job: str = "") -> None:
         self._out = out
+        self._job = job
         self._live: Live | None = None
         self._gauges: dict[str, Gauge] = {}
         self._said: dict[str, float] = {}  # plain lines: when each step last had one
@@ -258,7 +264,7 @@ class Display:
 
     def run_started(self, run: RunSummary) -> None:
         self._width = min(max((len(step.name) for step in run.steps), default=8), 18)
-        if self._out.is_terminal and not self._out.is_dumb_terminal:
+        if self._out.is_terminal and not self._out.is_dumb_terminal and not self._job:
             from rich.live import Live
 
             self._live = Live(
@@ -287,7 +293,7 @@ class Display:
         parts: list[str] = [step.state]
         if step.seconds is not None and step.state != "cached":
             parts.append(duration(step.seconds))
-        parts += [step.error.splitlines()[0]] if step.error else [headline(step)]
+        parts += [next(iter(step.error.splitlines()), "")] if step.error else [headline(step)]
         if step.state in ("cached", "skipped"):
             parts.append(step.reason)
         self._say(step.name, "  ".join(part for part in parts if part), COLOURS.get(step.state, "dim"))
@@ -306,10 +312,12 @@ class Display:
         from rich.text import Text
 
         self._said[step] = time.monotonic()
-        line = Text(f"{time.strftime('%H:%M:%S')} ", "dim") + Text(f"{clean(step):<{self._width}}  ", "bold")
-        first, _, rest = clean(text).partition("  ")
+        line = Text(f"{time.strftime('%H:%M:%S')} {self._job}", "dim")
+        line += Text(f"{clean_line(step):<{self._width}}  ", "bold")
+        head, _, more = clean(text).partition("\n")
+        first, _, rest = head.partition("  ")
         said = line + Text(first, style or "default") + Text(f"  {rest}" if rest else "", "default")
-        self._out.print(said, soft_wrap=True)
+        self._out.print(said + Text(f"\n{indented(more)}" if more else ""), soft_wrap=True)
 
     def _draw(self) -> RenderableType:
         from rich.progress_bar import ProgressBar
@@ -317,7 +325,7 @@ class Display:
         from rich.text import Text
 
         now = time.monotonic()
-        gauges = [(clean(name)[: self._width], gauge) for name, gauge in list(self._gauges.items())]
+        gauges = [(clean_line(name)[: self._width], gauge) for name, gauge in list(self._gauges.items())]
         counts = [gauge.count() for _, gauge in gauges]
         times = [gauge.time(now) for _, gauge in gauges]
         fixed = [self._width, BAR_WIDTH, max(map(len, counts), default=0), max(map(len, times), default=0)]

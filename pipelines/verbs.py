@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import config, plan, project, provenance, step_state, terminal
+from cluster.terminal_text import say
+from pipelines import config, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
 from pipelines.reading_meter import reading_meter
+from pipelines.redaction import redacted, shown_override
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
@@ -41,7 +43,7 @@ class Prepared:
 
 def show_plan(overrides: list[str], composed: Any, session: Session) -> int:
     """`plan`: show what a run would do, and why."""
-    prepared = _prepare(overrides, composed, session)
+    prepared = prepare(overrides, composed, session)
     _show_plan(prepared)
     if prepared.plan.blocked:
         print("\nBlocked: nothing would be started.")
@@ -51,7 +53,7 @@ def show_plan(overrides: list[str], composed: Any, session: Session) -> int:
 
 def run(overrides: list[str], composed: Any, session: Session) -> int:
     """`run`: run every step that is not cached. Starts nothing if a step is blocked, or if all are cached."""
-    return _run(_prepare(overrides, composed, session), overrides, session)
+    return _run(prepare(overrides, composed, session), overrides, session)
 
 
 def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
@@ -63,12 +65,12 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
         _show_cached(prepared, overrides)
         return 0
     _show_plan(prepared)
-    return _execute(prepared, overrides, session)
+    return execute(prepared, overrides, session)[1]
 
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
     """`serve`: run a pipeline, then serve its deployment in the foreground until Ctrl-C."""
-    prepared = _prepare(overrides, composed, session)
+    prepared = prepare(overrides, composed, session)
     makes = [step for step in prepared.plan.steps.values() if issubclass(step.step.produces, Servable)]
     if not makes:
         raise BloomlineError(
@@ -79,7 +81,7 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
         raise BloomlineError(f"`from`, `until` and `only` select no step that makes something to serve: {names}.")
     if code := _run(prepared, overrides, session):
         return code
-    prepared = _prepare(overrides, composed, session)
+    prepared = prepare(overrides, composed, session)
     made = [
         (step.record, step.step.produces)
         for step in prepared.plan.steps.values()
@@ -95,12 +97,31 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
 
 def submit(overrides: list[str], composed: Any, session: Session) -> int:
     """`submit`: the same run as a Ray job. The configuration is checked here first; the job plans it there."""
+    from cluster.jobs import in_job
     from cluster.jobs import submit as submit_job
 
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = _remote("submit", composition)
+    _expect_no_secrets(in_job(overrides))
     directory = project.find(Path.cwd()).directory
-    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory)
+    store = composition.settings.store
+    stores = [store.state, *([store.local_root] if store.is_local else [])]
+    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory, stores=stores)
+
+
+def _expect_no_secrets(overrides: list[str]) -> None:
+    """Raise ConfigError for an override with a secret: whoever sees the dashboard of a cluster sees a job's command."""
+    if problems := [
+        Problem(
+            override.partition("=")[0].lstrip("+"),
+            "a secret, which everybody who sees the cluster's dashboard could read",
+            "a reference to the environment of the cluster",
+            "Set a variable there, and give the value as '${oc.env:NAME}'.",
+        )
+        for override in overrides
+        if shown_override(override) != override
+    ]:
+        raise ConfigError(problems)
 
 
 def attach(words: list[str], overrides: list[str], composed: Any, session: Session) -> int:
@@ -131,10 +152,11 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
-    return serve_ui(settings.tracking, settings.store.state, say=partial(print, flush=True))
+    return serve_ui(settings.tracking, settings.store.state, say=partial(say, flush=True))
 
 
-def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
+def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
+    """Compose, check and plan. Raises ConfigError or BloomlineError."""
     composition = config.compose(overrides) if composed is None else config.check(composed)
     settings = composition.settings
     store = Store(settings.store)
@@ -155,31 +177,35 @@ def _prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     return Prepared(composition, store, made)
 
 
-def _execute(prepared: Prepared, overrides: list[str], session: Session) -> int:
+def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple[str, int]:
+    """Run a plan that is not blocked, and show how it goes. The id of the run, and its exit code."""
+    from pipelines.run_history import History
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
 
     settings, store = prepared.composition.settings, prepared.store
-    made_by = provenance.collect("run", overrides)
+    made_by = provenance.collect("run", overrides, variant.of(prepared.composition, overrides))
     out = terminal.console()
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
     state = "failed"
     try:
         executor = session.executor(settings.cluster, prepared.composition.graph.packages())
-        runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, display])
+        runner = Runner(
+            prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, History(store), display]
+        )
         summary = runner.run()
         state = summary.state
-        report, unwritten = _report(summary, store, tracking)
+        report, unwritten = write_report(summary, store, tracking)
     finally:
         display.close()
         notes = tracking.close(state)
-    shown = replace(summary, notes=(*summary.notes, *unwritten, *notes))
+    shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, notes)))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
-    return runner.exit_code
+    return summary.run_id, runner.exit_code
 
 
-def _report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
+def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
     """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none."""
     from pipelines.report.page import write
 

@@ -35,6 +35,7 @@ from stages.base import OWN_PACKAGES, Stage, StageError, package_files
 
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # package.module:Class
 SOURCE_KEY = "@source"  # no field can have this name
+PACKAGES_VARIABLE = "BLOOMLINE_PACKAGES"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -105,6 +106,22 @@ def use_packages(
 def user_packages() -> tuple[str, ...]:
     """The packages of the project in use."""
     return _user_packages.names
+
+
+def is_declared(package: str) -> bool:
+    """Whether a top-level package may be imported because data names it: its owner has declared it to bloomline.
+
+    That is done by an entry point of the installed package in one of bloomline's groups, by the project in use, or by
+    the environment variable BLOOMLINE_PACKAGES (names separated by commas), for a server outside of a project.
+    """
+    named = [name.strip() for name in os.environ.get(PACKAGES_VARIABLE, "").split(",")]
+    return package in (*OWN_PACKAGES, *_user_packages.names, *named) or package in _declared_by_installed()
+
+
+@cache
+def _declared_by_installed() -> frozenset[str]:
+    groups = (group for group in entry_points().groups if group.startswith("bloomline."))
+    return frozenset(entry.module.partition(".")[0] for group in groups for entry in _installed(group))
 
 
 def _same_code(package: Path, root: Path) -> bool:
@@ -384,6 +401,9 @@ STAGES = Registry(
         "align_words": "stages.word_alignment.align:AlignWords",
         "transfer_vocabulary": "stages.word_alignment.transfer_vocabulary:TransferVocabulary",
         "evaluate_lexicon": "stages.word_alignment.evaluate:EvaluateLexicon",
+        "graph_pair": "stages.entity_alignment.make_pair:MakeGraphPair",
+        "align_entities": "stages.entity_alignment.align:AlignEntities",
+        "evaluate_entity_alignment": "stages.entity_alignment.evaluate:EvaluateEntityAlignment",
         "pde_observations": "stages.pde.make_observations:MakeObservations",
         "pde_smooth": "stages.pde.smooth:Smooth",
         "pde_infer": "stages.pde.infer:Infer",

@@ -5,67 +5,42 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 
 from markupsafe import Markup
 
 from pipelines.formatting import duration, metric, size
 from pipelines.report.graph_drawing import graph_svg
+from pipelines.report.html import WORDS, badge, document, facts, folded, section, write_page
 from pipelines.summary import RunSummary, StepSummary
-from stages.base import PAGE_POLICY
 
 LARGEST_FIGURE_BYTES = 8 << 20  # and of a page
-WORDS = {
-    "done": "done",
-    "cached": "cached",
-    "failed": "failed",
-    "skipped": "skipped",
-    "stopped": "stopped",
-    "running": "running",
-    "waiting": "waiting",
-    "unselected": "not selected",
-}
 
 
 def render(run: RunSummary) -> str:
     """The page as HTML. All text of the run is escaped. A file that can't be read is named instead of shown."""
-    style = files("pipelines.report").joinpath("page.css").read_text()
     body = Markup("\n").join(
         part
         for part in (
             _header(run),
             _notes(run),
-            _section(
+            section(
                 "graph", "Graph", Markup('<div class="scroll">{}</div>').format(Markup(graph_svg(run.steps, True)))
             ),
             _highlights(run.steps),
-            _section("steps", "Steps", _table(run.steps)),
+            section("steps", "Steps", _table(run.steps)),
             *(_step(step) for step in run.steps),
             _again(run),
-            _section("config", "Configuration", _folded("The whole pipeline as it was composed", run.config_yaml)),
+            section("config", "Configuration", folded("The whole pipeline as it was composed", run.config_yaml)),
         )
         if part
     )
-    return str(
-        Markup(
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<meta name="color-scheme" content="light dark">\n'
-            '<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-            '<link rel="icon" href="data:,">\n'
-            "<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-        ).format(policy=Markup(PAGE_POLICY), title=f"{run.pipeline}: {run.state}", style=Markup(style), body=body)
-    )
+    return document(f"{run.pipeline}: {run.state}", body)
 
 
 def write(run: RunSummary, path: Path) -> Path:
     """Write the page to `path` atomically. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render(run), encoding="utf-8", errors="replace")  # a path may not be UTF-8
-    temporary.replace(path)
-    return path
+    return write_page(render(run), path)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -79,9 +54,9 @@ def _header(run: RunSummary) -> Markup:
         commit = run.git_commit[:12] + (" with uncommitted changes" if run.git_dirty else "")
     counts = {state: sum(step.state == state for step in run.steps) for state in WORDS}
     counted = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count)
-    facts = {"Began": when, "Took": duration(run.seconds), "Steps": counted, "Commit": commit, "Run": run.run_id}
+    rows = {"Began": when, "Took": duration(run.seconds), "Steps": counted, "Commit": commit, "Run": run.run_id}
     return Markup('<header>\n<p class="kind">Pipeline run</p>\n<h1>{name} {badge}</h1>\n{facts}\n</header>').format(
-        name=run.pipeline, badge=_badge(run.state), facts=_facts(facts)
+        name=run.pipeline, badge=badge(run.state), facts=facts(rows)
     )
 
 
@@ -98,7 +73,7 @@ def _highlights(steps: Iterable[StepSummary]) -> Markup:
         for step in steps
         for title, text in step.highlights.items()
     )
-    return _section("highlights", "Highlights", shown) if shown else Markup("")
+    return section("highlights", "Highlights", shown) if shown else Markup("")
 
 
 def _table(steps: Iterable[StepSummary]) -> Markup:
@@ -109,7 +84,7 @@ def _table(steps: Iterable[StepSummary]) -> Markup:
         ).format(
             name=step.name,
             stage=step.stage,
-            badge=_badge(step.state),
+            badge=badge(step.state),
             time=duration(step.seconds) if step.seconds is not None else "",
             metric=_headline(step),
             size=size(step.size_bytes) if step.size_bytes is not None else "",
@@ -127,18 +102,18 @@ def _table(steps: Iterable[StepSummary]) -> Markup:
 
 
 def _step(step: StepSummary) -> Markup:
-    facts: dict[str, object] = {"Why": step.reason}
+    rows: dict[str, object] = {"Why": step.reason}
     if step.inputs:
         links = (Markup('<a href="#step-{0}">{0}</a>').format(name) for name in step.inputs)
-        facts["Reads"] = Markup(", ").join(links)
+        rows["Reads"] = Markup(", ").join(links)
     if step.seconds is not None:
-        facts["Took"] = duration(step.seconds)
+        rows["Took"] = duration(step.seconds)
     if step.artifact:
         kind = f"{step.artifact_type}, " if step.artifact_type else ""
-        facts["Artifact"] = Markup("{}{}<br><code>{}</code>").format(
+        rows["Artifact"] = Markup("{}{}<br><code>{}</code>").format(
             kind, size(step.size_bytes) if step.size_bytes is not None else "size unknown", step.artifact
         )
-    facts["Fingerprint"] = Markup("<code>{}</code>").format(step.fingerprint)
+    rows["Fingerprint"] = Markup("<code>{}</code>").format(step.fingerprint)
     error = Markup('<div class="error" role="alert"><pre>{}</pre></div>').format(step.error) if step.error else ""
     figures = Markup("\n").join(_figure(name, path) for name, path in step.figures.items())
     return Markup(
@@ -149,13 +124,13 @@ def _step(step: StepSummary) -> Markup:
     ).format(
         name=step.name,
         stage=step.stage,
-        badge=_badge(step.state),
+        badge=badge(step.state),
         error=error,
-        facts=_facts(facts),
+        facts=facts(rows),
         metrics=_metrics(step.metrics),
         figures=figures,
         pages=Markup("\n").join(_page(name, path) for name, path in step.pages.items()),
-        config=_folded("Configuration", _yaml_like(step.config)) if step.config else "",
+        config=folded("Configuration", _yaml_like(step.config)) if step.config else "",
     )
 
 
@@ -185,7 +160,7 @@ def _page(name: str, path: Path) -> Markup:
     if not text:
         return Markup("<p>The page <em>{}</em> can't be shown: {}</p>").format(name, str(path))
     if not name.endswith(".html"):
-        return _folded(f"Page: {title}, as text", text)
+        return folded(f"Page: {title}, as text", text)
     return Markup(
         '<details><summary>Page: {0}</summary><iframe title="{0}" sandbox srcdoc="{1}"></iframe></details>'
     ).format(title, text)
@@ -206,8 +181,8 @@ def _again(run: RunSummary) -> Markup:
         if run.git_dirty
         else ""
     )
-    versions = _facts(run.versions)
-    return _section(
+    versions = facts(run.versions)
+    return section(
         "again", "How to repeat it", Markup("<pre>{}{}</pre>\n{}{}").format(checkout, run.command, dirty, versions)
     )
 
@@ -216,31 +191,10 @@ def _again(run: RunSummary) -> Markup:
 # Small pieces
 
 
-def _section(identifier: str, title: str, body: Markup) -> Markup:
-    return Markup('<section id="{0}" aria-labelledby="{0}-head">\n<h2 id="{0}-head">{1}</h2>\n{2}\n</section>').format(
-        identifier, title, body
-    )
-
-
-def _badge(state: str) -> Markup:
-    return Markup('<span class="badge {}">{}</span>').format(state, WORDS.get(state, state))
-
-
 def _headline(step: StepSummary) -> Markup | str:
     if step.headline is None:
         return ""
     return Markup("{} <strong>{}</strong>").format(step.headline[0].replace("_", " "), metric(*step.headline))
-
-
-def _facts(facts: Mapping[str, object]) -> Markup:
-    rows = Markup("").join(
-        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, what) for name, what in facts.items()
-    )
-    return Markup('<dl class="facts">{}</dl>').format(rows)
-
-
-def _folded(title: str, text: str) -> Markup:
-    return Markup("<details><summary>{}</summary><pre>{}</pre></details>").format(title, text)
 
 
 def _yaml_like(config: Mapping[str, object], indent: str = "") -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pipelines.errors import BloomlineError
+from pipelines.redaction import redact_url
 from pipelines.store.digests import Token, stat_token
 from pipelines.store.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, is_temporary
 
@@ -136,7 +137,7 @@ class RemoteFiles:
     """
 
     def __init__(self, root: str, options: Mapping[str, Any], retry_s: float = 0.0, answered: bool = False) -> None:
-        self._uri = root.rstrip("/")
+        self._uri = redact_url(root.rstrip("/"))  # for messages and records
         self._retry_s = retry_s
         self._answered = answered
         self._fs, path = self._call("open it", lambda: _open(root, options))
@@ -167,9 +168,14 @@ class RemoteFiles:
 
     def _failure(self, what: str, error: Exception, tried: str) -> StoreError:
         words = str(error).strip().splitlines() or [type(error).__name__]
+        if "Unable to locate credentials" in words[0]:  # botocore's NoCredentialsError, which s3fs wraps
+            return StoreError(
+                f"The store at {self._uri}: there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "or AWS_PROFILE, or store.options.anon=true for a public bucket."
+            )
         remedy = "Raise store.retry_s to wait longer." if tried else ""
         return StoreError(
-            f"The store at {self._uri}: can't {what}: {words[0]}{tried}. "
+            f"The store at {self._uri}: can't {what}: {redact_url(words[0])}{tried}. "
             f"Check store.root, store.options and the credentials. {remedy}".rstrip()
         )
 

@@ -18,6 +18,7 @@ from pipelines.store.digests import DigestMemory, sha256_of
 from pipelines.store.files import Files, LocalFiles, RemoteFiles, StoreError, sync_tree
 from pipelines.store.json_values import text
 from pipelines.store.record import FileEntry, Record
+from pipelines.store.signature import sign, without_signature
 from pipelines.store.store_config import StoreConfig
 
 FINGERPRINT = re.compile("[0-9a-f]{64}")
@@ -250,7 +251,8 @@ class Store:
             raise StoreError(f"The record of step {record.step} can't be written: {_first(error)}.") from error
         if not same:
             raise StoreError(f"The record of step {record.step} can't be written: it would be read back differently.")
-        self.files.write(path, content.encode())
+        key = self.config.signing_key
+        self.files.write(path, sign(content.encode(), path, key) if key else content.encode())
         shutil.rmtree(self.config.state / "scratch" / record.fingerprint[:16], ignore_errors=True)
 
     # -- collection ---------------------------------------------------------------------------------------------
@@ -307,7 +309,7 @@ class Store:
         if content is None:
             return None
         try:
-            record = Record.model_validate_json(content)
+            record = Record.model_validate_json(without_signature(content, path, self.config.accepted_keys))
         except ValueError as error:
             return f"{self.files.uri(path)} can't be read: {_first(error)}"
         if record.fingerprint != fingerprint:

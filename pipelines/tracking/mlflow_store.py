@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ BATCH_POINTS = 800  # MLflow's limits for one request: 1,000 values in all,
 BATCH_VALUES = 100  # of which 100 parameters and 100 tags
 STALE_HEARTBEAT_S = 3600.0  # a driver on another machine without a heartbeat for this time is considered dead
 KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
+SWEEP_TAG = "bloomline.sweep_run"
+SWEEPS = threading.Lock()  # held while the run of a sweep is looked for and made
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -231,17 +234,30 @@ class Writer:
         if experiment is None:
             experiment = self._connection.experiment(operation["experiment"])
             self._spool.ids["experiment"] = experiment
-        if self._spool.doubtful:
+        if self._spool.doubtful and SWEEP_TAG not in tags:
             own = {"step": key} if key else {"pipeline": tags["bloomline.pipeline"]}
             if found := self._connection.find_runs(run=tags["bloomline.run"], **own):
                 self._runs[key] = found[0].info.run_id
                 return
+        if SWEEP_TAG in tags:
+            self._runs[key] = self._sweep(operation, experiment)
+            return
         if key:
             tags["mlflow.parentRunId"] = self._runs[PARENT]
+        elif operation.get("sweep"):
+            tags["mlflow.parentRunId"] = self._sweep(operation["sweep"], experiment)
         if "bloomline.cached_from" in tags:
             tags |= self._link(tags["bloomline.cached_from"], key)
         run = self._client.create_run(experiment, operation["at"], tags, operation["name"])
         self._runs[key] = run.info.run_id
+
+    def _sweep(self, operation: Operation, experiment: str) -> str:
+        """The id of the run of a sweep. The first that needs it makes it: the sweep itself, or one of its jobs."""
+        with SWEEPS:
+            if found := self._connection.find_runs(sweep_run=operation["tags"][SWEEP_TAG]):
+                return str(found[0].info.run_id)
+            made = self._client.create_run(experiment, operation["at"], operation["tags"], operation["name"])
+            return str(made.info.run_id)
 
     def _link(self, run_id: str, step: str) -> dict[str, str]:
         """Tags of a cached step that lead to the run that made its artifact, as far as this MLflow knows it."""

@@ -6,9 +6,7 @@ answer was lost can be sent again. Limits of MLflow (lengths, characters) are me
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -78,18 +76,25 @@ def log(
 
 def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Operation]:
     """The parent run with all that is known before anything ran. `driver` identifies the process that owns it."""
-    source = {"mlflow.source.name": cut(run.command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": user()}
+    source = {"mlflow.source.name": cut(run.command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": run.user}
     if run.git_commit:
         source["mlflow.source.git.commit"] = run.git_commit
-    own = {"run": run.run_id, "pipeline": run.pipeline, "driver": json.dumps(driver), "git_dirty": run.git_dirty}
+    own: dict[str, object] = {
+        "run": run.run_id,
+        "pipeline": run.pipeline,
+        "driver": json.dumps(driver),
+        "git_dirty": run.git_dirty,
+    }
+    own |= {"user": run.user, "sweep": run.sweep, "commit": run.git_commit}
     versions = {f"version.{name}": version for name, version in run.versions.items()}
     yield {
         "op": "run",
         "key": PARENT,
-        "name": run.run_id,
+        "name": run.name or run.run_id,
         "at": milliseconds(run.started),
         "tags": source | tags(own) | tags(versions) | {"mlflow.note.content": note(run)},
     }
+    yield log(PARENT, params=flat(run.parameters))
     yield {"op": "text", "key": PARENT, "path": "config.yaml", "text": run.config_yaml}
     yield {"op": "text", "key": PARENT, "path": "plan.txt", "text": plan_text(run.steps)}
 
@@ -251,14 +256,6 @@ def metric_points(values: Mapping[str, float], at_step: int | None, at_time: flo
         except (TypeError, ValueError, OverflowError):
             continue
     return points
-
-
-def user() -> str:
-    """Who runs this; in a container without a user database, the number."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())
 
 
 def file(key: str, kept: str, folder: str | None = None) -> Operation:

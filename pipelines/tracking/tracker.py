@@ -32,8 +32,9 @@ FIRST_SAMPLE_S = 1.0  # so that a short step has one too
 class Tracking:
     """The tracking of one run. Called from the runner's thread."""
 
-    def __init__(self, config: TrackingConfig, root: Path, spool: Spool) -> None:
+    def __init__(self, config: TrackingConfig, root: Path, spool: Spool, sweep: Operation | None = None) -> None:
         self._config = config
+        self._sweep = sweep
         self._root = root
         self._spool = spool
         self._sender = Sender(config, root, spool)
@@ -49,12 +50,15 @@ class Tracking:
         self._broken: str | None = None  # the spool itself can't be written
 
     @classmethod
-    def open(cls, config: TrackingConfig, root: Path, run_id: str) -> Self:
-        """The tracking of the run `run_id`, its spool under `root`/runs/`run_id`. Raises OSError if that can't be."""
+    def open(cls, config: TrackingConfig, root: Path, run_id: str, sweep: Operation | None = None) -> Self:
+        """The tracking of the run `run_id`, its spool under `root`/runs/`run_id`. Raises OSError if that can't be.
+
+        `sweep`: the operation that makes the run of the sweep under which this one hangs.
+        """
         spool = Spool.open(root / "runs" / run_id / "spool", config.target)
         if spool is None:
             raise FileExistsError(f"run {run_id} is tracked by another process")
-        tracking = cls(config, root, spool)
+        tracking = cls(config, root, spool, sweep)
         tracking._sender.start()
         tracking._sampler.start()
         return tracking
@@ -68,7 +72,7 @@ class Tracking:
         self._parent_open = True
         experiment = self._config.experiment or run.pipeline
         started = operations.run_started(run, this_process())
-        self._put({**operation, "experiment": experiment} for operation in started)
+        self._put({**operation, "experiment": experiment, "sweep": self._sweep} for operation in started)
 
     def step_started(self, step: StepSummary) -> str | None:
         """Open the step's run. Its id in MLflow if that is known by now: see `mlflow_run_id`."""

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pipelines.redaction import redact_url
 from pipelines.tracking import database
 from stages.base import Config
 
@@ -30,7 +31,7 @@ class TrackingConfig(Config):
             return self
         parts = urlsplit(self.uri or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"kind: server needs uri: http(s)://host[:port], not {self.uri!r}")
+            raise ValueError(f"kind: server needs uri: http(s)://host[:port], not {redact_url(self.uri or '')!r}")
         if parts.username or parts.password:
             raise ValueError(
                 "uri must not contain credentials: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -43,7 +44,7 @@ class TrackingConfig(Config):
 
     def shown(self, root: Path) -> str:
         """Which MLflow this is, for messages."""
-        return self.uri if self.uri is not None else str(root.absolute() / "mlflow.db")
+        return redact_url(self.uri) if self.uri is not None else str(root.absolute() / "mlflow.db")
 
     @property
     def target(self) -> str:
@@ -51,9 +52,8 @@ class TrackingConfig(Config):
         if self.uri is None:
             return self.kind
         parts = urlsplit(self.uri)
-        return parts._replace(
-            scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=parts.path.rstrip("/")
-        ).geturl()
+        address = parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=parts.path.rstrip("/"))
+        return redact_url(address.geturl())
 
     def artifact_location(self, root: Path, experiment: str) -> str | None:
         """Where a new experiment's artifacts go; None leaves it to the server."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +33,7 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     for note in flush(config, root):
         say(note)
     if config.kind == "server":
-        say(f"MLflow: {config.uri}")
+        say(f"MLflow: {config.shown(root)}")
         return 0
     from pipelines.tracking.mlflow_store import Connection
 
@@ -42,15 +43,18 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
         raise BloomlineError(str(error)) from error
     port = port or free_port(PORT)
     say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    # MLflow's web server imports from its working directory first, which is therefore an empty one.
     # In a separate process group Ctrl-C reaches only this process, and the server's workers end with their parent.
-    server = subprocess.Popen(_command(config, root, port), env=_environment(), start_new_session=True)
-    with stop_signals.handled(_stop):
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            _end(server)
+    with tempfile.TemporaryDirectory(prefix="bloomline-ui-") as directory:
+        command = _command(config, root, port)
+        server = subprocess.Popen(command, cwd=directory, env=_environment(), start_new_session=True)
+        with stop_signals.handled(_stop):
+            try:
+                return server.wait()
+            except KeyboardInterrupt:
+                return 0
+            finally:
+                _end(server)
 
 
 def free_port(preferred: int) -> int:
@@ -90,6 +94,7 @@ def _environment() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONSAFEPATH": "1",
         "PYTHONWARNINGS": "ignore",
         "UVICORN_LOG_LEVEL": "warning",
     }

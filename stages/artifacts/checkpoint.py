@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer, TokenizerForecast
 from stages.base import Application, ArtifactError, Edge, ExampleRequest, Servable
+from stages.json_files import read_json
 from stages.model.config import DecoderConfig
 from stages.model.parameters import active_parameter_count, parameter_count
 
@@ -63,13 +62,7 @@ class Checkpoint(Servable):
     @property
     def config(self) -> DecoderConfig:
         """Raises ArtifactError if config.json is missing or is not a decoder's."""
-        text = self._text(CONFIG)
-        try:
-            return DecoderConfig.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole file"
-            raise ArtifactError(f"{self.path / CONFIG} is not a decoder's config: {where}: {first['msg']}") from None
+        return read_json(self.path / CONFIG, DecoderConfig, "a decoder's config", JSON_LIMIT_BYTES)
 
     @property
     def facts(self) -> Mapping[str, Any]:

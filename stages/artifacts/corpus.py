@@ -23,10 +23,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ValidationError
-
 from stages.artifacts.manifest import SPLITS, UNUSABLE, Cut, Manifest, Split, Tally
 from stages.base import Artifact, ArtifactError
+from stages.json_files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,17 +93,7 @@ class Corpus(Artifact):
     @property
     def manifest(self) -> Manifest:
         """Raises ArtifactError if manifest.json is missing or is not a corpus's."""
-        path = self.path / MANIFEST
-        try:
-            if path.stat().st_size > MANIFEST_LIMIT_BYTES:
-                raise ArtifactError(f"{path} is larger than {MANIFEST_LIMIT_BYTES} bytes: not a corpus's manifest")
-            return Manifest.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole file"
-            raise ArtifactError(f"{path} is not a corpus's manifest: {where}: {first['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / MANIFEST, Manifest, "a corpus's manifest", MANIFEST_LIMIT_BYTES)
 
     def documents(self, split: Split, fraction: float = 1.0) -> Iterator[Document]:
         """The documents of a split, shard by shard, with only a few in memory at a time.

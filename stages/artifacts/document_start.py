@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from stages.artifacts.encoding import failures
 from stages.model.config import DecoderConfig
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def starting_with(tokenizer: Tokenizer, start: Sequence[int]) -> Tokenizer:
 
 def _special_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The special tokens that a tokenizer puts before and after a text."""
-    encoding = tokenizer.encode("x", add_special_tokens=True)
+    with failures("a text of one character"):
+        encoding = tokenizer.encode("x", add_special_tokens=True)
     pairs = list(zip(encoding.ids, encoding.special_tokens_mask, strict=True))
     before, after = ([index for index, _ in takewhile(lambda pair: pair[1], side)] for side in (pairs, reversed(pairs)))
     return tuple(before), tuple(reversed(after))

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from stages.base import Artifact, ArtifactError, Config, Forecast
+from stages.json_files import read_json
 from stages.model.perplexity import perplexity
 
 REPORT = "report.json"
@@ -77,17 +78,7 @@ class EvalReport(Artifact):
     @property
     def results(self) -> EvalResults:
         """Raises ArtifactError if the report is missing, too large or not an evaluation's."""
-        path = self.path / REPORT
-        try:
-            if path.stat().st_size > REPORT_LIMIT_BYTES:
-                raise ArtifactError(f"{path} is larger than {REPORT_LIMIT_BYTES} bytes: not an evaluation's report")
-            return EvalResults.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole file"
-            raise ArtifactError(f"{path} is not an evaluation's report: {where}: {first['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / REPORT, EvalResults, "an evaluation's report", REPORT_LIMIT_BYTES)
 
     def check(self) -> None:
         results = self.results

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.artifacts.document_start import tokenizer_start
+from stages.artifacts.encoding import explained
 from stages.base import Artifact, ArtifactError, Edge, Forecast, StageError
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ class Tokenizer(Artifact):
             raise ArtifactError(f"{self.file} cannot be read: {error.strerror}") from None
         except ArtifactError:
             raise
-        except Exception as error:  # the library raises plain Exception
-            raise ArtifactError(f"{self.file} is not a tokenizer: {error}") from None
+        except BaseException as error:  # the library raises plain Exception, and panics
+            raise ArtifactError(f"{self.file} is not a tokenizer: {explained(error)}") from None
         loaded.encode_special_tokens = True
         loaded.no_truncation()
         loaded.no_padding()

@@ -17,11 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.artifacts.manifest import Split
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer
 from stages.base import Artifact, ArtifactError, Config, StageError
+from stages.json_files import read_json
 from stages.model.config import DecoderConfig
 
 if TYPE_CHECKING:
@@ -168,17 +169,7 @@ class TokenDataset(Artifact):
     @cached_property
     def facts(self) -> TokenFacts:
         """Raises ArtifactError if dataset.json is missing or does not describe a token dataset."""
-        path = self.path / FACTS
-        try:
-            if path.stat().st_size > FACTS_LIMIT_BYTES:
-                raise ArtifactError(f"{path} is larger than {FACTS_LIMIT_BYTES} bytes: not a token dataset's facts")
-            return TokenFacts.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole file"
-            raise ArtifactError(f"{path} does not describe a token dataset: {where}: {first['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / FACTS, TokenFacts, "a token dataset's facts", FACTS_LIMIT_BYTES)
 
     @property
     def vocab_size(self) -> int:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stages.base import Artifact, ArtifactError, Config
+from stages.json_files import read_json
 
 if TYPE_CHECKING:
     from stages.artifacts.byte_ngrams import HashedCounts
@@ -47,17 +48,7 @@ class NgramModel(Artifact):
 
     @property
     def facts(self) -> NgramFacts:
-        path = self.path / FACTS
-        try:
-            if path.stat().st_size > FACTS_LIMIT_BYTES:
-                raise ArtifactError(f"{path} is larger than {FACTS_LIMIT_BYTES} bytes: not an n-gram model's facts")
-            return NgramFacts.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise ArtifactError(f"{path} is not an n-gram model's facts: {where}: {first['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / FACTS, NgramFacts, "an n-gram model's facts", FACTS_LIMIT_BYTES)
 
     def perplexity(self) -> Callable[[str], float]:
         """Load the model; returns a function that gives the perplexity per word of a text."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from stages.artifacts.corpus import Corpus, Document
+from stages.artifacts.encoding import encode_batch
 from stages.artifacts.manifest import Split
 from stages.artifacts.tokenizer import SPECIAL_TOKENS, Tokenizer, TokenizerForecast
 from stages.base import Context, Stage, StageError, Stopped
@@ -187,7 +188,7 @@ def bloom_tokenizer() -> LoadedTokenizer:
 
 def verify_round_trip(tokenizer: LoadedTokenizer, texts: list[str]) -> int:
     """Encode and decode texts; returns the number of tokens. Raises StageError for the first text that changes."""
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    encoded = encode_batch(tokenizer, texts)
     for text, ids, decoded in zip(
         texts, encoded, tokenizer.decode_batch(encoded, skip_special_tokens=False), strict=True
     ):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
 from pydantic import PositiveInt
 
 from stages.artifacts.corpus import Corpus, Document
+from stages.artifacts.encoding import encode_batch
 from stages.artifacts.manifest import SPLITS, Split
 from stages.artifacts.tokenizer import Tokenizer, TokenizerForecast, tokenizer_step
 from stages.artifacts.tokens import (
@@ -161,8 +162,7 @@ def _schema() -> pa.Schema:
 
 
 def _encode(tokenizer: LoadedTokenizer, documents: list[Document]) -> list[list[int]]:
-    texts = [document.text for document in documents]
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    return encode_batch(tokenizer, [document.text for document in documents])
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:

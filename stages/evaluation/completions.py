@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from tokenizers import Tokenizer as LoadedTokenizer
 
 from stages.artifacts.document_start import document_start
+from stages.artifacts.encoding import encode
 from stages.artifacts.evaluation_report import Completion
 from stages.inference.generate import generate
 from stages.inference.sampling import Sampling
-from stages.inference.text import text_tokens
 from stages.model.decoder import Decoder
 
 
@@ -40,7 +40,7 @@ def complete(
     # the batch, and the completions of a fingerprint are to be the same in every version.
     found = generate(
         model,
-        [[*start, *text_tokens(tokenizer, prompt)[-space:]] for prompt, _ in wanted],
+        [[*start, *encode(tokenizer, prompt)[-space:]] for prompt, _ in wanted],
         tokenizer,
         [Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed) for _, temperature in wanted],
         slots=1,

@@ -18,6 +18,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from stages.artifacts.checkpoint import Checkpoint, known_config
 from stages.artifacts.corpus import Corpus
 from stages.artifacts.document_start import document_start
+from stages.artifacts.encoding import encode_batch
 from stages.artifacts.evaluation_report import REPORT, Bits, Completion, EvalReport, EvalResults, EvaluationForecast
 from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageError, Stopped
 from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, weight_bytes
@@ -170,7 +171,7 @@ class Evaluate(Stage):
 
         end = model.config.eos_token_id
         texts = [document.data.decode() for document in held_out]
-        encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = encode_batch(tokenizer, texts)
         tokens = [ids + [end] * document.whole for ids, document in zip(encoded, held_out, strict=True)]
         overlap = int(self.overlap * model.config.context_length)
         start = document_start(model.config, tokenizer)

@@ -22,6 +22,7 @@ from stages.huggingface import model_directory
 from stages.huggingface.description import read_description
 from stages.huggingface.families import read_config
 from stages.huggingface.special_tokens import token_files
+from stages.huggingface.tokenizer_trial import try_tokenizer
 from stages.model.parameters import parameter_count
 
 _REMEDY = (
@@ -100,6 +101,7 @@ class ImportModel(Stage):
 
         self.source.files()
         source = self.source.directory
+        try_tokenizer(source / model_directory.TOKENIZER)
         found = read_description(source)
         for note in found.notes:
             ctx.note(note)

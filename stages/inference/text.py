@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from stages.artifacts.document_start import document_start
+from stages.artifacts.encoding import encode
 from stages.base import ArtifactError
 from stages.model.config import DecoderConfig
 
@@ -23,13 +24,7 @@ def prompt_tokens(config: DecoderConfig, tokenizer: Tokenizer, text: str) -> lis
     A model that begins with the text itself has nothing to read for an empty one: the end of the previous text is the
     token from which training predicts the first one of a document.
     """
-    return [*document_start(config, tokenizer), *text_tokens(tokenizer, text)] or [config.eos_token_id]
-
-
-def text_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of a text alone, without special tokens."""
-    tokens: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return tokens
+    return [*document_start(config, tokenizer), *encode(tokenizer, text)] or [config.eos_token_id]
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -52,8 +47,8 @@ class Vocabulary:
         return len(self.table)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without special tokens."""
-        return text_tokens(self._tokenizer, text)
+        """The tokens of a text, without special tokens. Raises EncodingError."""
+        return encode(self._tokenizer, text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens. Bytes that are not valid UTF-8 become U+FFFD."""

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from stages.artifacts.checkpoint import Checkpoint
 from stages.base import OWN_PACKAGES, Application, ArtifactError, Config, ExampleRequest, Servable, StageError
 from stages.model.config import DecoderConfig
 from stages.model.footprint import RUNTIME_BYTES, attention_bytes, cache_bytes, forward_bytes, weight_bytes
+from stages.registry import PACKAGES_VARIABLE, is_declared
 
 DEPLOYMENT, MODEL, SERVE_CONFIG = "deployment.json", "model", "serve.yaml"
 DIRECTORY_VARIABLE = "BLOOMLINE_DEPLOYMENT"  # the deployment's directory on this machine, for `create`
@@ -34,6 +36,7 @@ CHECKPOINT = "stages.artifacts.checkpoint:Checkpoint"
 # Requests that a replica accepts in addition to those that generate or wait: health, metrics, and those refused by 429.
 SPARE_REQUESTS = 32
 JSON_LIMIT_BYTES = 1 << 20
+FACTORY = "stages.serving.deployment:create"  # of every serve.yaml (see `cluster.serve.BuildArguments`)
 
 
 class Serving(Config):
@@ -165,7 +168,7 @@ class Deployment(Servable):
 
     def serve_config(self) -> str:
         """A Ray Serve config (YAML) for the artifact in this directory."""
-        return self.serving.serve_config(self.model)
+        return self.serving.serve_config(self.model, FACTORY, {"directory": str(self.path.absolute())})
 
     def check(self) -> None:
         self.model.check()
@@ -200,7 +203,7 @@ def write(path: Path, serving: Serving, artifact: Servable) -> Deployment:
         raise StageError(f"{kind}.application() has arguments that are not JSON values: {error}") from None
     shutil.copytree(artifact.path, path / MODEL)
     (path / DEPLOYMENT).write_text(serving.model_dump_json(indent=2) + "\n")
-    moved = serving.serve_config(artifact, f"{__name__}:{create.__name__}", {"directory": "."})
+    moved = serving.serve_config(artifact, FACTORY, {"directory": "."})
     (path / SERVE_CONFIG).write_text(moved)
     return Deployment(path)
 
@@ -209,11 +212,17 @@ def head(factory: str) -> str:
     """How to use a serve.yaml, as comments for its first lines. `factory`: that of the artifact's application."""
     package = factory.partition(":")[0].partition(".")[0]
     needed = "bloomline" if package in OWN_PACKAGES else f"bloomline, the package {package!r}"
+    declared = (
+        ""
+        if package in OWN_PACKAGES
+        else f"# Unless {package!r} declares stages by entry points, set {PACKAGES_VARIABLE}={package} there too.\n"
+    )
     return (
         "# In the directory of this file:  serve run serve.yaml\n"
         "# On a Ray cluster:               serve deploy serve.yaml\n"
         f"# Every node that serves it needs {needed} and a copy of this directory: Ray Serve copies neither.\n"
-        f"# The environment variable {DIRECTORY_VARIABLE} of a node's Ray processes names its copy. Or write its\n"
+        + declared
+        + f"# The environment variable {DIRECTORY_VARIABLE} of a node's Ray processes names its copy. Or write its\n"
         "# path, the same on every node, into arguments.directory. A cluster has one Serve: if one is running, its\n"
         "# http_options stay as they are. This one listens on the loopback interface only; http_options.host: 0.0.0.0\n"
         "# opens it to the network.\n"
@@ -245,7 +254,19 @@ def type_name(kind: type[Servable]) -> str:
 
 
 def _servable_type(source: Path, name: str) -> type[Servable]:
+    """The artifact type that a deployment's file names. Raises ArtifactError.
+
+    Importing a module runs it. A file does not decide what runs: the module was imported before, for a stage that names
+    the type, or its package is declared to bloomline.
+    """
     module, _, attribute = name.partition(":")
+    package = module.partition(".")[0]
+    if module not in sys.modules and not is_declared(package):
+        raise ArtifactError(
+            f"{source} needs the artifact type {name!r}, whose package is not declared to bloomline and is not "
+            f"imported. If it is yours, declare an entry point `bloomline.stages` in it, name it in `packages` of the "
+            f"project, or set {PACKAGES_VARIABLE}={package or 'PACKAGE'} where it is served."
+        )
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever the user's module raises

@@ -12,6 +12,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.document_start import document_start
+from stages.artifacts.encoding import EncodingError
 from stages.base import Config
 from stages.inference.batch import DecoderBatch
 from stages.inference.engine import Engine
@@ -139,7 +140,10 @@ class Service:
         if len(text) > max(0, self.context_length - (max_tokens or 0)) * self.vocabulary.longest_token:
             raise self._too_long(f"{len(text)} characters", max_tokens)
         encode = self.vocabulary.encode
-        return await asyncio.to_thread(encode, text) if len(text) > _LONG_TEXT_CHARACTERS else encode(text)
+        try:
+            return await asyncio.to_thread(encode, text) if len(text) > _LONG_TEXT_CHARACTERS else encode(text)
+        except EncodingError as error:
+            raise BadRequestError(f"the prompt cannot be read: {error}", parameter="prompt") from None
 
     def _refuse_unknown(self, tokens: tuple[int, ...]) -> None:
         if max(tokens) >= len(self.vocabulary):

@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stages.base import Application, ArtifactError, Config, ExampleRequest, Resources, Servable, StageError
+from stages.json_files import read_json
 from stages.word_alignment.settings import Method
 
 if TYPE_CHECKING:
@@ -72,15 +73,7 @@ class WordAlignment(Servable):
 
     @cached_property
     def facts(self) -> AlignmentFacts:
-        path = self.path / FACTS
-        try:
-            if path.stat().st_size > FACTS_LIMIT_BYTES:
-                raise ArtifactError(f"{path} is larger than {FACTS_LIMIT_BYTES} bytes")
-            return AlignmentFacts.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ArtifactError(f"{path} does not describe an alignment: {error.errors()[0]['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / FACTS, AlignmentFacts, "a description of an alignment", FACTS_LIMIT_BYTES)
 
     def side(self, side: Side) -> tuple[list[str], Array]:
         """The words of a language and their normalised vectors [words, dimensions]."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.encoding import encode_batch
 from stages.base import StageError
 from stages.word_alignment.linear import Array
 
@@ -15,8 +16,7 @@ EMBEDDING = "word_embeddings.weight"
 
 def token_ids(checkpoint: Checkpoint, words: Sequence[str]) -> list[list[int]]:
     """The tokens of each word as it stands in a text: after a space."""
-    encodings = checkpoint.tokenizer().encode_batch([f" {word}" for word in words], add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
+    return encode_batch(checkpoint.tokenizer(), [f" {word}" for word in words])
 
 
 def embeddings(checkpoint: Checkpoint) -> Array:

@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from stages.base import Artifact, ArtifactError, Config
+from stages.base import Artifact, Config
+from stages.json_files import read_json
 
 REPORT = "report.json"
 REPORT_LIMIT_BYTES = 64 << 20
@@ -69,15 +70,7 @@ class LexiconReport(Artifact):
 
     @property
     def results(self) -> LexiconResults:
-        path = self.path / REPORT
-        try:
-            if path.stat().st_size > REPORT_LIMIT_BYTES:
-                raise ArtifactError(f"{path} is larger than {REPORT_LIMIT_BYTES} bytes")
-            return LexiconResults.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ArtifactError(f"{path} is not a report: {error.errors()[0]['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / REPORT, LexiconResults, "a lexicon report", REPORT_LIMIT_BYTES)
 
     def check(self) -> None:
         _ = self.results

@@ -8,6 +8,7 @@ from stages.word_alignment.linear import Array
 from stages.word_alignment.settings import Sampler
 
 KMEANS_ROUNDS = 25
+PROPOSALS = 64  # of a block of seeds
 BLOCK_ELEMENTS = 1 << 24  # of a block of distances
 
 
@@ -25,8 +26,7 @@ def quantize(points: Array, count: int, sampler: Sampler, generator: np.random.G
     count = min(count, len(points))
     if sampler == "random":
         return points[generator.choice(len(points), count, replace=False)], np.full(count, 1 / count)
-    centroids = _seeds(points, count, generator)
-    cells = _cells(points, centroids)
+    centroids, cells = _seeds(points, count, generator)
     for _ in range({"kmeans_plus_plus": 0, "lloyd": 1, "kmeans": KMEANS_ROUNDS}[sampler]):
         centroids = _means(points, cells, centroids)
         before, cells = cells, _cells(points, centroids)
@@ -36,22 +36,50 @@ def quantize(points: Array, count: int, sampler: Sampler, generator: np.random.G
     return centroids[weights > 0], weights[weights > 0]
 
 
-def _seeds(points: Array, count: int, generator: np.random.Generator) -> Array:
-    """Points chosen one by one, each with a probability proportional to its squared distance from those chosen."""
+def _seeds(points: Array, count: int, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Points chosen one by one, each with a probability proportional to its squared distance from those chosen.
+
+    Returns the chosen points [k, d] and the place among them of the nearest one for every point [n].
+
+    The distances are brought up to date once a block, by one product of matrices. Within a block, points are proposed
+    by the distances at its beginning, and accepted with the share of these that is left. That is rejection sampling:
+    the choice has the same distribution as with distances that are always up to date.
+    """
     squares = np.einsum("ij,ij->i", points, points)
-    chosen = [int(generator.integers(len(points)))]
-    distances = np.full(len(points), np.inf)
-    while len(chosen) < count:
-        last = points[chosen[-1]]
-        to_last = squares + squares[chosen[-1]] - 2 * (points @ last)
-        distances = np.minimum(distances, np.maximum(to_last, 0))
-        distances[chosen[-1]] = 0
+    distances = np.full(len(points), np.inf, points.dtype)
+    cells = np.zeros(len(points), np.intp)
+    chosen: list[int] = []
+    new = [int(generator.integers(len(points)))]
+    while True:
+        to_new = squares[new] - 2 * (points @ points[new].T)
+        nearest = to_new.argmin(axis=1)
+        to_nearest = np.maximum(squares + to_new[np.arange(len(points)), nearest], 0)
+        closer = to_nearest < distances
+        cells[closer] = len(chosen) + nearest[closer]
+        distances = np.minimum(distances, to_nearest)
+        distances[new] = 0  # exactly: a rounding error would let a point be chosen again
+        chosen = chosen + new
         total = np.cumsum(distances, dtype=np.float64)
-        if total[-1] <= 0:  # all other points are duplicates of those chosen
+        if len(chosen) == count or total[-1] <= 0:  # all other points are duplicates of those chosen
             break
-        place = int(np.searchsorted(total, generator.random() * total[-1], side="right"))
-        chosen.append(min(place, len(points) - 1))
-    return points[chosen]
+        places = np.searchsorted(total, generator.random(PROPOSALS) * total[-1], side="right")
+        proposed = np.minimum(places, len(points) - 1)
+        new = _accepted(points[proposed], distances[proposed], generator.random(PROPOSALS), proposed)
+        new = new[: count - len(chosen)]
+    return points[chosen], cells
+
+
+def _accepted(points: Array, distances: Array, draws: Array, places: Array) -> list[int]:
+    """The places of those proposals [p] whose draw is below the share that is left of their squared distance [p]."""
+    squares = np.einsum("ij,ij->i", points, points)
+    between = squares[:, None] + squares - 2 * (points @ points.T)
+    left, accepted = distances.copy(), []
+    for proposal, place in enumerate(places):
+        if draws[proposal] * distances[proposal] < left[proposal]:
+            accepted.append(int(place))
+            left = np.minimum(left, between[proposal])
+            left[places == place] = 0
+    return accepted
 
 
 def _cells(points: Array, centroids: Array) -> Array:

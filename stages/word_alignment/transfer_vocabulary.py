@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.encoding import encode_batch
 from stages.artifacts.tokenizer import Tokenizer
 from stages.base import Context, Stage, StageError
 from stages.word_alignment.alignment import SIDES, WordAlignment
@@ -47,7 +48,7 @@ class TransferVocabulary(Stage):
         found = rows(
             self.model.tokenizer().get_vocab(),
             new.get_vocab(),
-            [encoding.ids for encoding in new.encode_batch([f" {word}" for word in words], add_special_tokens=False)],
+            encode_batch(new, [f" {word}" for word in words]),
             answers,
         )
         counts = {"copied": len(found.copied), "aligned": len(found.weights), "drawn": len(found.drawn)}

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import NonNegativeInt, PositiveInt
 
 from stages.base import Artifact, ArtifactError, Config, StageError
+from stages.json_files import read_json
 
 if TYPE_CHECKING:
     from stages.word_alignment.linear import Array
@@ -41,15 +42,7 @@ class WordVectors(Artifact):
 
     @property
     def facts(self) -> VectorFacts:
-        path = self.path / FACTS
-        try:
-            if path.stat().st_size > FACTS_LIMIT_BYTES:
-                raise ArtifactError(f"{path} is larger than {FACTS_LIMIT_BYTES} bytes")
-            return VectorFacts.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ArtifactError(f"{path} does not describe word vectors: {error.errors()[0]['msg']}") from None
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+        return read_json(self.path / FACTS, VectorFacts, "a description of word vectors", FACTS_LIMIT_BYTES)
 
     def load(self, words: int | None = None) -> tuple[list[str], Array]:
         """The words and their vectors [words, dimensions] in float32; only the first `words` of them if given."""

@@ -7,8 +7,10 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
+
+LARGE_BYTES = 64 << 20
 
 
 def create(arguments: Mapping[str, Any]) -> FastAPI:
@@ -29,6 +31,18 @@ def create(arguments: Mapping[str, Any]) -> FastAPI:
     @app.get("/greeting")
     async def greeting() -> dict[str, Any]:
         return {"greeting": arguments["greeting"], "pid": os.getpid()}
+
+    @app.post("/length")
+    async def length(request: Request) -> int:
+        return len(await request.body())
+
+    @app.get("/large")
+    async def large() -> Response:
+        return Response(b"x" * LARGE_BYTES)
+
+    @app.websocket("/socket")
+    async def socket(connection: WebSocket) -> None:
+        await connection.accept()
 
     @app.get("/slow-start")
     async def slow_start() -> dict[str, Any]:

@@ -40,15 +40,19 @@ def tree(tmp_path: Path) -> Path:
     """A working directory with files that are uploaded and files that are not."""
     for name in (
         "kept.py",
+        "keys/server.pem",
         ".git/HEAD",
         "data/corpus.txt",
         "outputs/run.txt",
+        ".env",
+        "json.py",
+        "runpy.py",
         "package/data/kept.txt",
         ".mypy_cache/x",
     ):
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        path.write_text("raise RuntimeError('not the module of Python')" if path.suffix == ".py" else "")
     return tmp_path / "tree"
 
 
@@ -75,7 +79,7 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree.parent / "token").write_text(TOKEN + "\n")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tree.parent / "token"))
     program = (
-        "import glob, sys, ray; print(sorted(glob.glob('**', recursive=True, include_hidden=True))); "
+        "import glob, json, sys, ray; print(sorted(glob.glob('**', recursive=True, include_hidden=True))); "
         "print(sys.argv[1:]); "
         "ray.init(address='auto'); print('joined', ray.is_initialized()); "
         "from cluster.config import RemoteCluster; from cluster.factory import nodes; "
@@ -85,7 +89,9 @@ def test_jobs(head: Head, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(program, "seed=a b", "cluster.address=x", out=out) == 7
     output = out.getvalue()
     assert "free of 2: [1.0]" in output, output
-    assert "['kept.py', 'package', 'package/data', 'package/data/kept.txt']" in output, output
+    travelled = ["json.py", "kept.py", "package", "package/data", "package/data/kept.txt", "runpy.py"]
+    assert str(travelled) in output, output
+    assert "keys/server.pem (secrets)" in output.splitlines()[0]
     assert "['seed=a b', 'cluster=remote', 'cluster.address=auto']" in output
     assert "joined True" in output
     assert run("pass", out=io.StringIO()) == 0
@@ -117,7 +123,7 @@ from stages.base import Demand, Resources
 from user_package.data.facts import imported
 
 def step(launcher, send):
-    return imported()
+    return [os.getcwd(), imported()]
 
 with executor(RemoteCluster()) as joined:
     joined.start("step", step, Demand(task=Resources(cpus=0)))
@@ -139,8 +145,9 @@ def test_a_submitted_job_imports_our_packages_and_the_users(
     code = submit(config, [], packages=project.packages, directory=project.directory, driver=driver, out=out)
     assert code == 0, out.getvalue()
     facts = next(line for line in out.getvalue().splitlines() if line.startswith("facts "))
-    directory, in_driver, in_step, error = json.loads(facts.removeprefix("facts "))
+    directory, in_driver, (directory_of_step, in_step), error = json.loads(facts.removeprefix("facts "))
     assert error == ""
+    assert directory_of_step == directory, "relative paths mean the same in the driver and in steps"
     for files in (in_driver, in_step):
         assert_copies(files, project)
         assert not any(file.startswith(directory) for file in files.values())

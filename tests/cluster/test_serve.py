@@ -42,6 +42,9 @@ def test_applications_are_served_next_to_each_other_and_drained(ray_session: Exe
     try:
         assert served.url.startswith("http://127.0.0.1:")
         assert httpx.get(f"{served.url}/greeting", timeout=60).json()["pid"] != os.getpid()
+        for headers, status in (({"host": "evil.example"}, 421), ({"a": "x" * 40_000}, 431)):
+            refused = httpx.get(f"{served.url}/greeting", headers=headers, timeout=60)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (status, "invalid_request_error")
         with pytest.raises(StageError, match="broken on purpose"):
             serve.start(Application("broken", "tests.cluster.applications:refuse"))
         assert served.running()

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -90,7 +91,7 @@ class ThreadExecutor:
 
         class Sender:
             def __call__(self, message: Message) -> None:
-                events.put(message)
+                events.put(replace(message, step=step))
 
             def stopping(self) -> bool:
                 return stopping.is_set()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from pipelines import cli, run_history
 from pipelines.store import Store, StoreConfig
 from pipelines.store.lease import Leases
 from pipelines.verbs import _next_commands
@@ -234,7 +234,7 @@ def test_artifacts(bloomline: Command, tmp_path: Path) -> None:
     assert "There are no artifacts in" in bloomline("artifacts", "list")[1]
     bloomline("run")
     _, out, _ = bloomline("artifacts", "list")
-    assert all(name in out for name in ("make", "join", "count", "Text", "Number"))
+    assert all(name in out for name in ("small", "Text", "Number", "length 5"))
     assert "…" not in out
     code, out, _ = bloomline("artifacts", "show", "b")
     assert code == 0
@@ -251,10 +251,15 @@ def test_artifacts(bloomline: Command, tmp_path: Path) -> None:
     assert "text.txt has 6 bytes instead of 5" in out
     assert bloomline("artifacts", "show", "b")[0] == 1
     bloomline("run", "steps.b.separator=+")
+    assert "separator=+" in bloomline("artifacts", "list", "b")[1]
     code, out, _ = bloomline("artifacts", "gc", "unused", "dry-run")
     assert "would remove" in out
     assert len(list((tmp_path / "store" / "records").iterdir())) == 5
-    bloomline("artifacts", "gc", "unused")
+    assert "Nothing was removed." in bloomline("artifacts", "gc", "unused")[1]
+    for rule in ("older=1h", "larger=1MB"):
+        assert "0 B were freed" in bloomline("artifacts", "gc", rule, "remove")[1]
+    assert len(list((tmp_path / "store" / "records").iterdir())) == 5
+    bloomline("artifacts", "gc", "older=0h", "larger=1B", "remove")
     assert len(list((tmp_path / "store" / "records").iterdir())) == 3
     assert bloomline("run", "steps.b.separator=+")[1].count("cached") >= 3
 
@@ -266,6 +271,8 @@ def test_artifacts_with_hydras_flags_and_names(bloomline: Command) -> None:
     assert "Count" not in out
     assert out.count("\n") == 2
     assert bloomline("artifacts", "gc", "everything")[0] == 1
+    for rule, said in (("older=soon", "a time such as 12h"), ("larger=1KB", "a size such as 500MB")):
+        assert said in bloomline("artifacts", "gc", rule)[2]
 
 
 def test_a_steps_name_stands_for_the_artifact_of_the_named_pipeline(bloomline: Command, tmp_path: Path) -> None:
@@ -302,7 +309,7 @@ def test_gc_keeps_what_a_run_works_on_and_what_a_stopped_step_resumes_from(bloom
     left = [tmp_path / "store" / record.location, staged, scratch]
     leases = Leases(store.files, 30.0, "a run in progress")
     assert leases.acquire(record.fingerprint) is None
-    assert "0 B were freed" in bloomline("artifacts", "gc", "unused", "scratch")[1]
+    assert "0 B were freed" in bloomline("artifacts", "gc", "unused", "scratch", "remove")[1]
     assert all(path.is_dir() for path in left)
     leases.close()
     bloomline("artifacts", "gc")
@@ -337,14 +344,14 @@ def test_a_sweep_says_how_to_repeat_each_job_and_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    code, out, err = bloomline("run", "--multirun", "--config-dir", "conf", "steps.b.separator=x,y")
+    code, _, err = bloomline("run", "--multirun", "--config-dir", "conf", "steps.b.separator=x,y")
     assert code == 0, err
-    commands = [line.split() for line in out.splitlines() if line.startswith("  bloomline")]
-    assert len(commands) == 6
+    commands = [run.command.split() for run in run_history.runs(Store(StoreConfig(root="store")))]
+    assert len(commands) == 2
     assert all(
         "--config-dir=conf" in words and "hydra.searchpath=[file://conf]" in " ".join(words) for words in commands
     )
-    assert "steps.b.separator=y" in commands[-2]
+    assert {words[-1] for words in commands} == {"steps.b.separator=x", "steps.b.separator=y"}
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
@@ -364,7 +371,7 @@ def test_a_signal_ends_a_command_without_a_trace(number: signal.Signals, where: 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 128 + number
-    assert done.stderr == ""
+    assert done.stderr == ("" if number == signal.SIGINT else f"Stopped by {number.name}.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -80,7 +80,10 @@ def test_composes_checks_and_types(conf: Path) -> None:
         ("cluster.kid=3", ["cluster.kid", "unknown field 'kid'", "Did you mean 'kind'?"]),
         ("store.rot=x", ["store.rot", "unknown field 'rot'", "Did you mean 'root'?"]),
         ("store.lease_timeout_s=0", ["store.lease_timeout_s", "0", "greater than 0"]),
-        ("store=s3", ["store.root: not set; expected a value. Set it with store.root=VALUE."]),
+        (
+            "store=s3",
+            ["store.root: not set; expected the address of a bucket. Set it with store.root=s3://BUCKET/PREFIX."],
+        ),
         ("name=a/b", ["name", "'a/b'"]),
         ("steps.a={", ["steps.a", "not a value in Hydra's grammar", "'steps.a=\"{\"'"]),
         ("pipeline=2024", ["pipeline: 2024; expected the name of a file", "'pipeline=\"2024\"'"]),

@@ -21,6 +21,8 @@ OVERRIDES = {
     "debug": [],
     "bloom": [PATHS.format(name) for name in ("catalogue", "pseudo_crawl", "oscar", "code")],
     "import": ["steps.model.source.path=model"],
+    "entity_alignment": [],
+    "entity_alignment_debug": [],
 }
 PINNED = {  # the first 16 digits
     "quickstart": {
@@ -44,13 +46,13 @@ PINNED = {  # the first 16 digits
         "evaluate": "edbf7f74d37089b5",
         "deploy": "84a4a946a7bae131",
     },
-    "bloom": {
-        "corpus": "1280e6a5fd26f348",
-        "tokenizer": "2b598f0b2463c3df",
-        "tokens": "8f998249288cc4a8",
-        "pretrain": "14b46e988675cd51",
-        "evaluate": "7339327d04532cac",
-        "export": "00415f1c4d2d1779",
+    "bloom": {  # version 2 of extract_html, which its web pages pass
+        "corpus": "79e34c2f6f4100df",
+        "tokenizer": "d83c421a7df54f5d",
+        "tokens": "cb4de942838e3610",
+        "pretrain": "72699b54e6fc17c2",
+        "evaluate": "06b595c0fa9a82e5",
+        "export": "fef32e5745bf2cff",
     },
     "import": {
         "corpus": "c02ba856f1b1be04",
@@ -60,6 +62,18 @@ PINNED = {  # the first 16 digits
         "quantize": "f78690745b123fbe",
         "evaluate": "a7b9b2a7c92e6e23",
         "deploy": "7c218fbd4f00e0e6",
+    },
+    "entity_alignment": {
+        "graphs": "0b03e91dd97bda21",
+        "align": "7bd93cbfc9390a64",
+        "evaluate": "a2dde536386c89bd",
+        "deploy": "cf2ec1e2e21032f5",
+    },
+    "entity_alignment_debug": {
+        "graphs": "512d8de48fa4f43f",
+        "align": "35035a9201bdd76a",
+        "evaluate": "090bf32b098f7cf9",
+        "deploy": "0432bf6828b985d7",
     },
 }
 

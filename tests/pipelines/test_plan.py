@@ -123,3 +123,22 @@ def test_what_a_stage_reads_outside_the_store_can_block_it(store: Store, monkeyp
     assert planned.steps["b"].state == "blocked"
     assert planned.steps["b"].reason == "a text of one b"
     assert planned.steps["a"].state == "run"
+
+
+def test_a_pinned_step_refuses_to_be_changed_or_computed_again(store: Store) -> None:
+    complete(store, plan(store))
+    pin = plan(store).steps["d"].fingerprint[:12]
+    assert plan(store, d__pin=pin).to_run == []
+    changed = plan(store, d__pin=pin, d__separator="+")
+    assert [step.step.name for step in changed.blocked] == ["d"]
+    assert f"pinned to {pin}, but it is now" in changed.steps["d"].reason
+    assert "separator ' ' -> '+'. Undo the change, or remove the pin" in changed.steps["d"].reason
+    forced = plan(store, forced="d", d__pin=pin)
+    assert "it would be computed again: forced. Remove the pin to compute it" in forced.steps["d"].reason
+    upstream = plan(store, a__text="other", d__pin=pin)
+    assert "input c changed" in upstream.steps["d"].reason
+
+
+def test_cpus_and_memory_that_lack_are_named_cpus_first(store: Store) -> None:
+    made = plan(store, d__ranks=4, d__memory_bytes=64 << 30)
+    assert made.steps["d"].reason.index("CPUs") < made.steps["d"].reason.index("GiB")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from cluster.base import Message
 from pipelines import terminal
-from pipelines.terminal import Display, Gauge, PlanRow, clean, plain_line, show_plan, show_result
+from pipelines.errors import ConfigError, Problem, show_error
+from pipelines.terminal import Display, Gauge, PlanRow, plain_line, show_plan, show_result
+from stages.base import StageError
 from tests.pipelines import samples
 
 REPOSITORY = Path(__file__).parents[2]
@@ -81,10 +81,58 @@ def test_an_error_is_shown_whole(tmp_path: Path) -> None:
     assert "pretrain: no memory.\nAsk for less: steps.pretrain.batch=4" in file.getvalue()
 
 
-@given(st.text() | st.text("\ud800\udce9\udfffa"))
-def test_no_text_steers_the_terminal_or_can_not_be_written_to_it(text: str) -> None:
-    clean(text).encode()
-    assert not any((ord(letter) < 32 and letter not in "\n\t") or 127 <= ord(letter) < 160 for letter in clean(text))
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\x00\r\u202egnp.exe\u2066x\u2069\ud800\nNext:\n  forged"
+UNSAFE = set(HOSTILE) & {*map(chr, (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))} - {
+    "\n"
+}
+
+
+def assert_harmless(printed: str) -> None:
+    """Nothing in what was printed controls a terminal, and no line of a foreign text looks like one of ours."""
+    printed.encode()
+    assert not set(printed) & UNSAFE
+    assert not [line for line in printed.splitlines() if line.startswith(("Next:", "  forged"))]
+
+
+def test_no_text_of_a_run_controls_the_terminal(tmp_path: Path) -> None:
+    out, file = paper(200)
+    sample = samples.run(tmp_path)
+    odd = replace(
+        sample.steps[0], name=HOSTILE, headline=(HOSTILE, 1.0), highlights={HOSTILE: HOSTILE}, artifact=HOSTILE
+    )
+    show_result(out, replace(sample, steps=(odd,), pipeline=HOSTILE), Path(f"/{HOSTILE}"), [])
+    assert file.getvalue().count("owned") >= 6
+    show_plan(out, [PlanRow(HOSTILE, HOSTILE, "run", HOSTILE, HOSTILE)])
+    assert_harmless(file.getvalue())
+
+
+def test_what_is_said_of_a_running_step_does_not_control_the_terminal(tmp_path: Path) -> None:
+    out, file = paper()
+    display = Display(out, plain_interval_s=0)
+    step = replace(samples.waiting(samples.run(tmp_path).steps[1]), reason=HOSTILE)
+    display.step_started(step)
+    display.step_message(Message("pretrain", "note", {"text": HOSTILE}))
+    display.step_message(
+        Message("pretrain", "progress", {"done": 1, "total": 2, "unit": HOSTILE, "info": {HOSTILE: HOSTILE}})
+    )
+    display.step_finished(replace(samples.run(tmp_path).steps[1], headline=(HOSTILE, 1.0)))
+    assert file.getvalue().count("owned") == 6
+    assert_harmless(file.getvalue().replace("\n  Next:", ""))
+
+
+def test_errors_and_the_values_of_an_error_do_not_control_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, file = paper()
+    sample = samples.run(tmp_path)
+    failed = replace(sample.steps[0], error=HOSTILE)
+    show_result(out, replace(sample, steps=(failed,), notes=(HOSTILE,)), None, [])
+    show_error(StageError(HOSTILE))
+    show_error(ConfigError([Problem(HOSTILE, HOSTILE, HOSTILE, HOSTILE)]))
+    for printed in (file.getvalue(), capsys.readouterr().err):
+        printed.encode()
+        assert not set(printed) & UNSAFE
+        assert "owned" in printed
 
 
 def test_markup_and_escapes_in_a_run_are_shown_as_they_are(tmp_path: Path) -> None:

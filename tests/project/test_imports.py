@@ -36,6 +36,7 @@ PLANTS = [
     ("subjects", "stages/pde/planted.py", "import stages.model.config"),
     ("subjects", "stages/weather/planted.py", "import stages.base"),  # a subject without a place in the plan
     ("model-agnostic", "stages/training/planted.py", "import stages.word_alignment"),
+    ("model-agnostic", "stages/serving/planted.py", "import stages.entity_alignment.model"),
     ("training", "stages/serving/planted.py", "import stages.training.loop"),
     ("inference", "stages/experts/planted.py", "import stages.inference.engine"),
     ("huggingface", "stages/huggingface/planted.py", "import stages.parallel"),

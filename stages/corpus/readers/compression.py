@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import IO, Any, cast
 
 BUFFER_BYTES = 1 << 20
+XZ_MEMORY_BYTES = 256 << 20  # `xz -9` asks for 65 MB
 
 
 def _arrow(codec: str) -> Callable[[IO[bytes]], Any]:
@@ -23,11 +24,38 @@ def _arrow(codec: str) -> Callable[[IO[bytes]], Any]:
     return opened
 
 
+class _Xz(io.RawIOBase):
+    """The content of an .xz file of one or more streams, with bounded memory: its header asks for up to 4 GiB."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._stream = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            sent = b""
+            if self._stream.eof:
+                sent = self._stream.unused_data.lstrip(b"\0")  # zeros may be between streams
+                while not sent:
+                    if not (piece := self._file.read(BUFFER_BYTES)):
+                        return 0
+                    sent = piece.lstrip(b"\0")
+                self._stream = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
+            elif self._stream.needs_input and not (sent := self._file.read(BUFFER_BYTES)):
+                raise EOFError("it is truncated")
+            if data := self._stream.decompress(sent, len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+
+
 _OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".gz": lambda file: gzip.GzipFile(fileobj=file),
     ".zst": _arrow("zstd"),
     ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
+    ".xz": _Xz,
     ".lz4": _arrow("lz4"),
 }
 COMPRESSIONS = ("", *_OPENERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from stages.corpus.operations.operation import Drop
 from stages.corpus.readers.reader import usable
 
 PIECE_BYTES = 1 << 20
+EXPANSION = 1100  # more than gzip can; of a page that zstd or brotli expand further, no more bytes are counted
 RULE = "content_encoding"
 ARROW_CODECS = {"gzip": "gzip", "x-gzip": "gzip", "br": "brotli", "zstd": "zstd"}
 AS_IT_IS = ("", "identity", "none")
@@ -34,15 +36,15 @@ def content(read: Read, encoding: str, max_bytes: int) -> tuple[bytes | Drop, in
         if decoded is None:
             return Drop(RULE, usable(encoding), ", ".join((*ARROW_CODECS, "deflate"))), len(sent)
         data = decoded(max_bytes + 1)
-        return data, len(data) + _rest(decoded)
+        return data, len(data) + _rest(decoded, EXPANSION * len(sent))
     except (OSError, ValueError, zlib.error):
         return Drop(RULE, f"not {encoding}", encoding), len(sent)
 
 
-def _rest(read: Read) -> int:
-    """Read to the end; returns the number of bytes."""
+def _rest(read: Read, limit: float = math.inf) -> int:
+    """Read to the end, or past `limit` bytes; returns the number of bytes."""
     size = 0
-    while piece := read(PIECE_BYTES):
+    while size <= limit and (piece := read(PIECE_BYTES)):
         size += len(piece)
     return size
 

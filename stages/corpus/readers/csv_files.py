@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
@@ -48,7 +49,7 @@ class Csv(RecordReader):
             try:
                 header = next(rows, [])
                 self.check_columns(part, dict.fromkeys(header, "text"), header)
-                if twice := [name for name in header if header.count(name) > 1]:
+                if twice := [name for name, count in Counter(header).items() if count > 1]:
                     raise StageError(f"{part.url} has two columns {twice[0]!r}: rename one of them")
                 lines.clear()
                 for position, row in enumerate(filter(None, rows)):  # empty lines are skipped

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from pydantic import PositiveInt
+
 from stages.base import StageError
+from stages.corpus.readers.arrow_messages import decoded_sizes
+from stages.corpus.readers.decoded_size import BATCH_BYTES, MAX_DECODED_BYTES, check_decoded, decoded_error
 from stages.corpus.readers.file_systems import FilePart, content_digest, unchanged
 from stages.corpus.readers.parquet import columns_of, records_of
 from stages.corpus.readers.read_position import tracking_position
 from stages.corpus.readers.reader import Candidate, digest_of
-from stages.corpus.readers.records import RecordReader
+from stages.corpus.readers.records import BATCH_ROWS, RecordReader
 
 STATE, DICTIONARY = "state.json", "dataset_dict.json"
 STATE_LIMIT_BYTES = 16 << 20
@@ -27,6 +31,7 @@ class Datasets(RecordReader):
 
     kind: Literal["datasets"] = "datasets"
     splits: tuple[str, ...] = ()  # of a dataset dictionary; empty: all
+    max_decoded_bytes: PositiveInt = MAX_DECODED_BYTES  # of a batch of rows, decompressed
 
     def suffixes(self) -> tuple[str, ...]:
         return (".arrow",)
@@ -44,6 +49,7 @@ class Datasets(RecordReader):
         import pyarrow as pa
 
         try:
+            self._check_sizes(part)
             with (
                 unchanged(part),
                 pa.memory_map(part.url) as file,
@@ -54,13 +60,26 @@ class Datasets(RecordReader):
                 names = stream.schema.names
                 columns = list(dict.fromkeys(name if name in names else name.partition(".")[0] for name in wanted))
                 position = 0
-                for batch in stream:
+                for number, batch in enumerate(stream):
                     batch.validate(full=True)
-                    for record in records_of(batch.select(columns), self.text_field):
-                        yield self.candidate(part, position, record, 0, max_bytes)
-                        position += 1
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    chosen = batch.select(columns)
+                    check_decoded(chosen, self.max_decoded_bytes, part, f"batch {number}")
+                    together = max(1, min(BATCH_ROWS, BATCH_BYTES // max(chosen.nbytes, 1)))  # no value is longer
+                    for start in range(0, chosen.num_rows, together):
+                        for record in records_of(chosen.slice(start, together), self.text_field):
+                            yield self.candidate(part, position, record, 0, max_bytes)
+                            position += 1
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise StageError(f"{part.url} is not a readable Arrow file: {error}") from None
+
+    def _check_sizes(self, part: FilePart) -> None:
+        """Raises StageError if a batch of rows is larger than `max_decoded_bytes`, ValueError if one is damaged."""
+        import pyarrow as pa
+
+        with pa.memory_map(part.url) as file:
+            for number, size in enumerate(decoded_sizes(file)):
+                if size > self.max_decoded_bytes:
+                    raise decoded_error(part, f"message {number}", self.max_decoded_bytes)
 
     def _folders(self, path: Path) -> list[Path]:
         if (path / STATE).is_file():

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field
 
+from stages.addresses import redact_url
 from stages.base import StageError
 from stages.corpus.operations.operation import Drop
 from stages.corpus.readers.compression import BUFFER_BYTES, ERRORS, compressed, compression_of, decompressed
@@ -104,7 +105,7 @@ class FileReader(Reader):
                 leave_out = "to leave the file out, name it in reader.exclude, or set reader.bad_files to drop"
                 raise StageError(f"{str(error).rstrip('.')}; {leave_out}") from error
             # What was read of it is kept, so only a file of which nothing was read counts with its size.
-            drop = Drop(BAD_FILE, str(error), "")
+            drop = Drop(BAD_FILE, redact_url(str(error)), "")
             yield Candidate(b"", part.name, part.start, refused=drop, refused_bytes=0 if size else part.size)
 
     def path_labels(self, part: FilePart) -> Mapping[str, str]:

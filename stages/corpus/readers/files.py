@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
+from pydantic import PositiveInt
+
 from stages.corpus.readers.character_sets import UTF8, EncodingLabel
 from stages.corpus.readers.csv_files import Csv, Quoting
+from stages.corpus.readers.decoded_size import MAX_DECODED_BYTES
 from stages.corpus.readers.file_systems import FilePart, FileReader
 from stages.corpus.readers.jsonl import JsonLines
 from stages.corpus.readers.parquet import Parquet
@@ -25,6 +28,7 @@ class Files(FileReader):
     fields: Mapping[Label, FieldName] = {}
     keep: KeptFields = ()  # of records: fields that become columns of the corpus, as text
     quoting: Quoting = "standard"  # of .csv and .tsv files
+    max_decoded_bytes: PositiveInt = MAX_DECODED_BYTES  # of the pages of Parquet that are in memory together
 
     def suffixes(self) -> tuple[str, ...]:
         return tuple(suffix for reader in self._readers for suffix in reader.suffixes())
@@ -51,6 +55,6 @@ class Files(FileReader):
         return (
             Text(paths=self.paths, encoding=self.encoding),
             JsonLines.model_validate({**records, "encoding": self.encoding}),
-            Parquet.model_validate(records),
+            Parquet.model_validate({**records, "max_decoded_bytes": self.max_decoded_bytes}),
             Csv.model_validate({**records, "encoding": self.encoding, "quoting": self.quoting}),
         )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from stages.addresses import redact_url
 from stages.base import StageError
 from stages.corpus.readers.compression import COMPRESSIONS
 from stages.corpus.readers.remote_files import CHAIN, call, file_system, is_url
@@ -240,7 +241,7 @@ def _stored(pattern: str) -> Iterator[Found]:
         below = PurePosixPath(name).relative_to(base).as_posix()
         hidden = any(part.startswith(".") for part in below.split("/"))
         if info["type"] == "file" and not (hidden and not any(part.startswith(".") for part in parts)):
-            yield Found(below, int(info["size"] or 0), system.unstrip_protocol(name))
+            yield Found(redact_url(below), int(info["size"] or 0), system.unstrip_protocol(name))
 
 
 def _divided(pattern: str) -> tuple[str, tuple[str, ...]]:

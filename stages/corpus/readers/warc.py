@@ -106,11 +106,10 @@ def _whole_pieces(read: Read) -> Read:
     """Make `read` return the requested length: it returns one chunk at a time."""
 
     def pieces(length: int) -> bytes:
-        found: list[bytes] = []
-        while length > 0 and (piece := read(length)):
-            found.append(piece)
-            length -= len(piece)
-        return b"".join(found)
+        found = bytearray()  # a chunk may be a single byte
+        while length > len(found) and (piece := read(length - len(found))):
+            found += piece
+        return bytes(found)
 
     return pieces
 

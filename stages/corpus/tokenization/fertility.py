@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveInt
 
 from stages.artifacts.corpus import Corpus
+from stages.artifacts.encoding import encode_batch
 from stages.base import Config
 from stages.corpus.languages import quality_code
 
@@ -119,4 +120,4 @@ def _words(texts: Sequence[str], language: str) -> int:
 
 
 def _tokens(tokenizer: LoadedTokenizer, texts: Sequence[str]) -> int:
-    return sum(len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
+    return sum(map(len, encode_batch(tokenizer, texts)))

@@ -152,12 +152,28 @@ def test_what_could_not_be_read_back_is_not_written(store: Store, record: Record
     assert store.files.names("records") == [f"{record.fingerprint}.json"]
 
 
-def test_what_show_prints_does_not_control_the_terminal(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    run(store, {"a": {"stage": "make", "text": "\x1b[2Jgone"}})
-    artifacts.show(store, ["a"], SCOPE)
+HOSTILE = "\x1b]0;gone\x07\x9b2J\u202ex\u2066\nundamaged  forged"
+
+
+def test_what_is_printed_of_artifacts_does_not_control_the_terminal(
+    store: Store, record: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = record.model_copy(
+        update={
+            "fingerprint": "f" * 64,
+            **dict.fromkeys(("step", "stage", "artifact", "run_id", "pipeline", "git_commit"), HOSTILE),
+            **{name: {HOSTILE: HOSTILE} for name in ("config", "describe", "highlights")},
+            "metrics": {HOSTILE: 1.0},
+        }
+    )
+    store.commit(odd)
+    artifacts.show_list(store, [], SCOPE)
+    artifacts.show(store, ["f" * 64], SCOPE)
+    artifacts.verify(store, ["f" * 64], SCOPE)
     told = capsys.readouterr().out
-    assert "\x1b" not in told
-    assert told.count("gone") >= 2  # in the fields and in the highlight
+    assert not {sign for sign in told if not sign.isprintable()} - {"\n"}
+    assert told.count("gone") >= 12
+    assert not [line for line in told.splitlines() if line.startswith("undamaged  forged")]
 
 
 GARBAGE = [b"", b"{", b"null", b'{"fingerprint": 3}', b"\xff\xfe", RECORD.encode()]

@@ -160,3 +160,14 @@ def test_a_holder_is_not_given_up_while_the_store_is_out_of_reach(
     assert not any(look(61 + second) for second in range(28))
     assert any(look(89 + second) for second in range(4))
     waiter.close()
+
+
+def test_missing_credentials_of_s3_are_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    said = r"there are no credentials\. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    with pytest.raises(StoreError, match=said):
+        RemoteFiles("s3://bucket/prefix", {}).read("records/x.json")

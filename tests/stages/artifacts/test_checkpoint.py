@@ -60,7 +60,7 @@ def alter(path: Path, **changes: object) -> None:
         (lambda p: (p / "model.safetensors").write_bytes(b"\xff" * 4000), "not a whole safetensors file"),
         (lambda p: (p / "config.json").unlink(), "config.json cannot be read"),
         (lambda p: (p / "config.json").write_text("{"), "config.json is not a decoder's config"),
-        (lambda p: (p / "config.json").write_bytes(b"\xff\xfe"), "not UTF-8"),
+        (lambda p: (p / "config.json").write_bytes(b"\xff\xfe"), "is not a decoder's config"),
         (lambda p: (p / "config.json").write_text(" " * 2_000_000), "larger than"),
         (lambda p: alter(p / "config.json", layers=-1), "layers"),
         (lambda p: alter(p / "config.json", layers=3), "missing: blocks.2."),

@@ -70,7 +70,7 @@ def test_ray_serve_accepts_the_serve_config(
     deployment, _ = deployed
     for text, arguments in (
         ((deployment.path / SERVE_CONFIG).read_text(), {"directory": "."}),
-        (deployment.serve_config(), deployment.application().arguments),
+        (deployment.serve_config(), {"directory": str(deployment.path.absolute())}),
     ):
         application = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications[0]
         assert application.import_path == "cluster.serve:build"

@@ -11,8 +11,10 @@ import httpx
 import pytest
 
 from stages.artifacts.checkpoint import Checkpoint
+from stages.inference.text import Vocabulary
 from stages.serving.http import application, create
 from stages.serving.service import Service
+from tests.stages.artifacts.test_encoding import backtracking
 from tests.stages.inference.support import END, ScriptedBatch
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.stages.serving.support import scripted_service, serving
@@ -55,6 +57,18 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_text_at_which_the_tokenizer_fails_is_refused_with_the_reason() -> None:
+    service, _ = scripted_service(context_length=10_000)
+    service.vocabulary = Vocabulary(backtracking())
+    with serving(application(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for long in (50, 5_000):
+            answer = complete(client, prompt="a" * long + "b")
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"]) == (400, "prompt")
+            assert "the tokenizer cannot encode a text" in error["message"]
+        assert complete(client).status_code == 200
 
 
 def test_a_completion_has_openais_shape(client: httpx.Client) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from cluster import inline_serve
+from stages import registry
 from stages.artifacts.checkpoint import Checkpoint
 from stages.base import Application, Artifact, ArtifactError, Edge, ExampleRequest, Served, StageError
 from stages.serving.deploy import Deploy
-from stages.serving.deployment import DEPLOYMENT, MODEL, SERVE_CONFIG, Deployment
+from stages.serving.deployment import DEPLOYMENT, FACTORY, MODEL, SERVE_CONFIG, Deployment
 from tests.end_to_end.conftest import CommandLine, end
 from tests.stages.serving.greeter import Greeter, MakeGreeter
 from tests.stages.serving.support import ServingContext, context
@@ -221,10 +223,15 @@ def test_a_type_that_no_module_has_is_refused(greeter: Greeter, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_package:Greeter", "cannot be imported"),
+        ("no_such_package:Greeter", "is not declared to bloomline"),
+        ("os:system", "is not the type of a servable artifact"),
+        ("subprocess:Popen", "is not the type of a servable artifact"),
+        ("antigravity:Greeter", "is not declared to bloomline"),
+        ("undeclared_artifacts:Greeter", "is not declared to bloomline.*BLOOMLINE_PACKAGES=undeclared_artifacts"),
+        ("undeclared_artifacts.deeper:Greeter", "is not declared to bloomline"),
         ("tests.stages.serving.greeter:Nothing", "cannot be imported"),
         ("tests.stages.serving.greeter:create", "is not the type of a servable artifact"),
-        ("", "cannot be imported"),
+        ("", "is not declared to bloomline"),
         ("broken_artifacts:Greeter", r"cannot be imported \(RuntimeError: broken\)"),
     ],
 )
@@ -236,11 +243,48 @@ def test_a_deployment_of_an_unknown_type_is_refused(
     message: str,
 ) -> None:
     (tmp_path / "broken_artifacts.py").write_text("raise RuntimeError('broken')")
+    (tmp_path / "undeclared_artifacts.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.setenv("BLOOMLINE_PACKAGES", "other, broken_artifacts")
     monkeypatch.syspath_prepend(str(tmp_path))
     content = json.loads((deployed[0].path / DEPLOYMENT).read_text())
     (tmp_path / DEPLOYMENT).write_text(json.dumps(content | {"artifact": name}))
     with pytest.raises(ArtifactError, match=message):
         Deployment(tmp_path).application()
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("declared_by", ["variable", "project", "installed package"])
+def test_a_deployment_outside_of_a_run_is_served_if_its_package_is_declared(
+    declared_by: str,
+    deployed: tuple[Deployment, ServingContext],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = "from tests.stages.serving.greeter import Greeter as Base\n\n\nclass Greeter(Base):\n    pass\n"
+    package = f"mine_{declared_by.split()[0]}"
+    (tmp_path / f"{package}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "_user_packages", registry._UserPackages())
+    content = json.loads((deployed[0].path / DEPLOYMENT).read_text())
+    (tmp_path / DEPLOYMENT).write_text(json.dumps(content | {"artifact": f"{package}:Greeter"}))
+    with pytest.raises(ArtifactError, match="is not declared"):
+        Deployment(tmp_path).application()
+    if declared_by == "variable":
+        monkeypatch.setenv("BLOOMLINE_PACKAGES", package)
+    elif declared_by == "project":
+        registry.use_packages(tmp_path, [package])
+    else:
+        monkeypatch.setattr(registry, "_declared_by_installed", lambda: frozenset({package}))
+    assert Deployment(tmp_path).application().factory == "tests.stages.serving.greeter:create"
+
+
+@pytest.mark.parametrize("factory", ["os:system", "subprocess:run", "tests.stages.serving.greeter:create", "", "a"])
+def test_a_serve_config_names_no_other_factory(factory: str) -> None:
+    from cluster.serve import BuildArguments
+
+    with pytest.raises(ValidationError, match=r"stages\.serving\.deployment:create"):
+        BuildArguments.model_validate({"factory": factory, "arguments": {}})
+    BuildArguments.model_validate({"factory": FACTORY, "arguments": {"directory": "."}})
 
 
 @pytest.mark.parametrize(("kind", "refused"), [(Greeter, True), (Checkpoint, False), (None, False)])

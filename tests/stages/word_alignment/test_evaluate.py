@@ -84,7 +84,7 @@ def test_refusals(alignment: tuple[Any, np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(StageError, match="hold no pair of the dictionary"):
         evaluated(alignment[0], tmp_path, ["b1\ta1"])
     (tmp_path / REPORT).write_text("{}")
-    with pytest.raises(ArtifactError, match="is not a report"):
+    with pytest.raises(ArtifactError, match="is not a lexicon report"):
         LexiconReport(tmp_path).check()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from itertools import permutations
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -102,6 +105,32 @@ def test_better_samplers_have_less_distortion() -> None:
         return float(squared_distances(points, centroids).min(axis=1).mean())
 
     assert distortion("kmeans") <= distortion("lloyd") < distortion("kmeans_plus_plus")
+
+
+def test_seeds_have_the_probabilities_of_squared_distances() -> None:
+    points = np.array([[0.0], [1.0], [3.0], [7.0]])
+    runs = 4000
+    counts: Counter[frozenset[float]] = Counter()
+    for seed in range(runs):
+        centroids, _ = quantize(points, 3, "kmeans_plus_plus", np.random.default_rng(seed))
+        counts[frozenset(centroids[:, 0].tolist())] += 1
+    expected: defaultdict[frozenset[float], float] = defaultdict(float)
+    for order in permutations(points[:, 0].tolist(), 3):
+        probability = 1 / len(points)
+        for taken in (1, 2):
+            squares = ((points - order[:taken]) ** 2).min(axis=1)
+            probability *= squares[points[:, 0].tolist().index(order[taken])] / squares.sum()
+        expected[frozenset(order)] += probability
+    for chosen, probability in expected.items():
+        deviation = (probability * (1 - probability) / runs) ** 0.5
+        assert counts[chosen] / runs == pytest.approx(probability, abs=4 * deviation)
+
+
+def test_cells_after_seeding_are_the_nearest_seeds() -> None:
+    points = cloud(500, 8)
+    centroids, weights = quantize(points, 150, "kmeans_plus_plus", np.random.default_rng(0))
+    nearest = squared_distances(points, centroids).argmin(axis=1)
+    np.testing.assert_array_equal(weights, np.bincount(nearest, minlength=150) / 500)
 
 
 def test_duplicate_points_get_one_centroid() -> None:

@@ -1,0 +1,219 @@
+"""Entity alignment: MEAformer against its rivals on the same inputs, with the same budget and seeds.
+
+    python benchmarks/entity_alignment.py --quick                      # a simulated pair and few epochs: under a minute
+    python benchmarks/entity_alignment.py accuracy --pair zh_en --entities 3000 --seeds 3      # part of DBP15K
+    python benchmarks/entity_alignment.py accuracy --pair zh_en --entities 3000 --surface      # with names
+    python benchmarks/entity_alignment.py noise --seeds 3              # a simulated pair whose images are partly noise
+
+Each prints a table, and one line of JSON at the end. A part of DBP15K keeps the links whose entities have the most
+triples, and the triples between what is kept. DBP15K is that of BLOOMLINE_TEST_DATA (default ../shared/data).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stages.entity_alignment import simulated_pair
+from stages.entity_alignment.graphs import Array, Pair
+from stages.entity_alignment.modalities import Inputs, inputs_of
+from stages.entity_alignment.model import embedded, name_vectors
+from stages.entity_alignment.problems import Problems
+from stages.entity_alignment.ranking import ranks
+from stages.entity_alignment.read_pair import read_folder
+from stages.entity_alignment.settings import MODALITIES, Modality, ModelSettings, TrainingSettings
+from stages.entity_alignment.sources import PairFolder, SimulatedPair
+from stages.entity_alignment.splits import random_split
+from stages.entity_alignment.training import Trainer
+
+DATA = Path(os.environ.get("BLOOMLINE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}  # of Student's distribution, by degrees of freedom
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "MEAformer": {"fusion": "meta"},
+    "EVA-like": {"fusion": "global"},
+    "MCLEA-like": {"fusion": "early"},
+    "concatenation": {"fusion": "concatenation"},
+    "GCN-Align-like": {"fusion": "concatenation", "structure": "convolution", "modalities": ("graph",)},
+    "names alone": {"fusion": "names"},
+}
+
+
+class Quiet:
+    """Reports nothing."""
+
+    def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+    def note(self, message: str) -> None: ...
+
+    def stopping(self) -> bool:
+        return False
+
+
+def part(pair: Pair, entities: int) -> Pair:
+    """The links whose entities have the most triples, as many as `entities` on both sides together, and what they say
+    of each other."""
+    degrees = np.bincount(pair.triples[:, [0, 2]].flatten(), minlength=pair.size)
+    order = np.argsort(-np.minimum(*degrees[pair.links].T), kind="stable")[: entities // 2]
+    links = pair.links[np.sort(order)]
+    kept = np.sort(links.flatten())
+    place = np.full(pair.size, -1)
+    place[kept] = np.arange(len(kept))
+    triples = pair.triples[(place[pair.triples[:, [0, 2]]] >= 0).all(axis=1)]
+    middle = len(pair.entities[0])
+    names, labels = [[*one[0], *one[1]] for one in (pair.entities, pair.labels)]
+    sides: tuple[Array, Array] = (kept[kept < middle], kept[kept >= middle])
+    return replace(
+        pair,
+        entities=tuple([names[one] for one in side] for side in sides),  # type: ignore[arg-type]
+        labels=tuple([labels[one] for one in side] for side in sides),  # type: ignore[arg-type]
+        triples=np.column_stack([place[triples[:, 0]], triples[:, 1], place[triples[:, 2]]]),
+        links=place[links],
+        splits=np.zeros(len(links), np.int64),
+    )
+
+
+def run(
+    name: str, pair: Pair, modalities: tuple[Modality, ...], options: argparse.Namespace, seed: int
+) -> dict[str, Any]:
+    """One training of a method, and its accuracy on the test links."""
+    settings = ModelSettings(**{"modalities": modalities, "width": options.width, **METHODS[name]})
+    if settings.fusion == "names" and "character" not in modalities:
+        return {}
+    inputs = inputs_of(pair, settings.modalities)
+    links = torch.from_numpy(pair.links_of("test"))
+    started, epochs = time.process_time(), 0
+    if settings.fusion == "names":
+        vectors = name_vectors(inputs)
+        weights = torch.empty(pair.size, 0)
+    else:
+        vectors, weights, epochs = _train(settings, pair, inputs, options, seed)
+    seconds = (time.process_time() - started) / max(1, epochs)
+    found = ranks(vectors[links[:, 0]], vectors[links[:, 1]], 3)
+    bad = pair.corrupted.get("image")
+    image = inputs.modalities.index("image") if "image" in inputs.modalities else None
+    return {
+        "hits_at_1": float((found.forward <= 1).double().mean()),
+        "hits_at_10": float((found.forward <= 10).double().mean()),
+        "mrr": float((1 / found.forward.double()).mean()),
+        "cpu_seconds_an_epoch": seconds,
+        **(
+            {"weight_of_noise": float(weights[bad, image].mean()), "weight": float(weights[:, image].mean())}
+            if bad is not None and image is not None and weights.numel()
+            else {}
+        ),
+    }
+
+
+def _train(
+    settings: ModelSettings, pair: Pair, inputs: Inputs, options: argparse.Namespace, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    training = TrainingSettings(
+        epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, seed=seed
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(settings, training, pair, inputs, Path(scratch))
+        trainer.run(Quiet())
+    return *embedded(trainer.model, inputs, torch.arange(pair.size)), trainer.epochs
+
+
+def accuracy(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every method and seed on a part of DBP15K."""
+    names = DATA / "dbp15k" / "translated_ent_name" / f"dbp_{options.pair}.json"
+    folder = PairFolder(path=DATA / "dbp15k" / options.pair, names=names)
+    whole, _ = read_folder(folder, {}, Problems("refuse"))
+    chosen = part(whole, options.entities) if options.entities else whole
+    modalities: tuple[Modality, ...] = ("relation", "graph", *(("character",) if options.surface else ()))
+    yield from _runs(options, {options.pair: chosen}, modalities, options.methods)
+
+
+def noise(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """MEAformer and EVA-like on simulated pairs in which the images of some entities are noise."""
+    pairs = {
+        f"{share:.0%} noise": simulated_pair.make(
+            SimulatedPair(
+                entities=options.entities or 400, edges=2, dropped=0.6, image_noise=0.8, corrupted_images=share
+            )
+        )
+        for share in (0.0, 0.3, 0.6)
+    }
+    modalities = tuple(m for m in MODALITIES if m in ("image", "attribute", "relation", "graph"))
+    yield from _runs(options, pairs, modalities, [one for one in options.methods if one in ("MEAformer", "EVA-like")])
+
+
+def _runs(
+    options: argparse.Namespace, pairs: Mapping[str, Pair], modalities: tuple[Modality, ...], methods: list[str]
+) -> Iterator[dict[str, Any]]:
+    for data, pair in pairs.items():
+        for method in methods:
+            for seed in range(options.seeds):
+                found = run(method, random_split(pair, 0.3, 0.1, seed), modalities, options, seed)
+                if found:
+                    yield {"data": data, "method": method, "seed": seed, **found}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, each with half of the 95 % interval of the mean."""
+    lines = [
+        "| data | method | seeds | Hits@1 | Hits@10 | MRR | CPU seconds an epoch | weight of noisy images / of all |"
+    ]
+    lines.append("|" + "---|" * 8)
+    for data, method in dict.fromkeys((row["data"], row["method"]) for row in rows):
+        of = [row for row in rows if (row["data"], row["method"]) == (data, method)]
+
+        def percent(key: str, of: list[dict[str, Any]] = of) -> str:
+            values = 100 * np.array([row[key] for row in of])
+            n = len(values)
+            half = T_95.get(n - 1, 2.0) * values.std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")
+            return f"{values.mean():.1f} ± {half:.1f}" if n > 1 else f"{values.mean():.1f}"
+
+        seconds = np.mean([row["cpu_seconds_an_epoch"] for row in of])
+        weights = ""
+        if "weight" in of[0]:
+            weights = " / ".join(f"{np.mean([row[key] for row in of]):.3f}" for key in ("weight_of_noise", "weight"))
+        cells = [data, method, str(len(of)), percent("hits_at_1"), percent("hits_at_10"), percent("mrr")]
+        lines.append("| " + " | ".join([*cells, f"{seconds:.2f}", weights]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("accuracy", "noise"), nargs="?", default="noise")
+    parser.add_argument("--quick", action="store_true", help="a small simulated pair, few epochs, one seed")
+    parser.add_argument("--pair", default="zh_en", help="a folder of DBP15K")
+    parser.add_argument("--entities", type=int, default=0, help="of the part of DBP15K; 0: all")
+    parser.add_argument("--surface", action="store_true", help="with the character bigrams of the translated names")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=3500)
+    parser.add_argument("--learning-rate", type=float, default=5e-3)
+    options = parser.parse_args()
+    if options.quick:
+        options.what, options.entities, options.epochs, options.seeds, options.width = "noise", 120, 15, 1, 32
+    torch.set_num_threads(1)
+    rows = []
+    for row in (accuracy if options.what == "accuracy" else noise)(options):
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    print(table(rows))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"options": vars(options), "peak_memory_mib": round(peak), "runs": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""One job of a sweep: how it is begun, what it came to, and what it is compared by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines import provenance, step_state, variant, verbs
+from pipelines.graph import Graph
+from pipelines.run_history import History
+from pipelines.runner import Observer, Runner
+from pipelines.summary import RunSummary, StepSummary
+from pipelines.sweep.side_by_side import Part
+from pipelines.terminal import Display
+from pipelines.tracking.spool import Operation
+from pipelines.tracking.tracker import Tracking
+from pipelines.verbs import Prepared
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass
+class SweepJob:
+    """One job. It is `waiting` until it is begun; `refused` if its configuration is not valid or cannot be run."""
+
+    number: int
+    overrides: list[str]  # that repeat it
+    given: list[str]  # of those, what the sweeper chose
+    prepared: Prepared | None = None
+    state: str = "waiting"
+    exit_code: int = 0
+    error: str = ""
+    run_id: str | None = None
+    seconds: float | None = None
+    steps: Sequence[StepSummary] = ()
+    report: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def swept(self) -> Mapping[str, str]:
+        """The overrides of the job, by key."""
+        return dict(variant.given(self.given))
+
+    @property
+    def described(self) -> str:
+        """What the job computes, as one short line."""
+        return variant.described(variant.of_work(self.swept)) or "as the pipeline says"
+
+    def objective(self, metric: tuple[str, str] | None) -> float | None:
+        """The value of a metric of a step; None if the job has none."""
+        step, name = metric or ("", "")
+        found = next((one.metrics.get(name) for one in self.steps if one.name == step), None)
+        return found if found is not None and not math.isnan(found) else None
+
+    def headlines(self) -> dict[str, float]:
+        """The headlines of the last steps, those that no other step reads, by `step metric`."""
+        read = {name for step in self.steps for name in step.inputs}
+        last = [step for step in self.steps if step.name not in read and step.headline] or [
+            step for step in self.steps if step.headline
+        ][-1:]
+        return {f"{step.name} {step.headline[0]}": step.headline[1] for step in last if step.headline}
+
+    def take_cached(self) -> None:
+        """Take the results of a job of which everything is cached."""
+        assert self.prepared is not None
+        steps = [step for step in self.prepared.plan.steps.values() if step.state == "cached"]
+        self.state, self.seconds = "cached", 0.0
+        self.steps = [step_state.cached(step, self.prepared.store) for step in steps]
+        records = [step.record for step in steps if step.record]
+        if records:
+            self.run_id = max(records, key=lambda record: record.created).run_id
+            report = self.prepared.store.config.state / "runs" / self.run_id / "report.html"
+            self.report = report if report.exists() else None
+
+
+@dataclass
+class Begun:
+    """A job on its way to a result: what side_by_side runs."""
+
+    job: SweepJob
+    sweep: str  # id
+    operation: Operation  # makes the run of the sweep in MLflow
+    base: Graph | None
+    out: Console
+    say: Callable[[str], None]
+    tracking: Tracking | None = field(default=None, init=False)
+
+    def begin(self, part: Part) -> Runner:
+        job, prepared = self.job, self.job.prepared
+        assert prepared is not None
+        found = variant.of(prepared.composition, job.overrides, self.base)
+        made_by = provenance.collect("run", job.overrides, found, self.sweep)
+        settings, store = prepared.composition.settings, prepared.store
+        job.run_id, job.state = made_by.run_id, "running"
+        self.tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id, self.operation)
+        display = Display(self.out, job=f"{job.number}  ")
+        observers: list[Observer] = [self.tracking, History(store), display]
+        self.say(f"Job {job.number} begins: {job.described}")
+        return Runner(prepared.plan, store, part, made_by, prepared.composition.yaml(), observers, part.others)
+
+    def finish(self, summary: RunSummary, exit_code: int) -> None:
+        job = self.job
+        assert job.prepared is not None
+        assert self.tracking is not None
+        job.state, job.exit_code, job.seconds, job.steps = summary.state, exit_code, summary.seconds, summary.steps
+        job.error = "\n".join(f"{step.name}: {step.error}" for step in summary.steps if step.error)
+        job.report, unwritten = verbs.write_report(summary, job.prepared.store, self.tracking)
+        tracking, self.tracking = self.tracking, None
+        job.notes = (*unwritten, *tracking.close(summary.state))
+
+    def abandon(self) -> None:
+        if self.tracking is not None:
+            self.tracking.close("failed")
+
+
+def swept(jobs: Sequence[SweepJob]) -> Mapping[str, list[str]]:
+    """The keys whose values differ between the jobs, with the value of each job ("" where it has none)."""
+    given = [job.swept for job in jobs]
+    keys = dict.fromkeys(key for values in given for key in values)
+    found = {key: [values.get(key, "") for values in given] for key in keys}
+    return {key: values for key, values in found.items() if len({*values}) > 1}

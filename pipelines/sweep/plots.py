@@ -1,0 +1,187 @@
+"""Plots of a sweep as SVG within a page: no script, no image. A value is shown while the pointer rests on its mark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from pipelines.formatting import number
+from pipelines.run_history import Curve
+from pipelines.sweep.axis import Axis, axis_of
+from pipelines.variant import brief
+
+WIDTH = 720
+HEIGHT = 320
+MARGIN = 56
+# Okabe and Ito, "Color Universal Design" (2008): distinct for every kind of colour vision.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8f7f00", "#6b7280")
+LINE = Markup('<polyline fill="none" stroke="{}" stroke-width="2" points="{}"><title>{}</title></polyline>')
+BEST, WORST = (16, 92, 190), (214, 222, 235)  # of a scale from the best job to the worst
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of one job."""
+
+    label: str
+    colour: str
+    points: Curve
+
+
+def colour(place: int, of: int) -> str:
+    """The colour of the job at a place, the best first: one of eight, or with more jobs a shade."""
+    if of <= len(COLOURS):
+        return COLOURS[place]
+    return shade(place / max(of - 1, 1))
+
+
+def shade(badness: float) -> str:
+    """From the best (0) to the worst (1)."""
+    red, green, blue = (round(best + badness * (worst - best)) for best, worst in zip(BEST, WORST, strict=True))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def curves(title: str, lines: Sequence[Line]) -> Markup:
+    """Curves over the same axis, the best job drawn last."""
+    across = axis_of([at for line in lines for at, _ in line.points], may_be_logarithmic=False)
+    up = axis_of([value for line in lines for _, value in line.points])
+    drawn = Markup("").join(
+        LINE.format(line.colour, " ".join(_point(across, up, at, value) for at, value in line.points), _ends(line))
+        for line in reversed(lines)
+    )
+    return _svg(title, Markup("{}{}").format(_frame(across, up), drawn))
+
+
+def parallel_coordinates(title: str, columns: Mapping[str, Sequence[str | float]], colours: Sequence[str]) -> Markup:
+    """A line for each job through its value on each axis. `columns`: title -> the value of each job, the best first."""
+    axes = {name: axis_of(values) for name, values in columns.items()}
+    gap = (WIDTH - 2 * MARGIN) / max(len(axes) - 1, 1)
+    places = {name: MARGIN + index * gap for index, name in enumerate(axes)}
+    parts = []
+    for job in reversed(range(len(colours))):
+        found = {name: axes[name].place(values[job]) for name, values in columns.items()}
+        points = " ".join(f"{places[name]:.1f},{_down(at):.1f}" for name, at in found.items() if at is not None)
+        said = ", ".join(f"{name} {_shown(values[job])}" for name, values in columns.items())
+        parts.append(
+            Markup(
+                '<polyline fill="none" stroke="{}" stroke-width="2" points="{}"><title>{}</title></polyline>'
+            ).format(colours[job], points, said)
+        )
+    for name, axis in axes.items():
+        x = places[name]
+        last = name == list(axes)[-1] and len(axes) > 1
+        parts.append(Markup('<line class="axis" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/>').format(x, _down(1), _down(0)))
+        anchor, at = ("end", WIDTH - 8) if last else ("middle", x)
+        parts.append(Markup('<text class="name" x="{}" y="20" text-anchor="{}">{}</text>').format(at, anchor, name))
+        parts += [
+            Markup('<text x="{}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+                x - 8 if last else x + 8, _down(at) + 4, "end" if last else "start", brief(label)
+            )
+            for label, at in axis.marks()
+        ]
+    return _svg(title, Markup("").join(parts))
+
+
+def heat_map(title: str, names: tuple[str, str], cells: Mapping[tuple[str, str], float], sign: int) -> Markup:
+    """A cell for each pair of values. `sign`: 1 if less is better, -1 if more is."""
+    across = _sorted({first for first, _ in cells})
+    down = _sorted({second for _, second in cells})
+    low, high = min(cells.values()), max(cells.values())
+    width, height = (WIDTH - 3 * MARGIN) / len(across), (HEIGHT - 2 * MARGIN) / len(down)
+    parts = [
+        Markup('<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            1.5 * MARGIN + width * len(across) / 2, HEIGHT - 8, names[0]
+        ),
+        Markup('<text class="name" x="8" y="20">{}</text>').format(names[1]),
+    ]
+    for (first, second), value in cells.items():
+        x, y = 1.5 * MARGIN + across.index(first) * width, 32 + down.index(second) * height
+        badness = 0.0 if high == low else (value - low) / (high - low)
+        badness = badness if sign > 0 else 1 - badness
+        parts.append(
+            Markup(
+                '<g><title>{} {}, {} {}: {}</title><rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="3" '
+                'fill="{}"/><text x="{:.1f}" y="{:.1f}" text-anchor="middle" style="fill:{}">{}</text></g>'
+            ).format(
+                names[0],
+                first,
+                names[1],
+                second,
+                number(value),
+                x + 1,
+                y + 1,
+                width - 2,
+                height - 2,
+                shade(badness),
+                x + width / 2,
+                y + height / 2 + 4,
+                "#fff" if badness < 0.5 else "#101828",
+                number(value),
+            )
+        )
+    parts += [
+        Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+            1.5 * MARGIN + (index + 0.5) * width, HEIGHT - MARGIN / 2 - 2, brief(text)
+        )
+        for index, text in enumerate(across)
+    ]
+    parts += [
+        Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
+            1.5 * MARGIN - 8, 36 + (index + 0.5) * height, brief(text)
+        )
+        for index, text in enumerate(down)
+    ]
+    return _svg(title, Markup("").join(parts))
+
+
+def _svg(title: str, body: Markup) -> Markup:
+    return Markup(
+        '<figure class="plot"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+        "<figcaption>{}</figcaption></figure>"
+    ).format(WIDTH, HEIGHT, title, body, title)
+
+
+def _frame(across: Axis, up: Axis) -> Markup:
+    """The marks of two axes, with a line across at each mark of the upright one."""
+    parts = [
+        Markup(
+            '<line class="grid" x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}"/>'
+            '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+        ).format(MARGIN, _down(at), WIDTH - 16, _down(at), MARGIN - 8, _down(at) + 4, label)
+        for label, at in up.marks()
+    ]
+    parts += [
+        Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(_right(at), HEIGHT - 14, label)
+        for label, at in across.marks()
+    ]
+    return Markup("").join(parts)
+
+
+def _point(across: Axis, up: Axis, at: float, value: float) -> str:
+    x, y = across.place(at), up.place(value)
+    return "" if x is None or y is None else f"{_right(x):.1f},{_down(y):.1f}"
+
+
+def _right(place: float) -> float:
+    return MARGIN + place * (WIDTH - MARGIN - 16)
+
+
+def _down(place: float) -> float:
+    return HEIGHT - 36 - place * (HEIGHT - 36 - 36)
+
+
+def _ends(line: Line) -> str:
+    (first, start), (last, end) = line.points[0], line.points[-1]
+    return f"{line.label}: {number(start)} at {first}, {number(end)} at {last}"
+
+
+def _shown(value: str | float) -> str:
+    return brief(value) if isinstance(value, str) else number(value)
+
+
+def _sorted(values: set[str]) -> list[str]:
+    """Values in the order of an axis: numbers by size, others as texts."""
+    axis = axis_of(sorted(values))
+    return sorted(values, key=lambda value: (axis.place(value) or 0.0, value))

@@ -1,0 +1,171 @@
+"""A sweep: checks and plans each job, runs what has to run side by side, and ends with a table and a page."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.terminal_text import clean
+from pipelines import config, provenance, terminal, variant, verbs
+from pipelines.errors import BloomlineError, disk_error
+from pipelines.graph import Graph
+from pipelines.redaction import redacted
+from pipelines.session import Session
+from pipelines.sweep import side_by_side
+from pipelines.sweep.job import Begun, SweepJob, swept
+from pipelines.sweep.results import Results, show
+from pipelines.sweep_config import SweepConfig
+from stages.base import StageError
+
+if TYPE_CHECKING:
+    from pipelines.tracking.spool import Operation
+    from pipelines.tracking.sweep_run import SweepTracking
+
+SIGNALLED = 128  # exit codes above it: stopped by a signal
+
+
+class Sweep:
+    """The task of a `--multirun`: Hydra's sweeper adds jobs and lets them run, in one batch or in several."""
+
+    def __init__(self, where: Sequence[str], fixed: Sequence[str], session: Session) -> None:
+        """`where`: what names directories of configurations. `fixed`: the overrides of the command line."""
+        self.id = provenance.new_id()
+        self.jobs: list[SweepJob] = []
+        self.signal = 0
+        self._where = list(where)
+        self._command = [*where, *fixed]
+        self._session = session
+        self._out = terminal.console()
+        self._began = time.time()
+        self._batch: list[SweepJob] = []
+        self._base: Graph | None = None
+        self._based = False
+        self._operation: Operation | None = None
+        self._tracking: SweepTracking | None = None
+
+    # -- what the launcher calls --------------------------------------------------------------------------------
+
+    def add(self, overrides: Sequence[str], composed: Any) -> None:
+        """Add a job with the overrides that the sweeper gave and the configuration that Hydra composed of them."""
+        own = [override.removeprefix(config.FORCED) for override in overrides]
+        job = SweepJob(len(self.jobs), [*self._where, *own], own)
+        self.jobs.append(job)
+        self._batch.append(job)
+        try:
+            job.prepared = verbs.prepare(job.overrides, composed, self._session)
+        except StageError as error:
+            job.state, job.error = "refused", redacted(str(error))
+            job.exit_code = error.exit_code if isinstance(error, BloomlineError) else 1
+            return
+        if blocked := job.prepared.plan.blocked:
+            job.state, job.exit_code = "refused", verbs.BLOCKED
+            job.error = "\n".join(f"{step.step.name}: blocked: {step.reason}" for step in blocked)
+        elif not job.prepared.plan.to_run:
+            job.take_cached()
+
+    def run(self) -> list[float | None]:
+        """Run the jobs that were added since the last call. The objective of each, if it has one."""
+        batch, self._batch = self._batch, []
+        waiting = [job for job in batch if job.state == "waiting"]
+        self._say_batch(batch, waiting)
+        for job in waiting:
+            self._open(job)
+        while waiting and not self.signal:
+            settings = _settings(waiting[0])
+            packages = _packages(waiting[0])
+            alike = [
+                job for job in waiting if _settings(job).cluster == settings.cluster and _packages(job) == packages
+            ]
+            waiting = [job for job in waiting if job not in alike]
+            executor = self._session.executor(settings.cluster, packages)
+            assert self._operation is not None
+            begun = [Begun(job, self.id, self._operation, self._base, self._out, self._say) for job in alike]
+            self.signal = side_by_side.run(begun, executor, settings.sweep.parallel)
+        if self.signal:
+            for job in batch:
+                job.state = "stopped" if job.state == "waiting" else job.state
+            raise SystemExit(SIGNALLED + self.signal)
+        metric = self.settings.metric
+        return [job.objective(metric) for job in batch]
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> SweepConfig:
+        """How the jobs are compared: as the first job that has a configuration says."""
+        found = next((job.prepared for job in self.jobs if job.prepared), None)
+        return found.composition.settings.sweep if found else SweepConfig()
+
+    def finish(self) -> int:
+        """Show the table, write the page, end the run in MLflow. Returns the largest exit code of the jobs."""
+        if not self.jobs:
+            return 0
+        code = SIGNALLED + self.signal if self.signal else max(job.exit_code for job in self.jobs)
+        state = "stopped" if self.signal else "failed" if code else "done"
+        pipeline = next((job.prepared.plan.graph.name for job in self.jobs if job.prepared), "")
+        command = provenance.command("run", ["--multirun", *self._command])
+        results = Results(self.id, pipeline, self.settings, state, command, self._began, time.time(), tuple(self.jobs))
+        prepared = next((job.prepared for job in self.jobs if job.prepared), None)
+        page = None
+        if prepared is not None:
+            from pipelines.sweep.page import write
+
+            try:
+                page = write(results, prepared.store, prepared.store.config.state / "runs" / self.id / "report.html")
+            except OSError as error:
+                self._say(f"There is no page of the sweep: {disk_error(error)}")
+        if self._tracking is not None:
+            with contextlib.suppress(OSError):
+                self._tracking.finish(state, results.note(), results.parameters(), results.best(), page)
+        show(self._out, results, page)
+        return code
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _open(self, job: SweepJob) -> None:
+        """Prepare what the first job that runs needs: the pipeline to compare with, and the sweep's run in MLflow."""
+        if self._operation is not None or job.prepared is None:
+            return
+        from pipelines.tracking.sweep_run import SweepTracking, started
+
+        self._base = variant.pipeline_alone(job.overrides)
+        settings, state = _settings(job), job.prepared.store.config.state
+        graph = job.prepared.plan.graph.name
+        commit, _ = provenance.git_state(Path.cwd())
+        command = provenance.command("run", ["--multirun", *self._command])
+        name = f"{graph} · sweep of {' '.join(variant.short_keys(self._swept_keys()).values()) or 'one job'}"
+        experiment = settings.tracking.experiment or graph
+        self._operation = started(self.id, name, experiment, command, provenance.user(), commit)
+        try:
+            self._tracking = SweepTracking(settings.tracking, state, self.id, self._operation)
+        except OSError as error:
+            self._say(f"The sweep is not tracked: {disk_error(error)}")
+
+    def _swept_keys(self) -> list[str]:
+        return list(swept(self.jobs))
+
+    def _say_batch(self, batch: Sequence[SweepJob], waiting: Sequence[SweepJob]) -> None:
+        counts = {state: sum(job.state == state for job in batch) for state in ("cached", "refused")}
+        parts = [f"{len(waiting)} to run", *(f"{count} {state}" for state, count in counts.items() if count)]
+        self._say(f"Sweep {self.id}: {len(batch)} jobs, {', '.join(parts)}")
+        for job in batch:
+            if job.state == "refused":
+                self._say(f"Job {job.number} is refused: {job.error}")
+
+    def _say(self, text: str) -> None:
+        from rich.text import Text
+
+        self._out.print(Text(clean(text)), soft_wrap=True)
+
+
+def _settings(job: SweepJob) -> config.Settings:
+    assert job.prepared is not None
+    return job.prepared.composition.settings
+
+
+def _packages(job: SweepJob) -> tuple[Path, ...]:
+    assert job.prepared is not None
+    return tuple(job.prepared.composition.graph.packages())

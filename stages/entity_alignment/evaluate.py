@@ -1,0 +1,200 @@
+"""Evaluates an alignment on the test links: ranks, weights of the modalities, robustness, mistakes."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import NonNegativeInt
+
+from stages.base import PAGE_POLICY, Context, Stage, StageError, Stopped
+from stages.entity_alignment.alignment import EntityAlignment
+from stages.entity_alignment.alignment_report import AlignmentReport, Mistake
+from stages.entity_alignment.graph_pair import GraphPair
+from stages.entity_alignment.settings import Modality
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.entity_alignment.alignment_report import Accuracy, AlignmentResults
+    from stages.entity_alignment.graphs import Pair
+
+ANSWERS = 3
+_STYLE = (
+    "body{font:14px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}"
+    "small{color:#666}"
+)
+
+
+class EvaluateEntityAlignment(Stage):
+    """Ranks the right entities of the test links for the left ones under CSLS, and the other way round."""
+
+    headline: ClassVar[str | None] = "hits_at_1"
+
+    graphs: GraphPair
+    alignment: EntityAlignment
+    csls_neighbours: NonNegativeInt = 3  # 0: cosine
+    robustness: tuple[Modality, ...] = ()  # modalities that are made noise for 0 to 60 % of the entities
+    mistakes: NonNegativeInt = 100  # to keep
+    seed: NonNegativeInt = 0  # of the noise
+
+    def run(self, ctx: Context) -> AlignmentReport:
+        import torch
+
+        from stages.entity_alignment.alignment_report import REPORT, AlignmentResults
+        from stages.entity_alignment.figures import hits_figure, robustness_figure, weights_figure
+        from stages.entity_alignment.ranking import ranks
+
+        pair, facts, tensors = self.graphs.load(), self.alignment.facts, self.alignment.tensors()
+        names, middle = self.alignment.names(), len(pair.entities[0])
+        if (names["left"], names["right"]) != pair.entities:
+            raise StageError("alignment: it is of another pair than graphs; name the step whose pair it was trained on")
+        links = torch.from_numpy(pair.links_of("test"))
+        if not len(links):
+            raise StageError("graphs: the pair has no test links; lower train_share, or give test.path")
+        left, right = tensors["left"][links[:, 0]], tensors["right"][links[:, 1] - middle]
+        found = ranks(left, right, self.csls_neighbours)
+        weights = torch.cat([tensors["left_weights"], tensors["right_weights"]])
+        tested = weights[links.flatten()].double()
+        curves = self._curves(ctx, pair, links)
+        results = AlignmentResults(
+            source=self.graphs.facts.source,
+            fusion=facts.model.fusion,
+            neighbours=self.csls_neighbours,
+            forward=_accuracy(found.forward),
+            backward=_accuracy(found.backward),
+            weights={
+                name: (float(tested[:, m].mean()), float(tested[:, m].std(correction=0)))
+                for m, name in enumerate(facts.modalities)
+            },
+            corrupted_weights=_of_corrupted(pair, facts.modalities, weights),
+            robustness=curves,
+            mistakes=self._mistakes(pair, links, left, right, found.forward),
+        )
+        (ctx.out / REPORT).write_text(results.model_dump_json(indent=2) + "\n")
+        self._report(ctx, results)
+        ctx.figure(
+            "hits", hits_figure({"left to right": found.forward.numpy(), "right to left": found.backward.numpy()})
+        )
+        ctx.figure("weights", weights_figure(facts.modalities, weights.numpy(), pair.corrupted))
+        if curves:
+            ctx.figure("robustness", robustness_figure(curves))
+        ctx.page("mistakes.html", _page(results))
+        return AlignmentReport(ctx.out)
+
+    def _curves(self, ctx: Context, pair: Pair, links: Tensor) -> dict[str, tuple[tuple[float, float], ...]]:
+        from stages.entity_alignment.modalities import inputs_of
+        from stages.entity_alignment.model import AlignmentModel
+        from stages.entity_alignment.robustness import curve
+
+        facts, parameters = self.alignment.facts, self.alignment.parameters()
+        absent = [one for one in self.robustness if one == "graph" or one not in facts.modalities]
+        if absent or (self.robustness and parameters is None):
+            usable = [one for one in facts.modalities if one != "graph"] if parameters is not None else []
+            raise StageError(
+                f"robustness: {', '.join(absent or self.robustness)} can't be made noise; expected some of "
+                f"{', '.join(usable) or 'none: nothing was trained'}"
+            )
+        if parameters is None or not self.robustness:
+            return {}
+        inputs = inputs_of(pair, facts.modalities)
+        model = AlignmentModel(facts.model, inputs)
+        model.load_state_dict(parameters)
+        curves: dict[str, tuple[tuple[float, float], ...]] = {}
+        for done, modality in enumerate(self.robustness):
+            if ctx.stopping():
+                raise Stopped
+            ctx.progress(done, len(self.robustness), "modalities")
+            curves[modality] = curve(model, inputs, modality, links, self.csls_neighbours, self.seed)
+        return curves
+
+    def _mistakes(self, pair: Pair, links: Tensor, left: Tensor, right: Tensor, found: Tensor) -> tuple[Mistake, ...]:
+        from stages.entity_alignment.ranking import densities, nearest
+
+        wrong = (found > 1).nonzero().flatten()[: self.mistakes]
+        of_left, of_right = densities(left, right, self.csls_neighbours or 1)
+        if not self.csls_neighbours:
+            of_left, of_right = of_left * 0, of_right * 0
+        places, scores = nearest(left[wrong], right, of_left[wrong], of_right, ANSWERS)
+        middle = len(pair.entities[0])
+        candidates = [_called(pair, 1, int(one) - middle) for one in links[:, 1]]
+        return tuple(
+            Mistake(
+                entity=_called(pair, 0, int(links[row, 0])),
+                answers=tuple((candidates[p], s) for p, s in zip(places[n].tolist(), scores[n].tolist(), strict=True)),
+                expected=candidates[row],
+                rank=float(found[row]),
+            )
+            for n, row in enumerate(wrong.tolist())
+        )
+
+    def _report(self, ctx: Context, results: AlignmentResults) -> None:
+        forward, backward = results.forward, results.backward
+        ctx.metrics({
+            "hits_at_1": forward.hits_at_1, "hits_at_10": forward.hits_at_10, "hits_at_50": forward.hits_at_50,
+            "mean_rank": forward.mean_rank, "mrr": forward.mrr, "queries": forward.queries,
+            "hits_at_1_backward": backward.hits_at_1, "hits_at_10_backward": backward.hits_at_10,
+            "mrr_backward": backward.mrr,
+        })  # fmt: skip
+        low, high = forward.interval
+        ctx.highlight(
+            "entity alignment",
+            f"{results.source}, {results.fusion}: Hits@1 {forward.hits_at_1:.1%} (95 % interval {low:.1%} to "
+            f"{high:.1%}), Hits@10 {forward.hits_at_10:.1%}, MRR {forward.mrr:.3f} of {forward.queries} entities; "
+            f"from right to left Hits@1 {backward.hits_at_1:.1%}.",
+        )
+
+
+def _accuracy(found: Tensor) -> Accuracy:
+    from stages.entity_alignment.alignment_report import Accuracy
+
+    ranks = found.double()
+
+    def hits(k: int) -> float:
+        return float((ranks <= k).double().mean())
+
+    return Accuracy(
+        queries=len(ranks),
+        hits_at_1=hits(1),
+        hits_at_10=hits(10),
+        hits_at_50=hits(50),
+        mean_rank=float(ranks.mean()),
+        mrr=min(1.0, float((1 / ranks).mean())),
+    )
+
+
+def _of_corrupted(pair: Pair, modalities: tuple[Modality, ...], weights: Tensor) -> dict[str, tuple[float, float]]:
+    """For each modality with known noise: the mean weight of the corrupted entities, and of the others."""
+    import torch
+
+    found: dict[str, tuple[float, float]] = {}
+    for m, name in enumerate(modalities):
+        if name in pair.corrupted:
+            bad = torch.zeros(len(weights), dtype=torch.bool)
+            bad[torch.from_numpy(pair.corrupted[name])] = True
+            found[name] = float(weights[bad, m].mean()), float(weights[~bad, m].mean())
+    return found
+
+
+def _called(pair: Pair, side: int, entity: int) -> str:
+    """The id of an entity with its label, if that says more."""
+    name, label = pair.entities[side][entity], pair.labels[side][entity]
+    return f"{name} ({label})" if label and label != name else name
+
+
+def _page(results: AlignmentResults) -> str:
+    rows = "\n".join(
+        f"<tr><td>{escape(one.entity)}</td><td>"
+        + ", ".join(f"{escape(name)} <small>{score:.3f}</small>" for name, score in one.answers)
+        + f"</td><td>{escape(one.expected)}</td><td>{one.rank:g}</td></tr>"
+        for one in results.mistakes
+    )
+    title = f"Mistakes, {escape(results.source)}"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{PAGE_POLICY}"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n<table><thead><tr><th>entity</th>"
+        f"<th>best candidates (CSLS)</th><th>expected</th><th>its rank</th></tr></thead>\n<tbody>\n{rows}\n</tbody>"
+        "</table></body></html>\n"
+    )

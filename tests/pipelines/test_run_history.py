@@ -1,0 +1,114 @@
+"""What a store remembers of runs, and `bloomline runs`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.base import Message
+from pipelines import run_history, runs_command
+from pipelines.errors import BloomlineError
+from pipelines.run_history import LONGEST_CURVE, History
+from pipelines.store import Store, StoreConfig
+from tests.pipelines import samples
+
+
+def remember(store: Store, tmp_path: Path, run_id: str, curve: int = 20, **fields: object) -> None:
+    samples.replay(History(store), samples.run(tmp_path, run_id, **fields), curve)
+
+
+def test_a_run_is_remembered_with_its_curves(store: Store, tmp_path: Path) -> None:
+    remember(store, tmp_path, "20260101-000000-aaaa", name="demo · size=3", user="ada", parameters={"a.size": "3"})
+    (run,) = run_history.runs(store)
+    assert (run.name, run.state, run.user, run.parameters) == ("demo · size=3", "done", "ada", {"a.size": "3"})
+    assert run.headlines() == {"pretrain.validation_loss": 2.5}
+    assert run_history.curves(store, run, "pretrain") == {"training_loss": [(at, 19.0 - at) for at in range(20)]}
+    with pytest.raises(BloomlineError, match=r"has no step 'pretrian'\. Did you mean 'pretrain'\?"):
+        run.step("pretrian")
+
+
+def test_the_curves_of_a_cached_step_are_those_of_the_run_that_made_it(store: Store, tmp_path: Path) -> None:
+    remember(store, tmp_path, "first")
+    sample = samples.run(tmp_path, "second")
+    steps = tuple(replace(step, state="cached", cached_from="first") for step in sample.steps)
+    remember(store, tmp_path, "second", steps=steps)
+    second = run_history.find(store, "second")
+    assert len(run_history.curves(store, second, "pretrain")["training_loss"]) == 20
+
+
+@given(st.integers(2, 5000))
+def test_a_long_curve_is_thinned_out_evenly(count: int) -> None:
+    kept: list[tuple[int, float]] = []
+    history = History(Store(StoreConfig(root="unused")))
+    for at in range(count):
+        history.step_message(Message("s", "metrics", {"values": {"loss": 1.0}, "at": at}))
+    kept = history._curves["s"]["loss"]
+    assert len(kept) <= LONGEST_CURVE
+    gaps = {after[0] - before[0] for before, after in pairwise(kept)}
+    assert len(gaps) == 1
+    assert kept[0][0] == 0
+
+
+def test_a_run_whose_process_is_gone_was_killed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    History(store).run_started(samples.run(tmp_path, "one", state="running"))
+    assert run_history.runs(store)[0].state == "running"
+    monkeypatch.setattr(run_history, "is_gone", lambda driver: True)
+    assert run_history.runs(store)[0].state == "killed"
+
+
+def test_a_run_is_found_by_a_part_of_its_id(store: Store, tmp_path: Path) -> None:
+    for run_id in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
+        remember(store, tmp_path, run_id)
+    assert run_history.find(store, "aaaa").run_id == "20260101-000000-aaaa"
+    assert run_history.find(store, "20260102").run_id == "20260102-000000-bbbb"
+    assert run_history.find(store, "latest").run_id in ("20260101-000000-aaaa", "20260102-000000-bbbb")
+    with pytest.raises(BloomlineError, match=r"2 runs .* Write more of it"):
+        run_history.find(store, "2026")
+    with pytest.raises(BloomlineError, match=r"no run 'cccc'.*`bloomline runs` lists them"):
+        run_history.find(store, "cccc")
+
+
+def test_two_runs_are_compared(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = samples.run(tmp_path)
+    remember(store, tmp_path, "one", steps=sample.steps)
+    values = {"learning_rate": 0.002, "prompt": "x"}
+    pretrain = replace(sample.steps[1], config=values, metrics={"validation_loss": 2.25}, fingerprint="f" * 64)
+    remember(store, tmp_path, "two", steps=(sample.steps[0], pretrain, *sample.steps[2:]))
+    assert runs_command.diff(store, ["one", "two"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["pretrain.learning_rate", "0.001", "0.002"] in shown
+    assert ["pretrain.validation_loss", "2.5", "2.25"] in shown
+    assert ["pretrain", sample.steps[1].fingerprint[:12], "f" * 12] in shown
+    runs_command.diff(store, ["one", "one"])
+    assert "Their values are the same." in capsys.readouterr().out
+
+
+def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remember(store, tmp_path, "one", name="demo · size=1", sweep="20260101-000000-cafe")
+    remember(store, tmp_path, "two", name="demo · size=2")
+    runs_command.show_list(store, [], {"sweep": "cafe"})
+    out = capsys.readouterr().out
+    assert "demo · size=1" in out
+    assert "demo · size=2" not in out
+    runs_command.show_list(store, ["other"], {})
+    assert "There are no runs" in capsys.readouterr().out
+    runs_command.show(store, ["one"])
+    assert "validation_loss" in capsys.readouterr().out
+    runs_command.delete(store, ["one"])
+    assert [run.run_id for run in run_history.runs(store)] == ["two"]
+    with pytest.raises(BloomlineError, match="expected two runs"):
+        runs_command.diff(store, ["two"])
+
+
+def test_what_mlflow_has_not_received_is_not_deleted(store: Store, tmp_path: Path) -> None:
+    remember(store, tmp_path, "one")
+    spool = store.config.state / "runs" / "one" / "spool"
+    spool.mkdir(parents=True)
+    (spool / "operations.jsonl").write_text("{}\n")
+    with pytest.raises(BloomlineError, match="MLflow has not received all of run one"):
+        runs_command.delete(store, ["one"])

@@ -1,0 +1,38 @@
+"""What is said while a cluster opens."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.config import ClusterConfig, InlineCluster, LocalCluster, RemoteCluster
+from pipelines import session
+from pipelines.session import Session
+
+
+class Closed:
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (LocalCluster(), "Starting Ray on this machine ...\n"),
+        (RemoteCluster(address="10.0.0.1:6379"), "Joining the Ray cluster at 10.0.0.1:6379 ...\n"),
+        (InlineCluster(), ""),
+    ],
+)
+def test_a_cluster_that_takes_seconds_to_open_says_so_once(
+    config: ClusterConfig, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[Closed] = []
+
+    def opens(*given: object) -> Closed:
+        opened.append(Closed())
+        return opened[-1]
+
+    monkeypatch.setattr(session, "executor", opens)
+    with Session() as one:
+        one.executor(config, ())
+        one.executor(config, ())
+    assert capsys.readouterr().err == said
+    assert len(opened) == 1

@@ -1,0 +1,41 @@
+"""Modules that are next to foreign data and have the names of libraries. None of them may be imported."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+from stages.base import OWN_PACKAGES
+
+MARK = """
+import os
+with open({marks!r}, "a") as marks:
+    marks.write({name!r} + "\\n")
+raise RuntimeError("a planted module was imported: " + {name!r})
+"""
+
+
+def plant(directory: Path, marks: Path) -> None:
+    """Put a module with the name of every module of Python and of every installed package into `directory`.
+
+    A user's project is searched last. It can still stand for modules that are not there (those of other systems), and
+    for namespace packages, to which Python prefers any module. These are left out.
+
+    A module writes its name to the file `marks` when it is imported.
+    """
+    names = {*sys.stdlib_module_names, *packages_distributions(), *OWN_PACKAGES, "sitecustomize", "usercustomize"}
+    for name in names:
+        if name.isidentifier() and _is_found_first(name):
+            (directory / f"{name}.py").write_text(MARK.format(marks=str(marks), name=name))
+
+
+def _is_found_first(name: str) -> bool:
+    spec = find_spec(name) if name != "__main__" else None
+    return spec is not None and spec.origin is not None  # a namespace package has none
+
+
+def imported(marks: Path) -> set[str]:
+    """The planted modules that were imported."""
+    return set(marks.read_text().split()) if marks.exists() else set()
