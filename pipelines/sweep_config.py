@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import PositiveInt, field_validator
 
@@ -18,6 +19,9 @@ class SweepConfig(Config):
     objective: str | None = None  # steps.STEP.METRIC: the last value of a metric of a step
     direction: Literal["minimize", "maximize"] = "minimize"
     parallel: PositiveInt = 4  # jobs at the same time at most; each step also needs room on the cluster
+    contexts: Mapping[str, Any] = {}  # of hydra/sweeper=active_exploration: sweeps by key, see docs/exploration.md
+    actions: Mapping[str, Any] = {}
+    budget: PositiveInt | None = None  # jobs in all
 
     @field_validator("objective")
     @classmethod

@@ -404,6 +404,8 @@ STAGES = Registry(
         "graph_pair": "stages.entity_alignment.make_pair:MakeGraphPair",
         "align_entities": "stages.entity_alignment.align:AlignEntities",
         "evaluate_entity_alignment": "stages.entity_alignment.evaluate:EvaluateEntityAlignment",
+        "explore": "stages.exploration.explore:Explore",
+        "compare_explorations": "stages.exploration.compare:CompareExplorations",
         "pde_observations": "stages.pde.make_observations:MakeObservations",
         "pde_smooth": "stages.pde.smooth:Smooth",
         "pde_infer": "stages.pde.infer:Infer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +14,15 @@ from pipelines import config, hydra_flags, project
 from pipelines.errors import BloomlineError, ConfigError
 from pipelines.redaction import remember_overrides
 from pipelines.session import Session
+from pipelines.sweep import nested_sweeps
 from pipelines.sweep.sweep import Sweep
 
 T = TypeVar("T")
 LAUNCHER = "hydra/launcher=bloomline"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 OPTUNA_FAILURES = "hydra.sweeper.max_failure_rate"  # 1: a sweep goes past failed jobs, as all sweeps do here
+# conf/hydra/sweeper/active_exploration.yaml has the name of the plugin's own entry, which it names in its defaults.
+OWN_SWEEPER = r"\s*'hydra/sweeper/active_exploration' is validated against ConfigStore schema"
 DECLARING = ("pipeline=", "store", "hydra.searchpath=")  # the overrides that say where the store is
 
 
@@ -30,7 +34,7 @@ def run(flags: Sequence[str], given: Sequence[str], session: Session) -> int:
     places = [flag for flag in flags if flag.startswith(hydra_flags.PLACES)]
     where = [*places, *(override for override in given if override.lstrip("+").startswith("hydra."))]
     task = Task(Sweep(where, given, session))
-    overrides = project.find(Path.cwd()).overrides(given)
+    overrides = nested_sweeps.as_texts(project.find(Path.cwd()).overrides(given))
     remember_overrides(overrides)
     said = {override.lstrip("+").partition("=")[0] for override in overrides}
     if "hydra/launcher" not in said:
@@ -39,7 +43,8 @@ def run(flags: Sequence[str], given: Sequence[str], session: Session) -> int:
         overrides.append(f"{OPTUNA_FAILURES}=1.0")
     code = 0
     try:
-        with _directory(task.sweep.id, overrides) as directory:
+        with _directory(task.sweep.id, overrides) as directory, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", OWN_SWEEPER)
             overrides.insert(0, f"hydra.sweep.dir={project.quoted(str(directory))}")
             hydra_flags.call_hydra(task, [*flags, *config.prepare(overrides)], overrides)
     except SystemExit as end:  # how Hydra ends; the code of a sweep is that of its jobs

@@ -20,6 +20,7 @@ from pipelines.sweep import plots
 from pipelines.sweep.axis import parse
 from pipelines.sweep.results import Results
 
+MOST_TEXT_BYTES = 100_000  # of an answer that the sweeper left
 MOST_CURVES = 6  # plots of curves
 
 
@@ -32,6 +33,7 @@ def render(results: Results, store: Store) -> str:
     """The page as HTML. Curves are those that the store remembers of the runs."""
     parts = [
         _header(results),
+        *_answers(results),
         section("jobs", "Jobs", _table(results)),
         _relation(results),
         _curves(results, store),
@@ -53,6 +55,15 @@ def _header(results: Results) -> Markup:
     return Markup('<header>\n<p class="kind">Sweep</p>\n<h1>{} {}</h1>\n{}\n</header>').format(
         results.pipeline, badge(results.state), facts(rows)
     )
+
+
+def _answers(results: Results) -> list[Markup]:
+    """The texts that the sweeper left, such as the best values of each context."""
+    texts = [path for path in results.left if path.suffix == ".txt" and path.stat().st_size <= MOST_TEXT_BYTES]
+    return [
+        section(f"answer-{number}", path.stem.replace("_", " ").capitalize(), Markup("<pre>{}</pre>").format(text))
+        for number, (path, text) in enumerate((path, path.read_text("utf-8", "replace")) for path in texts)
+    ]
 
 
 def _table(results: Results) -> Markup:

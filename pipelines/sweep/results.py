@@ -31,6 +31,7 @@ class Results:
     began: float
     ended: float  # seconds since the epoch
     jobs: tuple[SweepJob, ...]
+    left: tuple[Path, ...] = ()  # files that the sweeper left, such as its answer
 
     def swept(self) -> Mapping[str, Sequence[str]]:
         return swept(self.jobs)

@@ -107,19 +107,23 @@ class Sweep:
         state = "stopped" if self.signal else "failed" if code else "done"
         pipeline = next((job.prepared.plan.graph.name for job in self.jobs if job.prepared), "")
         command = provenance.command("run", ["--multirun", *self._command])
-        results = Results(self.id, pipeline, self.settings, state, command, self._began, time.time(), tuple(self.jobs))
         prepared = next((job.prepared for job in self.jobs if job.prepared), None)
+        folder = prepared.store.config.state / "runs" / self.id if prepared else None
+        left = tuple(sorted(path for path in (folder / "sweeper").glob("*.*") if path.is_file())) if folder else ()
+        times = self._began, time.time()
+        results = Results(self.id, pipeline, self.settings, state, command, *times, tuple(self.jobs), left)
         page = None
-        if prepared is not None:
+        if prepared is not None and folder is not None:
             from pipelines.sweep.page import write
 
             try:
-                page = write(results, prepared.store, prepared.store.config.state / "runs" / self.id / "report.html")
+                page = write(results, prepared.store, folder / "report.html")
             except OSError as error:
                 self._say(f"There is no page of the sweep: {disk_error(error)}")
         if self._tracking is not None:
             with contextlib.suppress(OSError):
-                self._tracking.finish(state, results.note(), results.parameters(), results.best(), page)
+                files = [*left, *([page] if page else [])]
+                self._tracking.finish(state, results.note(), results.parameters(), results.best(), files)
         show(self._out, results, page)
         return code
 

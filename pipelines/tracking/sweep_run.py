@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.process_identity import this_process
@@ -44,7 +44,7 @@ class SweepTracking:
         note: str,
         parameters: Mapping[str, str],
         metrics: Mapping[str, float],
-        report: Path | None,
+        files: Sequence[Path],
     ) -> None:
         """Send the end of the sweep, and wait until MLflow has it, if it responds. Raises OSError for a full disk."""
         at = milliseconds(time.time())
@@ -52,8 +52,7 @@ class SweepTracking:
         described = {"mlflow.note.content": cut(note, MAX_TAG)} | tags({"state": state})
         params = {key_of(name): cut(value, 500) for name, value in parameters.items()}
         self._put([log(PARENT, points, params, described)])
-        if report is not None:
-            self._put([file(PARENT, self._spool.keep(report))])
+        self._put([file(PARENT, self._spool.keep(path)) for path in files])
         self._put([closed(state, at)])
         if self._sender.stop():
             self._spool.close()

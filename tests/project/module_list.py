@@ -15,7 +15,7 @@ from tests.project.support import ROOT
 
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- modules: begin -->\n", "<!-- modules: end -->\n"
-PACKAGES = ("pipelines", "cluster", "stages")
+PACKAGES = ("pipelines", "cluster", "stages", "hydra_plugins")
 
 
 def modules() -> list[Path]:

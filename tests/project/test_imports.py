@@ -11,7 +11,7 @@ import pytest
 
 from tests.project.support import ROOT
 
-PACKAGES = ("pipelines", "cluster", "stages")
+PACKAGES = ("pipelines", "cluster", "stages", "hydra_plugins")
 
 # (contract, file to plant, its text)
 PLANTS = [
@@ -40,6 +40,9 @@ PLANTS = [
     ("training", "stages/serving/planted.py", "import stages.training.loop"),
     ("inference", "stages/experts/planted.py", "import stages.inference.engine"),
     ("huggingface", "stages/huggingface/planted.py", "import stages.parallel"),
+    ("plugins", "hydra_plugins/active_exploration/planted.py", "from stages.base import Config"),
+    ("plugins", "hydra_plugins/active_exploration/planted.py", "import pipelines.plan"),
+    ("stages-by-name", "pipelines/planted.py", "import stages.exploration.space"),
     ("circles", "stages/base.py", "def late():\n    import stages.registry"),
     ("circles", "cluster/base.py", "def late():\n    import cluster.ray_executor"),
 ]

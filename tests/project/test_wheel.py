@@ -12,7 +12,7 @@ import pytest
 
 from tests.project.support import ROOT, plain_installation
 
-ROOTS = {"bloomline.py", "conf", "pipelines", "cluster", "stages"}
+ROOTS = {"bloomline.py", "conf", "pipelines", "cluster", "hydra_plugins", "stages"}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pipelines import cli, run_history
 from pipelines.store import Store, StoreConfig
+from pipelines.sweep.nested_sweeps import as_texts
 from stages.base import PAGE_POLICY
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
@@ -124,6 +126,36 @@ def test_an_objective_that_no_job_has_is_said(sweep: Command) -> None:
     code, out, _ = sweep("steps.a.times=1,2", "sweep.objective=steps.b.lenght")
     assert code == 0
     assert "step b has no metric 'lenght'. It has length." in " ".join(out.split())
+
+
+def test_active_exploration_finds_the_best_values_of_every_context(sweep: Command) -> None:
+    explore = [
+        "hydra/sweeper=active_exploration", "sweep.budget=8", "sweep.parallel=2", "sweep.direction=maximize", OBJECTIVE,
+        "sweep.contexts={steps.a.text: choice(hi, hello)}", "sweep.actions={steps.a.times: choice(-1, 1, 2, 3)}",
+    ]  # fmt: skip
+    code, out, err = sweep(*explore)
+    assert code == 2  # the jobs with -1 are refused, and the sweep continues
+    assert "UserWarning" not in err
+    assert len(rows(out)) == 8
+    (answer,) = Path("store").glob("runs/*/sweeper/active_exploration.json")
+    assert len(list(Path("store").rglob("active_exploration.json"))) > 1  # in MLflow as well
+    table = json.loads(answer.read_text())["answer"]
+    assert [(row["context"]["steps.a.text"], row["action"]["steps.a.times"]) for row in table] == [
+        ("hi", 3),
+        ("hello", 3),
+    ]
+    page = (answer.parents[1] / "report.html").read_text()
+    assert '<h2 id="answer-0-head">Active exploration</h2>' in page
+    assert (answer.parent / "best" / "text_hello.yaml").exists()
+    _, again, _ = sweep(*explore)  # what is finished is cached: only what was refused is tried again
+    assert "starts:" not in again
+
+
+def test_a_sweep_in_a_mapping_becomes_a_text() -> None:
+    given = ["sweep.actions={a.b: tag(log, interval(1,2)), c: 'choice(1)', d: [1,2]}", "x={a: choice(1,2)}"]
+    assert as_texts(given) == [
+        "sweep.actions={a.b: \"tag(log, interval(1,2))\", c: 'choice(1)', d: [1,2]}", "x={a: choice(1,2)}",
+    ]  # fmt: skip
 
 
 def test_no_secret_is_shown_or_stored(sweep: Command) -> None:

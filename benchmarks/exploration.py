@@ -1,0 +1,139 @@
+"""Active exploration: regret and seconds of every method, by seed, on functions, environments and measured tables.
+
+    python benchmarks/exploration.py contextual                # Branin, Hartmann 4 and 6, half hard
+    python benchmarks/exploration.py landscape                 # a table of short trainings of this project
+    python benchmarks/exploration.py reinforcement --seeds 20  # four environments
+    python benchmarks/exploration.py states                    # the same budget on 10^2 to 10^6 candidate states
+    python benchmarks/exploration.py contextual --quick
+
+A table of means with 95 % intervals over seeds, and one JSON line for each problem, method and seed. The methods of one
+seed run one after the other before the next seed starts, so that a change of the machine's load affects all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import exploration_tables
+from stages.exploration import episodes
+from stages.exploration.contextual_methods import METHODS, TPE, explore
+from stages.exploration.intervals import mean_interval
+from stages.exploration.problems import PROBLEMS, Problem
+from stages.exploration.simulators import SIMULATORS
+
+INITIAL = 10
+Row = dict[str, Any]
+
+
+def contextual(
+    problems: Mapping[str, Callable[[], Problem]], seeds: int, budgets: Sequence[int], initial: int, only: Sequence[str]
+) -> Iterator[Row]:
+    """A row for every seed, problem and method."""
+    made = {name: make() for name, make in problems.items() if not only or name in only}
+    for seed in range(seeds):
+        for name, problem in made.items():
+            for method in (*METHODS, TPE):
+                curve = explore(problem, method, budgets, seed, initial)
+                yield {
+                    "problem": name, "method": method, "seed": seed, "trials": budgets, "worst": curve.worst,
+                    "mean": curve.mean, "seconds": curve.seconds,
+                }  # fmt: skip
+
+
+def reinforcement(seeds: int, rounds: Sequence[int], only: Sequence[str]) -> Iterator[Row]:
+    """A row for every seed, environment, method and policy."""
+    for seed in range(seeds):
+        for name, make in SIMULATORS.items():
+            if only and name not in only:
+                continue
+            for method in episodes.METHODS:
+                curve = episodes.explore(make(), method, rounds, episodes.EpisodeSettings(candidates=300), seed)
+                for policy in curve.worst:
+                    label = method if policy == "last" else f"{method}, best of all rounds"
+                    yield {
+                        "problem": name, "method": label, "seed": seed, "trials": rounds, "worst": curve.worst[policy],
+                        "mean": curve.mean[policy], "seconds": curve.seconds,
+                    }  # fmt: skip
+
+
+def states(seeds: int, rounds: Sequence[int], counts: Sequence[int]) -> Iterator[Row]:
+    """A row for every seed and number of candidate states: AE-LSVI in navigation with the same budget."""
+    for seed in range(seeds):
+        for count in counts:
+            settings = episodes.EpisodeSettings(candidates=count)
+            curve = episodes.explore(SIMULATORS["navigation"](), "ae_lsvi", rounds, settings, seed)
+            yield {
+                "problem": "navigation, by candidate states", "method": f"{count:,} states", "seed": seed,
+                "trials": rounds, "worst": curve.worst["last"], "mean": curve.mean["last"], "seconds": curve.seconds,
+            }  # fmt: skip
+
+
+def show(rows: Sequence[Row], shown: Sequence[int], values: Sequence[str]) -> None:
+    """A table for each problem: each value after the numbers of trials in `shown`, with its interval, and seconds."""
+    groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        groups[row["problem"]][row["method"]].append(row)
+    for problem, methods in groups.items():
+        count = len(next(iter(methods.values())))
+        print(f"\n{problem} ({count} seeds)")
+        print("| method | " + " | ".join(f"{value} at {at}" for value in values for at in shown) + " | seconds |")
+        print("|---|" + "---|" * (len(values) * len(shown) + 1))
+        for method, found in methods.items():
+            cells = [
+                "{:.3f} ± {:.3f}".format(*mean_interval([row[value][list(row["trials"]).index(at)] for row in found]))
+                for value in values
+                for at in shown
+            ]
+            seconds = np.mean([row["seconds"] for row in found])
+            print(f"| {method} | " + " | ".join(cells) + f" | {seconds:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["contextual", "landscape", "reinforcement", "states"])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=[], help="problems or environments")
+    parser.add_argument("--quick", action="store_true", help="under a minute: few seeds and trials")
+    parser.add_argument("--json", type=Path, help="write the JSON lines to this file instead of printing them")
+    given = parser.parse_args()
+    seeds = 2 if given.quick else given.seeds
+    rows: list[Row] = []
+    budgets: tuple[int, ...]
+    shown: tuple[int, ...]
+    with threadpool_limits(1):
+        if given.part == "contextual":
+            budgets, shown = ((20, 40), (20, 40)) if given.quick else ((25, 50, 75, 100), (50, 100))
+            made = contextual(PROBLEMS, seeds, budgets, INITIAL, given.only)
+        elif given.part == "landscape":
+            budgets = shown = (10, 20) if given.quick else (10, 15, 20)
+            made = contextual(exploration_tables.TABLES, seeds, budgets, 5, given.only)
+        elif given.part == "reinforcement":
+            budgets = shown = (3, 6) if given.quick else (5, 10, 20)
+            made = reinforcement(seeds, budgets, given.only)
+        else:
+            budgets = shown = (3, 6) if given.quick else (10, 20)
+            made = states(seeds, budgets, (100, 1000) if given.quick else (100, 1000, 10_000, 100_000))
+        for row in made:
+            rows.append(row)
+            line = json.dumps(row)
+            if given.json is None:
+                print(line, flush=True)
+            else:
+                with given.json.open("a") as file:
+                    file.write(f"{line}\n")
+    show(rows, shown, ("worst", "mean"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A Hydra sweeper that finds the best configuration for every context."""

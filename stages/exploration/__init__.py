@@ -1,0 +1,1 @@
+"""Active exploration: the best action for every context or state, found with few evaluations."""
