@@ -21,9 +21,10 @@ from stages.pde.smoothed import SmoothedFacts
 from stages.pde.solver import function_of
 from stages.pde.system import System
 
-LENGTH_SHARES = (0.6, 0.4)  # of the smoothed data's length-scales, of which the evidence chooses one
+LENGTH_SHARES = (0.4, 0.6)  # of the smoothed data's length-scales, of which the evidence chooses one
 POINTS_PER_LENGTH = 3  # of the grid, at least
-FEWEST_NODES, MOST_NODES = 16, 121  # of a coordinate
+FEWEST_NODES, MOST_NODES = 16, 241  # of a coordinate
+DENSER_NODES = 60  # of a coordinate: denser than its data up to here
 EXACT_SD = 1e-3  # of an exact boundary value, relative to the component's scale
 ENTRIES_LIMIT = 30_000_000  # of the largest matrix: grid x modes
 
@@ -150,7 +151,7 @@ def _nodes(
     for axis, (low, high) in enumerate(ranges):
         shortest = share * min(one.lengths[axis] for one in smoothed.components.values())
         distinct = len(np.unique(table.points[:, axis]))
-        wanted = max(POINTS_PER_LENGTH * (high - low) / shortest, min(2 * distinct, MOST_NODES / 2), FEWEST_NODES)
+        wanted = max(POINTS_PER_LENGTH * (high - low) / shortest, min(2 * distinct, DENSER_NODES), FEWEST_NODES)
         counts.append(min(math.ceil(wanted) + 1, MOST_NODES))
     given = [settings.grid.get(name) for name in equation.coordinates]
     while math.prod(one or count for one, count in zip(given, counts, strict=True)) > settings.most_grid_points:

@@ -19,7 +19,8 @@ class Mode:
     """The maximum of the sampled density and its precision there.
 
     x is (eta, log sigma) of a linear problem, from which z was integrated out, and (z, eta, log sigma) of another;
-    sigma of the observed components. `volume` is the slope that corrects the density for the volume of the constraint.
+    sigma of the observed components. `volume` is the slope over (z, eta) that divides out the density of the constraint
+    to first order around the mode.
     """
 
     problem: Problem
@@ -65,7 +66,7 @@ class Mode:
         sigma = torch.ones(len(self.problem.data), dtype=torch.float64)
         sigma = sigma.index_put((torch.tensor(self.observed),), logs.exp())
         energy = self.problem.energy(x[: self.problem.size], eta, sigma)
-        return self.volume @ (eta - self.state.eta) - energy
+        return self.volume @ (x - self.x)[: len(self.volume)] - energy
 
     def coefficients(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """z of a sample, drawn where it was integrated out."""
@@ -87,18 +88,20 @@ def find(problem: Problem, start: State, stopping: Callable[[], bool]) -> Mode:
         volume = torch.zeros(p, dtype=torch.float64)
         return Mode(problem, state, x, precision, volume, value + _evidence(problem, precision))
     problem.refresh(start.z, start.eta)
-    state, _, _ = laplace.inner(problem, start, stopping)
-    _, _, hessian = search.quadratic(problem, state)
+    _, _, hessian = search.quadratic(problem, start)
+    start = laplace.mode(problem, start, search.factor(hessian[: problem.size, : problem.size]), stopping)
+    _, _, hessian = search.quadratic(problem, start)
     deviations = torch.cholesky_inverse(search.factor(hessian)).diagonal()[problem.size :].sqrt().clamp(1e-3, 1.0)
     scale = torch.cat([deviations, torch.tensor([1 / math.sqrt(2 * _count(problem, one)) for one in observed])])
-    state, outer, value = laplace.maximum(problem, state, scale.double(), stopping)
+    state, outer, value = laplace.maximum(problem, start, scale.double(), stopping)
     outer = _positive(outer)
-    problem.refresh(state.z, state.eta)
     _, _, hessian = search.quadratic(problem, state)
     x = torch.cat([state.z, state.eta, state.sigma[observed].log()])
     evidence = -value + _evidence(problem, outer)
     evidence -= 0.5 * sum(_count(problem, one) for one in observed) * math.log(2 * math.pi)
-    return Mode(problem, state, x, _joint(hessian, outer, problem.size), _volume(problem, state), evidence)
+    allowed = laplace.slope(problem, state, search.factor(laplace.constraint_curvature(problem, state)), data=False)
+    volume = torch.cat([allowed.z, allowed.eta])
+    return Mode(problem, state, x, _joint(hessian, outer, problem.size), volume, evidence)
 
 
 def marginalises(problem: Problem) -> bool:
@@ -130,19 +133,6 @@ def _positive(matrix: Tensor) -> Tensor:
 def _count(problem: Problem, index: int) -> int:
     one = problem.data[index]
     return 0 if one is None else int((~one.censored).sum())
-
-
-def _volume(problem: Problem, state: State) -> Tensor:
-    """The slope along eta, at a fixed z, of 1/2 log |precision of z given eta, without the data|."""
-    eta = state.eta.clone().requires_grad_()
-    _, by_z, _ = problem.linearised(state.z, eta)
-    weight = 1 / (problem.variances * problem.temper)
-    precision = torch.eye(problem.size, dtype=torch.float64) / problem.temper + problem.edge_curvature()
-    for one, each in zip(by_z, weight, strict=True):
-        precision = precision + one.T @ (one * each[:, None])
-    half = torch.linalg.cholesky(precision + torch.diag(1e-10 * precision.diagonal())).diagonal().log().sum()
-    (slope,) = torch.autograd.grad(half, eta)
-    return slope
 
 
 def _evidence(problem: Problem, precision: Tensor) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.pde import inference, linear, search
+from stages.pde import inference, laplace, linear, search
 from stages.pde.kernels import covariance, variance
 from stages.pde.problem import Problem, State, likelihood
 from tests.stages.pde.examples import BURGERS, HEAT, heat_truth, problem
@@ -117,20 +117,33 @@ def test_the_linear_case_equals_the_closed_form(text: str) -> None:
         assert found == pytest.approx(dense(given, eta, sigma), rel=1e-4)
 
 
-def test_the_linear_case_equals_laplaces_approximation_which_is_exact_there() -> None:
-    from stages.pde.laplace import Profile
+def test_laplaces_approximation_is_exact_where_the_equations_are_linear() -> None:
+    given, start = problem(noise=0.05, most_modes=40, most_grid_points=150)
+    given.refresh(start.z, start.eta)
+    marginal, differences = linear.Marginal(given), []
+    for d in (0.05, 0.3):
+        x = torch.cat([given.parameters.unconstrained({"D": d, "s": -0.2}), torch.tensor([0.05]).double().log()])
+        value, gradient = laplace.Profile(given, start, never).at(x)
+        leaf = x.clone().requires_grad_()
+        exact = marginal.log_posterior(leaf)
+        differences.append(value + float(exact.detach()))
+        (expected,) = torch.autograd.grad(-exact, leaf)
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3)
+    # The residual of the mode without data, which is small, is not part of it.
+    assert differences[0] == pytest.approx(differences[1], abs=0.02)
 
-    given, start = problem(noise=0.05)
-    values = []
-    for d in (0.08, 0.12):
-        eta = given.parameters.unconstrained({"D": d, "s": -0.2})
-        profile = Profile(given, start, start, never)
-        laplace = -profile.at(eta, start.sigma.log())
-        given.refresh(profile.state.z, eta)
-        exact = linear.Marginal(given).log_likelihood(eta, start.sigma.log()) + given.parameters.log_prior(eta)
-        values.append(laplace - float(exact))
-    # Laplace leaves out the residual of the prior's own mode, which is small here.
-    assert values[0] == pytest.approx(values[1], abs=0.5)
+
+@pytest.mark.parametrize("censored", [False, True])
+def test_the_gradient_of_laplaces_approximation_is_that_of_differences(censored: bool) -> None:
+    given, start = problem(equation=BURGERS, censored=censored, noise=0.05, most_modes=25, most_grid_points=100)
+    given.refresh(start.z, start.eta)
+    profile = laplace.Profile(given, start, never)
+    x = torch.cat([start.eta, start.sigma.log()])
+    _, gradient = profile.at(x)
+    for place in range(len(x)):
+        step = 1e-4 * torch.eye(len(x), dtype=torch.float64)[place]
+        sides = [profile.at(x + sign * step)[0] for sign in (1, -1)]
+        assert float(gradient[place]) == pytest.approx((sides[0] - sides[1]) / 2e-4, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("text", ["u_t - D*u_xx - s*u = 0", "u_t - D*u_xx - s*u + 0.001*u*u_x = 0"])
