@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from stages.pde.assemble import assemble
 from stages.pde.equation import Equation
@@ -61,3 +62,31 @@ def problem(
     )
     given = {"length_share": 0.7, "most_modes": 60, "most_grid_points": 400, **settings}
     return assemble(Equation.model_validate(equation), smoothed, table(points, values, limited), Settings(**given))
+
+
+def fitzhugh_nagumo(noise: float = 0.2, seed: int = 2) -> tuple[Problem, State, dict[str, float]]:
+    """A problem with 41 noisy points of the FitzHugh-Nagumo equations, and their true parameters."""
+    truth = {"a": 0.2, "b": 0.2, "c": 3.0}
+
+    def change(_: float, at: np.ndarray) -> list[float]:
+        v, r = at
+        return [truth["c"] * (v - v**3 / 3 + r), -(v - truth["a"] + truth["b"] * r) / truth["c"]]
+
+    times = np.linspace(0, 20, 41)
+    solved = solve_ivp(change, (0, 20), [-1.0, 1.0], t_eval=times, rtol=1e-8)
+    values = solved.y.T + noise * np.random.default_rng(seed).standard_normal((len(times), 2))
+    components = {
+        name: SmoothedComponent(
+            kernel="matern_11_2", lengths=(length,), mean=float(values[:, place].mean()), scale=scale, noise=noise,
+            observed=True,
+        )
+        for place, (name, length, scale) in enumerate([("V", 1.1, 1.4), ("R", 2.0, 0.8)])
+    }  # fmt: skip
+    equation = Equation.model_validate({
+        "components": ["V", "R"], "coordinates": ["t"],
+        "equations": ["V_t - c*(V - V**3/3 + R) = 0", "R_t + (V - a + b*R)/c = 0"],
+        "parameters": {name: {"positive": True} for name in truth},
+    })  # fmt: skip
+    smoothed = SmoothedFacts(components=components, ranges=((0, 20),))
+    given, start = assemble(equation, smoothed, table(times[:, None], values), Settings(length_share=0.4))
+    return given, start, truth

@@ -11,7 +11,7 @@ import torch
 from stages.pde import inference, laplace, linear, search
 from stages.pde.kernels import covariance, variance
 from stages.pde.problem import Problem, State, likelihood
-from tests.stages.pde.examples import BURGERS, HEAT, heat_truth, problem
+from tests.stages.pde.examples import BURGERS, HEAT, fitzhugh_nagumo, heat_truth, problem
 
 KERNELS = ("matern_5_2", "matern_7_2", "matern_9_2", "matern_11_2", "rbf")
 
@@ -69,8 +69,8 @@ def test_the_gradient_is_that_of_differences(equation: dict[str, Any], censored:
 
 
 def test_the_gradient_that_chains_use_is_that_of_differences() -> None:
-    given, start = problem(equation=BURGERS, most_modes=30, most_grid_points=100)
-    mode = inference.find(given, start, never)
+    given, start = problem(equation=BURGERS, most_modes=20, most_grid_points=100, noise=0.05)
+    mode = inference.find(given, search.gradient_matching(given, start), never)
     x = (mode.x + 0.01).requires_grad_()
     (gradient,) = torch.autograd.grad(mode.log_density(x), x)
     direction = torch.randn(len(x), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -159,12 +159,13 @@ def test_parameters_are_recovered_within_their_intervals(text: str) -> None:
 
 
 def test_censored_values_are_used_as_limits() -> None:
-    given, start = problem(censored=True, most_modes=40, most_grid_points=100, noise=0.03)
+    given, start = problem(censored=True, most_modes=70, most_grid_points=150, length_share=0.5, noise=0.03)
     assert given.data[0] is not None
     assert bool(given.data[0].censored.any())
-    mode = inference.find(given, start, never)
+    mode = inference.find(given, search.gradient_matching(given, start), never)
     assert not mode.exact
-    assert float(given.parameters.constrained(mode.state.eta)["D"]) == pytest.approx(0.1, rel=0.5)
+    assert float(given.parameters.constrained(mode.state.eta)["D"]) == pytest.approx(0.1, rel=0.2)
+    assert float(mode.state.sigma[0]) == pytest.approx(0.03, rel=0.3)
 
 
 def test_the_likelihood_of_a_limit_is_the_normal_distribution_function() -> None:
@@ -182,3 +183,13 @@ def test_two_stage_gradient_matching_is_near_without_noise() -> None:
     given.refresh(start.z, start.eta)
     found: State = search.gradient_matching(given, start)
     assert float(given.parameters.constrained(found.eta)["D"]) == pytest.approx(0.1, rel=0.05)
+
+
+def test_fitzhugh_nagumo_recovers_its_parameters() -> None:
+    """An equation without space whose solution, of two components, has fast and slow parts."""
+    given, start, truth = fitzhugh_nagumo()
+    mode = inference.find(given, search.gradient_matching(given, start), never)
+    deviations = torch.linalg.inv(mode.precision).diagonal().sqrt()[mode.eta_place]
+    assert bool(((mode.state.eta - given.parameters.unconstrained(truth)).abs() < 3 * deviations).all())
+    assert float(deviations[2]) < 0.04
+    assert mode.state.sigma.tolist() == pytest.approx([0.2, 0.2], rel=0.3)
