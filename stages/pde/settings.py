@@ -21,8 +21,8 @@ class Settings(Config):
     most_grid_points: int = Field(default=4000, ge=4, le=40_000)  # of the constraint
     sampler: Literal["nuts", "laplace"] = "nuts"
     chains: int = Field(default=4, ge=1, le=64)  # of NUTS
-    warmup: PositiveInt = 200  # steps of a chain that are not kept
-    samples: PositiveInt = 250  # of a chain
+    warmup: PositiveInt = 100  # steps of a chain that are not kept
+    samples: PositiveInt = 150  # of a chain
     most_doublings: int = Field(default=7, ge=1, le=12)  # of a trajectory: 2^n steps
     r_hat_limit: PositiveFloat | None = 1.05  # the step fails above it; null: it never fails
     seed: NonNegativeInt = 0
