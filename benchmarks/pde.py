@@ -82,7 +82,8 @@ def two_stage(equation: Equation, table: Table) -> Found:
 
 def constrained(equation: Equation, table: Table) -> Found:
     """The normal approximation at the mode, with the length-scales that have the highest evidence."""
-    facts, modes = smoothed(equation, table), []
+    facts = smoothed(equation, table)
+    modes: list[inference.Mode] = []
     for share in LENGTH_SHARES:
         given, start = assemble(equation, facts, table, Settings(length_share=share))
         start = replace(start, eta=modes[-1].state.eta) if modes else search.gradient_matching(given, start)
