@@ -2,7 +2,7 @@
 
     python benchmarks/pde.py recovery --replicates 20 --noise 0.02 0.05   # LIDAR: a table, and one JSON line a fit
     python benchmarks/pde.py ordinary --replicates 3                      # FitzHugh-Nagumo, next to a MAGI package
-    python benchmarks/pde.py --quick                                      # both at their smallest, under a minute
+    python benchmarks/pde.py --quick                                      # the first at its smallest, under a minute
 
 The methods take turns on the same data of each replicate. Times are CPU seconds of one thread. The peers:
 
