@@ -9,7 +9,13 @@ from importlib.metadata import PackageNotFoundError, requires
 PACKAGE = "bloomline"
 CONTRIBUTORS = {"bench", "dev"}  # extras that bring nothing to a stage
 # The modules of distributions that are not named like them.
-MODULES = {"phonenumberslite": "phonenumbers", "pillow": "PIL", "pot": "ot", "python_stdnum": "stdnum"}
+MODULES = {
+    "phonenumberslite": "phonenumbers",
+    "pillow": "PIL",
+    "pot": "ot",
+    "pyro_ppl": "pyro",
+    "python_stdnum": "stdnum",
+}
 REQUIREMENT = re.compile(r"""(?P<name>[\w.-]+)[^;]*(;.*\bextra\s*==\s*["'](?P<extra>[\w.-]+)["'])?""")
 
 

@@ -57,4 +57,4 @@ def _starting(config: ClusterConfig) -> str:
     """What is said while a cluster opens, which takes seconds."""
     if config.kind == "local":
         return "Starting Ray on this machine ..."
-    return f"Joining the Ray cluster at {config.address} ..." if config.kind == "remote" else ""
+    return f"Joining the Ray cluster at {redact_url(config.address)} ..." if config.kind == "remote" else ""

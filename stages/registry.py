@@ -386,5 +386,9 @@ STAGES = Registry(
         "evaluate_entity_alignment": "stages.entity_alignment.evaluate:EvaluateEntityAlignment",
         "explore": "stages.exploration.explore:Explore",
         "compare_explorations": "stages.exploration.compare:CompareExplorations",
+        "pde_observations": "stages.pde.make_observations:MakeObservations",
+        "pde_smooth": "stages.pde.smooth:Smooth",
+        "pde_infer": "stages.pde.infer:Infer",
+        "pde_evaluate": "stages.pde.evaluate:EvaluatePde",
     },
 )

@@ -32,7 +32,10 @@ def plant(directory: Path, marks: Path) -> None:
 
 
 def _is_found_first(name: str) -> bool:
-    spec = find_spec(name) if name != "__main__" else None
+    try:
+        spec = find_spec(name) if name != "__main__" else None
+    except ValueError:  # of a module that replaced itself when it was imported
+        return True
     if spec is None or spec.origin is None:  # a namespace package has no origin
         return False
     return "_vendor" not in Path(spec.origin).parts  # setuptools, once imported, has copies of libraries on the path

@@ -17,7 +17,7 @@ class ExplorationComparison(Artifact):
 
 
 class CompareExplorations(Stage):
-    """Compares the methods of explorations. Reads Explorations, produces ExplorationComparison."""
+    """Compares the methods of explorations, with intervals over seeds."""
 
     headline: ClassVar[str | None] = "worst"
 

@@ -23,6 +23,8 @@ OVERRIDES = {
     "import": ["steps.model.source.path=model"],
     "entity_alignment": [],
     "entity_alignment_debug": [],
+    "pde": [],
+    "pde_debug": [],
 }
 PINNED = {  # the first 16 digits
     "quickstart": {
@@ -74,6 +76,20 @@ PINNED = {  # the first 16 digits
         "align": "35035a9201bdd76a",
         "evaluate": "090bf32b098f7cf9",
         "deploy": "0432bf6828b985d7",
+    },
+    "pde": {
+        "observations": "a28f0138d35ef1fe",
+        "smooth": "ef3de5bf37bce8c5",
+        "infer": "a53c4bd1724a2df0",
+        "evaluate": "c1e658e30101610c",
+        "deploy": "533f721a253ea88e",
+    },
+    "pde_debug": {
+        "observations": "aee3611719c3113e",
+        "smooth": "e0bbf57cf5b2f28b",
+        "infer": "5139c12e40460f3b",
+        "evaluate": "2a8ddd6600001bc4",
+        "deploy": "c833606cf1112cf9",
     },
 }
 

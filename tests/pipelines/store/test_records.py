@@ -189,7 +189,7 @@ def test_an_unreadable_record_is_named_and_its_files_are_kept(
     assert (step.state, name in step.reason) == ("run", True)
     artifacts.show_list(store, [], SCOPE)
     assert artifacts.verify(store, [], SCOPE) == 1
-    artifacts.collect(store, ["unused", "scratch"], SCOPE)
+    artifacts.collect(store, ["unused", "scratch", "remove"], SCOPE)
     told = capsys.readouterr().out
     assert told.count(name) == 3
     assert "1 artifacts, 1 damaged" in told

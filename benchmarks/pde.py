@@ -1,0 +1,221 @@
+"""Parameters of differential equations: bias, error, coverage and time of constrained Gaussian processes and its peers.
+
+    python benchmarks/pde.py recovery --replicates 20 --noise 0.02 0.05   # LIDAR: a table, and one JSON line a fit
+    python benchmarks/pde.py ordinary --replicates 3                      # FitzHugh-Nagumo, next to a MAGI package
+    python benchmarks/pde.py --quick                                      # the first at its smallest, under a minute
+
+The methods take turns on the same data of each replicate. Times are CPU seconds of one thread. The peers:
+
+- two-stage: a Gaussian process smooths the data, then least squares fit its derivatives to the equation; - least
+squares: the equation is solved by Crank-Nicolson for each trial, with the true initial and boundary values known; -
+magi: py-magpi, if it is installed (`pip install py-magpi`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines import config
+from stages.pde import inference, marginal, search
+from stages.pde.assemble import LENGTH_SHARES, assemble
+from stages.pde.equation import Equation
+from stages.pde.kernel_names import KernelName
+from stages.pde.make_observations import MakeObservations
+from stages.pde.observations import Table
+from stages.pde.settings import Settings
+from stages.pde.simulate import observed, solver_of
+from stages.pde.simulation import Simulation
+from stages.pde.smoothed import SmoothedComponent, SmoothedFacts
+
+KERNEL: KernelName = "matern_11_2"
+KNOWING = ("least squares", "magi", "constrained, edges known")  # methods that get the simulation
+Found = dict[str, tuple[float, float]]  # by parameter: estimate and standard deviation (NaN: it gives none)
+
+
+def simulation(name: str) -> Simulation:
+    stage = config.compose(["pipeline=pde", f"simulation@steps.observations.simulation={name}"]).graph.steps[
+        "observations"
+    ].stage  # fmt: skip
+    assert isinstance(stage, MakeObservations)
+    assert stage.simulation is not None
+    return stage.simulation
+
+
+def without_boundary(equation: Equation) -> Equation:
+    """The equation as the inference gets it: the boundary values are not known to it."""
+    return equation.model_copy(update={"boundary": {}})
+
+
+def smoothed(equation: Equation, table: Table) -> SmoothedFacts:
+    low, high = table.points.min(axis=0), table.points.max(axis=0)
+    components = {}
+    for place, name in enumerate(equation.components):
+        mean = float(table.values[:, place].mean())
+        best, _ = marginal.fit(KERNEL, table.points, table.values[:, place] - mean, list(high - low), 1, 0)
+        components[name] = SmoothedComponent(
+            kernel=KERNEL, lengths=best.lengths, mean=mean, scale=best.scale, noise=best.noise, observed=True
+        )
+    return SmoothedFacts(components=components, ranges=tuple(zip(low.tolist(), high.tolist(), strict=True)))
+
+
+def two_stage(equation: Equation, table: Table) -> Found:
+    given, start = assemble(equation, smoothed(equation, table), table, Settings(length_share=1.0))
+    given.refresh(start.z, start.eta)
+    found = search.gradient_matching(given, start)
+    return {name: (float(value), float("nan")) for name, value in given.parameters.constrained(found.eta).items()}
+
+
+def constrained(equation: Equation, table: Table) -> Found:
+    """The normal approximation at the mode, with the length-scales that have the highest evidence."""
+    facts = smoothed(equation, table)
+    modes: list[inference.Mode] = []
+    for share in LENGTH_SHARES:
+        given, start = assemble(equation, facts, table, Settings(length_share=share))
+        start = replace(start, eta=modes[-1].state.eta) if modes else search.gradient_matching(given, start)
+        modes.append(inference.find(given, start, lambda: False))
+    mode = max(modes, key=lambda one: one.log_evidence)
+    given = mode.problem
+    deviations = torch.linalg.inv(mode.precision).diagonal().sqrt()[mode.eta_place]
+    slopes = given.parameters.slopes(mode.state.eta)
+    theta = given.parameters.constrained(mode.state.eta)
+    return {
+        name: (float(value), float(sd * abs(slope)))
+        for (name, value), sd, slope in zip(theta.items(), deviations, slopes, strict=True)
+    }
+
+
+def with_edges(given: Simulation, table: Table) -> Found:
+    """The same with the initial and boundary values known, as by least squares."""
+    time_name, axis = given.equation.coordinates[0], given.grid[given.equation.coordinates[0]]
+    edges = dict(given.equation.boundary)
+    for name, (value, *_) in given.initial.items():
+        initial = f"{time_name}={axis.low}: {value}"
+        edges[name] = f"{edges[name]}; {initial}" if name in edges else initial
+    raw = {**given.equation.model_dump(), "boundary": edges}
+    return constrained(Equation.model_validate(raw), table)
+
+
+def by_solver(given: Simulation, table: Table) -> Found:
+    """Least squares through the solver, with its initial and boundary values."""
+    solver, times, steps = solver_of(given)
+    names = list(given.equation.parameters)
+
+    def residual(theta: np.ndarray) -> np.ndarray:
+        fields = solver.solve(dict(zip(names, theta.tolist(), strict=True)), times, steps)
+        values: np.ndarray = (observed(given, solver, times, fields)[1] - table.values).ravel()
+        return values
+
+    start = np.array([given.parameters[name] for name in names]) * 1.3
+    result = least_squares(residual, start, x_scale=np.abs(start), method="lm", diff_step=1e-4)
+    variance = 2 * result.cost / (table.values.size - len(names))
+    deviations = np.sqrt(np.diag(np.linalg.inv(result.jac.T @ result.jac)) * variance)
+    return {name: (float(v), float(s)) for name, v, s in zip(names, result.x, deviations, strict=True)}
+
+
+def magi(given: Simulation, table: Table) -> Found:
+    """py-magpi on FitzHugh-Nagumo, with its recommended fit and the noise unknown to it."""
+    import jax.numpy as jnp
+    from magpi import MAGI
+
+    def equations(x: Any, theta: Any, t: Any) -> Any:
+        a, b, c = theta
+        return jnp.array([c * (x[0] - x[0] ** 3 / 3 + x[1]), -(x[0] - a + b * x[1]) / c])
+
+    data = np.column_stack([table.points[:, 0], table.values])
+    model = MAGI(equations, data, theta_mean=[1, 1, 1], theta_prec=1e-3, theta_pos=True)
+    found = model.fit()
+    deviations = np.sqrt(np.diag(np.asarray(found.theta_cov)))
+    return {
+        name: (float(value), float(sd))
+        for name, value, sd in zip(given.equation.parameters, np.asarray(found.mean)[:3], deviations, strict=True)
+    }
+
+
+def replicates(
+    name: str, noise: float, count: int, methods: Mapping[str, Callable[..., Found]]
+) -> Iterator[dict[str, Any]]:
+    """A row for every replicate and method, which take turns."""
+    given = simulation(name)
+    solver, times, steps = solver_of(given)
+    points, truth = observed(given, solver, times, solver.solve(given.parameters, times, steps))
+    inferred = without_boundary(given.equation)
+    for replicate in range(count):
+        values = truth + noise * np.random.default_rng([replicate, 13]).standard_normal(truth.shape)
+        table = Table(points, values, truth, np.zeros(values.shape, bool), np.zeros(len(points), bool))
+        for method, function in methods.items():
+            started = time.process_time()
+            found = function(given if method in KNOWING else inferred, table)
+            seconds = time.process_time() - started
+            for parameter, (estimate, sd) in found.items():
+                yield {
+                    "equation": name, "noise": noise, "replicate": replicate, "method": method,
+                    "parameter": parameter, "truth": given.parameters[parameter], "estimate": estimate, "sd": sd,
+                    "seconds": seconds,
+                }  # fmt: skip
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Bias, root mean square error, and the share of 95 % intervals that hold the truth."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["equation"], row["noise"], row["parameter"], row["method"]].append(row)
+    lines = [
+        "| equation | noise | parameter | method | fits | bias | RMSE | 95 % coverage | CPU seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, group in sorted(groups.items()):
+        errors = np.array([row["estimate"] - row["truth"] for row in group])
+        deviations = np.array([row["sd"] for row in group])
+        known = np.isfinite(deviations).all()
+        covered = f"{np.mean(np.abs(errors) <= 1.96 * deviations):.0%}" if known else ""
+        seconds = np.median([row["seconds"] for row in group])
+        cells = [*map(str, key), str(len(group)), f"{errors.mean():+.5f}", f"{np.sqrt(np.mean(errors**2)):.5f}",
+                 covered, f"{seconds:.1f}"]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", nargs="?", choices=["recovery", "ordinary"], default="recovery")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--replicates", type=int, default=20)
+    parser.add_argument("--noise", type=float, nargs="+", default=[])
+    parser.add_argument("--methods", nargs="+", default=[], help="default: all")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    every: dict[str, Callable[..., Found]] = {
+        "constrained": constrained, "constrained, edges known": with_edges, "two-stage": two_stage,
+        "least squares": by_solver,
+    }  # fmt: skip
+    if options.verb == "ordinary":
+        every["magi"] = magi
+    methods = {name: function for name, function in every.items() if not options.methods or name in options.methods}
+    rows = []
+    with threadpool_limits(1):
+        names = ["lidar"] if options.verb == "recovery" else ["fitzhugh_nagumo"]
+        for name in names:
+            for noise in options.noise or ([0.02, 0.05] if name == "lidar" else [0.2]):
+                for row in replicates(name, noise, 1 if options.quick else options.replicates, methods):
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
+    print(summary(rows))
+
+
+if __name__ == "__main__":
+    main()

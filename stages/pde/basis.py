@@ -1,0 +1,114 @@
+"""The Karhunen-Loeve expansion of a Gaussian process on space-time, and its derivatives at any point.
+
+On nodes of each coordinate, the kernel matrix has the eigenpairs (lambda, v). phi(x) = k(x, nodes) v / sqrt(lambda)
+then has any derivative that the kernel has. The process is mean + scale * sum_m phi_m z_m with z ~ N(0, 1), in which
+every m is a product of one such function for each coordinate. No matrix is larger than nodes x nodes of one
+coordinate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from stages.pde import kernels
+from stages.pde.kernel_names import KernelName
+
+SMALLEST_EIGENVALUE = 1e-11  # relative to the largest of a coordinate: what float64 can tell from rounding
+
+
+@dataclass(frozen=True)
+class Coordinate1D:
+    """The eigenfunctions of one coordinate: `weights` [nodes, functions], so that phi(x) = k(x, nodes) weights."""
+
+    kernel: KernelName
+    length: float
+    nodes: Tensor
+    eigenvalues: Tensor
+    weights: Tensor
+
+    def functions(self, x: Tensor, order: int = 0) -> Tensor:
+        """d^order phi_m / dx^order at x [n]: [n, functions]."""
+        return kernels.covariance(self.kernel, x, self.nodes, self.length, order) @ self.weights
+
+    def variance(self, order: int) -> float:
+        return kernels.variance(self.kernel, self.length, order)
+
+
+def coordinate(kernel: KernelName, length: float, nodes: Tensor) -> Coordinate1D:
+    """The eigenfunctions of a kernel on nodes. Those that rounding would decide are left out."""
+    matrix = kernels.covariance(kernel, nodes, nodes, length)
+    eigenvalues, vectors = torch.linalg.eigh(matrix)
+    eigenvalues, vectors = eigenvalues.flip(0), vectors.flip(1)
+    kept = int((eigenvalues > SMALLEST_EIGENVALUE * eigenvalues[0]).sum())
+    eigenvalues, vectors = eigenvalues[:kept], vectors[:, :kept]
+    return Coordinate1D(kernel, length, nodes, eigenvalues, vectors / eigenvalues.sqrt())
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The functions of one component: `modes` [M, coordinates] has the eigenfunction of each coordinate."""
+
+    coordinates: tuple[Coordinate1D, ...]
+    modes: Tensor
+    mean: float
+    scale: float
+    energy: float  # the smallest share of the prior energy, of the derivatives that were asked for, that is kept
+
+    @property
+    def size(self) -> int:
+        return len(self.modes)
+
+    def at(self, points: Tensor, orders: Sequence[int]) -> Tensor:
+        """The derivatives of the functions at points [n, coordinates]: [n, M]. The mean is not part of it."""
+        found = torch.full((len(points), self.size), self.scale, dtype=torch.float64)
+        for axis, (one, order) in enumerate(zip(self.coordinates, orders, strict=True)):
+            found = found * one.functions(points[:, axis], order)[:, self.modes[:, axis]]
+        return found
+
+    def constant(self, orders: Sequence[int]) -> float:
+        """The derivative of the mean."""
+        return 0.0 if any(orders) else self.mean
+
+    def truncated_variance(self, functions: Tensor, orders: Sequence[int]) -> Tensor:
+        """The variance of a derivative at each point that its functions [n, M] do not have: [n]."""
+        total = self.scale**2
+        for one, order in zip(self.coordinates, orders, strict=True):
+            total *= one.variance(order)
+        return (total - functions.square().sum(1)).clamp(min=0.0)
+
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        product = torch.ones(self.size, dtype=torch.float64)
+        for axis, one in enumerate(self.coordinates):
+            product = product * one.eigenvalues[self.modes[:, axis]]
+        return product
+
+
+def basis(
+    coordinates: Sequence[Coordinate1D],
+    mean: float,
+    scale: float,
+    orders: Sequence[Sequence[int]],
+    energy: float,
+    most_modes: int,
+) -> Basis:
+    """The modes that keep the share `energy` of the process and of each of its derivatives `orders`, at most
+    `most_modes` of them. A mode's rank is its largest share of the energy of any of these derivatives."""
+    shape = [len(one.eigenvalues) for one in coordinates]
+    shares = []
+    for each in {tuple(0 for _ in coordinates), *map(tuple, orders)}:
+        product = torch.ones((), dtype=torch.float64)
+        for one, order in zip(coordinates, each, strict=True):
+            along = one.functions(one.nodes, order).square().mean(0)
+            product = product[..., None] * along
+        shares.append(product.flatten() / product.sum())
+    ranked = torch.stack(shares).amax(0).argsort(descending=True, stable=True)
+    kept = torch.stack(shares)[:, ranked].cumsum(1).amin(0)
+    size = min(int((kept < energy).sum()) + 1, most_modes, len(ranked))
+    modes = torch.stack(torch.unravel_index(ranked[:size], shape), dim=1)
+    return Basis(tuple(coordinates), modes, mean, scale, float(kept[size - 1]))

@@ -1,0 +1,195 @@
+"""The posterior: gradients, the constraint on true solutions, the linear case in closed form, and its mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stages.pde import inference, laplace, linear, search
+from stages.pde.kernels import covariance, variance
+from stages.pde.problem import Problem, State, likelihood
+from tests.stages.pde.examples import BURGERS, HEAT, fitzhugh_nagumo, heat_truth, problem
+
+KERNELS = ("matern_5_2", "matern_7_2", "matern_9_2", "matern_11_2", "rbf")
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_derivatives_of_kernels_are_those_of_differences(kernel: Any) -> None:
+    x, y = torch.linspace(-1, 2, 7, dtype=torch.float64), torch.tensor([0.0, 0.31], dtype=torch.float64)
+    for order in range(1, 3):
+        step = 1e-5
+        above, below = (covariance(kernel, x + sign * step, y, 0.7, order - 1) for sign in (1, -1))
+        torch.testing.assert_close(
+            covariance(kernel, x, y, 0.7, order), (above - below) / (2 * step), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_variance_of_a_derivative_is_that_of_differences_of_the_process(kernel: Any) -> None:
+    step = 1e-3
+    points = torch.tensor([-step, step], dtype=torch.float64)
+    k = covariance(kernel, points, points, 0.7)
+    assert variance(kernel, 0.7, 1) == pytest.approx(float(2 * (k[0, 0] - k[0, 1])) / (2 * step) ** 2, rel=1e-3)
+
+
+def test_a_basis_has_the_covariance_of_its_kernel() -> None:
+    given, _ = problem(energy=0.9999999, most_modes=400)
+    basis = given.bases[0]
+    points = torch.tensor([[0.1, 0.2], [0.6, 0.9], [0.33, 0.5]], dtype=torch.float64)
+    functions = basis.at(points, (0, 0))
+    expected = basis.scale**2 * torch.ones((3, 3), dtype=torch.float64)
+    for axis, one in enumerate(basis.coordinates):
+        expected = expected * covariance(one.kernel, points[:, axis], points[:, axis], one.length)
+    torch.testing.assert_close(functions @ functions.T, expected, rtol=0, atol=1e-5)
+    assert basis.energy >= 0.9999999
+
+
+@pytest.mark.parametrize("equation", [HEAT, BURGERS])
+@pytest.mark.parametrize("censored", [False, True])
+def test_the_gradient_is_that_of_differences(equation: dict[str, Any], censored: bool) -> None:
+    given, start = problem(equation=equation, censored=censored)
+    given.refresh(start.z, start.eta)
+    value, gradient, _ = search.quadratic(given, start)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        direction = torch.randn(given.size + 2, generator=generator, dtype=torch.float64)
+        sides = [
+            float(given.energy(start.z + step * direction[:-2], start.eta + step * direction[-2:], start.sigma))
+            for step in (1e-6, -1e-6)
+        ]
+        assert float(gradient @ direction) == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-4)
+    assert value == pytest.approx(float(given.energy(start.z, start.eta, start.sigma)))
+
+
+def test_the_gradient_that_chains_use_is_that_of_differences() -> None:
+    given, start = problem(equation=BURGERS, most_modes=20, most_grid_points=100, noise=0.05)
+    mode = inference.find(given, search.gradient_matching(given, start), never)
+    x = (mode.x + 0.01).requires_grad_()
+    (gradient,) = torch.autograd.grad(mode.log_density(x), x)
+    direction = torch.randn(len(x), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    sides = [float(mode.log_density((x + step * direction).detach())) for step in (1e-6, -1e-6)]
+    assert float(gradient @ direction) == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-4)
+
+
+def test_the_constraint_vanishes_on_a_true_solution_and_not_with_other_parameters() -> None:
+    given, _ = problem(energy=0.999999999, most_modes=400, most_grid_points=900)
+    functions = given.bases[0].at(given.grid, (0, 0))
+    truth = torch.from_numpy(heat_truth(given.grid.numpy())) - given.bases[0].mean
+    z = torch.linalg.lstsq(functions, truth[:, None]).solution[:, 0]
+    right = given.residuals(z, given.parameters.unconstrained({"D": 0.1, "s": -0.2}))
+    wrong = given.residuals(z, given.parameters.unconstrained({"D": 0.2, "s": -0.2}))
+    assert float(right.abs().max()) < 0.01 * float(wrong.abs().max())
+
+
+def dense(given: Problem, eta: torch.Tensor, sigma: float) -> float:
+    """log p(y | F = 0) from the joint normal density of y and F, in the space of the data."""
+    data = given.data[0]
+    assert data is not None
+    zero = torch.zeros(given.size, dtype=torch.float64)
+    free, by_z, _ = given.linearised(zero, eta)
+    b, f = by_z[0], free[0]
+    prior = given.temper  # of z
+    k_ff = prior * b @ b.T + torch.diag(given.variances[0] * given.temper)
+    k_yf = prior * data.functions @ b.T
+    k_yy = prior * data.functions @ data.functions.T + sigma**2 * torch.eye(len(data.values), dtype=torch.float64)
+    solved = torch.linalg.solve(k_ff, torch.cat([k_yf.T, -f[:, None]], dim=1))
+    mean = given.bases[0].mean + k_yf @ solved[:, -1]
+    covariance_ = k_yy - k_yf @ solved[:, :-1]
+    normal = torch.distributions.MultivariateNormal(mean, (covariance_ + covariance_.T) / 2)
+    return float(normal.log_prob(data.values))
+
+
+@pytest.mark.parametrize("text", ["u_t - D*u_xx - s*u = 0", "u_t - D*u_xx - s*x*u = t"])
+def test_the_linear_case_equals_the_closed_form(text: str) -> None:
+    given, start = problem(equation={**HEAT, "equations": [text]}, noise=0.05, most_grid_points=150, most_modes=40)
+    given.refresh(start.z, start.eta)
+    marginal = linear.Marginal(given)
+    for d, s, sigma in ((0.1, -0.2, 0.05), (0.3, 0.5, 0.1)):
+        eta = given.parameters.unconstrained({"D": d, "s": s})
+        found = float(marginal.log_likelihood(eta, torch.tensor([sigma], dtype=torch.float64).log()))
+        assert found == pytest.approx(dense(given, eta, sigma), rel=1e-4)
+
+
+def test_laplaces_approximation_is_exact_where_the_equations_are_linear() -> None:
+    given, start = problem(noise=0.05, most_modes=40, most_grid_points=150)
+    given.refresh(start.z, start.eta)
+    marginal, differences = linear.Marginal(given), []
+    for d in (0.05, 0.3):
+        x = torch.cat([given.parameters.unconstrained({"D": d, "s": -0.2}), torch.tensor([0.05]).double().log()])
+        value, gradient = laplace.Profile(given, start, never).at(x)
+        leaf = x.clone().requires_grad_()
+        exact = marginal.log_posterior(leaf)
+        differences.append(value + float(exact.detach()))
+        (expected,) = torch.autograd.grad(-exact, leaf)
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3)
+    # The residual of the mode without data, which is small, is not part of it.
+    assert differences[0] == pytest.approx(differences[1], abs=0.02)
+
+
+@pytest.mark.parametrize("censored", [False, True])
+def test_the_gradient_of_laplaces_approximation_is_that_of_differences(censored: bool) -> None:
+    given, start = problem(equation=BURGERS, censored=censored, noise=0.05, most_modes=25, most_grid_points=100)
+    given.refresh(start.z, start.eta)
+    profile = laplace.Profile(given, start, never)
+    x = torch.cat([start.eta, start.sigma.log()])
+    _, gradient = profile.at(x)
+    for place in range(len(x)):
+        step = 1e-4 * torch.eye(len(x), dtype=torch.float64)[place]
+        sides = [profile.at(x + sign * step)[0] for sign in (1, -1)]
+        assert float(gradient[place]) == pytest.approx((sides[0] - sides[1]) / 2e-4, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("text", ["u_t - D*u_xx - s*u = 0", "u_t - D*u_xx - s*u + 0.001*u*u_x = 0"])
+def test_parameters_are_recovered_within_their_intervals(text: str) -> None:
+    fine: dict[str, Any] = {"most_modes": 80, "energy": 0.999999, "length_share": 0.5}
+    given, start = problem(equation={**HEAT, "equations": [text]}, noise=0.03, most_grid_points=120, **fine)
+    mode = inference.find(given, search.gradient_matching(given, start), never)
+    sd = torch.linalg.inv(mode.precision).diagonal().sqrt()[mode.eta_place]
+    truth = given.parameters.unconstrained({"D": 0.1, "s": -0.2})
+    assert bool(((mode.state.eta - truth).abs() < 3.5 * sd).all())
+    assert float(sd[0]) < 0.3
+    assert float(mode.state.sigma[0]) == pytest.approx(0.03, rel=0.25)
+
+
+def test_censored_values_are_used_as_limits() -> None:
+    given, start = problem(censored=True, most_modes=70, most_grid_points=150, length_share=0.5, noise=0.03)
+    assert given.data[0] is not None
+    assert bool(given.data[0].censored.any())
+    mode = inference.find(given, search.gradient_matching(given, start), never)
+    assert not mode.exact
+    assert float(given.parameters.constrained(mode.state.eta)["D"]) == pytest.approx(0.1, rel=0.2)
+    assert float(mode.state.sigma[0]) == pytest.approx(0.03, rel=0.3)
+
+
+def test_the_likelihood_of_a_limit_is_the_normal_distribution_function() -> None:
+    difference = torch.tensor([-2.0, 0.0, 3.0, 40.0], dtype=torch.float64, requires_grad=True)
+    value, slope, bend = likelihood(difference, torch.ones(4, dtype=torch.bool))
+    expected = torch.distributions.Normal(0.0, 1.0).cdf(-difference[:3])
+    np.testing.assert_allclose(torch.exp(-value[:3]).detach(), expected.detach(), rtol=1e-6)
+    (gradient,) = torch.autograd.grad(value.sum(), difference)
+    torch.testing.assert_close(slope.detach(), gradient)
+    assert bool((bend >= 0).all())
+
+
+def test_two_stage_gradient_matching_is_near_without_noise() -> None:
+    given, start = problem(noise=1e-3, energy=0.999999, most_modes=120)
+    given.refresh(start.z, start.eta)
+    found: State = search.gradient_matching(given, start)
+    assert float(given.parameters.constrained(found.eta)["D"]) == pytest.approx(0.1, rel=0.05)
+
+
+def test_fitzhugh_nagumo_recovers_its_parameters() -> None:
+    """An equation without space whose solution, of two components, has fast and slow parts."""
+    given, start, truth = fitzhugh_nagumo()
+    mode = inference.find(given, search.gradient_matching(given, start), never)
+    deviations = torch.linalg.inv(mode.precision).diagonal().sqrt()[mode.eta_place]
+    assert bool(((mode.state.eta - given.parameters.unconstrained(truth)).abs() < 3 * deviations).all())
+    assert float(deviations[2]) < 0.04
+    assert mode.state.sigma.tolist() == pytest.approx([0.2, 0.2], rel=0.3)
