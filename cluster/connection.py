@@ -219,9 +219,9 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
                 **QUIET,
             )
     except ray.exceptions.AuthenticationError as error:
-        raise ClusterError(f"The Ray cluster at {config.address} rejected our token. {error}") from error
+        raise ClusterError(f"The Ray cluster at {redact_url(config.address)} rejected our token. {error}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = "on this machine" if config.address == "auto" else f"at {config.address}"
+        where = "on this machine" if config.address == "auto" else f"at {redact_url(config.address)}"
         raise ClusterError(f"No Ray cluster could be joined {where}: {error}") from error
 
 

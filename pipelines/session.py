@@ -12,6 +12,7 @@ from typing import Self
 from cluster.base import Executor, Node
 from cluster.config import ClusterConfig
 from cluster.factory import executor, nodes
+from stages.addresses import redact_url
 
 
 class Session(AbstractContextManager["Session"]):

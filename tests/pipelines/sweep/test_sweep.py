@@ -115,7 +115,7 @@ def test_a_sweep_goes_past_jobs_that_fail_or_are_refused(sweep: Command) -> None
     assert "sweep failed" in out
 
 
-def test_where_unfinished_jobs_ended_is_no_column() -> None:
+def test_steps_at_which_unfinished_jobs_ended_have_no_column() -> None:
     tokens = StepSummary("tokens", "tokens", "done", "", (), "f", {}, headline=("count", 3.0))
     train = StepSummary("train", "pretrain", "done", "", ("tokens",), "f", {}, headline=("loss", 1.0))
     jobs = (
