@@ -26,6 +26,8 @@ from stages.base import (
 )
 from stages.registry import Registry
 
+COMPANY_TIMEOUT_S = 60.0
+
 
 @dataclass(frozen=True)
 class Text(Artifact):
@@ -110,6 +112,7 @@ class Join(Stage):
     gpus: Runtime[float] = 0
     memory_bytes: Runtime[int] = 0
     trace: Runtime[str] = ""  # a file that gets a line for every run
+    company: Runtime[int] = 0  # runs with this trace that must have begun before this one goes on
     chance: Runtime[bool] = False  # the result differs from run to run
 
     def demand(self) -> Demand:
@@ -121,6 +124,11 @@ class Join(Stage):
         if self.trace:
             with open(self.trace, "a") as trace:
                 trace.write(f"{ctx.step} begins {time.time()} {os.getpid()}\n")
+        late = time.monotonic() + COMPANY_TIMEOUT_S
+        while self.company and Path(self.trace).read_text().count(" begins ") < self.company:
+            if time.monotonic() > late:
+                raise StageError("nobody else began")
+            time.sleep(0.01)
         end = time.monotonic() + self.seconds
         while (left := end - time.monotonic()) > 0:
             if ctx.stopping():

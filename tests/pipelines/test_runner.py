@@ -108,7 +108,8 @@ def test_independent_steps_run_side_by_side_within_the_resources(store: Store, t
     trace = tmp_path / "trace"
     steps: dict[str, dict[str, Any]] = {"a": {"stage": "make"}}
     for name in "bcd":
-        steps[name] = {"stage": "join", "texts": ["a"], "seconds": 0.4, "trace": str(trace), "separator": name}
+        steps[name] = {"stage": "join", "texts": ["a"], "seconds": 0.2, "separator": name}
+        steps[name] |= {"trace": str(trace), "company": 2}
     run(store, steps, ThreadExecutor(cpus=2))
     events = [(float(at), kind == "begins") for _, kind, at, _ in map(str.split, trace.read_text().splitlines())]
     depth, deepest = 0, 0

@@ -69,7 +69,7 @@ def test_jobs_run_side_by_side_as_far_as_there_is_room(
     store: Store, tmp_path: Path, parallel: int, cpus: int, at_once: int
 ) -> None:
     trace = tmp_path / "trace"
-    made = jobs(store, trace, 4, seconds=0.5)
+    made = jobs(store, trace, 4, seconds=0.5, company=at_once)
     assert run(made, ThreadExecutor(cpus=cpus), parallel) == 0
     assert deepest(trace) == at_once
     notes = {note for job in made for note in job.recorder.notes}
