@@ -112,7 +112,7 @@ class Join(Stage):
     gpus: Runtime[float] = 0
     memory_bytes: Runtime[int] = 0
     trace: Runtime[str] = ""  # a file that gets a line for every run
-    company: Runtime[int] = 0  # runs with this trace that must have begun before this one goes on
+    company: Runtime[int] = 0  # runs with this trace that must have begun before this one continues
     chance: Runtime[bool] = False  # the result differs from run to run
 
     def demand(self) -> Demand:
