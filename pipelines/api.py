@@ -160,22 +160,7 @@ def _cached(prepared: verbs.Prepared, overrides: list[str]) -> Run:
     store, plan = prepared.store, prepared.plan
     made_by = provenance.collect("run", overrides, variant.of(prepared.composition, overrides))
     steps = tuple(step_state.cached(step, store) for step in plan.steps.values() if step.state == "cached")
-    summary = RunSummary(
-        run_id=made_by.run_id,
-        pipeline=plan.graph.name,
-        command=made_by.command,
-        started=time.time(),
-        seconds=0.0,
-        state="done",
-        steps=steps,
-        config_yaml="",
-        git_commit=made_by.git_commit,
-        git_dirty=made_by.git_dirty,
-        versions=made_by.versions,
-        name=made_by.variant.name,
-        user=made_by.user,
-        parameters=made_by.variant.parameters,
-    )
+    summary = RunSummary.of(made_by, plan.graph.name, steps, "", "done", time.time())
     return Run(run_history.record_of(summary, {step.name: step for step in steps}, {}), store)
 
 

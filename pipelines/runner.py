@@ -350,23 +350,8 @@ class Runner:
     # -- values -------------------------------------------------------------------------------------------------
 
     def summary(self, state: Literal["running", "done", "failed", "stopped"]) -> RunSummary:
-        return RunSummary(
-            run_id=self._provenance.run_id,
-            pipeline=self._plan.graph.name,
-            command=self._provenance.command,
-            started=self._began,
-            seconds=time.time() - self._began,
-            state=state,
-            steps=tuple(step.summary(self._store) for step in self._steps.values()),
-            config_yaml=self._config_yaml,
-            git_commit=self._provenance.git_commit,
-            git_dirty=self._provenance.git_dirty,
-            versions=self._provenance.versions,
-            name=self._provenance.variant.name,
-            user=self._provenance.user,
-            parameters=self._provenance.variant.parameters,
-            sweep=self._provenance.sweep,
-        )
+        steps = [step.summary(self._store) for step in self._steps.values()]
+        return RunSummary.of(self._provenance, self._plan.graph.name, steps, self._config_yaml, state, self._began)
 
     def _keep_trace(self, outcome: Outcome) -> None:
         path = self._directory / f"{outcome.step}.traceback.txt"

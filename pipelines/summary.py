@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pipelines.provenance import Provenance
 
 State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped", "unselected"]
 
@@ -56,3 +59,32 @@ class RunSummary:
     parameters: Mapping[str, str] = field(default_factory=dict)  # overrides, and what differs from the pipeline's files
     sweep: str | None = None  # the id of the sweep that the run is a job of
     notes: tuple[str, ...] = ()  # of the engine, for example about metrics that could not be sent
+
+    @classmethod
+    def of(
+        cls,
+        made_by: Provenance,
+        pipeline: str,
+        steps: Iterable[StepSummary],
+        config_yaml: str,
+        state: Literal["running", "done", "failed", "stopped"],
+        began: float,
+    ) -> Self:
+        """The summary, at this moment, of a run that `began` (seconds since the epoch)."""
+        return cls(
+            run_id=made_by.run_id,
+            pipeline=pipeline,
+            command=made_by.command,
+            started=began,
+            seconds=time.time() - began,
+            state=state,
+            steps=tuple(steps),
+            config_yaml=config_yaml,
+            git_commit=made_by.git_commit,
+            git_dirty=made_by.git_dirty,
+            versions=made_by.versions,
+            name=made_by.variant.name,
+            user=made_by.user,
+            parameters=made_by.variant.parameters,
+            sweep=made_by.sweep,
+        )

@@ -116,23 +116,8 @@ class Begun:
         except OSError as error:  # a store that is read-only: the results are shown all the same
             self.job.notes = (f"Cached jobs have no run in this sweep: {disk_error(error)}",)
             return
-        summary = RunSummary(
-            run_id=made_by.run_id,
-            pipeline=prepared.plan.graph.name,
-            command=made_by.command,
-            started=time.time(),
-            seconds=0.0,
-            state="done",
-            steps=tuple(self.job.steps),
-            config_yaml=prepared.composition.yaml(),
-            git_commit=made_by.git_commit,
-            git_dirty=made_by.git_dirty,
-            versions=made_by.versions,
-            name=made_by.variant.name,
-            user=made_by.user,
-            parameters=made_by.variant.parameters,
-            sweep=made_by.sweep,
-        )
+        config_yaml, pipeline = prepared.composition.yaml(), prepared.plan.graph.name
+        summary = RunSummary.of(made_by, pipeline, self.job.steps, config_yaml, "done", time.time())
         observers: tuple[Observer, ...] = (tracking, History(prepared.store))
         for observer in observers:
             observer.run_started(summary)
