@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import PathFinder
 from importlib.metadata import packages_distributions
-from importlib.util import find_spec
 from pathlib import Path
 
 from stages.packages import OWN_PACKAGES
@@ -32,10 +32,9 @@ def plant(directory: Path, marks: Path) -> None:
 
 
 def _is_found_first(name: str) -> bool:
-    try:
-        spec = find_spec(name) if name != "__main__" else None
-    except ValueError:  # of a module that replaced itself when it was imported
+    if name in sys.builtin_module_names:
         return True
+    spec = PathFinder.find_spec(name)  # setuptools' finder would switch its distutils off when it is asked for pip
     if spec is None or spec.origin is None:  # a namespace package has no origin
         return False
     return "_vendor" not in Path(spec.origin).parts  # setuptools, once imported, has copies of libraries on the path

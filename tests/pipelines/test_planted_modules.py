@@ -89,6 +89,18 @@ def environment(project: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": "", "XDG_CACHE_HOME": str(project.parent / "cache")}
 
 
+def test_planting_leaves_setuptools_as_it_was(tmp_path: Path) -> None:
+    """Asked where pip is, setuptools' finder switches its distutils off; then torch cannot compile in this process."""
+    code = (
+        "import sys, pathlib, tests.planted; directory = pathlib.Path(sys.argv[1]); "
+        "tests.planted.plant(directory, directory / 'marks'); "
+        "import setuptools, distutils.core; print(distutils.core.__file__)"
+    )
+    line = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert "setuptools" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("how", "verb"),
     [
