@@ -43,6 +43,7 @@ class Write(Stage):
     """Writes the texts of its inputs, followed by a letter."""
 
     version: ClassVar[str] = "1"
+    spawns: ClassVar[bool] = False
     letter: str = ""
     inputs: tuple[Text, ...] = ()
     trace: Runtime[str] = ""

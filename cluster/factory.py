@@ -14,6 +14,7 @@ from cluster.config import InlineCluster, LocalCluster, RemoteCluster
 from cluster.import_path import check_packages
 from cluster.inline_executor import InlineExecutor
 from cluster.machine import this_machine
+from cluster.process_executor import ProcessExecutor
 from cluster.submitted_job import in_submitted_job
 
 
@@ -28,8 +29,12 @@ def nodes(config: InlineCluster | LocalCluster | RemoteCluster) -> list[Node]:
     return [this_machine(config)]
 
 
-def executor(config: InlineCluster | LocalCluster | RemoteCluster, packages: Sequence[Path] = ()) -> Executor:
+def executor(
+    config: InlineCluster | LocalCluster | RemoteCluster, packages: Sequence[Path] = (), *, spawns: bool = True
+) -> Executor:
     """The executor for a cluster, a context manager. Ray is imported only where it is used.
+
+    `spawns`: whether the work may start gangs, maps or applications. On this machine Ray is not needed if it may not.
 
     `packages` are the directories of users' top-level packages, or single .py modules, that work can import in every
     process that the executor starts. The inline executor starts none: there they must be on this process's `sys.path`.
@@ -41,6 +46,8 @@ def executor(config: InlineCluster | LocalCluster | RemoteCluster, packages: Seq
         check_packages(packages)
     if isinstance(config, InlineCluster):
         return InlineExecutor(this_machine(config), config.http)
+    if isinstance(config, LocalCluster) and not spawns:
+        return ProcessExecutor(this_machine(config), packages)
     # These are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

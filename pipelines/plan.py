@@ -58,6 +58,12 @@ class Plan:
     def to_run(self) -> list[StepPlan]:
         return [step for step in self.steps.values() if step.state == "run"]
 
+    @property
+    def spawns(self) -> bool:
+        """Whether a step that will run, or may, starts other processes than its own, or needs a GPU to be assigned."""
+        may_run = [step for step in self.steps.values() if step.state == "run" or step.if_same]
+        return any(step.step.stage.spawns or step.demand.ranks or step.demand.task.gpus for step in may_run)
+
 
 def make(
     graph: Graph,

@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from cluster import stop_signals
 from cluster.base import Executor, Message, Outcome
 from pipelines import feasibility
+from pipelines.agenda import Agenda
 from pipelines.errors import disk_error
 from pipelines.execute import Job, Made, execute
+from pipelines.observer import Observer
 from pipelines.plan import Plan, changed_since, is_current
 from pipelines.provenance import Provenance
 from pipelines.redaction import redacted, redacted_values
@@ -26,30 +28,15 @@ from pipelines.step_state import StepState
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain, text
 from pipelines.store.lease import Leases
-from pipelines.summary import RunSummary, State, StepSummary
+from pipelines.summary import RunSummary, State
 from stages.base import Demand
 
 POLL_S = 0.25
 LEASE_POLL_S = 1.0
+ROOM_POLL_S = 1.0  # nodes may join
 STOP_GRACE_S = 20.0  # for a step to save what it has, before it is ended
 LONGEST_BACKOFF_S = 30.0
 NODE_LOSSES = 3  # how often a step is started again because its node was lost, in addition to its `retries`
-
-
-class Observer(Protocol):
-    """Receives the events of a run in the runner's thread. Its methods must be quick and must not raise."""
-
-    def run_started(self, run: RunSummary) -> None: ...
-
-    def step_started(self, step: StepSummary) -> str | None:
-        """May return the id under which it tracks the step: it goes into the record."""
-
-    def step_message(self, message: Message) -> None: ...
-
-    def step_finished(self, step: StepSummary, record: Record | None) -> None:
-        """The step is done, cached, failed, skipped or stopped. `record`: of its artifact, if it has one."""
-
-    def run_finished(self, run: RunSummary) -> None: ...
 
 
 class Runner:
@@ -76,10 +63,16 @@ class Runner:
         self._directory = store.config.state / "runs" / provenance.run_id
         self._leases = Leases(store.files, store.config.lease_timeout_s, provenance.run_id)
         self._steps = {name: StepState(step, reason=step.explanation) for name, step in plan.steps.items()}
+        self._agenda = Agenda({name: step.step.inputs for name, step in plan.steps.items()})
+        self._unfinished = len(self._steps)
+        self._running: dict[str, StepState] = {}
+        self._freed = True  # a step has ended since the last look for room
+        self._seen_others: Sequence[Demand] = ()
+        self._looked = 0.0  # monotonic seconds
+        self._full: list[Demand] = []  # demands for which there was no room at the last look
         self._began = time.time()
         self._signal = 0
         self._stop_deadline: float | None = None
-        self.waits_for_room = False  # a step could start if other steps did not use the cluster
 
     def run(self) -> RunSummary:
         """Run the plan. Returns when every step is finished, or when the run was stopped."""
@@ -128,18 +121,23 @@ class Runner:
 
     def advance(self) -> bool:
         """Start every step that can start. False when all steps are finished."""
-        self.waits_for_room = False
         if self._signal:
             self._wind_down()
-        else:
-            for step in self._steps.values():
-                if step.state == "waiting":
-                    try:
-                        self._consider(step)
-                    except OSError as error:  # the store is full, read-only or unreachable
-                        step.attempts += 1
-                        self._fail(step, disk_error(error))
-        return any(not step.finished for step in self._steps.values())
+            return self._unfinished > 0
+        for name in self._agenda.round(self._room_may_be_free()):
+            step = self._steps[name]
+            if step.state == "waiting" and not self._signal:
+                try:
+                    self._consider(step)
+                except OSError as error:  # the store is full, read-only or unreachable
+                    step.attempts += 1
+                    self._fail(step, disk_error(error))
+        return self._unfinished > 0
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether a step could start if other steps did not use the cluster."""
+        return self._agenda.waits_for_room
 
     def _consider(self, step: StepState) -> None:
         name = step.plan.step.name
@@ -162,10 +160,13 @@ class Runner:
                 step.error = f"It is pinned to {pin}, and {stale}. Remove the pin to compute it again."
                 return self._finish(step, "failed")
             step.reason = stale
-        if time.monotonic() < step.not_before or not self._may_start(step):
-            return None
+        if time.monotonic() < step.not_before:
+            return self._agenda.again(name)
+        if not self._may_start(step):
+            return self._agenda.when_there_is_room(name)
         holder = self._leases.acquire(step.plan.fingerprint)
         if holder:
+            self._agenda.again(name)
             step.not_before = time.monotonic() + LEASE_POLL_S
             if step.waits_for != holder:
                 step.waits_for = holder
@@ -183,6 +184,7 @@ class Runner:
     def _start(self, step: StepState, records: dict[str, Record]) -> None:
         name = step.plan.step.name
         step.state = "running"
+        self._running[name] = step
         step.attempts += 1
         step.started = time.time()
         if step.tracking_run_id is None:
@@ -200,17 +202,29 @@ class Runner:
         )
         self._executor.start(name, partial(execute, job), step.plan.demand, self._on_message)
 
+    def _room_may_be_free(self) -> bool:
+        """Whether to look again for room for the steps that wait for it."""
+        others, now = self._others(), time.monotonic()
+        look = self._freed or others != self._seen_others or now - self._looked >= ROOM_POLL_S
+        if look:
+            self._freed, self._seen_others, self._looked, self._full = False, others, now, []
+        return look
+
     def _may_start(self, step: StepState) -> bool:
         """Whether the step's demand fits together with those of the running steps. False while another step with the
         same fingerprint runs, because its result serves both."""
-        running = [other.plan for other in self._steps.values() if other.state == "running"]
+        running = [other.plan for other in self._running.values()]
         if any(other.fingerprint == step.plan.fingerprint for other in running):
             return False
-        demands = [*(other.demand for other in running), *self._others(), step.plan.demand]
+        demand = step.plan.demand
+        if demand in self._full:
+            return False
+        demands = [*(other.demand for other in running), *self._others(), demand]
         fits = len(demands) == 1 or (
             self._executor.concurrent and feasibility.fit_together(demands, self._executor.nodes)
         )
-        self.waits_for_room |= not fits
+        if not fits:
+            self._full.append(demand)
         if not fits and step.waits_for != "room":
             step.waits_for = "room"
             users = ", ".join(other.step.name for other in running) or "the steps of other jobs"
@@ -252,6 +266,8 @@ class Runner:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         step = self._steps[outcome.step]
+        self._running.pop(outcome.step, None)
+        self._freed = True
         if step.finished:
             return None
         if outcome.state == "done":
@@ -274,6 +290,7 @@ class Runner:
         self._leases.release(step.plan.fingerprint)
         step.node_losses += 1
         step.state = "waiting"
+        self._agenda.again(step.plan.step.name)
         self._note(step.plan.step.name, f"{error} It is started again ({step.node_losses} of {NODE_LOSSES}).")
 
     def _commit(self, step: StepState, made: Made) -> None:
@@ -299,6 +316,7 @@ class Runner:
         if failures <= step.plan.step.options.retries and not self._signal:
             backoff = min(2.0**failures, LONGEST_BACKOFF_S)
             step.state, step.not_before = "waiting", time.monotonic() + backoff
+            self._agenda.again(step.plan.step.name)
             again = f"Tries again in {backoff:.0f} s ({failures} of {step.plan.step.options.retries})."
             return self._note(step.plan.step.name, f"{error} {again}")
         return self._finish(step, "failed")
@@ -312,7 +330,9 @@ class Runner:
         self._finish(step, "cached")
 
     def _finish(self, step: StepState, state: State) -> None:
+        self._unfinished -= not step.finished
         step.state = state
+        self._agenda.finished(step.plan.step.name)
         if step.record is None and state == "unselected":
             step.record = step.plan.record
         if state != "unselected":
@@ -321,7 +341,7 @@ class Runner:
     def _wind_down(self) -> None:
         """After a signal: start nothing, give running steps time to save their progress, then end them."""
         now = time.monotonic()
-        running = [step for step in self._steps.values() if step.state == "running"]
+        running = list(self._running.values())
         if self._stop_deadline is None:
             self._stop_deadline = now + STOP_GRACE_S
             for step in running:
@@ -343,9 +363,8 @@ class Runner:
             return
         self._signal = number
         if not self._executor.concurrent:
-            for step in self._steps.values():
-                if step.state == "running":
-                    self._executor.stop(step.plan.step.name)
+            for name in self._running:
+                self._executor.stop(name)
 
     # -- values -------------------------------------------------------------------------------------------------
 

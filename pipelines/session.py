@@ -24,20 +24,25 @@ class Session(AbstractContextManager["Session"]):
     def __init__(self) -> None:
         self._opened_with: tuple[ClusterConfig, tuple[Path, ...]] | None = None
         self._executor: Executor | None = None
+        self._spawns = False  # whether work on the open executor may start gangs, maps or applications
 
     def nodes(self, config: ClusterConfig, packages: Sequence[Path]) -> Sequence[Node]:
         """The nodes of a cluster. A remote cluster is joined to find them; a local one is not started."""
         return self.executor(config, packages).nodes if config.kind == "remote" else nodes(config)
 
-    def executor(self, config: ClusterConfig, packages: Sequence[Path]) -> Executor:
-        """The executor of a cluster. It is opened at the first call. Raises ClusterError if that fails."""
+    def executor(self, config: ClusterConfig, packages: Sequence[Path], *, spawns: bool = True) -> Executor:
+        """The executor of a cluster. It is opened at the first call. Raises ClusterError if that fails.
+
+        `spawns`: whether the work may start gangs, maps or applications.
+        """
         asked = config, tuple(packages)
-        if self._executor is not None and self._opened_with != asked:
+        if self._executor is not None and (self._opened_with != asked or (spawns and not self._spawns)):
             self.close()
         if self._executor is None:
-            if said := _starting(config):
+            if said := _starting(config, spawns):
                 print(said, file=sys.stderr, flush=True)
-            self._executor, self._opened_with = executor(config, packages), asked
+            self._executor = executor(config, packages, spawns=spawns)
+            self._opened_with, self._spawns = asked, spawns
         return self._executor
 
     def close(self) -> None:
@@ -54,8 +59,8 @@ class Session(AbstractContextManager["Session"]):
         self.close()
 
 
-def _starting(config: ClusterConfig) -> str:
+def _starting(config: ClusterConfig, spawns: bool) -> str:
     """What is said while a cluster opens, which takes seconds."""
     if config.kind == "local":
-        return "Starting Ray on this machine ..."
+        return "Starting Ray on this machine ..." if spawns else ""
     return f"Joining the Ray cluster at {redact_url(config.address)} ..." if config.kind == "remote" else ""

@@ -190,7 +190,8 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     display = terminal.Display(out)
     state = "failed"
     try:
-        executor = session.executor(settings.cluster, prepared.composition.graph.packages())
+        packages = prepared.composition.graph.packages()
+        executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
         runner = Runner(
             prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, History(store), display]
         )

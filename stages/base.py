@@ -303,6 +303,9 @@ class Stage(Config):
     """A kind of work. Subclasses declare fields and `run`, whose return annotation is the artifact type of the step."""
 
     headline: ClassVar[str | None] = None  # the metric shown in the table of a run
+    # Whether `run` may start other processes by ctx.gang, ctx.map (with other than one worker) or ctx.serve. A run on
+    # one machine whose steps all say False starts in a fraction of a second, without Ray.
+    spawns: ClassVar[bool] = True
 
     def demand(self) -> Demand:
         """What this step needs from the cluster. Pure and cheap: `plan` calls it. A step's `resources` override it."""

@@ -98,7 +98,8 @@ class DigestMemory:
         entries = list(entries)
         if not entries:
             return
-        self.known().update({path: (token, digest) for path, token, digest in entries})
+        if self._known is not None:  # a step's process, which only adds, need not read what there is
+            self._known.update({path: (token, digest) for path, token, digest in entries})
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._connection() as connection:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from pipelines import provenance, step_state, variant, verbs
 from pipelines.errors import disk_error
 from pipelines.graph import Graph
+from pipelines.observer import Observer
 from pipelines.provenance import Provenance
 from pipelines.run_history import History
-from pipelines.runner import Observer, Runner
+from pipelines.runner import Runner
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.sweep.side_by_side import Part
 from pipelines.terminal import Display

@@ -80,7 +80,8 @@ class Sweep:
                 job for job in waiting if _settings(job).cluster == settings.cluster and _packages(job) == packages
             ]
             waiting = [job for job in waiting if job not in alike]
-            executor = self._session.executor(settings.cluster, packages)
+            spawns = any(job.prepared.plan.spawns for job in alike if job.prepared)
+            executor = self._session.executor(settings.cluster, packages, spawns=spawns)
             self.signal = side_by_side.run(map(self._begun, alike), executor, settings.sweep.parallel)
         if self.signal:
             for job in batch:

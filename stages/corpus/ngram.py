@@ -18,6 +18,7 @@ class TrainNgram(Stage):
     """Trains an n-gram model on a corpus and measures it on the validation documents."""
 
     headline: ClassVar[str | None] = "held_out_perplexity"
+    spawns: ClassVar[bool] = False
 
     corpus: Corpus
     order: Annotated[int, Field(ge=1, le=8)] = 5  # bytes in a gram

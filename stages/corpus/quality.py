@@ -23,6 +23,7 @@ class TrainQuality(Stage):
     """Trains a linear model of words on good documents and on others, and measures it on validation documents."""
 
     headline: ClassVar[str | None] = "held_out_accuracy"
+    spawns: ClassVar[bool] = False
 
     good: Corpus  # what text should be like: curated, edited, referenced
     other: Corpus  # what is to be scored: an unfiltered sample of the crawl

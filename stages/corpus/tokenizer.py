@@ -69,6 +69,7 @@ class TrainTokenizer(Stage):
     """Trains a byte-level BPE tokenizer on the training documents of a corpus."""
 
     headline: ClassVar[str | None] = "bytes_per_token"
+    spawns: ClassVar[bool] = False
     # 3: a word of more than LONGEST_WORD characters counts as several in training.
     version: ClassVar[str] = "3"
 

@@ -39,6 +39,7 @@ class TokenizeCorpus(Stage):
 
     headline: ClassVar[str | None] = "train_tokens"
     version: ClassVar[str] = "2"
+    spawns: ClassVar[bool] = False
 
     corpus: Corpus
     tokenizer: Tokenizer

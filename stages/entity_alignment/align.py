@@ -21,6 +21,7 @@ class AlignEntities(ModelSettings, TrainingSettings, Stage):
     """Trains on the seed links of a pair and embeds all entities. Resumes from its checkpoint after a crash."""
 
     headline: ClassVar[str | None] = "validation_mrr"
+    spawns: ClassVar[bool] = False
 
     graphs: GraphPair
 

@@ -28,6 +28,7 @@ class EvaluateEntityAlignment(Stage):
     """Ranks the right entities of the test links for the left ones under CSLS, and the other way round."""
 
     headline: ClassVar[str | None] = "hits_at_1"
+    spawns: ClassVar[bool] = False
 
     graphs: GraphPair
     alignment: EntityAlignment

@@ -17,6 +17,7 @@ class MakeGraphPair(Stage):
     """Reads a pair of graphs from `left`, `right` and `seeds`, or from a `folder`, or makes one (`made`)."""
 
     headline: ClassVar[str | None] = "entities"
+    spawns: ClassVar[bool] = False
 
     left: GraphFile | None = None
     right: GraphFile | None = None

@@ -43,6 +43,7 @@ class Evaluate(Stage):
 
     headline: ClassVar[str | None] = "bits_per_byte"
     version: ClassVar[str] = "3"  # 3: documents begin as in training
+    spawns: ClassVar[bool] = False
 
     model: Checkpoint  # the model to evaluate
     corpus: Corpus  # its validation documents are scored; its training documents train the n-gram model

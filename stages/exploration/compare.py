@@ -20,6 +20,7 @@ class CompareExplorations(Stage):
     """Compares the methods of explorations, with intervals over seeds."""
 
     headline: ClassVar[str | None] = "worst"
+    spawns: ClassVar[bool] = False
 
     explorations: Explorations
     policy: Policy = "last"  # of environments: from the last lower bounds, or from the best of all rounds

@@ -28,6 +28,7 @@ class ExportModel(Stage):
     """Exports a model in the Hugging Face format, with a model card."""
 
     headline: ClassVar[str | None] = "files"
+    spawns: ClassVar[bool] = False
 
     model: Checkpoint
     corpus: Corpus | None = None  # the training data, for the card

@@ -72,6 +72,7 @@ class ImportModel(Stage):
 
     headline: ClassVar[str | None] = "parameters"
     version: ClassVar[str] = "2"  # 2: several end tokens, how a document begins; no token stands in for a missing one
+    spawns: ClassVar[bool] = False
 
     source: HuggingFaceDirectory
 

@@ -15,6 +15,7 @@ class ModelTokenizer(Stage):
     """Copies the tokenizer that a model was trained with."""
 
     headline: ClassVar[str | None] = "vocab_size"
+    spawns: ClassVar[bool] = False
 
     model: Checkpoint
 

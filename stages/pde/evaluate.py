@@ -17,6 +17,7 @@ class EvaluatePde(Stage):
     """Measures a posterior: recovery of the parameters, the fields' errors, the residual of the equation."""
 
     headline: ClassVar[str | None] = "rmse"
+    spawns: ClassVar[bool] = False
 
     posterior: Posterior
     observations: Observations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 class MakeObservations(Stage):
     """Reads or simulates noisy values of the components of an equation. `path` replaces the simulation."""
+
+    spawns: ClassVar[bool] = False
 
     path: TableFile | None = None
     coordinates: tuple[str, ...] = ("t", "x")  # of the file

@@ -18,6 +18,7 @@ class Smooth(Stage):
     """Smooths observations without an equation. What it finds are the processes that the equation then constrains."""
 
     headline: ClassVar[str | None] = "noise"
+    spawns: ClassVar[bool] = False
 
     observations: Observations
     kernel: KernelName = "matern_11_2"  # of every coordinate; its process has as many derivatives as the equation needs

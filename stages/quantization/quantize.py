@@ -24,6 +24,7 @@ class Quantize(Stage):
     """Quantizes the matrices of a model."""
 
     headline: ClassVar[str] = "perplexity_increase"
+    spawns: ClassVar[bool] = False
 
     model: Checkpoint
     tokens: TokenDataset

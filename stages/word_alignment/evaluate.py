@@ -23,6 +23,7 @@ class EvaluateLexicon(Stage):
     """Measures the share of a dictionary's translations that an alignment finds."""
 
     headline: ClassVar[str | None] = "p_at_1"
+    spawns: ClassVar[bool] = False
 
     alignment: WordAlignment
     dictionary: Dictionary | None = None  # null: the known substitution, where one language is planted

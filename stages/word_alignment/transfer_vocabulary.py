@@ -28,6 +28,7 @@ class TransferVocabulary(Stage):
     """
 
     headline: ClassVar[str | None] = "aligned_tokens"
+    spawns: ClassVar[bool] = False
 
     model: Checkpoint
     tokenizer: Tokenizer  # of the new language

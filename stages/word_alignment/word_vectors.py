@@ -38,6 +38,7 @@ class MakeWordVectors(Stage):
     `checkpoint` instead. `path` or `corpus` replaces `text`; with `path`, `training` has no effect either."""
 
     headline: ClassVar[str | None] = "words"
+    spawns: ClassVar[bool] = False
 
     language: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")  # its name in requests, figures and tables
     path: VectorFile | None = None
