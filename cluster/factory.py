@@ -30,11 +30,16 @@ def nodes(config: InlineCluster | LocalCluster | RemoteCluster) -> list[Node]:
 
 
 def executor(
-    config: InlineCluster | LocalCluster | RemoteCluster, packages: Sequence[Path] = (), *, spawns: bool = True
+    config: InlineCluster | LocalCluster | RemoteCluster,
+    packages: Sequence[Path] = (),
+    *,
+    spawns: bool = True,
+    preload: Sequence[str] = (),
 ) -> Executor:
     """The executor for a cluster, a context manager. Ray is imported only where it is used.
 
-    `spawns`: whether the work may start gangs, maps or applications. On this machine Ray is not needed if it may not.
+    `spawns`: whether the work may start gangs, maps or applications. On this machine Ray is not needed if it may not;
+    its processes then begin with the modules `preload` imported.
 
     `packages` are the directories of users' top-level packages, or single .py modules, that work can import in every
     process that the executor starts. The inline executor starts none: there they must be on this process's `sys.path`.
@@ -47,7 +52,7 @@ def executor(
     if isinstance(config, InlineCluster):
         return InlineExecutor(this_machine(config), config.http)
     if isinstance(config, LocalCluster) and not spawns:
-        return ProcessExecutor(this_machine(config), packages)
+        return ProcessExecutor(this_machine(config), packages, preload)
     # These are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

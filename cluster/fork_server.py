@@ -1,4 +1,4 @@
-"""The process from which the processes of steps are forked, in milliseconds, because it has imported the engine.
+"""The process from which the processes of steps are forked, in milliseconds, because it has imported what they need.
 
 It has one thread and no state. It is told to fork by one byte with one end of a connection, and tells the exit status
 of each process that has ended. When its own end of the socket is closed it ends, and the processes end with it.
@@ -7,6 +7,7 @@ of each process that has ended. When its own end of the socket is closed it ends
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import select
 import signal
@@ -14,23 +15,28 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
+from cluster import forked_process
+
 EXIT = struct.Struct("ii")  # process id, status as of waitpid
-PROGRAM = "from cluster import fork_server; fork_server.serve({})"
+PROGRAM = "from cluster import fork_server; fork_server.serve({}, {})"
 
 
 class ForkServer:
     """The server, seen from the process that starts it."""
 
-    def __init__(self, environment: Mapping[str, str], output: Path) -> None:
-        """Start it with this environment. What it prints, and what its processes print, is appended to `output`."""
+    def __init__(self, environment: Mapping[str, str], output: Path, modules: Sequence[str]) -> None:
+        """Start it with this environment. It imports `modules`, so that its processes have them.
+
+        What it prints, and what its processes print, is appended to `output`.
+        """
         self._control, theirs = socket.socketpair()
         with theirs, output.open("ab") as printed:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM.format(theirs.fileno())],
+                [sys.executable, "-c", PROGRAM.format(theirs.fileno(), list(modules))],
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -74,11 +80,10 @@ class ForkServer:
         self._process.wait()
 
 
-def serve(control_descriptor: int) -> None:
+def serve(control_descriptor: int, modules: Sequence[str]) -> None:
     """Fork processes until the other end is closed. The main function of the server."""
-    import pipelines.execute  # noqa: F401  most of what a step needs, so that forked processes have it
-    from cluster import forked_process
-
+    for module in modules:
+        importlib.import_module(module)  # noqa: TID251  the contracts see it where the name is given
     gc.collect()
     gc.freeze()  # memory that the processes share stays shared
     control = socket.socket(fileno=control_descriptor)

@@ -43,14 +43,15 @@ class ProcessExecutor:
 
     concurrent = True
 
-    def __init__(self, node: Node, packages: Sequence[Path] = ()) -> None:
-        """Its processes can import `packages`."""
+    def __init__(self, node: Node, packages: Sequence[Path] = (), preload: Sequence[str] = ()) -> None:
+        """Its processes can import `packages`, and have imported the modules `preload` when they begin."""
         self.nodes = [node]
+        self._preload = preload
         self._directory = TemporaryDirectory()
         self._output = self._directory.path / "output.txt"
         safe = os.environ.get("PYTHONSAFEPATH", "1")  # no imports from the working directory
         self._environment = child_environment({"PYTHONPATH": python_path(packages), "PYTHONSAFEPATH": safe})
-        self._server = ForkServer(self._environment, self._output)
+        self._server = ForkServer(self._environment, self._output, self._preload)
         self._running: dict[str, _Running] = {}
         self._events: list[Message | Outcome] = []
         self._exits: dict[int, int] = {}  # process id -> exit code
@@ -64,7 +65,7 @@ class ProcessExecutor:
             return
         if self._server.ended:
             self._server.close()
-            self._server = ForkServer(self._environment, self._output)
+            self._server = ForkServer(self._environment, self._output, self._preload)
         try:
             self._running[step] = _Running(step, self._server.fork())
             self._running[step].connection.send(order)

@@ -12,6 +12,7 @@ from typing import Self
 from cluster.base import Executor, Node
 from cluster.config import ClusterConfig
 from cluster.factory import executor, nodes
+from pipelines import execute
 from stages.addresses import redact_url
 
 
@@ -41,7 +42,7 @@ class Session(AbstractContextManager["Session"]):
         if self._executor is None:
             if said := _starting(config, spawns):
                 print(said, file=sys.stderr, flush=True)
-            self._executor = executor(config, packages, spawns=spawns)
+            self._executor = executor(config, packages, spawns=spawns, preload=[execute.__name__])
             self._opened_with, self._spawns = asked, spawns
         return self._executor
 

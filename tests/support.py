@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,14 @@ def test_data(*parts: str) -> Path:
 
 
 test_data.__test__ = False  # type: ignore[attr-defined]  # a helper, not a test
+
+
+def wait_for_mlflow(root: Path) -> None:
+    """Return once MLflow has everything of the runs in a store. A short run leaves that to another process."""
+    end = time.monotonic() + 120
+    while left := list(root.glob("runs/*/spool/operations.jsonl")):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 @dataclass

@@ -7,6 +7,7 @@ sent stays on disk.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.tracking.database import DatabaseError
 from pipelines.tracking.spool import Operation, Spool, leftovers
 from pipelines.tracking.tracking_config import TrackingConfig
 
+SHORT_RUN_S = 3.0  # a shorter run may leave the sending to another process
 LINGER_S = 0.5  # so that points come in batches
 HEARTBEAT_S = 60.0
 FIRST_BACKOFF_S = 1.0
@@ -31,7 +33,9 @@ ACKNOWLEDGE_S = 0.5
 class Sender:
     """Sends one spool, and leftovers, until it is stopped."""
 
-    def __init__(self, config: TrackingConfig, root: Path, spool: Spool | None) -> None:
+    def __init__(self, config: TrackingConfig, root: Path, spool: Spool | None, may_leave: bool = False) -> None:
+        """`may_leave`: if it is stopped within the first seconds, it may send nothing, and `left` is then true."""
+        self.left = False
         self.trouble: str | None = None  # why sending fails now
         self.refused = 0
         self.recovered = 0  # operations of earlier runs that were sent
@@ -39,6 +43,7 @@ class Sender:
         self._config = config
         self._root = root
         self._spool = spool
+        self._may_leave = may_leave and "mlflow" not in sys.modules
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._acknowledged = 0.0  # monotonic seconds
@@ -67,6 +72,9 @@ class Sender:
     # -- the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self._may_leave and self._stopping.wait(SHORT_RUN_S):
+            self.left = True
+            return
         connection: Any = None
         backoff = FIRST_BACKOFF_S
         earlier_done = False

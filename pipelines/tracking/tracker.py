@@ -6,6 +6,8 @@ step (named "02-pretrain" by its place), a light child for a cached step with a 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import threading
 import time
@@ -16,10 +18,11 @@ from typing import Any, Self
 import psutil
 
 from cluster.base import Message
+from cluster.submitted_job import in_submitted_job
 from pipelines.process_identity import this_process
 from pipelines.report.graph_drawing import graph_svg
 from pipelines.summary import RunSummary, StepSummary
-from pipelines.tracking import operations
+from pipelines.tracking import leftovers, operations
 from pipelines.tracking.operations import PARENT, Point, milliseconds
 from pipelines.tracking.sender import Sender
 from pipelines.tracking.spool import Operation, Spool, set_aside
@@ -37,7 +40,9 @@ class Tracking:
         self._sweep = sweep
         self._root = root
         self._spool = spool
-        self._sender = Sender(config, root, spool)
+        # What would end with the command, or begin again for each job of a sweep, is not left to another process.
+        may_leave = config.in_background and sweep is None and not in_submitted_job() and os.getpid() != 1
+        self._sender = Sender(config, root, spool, may_leave=may_leave)
         self._labels: dict[str, str] = {}
         self._run_id = ""
         self._open: dict[str, StepSummary] = {}  # started, not finished
@@ -158,6 +163,9 @@ class Tracking:
         notes = self.notes()
         if ended:
             self._spool.close()
+        if self._sender.left:
+            with contextlib.suppress(OSError):  # then the next run sends it
+                leftovers.send_in_background(self._config, self._root)
         return notes
 
     # -- the spool ----------------------------------------------------------------------------------------------
@@ -198,17 +206,3 @@ def system_metrics() -> dict[str, float]:
         "system/system_memory_usage_megabytes": memory.used / 1e6,
         "system/system_memory_usage_percentage": memory.percent,
     }
-
-
-def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
-    """Send the entries of earlier runs. Returns notes about it."""
-    if not any(root.glob("runs/*/spool/operations.jsonl")):
-        return ()
-    sender = Sender(config, root, None)
-    sender.start()
-    sender.stop()
-    if sender.trouble:
-        sent = [f"The entries of earlier runs could not be sent to {config.shown(root)}: {sender.trouble}"]
-    else:
-        sent = [f"Sent {sender.recovered} entries of earlier runs to MLflow."] if sender.recovered else []
-    return (*sent, *set_aside(root, config.target))

@@ -15,7 +15,7 @@ from pathlib import Path
 from cluster import stop_signals
 from pipelines.errors import BloomlineError
 from pipelines.tracking.database import ARTIFACTS, DatabaseError
-from pipelines.tracking.tracker import flush
+from pipelines.tracking.leftovers import flush
 from pipelines.tracking.tracking_config import TrackingConfig
 from stages.child_environment import child_environment
 

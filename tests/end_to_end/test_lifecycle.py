@@ -10,6 +10,7 @@ import pytest
 from pipelines.store import Store, StoreConfig
 from tests.end_to_end.conftest import CommandLine
 from tests.stages.huggingface.examples import checkpoint, exported
+from tests.support import wait_for_mlflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -37,6 +38,7 @@ def test_the_whole_life(bloomline: CommandLine) -> None:
 
     from mlflow import MlflowClient
 
+    wait_for_mlflow(bloomline.store)
     client = MlflowClient(f"sqlite:///{bloomline.store}/mlflow.db")
     experiment = client.get_experiment_by_name("debug")
     assert experiment is not None

@@ -11,6 +11,12 @@ from pipelines.store import Store, StoreConfig
 from tests.pipelines import demo
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _mlflow_is_imported() -> None:
+    """A run of this process then sends to MLflow itself, however short it is."""
+    import mlflow  # noqa: F401
+
+
 @pytest.fixture
 def demo_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry holds the demo stages only."""

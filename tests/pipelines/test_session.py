@@ -26,7 +26,7 @@ def test_a_cluster_that_takes_seconds_to_open_says_so_once(
 ) -> None:
     opened: list[Closed] = []
 
-    def opens(*given: object) -> Closed:
+    def opens(*given: object, **named: object) -> Closed:
         opened.append(Closed())
         return opened[-1]
 

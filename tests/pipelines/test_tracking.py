@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from pipelines.tracking import operations
-from pipelines.tracking.tracker import Tracking, flush
+from pipelines.tracking.leftovers import flush
+from pipelines.tracking.tracker import Tracking
 from pipelines.tracking.tracking_config import TrackingConfig
 from tests.pipelines import samples
 

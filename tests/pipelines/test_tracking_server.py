@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.tracking.tracker import Tracking, flush
+from pipelines.tracking.leftovers import flush
+from pipelines.tracking.tracker import Tracking
 from pipelines.tracking.tracking_config import TrackingConfig
 from pipelines.tracking.ui import free_port
 from tests.pipelines import samples

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from cluster.base import Message
+from pipelines.tracking.leftovers import flush
 from pipelines.tracking.spool import Spool, leftovers, set_aside
-from pipelines.tracking.tracker import Tracking, flush
+from pipelines.tracking.tracker import Tracking
 from pipelines.tracking.tracking_config import TrackingConfig
 from tests.pipelines import samples
 from tests.pipelines.test_tracking import LOCAL, client, runs_of

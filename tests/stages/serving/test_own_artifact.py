@@ -22,7 +22,7 @@ from stages.serving.deployment import DEPLOYMENT, FACTORY, MODEL, SERVE_CONFIG, 
 from tests.end_to_end.conftest import CommandLine, end
 from tests.stages.serving.greeter import Greeter, MakeGreeter
 from tests.stages.serving.support import ServingContext, context
-from tests.support import run_stage
+from tests.support import run_stage, wait_for_mlflow
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,7 @@ def test_the_command_line_deploys_registers_and_serves_it(tmp_path: Path) -> Non
         assert process.wait(60) == 0
     finally:
         end(process)
+    wait_for_mlflow(command_line.store)
     database = f"sqlite:///{command_line.store}/mlflow.db"
     (model,) = MlflowClient(database, registry_uri=database).search_registered_models()
     assert (model.name, list(model.aliases)) == ("my-greeter", ["champion"])

@@ -1,0 +1,50 @@
+"""Sends what earlier runs left in their spools: here, or in a process of its own that outlives the command.
+
+A short run does not wait until mlflow is imported. What that process can't send stays, and the next run sends it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster.import_path import python_path
+from pipelines.tracking.sender import Sender
+from pipelines.tracking.spool import set_aside
+from pipelines.tracking.tracking_config import TrackingConfig
+from stages.child_environment import child_environment
+
+PROGRAM = "from pipelines.tracking import leftovers; leftovers.main()"
+
+
+def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
+    """Send the entries of earlier runs. Returns notes about it."""
+    if not any(root.glob("runs/*/spool/operations.jsonl")):
+        return ()
+    sender = Sender(config, root, None)
+    sender.start()
+    sender.stop()
+    if sender.trouble:
+        sent = [f"The entries of earlier runs could not be sent to {config.shown(root)}: {sender.trouble}"]
+    else:
+        sent = [f"Sent {sender.recovered} entries of earlier runs to MLflow."] if sender.recovered else []
+    return (*sent, *set_aside(root, config.target))
+
+
+def send_in_background(config: TrackingConfig, root: Path) -> None:
+    """Start a process that sends them. Raises OSError."""
+    subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, config.model_dump_json(), str(root.absolute())],
+        cwd="/",  # the command's directory may be removed
+        env=child_environment({"PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # neither Ctrl-C nor a lost terminal reaches it
+    )
+
+
+def main() -> None:
+    """The main function of the process."""
+    flush(TrackingConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
