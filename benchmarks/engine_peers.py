@@ -78,10 +78,10 @@ class Bloomline(Peer):
         return []
 
     def run(self, d_letter: str = "d") -> Sequence[str]:
-        return self._command("run", "cluster=inline", f"steps.d.letter={d_letter}")
+        return self._command("run", f"steps.d.letter={d_letter}")
 
     def plan(self) -> Sequence[str]:
-        return self._command("plan", "cluster=inline", "steps.d.letter=d")
+        return self._command("plan", "steps.d.letter=d")
 
     def outputs(self) -> dict[str, Path]:
         found = {}

@@ -1,6 +1,6 @@
 """The process from which the processes of steps are forked, in milliseconds, because it has imported what they need.
 
-It has one thread and no state. It is told to fork by one byte with one end of a connection, and tells the exit status
+It has one thread and no state. One byte with one end of a connection orders a fork. It sends back the exit status
 of each process that has ended. When its own end of the socket is closed it ends, and the processes end with it.
 """
 

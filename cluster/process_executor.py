@@ -39,7 +39,7 @@ class _Running:
 
 
 class ProcessExecutor:
-    """Runs each piece of work in a process of its own on this machine."""
+    """Runs each piece of work in its own process on this machine."""
 
     concurrent = True
 

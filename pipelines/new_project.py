@@ -121,6 +121,7 @@ class CountWords(Stage):
     """Counts how often each word of a text occurs."""
 
     headline: ClassVar[str] = "distinct_words"  # the metric that the table of a run shows
+    spawns: ClassVar[bool] = False  # `run` uses neither ctx.gang nor ctx.map nor ctx.serve, so it starts without Ray
 
     text: TextFile
     minimum: PositiveInt = 1  # words that occur less often are left out

@@ -1,4 +1,4 @@
-"""Sends what earlier runs left in their spools: here, or in a process of its own that outlives the command.
+"""Sends what earlier runs left in their spools: here, or in a process that outlives the command.
 
 A short run does not wait until mlflow is imported. What that process can't send stays, and the next run sends it.
 """

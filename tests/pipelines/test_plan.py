@@ -12,6 +12,7 @@ from pipelines import plan as module
 from pipelines.graph import build
 from pipelines.plan import Plan
 from pipelines.store import Store
+from stages.base import Demand, Resources
 from tests.pipelines import demo
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import complete
@@ -142,3 +143,16 @@ def test_a_pinned_step_refuses_to_be_changed_or_computed_again(store: Store) -> 
 def test_cpus_and_memory_that_lack_are_named_cpus_first(store: Store) -> None:
     made = plan(store, d__ranks=4, d__memory_bytes=64 << 30)
     assert made.steps["d"].reason.index("CPUs") < made.steps["d"].reason.index("GiB")
+
+
+def test_a_plan_says_whether_what_may_run_starts_other_processes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [demo.Make, demo.Join, demo.Count]
+    for kind in kinds:
+        monkeypatch.setattr(kind, "spawns", kind is demo.Make, raising=False)
+    complete(store, plan(store))
+    assert not plan(store).spawns  # nothing runs
+    assert not plan(store, d__separator="+").spawns
+    assert plan(store, a__text="other").spawns
+    monkeypatch.setattr(demo.Join, "demand", lambda stage: Demand(task=Resources(gpus=1)))
+    graph = build("demo", six_steps(d__separator="+"))
+    assert module.make(graph, store, "abcdef").spawns  # only Ray assigns GPUs

@@ -36,3 +36,22 @@ def test_a_cluster_that_takes_seconds_to_open_says_so_once(
         one.executor(config, ())
     assert capsys.readouterr().err == said
     assert len(opened) == 1
+
+
+def test_what_needs_no_ray_says_nothing_and_ray_is_started_once_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[bool] = []
+
+    def opens(*given: object, spawns: bool, preload: object) -> Closed:
+        opened.append(spawns)
+        return Closed()
+
+    monkeypatch.setattr(session, "executor", opens)
+    with Session() as one:
+        one.executor(LocalCluster(), (), spawns=False)
+        assert capsys.readouterr().err == ""
+        one.executor(LocalCluster(), (), spawns=True)
+        one.executor(LocalCluster(), (), spawns=False)  # on the Ray that is there
+    assert capsys.readouterr().err == "Starting Ray on this machine ...\n"
+    assert opened == [False, True]
