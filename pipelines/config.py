@@ -23,6 +23,7 @@ from pipelines import composition_cache, missing_key, project, redaction, resolu
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.hydra_sources import Noted, noting
+from pipelines.logs_config import LogsConfig
 from pipelines.project import Packages
 from pipelines.store import StoreConfig
 from pipelines.sweep_config import SweepConfig
@@ -33,7 +34,7 @@ from stages.base import Config
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
 # What our own types check better than Hydra's struct flag.
-TYPED = ("steps.", "cluster.", "store.", "tracking.", "sweep.")
+TYPED = ("steps.", "cluster.", "store.", "tracking.", "sweep.", "logs.")
 # Hydra puts the keys of a pipeline's file below `pipeline` without this line, and below NAME with `# @package NAME`.
 NO_PACKAGE_LINE = Problem(
     "pipeline", "the file of the chosen pipeline has no line `# @package _global_`", "it as the first line"
@@ -62,6 +63,7 @@ class Settings(Config):
     store: StoreConfig
     tracking: TrackingConfig
     sweep: SweepConfig = SweepConfig()
+    logs: LogsConfig = LogsConfig()
     packages: Packages = ()  # of the user's project
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
@@ -327,16 +329,17 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         key = found[1]
         if "@pipeline." in key:
             return NO_PACKAGE_LINE
-        top = key.split(".", 1)[0]
         if (CONFIG_DIRECTORY / key).is_dir():
-            remedy = _meant(key, overrides)
-            remedy = remedy or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
-            return Problem(key, "a folder of configurations", "the place in the pipeline for its values", remedy)
+            usual = f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
+            return Problem(
+                key, "a folder of configurations", "its place in the pipeline", _meant(key, overrides) or usual
+            )
         return Problem(
             key,
             "no such key",
             "a key of the configuration",
-            _meant(key, overrides) or nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
+            _meant(key, overrides)
+            or nearest(key.split(".", 1)[0], [*validation.field_names(Settings), "steps", "pipeline"]),
         )
     if found := re.search(
         r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S

@@ -59,11 +59,12 @@ PLACES_OF_HYDRA = ("hydra.sweep.subdir=.", "hydra.run.dir=.", "hydra.output_subd
 MODES = ("--run", "--multirun", "--cfg", "--info")  # of which a command has one
 
 
-def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+def split(arguments: Sequence[str], own: Sequence[str] = ()) -> tuple[list[str], list[str], list[str]]:
     """Hydra's flags, overrides, and other words, each in their order.
 
     A flag has its long name, with its value after an equals sign. Raises BloomlineError for a flag that Hydra does not
-    have, or whose value it would not take, and for flags that do not go together.
+    have, or whose value it would not take, and for flags that do not go together. `own`: flags of the verb, which are
+    words to it.
     """
     flags: dict[str, str] = {}
     overrides: list[str] = []
@@ -71,7 +72,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        if not argument.startswith("-"):
+        if argument in own or not argument.startswith("-"):
             (overrides if "=" in argument or argument.startswith("~") else words).append(argument)
             continue
         given, _, value = argument.partition("=")

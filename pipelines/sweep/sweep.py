@@ -113,7 +113,7 @@ class Sweep:
         left = tuple(sorted(path for path in (folder / "sweeper").glob("*.*") if path.is_file())) if folder else ()
         times = self._began, time.time()
         results = Results(self.id, pipeline, self.settings, state, command, *times, tuple(self.jobs), left)
-        compare = provenance.command("runs", ["list", f"sweep={self.id}", *variant.places(self._command)])
+        compare = provenance.command("runs", ["list", f"sweep={self.id}", *provenance.places(self._command)])
         page = None
         if prepared is not None and folder is not None:
             from pipelines.sweep.page import write
