@@ -4,7 +4,7 @@ A log is a directory of parts. Each is named by the offset of its first byte, so
 dropped. The processes of a step write to such directories on the file system that all nodes share; the driver collects
 them (`pipelines/logs/collector.py`). Until then they hold whatever was printed, and only their owner may read them.
 
-A process of its own writes through its file descriptors: what its libraries and children print is kept too, and what it
+A separate process writes through its file descriptors: what its libraries and children print is kept too, and what it
 has printed stays when it is killed. Work in the driver's process is copied as Python prints it, and still reaches the
 terminal. A directory that can't be written to, or a full disk, drops output and fails no work.
 """

@@ -1,4 +1,4 @@
-"""What a person is told of a step that failed: the frames that matter, and the command that shows what it printed.
+"""What a person reads of a step that failed: the frames that matter, and the command that shows what it printed.
 
 A traceback arrives as text, because the exception was raised in another process, maybe on another machine with other
 paths. Of its frames, those of the user's code and of the stages matter, and the last one, which says where it was

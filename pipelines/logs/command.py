@@ -30,7 +30,7 @@ from pipelines.table import Cell, Column, draw
 OWN = ("rank", "worker")  # what looks like an override and is ours
 FOLLOW = ("--follow", "-f")
 POLL_S = 1.0
-SETTLE_S = 5.0  # after a step has ended in a run that goes on, its last lines arrive within this time
+SETTLE_S = 5.0  # after a step has ended in a run that continues, its last lines arrive within this time
 ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_])")  # colours, titles
 
 

@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, SecretStr, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, SecretStr, field_validator, model_validator
 
 from stages.base import Config
 
 SHORTEST_KEY = 32  # characters
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")  # schemes whose addresses begin with a bucket
 
 
 def _long_enough(key: SecretStr) -> SecretStr:
-    if len(key.get_secret_value()) < SHORTEST_KEY:
-        raise ValueError(f"a key of at least {SHORTEST_KEY} characters, as `openssl rand -hex 32` makes one")
+    length = len(key.get_secret_value())
+    if length < SHORTEST_KEY:
+        # An empty one is refused too: a secret that could not be read must not switch the verification off.
+        is_empty = ", and this one is empty: unset the variable that it comes from to sign nothing"
+        raise ValueError(
+            f"a key of at least {SHORTEST_KEY} characters, as `openssl rand -hex 32` makes one"
+            f"{'' if length else is_empty}"
+        )
     return key
 
 
@@ -33,6 +40,14 @@ class StoreConfig(Config):
     lease_timeout_s: PositiveFloat = 30.0  # a lease without a heartbeat for this long is taken over
     signing_key: SigningKey | None = None  # signs records; those without its signature are damaged
     previous_signing_key: SigningKey | None = None  # whose signatures are accepted too, while a key is replaced
+
+    @field_validator("root")
+    @classmethod
+    def _names_a_bucket(cls, root: str) -> str:
+        scheme, separator, rest = root.partition("://")
+        if separator and scheme in OBJECT_STORES and not rest.split("/", 1)[0]:
+            raise ValueError(f"an address with a bucket, such as {scheme}://BUCKET/PREFIX")
+        return root
 
     @model_validator(mode="after")
     def _previous_key_has_a_successor(self) -> Self:

@@ -80,7 +80,7 @@ def test_of_a_deep_recursion_the_last_frames_are_shown() -> None:
         ('  File "x.py", line 99999999999999999999, in f', "x.py:99999999999999999999 in f"),
     ],
 )
-def test_whatever_arrives_is_no_error(trace: str, frames: str) -> None:
+def test_whatever_arrives_raises_nothing(trace: str, frames: str) -> None:
     assert last_frames(trace).startswith(frames)
 
 

@@ -52,7 +52,7 @@ def test_what_an_error_says_is_text(tmp_path: Path) -> None:
     }
 
 
-def test_a_traceback_that_is_gone_or_huge_is_no_error(tmp_path: Path) -> None:
+def test_a_traceback_that_is_gone_or_huge_raises_nothing(tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
     run = failed(tmp_path, error="bad", traceback=trace)
     assert "can't be read" in Page(failure_box(run)).text
