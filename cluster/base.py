@@ -9,7 +9,9 @@ joined). No module outside `cluster/` imports ray, and this module does not eith
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -74,6 +76,12 @@ class Items:
 
 class Launcher(Protocol):
     """Starts what a step may start outside its own process."""
+
+    def keep_output(self, directory: Path) -> AbstractContextManager[None]:
+        """Within, keep what the step prints in `directory`: its own process in `step`, ranks in `rank-0`, and so on.
+
+        See `cluster/printed_output.py`.
+        """
 
     def gang(self, step: str, gang: Gang, send: Send) -> list[Any]: ...
 

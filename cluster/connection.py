@@ -221,6 +221,11 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(f"The Ray cluster at {redact_url(config.address)} rejected our token. {error}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if config.address == "auto" and isinstance(error, ConnectionError):
+            raise ClusterError(
+                "cluster.address=auto: no Ray cluster runs on this machine. Start one (`ray start --head`), or set "
+                "cluster.address=HOST:6379, or send the run to one: bloomline submit with cluster.address=http://HOST:8265"
+            ) from error
         where = "on this machine" if config.address == "auto" else f"at {redact_url(config.address)}"
         raise ClusterError(f"No Ray cluster could be joined {where}: {error}") from error
 

@@ -11,15 +11,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, NoReturn
 
 from cluster import process_setup
 from cluster.base import Gang, Items, Outcome, Send
 from cluster.message_queue import MessageSender
 from cluster.outcome_capture import capture_outcome
+from cluster.printed_output import redirected
 from cluster.sequential_map import map_sequentially
 from stages.base import Application, Resources, Served, StageError
 
@@ -71,6 +74,9 @@ def _listen(connection: Connection, stopping: threading.Event) -> None:
 
 class LonelyLauncher:
     """Starts nothing: for stages that have said that they don't need it."""
+
+    def keep_output(self, directory: Path) -> AbstractContextManager[None]:
+        return redirected(directory / "step")
 
     def gang(self, step: str, gang: Gang, send: Send) -> list[Any]:
         raise _refusal(step, "gang")

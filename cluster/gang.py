@@ -10,6 +10,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -44,6 +45,7 @@ class GangSpec:
     group_name: str  # unique: the driver finds a placement group by it if this process could not remove it
     can_grow: bool  # whether nodes may join the cluster
     placement_timeout_s: float
+    output: Path | None = None  # what each rank prints is kept below it
 
 
 class PlacementError(StageError):
@@ -106,7 +108,7 @@ def _run_with_fallback(spec: GangSpec, send: Send) -> list[Any]:
             if not fits(gang.rank, count, nodes()):
                 continue
             timeout_s = min(spec.placement_timeout_s, FALLBACK_TIMEOUT_S)
-            smaller = GangSpec(spec.step, gang, f"{spec.group_name}.{count}", False, timeout_s)
+            smaller = GangSpec(spec.step, gang, f"{spec.group_name}.{count}", False, timeout_s, spec.output)
             text = f"the cluster can't place {spec.gang.ranks} ranks now; trying with {count}"
             send(Message(spec.step, "note", {"text": text}))
             try:
@@ -127,7 +129,7 @@ def _run_once(spec: GangSpec, send: Send) -> list[Any]:
         same_node = len({location.node for location in locations}) == 1
         rendezvous = answers([partial(ranks[0].rendezvous.remote, same_node)], START_TIMEOUT_S)[0]
         asks = [
-            partial(rank.run.remote, spec.step, assignment, spec.gang.function, spec.gang.arguments)
+            partial(rank.run.remote, spec.step, assignment, spec.gang.function, spec.gang.arguments, spec.output)
             for rank, assignment in zip(ranks, assign_ranks(locations, rendezvous), strict=True)
         ]
         return collect_results(spec.step, ranks, asks, send)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from time import sleep
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +15,7 @@ from typing import Any, Self
 from cluster.base import Deliver, Gang, Items, Message, Node, Outcome, Send, Work
 from cluster.config import HttpLimits
 from cluster.outcome_capture import capture_outcome
+from cluster.printed_output import copied, not_copied
 from cluster.reporter import StepReporter
 from cluster.sequential_map import map_sequentially
 from stages.base import Application, Demand, ExampleRequest, Rank, Served
@@ -74,7 +77,7 @@ class _InlineSend:
         self._lock = threading.Lock()  # the work may send from several threads
 
     def __call__(self, message: Message) -> None:
-        with self._lock:
+        with self._lock, not_copied():
             self._deliver(replace(message, step=self._step))
 
     def stopping(self) -> bool:
@@ -86,10 +89,18 @@ class InlineLauncher:
 
     def __init__(self, http: HttpLimits | None) -> None:
         self._http = http
+        self._output: Path | None = None
+
+    @contextmanager
+    def keep_output(self, directory: Path) -> Iterator[None]:
+        self._output = directory
+        with copied(directory / "step"):
+            yield
 
     def gang(self, step: str, gang: Gang, send: Send) -> list[Any]:
         alone = Rank(index=0, size=1, rendezvous="", reporter=StepReporter(step, send), uses_gpu=gang.rank.gpus > 0)
-        return [gang.function(alone, *gang.arguments)]
+        with copied(self._output and self._output / "rank-0"):
+            return [gang.function(alone, *gang.arguments)]
 
     def map(self, step: str, items: Items, send: Send) -> Iterator[tuple[int, Any]]:
         return map_sequentially(items.function, items.items, send)

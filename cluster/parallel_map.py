@@ -6,6 +6,7 @@ Runs in the process of a step, which owns the tasks: they end with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from cluster.base import Items, Message, Outcome, Send
 from cluster.loss_cause import describe_loss
 from cluster.outcome_capture import WorkError, capture_outcome, reraise
 from cluster.placement import capacity, describe, describe_nodes, options
+from cluster.printed_output import claim, redirected
 from cluster.ray_nodes import nodes
 from stages.base import Resources, StageError, Stopped
 
@@ -24,12 +26,14 @@ LARGEST_QUEUE = 256  # tasks in flight if nodes may join the cluster: waiting ta
 LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
 
 
-def map_in_parallel(step: str, work: Items, can_grow: bool, send: Send) -> Iterator[tuple[int, Any]]:
+def map_in_parallel(
+    step: str, work: Items, can_grow: bool, send: Send, output: Path | None = None
+) -> Iterator[tuple[int, Any]]:
     """(Index of the item, result) of every item, in the order of completion. Closing the generator ends its tasks.
 
-    `can_grow` says whether nodes may join the cluster. Raises StageError if no node can hold a worker or if an item was
-    lost more than `max_retries` times, Stopped, and what `function` raised: StageError as it is, anything else as
-    WorkError.
+    `can_grow` says whether nodes may join the cluster. What the workers print is kept below `output`. Raises StageError
+    if no node can hold a worker or if an item was lost more than `max_retries` times, Stopped, and what `function`
+    raised: StageError as it is, anything else as WorkError.
     """
     limit = work.workers or _capacity(step, work, can_grow)
     waiting = list(reversed(range(len(work.items))))
@@ -39,7 +43,7 @@ def map_in_parallel(step: str, work: Items, can_grow: bool, send: Send) -> Itera
         while waiting or running:
             while waiting and len(running) < limit:
                 index = waiting.pop()
-                running[_start(step, work, index)] = index
+                running[_start(step, work, index, output)] = index
             if send.stopping():
                 raise Stopped
             returned, _ = ray.wait(list(running), timeout=POLL_S)
@@ -58,14 +62,19 @@ def map_in_parallel(step: str, work: Items, can_grow: bool, send: Send) -> Itera
 
 
 @ray.remote(max_retries=0)
-def _call(step: str, resources: Resources, function: Callable[[Any], Any], item: Any) -> Outcome:
+def _call(step: str, resources: Resources, function: Callable[[Any], Any], item: Any, output: Path | None) -> Outcome:
     process_setup.prepare(resources)
-    return capture_outcome(step, function, item)
+    return capture_outcome(step, _call_kept, output, function, item)
 
 
-def _start(step: str, work: Items, index: int) -> ray.ObjectRef[Any]:
+def _call_kept(output: Path | None, function: Callable[[Any], Any], item: Any) -> Any:
+    with redirected(output and claim(output, "worker"), marks_restart=False):
+        return function(item)
+
+
+def _start(step: str, work: Items, index: int, output: Path | None) -> ray.ObjectRef[Any]:
     task = _call.options(**options(work.resources))
-    reference: ray.ObjectRef[Any] = task.remote(step, work.resources, work.function, work.items[index])
+    reference: ray.ObjectRef[Any] = task.remote(step, work.resources, work.function, work.items[index], output)
     return reference
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +21,7 @@ from cluster.network import LOOPBACK
 from cluster.node_address import node_address, use_interface
 from cluster.outcome_capture import capture_outcome
 from cluster.patience import answer
+from cluster.printed_output import redirected
 from cluster.reporter import StepReporter
 from stages.base import Rank, Resources
 
@@ -52,6 +54,11 @@ class RankOutcome:
     rank: int
     outcome: Outcome
     at: float
+
+
+def _run_kept(kept: Path | None, function: Callable[..., Any], rank: Rank, arguments: tuple[Any, ...]) -> Any:
+    with redirected(kept):
+        return function(rank, *arguments)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})  # type: ignore[call-overload]
@@ -89,15 +96,28 @@ class RankProcess:
         """Returns if the process is alive."""
 
     def run(
-        self, step: str, assignment: RankAssignment, function: Callable[..., Any], arguments: tuple[Any, ...]
+        self,
+        step: str,
+        assignment: RankAssignment,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        output: Path | None = None,
     ) -> RankOutcome:
-        """Run the function, once. Another call returns the same as the first, see `cluster/patience.py`."""
+        """Run the function, once. Another call returns the same as the first, see `cluster/patience.py`.
+
+        `output`: what it prints is kept below that directory.
+        """
         if self._ended is None:
-            self._ended = self._run(step, assignment, function, arguments)
+            self._ended = self._run(step, assignment, function, arguments, output)
         return self._ended
 
     def _run(
-        self, step: str, assignment: RankAssignment, function: Callable[..., Any], arguments: tuple[Any, ...]
+        self,
+        step: str,
+        assignment: RankAssignment,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        output: Path | None = None,
     ) -> RankOutcome:
         if assignment.gpus:  # all GPUs of the gang on this node, as with torchrun: for peer-to-peer access
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(assignment.gpus)
@@ -117,7 +137,8 @@ class RankProcess:
             uses_gpu=bool(assignment.gpus),
             listener=self._listener.fileno() if self._listener else None,
         )
-        outcome = capture_outcome(step, function, rank, *arguments)
+        kept = output and output / f"rank-{assignment.index}"
+        outcome = capture_outcome(step, _run_kept, kept, function, rank, arguments)
         ended = RankOutcome(assignment.index, outcome, time.time())
         sender.close()
         return ended

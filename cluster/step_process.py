@@ -7,6 +7,8 @@ the process owns the ranks of its gang: when one of them dies, what it started e
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,6 +19,7 @@ from cluster.gang import GangSpec, run_gang
 from cluster.message_queue import MessageQueue
 from cluster.outcome_capture import capture_outcome
 from cluster.parallel_map import map_in_parallel
+from cluster.printed_output import redirected
 from cluster.sequential_map import map_sequentially
 from stages.base import Application, Resources, Served
 
@@ -67,16 +70,24 @@ class RayLauncher:
         self._gangs = 0
         self._can_grow = can_grow
         self._placement_timeout_s = placement_timeout_s
+        self._output: Path | None = None
+
+    @contextmanager
+    def keep_output(self, directory: Path) -> Iterator[None]:
+        self._output = directory
+        with redirected(directory / "step"):
+            yield
 
     def gang(self, step: str, gang: Gang, send: Send) -> list[Any]:
         self._gangs += 1
         group_name = f"{self._group_name}.{self._gangs}"
-        return run_gang(GangSpec(step, gang, group_name, self._can_grow, self._placement_timeout_s), send)
+        spec = GangSpec(step, gang, group_name, self._can_grow, self._placement_timeout_s, self._output)
+        return run_gang(spec, send)
 
     def map(self, step: str, items: Items, send: Send) -> Iterator[tuple[int, Any]]:
         if items.workers == 1:
             return map_sequentially(items.function, items.items, send)
-        return map_in_parallel(step, items, self._can_grow, send)
+        return map_in_parallel(step, items, self._can_grow, send, self._output)
 
     def serve(self, application: Application) -> Served:
         from cluster import serve

@@ -37,6 +37,7 @@ verbs
   ui         open the MLflow UI on the store of this configuration
   artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
   runs       list | show RUN | diff RUN RUN | delete RUN: the runs that the store remembers
+  logs RUN   the steps that have logs; logs RUN STEP: what it printed   (rank=N, worker=N, --follow)
   stages     list the stages, or the fields of one: stages NAME
   pipelines  list the pipelines
   new DIR    write a small project, which runs at once
@@ -80,6 +81,14 @@ usage: bloomline runs list [PIPELINE ...] [sweep=ID] [limit=20]
 Lists the runs that the store remembers, shows one, compares two, or forgets some; artifacts stay. RUN is an id, the
 beginning or the end of one, or `latest`. Overrides such as store.root=DIR choose another store.
 """,
+    "logs": """\
+usage: bloomline logs RUN
+       bloomline logs RUN STEP [rank=N | worker=N] [--follow]
+
+Lists the steps and processes of a run that have logs, or shows what those of a step printed. With --follow (or -f) also
+what they print from now on, until the step has ended. RUN is an id, the beginning or the end of one, or `latest`.
+Overrides such as store.root=DIR choose another store.
+""",
     "stages": """\
 usage: bloomline stages [NAME]
 
@@ -103,10 +112,12 @@ VERBS: dict[str, Sequence[str]] = {
     **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
     "artifacts": ("list", "show", "verify", "gc"),
     "runs": ("list", "show", "diff", "delete"),
-    **dict.fromkeys(("attach", "stages", "pipelines", "new"), ()),
+    **dict.fromkeys(("attach", "logs", "stages", "pipelines", "new"), ()),
 }
-OWN_KEYS = {"artifacts": ("older", "larger"), "runs": ("sweep", "limit")}  # what looks like an override and is not
-WITH_WORDS = ("artifacts", "runs", "attach", "stages", "new")
+# What looks like an override and is not.
+OWN_KEYS = {"artifacts": ("older", "larger"), "runs": ("sweep", "limit"), "logs": ("rank", "worker")}
+OWN_FLAGS = {"logs": ("--follow", "-f")}  # that are not Hydra's: a word to the verb
+WITH_WORDS = ("artifacts", "runs", "logs", "attach", "stages", "new")
 
 
 def main() -> None:
@@ -213,7 +224,7 @@ def run(arguments: Sequence[str]) -> int:
             print(USAGE_OF[verb], end="")
             return 0
         action = _action(verb)
-        flags, overrides, words = hydra_flags.split(rest)
+        flags, overrides, words = hydra_flags.split(rest, OWN_FLAGS.get(verb, ()))
         if verb in WITH_WORDS:
             action = partial(action, words)
         elif words:
@@ -258,6 +269,10 @@ def _action(verb: str) -> Callable[..., int]:
         from pipelines import runs_command
 
         return runs_command.command
+    if verb == "logs":
+        from pipelines.logs import command as logs_command
+
+        return logs_command.command
     if verb in ("stages", "pipelines"):
         from pipelines import listing
 

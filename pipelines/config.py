@@ -23,23 +23,22 @@ from pipelines import composition_cache, missing_key, project, redaction, resolu
 from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.hydra_sources import Noted, noting
+from pipelines.logs_config import LogsConfig
+from pipelines.override_problems import FORCED, grammar_problem, override_problem
 from pipelines.project import Packages
 from pipelines.store import StoreConfig
 from pipelines.sweep_config import SweepConfig
 from pipelines.tracking.tracking_config import TrackingConfig
-from pipelines.yaml_loader import LEVELS
 from stages.base import Config
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"  # by its place: a user may have a package `conf`
 CONFIG_NAME = "config"
 # What our own types check better than Hydra's struct flag.
-TYPED = ("steps.", "cluster.", "store.", "tracking.", "sweep.")
+TYPED = ("steps.", "cluster.", "store.", "tracking.", "sweep.", "logs.")
 # Hydra puts the keys of a pipeline's file below `pipeline` without this line, and below NAME with `# @package NAME`.
 NO_PACKAGE_LINE = Problem(
     "pipeline", "the file of the chosen pipeline has no line `# @package _global_`", "it as the first line"
 )
-FORCED = "++"  # Hydra: add or override
-LONGEST_OVERRIDE = 100_000  # characters
 DECLARING = ("pipeline", "hydra.searchpath")  # the overrides that say which files declare a pipeline
 VERSION_BASE = "1.3"  # Hydra 1.4 deprecates the argument: this is the one place to change
 
@@ -62,6 +61,7 @@ class Settings(Config):
     store: StoreConfig
     tracking: TrackingConfig
     sweep: SweepConfig = SweepConfig()
+    logs: LogsConfig = LogsConfig()
     packages: Packages = ()  # of the user's project
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
@@ -261,7 +261,10 @@ def _shown_problem(problem: Problem, shown: Mapping[str, Any]) -> Problem:
     value: Any = shown
     for part in problem.key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return replace(problem, found=repr(value)) if redaction.is_hiding(value) else problem
+    if not redaction.is_hiding(value):
+        return problem
+    remedy = "" if problem.found.strip("'") in problem.remedy else problem.remedy
+    return replace(problem, found=repr(value), remedy=remedy)
 
 
 def prepare(overrides: Iterable[str]) -> list[str]:
@@ -270,28 +273,12 @@ def prepare(overrides: Iterable[str]) -> list[str]:
     An override is refused if it is larger than Hydra's parser can bear, or hides the secret that it should give.
     """
     overrides = list(overrides)
-    if problems := [problem for override in overrides if (problem := _override_problem(override))]:
+    if problems := [problem for override in overrides if (problem := override_problem(override))]:
         raise ConfigError(problems)
     return [
         f"{FORCED}{override.lstrip('+')}" if override.lstrip("+").startswith(TYPED) else override
         for override in overrides
     ]
-
-
-def _override_problem(override: str) -> Problem | None:
-    key = override.partition("=")[0].lstrip("+~")
-    if len(override) > LONGEST_OVERRIDE:
-        return Problem(key, f"{len(override):,} characters", f"at most {LONGEST_OVERRIDE:,}", "Write a file instead.")
-    level = deepest = 0
-    for sign in override:
-        level += (sign in "[{(") - (sign in "]})")
-        deepest = max(deepest, level)
-    if max(deepest, key.count(".")) > LEVELS:
-        return Problem(key, f"a value below {LEVELS} others", "a configuration with fewer levels")
-    if redaction.HIDDEN in override and redaction.is_redacted(override):
-        remedy = "Secrets belong in the environment: '${oc.env:NAME}'."
-        return Problem(key, f"{redaction.HIDDEN}, which stands for what is not shown", "the value itself", remedy)
-    return None
 
 
 def _meant(key: str, overrides: Sequence[str]) -> str:
@@ -348,13 +335,13 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     if found := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", message, re.S):
         return Problem(found[1], "no such group", "a config group")
     if isinstance(error, OverrideParseException):
-        return _grammar_problem(error.override, is_ambiguous=False)
+        return grammar_problem(error.override, is_ambiguous=False)
     bad = next((given for given in overrides if given in message), None)
     if bad is None:
         causes = [error, *([error.__cause__] if error.__cause__ else [])]
         return Problem("config", " ".join(resolution.first_line(cause) for cause in causes if str(cause)), "")
     if "Ambiguous value" in message:
-        return _grammar_problem(bad, is_ambiguous=True)
+        return grammar_problem(bad, is_ambiguous=True)
     return Problem(bad.removeprefix(FORCED), resolution.first_line(error.__cause__ or error), "")
 
 
@@ -373,27 +360,3 @@ def _group_problem(overrides: Sequence[str]) -> Problem | None:
             quoted = shlex.quote(f"{group}={project.quoted(value)}")
             return Problem(group, value, "the name of a file", f"As a name, in a shell: {quoted}.")
     return None
-
-
-def _grammar_problem(override: str, is_ambiguous: bool) -> Problem:
-    """An override that is not in Hydra's grammar, or a sweep, with the quotes that would make its value a text."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    override = override.removeprefix(FORCED)
-    key, _, value = override.partition("=")
-    text = f"{key}={project.quoted(value)}"
-    try:
-        OverridesParser.create().parse_override(text)
-        remedy = f"As one text, in a shell: {shlex.quote(text)}."
-    except HydraException:
-        remedy = ""
-    if re.fullmatch(r"\[[^][{}\"']+\]", value):  # a list of texts, such as paths with an equals sign
-        items = ",".join(project.quoted(item.strip()) for item in value[1:-1].split(","))
-        remedy = f"As a list of texts, in a shell: {shlex.quote(f'{key}=[{items}]')}."
-    if is_ambiguous:
-        as_list = shlex.quote(f"{key}=[{value}]")
-        return Problem(key, f"{value!r} is several values", "one value", f"{remedy} As a list: {as_list}.".strip())
-    if not value:
-        return Problem(repr(override), "not an override", "KEY=VALUE")
-    return Problem(key, f"{value!r} is not a value in Hydra's grammar", "the value in quotes", remedy)

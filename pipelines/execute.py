@@ -33,6 +33,7 @@ class Job:
     fingerprint: str
     inputs: Mapping[str, tuple[Record, type[Artifact]]]  # by step name
     store: StoreConfig
+    output: Path  # what its processes print is kept there, until the driver collects it
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Made:
 
 def execute(job: Job, launcher: Launcher, send: Send) -> Made:
     """Run one step. Raises StageError (one clear message) or whatever the stage raises."""
+    with launcher.keep_output(job.output):
+        return _execute(job, launcher, send)
+
+
+def _execute(job: Job, launcher: Launcher, send: Send) -> Made:
     store = Store(job.store, answered=True)  # the driver has read from it
     send(Message(job.step, "started", {}))
     started = time.monotonic()

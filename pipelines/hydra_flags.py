@@ -5,6 +5,7 @@ Without a flag, `pipelines.config.compose` does the same in less time.
 
 from __future__ import annotations
 
+import difflib
 import io
 import logging
 import os
@@ -19,13 +20,13 @@ from pipelines import project
 from pipelines.config import (
     CONFIG_DIRECTORY,
     CONFIG_NAME,
-    FORCED,
     VERSION_BASE,
     composing,
     pipelines_available,
     prepare,
 )
-from pipelines.errors import BloomlineError, ConfigError, Problem, nearest, show_error
+from pipelines.errors import BloomlineError, ConfigError, Problem, show_error
+from pipelines.override_problems import FORCED
 from pipelines.redaction import redact_url, redacted, remember_overrides
 from pipelines.resolution import references_as_written
 from stages.base import StageError
@@ -59,11 +60,12 @@ PLACES_OF_HYDRA = ("hydra.sweep.subdir=.", "hydra.run.dir=.", "hydra.output_subd
 MODES = ("--run", "--multirun", "--cfg", "--info")  # of which a command has one
 
 
-def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+def split(arguments: Sequence[str], own: Sequence[str] = ()) -> tuple[list[str], list[str], list[str]]:
     """Hydra's flags, overrides, and other words, each in their order.
 
     A flag has its long name, with its value after an equals sign. Raises BloomlineError for a flag that Hydra does not
-    have, or whose value it would not take, and for flags that do not go together.
+    have, or whose value it would not take, and for flags that do not go together. `own`: flags of the verb, which are
+    words to it.
     """
     flags: dict[str, str] = {}
     overrides: list[str] = []
@@ -71,7 +73,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        if not argument.startswith("-"):
+        if argument in own or not argument.startswith("-"):
             (overrides if "=" in argument or argument.startswith("~") else words).append(argument)
             continue
         given, _, value = argument.partition("=")
@@ -86,11 +88,17 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
                 raise BloomlineError(f"{given}: no value; expected {VALUED[name]} after it.")
             value = rest.pop(0)
         elif name not in (*VALUED, "--info") and (name not in ALONE or "=" in argument):
-            known = [*LONG.values(), *ALONE]
-            raise BloomlineError(f"Unknown flag {argument!r}. {nearest(given, dict.fromkeys(known))}")
+            raise BloomlineError(f"Unknown flag {argument!r}. {_nearest_flag(given)}")
         flags[name] = value
     _check(flags)
     return [f"{name}={value}" if value else name for name, value in flags.items()], overrides, words
+
+
+def _nearest_flag(given: str) -> str:
+    """The flag that was meant, if one is nearly the same; else all of them. Dashes make no flags alike."""
+    known = sorted({*LONG.values(), *ALONE})
+    close = difflib.get_close_matches(given.lstrip("-"), [flag.lstrip("-") for flag in known], n=1, cutoff=0.65)
+    return f"Did you mean '--{close[0]}'?" if close else f"Valid: {', '.join(known)}."
 
 
 def _check(flags: Mapping[str, str]) -> None:

@@ -16,6 +16,8 @@ def remedy(key: str, value: str, steps: Mapping[str, Any], choices: Mapping[str,
     first, _, rest = key.partition(".")
     if first in steps and rest:
         return f"Did you mean steps.{key}={value}?"
+    if rest == "stage":
+        return f"Did you mean steps.{key}={value}, which adds a step?"
     places = [place for place in choices if place.startswith(f"{key}@steps.")]
     if places:
         return _one_of([f"{place}={value}" for place in places])

@@ -43,6 +43,7 @@ class Provenance:
     user: str = ""
     variant: Variant = Variant("")
     sweep: str | None = None  # the id of the sweep that the run is a job of
+    places: tuple[str, ...] = ()  # the overrides that say where the store is
 
 
 def collect(verb: str, overrides: Sequence[str], variant: Variant, sweep: str | None = None) -> Provenance:
@@ -62,6 +63,7 @@ def collect(verb: str, overrides: Sequence[str], variant: Variant, sweep: str | 
         user=user(),
         variant=variant,
         sweep=sweep,
+        places=tuple(places(overrides)),
     )
 
 
@@ -81,6 +83,12 @@ def user() -> str:
 def command(verb: str, overrides: Sequence[str]) -> str:
     """The command line that repeats the run, for a shell such as bash or zsh. Secrets in it are hidden."""
     return text(f"{program()} {shlex.join([verb, *map(shown_override, overrides)])}")
+
+
+def places(overrides: Sequence[str]) -> list[str]:
+    """The overrides and flags that say where the store, MLflow and the configuration are."""
+    found = ("store", "tracking", "hydra.searchpath", "--config-")
+    return [override for override in overrides if override.lstrip("+").startswith(found)]
 
 
 def program() -> str:

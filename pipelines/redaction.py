@@ -56,6 +56,7 @@ _PLACES = {
 }  # messages have to name them
 SHORTEST_SECRET = 4  # characters: a shorter value would be found in every text
 SHORTEST_VALUE = 8  # of the environment
+LONGEST_KEY = 200  # lines
 
 _hidden: dict[str, str] = {}  # value -> what is shown in its place
 
@@ -194,6 +195,8 @@ def _hide(value: str, shown: str, shortest: int) -> None:
     # The path of something that exists is not a secret, and messages that name files below it have to be readable.
     if len(value) >= shortest and value != shown and not (shortest == SHORTEST_VALUE and os.path.exists(value)):
         _hidden[value] = shown
+        # A key of several lines may be read line by line.
+        _hidden.update({line: shown for line in value.splitlines()[:LONGEST_KEY] if len(line) >= SHORTEST_VALUE})
 
 
 def _is_literal(value: Any) -> bool:

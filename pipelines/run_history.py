@@ -100,6 +100,7 @@ class History:
         self._strides: dict[tuple[str, str], int] = {}
         self._counts: dict[tuple[str, str], int] = {}
         self._saved = 0.0
+        self._changed = False  # a step has begun or ended since
 
     def run_started(self, run: RunSummary) -> None:
         self._run = run
@@ -108,9 +109,12 @@ class History:
 
     def step_started(self, step: StepSummary) -> str | None:
         self._steps[step.name] = step
+        self._changed = True
+        self._save_soon()
         return None
 
     def step_message(self, message: Message) -> None:
+        self._save_soon()
         if message.kind == "metrics":
             for name, value in message.body["values"].items():
                 if isinstance(value, int | float):
@@ -122,8 +126,8 @@ class History:
         if self._run and curves:
             with contextlib.suppress(OSError):
                 self._store.files.write(_curves_path(self._run.run_id, step.name), _CURVES.dump_json(curves))
-        if self._run and time.monotonic() - self._saved > SAVE_INTERVAL_S:
-            self._save(self._run, this_process())
+        self._changed = True
+        self._save_soon()
 
     def run_finished(self, run: RunSummary) -> None:
         self._steps = {step.name: step for step in run.steps}
@@ -140,8 +144,12 @@ class History:
             del points[1::2]
             self._strides[key] *= 2
 
+    def _save_soon(self) -> None:
+        if self._run and self._changed and time.monotonic() - self._saved > SAVE_INTERVAL_S:
+            self._save(self._run, this_process())
+
     def _save(self, run: RunSummary, driver: Mapping[str, Any]) -> None:
-        self._saved = time.monotonic()
+        self._saved, self._changed = time.monotonic(), False
         with contextlib.suppress(OSError):
             content = record_of(run, self._steps, driver).model_dump_json().encode()
             self._store.files.write(f"runs/{run.run_id}/run.json", content)

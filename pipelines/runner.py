@@ -20,6 +20,8 @@ from pipelines import feasibility
 from pipelines.agenda import Agenda
 from pipelines.errors import disk_error
 from pipelines.execute import Job, Made, execute
+from pipelines.failure import last_frames
+from pipelines.logs.kept_log import RAW_OUTPUT
 from pipelines.observer import Observer
 from pipelines.plan import Plan, changed_since, is_current
 from pipelines.provenance import Provenance
@@ -187,6 +189,7 @@ class Runner:
         self._running[name] = step
         step.attempts += 1
         step.started = time.time()
+        step.frames, step.traceback = "", None
         if step.tracking_run_id is None:
             for observer in self._observers:
                 step.tracking_run_id = observer.step_started(step.summary(self._store)) or step.tracking_run_id
@@ -198,7 +201,8 @@ class Runner:
             produces=step.plan.step.produces,
             fingerprint=step.plan.fingerprint,
             inputs={source: (record, kinds[source]) for source, record in records.items()},
-            store=_shared(self._store),
+            store=self._store.config.for_steps(),
+            output=self._directory / RAW_OUTPUT / name,
         )
         self._executor.start(name, partial(execute, job), step.plan.demand, self._on_message)
 
@@ -282,7 +286,7 @@ class Runner:
         if outcome.node_lost and step.node_losses < NODE_LOSSES:
             return self._start_again(step, outcome.error)
         if outcome.trace:
-            self._keep_trace(outcome)
+            self._keep_trace(step, redacted(text(outcome.trace)))
         return self._fail(step, text(outcome.error))
 
     def _start_again(self, step: StepState, error: str) -> None:
@@ -372,16 +376,18 @@ class Runner:
         steps = [step.summary(self._store) for step in self._steps.values()]
         return RunSummary.of(self._provenance, self._plan.graph.name, steps, self._config_yaml, state, self._began)
 
-    def _keep_trace(self, outcome: Outcome) -> None:
-        path = self._directory / f"{outcome.step}.traceback.txt"
-        trace = redacted(text(outcome.trace))
+    def _keep_trace(self, step: StepState, trace: str) -> None:
+        name = step.plan.step.name
+        path = self._directory / f"{name}.traceback.txt"
+        step.frames = last_frames(trace)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(0o600)  # a traceback may quote values
             path.write_text(trace, encoding="utf-8")
         except OSError as error:
-            return self._note(outcome.step, f"the traceback could not be written: {disk_error(error)}\n{trace}")
-        return self._note(outcome.step, f"the whole traceback is in {path}")
+            return self._note(name, f"the traceback could not be written: {disk_error(error)}\n{trace}")
+        step.traceback = path
+        return self._note(name, f"the whole traceback is in {path}")
 
     def _note(self, step: str, text: str) -> None:
         self._tell(lambda observer: observer.step_message(Message(step, "note", {"text": redacted(text)})))
@@ -389,10 +395,3 @@ class Runner:
     def _tell(self, what: Callable[[Observer], Any]) -> None:
         for observer in self._observers:
             what(observer)
-
-
-def _shared(store: Store) -> Any:
-    """The store's config for another process: with absolute paths, without keys."""
-    config = store.config.without_keys()
-    root = str(config.local_root) if config.is_local else config.root
-    return config.model_copy(update={"root": root, "state_directory": str(config.state)})

@@ -40,6 +40,8 @@ class StepState:
     figures: dict[str, Path] = field(default_factory=dict)
     pages: dict[str, Path] = field(default_factory=dict)
     error: str | None = None
+    frames: str = ""
+    traceback: Path | None = None
     tracking_run_id: str | None = None
 
     @property
@@ -77,6 +79,8 @@ class StepState:
             figures=dict(self.figures),
             pages=dict(self.pages),
             error=self.error if self.state == "failed" else None,
+            frames=self.frames if self.state == "failed" else "",
+            traceback=self.traceback if self.state == "failed" else None,
         )
 
     def to_record(

@@ -37,6 +37,8 @@ class StepSummary:
     figures: Mapping[str, Path] = field(default_factory=dict)  # name -> PNG
     pages: Mapping[str, Path] = field(default_factory=dict)  # name -> HTML or Markdown, by the name's ending
     error: str | None = None
+    frames: str = ""  # of a failed step's traceback, those that matter
+    traceback: Path | None = None  # the file with all of it
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class RunSummary:
     user: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)  # overrides, and what differs from the pipeline's files
     sweep: str | None = None  # the id of the sweep that the run is a job of
+    places: tuple[str, ...] = ()  # the overrides that say where the store is
     notes: tuple[str, ...] = ()  # of the engine, for example about metrics that could not be sent
 
     @classmethod
@@ -87,4 +90,5 @@ class RunSummary:
             user=made_by.user,
             parameters=made_by.variant.parameters,
             sweep=made_by.sweep,
+            places=made_by.places,
         )

@@ -151,6 +151,8 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
     for step in run.steps:
         if step.error:
             out.print(Text(f"\n{clean_line(step.name)}: ", "bold red") + Text(clean(step.error), "default"))
+            if step.frames:
+                out.print(Text(indented(step.frames), "dim"), soft_wrap=True)
         for title, text in step.highlights.items():
             out.print(Text(f"\n{clean_line(title)} ({clean_line(step.name)})", "bold"))
             out.print(Text(indented(text)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -29,6 +30,9 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any, values: Mapping[s
     location = [part for index, part in enumerate(detail["loc"]) if index not in tags]
     key = ".".join(str(part) for part in ([prefix] if prefix else []) + location)
     last = str(location[-1]) if location else ""
+    if detail["type"] == "extra_forbidden" and not prefix and _is_step(detail["input"]):
+        remedy = f"Did you mean steps.{key}.stage={detail['input']['stage']}, which adds a step?"
+        return Problem(key, "no such key", "a key of the configuration", remedy)
     if detail["type"] == "extra_forbidden":
         return Problem(
             key, f"unknown field {last!r}", "a field that exists", nearest(last, field_names(owner) if owner else [])
@@ -52,7 +56,13 @@ def _problem(prefix: str, model: type[BaseModel], detail: Any, values: Mapping[s
     if not location or isinstance(value, dict):
         return Problem(key, message, "")
     remedy = _quotes(key, value) if detail["type"] in ("string_type", "path_type") else ""
+    if message == PHRASES["list_type"] and isinstance(value, str | int | float):
+        remedy = f"With one value, in a shell: {shlex.quote(f'{key}=[{value}]')}."
     return Problem(key, repr(value), message.removeprefix("expected "), remedy)
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("stage"), str)
 
 
 def _quotes(key: str, value: Any) -> str:

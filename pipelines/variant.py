@@ -53,12 +53,6 @@ def pipeline_alone(overrides: Sequence[str]) -> Graph | None:
         return None
 
 
-def places(overrides: Sequence[str]) -> list[str]:
-    """The overrides and flags that say where the store, MLflow and the configuration are."""
-    found = ("store", "tracking", "hydra.searchpath", "--config-")
-    return [override for override in overrides if override.lstrip("+").startswith(found)]
-
-
 def flat(graph: Graph | None, shown: bool = False) -> dict[str, str]:
     """Every value of every step as a text, by `step.field`; `shown`: as it may be shown and stored."""
     found: dict[str, str] = {}

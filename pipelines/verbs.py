@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.terminal_text import say
-from pipelines import config, plan, project, provenance, step_state, terminal, variant
+from pipelines import config, failure, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
@@ -179,6 +179,8 @@ def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
 
 def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple[str, int]:
     """Run a plan that is not blocked, and show how it goes. The id of the run, and its exit code."""
+    from pipelines.logs.collector import Collector
+    from pipelines.observer import Observer
     from pipelines.run_history import History
     from pipelines.runner import Runner
     from pipelines.tracking.tracker import Tracking
@@ -188,20 +190,21 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     out = terminal.console()
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
+    logs = Collector(settings.logs, store, made_by.run_id)  # before the history, which says that the run has ended
     state = "failed"
     try:
         packages = prepared.composition.graph.packages()
         executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
-        runner = Runner(
-            prepared.plan, store, executor, made_by, prepared.composition.yaml(), [tracking, History(store), display]
-        )
+        observers: list[Observer] = [tracking, logs, History(store), display]
+        runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), observers)
         summary = runner.run()
         state = summary.state
         report, unwritten = write_report(summary, store, tracking)
     finally:
         display.close()
+        logs.close()
         notes = tracking.close(state)
-    shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, notes)))
+    shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, (*logs.notes(), *notes))))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
     return summary.run_id, runner.exit_code
 
@@ -260,14 +263,15 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
 def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
     """Three useful commands after a run; after a run that failed or was stopped, the last command resumes it."""
     if run.state != "done":
-        return [provenance.command(verb, overrides) for verb in ("plan", "ui", "run")]
+        logs = [failure.logs_command(run, step) for step in run.steps if step.state == "failed"][:1]
+        return [*logs, *(provenance.command(verb, overrides) for verb in ("plan", "ui", "run"))]
     kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
     trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
     served = any(step.stage == "deploy" for step in run.steps)
     rate = f"steps.{trained}.learning_rate"
     others = [override for override in kept if override.lstrip("+").partition("=")[0] != rate]
     changed = [*others, f"{rate}=1e-3"] if trained else kept
-    where = variant.places(kept)
+    where = provenance.places(kept)
     return [
         provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),
         provenance.command("plan", changed),

@@ -10,6 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipelines.formatting import duration, metric, size
+from pipelines.report.failure import failure_box
 from pipelines.report.graph_drawing import graph_svg
 from pipelines.report.html import WORDS, badge, document, facts, folded, section, write_page
 from pipelines.summary import RunSummary, StepSummary
@@ -23,6 +24,7 @@ def render(run: RunSummary) -> str:
         part
         for part in (
             _header(run),
+            failure_box(run),
             _notes(run),
             section(
                 "graph", "Graph", Markup('<div class="scroll">{}</div>').format(Markup(graph_svg(run.steps, True)))

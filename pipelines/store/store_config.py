@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, SecretStr, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, SecretStr, field_validator, model_validator
 
 from stages.base import Config
 
 SHORTEST_KEY = 32  # characters
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")  # schemes whose addresses begin with a bucket
 
 
 def _long_enough(key: SecretStr) -> SecretStr:
-    if len(key.get_secret_value()) < SHORTEST_KEY:
-        raise ValueError(f"a key of at least {SHORTEST_KEY} characters, as `openssl rand -hex 32` makes one")
+    length = len(key.get_secret_value())
+    if length < SHORTEST_KEY:
+        # An empty one is refused too: a secret that could not be read must not switch the verification off.
+        is_empty = ", and this one is empty: unset the variable that it comes from to sign nothing"
+        raise ValueError(
+            f"a key of at least {SHORTEST_KEY} characters, as `openssl rand -hex 32` makes one"
+            f"{'' if length else is_empty}"
+        )
     return key
 
 
@@ -34,6 +41,14 @@ class StoreConfig(Config):
     signing_key: SigningKey | None = None  # signs records; those without its signature are damaged
     previous_signing_key: SigningKey | None = None  # whose signatures are accepted too, while a key is replaced
 
+    @field_validator("root")
+    @classmethod
+    def _names_a_bucket(cls, root: str) -> str:
+        scheme, separator, rest = root.partition("://")
+        if separator and scheme in OBJECT_STORES and not rest.split("/", 1)[0]:
+            raise ValueError(f"an address with a bucket, such as {scheme}://BUCKET/PREFIX")
+        return root
+
     @model_validator(mode="after")
     def _previous_key_has_a_successor(self) -> Self:
         if self.previous_signing_key and not self.signing_key:  # else nothing would be verified
@@ -46,9 +61,11 @@ class StoreConfig(Config):
         keys = (self.signing_key, self.previous_signing_key) if self.signing_key else ()
         return tuple(key for key in keys if key)
 
-    def without_keys(self) -> Self:
-        """For processes that read no records: what they open was verified by the driver."""
-        return self.model_copy(update={"signing_key": None, "previous_signing_key": None})
+    def for_steps(self) -> Self:
+        """For the processes of steps: with absolute paths, and without keys, because the driver verifies records."""
+        root = str(self.local_root) if self.is_local else self.root
+        keys = {"signing_key": None, "previous_signing_key": None}
+        return self.model_copy(update={"root": root, "state_directory": str(self.state), **keys})
 
     @property
     def is_local(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipelines import provenance, step_state, variant, verbs
 from pipelines.errors import disk_error
 from pipelines.graph import Graph
+from pipelines.logs.collector import Collector
 from pipelines.observer import Observer
 from pipelines.provenance import Provenance
 from pipelines.run_history import History
@@ -92,11 +93,14 @@ class Begun:
     out: Console
     say: Callable[[str], None]
     tracking: Tracking | None = field(default=None, init=False)
+    logs: Collector | None = field(default=None, init=False)
 
     def begin(self, part: Part) -> Runner:
         prepared, made_by, tracking = self._open()
         self.job.state = "running"
-        observers: list[Observer] = [tracking, History(prepared.store), Display(self.out, job=f"{self.job.number}  ")]
+        self.logs = Collector(prepared.composition.settings.logs, prepared.store, made_by.run_id)
+        display = Display(self.out, job=f"{self.job.number}  ")
+        observers: list[Observer] = [tracking, self.logs, History(prepared.store), display]
         self.say(f"Job {self.job.number} begins: {self.job.described}")
         config_yaml = prepared.composition.yaml()
         return Runner(prepared.plan, prepared.store, part, made_by, config_yaml, observers, part.others)
@@ -126,6 +130,8 @@ class Begun:
         self._close(summary)
 
     def abandon(self) -> None:
+        if self.logs is not None:
+            self.logs.close()
         if self.tracking is not None:
             self.tracking.close("failed")
 
@@ -146,7 +152,7 @@ class Begun:
         assert self.tracking is not None
         job.report, unwritten = verbs.write_report(summary, job.prepared.store, self.tracking)
         tracking, self.tracking = self.tracking, None
-        job.notes = (*unwritten, *tracking.close(summary.state))
+        job.notes = (*unwritten, *(self.logs.notes() if self.logs else ()), *tracking.close(summary.state))
 
 
 def swept(jobs: Sequence[SweepJob]) -> Mapping[str, list[str]]:

@@ -12,6 +12,7 @@ from cluster.terminal_text import clean
 from pipelines import config, provenance, terminal, variant, verbs
 from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import Graph
+from pipelines.override_problems import FORCED
 from pipelines.redaction import redacted
 from pipelines.session import Session
 from pipelines.sweep import side_by_side
@@ -50,7 +51,7 @@ class Sweep:
 
     def add(self, overrides: Sequence[str], composed: Any) -> None:
         """Add a job with the overrides that the sweeper gave and the configuration that Hydra composed of them."""
-        own = [override.removeprefix(config.FORCED) for override in overrides]
+        own = [override.removeprefix(FORCED) for override in overrides]
         job = SweepJob(len(self.jobs), [*self._where, *own], own)
         self.jobs.append(job)
         self._batch.append(job)
@@ -114,7 +115,7 @@ class Sweep:
         left = tuple(sorted(path for path in (folder / "sweeper").glob("*.*") if path.is_file())) if folder else ()
         times = self._began, time.time()
         results = Results(self.id, pipeline, self.settings, state, command, *times, tuple(self.jobs), left)
-        compare = provenance.command("runs", ["list", f"sweep={self.id}", *variant.places(self._command)])
+        compare = provenance.command("runs", ["list", f"sweep={self.id}", *provenance.places(self._command)])
         page = None
         if prepared is not None and folder is not None:
             from pipelines.sweep.page import write

@@ -113,6 +113,8 @@ class Tracking:
             for folder, files in (("figures", step.figures), ("pages", step.pages)):
                 for path in files.values():
                     self._put_file(step.name, path, folder)
+        if step.traceback is not None:
+            self._put_file(step.name, step.traceback, None)
         self._put(operations.step_finished(step, points, self._made, milliseconds(now)))
 
     def run_finished(self, run: RunSummary) -> None:

@@ -29,6 +29,12 @@ def test_the_smallest_extras_are_named(module: str, extras: list[str]) -> None:
     assert refusal == f"The Python module {module.partition('.')[0]!r} is not installed. Install it with: {commands}"
 
 
+@pytest.mark.parametrize("extra", sorted(modules_by_extra().keys() - CONTRIBUTORS - {"", "all"}))
+def test_every_extra_is_named_by_a_module_that_it_brings(extra: str) -> None:
+    refusals = [missing_extra(ModuleNotFoundError(name=module)) or "" for module in modules_by_extra()[extra]]
+    assert any(f"Install it with: pip install 'bloomline[{extra}]'" in refusal for refusal in refusals)
+
+
 @pytest.mark.parametrize(
     "error",
     [

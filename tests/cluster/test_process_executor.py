@@ -42,6 +42,12 @@ def start_a_child_and_wait(launcher: Launcher, send: Send) -> None:
     work.wait_for_stop(send)
 
 
+def print_kept(directory: Path, launcher: Launcher, send: Send) -> None:
+    with launcher.keep_output(directory):
+        print("of Python", flush=True)
+        subprocess.run(["echo", "of a child"], check=True)
+
+
 def parent(launcher: Launcher, send: Send) -> int:
     return os.getppid()
 
@@ -147,3 +153,10 @@ def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:
         pid = int(driver.stdout.readline())
         driver.kill()
         assert gone([pid])
+
+
+def test_what_the_work_prints_is_kept_where_it_says(processes: ProcessExecutor, tmp_path: Path) -> None:
+    ended, _ = run(processes, partial(print_kept, tmp_path))
+    assert ended.state == "done"
+    (part,) = (tmp_path / "step").iterdir()
+    assert part.read_text() == "of Python\nof a child\n"

@@ -7,7 +7,9 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -72,6 +74,13 @@ def put(
     return record
 
 
+class NoCluster:
+    """A launcher for stages that start nothing. What they print is not kept."""
+
+    def keep_output(self, directory: Path) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 class ThreadExecutor:
     """An executor on threads of this process, so that the runner's tests need no cluster."""
 
@@ -97,7 +106,7 @@ class ThreadExecutor:
                 return stopping.is_set()
 
         try:
-            events.put(Outcome(step, "done", work(None, Sender())))  # type: ignore[arg-type]
+            events.put(Outcome(step, "done", work(NoCluster(), Sender())))  # type: ignore[arg-type]
         except Stopped:
             events.put(Outcome(step, "stopped"))
         except StageError as error:

@@ -24,10 +24,16 @@ from pipelines import cli
             "steps.model.source.path: not set; expected a path. Set it with steps.model.source.path=PATH.",
         ),
         ("store=s3", "expected the address of a bucket. Set it with store.root=s3://BUCKET/PREFIX."),
-        ("steps.evaluate.baselines=xz", "expected a"),
+        (
+            "steps.evaluate.prompts=xz",
+            "steps.evaluate.prompts: 'xz'; expected a list. With one value, in a shell: 'steps.evaluate.prompts=[xz]'.",
+        ),
+        ("second.stage=evaluate", "Did you mean steps.second.stage=evaluate, which adds a step?"),
+        ("+second.stage=evaluate", "Did you mean steps.second.stage=evaluate, which adds a step?"),
+        ("store.root=s3://", "store.root: 's3://'; expected an address with a bucket, such as s3://BUCKET/PREFIX."),
     ],
 )
-@pytest.mark.parametrize("flags", [[], ["--run"]])
+@pytest.mark.parametrize("flags", [[], ["--run"], ["--multirun"]])
 def test_the_key_that_was_meant_is_named(
     override: str,
     said: str,
@@ -42,6 +48,38 @@ def test_the_key_that_was_meant_is_named(
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--help"]])
+def test_what_hydra_shows_refuses_in_the_same_words(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["plan", "pipeline=debug", "learning_rate=1e-3"]) == 2
+    words = capsys.readouterr().err
+    assert cli.run(["plan", *flags, "pipeline=debug", "learning_rate=1e-3"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", words)
+    assert cli.run(["plan", *flags, "quickstart"]) == 2
+    assert "Did you mean pipeline=quickstart?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("", "this one is empty: unset the variable that it comes from to sign nothing."),
+        ("abc", "expected a key of at least 32 characters, as `openssl rand -hex 32` makes one."),
+    ],
+)
+def test_a_signing_key_that_is_none_is_named(
+    key: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLOOMLINE_SIGNING_KEY", key)
+    assert cli.run(["plan", "pipeline=debug"]) == 2
+    err = capsys.readouterr().err
+    assert "store.signing_key: '${oc.env:BLOOMLINE_SIGNING_KEY,null}'" in err
+    assert said in err
 
 
 OWN = """\

@@ -132,6 +132,9 @@ def test_a_failure_lets_siblings_finish_and_marks_dependants(store: Store) -> No
     assert found["c"].error == "ValueError('a bug')"
     assert found["d"].reason == "needs c, which failed"
     assert store.record(found["c"].fingerprint) is None
+    assert found["c"].frames.endswith('raise ValueError("a bug")')
+    assert found["c"].traceback
+    assert "a bug" in found["c"].traceback.read_text()
 
 
 def test_the_same_command_resumes_after_a_failure(store: Store) -> None:

@@ -79,6 +79,9 @@ def test_an_error_is_shown_whole(tmp_path: Path) -> None:
     failed = replace(sample.steps[1], state="failed", error="no memory.\nAsk for less: steps.pretrain.batch=4")
     show_result(out, replace(sample, steps=(sample.steps[0], failed)), None, [])
     assert "pretrain: no memory.\nAsk for less: steps.pretrain.batch=4" in file.getvalue()
+    raised = replace(failed, frames="own/words.py:20 in clean\n    raise ValueError(text)")
+    show_result(out, replace(sample, steps=(sample.steps[0], raised)), None, [])
+    assert "batch=4\n  own/words.py:20 in clean\n      raise ValueError(text)\n" in file.getvalue()
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\x00\r\u202egnp.exe\u2066x\u2069\ud800\nNext:\n  forged"

@@ -167,10 +167,15 @@ def test_a_cached_step_leads_to_the_run_that_made_it(root: Path, tmp_path: Path)
 def test_a_failed_and_a_skipped_step(root: Path, tmp_path: Path) -> None:
     sample = samples.run(tmp_path, state="failed")
     nothing: dict[str, Any] = {"artifact": None, "artifact_type": None, "artifact_role": None, "facts": {}}
-    failed = replace(sample.steps[1], state="failed", error="no memory", **nothing)
+    trace = tmp_path / "pretrain.traceback.txt"
+    trace.write_text("Traceback (most recent call last): ...")
+    failed = replace(sample.steps[1], state="failed", error="no memory", traceback=trace, **nothing)
     skipped = replace(sample.steps[2], state="skipped", reason="needs pretrain, which failed", **nothing)
     track(root, replace(sample, steps=(sample.steps[0], failed, skipped)))
-    runs = runs_of(client(root))
+    asked = client(root)
+    runs = runs_of(asked)
+    kept = asked.download_artifacts(runs["02-pretrain"].info.run_id, trace.name, str(tmp_path))
+    assert Path(kept).read_text() == trace.read_text()
     assert {name: run.info.status for name, run in runs.items()} == {
         "run-1": "FAILED",
         "01-corpus": "FINISHED",

@@ -135,7 +135,7 @@ def test_a_run_signs_what_it_makes_and_finds_it_again(signed: Store) -> None:
 def test_the_key_is_neither_shown_nor_sent_to_steps(signed: Store) -> None:
     assert KEY not in repr(signed.config)
     assert KEY not in signed.config.model_dump_json()
-    sent = runner._shared(signed)
+    sent = signed.config.for_steps()
     assert (sent.signing_key, sent.accepted_keys) == (None, ())
 
 
