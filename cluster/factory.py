@@ -40,7 +40,7 @@ def executor(config: InlineCluster | LocalCluster | RemoteCluster, packages: Seq
     if not in_submitted_job():
         check_packages(packages)
     if isinstance(config, InlineCluster):
-        return InlineExecutor(this_machine(config), config.http)
+        return InlineExecutor(this_machine(config), config.http, config.serve_port)
     # These are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

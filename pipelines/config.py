@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, Port
 from cluster.process_setup import ENVIRONMENT_LOCK
 from pipelines import composition_cache, missing_key, project, redaction, resolution, termination, validation
 from pipelines.errors import ConfigError, Problem, nearest
@@ -51,6 +51,11 @@ def _names(value: Any) -> Any:
     return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
 
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_texts)]
 StepNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
@@ -59,10 +64,12 @@ class Settings(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")  # of the pipeline
     cluster: ClusterConfig
+    port: Port | None = None  # of served applications; a cluster's serve_port is this one
     store: StoreConfig
     tracking: TrackingConfig
     sweep: SweepConfig = SweepConfig()
     packages: Packages = ()  # of the user's project
+    text: Texts = ()  # what a pipeline of the user's own text reads: its YAML hands it to a step
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
     only: StepNames = ()
@@ -328,6 +335,9 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         if "@pipeline." in key:
             return NO_PACKAGE_LINE
         top = key.split(".", 1)[0]
+        if key == "text":
+            expected = "a pipeline that takes it"
+            return Problem(key, "not a key of this pipeline", expected, "Pipelines of your own text do: pipeline=text.")
         if (CONFIG_DIRECTORY / key).is_dir():
             remedy = _meant(key, overrides)
             remedy = remedy or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.serve_port import expect_free
 from cluster.terminal_text import say
 from pipelines import config, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
@@ -64,8 +65,16 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
     if not prepared.plan.to_run:
         _show_cached(prepared, overrides)
         return 0
+    _expect_port(prepared)
     _show_plan(prepared)
     return execute(prepared, overrides, session)[1]
+
+
+def _expect_port(prepared: Prepared) -> None:
+    """Raise ClusterError if another process holds the port that was asked for. A remote cluster knows its own ports."""
+    cluster = prepared.composition.settings.cluster
+    if cluster.kind != "remote" and cluster.serve_port is not None:
+        expect_free(cluster.serve_port)
 
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
@@ -79,6 +88,7 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
     if all(step.state == "unselected" and not step.record for step in makes):
         names = ", ".join(step.step.name for step in makes)
         raise BloomlineError(f"`from`, `until` and `only` select no step that makes something to serve: {names}.")
+    _expect_port(prepared)
     if code := _run(prepared, overrides, session):
         return code
     prepared = prepare(overrides, composed, session)
