@@ -1,4 +1,4 @@
-"""The verbs run, plan, serve, submit, attach and ui: compose, plan, run, report, serve.
+"""The verbs run, plan, serve, submit, attach, ui and doctor: compose, plan, run, report, serve.
 
 Every verb takes the overrides, the DictConfig if Hydra itself composed one (else None), and the session that holds
 the cluster; it returns the exit code and raises StageError for what a person has to mend.
@@ -163,6 +163,13 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
     return serve_ui(settings.tracking, settings.store.state, say=partial(say, flush=True))
+
+
+def doctor(overrides: list[str], composed: Any, session: Session) -> int:
+    """`doctor`: check the installation, and the cluster, the store and the tracking of this configuration."""
+    from pipelines.doctor.examination import examine
+
+    return examine((config.compose(overrides) if composed is None else config.check(composed)).settings)
 
 
 def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:

@@ -214,8 +214,13 @@ class Corpus(Artifact):
 
 
 def first_words(text: str) -> str:
-    """The first words of a text, as a prompt: at most PROMPT_WORDS of them and PROMPT_CHARACTERS characters."""
-    return " ".join(text[:1000].split()[:PROMPT_WORDS])[:PROMPT_CHARACTERS]
+    """The first words of a text, as a prompt: at most PROMPT_WORDS of them and PROMPT_CHARACTERS characters.
+
+    Rules and other signs before the first letter or digit are left out, where there is one.
+    """
+    words = text[:1000].split()
+    first = next((place for place, word in enumerate(words) if any(map(str.isalnum, word))), 0)
+    return " ".join(words[first : first + PROMPT_WORDS])[:PROMPT_CHARACTERS]
 
 
 def shard_name(split: Split, index: int) -> str:
