@@ -42,7 +42,7 @@ def _holder(port: int) -> str:
         return "a process of another user"
     try:
         command = psutil.Process(pid).cmdline()
-        words = clean_line(" ".join(command))[:80] or psutil.Process(pid).name()
+        words = " ".join(clean_line(" ".join(command)).split())[:80] or psutil.Process(pid).name()
     except (psutil.Error, OSError):
         return f"process {pid}"
     return f"process {pid} ({words})"
