@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MARKS = {"ok": "ok", "warning": "note", "failed": "FAILED"}
 TIMEOUT_S = 60.0  # of a store or a tracking server
-INSTALLATION_TIMEOUT_S = 900.0  # of all imports, each of which has a shorter one of its own
+INSTALLATION_TIMEOUT_S = 900.0  # of all imports, each of which has its own, shorter one
 
 
 def examine(settings: Settings) -> int:

@@ -26,7 +26,7 @@ def divided(
     no            the text is one document
 
     A line, and with `regex` and `no` a document, that is longer than is good is divided as well: within a line at white
-    space, or else between two characters. What is left over at the end is not a document of its own where sizes decide.
+    space, or else between two characters. What is left over at the end is part of the last document where sizes decide.
     """
     by_size = divide in ("blank_lines", "bytes")
     longest = {"blank_lines": LONGEST * document_bytes, "bytes": document_bytes}.get(divide, max_bytes)

@@ -109,7 +109,9 @@ def test_a_store_without_an_atomic_creation_fails(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     "answer", [b"", b"\xff\x00garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n<p>"]
 )
-def test_what_is_no_tracking_server_is_one_line(answer: bytes, garbage: Callable[[bytes], int], tmp_path: Path) -> None:
+def test_garbage_in_place_of_a_tracking_server_is_one_line(
+    answer: bytes, garbage: Callable[[bytes], int], tmp_path: Path
+) -> None:
     pytest.importorskip("mlflow")
     config = TrackingConfig(kind="server", uri=f"http://127.0.0.1:{garbage(answer)}", request_timeout_s=1)
     [found] = failures(list(check_tracking(config, tmp_path, "books")))
@@ -130,13 +132,15 @@ def test_a_tracking_server_that_is_not_there_and_a_database_to_be_made(tmp_path:
 
 
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"])
-def test_what_is_no_dashboard_of_ray_is_one_line(answer: bytes, garbage: Callable[[bytes], int]) -> None:
+def test_garbage_in_place_of_a_dashboard_is_one_line(answer: bytes, garbage: Callable[[bytes], int]) -> None:
     config = RemoteCluster(address=f"http://127.0.0.1:{garbage(answer)}", connect_timeout_s=1)
     [found] = failures(list(cluster_check.check_cluster(config)))
     assert "cluster http://127.0.0.1:" in found.text
 
 
-def test_what_is_no_head_of_ray_ends_in_time(garbage: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_in_place_of_a_head_ends_in_time(
+    garbage: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster_check, "TIMEOUT_S", 8.0)
     config = RemoteCluster(address=f"127.0.0.1:{garbage(b'garbage')}", connect_timeout_s=1)
     [found] = failures(list(cluster_check.check_cluster(config)))
@@ -155,8 +159,8 @@ def test_a_node_with_other_versions_fails(monkeypatch: pytest.MonkeyPatch) -> No
     config = RemoteCluster()
 
     def found(**facts: Any) -> str:
-        told = {**node, "facts": {**ours, **facts}, "error": ""}
-        return " ".join(one.text for one in cluster_check._node(told, ours, config) if one.state != "ok")
+        answered = {**node, "facts": {**ours, **facts}, "error": ""}
+        return " ".join(one.text for one in cluster_check._node(answered, ours, config) if one.state != "ok")
 
     assert found() == ""
     assert found(python="3.12.1") == "node 10.0.0.2 has python 3.12.1 (ours: 3.11.7)"
@@ -166,7 +170,7 @@ def test_a_node_with_other_versions_fails(monkeypatch: pytest.MonkeyPatch) -> No
     assert "no process could be started there: no answer" in silent.text
 
 
-def test_broken_and_missing_modules_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_and_missing_modules_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fine_module.py").write_text("")
     (tmp_path / "broken_module.py").write_text("raise RuntimeError('no library of C')")
     (tmp_path / "deadly_module.py").write_text("import os; os.kill(os.getpid(), 11)")
@@ -184,7 +188,7 @@ def test_broken_and_missing_modules_are_told_apart(tmp_path: Path, monkeypatch: 
     assert said[1].remedy == "If you need it: pip install 'bloomline[x]'"
 
 
-def test_a_small_machine_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_small_machine_has_remedies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(installation, "OPEN_FILES", 1 << 40)
     monkeypatch.setattr(installation, "FREE_BYTES", 1 << 60)
     found = [
@@ -220,7 +224,7 @@ def test_the_round_has_an_exit_code_and_shows_no_secret(
     assert "1 of " in out
 
 
-def test_a_failed_check_says_what_to_do_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_check_says_what_to_do_on_another_line(capsys: pytest.CaptureFixture[str]) -> None:
     examination._shown([Finding("failed", "it\nis \x1b[31m bad", "Do this."), Finding("ok", "fine", "")])
     assert capsys.readouterr().out == "  FAILED  it is �[31m bad\n          -> Do this.\n  ok      fine\n"
 

@@ -37,7 +37,7 @@ def test_a_passage_without_blank_lines_is_divided_at_a_line_all_the_same() -> No
     assert all(document.endswith(b"here.\n") and len(document) <= LONGEST * 100 + 50 for document in found)
 
 
-def test_a_remainder_is_not_a_document_of_its_own() -> None:
+def test_a_remainder_is_part_of_the_last_document() -> None:
     assert parts(PARAGRAPH * 4 + b"tail\n", "bytes", 125)[-1] == PARAGRAPH * 2 + b"tail\n"
 
 
