@@ -1,4 +1,4 @@
-"""Looks at a cluster from a process of its own, which the caller ends: Ray may hang, or end the process that asks.
+"""Looks at a cluster from a separate process, which the caller ends: Ray may hang, or end the process that asks.
 
 python -m cluster.diagnosis < CONFIG     # the cluster config as JSON; prints what it finds as JSON
 """

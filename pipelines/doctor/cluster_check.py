@@ -23,7 +23,10 @@ from stages.child_environment import child_environment
 TIMEOUT_S = 90.0  # to start or join Ray, and to start a process on every node
 LONGEST_ANSWER = 1 << 16
 SAME = ("python", "ray")  # what the processes of a Ray cluster need the same version of
-EXPECTED = "Start it there with `ray start --head`, and use cluster.address=HOST:6379, or auto on one of its nodes."
+EXPECTED = (
+    "Start it there with `ray start --head`, and use cluster.address=HOST:6379, or auto on one of its nodes. If it asks "
+    "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+)
 
 
 def check_cluster(config: ClusterConfig) -> Iterator[Finding]:
@@ -39,9 +42,13 @@ def _dashboard(config: RemoteCluster) -> Finding:
     """Whether a dashboard that accepts jobs answers."""
     name = f"cluster {redact_url(config.address)}"
     remedy = "Check cluster.address: `submit` needs the address of the dashboard, http://HOST:8265."
+    from cluster.jobs import authorization
+
     try:
-        address = f"{config.address.rstrip('/')}/api/version"
-        with urllib.request.urlopen(address, timeout=config.connect_timeout_s) as answer:
+        request = urllib.request.Request(f"{config.address.rstrip('/')}/api/version")
+        for header, value in authorization().items():
+            request.add_unredirected_header(header, value)  # the token is for this address alone
+        with urllib.request.urlopen(request, timeout=config.connect_timeout_s) as answer:
             said = json.loads(answer.read(LONGEST_ANSWER))["ray_version"]
     except urllib.error.HTTPError as error:
         refused = error.code in (401, 403)

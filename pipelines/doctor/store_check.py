@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.doctor.finding import Finding, first_line
 from pipelines.redaction import redact_url
 from pipelines.store import Store, StoreConfig
-from pipelines.store.files import Files, LocalFiles
+from pipelines.store.files import Files, LocalFiles, StoreError
 
 CREATORS = 8  # that try to create the same file at once
 
@@ -69,6 +69,7 @@ def _check_files(name: str, files: Files) -> Iterator[Finding]:
         did = f" (after: {', '.join(done)})" if done else ""
         with suppress(Exception):
             files.remove(folder)
-        yield Finding("failed", f"{name}{did}: {first_line(error)}", remedy)
+        said = first_line(error) if isinstance(error, StoreError) else f"{name}: {first_line(error)}"
+        yield Finding("failed", f"{said}{did}", remedy)
         return
     yield Finding("ok", f"{name}: {', '.join(done)}")
