@@ -24,8 +24,8 @@ TIMEOUT_S = 90.0  # to start or join Ray, and to start a process on every node
 LONGEST_ANSWER = 1 << 16
 SAME = ("python", "ray")  # what the processes of a Ray cluster need the same version of
 EXPECTED = (
-    "Start it there with `ray start --head`, and use cluster.address=HOST:6379, or auto on one of its nodes. If it asks "
-    "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+    "Start it there with `ray start --head`, and use cluster.address=HOST:6379, or auto on one of its nodes. If it "
+    "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
 )
 
 
