@@ -35,6 +35,7 @@ def test_a_folder_of_files_becomes_a_served_model(bloomline: CommandLine, tmp_pa
     card = (places["export"] / "README.md").read_text()
     assert "license: unknown" in card
     assert "- own-text" in card
+    assert "language" not in card.split("---")[1]
     code, out = bloomline("plan", "pipeline=text_debug", "cluster=inline")
     assert code == 2
     assert "text: not set; expected a file, a folder, a glob or the URL of one. Set it with text=PATH." in out
