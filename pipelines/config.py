@@ -51,11 +51,6 @@ def _names(value: Any) -> Any:
     return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
 
-def _texts(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_texts)]
 StepNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
@@ -69,7 +64,7 @@ class Settings(Config):
     tracking: TrackingConfig
     sweep: SweepConfig = SweepConfig()
     packages: Packages = ()  # of the user's project
-    text: Texts = ()  # what a pipeline of the user's own text reads: its YAML hands it to a step
+    text: str | tuple[str, ...] = ()  # what a pipeline of own text reads, which its YAML hands to a step
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
     only: StepNames = ()
@@ -334,19 +329,18 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         key = found[1]
         if "@pipeline." in key:
             return NO_PACKAGE_LINE
-        top = key.split(".", 1)[0]
-        if key == "text":
-            expected = "a pipeline that takes it"
-            return Problem(key, "not a key of this pipeline", expected, "Pipelines of your own text do: pipeline=text.")
         if (CONFIG_DIRECTORY / key).is_dir():
-            remedy = _meant(key, overrides)
-            remedy = remedy or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
+            remedy = (
+                _meant(key, overrides)
+                or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
+            )
             return Problem(key, "a folder of configurations", "the place in the pipeline for its values", remedy)
         return Problem(
             key,
             "no such key",
             "a key of the configuration",
-            _meant(key, overrides) or nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
+            _meant(key, overrides)
+            or nearest(key.split(".", 1)[0], [*validation.field_names(Settings), "steps", "pipeline"]),
         )
     if found := re.search(
         r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S

@@ -48,7 +48,7 @@ class FileChangedError(StageError):
 
 
 Paths = Annotated[
-    tuple[str, ...],
+    tuple[Annotated[str, Field(min_length=1)], ...],
     BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths),
     Field(min_length=1),
     AfterValidator(lambda paths: tuple(map(absolute, paths))),  # workers run in other folders than the command
