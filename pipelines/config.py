@@ -329,19 +329,13 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         key = found[1]
         if "@pipeline." in key:
             return NO_PACKAGE_LINE
+        meant = _meant(key, overrides)
         if (CONFIG_DIRECTORY / key).is_dir():
-            remedy = (
-                _meant(key, overrides)
-                or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
-            )
+            remedy = meant or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
             return Problem(key, "a folder of configurations", "the place in the pipeline for its values", remedy)
-        return Problem(
-            key,
-            "no such key",
-            "a key of the configuration",
-            _meant(key, overrides)
-            or nearest(key.split(".", 1)[0], [*validation.field_names(Settings), "steps", "pipeline"]),
-        )
+        names = [*validation.field_names(Settings), "steps", "pipeline"]
+        remedy = meant or nearest(key.split(".", 1)[0], names)
+        return Problem(key, "no such key", "a key of the configuration", remedy)
     if found := re.search(
         r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S
     ):
