@@ -38,10 +38,14 @@ class HttpLimits(Config):
     host_names: tuple[str, ...] = ()  # accepted on the loopback interface besides localhost, 127.0.0.1 and ::1
 
 
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
 class InlineCluster(Config):
     """This process, without Ray: one step after the other, one rank per gang. For debugging."""
 
     kind: Literal["inline"] = "inline"
+    serve_port: Port | None = None  # of served applications, on the loopback interface; null: a free one
     http: HttpLimits = HttpLimits()  # of served applications
 
 
@@ -56,6 +60,7 @@ class LocalCluster(Config):
     custom: Mapping[str, NonNegativeFloat] = {}  # custom resources, by name
     object_store_bytes: Annotated[int, Field(ge=MINIMUM_OBJECT_STORE_BYTES)] = 134_217_728  # steps pass files, not data
     placement_timeout_s: PositiveFloat = 60.0  # how long a gang waits for free resources
+    serve_port: Port | None = None  # of served applications, on the loopback interface; null: a free one
     http: HttpLimits = HttpLimits()  # of served applications
 
 
@@ -70,6 +75,7 @@ class RemoteCluster(Config):
     gpu_memory_bytes: PositiveInt | None = None  # of each GPU, for the plan's memory check; null: no check
     connect_timeout_s: PositiveFloat = 10.0
     reconnect_timeout_s: PositiveFloat = 600.0  # submit, attach: how long the cluster may be out of reach meanwhile
+    serve_port: Port | None = None  # of Ray Serve, where it is not running yet; null: a free one
     placement_timeout_s: PositiveFloat = 600.0  # how long a step or gang waits for resources: the cluster may grow
 
     @model_validator(mode="before")

@@ -10,10 +10,12 @@ PACKAGE = "bloomline"
 CONTRIBUTORS = {"bench", "dev"}  # extras that bring nothing to a stage
 # The modules of distributions that are not named like them.
 MODULES = {
+    "hydra_core": "hydra",
     "phonenumberslite": "phonenumbers",
     "pillow": "PIL",
     "pot": "ot",
     "pyro_ppl": "pyro",
+    "pyyaml": "yaml",
     "python_stdnum": "stdnum",
 }
 REQUIREMENT = re.compile(r"""(?P<name>[\w.-]+)[^;]*(;.*\bextra\s*==\s*["'](?P<extra>[\w.-]+)["'])?""")

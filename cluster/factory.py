@@ -17,6 +17,14 @@ from cluster.machine import this_machine
 from cluster.process_executor import ProcessExecutor
 from cluster.submitted_job import in_submitted_job
 
+# Read when ray is imported. Without the first, Ray would start every worker again under `uv run`. Without the third, it
+# prints what happens to nodes on the output of the run, in addition to our messages.
+RAY_ENVIRONMENT = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+}
+
 
 def nodes(config: InlineCluster | LocalCluster | RemoteCluster) -> list[Node]:
     """The nodes that steps can use. Joins the cluster for a moment if it is a remote one.
@@ -50,14 +58,11 @@ def executor(
     if not in_submitted_job():
         check_packages(packages)
     if isinstance(config, InlineCluster):
-        return InlineExecutor(this_machine(config), config.http)
+        return InlineExecutor(this_machine(config), config.http, config.serve_port)
     if isinstance(config, LocalCluster) and not spawns:
         return ProcessExecutor(this_machine(config), packages, preload)
-    # These are read when ray is imported. Without the first, Ray would start every worker again under `uv run`.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without the third, Ray prints what happens to nodes on the output of the run, in addition to our messages.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from cluster.ray_executor import RayExecutor
 
     return RayExecutor(config, packages)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import sleep
 from types import TracebackType
@@ -26,16 +25,16 @@ class InlineExecutor:
 
     concurrent = False
 
-    def __init__(self, node: Node, http: HttpLimits | None = None) -> None:
+    def __init__(self, node: Node, http: HttpLimits | None = None, serve_port: int | None = None) -> None:
         self.nodes = [node]
-        self._http = http
+        self._launcher = InlineLauncher(http, serve_port)
         self._events: list[Message | Outcome] = []
         self._stopping: set[str] = set()
 
     def start(self, step: str, work: Work, demand: Demand, deliver: Deliver | None = None) -> None:
         self._stopping.discard(step)
         send = _InlineSend(step, deliver or self._events.append, self._stopping)
-        self._events.append(capture_outcome(step, work, InlineLauncher(self._http), send))
+        self._events.append(capture_outcome(step, work, self._launcher, send))
 
     def wait(self, timeout_s: float) -> list[Message | Outcome]:
         if not self._events:
@@ -52,10 +51,9 @@ class InlineExecutor:
         self._stopping.add(step)
 
     def serve_foreground(self, application: Application, example: ExampleRequest | None = None) -> int:
-        from cluster import inline_serve, serve_foreground
+        from cluster import serve_foreground
 
-        start = partial(inline_serve.start, limits=self._http)
-        return serve_foreground.serve(start, application, example)
+        return serve_foreground.serve(self._launcher.serve, application, example)
 
     def close(self) -> None:
         """Does nothing, because all work has ended when `start` returns."""
@@ -87,8 +85,8 @@ class _InlineSend:
 class InlineLauncher:
     """Runs a gang as one rank in this process, a map item by item, and an application in a subprocess."""
 
-    def __init__(self, http: HttpLimits | None) -> None:
-        self._http = http
+    def __init__(self, http: HttpLimits | None, serve_port: int | None = None) -> None:
+        self._http, self._serve_port = http, serve_port
         self._output: Path | None = None
 
     @contextmanager
@@ -108,4 +106,4 @@ class InlineLauncher:
     def serve(self, application: Application) -> Served:
         from cluster import inline_serve
 
-        return inline_serve.start(application, self._http)
+        return inline_serve.start(application, self._http, self._serve_port)

@@ -1,4 +1,4 @@
-"""Serving without Ray: the application runs under uvicorn in a child process, on a free port of this machine.
+"""Serving without Ray: the application runs under uvicorn in a child process, on a port of this machine.
 
 The child reads its application from standard input and serves until that is closed, which happens when its parent asks
 it to stop and also when its parent dies. It then finishes the requests in flight, and answers new ones with a 503.
@@ -21,6 +21,7 @@ from cluster.asgi import Gate, check_factory, create_application
 from cluster.config import HttpLimits
 from cluster.import_path import python_path
 from cluster.network import LOOPBACK, free_port, wait_until_answers
+from cluster.serve_port import expect_free
 from stages.base import Application, StageError
 from stages.child_environment import child_environment
 
@@ -58,10 +59,15 @@ class ServedProcess:
         return f"Its log, {self.log_file}, ends with:\n{tail}" if tail else f"Its log, {self.log_file}, is empty."
 
 
-def start(application: Application, limits: HttpLimits | None = None) -> ServedProcess:
-    """Serve an application and return once it answers. Runs one replica. Raises StageError if it can't be served."""
+def start(application: Application, limits: HttpLimits | None = None, port: int | None = None) -> ServedProcess:
+    """Serve an application and return once it answers. Runs one replica. `port`: None stands for a free one.
+
+    Raises StageError if it can't be served.
+    """
     check_factory(application.factory)
-    port = free_port()
+    if port is not None:
+        expect_free(port)
+    port = port or free_port()
     descriptor, log_file = tempfile.mkstemp(prefix="bloomline-server-", suffix=".log")
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "cluster.inline_serve", str(port)],  # -P: not a user's cluster.py

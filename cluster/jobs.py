@@ -108,7 +108,7 @@ def _client(url: str) -> JobSubmissionClient:
     for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.pop("RAY_ADDRESS", None)  # Ray's client would prefer it to the configured address
-    return JobSubmissionClient(url, headers=_authorization())
+    return JobSubmissionClient(url, headers=authorization())
 
 
 def _followed(
@@ -177,7 +177,7 @@ def dashboard(config: RemoteCluster) -> str:
     return address.rstrip("/")
 
 
-def _authorization() -> dict[str, str]:
+def authorization() -> dict[str, str]:
     """The header with the token, read from where Ray reads it. Ray's client sends it only if RAY_AUTH_MODE is set."""
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
         return {}

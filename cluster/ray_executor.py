@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +67,7 @@ class RayExecutor:
     def __init__(self, config: LocalCluster | RemoteCluster, packages: Sequence[Path] = ()) -> None:
         self._connection = Connection(config, packages)
         self._placement_timeout_s = config.placement_timeout_s
+        self._serve_port = config.serve_port
         self._running: dict[str, _Running] = {}
         self._events: list[Message | Outcome] = []
         self._lost = False
@@ -81,7 +83,7 @@ class RayExecutor:
             return
         group_name = f"bloomline.{uuid.uuid4().hex}"
         process = StepProcess.options(**options(demand.task), scheduling_strategy=_near()).remote(  # type: ignore[attr-defined]
-            demand.task, group_name, self._connection.can_grow, self._placement_timeout_s
+            demand.task, group_name, self._connection.can_grow, self._placement_timeout_s, self._serve_port
         )
         try:
             run = process.run.remote(step, work)
@@ -117,7 +119,7 @@ class RayExecutor:
         from cluster import serve, serve_foreground
 
         self._connection.wait()
-        return serve_foreground.serve(serve.start, application, example)
+        return serve_foreground.serve(partial(serve.start, port=self._serve_port), application, example)
 
     def close(self) -> None:
         for step in list(self._running):

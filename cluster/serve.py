@@ -117,15 +117,16 @@ class ServedOnRay:
         return f"The logs of its replicas are replica_{self.name}_*.log below {logs}, on the nodes of its replicas."
 
 
-def start(application: Application, owner: str | None = None) -> ServedOnRay:
+def start(application: Application, owner: str | None = None, port: int | None = None) -> ServedOnRay:
     """Serve an application on the current Ray session and return once it answers. Raises StageError if it does not.
 
     Replicas run on any node that has the resources: the files that the application reads are in the store, which all
-    nodes share. `owner`: 8 hexadecimal digits by which the driver ends the application if this process can't.
+    nodes share. `owner`: 8 hexadecimal digits by which the driver ends the application if this process can't. `port`:
+    None stands for a free one.
     """
     check_factory(application.factory)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    address = serve_session.join()
+    address = serve_session.join(port)
     name = serve_session.application_name(application.name, owner or uuid.uuid4().hex[:8])
     prefix = "/" if serve_session.is_ours() and not serve.status().applications else f"/{name}"
     resources = application.resources

@@ -20,6 +20,7 @@ from ray.serve.context import _get_global_client
 
 from cluster import serve_internal_port
 from cluster.network import LOOPBACK, free_port
+from cluster.serve_port import expect_free
 from stages.base import StageError
 
 MARK, NAMESPACE = b"serve", b"bloomline"  # in Ray's key-value store: the id of the controller that we started
@@ -37,16 +38,24 @@ def application_name(name: str, owner: str) -> str:
     return f"{name}-{ray.get_runtime_context().get_job_id()}-{owner}-{uuid.uuid4().hex[:4]}"
 
 
-def join() -> str:
-    """The URL under which Serve answers on this machine. Starts Serve on a free port if it is not running.
+def join(port: int | None = None) -> str:
+    """The URL under which Serve answers on this machine. Starts Serve if it is not running, on `port` or a free one.
 
-    Raises StageError if a Serve is running that can't be reached from here.
+    Raises StageError if a Serve is running that can't be reached from here or has another port, ClusterError if the
+    port is taken.
     """
     if _client() is None:
-        serve.start(proxy_location="EveryNode", http_options={"host": LOOPBACK, "port": free_port()})
+        if port is not None:
+            expect_free(port)
+        serve.start(proxy_location="EveryNode", http_options={"host": LOOPBACK, "port": port or free_port()})
         _internal_kv_put(MARK, _controller(), overwrite=True, namespace=NAMESPACE)
     client = _client()
     assert client is not None
+    if port not in (None, client.http_config.port):
+        raise StageError(
+            f"port: Ray Serve is already running on this cluster, on port {client.http_config.port}, and a cluster has "
+            f"one: set port={client.http_config.port} or leave port out."
+        )
     for name in list(serve.status().applications):
         if _is_abandoned(name):
             serve.delete(name)

@@ -28,9 +28,16 @@ from stages.base import Application, Resources, Served
 class StepProcess:
     """The process of one step. `run` has its own thread; the other methods answer while it runs."""
 
-    def __init__(self, resources: Resources, group_name: str, can_grow: bool, placement_timeout_s: float) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        group_name: str,
+        can_grow: bool,
+        placement_timeout_s: float,
+        serve_port: int | None = None,
+    ) -> None:
         process_setup.prepare(resources)
-        self._launcher = RayLauncher(group_name, can_grow, placement_timeout_s)
+        self._launcher = RayLauncher(group_name, can_grow, placement_timeout_s, serve_port)
         self._messages = MessageQueue()
         self._started = False
         self._delivered: dict[str, int] = {}  # the number of the last batch of each sender
@@ -65,11 +72,12 @@ class StepProcess:
 class RayLauncher:
     """Starts gangs, tasks and applications from the process of a step."""
 
-    def __init__(self, group_name: str, can_grow: bool, placement_timeout_s: float) -> None:
+    def __init__(self, group_name: str, can_grow: bool, placement_timeout_s: float, serve_port: int | None) -> None:
         self._group_name = group_name
         self._gangs = 0
         self._can_grow = can_grow
         self._placement_timeout_s = placement_timeout_s
+        self._serve_port = serve_port
         self._output: Path | None = None
 
     @contextmanager
@@ -92,4 +100,4 @@ class RayLauncher:
     def serve(self, application: Application) -> Served:
         from cluster import serve
 
-        return serve.start(application, owner=self._group_name[-8:])
+        return serve.start(application, owner=self._group_name[-8:], port=self._serve_port)

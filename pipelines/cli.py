@@ -38,6 +38,7 @@ verbs
   artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
   runs       list | show RUN | diff RUN RUN | delete RUN: the runs that the store remembers
   logs RUN   the steps that have logs; logs RUN STEP: what it printed   (rank=N, worker=N, --follow)
+  doctor     check the installation, the cluster, the store and the tracking server
   stages     list the stages, or the fields of one: stages NAME
   pipelines  list the pipelines
   new DIR    write a small project, which runs at once
@@ -89,6 +90,13 @@ Lists the steps and processes of a run that have logs, or shows what those of a 
 what they print from now on, until the step has ended. RUN is an id, the beginning or the end of one, or `latest`.
 Overrides such as store.root=DIR choose another store.
 """,
+    "doctor": """\
+usage: bloomline doctor [OVERRIDE ...]
+
+Checks this installation, and the cluster, the store and the tracking of the configuration, with the same overrides as
+`run`: bloomline doctor store.root=s3://BUCKET/PREFIX cluster=remote cluster.address=HOST:6379. For each trouble it says
+what to do. What it writes, it removes again. The exit code is 0 if nothing fails.
+""",
     "stages": """\
 usage: bloomline stages [NAME]
 
@@ -109,7 +117,7 @@ The project runs at once: cd DIR && bloomline run
 
 # Each verb with the words that may follow it. Other words may follow some, see WITH_WORDS.
 VERBS: dict[str, Sequence[str]] = {
-    **dict.fromkeys(("run", "plan", "submit", "serve", "ui"), ()),
+    **dict.fromkeys(("run", "plan", "submit", "serve", "ui", "doctor"), ()),
     "artifacts": ("list", "show", "verify", "gc"),
     "runs": ("list", "show", "diff", "delete"),
     **dict.fromkeys(("attach", "logs", "stages", "pipelines", "new"), ()),
@@ -290,6 +298,7 @@ def _action(verb: str) -> Callable[..., int]:
         "attach": verbs.attach,
         "serve": verbs.serve,
         "ui": verbs.ui,
+        "doctor": verbs.doctor,
     }
     return actions[verb]
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, Port
 from cluster.process_setup import ENVIRONMENT_LOCK
 from pipelines import composition_cache, missing_key, project, redaction, resolution, termination, validation
 from pipelines.errors import ConfigError, Problem, nearest
@@ -58,11 +58,13 @@ class Settings(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")  # of the pipeline
     cluster: ClusterConfig
+    port: Port | None = None  # of served applications; a cluster's serve_port is this one
     store: StoreConfig
     tracking: TrackingConfig
     sweep: SweepConfig = SweepConfig()
     logs: LogsConfig = LogsConfig()
     packages: Packages = ()  # of the user's project
+    text: str | tuple[str, ...] = ()  # what a pipeline of own text reads, which its YAML hands to a step
     from_: StepNames = Field((), alias="from")
     until: StepNames = ()
     only: StepNames = ()
@@ -314,17 +316,13 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
         key = found[1]
         if "@pipeline." in key:
             return NO_PACKAGE_LINE
-        top = key.split(".", 1)[0]
+        meant = _meant(key, overrides)
         if (CONFIG_DIRECTORY / key).is_dir():
-            remedy = _meant(key, overrides)
-            remedy = remedy or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
+            remedy = meant or f"A step takes one as {key}@steps.STEP=OPTION or {key}@steps.STEP.FIELD=OPTION."
             return Problem(key, "a folder of configurations", "the place in the pipeline for its values", remedy)
-        return Problem(
-            key,
-            "no such key",
-            "a key of the configuration",
-            _meant(key, overrides) or nearest(top, [*validation.field_names(Settings), "steps", "pipeline"]),
-        )
+        names = [*validation.field_names(Settings), "steps", "pipeline"]
+        remedy = meant or nearest(key.split(".", 1)[0], names)
+        return Problem(key, "no such key", "a key of the configuration", remedy)
     if found := re.search(
         r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S
     ):

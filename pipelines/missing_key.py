@@ -13,6 +13,8 @@ MOST = 3  # places that are named
 
 def remedy(key: str, value: str, steps: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """What to write instead, or "". `steps`: as in YAML. `choices`: the files that were chosen, by group@package."""
+    if key == "text":
+        return "The pipeline of your own text takes it: pipeline=text."
     first, _, rest = key.partition(".")
     if first in steps and rest:
         return f"Did you mean steps.{key}={value}?"

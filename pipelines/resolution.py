@@ -20,7 +20,11 @@ VALUES = 200_000  # that interpolations may stand for in one configuration
 VALUES_OF_ONE = 10  # an interpolation costs as much time as this many values
 CHARACTERS = 10_000_000
 # What a value that nobody gave is to be, by its key or the last part of it.
-WANTED = {"store.root": ("the address of a bucket", "s3://BUCKET/PREFIX"), "path": ("a path", "PATH")}
+WANTED = {
+    "text": ("a file, a folder, a glob or the URL of one", "PATH"),
+    "store.root": ("the address of a bucket", "s3://BUCKET/PREFIX"),
+    "path": ("a path", "PATH"),
+}
 TOO_MANY = "interpolations that stand for more than"
 COUNTED = ("resolve_parse_tree", "_resolve_node_interpolation", "_evaluate_custom_resolver")  # of a Container
 
@@ -91,13 +95,15 @@ def _size(content: Any) -> int:
 def resolved(composed: Any) -> dict[str, Any]:
     """A DictConfig as plain values. Raises ConfigError if a value is missing or an interpolation is of nothing."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+    from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
     try:
         with bounded():
             found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         key = error.full_key or "config"
+        if isinstance(error, InterpolationToMissingValueError):  # named after the key that it stands for
+            key = first_line(error).partition("Missing mandatory value: ")[2].rstrip(".") or key
         last = key.rpartition(".")[2]
         expected, example = WANTED.get(key, WANTED.get(last, ("a value", "VALUE")))
         raise ConfigError([Problem(key, "not set", expected, f"Set it with {key}={example}.")]) from error

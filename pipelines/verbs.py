@@ -1,4 +1,4 @@
-"""The verbs run, plan, serve, submit, attach and ui: compose, plan, run, report, serve.
+"""The verbs run, plan, serve, submit, attach, ui and doctor: compose, plan, run, report, serve.
 
 Every verb takes the overrides, the DictConfig if Hydra itself composed one (else None), and the session that holds
 the cluster; it returns the exit code and raises StageError for what a person has to mend.
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.serve_port import expect_free
 from cluster.terminal_text import say
 from pipelines import config, failure, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
@@ -64,8 +65,16 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
     if not prepared.plan.to_run:
         _show_cached(prepared, overrides)
         return 0
+    _expect_port(prepared)
     _show_plan(prepared)
     return execute(prepared, overrides, session)[1]
+
+
+def _expect_port(prepared: Prepared) -> None:
+    """Raise ClusterError if another process holds the port that was asked for. A remote cluster knows its own ports."""
+    cluster = prepared.composition.settings.cluster
+    if cluster.kind != "remote" and cluster.serve_port is not None:
+        expect_free(cluster.serve_port)
 
 
 def serve(overrides: list[str], composed: Any, session: Session) -> int:
@@ -79,6 +88,7 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
     if all(step.state == "unselected" and not step.record for step in makes):
         names = ", ".join(step.step.name for step in makes)
         raise BloomlineError(f"`from`, `until` and `only` select no step that makes something to serve: {names}.")
+    _expect_port(prepared)
     if code := _run(prepared, overrides, session):
         return code
     prepared = prepare(overrides, composed, session)
@@ -153,6 +163,13 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
     return serve_ui(settings.tracking, settings.store.state, say=partial(say, flush=True))
+
+
+def doctor(overrides: list[str], composed: Any, session: Session) -> int:
+    """`doctor`: check the installation, and the cluster, the store and the tracking of this configuration."""
+    from pipelines.doctor.examination import examine
+
+    return examine((config.compose(overrides) if composed is None else config.check(composed)).settings)
 
 
 def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:

@@ -39,6 +39,7 @@ VALUES = "values.parquet"
 BATCH_DOCUMENTS = 64
 FAMILY_ROWS = 1024  # in memory at a time
 KEPT = "kept"  # the rule of samples of documents that were kept; their operation is empty
+PROMPT_WORDS, PROMPT_CHARACTERS = 6, 80
 LARGE_LOSS = 0.9  # the share of a source's documents or bytes above which its loss is reported as a warning
 
 
@@ -210,6 +211,16 @@ class Corpus(Artifact):
                 yield from (Document(**row) for row in chosen.to_pylist())
         if found != expected:
             raise ArtifactError(f"{path} holds {found} documents, but {MANIFEST} says {expected}")
+
+
+def first_words(text: str) -> str:
+    """The first words of a text, as a prompt: at most PROMPT_WORDS of them and PROMPT_CHARACTERS characters.
+
+    Rules and other signs before the first letter or digit are left out, where there is one.
+    """
+    words = text[:1000].split()
+    first = next((place for place, word in enumerate(words) if any(map(str.isalnum, word))), 0)
+    return " ".join(words[first : first + PROMPT_WORDS])[:PROMPT_CHARACTERS]
 
 
 def shard_name(split: Split, index: int) -> str:

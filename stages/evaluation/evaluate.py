@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint, known_config
-from stages.artifacts.corpus import Corpus
+from stages.artifacts.corpus import Corpus, first_words
 from stages.artifacts.document_start import document_start
 from stages.artifacts.encoding import encode_batch
 from stages.artifacts.evaluation_report import REPORT, Bits, Completion, EvalReport, EvalResults, EvaluationForecast
@@ -25,6 +25,9 @@ from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, w
 
 if TYPE_CHECKING:
     from stages.evaluation.ngram_baseline import NgramBaseline
+
+
+PROMPTS = 3  # held-out documents whose first words are completed
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,8 @@ class Evaluate(Stage):
     )  # overlap of two successive windows, as a fraction of the context
     ngram_order: int = Field(default=6, ge=1, le=8)  # bytes of the longest gram of the n-gram model
     ngram_train_bytes: PositiveInt = 100_000_000  # text that trains the n-gram model, approximately
-    prompts: tuple[str, ...] = Field(
-        default=("The ", "def ", "import "), min_length=1
-    )  # each is completed greedily and by sampling
+    # Each is completed greedily and by sampling; [] stands for the first words of held-out documents.
+    prompts: tuple[str, ...] = ("The ", "def ", "import ")
     completion_tokens: PositiveInt = 64  # length of a completion
     temperature: PositiveFloat = 0.8  # temperature of the sampled completions
     seed: NonNegativeInt = 0  # seed of the sampled completions
@@ -187,7 +189,7 @@ class Evaluate(Stage):
         completions = complete(
             model,
             tokenizer,
-            self.prompts,
+            self.prompts or [first_words(text) for text in texts[:PROMPTS]],
             max_tokens=self.completion_tokens,
             temperatures=(0.0, self.temperature),
             seed=self.seed,

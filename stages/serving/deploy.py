@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Self, cast
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint, known_config
+from stages.artifacts.corpus import Corpus, first_words
 from stages.base import Artifact, Context, Demand, Edge, Resources, Runtime, Servable, Stage, StageError
 from stages.serving.deployment import Deployment, LanguageModelServing, Serving, replica_bytes, type_name, write
 from stages.serving.trial import Trial
@@ -18,7 +19,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 # The fields that only a Checkpoint has a use for.
 LIMITS = ("max_running", "max_waiting", "prefill_chunk", "request_timeout_s")
-LANGUAGE_MODEL_FIELDS = (*LIMITS, "prompt", "max_tokens", "temperature")
+LANGUAGE_MODEL_FIELDS = (*LIMITS, "prompt", "corpus", "max_tokens", "temperature")
 
 
 class Deploy(Stage):
@@ -28,7 +29,8 @@ class Deploy(Stage):
     """
 
     # 2: the artifact holds neither measurements nor the paths of the machine that made it
-    version: ClassVar[str] = "2"
+    # 3: it holds its own example request
+    version: ClassVar[str] = "3"
     headline: ClassVar[str | None] = "time_to_first_token_ms"
 
     model: Servable  # a Checkpoint, or an artifact type of your own
@@ -45,7 +47,8 @@ class Deploy(Stage):
     max_waiting: NonNegativeInt = 64  # Checkpoint only: requests in a replica's queue, beyond which they get a 429
     prefill_chunk: PositiveInt = 256  # Checkpoint only: prompt tokens read between two steps of the running batch
     request_timeout_s: PositiveFloat = 600.0  # Checkpoint only: from the arrival of a request to the end of its answer
-    prompt: str = Field(default="def ", min_length=1)  # Checkpoint only: prompt of the trial's completions
+    prompt: str = Field(default="def ", min_length=1)  # Checkpoint only: prompt of the trial and of examples
+    corpus: Corpus | None = None  # Checkpoint only: its held-out text gives the prompt, instead of `prompt`
     max_tokens: PositiveInt = 48  # Checkpoint only: length of the trial's completions
     temperature: float = Field(default=0.7, ge=0, le=100)  # Checkpoint only: of the trial's completions; 0: greedy
 
@@ -68,8 +71,9 @@ class Deploy(Stage):
         from stages.serving.client import Client
 
         self._refuse_fields_of_others()
-        trial = self._trial()
-        deployment = write(ctx.out, self._serving(), self.model)
+        prompt = self._prompt()
+        trial = self._trial(prompt)
+        deployment = write(ctx.out, self._serving(prompt), self.model)
         ctx.note(f"starting {self.replicas} replica{'s' if self.replicas > 1 else ''} of {self.model_name}")
         served = ctx.serve(deployment.application())
         try:
@@ -100,15 +104,19 @@ class Deploy(Stage):
         if chosen := [name for name in LANGUAGE_MODEL_FIELDS if getattr(self, name) != fields[name].default]:
             raise StageError(f"{', '.join(chosen)}: only a Checkpoint has a use for this, not a {kind.__name__}")
 
-    def _trial(self) -> Trial:
+    def _prompt(self) -> str:
+        document = next(self.corpus.documents("validation"), None) if self.corpus else None
+        return first_words(document.text) if document else self.prompt
+
+    def _trial(self, prompt: str) -> Trial:
         from stages.serving.language_model import CompletionTrial
         from stages.serving.trial import ExampleTrial
 
         if isinstance(self.model, Checkpoint):
-            return CompletionTrial(self.model_name, self.prompt, self.max_tokens, self.temperature)
+            return CompletionTrial(self.model_name, prompt, self.max_tokens, self.temperature)
         return ExampleTrial(self.model)
 
-    def _serving(self) -> Serving:
+    def _serving(self, prompt: str) -> Serving:
         common = {
             "artifact": type_name(type(self.model)),
             "model_name": self.model_name,
@@ -120,5 +128,5 @@ class Deploy(Stage):
         }
         if not isinstance(self.model, Checkpoint):
             return Serving.model_validate(common)
-        limits = {name: getattr(self, name) for name in LIMITS}
-        return LanguageModelServing.model_validate(common | limits)
+        of_model = {name: getattr(self, name) for name in (*LIMITS, "max_tokens")}
+        return LanguageModelServing.model_validate(common | of_model | {"prompt": prompt})

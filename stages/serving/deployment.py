@@ -57,6 +57,10 @@ class Serving(Config):
         resources = own.resources.model_copy(update={"cpus": self.cpus, "gpus": self.gpus})
         return replace(own, name=self.model_name, replicas=self.replicas, resources=resources)
 
+    def examples(self, artifact: Servable) -> Sequence[ExampleRequest]:
+        """Those of the artifact."""
+        return artifact.examples()
+
     def serve_config(self, artifact: Servable, factory: str = "", arguments: Mapping[str, Any] = {}) -> str:
         """A Ray Serve config (YAML) that serves an artifact in this way.
 
@@ -105,6 +109,13 @@ class LanguageModelServing(Serving):
     max_waiting: NonNegativeInt = 64  # requests in a replica's queue; those beyond it are refused with 429
     prefill_chunk: PositiveInt = 256  # prompt tokens read between two steps of the running batch
     request_timeout_s: PositiveFloat = 600.0  # from the arrival of a request to the end of its answer
+    prompt: str = Field(default="def ", min_length=1)  # of its example request
+    max_tokens: PositiveInt = 40  # of the answer to it
+
+    def examples(self, artifact: Servable) -> Sequence[ExampleRequest]:
+        """A request for a completion by the name of the model."""
+        body = {"model": self.model_name, "prompt": self.prompt, "max_tokens": self.max_tokens}
+        return [ExampleRequest("POST", "/v1/completions", body)]
 
     def application(self, artifact: Servable) -> Application:
         """The application that serves a Checkpoint with these limits (see `stages.serving.service.Arguments`)."""
@@ -164,8 +175,7 @@ class Deployment(Servable):
         return self.serving.application(self.model)
 
     def examples(self) -> Sequence[ExampleRequest]:
-        """Those of the artifact."""
-        return self.model.examples()
+        return self.serving.examples(self.model)
 
     def serve_config(self) -> str:
         """A Ray Serve config (YAML) for the artifact in this directory."""

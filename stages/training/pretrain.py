@@ -7,12 +7,13 @@ identity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast
 from stages.artifacts.tokenizer import check_same_tokenizer, refuse_other_tokenizer, tokenizer_step
@@ -44,6 +45,11 @@ class Pretrain(Stage, Training):
         "end, or (warmup_stable_decay) before its decay; 12 bytes per parameter",
     )
     separate_documents: bool = Field(True, description="packed documents do not attend to each other")
+    max_epochs: PositiveFloat | None = Field(
+        None,
+        description="at most this number of passes over the training tokens: with less text there are fewer steps, and "
+        "the schedule is as much shorter",
+    )
     freeze: tuple[str, ...] = Field(
         (), description="parameters that are not trained: names, modules (blocks.0) or patterns (*.bias)"
     )
@@ -63,6 +69,11 @@ class Pretrain(Stage, Training):
                 f"sequence_length {self.sequence_length} is longer than the model's context_length "
                 f"{self.model.context_length}"
             )
+        if self.max_epochs is not None and (self.batch_size_ramp or self.decay_steps is not None or self._continues):
+            raise ValueError(
+                "max_epochs shortens a schedule that follows from steps alone: leave it out with batch_size_ramp, "
+                "decay_steps or initial.take: run"
+            )
         if self.keep_training_state == "before_decay":
             if self.schedule != "warmup_stable_decay" or self.decay_steps is None:
                 raise ValueError(
@@ -72,6 +83,20 @@ class Pretrain(Stage, Training):
             if stable_steps(self) == 0:
                 raise ValueError("keep_training_state: before_decay, but the decay begins with the first step")
         return self
+
+    @property
+    def _continues(self) -> bool:
+        return self.initial is not None and self.initial.take == "run"
+
+    def _within_epochs(self) -> Self:
+        """This training with no more steps than `max_epochs` allows, and a warm-up that is as much shorter."""
+        if self.max_epochs is None:
+            return self
+        tokens = self.tokens.facts.splits["train"].tokens
+        steps = math.ceil(self.max_epochs * tokens / (self.global_batch_size * self.sequence_length))
+        if steps >= self.steps:
+            return self
+        return self.model_copy(update={"steps": steps, "warmup_steps": self.warmup_steps * steps // self.steps})
 
     def _config(self) -> DecoderConfig | None:
         """The architecture; None while that of the initial checkpoint is not known."""
@@ -93,7 +118,7 @@ class Pretrain(Stage, Training):
         if config is None:
             return None
         kept = self.steps if self.keep_training_state == "end" else self._kept_step()
-        if kept is not None and self.may_end_early:
+        if kept is not None and (self.may_end_early or self.max_epochs is not None):
             kept = 0
         return CheckpointForecast(config=config, tokenizer_of=tokenizer_step(self.tokens), state_step=kept)
 
@@ -124,8 +149,11 @@ class Pretrain(Stage, Training):
         identity = f"{config.model_dump_json()} {self.separate_documents}"
         if self.initial is not None:
             identity += f" {self.initial.take}"
-        result = train_on_gang(ctx, self, self.demand(), build, identity, start, self._kept_step())
-        report.figures(ctx, result, config, self, self, self._frozen())
+        training = self._within_epochs()
+        if training.steps < self.steps:
+            ctx.note(f"{training.steps} of {self.steps} steps: {self.max_epochs:g} passes over the tokens (max_epochs)")
+        result = train_on_gang(ctx, training, self.demand(), build, identity, start, self._kept_step())
+        report.figures(ctx, result, config, training, training, self._frozen())
         facts = report.facts(result)
         if self.initial is not None:
             facts |= {"started_from": {"take": self.initial.take, **self.initial.checkpoint.facts}}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -52,6 +57,8 @@ def test_a_signal_drains_and_the_exit_code_is_0(
         process.send_signal(number)
         assert list(lines) == [str(index) for index in range(1, 10)]
     assert process.wait(20) == 0
+    assert process.stdout is not None
+    assert process.stdout.read().endswith("greeter: drained, stopped.\n")
     assert gone([pid])
 
 
@@ -89,6 +96,70 @@ def test_a_server_that_ends_unexpectedly_is_an_error() -> None:
 )
 def test_the_example_is_shown_as_a_command(request_: ExampleRequest, command: str) -> None:
     assert serve_foreground.curl("http://host:1", request_) == command
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        ExampleRequest("GET", "/greeting"),
+        ExampleRequest("POST", "/v1/translate", {"words": ["it's", 'a "b" \u202e \n', "née"], "count": None}),
+    ],
+)
+def test_the_command_and_the_lines_of_python_are_right_as_they_are_printed(
+    example: ExampleRequest, echo: tuple[str, list[Any]]
+) -> None:
+    url, received = echo
+    commands = (
+        ["bash", "-c", serve_foreground.curl(url, example)],
+        [sys.executable, "-c", "\n".join(serve_foreground.python(url, example))],
+    )
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "answered"
+    assert received == [(example.method, example.path, example.body)] * 2
+
+
+def test_the_lines_for_the_client_of_openai_ask_for_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class OpenAI:
+        def __init__(self, base_url: str, api_key: str) -> None:
+            asked["url"] = base_url
+            self.completions = self
+
+        def create(self, **arguments: Any) -> SimpleNamespace:
+            asked.update(arguments)
+            return SimpleNamespace(choices=[SimpleNamespace(text="a text")])
+
+    monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(OpenAI=OpenAI))
+    request = ExampleRequest("POST", "/v1/completions", {"prompt": "Once “upon", "max_tokens": 4})
+    exec("\n".join(serve_foreground.openai("http://host:1", request, "books")), {})
+    assert asked == {"url": "http://host:1/v1", "model": "books", "prompt": "Once “upon", "max_tokens": 4}
+
+
+@pytest.fixture
+def echo() -> Iterator[tuple[str, list[Any]]]:
+    """The address of a server, and the requests that it has received."""
+    received: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
+            size = int(self.headers.get("content-length", 0))
+            received.append((self.command, self.path, json.loads(self.rfile.read(size)) if size else None))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"answered")
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
 
 
 @pytest.mark.parametrize(("example", "shown"), [(ExampleRequest("GET", "/slow"), True), (None, False)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -49,6 +50,16 @@ def bloomline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return code, captured.out, captured.err
 
     return call
+
+
+def test_a_port_that_is_taken_refuses_a_run_before_anything_is_computed(bloomline: Command, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        code, _, error = bloomline("run", f"port={listener.getsockname()[1]}")
+    assert code == 1
+    assert f"is taken by process {os.getpid()} " in error
+    assert not (tmp_path / "store" / "records").exists()
 
 
 def test_plan_run_and_run_again(bloomline: Command, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ PINNED = {  # the first 16 digits
         "moe": "4032b5b412a7cab7",
         "quantize": "18aaf58c40442fd9",
         "evaluate": "1aa05cd0c84c51ff",
-        "deploy": "e9849414bbacaf13",
+        "deploy": "e8c912fc8b0de326",
     },
     "debug": {
         "corpus": "605794361de7b5fb",
@@ -46,7 +46,7 @@ PINNED = {  # the first 16 digits
         "export": "bc0c370d7585013d",
         "quantize": "162055a1dae31c01",
         "evaluate": "edbf7f74d37089b5",
-        "deploy": "84a4a946a7bae131",
+        "deploy": "b60636af0f31459e",
     },
     "bloom": {  # version 2 of extract_html, which its web pages pass
         "corpus": "79e34c2f6f4100df",
@@ -63,33 +63,33 @@ PINNED = {  # the first 16 digits
         "tokens": "05357d1c81910772",
         "quantize": "f78690745b123fbe",
         "evaluate": "a7b9b2a7c92e6e23",
-        "deploy": "7c218fbd4f00e0e6",
+        "deploy": "7acaa3f1ec34cbb6",
     },
     "entity_alignment": {
         "graphs": "0b03e91dd97bda21",
         "align": "7bd93cbfc9390a64",
         "evaluate": "a2dde536386c89bd",
-        "deploy": "cf2ec1e2e21032f5",
+        "deploy": "97a127de198d3ca2",
     },
     "entity_alignment_debug": {
         "graphs": "512d8de48fa4f43f",
         "align": "35035a9201bdd76a",
         "evaluate": "090bf32b098f7cf9",
-        "deploy": "0432bf6828b985d7",
+        "deploy": "8439a2eafc7d7042",
     },
     "pde": {
         "observations": "a28f0138d35ef1fe",
         "smooth": "ef3de5bf37bce8c5",
         "infer": "a53c4bd1724a2df0",
         "evaluate": "c1e658e30101610c",
-        "deploy": "533f721a253ea88e",
+        "deploy": "c9fa6c262f9bd203",
     },
     "pde_debug": {
         "observations": "aee3611719c3113e",
         "smooth": "e0bbf57cf5b2f28b",
         "infer": "5139c12e40460f3b",
         "evaluate": "2a8ddd6600001bc4",
-        "deploy": "c833606cf1112cf9",
+        "deploy": "b1b04339e43a24a9",
     },
 }
 

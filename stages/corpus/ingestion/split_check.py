@@ -8,6 +8,7 @@ from stages.artifacts.corpus import named_reasons
 from stages.artifacts.manifest import SPLITS, Split, Tally
 from stages.base import StageError
 
+FEW = 5  # documents: of fewer, none is held out by `validation_share_per_language` as it is by default
 CheckSplits = Callable[[Mapping[Split, int], Mapping[str, Tally]], None]  # the first two arguments of `check_splits`
 
 
@@ -27,6 +28,12 @@ def check_splits(
             raise StageError(
                 f"split {split} is empty: none of the {lost} documents is left{why}: add documents, or change "
                 "the rules that drop them"
+            )
+        if split == "validation" and kept < FEW:
+            raise StageError(
+                f"there is too little text to hold some out: {kept} document{'s' if kept > 1 else ''} of {FEW} at least"
+                f"{why}: add text, divide it into smaller documents (reader.document_bytes of a source of kind "
+                "documents), or set validation_fraction: 0 for a corpus without validation documents"
             )
         raise StageError(
             f"split {split} is empty: the hash of its text puts each document that is left ({kept} of them) into the "

@@ -39,9 +39,9 @@ class ExtractHtml(Operation):
     cpu_s: PositiveInt = 30  # of CPU time for one page; ordinary pages take hundredths of a second
 
     def function(self) -> Apply:
-        from stages.corpus.operations.page_process import PageError, TooSlowError, shared_process
+        from stages.corpus.extraction_process import ExtractionError, TooSlowError, shared_process
 
-        process = shared_process()
+        process = shared_process("trafilatura")
         options = {
             "favor_precision": self.favour == "precision",
             "favor_recall": self.favour == "recall",
@@ -57,10 +57,11 @@ class ExtractHtml(Operation):
             if (attributes := most_attributes(draft.text)) > MAX_ATTRIBUTES:
                 return Drop("too_many_attributes", attributes, MAX_ATTRIBUTES)
             try:
-                text = process.extract(draft.text, {**options, "url": draft.url or None}, self.cpu_s)
+                page = draft.text.encode("utf-8", "surrogatepass")
+                text = process.extract(page, {**options, "url": draft.url or None}, self.cpu_s)
             except TooSlowError as error:
                 return Drop("page_too_slow", str(error), self.cpu_s)
-            except PageError as error:
+            except ExtractionError as error:
                 return Drop("extraction_failed", str(error), "")
             return changed(draft, text) if text else Drop("no_main_text", 0, 1)
 

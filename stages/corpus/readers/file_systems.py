@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from stages.addresses import redact_url
 from stages.base import StageError
@@ -48,7 +48,8 @@ class FileChangedError(StageError):
 
 
 Paths = Annotated[
-    tuple[str, ...],
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths),
     Field(min_length=1),
     AfterValidator(lambda paths: tuple(map(absolute, paths))),  # workers run in other folders than the command
 ]

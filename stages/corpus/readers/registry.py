@@ -13,6 +13,7 @@ READERS = Registry(
     Reader,
     {
         "installed": "stages.corpus.readers.installed:Installed",
+        "documents": "stages.corpus.readers.documents:Documents",
         "files": "stages.corpus.readers.files:Files",
         "text": "stages.corpus.readers.text_files:Text",
         "jsonl": "stages.corpus.readers.jsonl:JsonLines",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from pipelines import artifacts, runner
+from pipelines import artifacts
 from pipelines.artifacts import Scope
 from pipelines.graph import build
 from pipelines.plan import Plan, make

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipelines.doctor.store_check import check_store
 from pipelines.errors import BloomlineError
 from pipelines.graph import build
 from pipelines.plan import Plan, make
@@ -53,6 +54,13 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     s3fs.S3FileSystem(**options).mkdir(bucket)
     config = StoreConfig(root=f"s3://{bucket}/root", options=options, state_directory=str(tmp_path / "state"))
     return Store(config)
+
+
+def test_the_doctor_finds_nothing_wrong_with_any_store_and_leaves_nothing_there(any_store: Store) -> None:
+    found = list(check_store(any_store.config))
+    assert [one.state for one in found] == ["ok"] * (1 if any_store.config.is_local else 2), found
+    assert "write, read back, atomic create" in found[0].text
+    assert not [name for name in any_store.files.names("") if name.startswith("doctor")]
 
 
 def plan(store: Store, **fields: object) -> Plan:

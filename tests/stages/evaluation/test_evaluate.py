@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pipelines.fingerprint import fingerprint, payload
 from pipelines.graph import Step
 from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast
-from stages.artifacts.corpus import Corpus
+from stages.artifacts.corpus import Corpus, first_words
 from stages.artifacts.evaluation_report import REPORT, Bits, EvalReport
 from stages.base import ArtifactError, StageError, edges
 from stages.evaluation.evaluate import Evaluate, verdict
@@ -153,6 +153,22 @@ def test_a_perplexity_beyond_all_bounds_is_infinite() -> None:
 def test_completions_longer_than_the_context_are_refused(corpus: Corpus, uniform: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="completion_tokens is 64, but the model's context has only 64"):
         evaluate(corpus, uniform, tmp_path, completion_tokens=64)
+
+
+def test_without_prompts_the_first_words_of_held_out_documents_are_completed(
+    corpus: Corpus, uniform: Checkpoint, tmp_path: Path
+) -> None:
+    report, _ = evaluate(corpus, uniform, tmp_path, prompts=[])
+    held_out = [first_words(document.text) for document in corpus.documents("validation")]
+    prompts = [completion.prompt for completion in report.results.completions if completion.temperature == 0]
+    assert len(prompts) == 3
+    assert set(prompts) <= set(held_out)
+
+
+def test_first_words_are_words() -> None:
+    assert first_words("***** * \n\n  Call me Ishmael. Some years ago I was") == "Call me Ishmael. Some years ago"
+    assert first_words("吾輩は猫である。" * 50) == ("吾輩は猫である。" * 50)[:80]
+    assert first_words("* - *") == "* - *"
 
 
 def test_empty_prompts_are_refused() -> None:

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from cluster import inline_serve
 from cluster.asgi import create_application
 from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.corpus import Corpus, first_words
 from stages.base import Application, ArtifactError, Edge, Served, StageError
 from stages.registry import STAGES
 from stages.serving.deploy import Deploy
 from stages.serving.deployment import DEPLOYMENT, DIRECTORY_VARIABLE, SERVE_CONFIG, Deployment
+from tests.stages.corpus.examples import small_corpus
 from tests.stages.model.models import byte_tokenizer, small_config, small_model
 from tests.stages.serving.support import ServingContext, context, serving
 
@@ -25,6 +27,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("checkpoint")
     config = small_config(vocab_size=260)
     return Checkpoint.save(path / "model", small_model(config), config, byte_tokenizer(path / "t.json"), {"loss": 1.0})
+
+
+def test_the_prompt_is_the_first_words_of_held_out_text_where_there_is_a_corpus(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    corpus = small_corpus(tmp_path / "corpus")
+    fields = {"model_name": "books", "max_tokens": 3, "max_running": 2, "trial_requests": 1, "trial_concurrency": 1}
+    stage = Deploy(model=Edge("train", Checkpoint), corpus=Edge("corpus", Corpus), **fields)
+    ctx = context(tmp_path / "deploy")
+    deployment = stage.bind({"train": checkpoint, "corpus": corpus}).run(ctx)
+    prompt = first_words(next(corpus.documents("validation")).text)
+    assert ctx.highlights["completion"].startswith(prompt)
+    [example] = deployment.examples()
+    assert (example.path, example.body) == ("/v1/completions", {"model": "books", "prompt": prompt, "max_tokens": 3})
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.tokens import TokenDataset
@@ -37,6 +38,25 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
     library = Path(sysconfig.get_paths()["stdlib"])
     texts = [(library / name).read_text() for name in ("argparse.py", "ast.py", "bisect.py", "calendar.py", "cmd.py")]
     return token_set(tmp_path_factory.mktemp("tokens") / "set", {"train": texts[:4], "validation": texts[4:]}, 500)
+
+
+def test_a_little_text_is_passed_over_a_few_times_only(tokens: TokenDataset, tmp_path: Path) -> None:
+    train = tokens.facts.splits["train"].tokens
+    passes = 12.5 * 8 * 64 / train
+    stage = Pretrain.model_validate(FIELDS | {"max_epochs": passes, "warmup_steps": 6})
+    checkpoint, context = run_stage(stage, {"tokens": tokens}, tmp_path / "few")
+    assert checkpoint.facts["steps"] == 13
+    assert any(note.startswith("13 of 30 steps: ") for note in context.notes)
+    shorter = Pretrain.model_validate(FIELDS | {"steps": 13, "warmup_steps": 2})
+    same, _ = run_stage(shorter, {"tokens": tokens}, tmp_path / "same")
+    assert same.facts["validation_loss"] == checkpoint.facts["validation_loss"]
+    enough = Pretrain.model_validate(FIELDS | {"max_epochs": 1e6, "steps": 4})
+    assert run_stage(enough, {"tokens": tokens}, tmp_path / "enough")[0].facts["steps"] == 4
+
+
+def test_passes_are_refused_where_the_schedule_does_not_follow_from_steps() -> None:
+    with pytest.raises(ValidationError, match="max_epochs shortens a schedule"):
+        Pretrain.model_validate(FIELDS | {"max_epochs": 2, "decay_steps": 5})
 
 
 @pytest.mark.parametrize("shape", ["opt", "llama", "palm"])

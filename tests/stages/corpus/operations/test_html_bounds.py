@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from stages.corpus.extraction_process import ExtractionError, ExtractionProcess
 from stages.corpus.operations.html_extraction import MAX_ATTRIBUTES, most_attributes
 from stages.corpus.operations.operation import Draft, Drop
-from stages.corpus.operations.page_process import PageError, PageProcess
 from tests.stages.corpus.operations.support import apply, rule_of, text_of
 from tests.stages.corpus.operations.test_html_extraction import PAGE
 
@@ -52,32 +52,32 @@ def test_long_values_scripts_and_comments_are_no_attributes(harmless: str) -> No
 
 
 @pytest.fixture(scope="module")
-def process() -> PageProcess:
-    return PageProcess()
+def process() -> ExtractionProcess:
+    return ExtractionProcess("trafilatura")
 
 
-def test_a_process_that_is_lost_costs_the_page_that_it_had(process: PageProcess) -> None:
-    assert process.extract(PAGE, {}, 30)
+def test_a_process_that_is_lost_costs_the_page_that_it_had(process: ExtractionProcess) -> None:
+    assert process.extract(PAGE.encode(), {}, 30)
     running = process._process
     assert running is not None
     os.kill(running.pid, signal.SIGSTOP)  # so that it still has the page when it is killed
     os.kill(running.pid, signal.SIGKILL)
-    with pytest.raises(PageError, match="the extraction ended with SIGKILL"):
-        process.extract(PAGE, {}, 30)
-    assert process.extract(PAGE, {}, 30)
+    with pytest.raises(ExtractionError, match="the extraction ended with SIGKILL"):
+        process.extract(PAGE.encode(), {}, 30)
+    assert process.extract(PAGE.encode(), {}, 30)
 
 
-def test_what_the_library_raises_is_said_of_the_page(process: PageProcess) -> None:
-    with pytest.raises(PageError, match=r"TypeError.*no_such_option"):
-        process.extract(PAGE, {"no_such_option": 1}, 30)
-    assert process.extract(PAGE, {}, 30)
+def test_what_the_library_raises_is_said_of_the_page(process: ExtractionProcess) -> None:
+    with pytest.raises(ExtractionError, match=r"TypeError.*no_such_option"):
+        process.extract(PAGE.encode(), {"no_such_option": 1}, 30)
+    assert process.extract(PAGE.encode(), {}, 30)
 
 
 def test_the_process_ends_with_its_parent() -> None:
     code = (
-        "from stages.corpus.operations.page_process import shared_process\n"
-        "shared_process().extract('<p>x', {}, 9)\n"
-        "print(shared_process()._process.pid, flush=True)\n"
+        "from stages.corpus.extraction_process import shared_process\n"
+        "shared_process('trafilatura').extract(b'<p>x', {}, 9)\n"
+        "print(shared_process('trafilatura')._process.pid, flush=True)\n"
         "import os; os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
@@ -95,11 +95,11 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", without_libraries)
     with pytest.raises(ModuleNotFoundError, match="trafilatura"):
-        PageProcess().extract(PAGE, {}, 30)
+        ExtractionProcess("trafilatura").extract(PAGE.encode(), {}, 30)
 
 
-def test_surrogates_survive_the_way(process: PageProcess) -> None:
-    assert process.extract(PAGE.replace("The bridge", "\ud800"), {}, 30)
+def test_surrogates_survive_the_way(process: ExtractionProcess) -> None:
+    assert process.extract(PAGE.replace("The bridge", "\ud800").encode("utf-8", "surrogatepass"), {}, 30)
 
 
 def test_pages_without_a_text_do_not_end_the_process() -> None:

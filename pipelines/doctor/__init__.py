@@ -1,0 +1,1 @@
+"""`bloomline doctor`: checks an installation, a cluster, a store and a tracking server, and says what to do."""
