@@ -47,7 +47,7 @@ def contextual(
                 curve = explore(problem, method, budgets, seed, initial)
                 yield {
                     "problem": name, "method": method, "seed": seed, "trials": budgets, "worst": curve.worst,
-                    "mean": curve.mean, "seconds": curve.seconds,
+                    "mean": curve.mean, "seconds": curve.seconds, "fit_seconds": curve.fit_seconds,
                 }  # fmt: skip
 
 
