@@ -31,6 +31,7 @@ from stages.exploration.contextual_methods import METHODS, TPE, explore
 from stages.exploration.intervals import mean_interval
 from stages.exploration.problems import PROBLEMS, Problem
 from stages.exploration.simulators import SIMULATORS
+from stages.exploration.value_iteration import ValueSettings
 
 INITIAL = 10
 Row = dict[str, Any]
@@ -47,18 +48,19 @@ def contextual(
                 curve = explore(problem, method, budgets, seed, initial)
                 yield {
                     "problem": name, "method": method, "seed": seed, "trials": budgets, "worst": curve.worst,
-                    "mean": curve.mean, "seconds": curve.seconds,
+                    "mean": curve.mean, "seconds": curve.seconds, "fit_seconds": curve.fit_seconds,
                 }  # fmt: skip
 
 
-def reinforcement(seeds: int, rounds: Sequence[int], only: Sequence[str]) -> Iterator[Row]:
+def reinforcement(seeds: int, rounds: Sequence[int], only: Sequence[str], beta: float) -> Iterator[Row]:
     """A row for every seed, environment, method and policy."""
     for seed in range(seeds):
         for name, make in SIMULATORS.items():
             if only and name not in only:
                 continue
             for method in episodes.METHODS:
-                curve = episodes.explore(make(), method, rounds, episodes.EpisodeSettings(candidates=300), seed)
+                settings = episodes.EpisodeSettings(candidates=300, values=ValueSettings(beta=beta))
+                curve = episodes.explore(make(), method, rounds, settings, seed)
                 for policy in curve.worst:
                     label = method if policy == "last" else f"{method}, best of all rounds"
                     yield {
@@ -87,16 +89,17 @@ def show(rows: Sequence[Row], shown: Sequence[int], values: Sequence[str]) -> No
     for problem, methods in groups.items():
         count = len(next(iter(methods.values())))
         print(f"\n{problem} ({count} seeds)")
-        print("| method | " + " | ".join(f"{value} at {at}" for value in values for at in shown) + " | seconds |")
-        print("|---|" + "---|" * (len(values) * len(shown) + 1))
+        named = [f"{value} at {at}" for value in values for at in shown]
+        print("| method | " + " | ".join([*named, "seconds of decisions", "of fits"]) + " |")
+        print("|---|" + "---|" * (len(values) * len(shown) + 2))
         for method, found in methods.items():
             cells = [
                 "{:.3f} ± {:.3f}".format(*mean_interval([row[value][list(row["trials"]).index(at)] for row in found]))
                 for value in values
                 for at in shown
             ]
-            seconds = np.mean([row["seconds"] for row in found])
-            print(f"| {method} | " + " | ".join(cells) + f" | {seconds:.2f} |", flush=True)
+            seconds, fits = (np.mean([row.get(name, 0.0) for row in found]) for name in ("seconds", "fit_seconds"))
+            print(f"| {method} | " + " | ".join(cells) + f" | {seconds:.3f} | {fits:.2f} |", flush=True)
 
 
 def main() -> None:
@@ -104,6 +107,8 @@ def main() -> None:
     parser.add_argument("part", choices=["contextual", "landscape", "reinforcement", "states"])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=[], help="problems or environments")
+    parser.add_argument("--states", type=int, nargs="+", help="numbers of candidate states, of `states`")
+    parser.add_argument("--beta", type=float, default=ValueSettings.beta, help="of the bounds, of `reinforcement`")
     parser.add_argument("--quick", action="store_true", help="under a minute: few seeds and trials")
     parser.add_argument("--json", type=Path, help="write the JSON lines to this file instead of printing them")
     given = parser.parse_args()
@@ -120,10 +125,11 @@ def main() -> None:
             made = contextual(exploration_tables.TABLES, seeds, budgets, 5, given.only)
         elif given.part == "reinforcement":
             budgets = shown = (3, 6) if given.quick else (5, 10, 20)
-            made = reinforcement(seeds, budgets, given.only)
+            made = reinforcement(seeds, budgets, given.only, given.beta)
         else:
             budgets = shown = (3, 6) if given.quick else (10, 20)
-            made = states(seeds, budgets, (100, 1000) if given.quick else (100, 1000, 10_000, 100_000))
+            counts = given.states or ((100, 1000) if given.quick else (100, 1000, 10_000, 100_000))
+            made = states(seeds, budgets, counts)
         for row in made:
             rows.append(row)
             line = json.dumps(row)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.exploration.contextual import Settings, gaps, width
-from stages.exploration.gaussian_process import GaussianProcess, Hyperparameters, fit
+from stages.exploration.gaussian_process import GaussianProcess, GridPosterior, fit
 from stages.exploration.problems import Problem
 from stages.exploration.space import Array
 
@@ -26,10 +26,14 @@ TPE = "tpe_per_context"
 
 @dataclass(frozen=True)
 class View:
-    """What a method decides from. `mean`, `deviation`: (contexts, actions); `beta`: the width of the bounds."""
+    """What a method decides from. `mean`, `deviation`: (contexts, actions); `beta`: the width of the bounds.
+
+    `white`: `gp.whitened` of the problem's points.
+    """
 
     problem: Problem
     gp: GaussianProcess
+    white: Array
     mean: Array
     deviation: Array
     beta: float
@@ -90,7 +94,8 @@ def thompson(view: View) -> Choice:
     best: tuple[float, Choice] | None = None
     points = view.problem.points.reshape(*view.mean.shape, -1)
     for context, x in enumerate(points):
-        draw = view.gp.joint_samples(x, 1, view.rng)[0]
+        columns = slice(context * len(x), (context + 1) * len(x))
+        draw = view.gp.joint_samples(x, 1, view.rng, view.white[:, columns])[0]
         action = int(draw.argmax())
         improvement = float(draw[action] - draw[view.mean[context].argmax()])
         if best is None or improvement > best[0]:
@@ -125,12 +130,17 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """Regret of the recommendations after each number of trials in `budgets`, and the seconds of all decisions."""
+    """Regret of the recommendations after each number of trials in `budgets`, and processor seconds.
+
+    `seconds`: of all decisions, each with the posterior after one more trial. `fit_seconds`: of the searches for
+    hyper-parameters between them, with the posterior under the new ones: the same work for all methods.
+    """
 
     budgets: tuple[int, ...]
     worst: tuple[float, ...]
     mean: tuple[float, ...]
     seconds: float
+    fit_seconds: float = 0.0
     gaps: tuple[float, ...] = ()  # of each context at the end; none of TPE, which has no bounds
     actions: tuple[int, ...] = ()  # recommended at the end
 
@@ -156,44 +166,42 @@ def explore(
     values = [measure(one) for one in trials]
     if method == TPE:
         return _tpe(problem, budgets, seed, trials, values, measure)
-    parameters: Hyperparameters | None = None
     settings = Settings(budget=budgets[-1], beta=beta)
     chosen: dict[int, NDArray[np.int64]] = {}
-    begun = time.process_time()
+    begun, fitting = time.process_time(), 0.0
+    posterior: GridPosterior | None = None
     while True:
-        view, parameters = _view(problem, trials, values, parameters, settings, initial, rng)
+        y = np.array(values)
+        if posterior is None or (len(trials) - initial) % REFIT_ROUNDS == 0:
+            before = time.process_time()
+            known = posterior.gp.parameters if posterior else None
+            gp = fit(problem.points[_places(problem, trials)], y, problem.groups, start=known)
+            posterior = GridPosterior(gp, problem.points, budgets[-1])
+            fitting += time.process_time() - before
+        else:
+            newest = problem.points[_places(problem, trials[-1:])[0]]
+            posterior.append(newest, y, float(y.mean()), float(y.std()))
+        view = _view(problem, posterior, settings, rng)
         if len(trials) in budgets:
             chosen[len(trials)] = view.lower.argmax(1)
         if len(trials) >= budgets[-1]:
             break
         trials.append(METHODS[method](view))
         values.append(measure(trials[-1]))
-    curve = _curve(problem, budgets, chosen, time.process_time() - begun)
-    return replace(curve, gaps=tuple(map(float, gaps(view.upper, view.lower))))
+    curve = _curve(problem, budgets, chosen, time.process_time() - begun - fitting)
+    return replace(curve, fit_seconds=fitting, gaps=tuple(map(float, gaps(view.upper, view.lower))))
 
 
-def _view(
-    problem: Problem,
-    trials: Sequence[Choice],
-    values: Sequence[float],
-    parameters: Hyperparameters | None,
-    settings: Settings,
-    initial: int,
-    rng: np.random.Generator,
-) -> tuple[View, Hyperparameters]:
-    """The posterior on the grid; hyper-parameters are searched for after every `REFIT_ROUNDS` trials."""
-    points = problem.points
-    at = np.array([context * len(problem.actions) + action for context, action in trials])
-    y = np.array(values)
-    if parameters is None or (len(trials) - initial) % REFIT_ROUNDS == 0:
-        gp = fit(points[at], y, problem.groups, start=parameters)
-    else:
-        gp = GaussianProcess(
-            points[at], y, problem.groups, parameters, np.ones(len(y)), float(y.mean()), float(y.std())
-        )
-    mean, deviation = (one.reshape(problem.values.shape) for one in gp.posterior(points))
-    beta = width(settings, problem.values.size, len(trials))
-    return View(problem, gp, mean, deviation, beta, len(trials), rng), gp.parameters
+def _view(problem: Problem, posterior: GridPosterior, settings: Settings, rng: np.random.Generator) -> View:
+    mean, deviation = (one.reshape(problem.values.shape) for one in posterior.moments())
+    count = len(posterior.gp.x)
+    beta = width(settings, problem.values.size, count)
+    return View(problem, posterior.gp, posterior.white, mean, deviation, beta, count, rng)
+
+
+def _places(problem: Problem, trials: Sequence[Choice]) -> NDArray[np.int64]:
+    """The rows of the problem's points that were tried."""
+    return np.array([context * len(problem.actions) + action for context, action in trials])
 
 
 def _tpe(

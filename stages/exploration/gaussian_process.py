@@ -79,20 +79,25 @@ class GaussianProcess:
 
     def posterior(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation, without the noise, of the function at the rows of `x`."""
+        white = self.whitened(x) if len(self.x) else np.empty((0, len(x)))
+        return self.moments(white, (white**2).sum(0))
+
+    def moments(self, white: Array, explained: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation at points. `white`: whitened for them; `explained`: its squares, summed."""
         if not len(self.x):
-            deviation = np.full(len(x), self.parameters.variance**0.5)
-            return np.full(len(x), self.mean), self.scale * deviation
-        white = self.whitened(x)
-        variance = np.maximum(self.parameters.variance - (white**2).sum(0), 0)
+            return np.full(len(explained), self.mean), np.full(
+                len(explained), self.scale * self.parameters.variance**0.5
+            )
+        variance = np.maximum(self.parameters.variance - explained, 0)
         return self.mean + self.scale * (self.weights @ white), self.scale * np.sqrt(variance)
 
-    def joint_samples(self, x: Array, count: int, rng: np.random.Generator) -> Array:
-        """Draws of the function at the rows of `x` together: (count, rows)."""
-        mean, _ = self.posterior(x)
+    def joint_samples(self, x: Array, count: int, rng: np.random.Generator, white: Array | None = None) -> Array:
+        """Draws of the function at the rows of `x` together: (count, rows). `white`: `whitened(x)`, where known."""
         covariance = matern(x, x, self.groups, self.parameters)
-        if len(self.x):
-            white = self.whitened(x)
-            covariance -= white.T @ white
+        if white is None:
+            white = self.whitened(x) if len(self.x) else np.empty((0, len(x)))
+        covariance -= white.T @ white
+        mean, _ = self.moments(white, np.zeros(len(x)))
         covariance[np.diag_indices_from(covariance)] += 1e-8 * self.parameters.variance
         try:
             root = np.linalg.cholesky(covariance)
@@ -100,6 +105,18 @@ class GaussianProcess:
             values, vectors = np.linalg.eigh(covariance)
             root = vectors * np.sqrt(np.maximum(values, 0))
         return np.asarray(mean + self.scale * rng.standard_normal((count, len(x))) @ root.T)
+
+    def appended(self, x: Array, y: Array, mean: float, scale: float) -> GaussianProcess:
+        """With one more observation, at the row `x`, and the same hyper-parameters. `y` [observations + 1] are all of
+        them, which `mean` and `scale` standardise. The factor grows by a row instead of being computed again."""
+        row = solve_triangular(self.factor, matern(self.x, x[None], self.groups, self.parameters)[:, 0], lower=True)
+        own = self.parameters.variance * (1 + JITTER) + self.parameters.noise
+        rest = max(own - float(row @ row), JITTER * self.parameters.variance)
+        made = GaussianProcess(
+            np.vstack([self.x, x]), y, self.groups, self.parameters, np.append(self.relative_noise, 1.0), mean, scale
+        )
+        made.__dict__["factor"] = np.block([[self.factor, np.zeros((len(row), 1))], [row, np.sqrt(rest)]])
+        return made
 
     def hallucinate(self, x: Array) -> GaussianProcess:
         """With the posterior mean as an observation at the row `x`: the mean stays, the deviation becomes smaller."""
@@ -115,6 +132,35 @@ class GaussianProcess:
             return 0.0
         noise = np.log(self.parameters.noise * self.relative_noise + JITTER * self.parameters.variance)
         return float(np.log(np.diag(self.factor)).sum() - 0.5 * noise.sum())
+
+
+class GridPosterior:
+    """The posterior at fixed points. A further observation takes O(observations x points) instead of their square."""
+
+    def __init__(self, gp: GaussianProcess, points: Array, most_observations: int) -> None:
+        self.gp = gp
+        self._points = points
+        self._white = np.empty((most_observations, len(points)))
+        self._white[: len(gp.x)] = gp.whitened(points)
+        self._explained = (self.white**2).sum(0)
+
+    @property
+    def white(self) -> Array:
+        """`gp.whitened(points)`."""
+        return self._white[: len(self.gp.x)]
+
+    def append(self, x: Array, y: Array, mean: float, scale: float) -> None:
+        """Add an observation: see `GaussianProcess.appended`."""
+        before = self.white
+        self.gp = self.gp.appended(x, y, mean, scale)
+        covariance = matern(x[None], self._points, self.gp.groups, self.gp.parameters)[0]
+        last = (covariance - self.gp.factor[-1, :-1] @ before) / self.gp.factor[-1, -1]
+        self._white[len(before)] = last
+        self._explained += last**2
+
+    def moments(self) -> tuple[Array, Array]:
+        """Mean and standard deviation at every point."""
+        return self.gp.moments(self.white, self._explained)
 
 
 def fit(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
 from stages.exploration.gaussian_process import (
     GaussianProcess,
+    GridPosterior,
     Hyperparameters,
     _objective,
     default_hyperparameters,
@@ -98,3 +101,25 @@ def test_two_equal_points_do_not_stop_the_fit() -> None:
     x = np.zeros((4, 3))
     mean, _ = fit(x, np.array([1.0, 1.0, 1.0, 1.0]), GROUPS).posterior(x[:1])
     assert mean[0] == pytest.approx(1.0)
+
+
+def test_a_grid_posterior_that_grows_is_the_one_computed_at_once() -> None:
+    rng = np.random.default_rng(4)
+    x, y, at = rng.random((12, 3)), rng.standard_normal(12), rng.random((7, 3))
+    grown = GridPosterior(GaussianProcess(x[:3], y[:3], GROUPS, PARAMETERS, np.ones(3)), at, 12)
+    for count in range(4, 13):
+        grown.append(x[count - 1], y[:count], float(y[:count].mean()), float(y[:count].std()))
+        whole = GaussianProcess(
+            x[:count], y[:count], GROUPS, PARAMETERS, np.ones(count), float(y[:count].mean()), float(y[:count].std())
+        )
+        assert np.allclose(grown.moments(), whole.posterior(at), rtol=1e-9)
+        assert np.allclose(grown.white, whole.whitened(at), rtol=1e-9)
+
+
+def test_an_observation_repeated_in_a_growing_posterior_does_not_break_it() -> None:
+    x = np.zeros((1, 3))
+    noiseless = replace(PARAMETERS, noise=1e-14)
+    grown = GridPosterior(GaussianProcess(x, np.ones(1), GROUPS, noiseless, np.ones(1)), x, 20)
+    for count in range(2, 20):
+        grown.append(x[0], np.ones(count), 0.0, 1.0)
+    assert np.isfinite(grown.moments()).all()
