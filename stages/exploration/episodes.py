@@ -37,7 +37,8 @@ class Explorer:
         points = rounds * (simulator.horizon if settings.values.pooled else 1)
         self.iteration = ValueIteration(simulator, settings.values, points)
         self.states: Array = np.empty((0, len(simulator.start)))
-        own = {id(one): Columns(one, self.iteration.columns) for one in self.iteration.regressions}
+        width, actions = self.iteration.columns, len(simulator.actions)
+        own = {id(one): Columns(one, width, actions) for one in self.iteration.regressions}
         self._columns = [own[id(one)] for one in self.iteration.regressions]
         sampled = settings.source == "sampled"
         self.offer(simulator.sample(settings.candidates, self.rng) if sampled else simulator.start[None])
@@ -51,11 +52,13 @@ class Explorer:
             columns.add(self.iteration.pairs(states))
 
     def candidate_bounds(self, step: int) -> tuple[Array, Array]:
-        return self.iteration.bounds(step, self._columns[step].white)
+        upper, lower = zip(*(self.iteration.bounds(step, white) for white in self._columns[step].chunks()), strict=True)
+        return np.vstack(upper), np.vstack(lower)
 
     def candidate_deviation(self, step: int) -> Array:
-        deviation = self.iteration.regressions[step].deviation(self._columns[step].white)
-        return deviation.reshape(len(self.states), -1)
+        regression = self.iteration.regressions[step]
+        deviations = [regression.deviation(white) for white in self._columns[step].chunks()]
+        return np.concatenate(deviations).reshape(len(self.states), -1)
 
     def round(self, method: Method) -> None:
         """Ask for the samples of one round and plan with them."""

@@ -7,12 +7,16 @@ the first n points are those of an earlier round, and nothing is computed twice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from stages.exploration.space import Array
+
+CHUNK_POINTS = 100_000
 
 
 class Regression(Protocol):
@@ -78,7 +82,7 @@ class KernelRegression:
         return np.asarray(solve_triangular(self.factor, y, lower=True))
 
     def deviation(self, white: Array) -> Array:
-        return np.asarray(np.sqrt(np.maximum(1 - (white**2).sum(0), 0)))
+        return np.asarray(np.sqrt(np.maximum(1 - _squares(white), 0)))
 
 
 class FeatureRegression:
@@ -110,32 +114,67 @@ class FeatureRegression:
         return np.asarray(solve_triangular(self.factor, self.phi.T @ y, lower=True))
 
     def deviation(self, white: Array) -> Array:
-        return np.asarray(np.sqrt(self.ridge * (white**2).sum(0)))
+        return np.asarray(np.sqrt(self.ridge * _squares(white)))
+
+
+def _squares(white: Array) -> Array:
+    """The sum of the squares of each column, without an array of all squares."""
+    return np.asarray(np.einsum("ij,ij->j", white, white))
 
 
 class Columns:
-    """The whitened columns of points that predictions are wanted at, brought up to date when they are read."""
+    """The whitened columns of points that predictions are wanted at, brought up to date when they are read.
 
-    def __init__(self, regression: Regression, width: int) -> None:
+    They are kept in chunks of consecutive points, so that a million of them never need a second copy.
+    """
+
+    def __init__(self, regression: Regression, width: int, together: int = 1) -> None:
+        """`together`: so many consecutive points, such as a state with each action, are never divided."""
         self.regression = regression
-        self._x: Array = np.empty((0, width))
-        self._white: Array = np.empty((0, 0))
-        self._count = -1  # of the regression's points when `_white` was computed
+        self._width = width
+        self._most = max(1, CHUNK_POINTS // together) * together
+        self._chunks: list[_Chunk] = []
 
     def add(self, x: Array) -> None:
-        if not len(x):
-            return
-        old = self.white
-        self._x = np.vstack([self._x, x])
-        new = self.regression.extend(np.empty((0, len(x))), x)
-        self._white = np.hstack([old, new]) if old.shape[1] else new
+        while len(x):
+            if not self._chunks or len(self._chunks[-1].x) == self._most:
+                self._chunks.append(_Chunk(np.empty((0, self._width)), np.empty((0, 0)), -1))
+            last = self._chunks[-1]
+            room = self._most - len(last.x)
+            last.add(self.regression, x[:room])
+            x = x[room:]
+
+    def chunks(self) -> Iterator[Array]:
+        """The columns, some consecutive ones at a time."""
+        for chunk in self._chunks:
+            yield chunk.updated(self.regression)
 
     @property
     def white(self) -> Array:
-        if self._count != self.regression.count:
-            self._white = self.regression.extend(self._white, self._x) if len(self._x) else self._white
-            self._count = self.regression.count
-        return self._white
+        """All columns at once."""
+        found = list(self.chunks())
+        return found[0] if len(found) == 1 else np.hstack(found) if found else np.empty((self.regression.count, 0))
 
     def __len__(self) -> int:
-        return len(self._x)
+        return sum(len(chunk.x) for chunk in self._chunks)
+
+
+@dataclass
+class _Chunk:
+    """Points, their whitened columns, and how many points the regression had when these were computed."""
+
+    x: Array
+    white: Array
+    count: int
+
+    def add(self, regression: Regression, x: Array) -> None:
+        old = self.updated(regression)
+        new = regression.extend(np.empty((0, len(x))), x)
+        self.x = np.vstack([self.x, x])
+        self.white = np.hstack([old, new]) if old.shape[1] else new
+
+    def updated(self, regression: Regression) -> Array:
+        if self.count != regression.count:
+            self.white = regression.extend(self.white, self.x) if len(self.x) else self.white
+            self.count = regression.count
+        return self.white

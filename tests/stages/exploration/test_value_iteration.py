@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from stages.exploration import episodes, regression
 from stages.exploration.contextual import gaps
 from stages.exploration.regression import Columns, FeatureRegression, KernelRegression, squared_exponential
-from stages.exploration.simulators import Indices
+from stages.exploration.simulators import Indices, Navigation
 from stages.exploration.space import Array
 from stages.exploration.value_iteration import ValueIteration, ValueSettings, clipped, returns
 
@@ -149,3 +150,31 @@ def test_the_policies_walk_to_the_reward(policy: str) -> None:
     iteration = filled(ValueSettings(beta=0.1, length_scale=0.5, ridge=1e-3), 40)
     found = returns(iteration, np.array([[0.9], [0.3], [-0.2]]), policy)
     assert found == pytest.approx([1.0, 1.0, 2 / 3])
+
+
+def test_columns_in_chunks_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    at, points = rng.random((17, 2)), rng.random((9, 2))
+    whole, growing = KernelRegression(2, 0.5, 1e-3), KernelRegression(2, 0.5, 1e-3)
+    monkeypatch.setattr(regression, "CHUNK_POINTS", 7)
+    columns = Columns(growing, 2, together=3)
+    columns.add(at[:4])
+    growing.add(points[:5])
+    columns.add(at[4:])
+    growing.add(points[5:])
+    whole.add(points)
+    assert [white.shape[1] for white in columns.chunks()] == [6, 6, 5]
+    assert columns.white == pytest.approx(whole.extend(np.empty((0, 17)), at))
+    assert len(columns) == 17
+
+
+def test_a_method_chooses_the_same_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen() -> list[tuple[list[float], int]]:
+        explorer = episodes.Explorer(Navigation(), episodes.EpisodeSettings(candidates=40), 2, seed=0)
+        explorer.round(episodes.active_exploration)
+        found = [*episodes.active_exploration(explorer), *episodes.uncertainty(explorer)]
+        return [(state.tolist(), action) for state, action in found]
+
+    wanted = chosen()
+    monkeypatch.setattr(regression, "CHUNK_POINTS", 23)
+    assert chosen() == wanted
