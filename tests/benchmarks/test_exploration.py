@@ -24,7 +24,7 @@ def test_the_rows_become_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     exploration.show(rows, (2,), ("worst", "mean"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "navigation, by candidate states (2 seeds)"
-    assert lines[2] == "| method | worst at 2 | mean at 2 | seconds |"
+    assert lines[2] == "| method | worst at 2 | mean at 2 | seconds of decisions | of fits |"
     assert lines[4].startswith("| 30 states | ")
 
 
