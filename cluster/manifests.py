@@ -1,4 +1,4 @@
-"""Manifests of KubeRay: a Ray cluster on Kubernetes, a run on a cluster of its own, a served deployment.
+"""Manifests of KubeRay: a Ray cluster on Kubernetes, a run with its own cluster, a served deployment.
 
 The fields are those of the API `ray.io/v1` (https://github.com/ray-project/kuberay, ray-operator/config/crd/bases).
 """

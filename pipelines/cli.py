@@ -74,7 +74,7 @@ from what is in the store. All of them need the address of the cluster, as `list
     "manifest": """\
 usage: bloomline manifest kind=RayCluster|RayJob|RayService cluster=remote [OVERRIDE ...]
 
-Prints the manifest with which KubeRay makes a cluster, runs a pipeline on a cluster of its own, or serves its
+Prints the manifest with which KubeRay makes a cluster, runs a pipeline on its own cluster, or serves its
 deployment. cluster.kubernetes.* gives the image, the nodes and the secrets.
 """,
     "artifacts": """\
