@@ -64,6 +64,32 @@ class LocalCluster(Config):
     http: HttpLimits = HttpLimits()  # of served applications
 
 
+# What of Ray's runtime environments is passed on. `py_modules` are our packages, which `packages` adds to; the
+# `working_dir` of a submitted job is the copy of the project.
+RUNTIME_ENV_FIELDS = ("pip", "uv", "conda", "env_vars", "image_uri", "py_modules", "working_dir", "excludes", "config")
+
+
+class KubernetesPod(Config):
+    """What one pod of Ray asks of Kubernetes."""
+
+    cpus: PositiveInt = 2
+    memory_bytes: PositiveInt = 8_589_934_592
+    gpus: NonNegativeInt = 0
+
+
+class Kubernetes(Config):
+    """A Ray cluster that KubeRay makes: what `bloomline manifest` writes."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,40}[a-z0-9])?$")] = "bloomline"
+    image: str = "bloomline:latest"  # of the head and the workers, see examples/cluster/Dockerfile
+    workers: NonNegativeInt = 2
+    head: KubernetesPod = KubernetesPod()
+    worker: KubernetesPod = KubernetesPod(cpus=4, memory_bytes=17_179_869_184)
+    secrets: tuple[str, ...] = ()  # names of Kubernetes secrets whose keys become environment variables
+    volume_claim: str = ""  # the name of a claim that every pod mounts at `volume_path`, for a store
+    volume_path: str = "/shared"
+
+
 class RemoteCluster(Config):
     """A Ray cluster that is already running."""
 
@@ -72,6 +98,9 @@ class RemoteCluster(Config):
     entrypoint_cpus: NonNegativeFloat = 1.0  # submit: reserved for the driver, which keeps it off a head with 0 CPUs
     include: tuple[str, ...] = ()  # submit: what is sent although it is left out by default, as in a .gitignore
     upload_limit_bytes: Annotated[PositiveInt, Field(le=LARGEST_UPLOAD_BYTES)] = 104_857_600  # submit: of the directory
+    runtime_env: Mapping[str, Any] = {}  # Ray's: pip, env_vars, image_uri, ...; Ray shows its env_vars to everyone
+    forward_env: tuple[str, ...] = ()  # submit: variables of this environment that the job gets, by name or pattern
+    kubernetes: Kubernetes = Kubernetes()  # manifest: the cluster that KubeRay makes
     gpu_memory_bytes: PositiveInt | None = None  # of each GPU, for the plan's memory check; null: no check
     connect_timeout_s: PositiveFloat = 10.0
     reconnect_timeout_s: PositiveFloat = 600.0  # submit, attach: how long the cluster may be out of reach meanwhile
@@ -87,6 +116,18 @@ class RemoteCluster(Config):
                 "BLOOMLINE_HTTP_LIMITS gave when Ray was started there, see docs/serving.md"
             )
         return values
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _known_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        if unknown := sorted(set(fields) - set(RUNTIME_ENV_FIELDS)):
+            raise ValueError(
+                f"{', '.join(unknown)}: expected fields of Ray's runtime_env, {', '.join(RUNTIME_ENV_FIELDS)}"
+            )
+        variables = fields.get("env_vars", {})
+        if not isinstance(variables, Mapping) or not all(isinstance(value, str) for value in variables.values()):
+            raise ValueError("env_vars: expected names with strings; write a number in quotes")
+        return fields
 
     @field_validator("address")
     @classmethod

@@ -214,7 +214,7 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
             copies = [] if in_submitted_job() else copy_modules(packages, Path(directory))
             ray.init(
                 address=config.address,
-                runtime_env=_runtime_env(copies) if copies else None,
+                runtime_env=_runtime_env(config, copies) if copies else None,
                 job_config=_JobConfig(),
                 **QUIET,
             )
@@ -230,8 +230,13 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
         raise ClusterError(f"No Ray cluster could be joined {where}: {error}") from error
 
 
-def _runtime_env(copies: Sequence[Path]) -> dict[str, Any]:
-    return {"py_modules": [str(copy) for copy in copies], "env_vars": {"PYTHONSAFEPATH": "1"}}
+def _runtime_env(config: RemoteCluster, copies: Sequence[Path]) -> dict[str, Any]:
+    """The configured runtime environment with our packages. A job has its own, which its processes inherit."""
+    return {
+        **config.runtime_env,
+        "py_modules": [*map(str, copies), *config.runtime_env.get("py_modules", ())],
+        "env_vars": {"PYTHONSAFEPATH": "1", **config.runtime_env.get("env_vars", {})},
+    }
 
 
 def _descendants() -> set[psutil.Process]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -9,8 +10,9 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
@@ -24,8 +26,15 @@ from cluster.config import RemoteCluster
 from cluster.import_path import check_packages, copy_modules
 from cluster.job_follower import Followed, first_line
 from cluster.network import expect_listener
-from cluster.process_setup import PROJECT_VARIABLE
-from cluster.submitted_job import ENTRYPOINT_CPUS
+from cluster.submitted_job import (
+    ADDRESS,
+    ENTRYPOINT_CPUS,
+    FORWARDED,
+    PROJECT_VARIABLE,
+    SUBMITTED,
+    VERSIONS,
+    installed_versions,
+)
 from cluster.terminal_text import say
 from cluster.upload import Upload, choose
 from stages.addresses import redact_url
@@ -50,6 +59,7 @@ def submit(
     packages: Sequence[Path] = (),
     directory: Path | None = None,
     stores: Sequence[Path] = (),
+    submitter: Mapping[str, str] | None = None,
     driver: Sequence[str] = DRIVER,
     out: TextIO = sys.stdout,
     ask: Callable[[str], str] = input,
@@ -58,7 +68,8 @@ def submit(
 
     The job runs in a copy of `directory` (default: the working directory) without what `cluster.upload` leaves out, to
     which `stores` belong, and does not import from it. It gets a copy of our own packages, which it imports first, and
-    of `packages`: the directories of users' top-level packages, or single .py modules.
+    of `packages`: the directories of users' top-level packages, or single .py modules. `submitter` goes into the job's
+    metadata: who submits which pipeline, from which commit.
 
     After Ctrl-C the user is asked whether to stop the job. Returns 130 if it was stopped, 0 if it was left running, and
     75 if the cluster was out of reach for `config.reconnect_timeout_s` while the job was followed. Raises ClusterError
@@ -66,27 +77,48 @@ def submit(
     send.
     """
     check_packages(packages)
+    if "working_dir" in config.runtime_env:
+        raise ClusterError(
+            "cluster.runtime_env.working_dir is for runs that join a cluster: a submitted job runs in the copy of the "
+            "project. Leave it out, and name what else has to be sent in cluster.include."
+        )
     upload = choose(directory or Path.cwd(), stores, config.include)
     upload.expect_at_most(config.upload_limit_bytes)
     url = dashboard(config)
     say(upload.line(), file=out, flush=True)
+    forwarded = forwarded_environment(config.forward_env)
+    if config.forward_env:
+        say(
+            f"Forwarding environment variables: {', '.join(forwarded) or 'none of them is set here'}.",
+            file=out,
+            flush=True,
+        )
     if secrets_inside := [str(file) for package in packages for file in secret_files(package)]:
         say(f"Left out of `packages`, as secrets: {', '.join(secrets_inside)}.", file=out, flush=True)
-    with _rejections(url, "did not accept the job"):
-        client = _client(url)
+    with rejections(url, "did not accept the job"):
+        client = job_client(url)
         job = client.submit_job(
             entrypoint=f"cd {PROJECT} && exec {shlex.join([*driver, *in_job(overrides)])}",
             submission_id=f"bloomline-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
             runtime_env={
-                "working_dir": _send_project(client, upload),
-                "py_modules": [_send_modules(client, packages)],
+                **config.runtime_env,
+                "working_dir": _send_project(client, upload, forwarded),
+                "py_modules": [_send_modules(client, packages), *config.runtime_env.get("py_modules", ())],
                 "env_vars": {
+                    **config.runtime_env.get("env_vars", {}),
                     "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
                     "PYTHONSAFEPATH": "1",
                     PROJECT_VARIABLE: PROJECT,
                 },
             },
-            metadata={"overrides": shlex.join(in_job(overrides)), ENTRYPOINT_CPUS: str(config.entrypoint_cpus)},
+            metadata={
+                **(submitter or {}),
+                "overrides": shlex.join(in_job(overrides)),
+                SUBMITTED: shlex.join(without_address(overrides)),
+                ADDRESS: redact_url(config.address),
+                VERSIONS: json.dumps(installed_versions()),
+                ENTRYPOINT_CPUS: str(config.entrypoint_cpus),
+            },
             entrypoint_num_cpus=config.entrypoint_cpus,
         )
     say(f"Submitted {job} to {redact_url(url)}", file=out, flush=True)
@@ -99,12 +131,12 @@ def attach(config: RemoteCluster, job: str, *, out: TextIO = sys.stdout, ask: Ca
     Raises ClusterError if the cluster can't be reached, rejects the token, or does not know the job.
     """
     url = dashboard(config)
-    with _rejections(url, "can't be asked for its jobs"):
-        client = _client(url)
+    with rejections(url, "can't be asked for its jobs"):
+        client = job_client(url)
     return _followed(config, client, job, out, ask).follow()
 
 
-def _client(url: str) -> JobSubmissionClient:
+def job_client(url: str) -> JobSubmissionClient:
     for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.pop("RAY_ADDRESS", None)  # Ray's client would prefer it to the configured address
@@ -119,7 +151,7 @@ def _followed(
 
 
 @contextmanager
-def _rejections(url: str, what: str) -> Iterator[None]:
+def rejections(url: str, what: str) -> Iterator[None]:
     """Turn the errors of Ray's client into ClusterErrors, which say `what` the cluster did."""
     try:
         yield
@@ -133,7 +165,7 @@ def _rejections(url: str, what: str) -> Iterator[None]:
         raise ClusterError(f"The Ray cluster at {redact_url(url)} {what}: {redact_url(first_line(error))}") from error
 
 
-def _send_project(client: JobSubmissionClient, upload: Upload) -> str:
+def _send_project(client: JobSubmissionClient, upload: Upload, forwarded: Mapping[str, str]) -> str:
     """Upload the user's directory, and return the URI of a directory that contains nothing else.
 
     Ray puts the directory of a job before everything else on the import path. If that were the user's own, a `json.py`
@@ -141,6 +173,9 @@ def _send_project(client: JobSubmissionClient, upload: Upload) -> str:
     """
     with tempfile.TemporaryDirectory() as directory:
         upload.copy(Path(directory) / PROJECT)
+        if forwarded:  # with a random part, because Ray shows a hash of what it is sent
+            content = {"variables": forwarded, "random": secrets.token_hex(16)}
+            (Path(directory) / FORWARDED).write_text(json.dumps(content))
         return client._upload_package_if_needed(directory, include_gitignore=False)
 
 
@@ -155,11 +190,28 @@ def _send_modules(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
         return client._upload_package_if_needed(directory, include_gitignore=True)
 
 
+def forwarded_environment(patterns: Sequence[str]) -> dict[str, str]:
+    """The variables of this environment whose names match a pattern, such as AWS_*."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def without_address(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a run without those that choose the cluster."""
+    return [override for override in overrides if not override.startswith(("cluster=", "cluster.address="))]
+
+
 def in_job(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a run, changed so that its job uses the cluster that it runs on."""
-    ours = ("cluster=", "cluster.address=")
+    """The overrides of a run, changed so that its job uses the cluster that it runs on.
+
+    What only `submit` uses is left out: the job has it already, and its command can be read on the dashboard.
+    """
+    ours = ("cluster.runtime_env", "cluster.forward_env")
     return [
-        *(override for override in overrides if not override.startswith(ours)),
+        *(override for override in without_address(overrides) if not override.lstrip("+").startswith(ours)),
         "cluster=remote",
         "cluster.address=auto",
     ]

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 
+from cluster.submitted_job import PROJECT_VARIABLE, take_forwarded_environment
 from stages.base import Resources
 from stages.child_environment import forget_keys
 
@@ -17,7 +18,6 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 # Held while the environment of this process is not its own, which a starting cluster inherits.
 ENVIRONMENT_LOCK = threading.RLock()
-PROJECT_VARIABLE = "BLOOMLINE_PROJECT"  # the user's directory in a submitted job, relative to the one of the job
 
 
 def prepare(resources: Resources) -> None:
@@ -27,6 +27,7 @@ def prepare(resources: Resources) -> None:
     session, our own driver) it would continue to run after its node is gone, so on Linux the kernel ends it.
     """
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    take_forwarded_environment()
     enter_project()
     forget_keys()  # of a cluster that was started with them, or of the driver of a submitted job
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(resources.cpus))))

@@ -33,6 +33,8 @@ verbs
   plan       show what a run would do, and why; exit code 0 if it could start
   submit     start the same run as a Ray job on a cluster (cluster=remote cluster.address=http://HOST:8265)
   attach ID  follow a submitted job again, with the same cluster.address
+  jobs       list | logs JOB [--follow] | stop JOB | retry JOB: the jobs that a cluster knows
+  manifest   write KubeRay's YAML of this pipeline: kind=RayCluster, RayJob or RayService
   serve      run a pipeline, then serve its deployment until Ctrl-C
   ui         open the MLflow UI on the store of this configuration
   artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
@@ -61,6 +63,21 @@ usage: bloomline attach ID cluster=remote cluster.address=http://HOST:8265
 
 Follows a submitted job from the beginning of its log to its end. `submit` prints the ID. The exit code is that of the
 job; 75 if the connection was lost.
+""",
+    "jobs": """\
+usage: bloomline jobs list cluster=remote cluster.address=http://HOST:8265
+       bloomline jobs logs JOB [--follow]
+       bloomline jobs stop JOB
+       bloomline jobs retry JOB
+
+Lists the jobs that a cluster knows, shows the log of one, stops one, or submits the same command again, which continues
+from what is in the store. All of them need the address of the cluster, as `list` does.
+""",
+    "manifest": """\
+usage: bloomline manifest kind=RayCluster|RayJob|RayService cluster=remote [OVERRIDE ...]
+
+Prints the manifest with which KubeRay makes a cluster, runs a pipeline on its own cluster, or serves its
+deployment. cluster.kubernetes.* gives the image, the nodes and the secrets.
 """,
     "artifacts": """\
 usage: bloomline artifacts list [STEP ...]
@@ -120,12 +137,18 @@ VERBS: dict[str, Sequence[str]] = {
     **dict.fromkeys(("run", "plan", "submit", "serve", "ui", "doctor"), ()),
     "artifacts": ("list", "show", "verify", "gc"),
     "runs": ("list", "show", "diff", "delete"),
-    **dict.fromkeys(("attach", "logs", "stages", "pipelines", "new"), ()),
+    "jobs": ("list", "logs", "stop", "retry"),
+    **dict.fromkeys(("attach", "manifest", "logs", "stages", "pipelines", "new"), ()),
 }
 # What looks like an override and is not.
-OWN_KEYS = {"artifacts": ("older", "larger"), "runs": ("sweep", "limit"), "logs": ("rank", "worker")}
-OWN_FLAGS = {"logs": ("--follow", "-f")}  # that are not Hydra's: a word to the verb
-WITH_WORDS = ("artifacts", "runs", "logs", "attach", "stages", "new")
+OWN_KEYS = {
+    "artifacts": ("older", "larger"),
+    "runs": ("sweep", "limit"),
+    "logs": ("rank", "worker"),
+    "manifest": ("kind",),
+}
+OWN_FLAGS = dict.fromkeys(("logs", "jobs"), ("--follow", "-f"))  # that are not Hydra's: a word to the verb
+WITH_WORDS = ("artifacts", "runs", "jobs", "logs", "attach", "stages", "new")
 
 
 def main() -> None:
@@ -133,10 +156,14 @@ def main() -> None:
     _import_own_packages_first()
     # The processes that are started from here don't import from the working directory either.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    from cluster import submitted_job
     from pipelines import standard_streams
     from pipelines.termination import Terminated
 
     standard_streams.prepare()
+    submitted_job.take_forwarded_environment()
+    if said := submitted_job.lacking():
+        print(said, flush=True)
     _expect_user()
     try:
         _expect_signals()
@@ -281,6 +308,10 @@ def _action(verb: str) -> Callable[..., int]:
         from pipelines.logs import command as logs_command
 
         return logs_command.command
+    if verb in ("jobs", "manifest"):
+        from pipelines import cluster_commands
+
+        return cluster_commands.jobs if verb == "jobs" else cluster_commands.manifest
     if verb in ("stages", "pipelines"):
         from pipelines import listing
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cluster import submitted_job
 from pipelines.redaction import shown_override
 from pipelines.store.json_values import text
 
@@ -50,17 +51,21 @@ def collect(verb: str, overrides: Sequence[str], variant: Variant, sweep: str | 
     """The provenance of a run that begins now. Reads package metadata and asks git; imports no library.
 
     The commit is that of the working directory, which holds the user's project, or else that of bloomline's checkout.
+    In a submitted job, user and commit are those of the machine that submitted it.
     """
+    given = submitted_job.metadata()
     commit, dirty = git_state(Path.cwd())
     if commit is None:
         commit, dirty = git_state(Path(__file__).parent)
+    if submitted_job.USER in given:
+        commit, dirty = given.get(submitted_job.COMMIT), submitted_job.DIRTY in given
     return Provenance(
         run_id=new_id(),
         command=command(verb, overrides),
         git_commit=commit,
         git_dirty=dirty,
         versions={"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
-        user=user(),
+        user=given.get(submitted_job.USER) or user(),
         variant=variant,
         sweep=sweep,
         places=tuple(places(overrides)),
@@ -81,7 +86,16 @@ def user() -> str:
 
 
 def command(verb: str, overrides: Sequence[str]) -> str:
-    """The command line that repeats the run, for a shell such as bash or zsh. Secrets in it are hidden."""
+    """The command line that repeats the run, for a shell such as bash or zsh. Secrets in it are hidden.
+
+    In a submitted job it is that of the machine that submitted the job, where it is read.
+    """
+    if address := submitted_job.metadata().get(submitted_job.ADDRESS):
+        overrides = [one for one in overrides if not one.startswith(("cluster=", "cluster."))]
+        if verb == "run":
+            again = shlex.split(submitted_job.metadata()[submitted_job.SUBMITTED])
+            own = [one for one in again if one.startswith("cluster.")]
+            verb, overrides = "submit", [*overrides, *own, "cluster=remote", f"cluster.address={address}"]
     return text(f"{program()} {shlex.join([verb, *map(shown_override, overrides)])}")
 
 
@@ -89,6 +103,17 @@ def places(overrides: Sequence[str]) -> list[str]:
     """The overrides and flags that say where the store, MLflow and the configuration are."""
     found = ("store", "tracking", "hydra.searchpath", "--config-")
     return [override for override in overrides if override.lstrip("+").startswith(found)]
+
+
+def submitter(pipeline: str) -> dict[str, str]:
+    """Who submits a job of which pipeline, from which commit: what the provenance of its run is made from."""
+    commit, dirty = git_state(Path.cwd())
+    return {
+        submitted_job.USER: user(),
+        submitted_job.PIPELINE: pipeline,
+        **({submitted_job.COMMIT: commit} if commit else {}),
+        **({submitted_job.DIRTY: "yes"} if dirty else {}),
+    }
 
 
 def program() -> str:

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _SECRET = re.compile(
-    r"(.*_)?(secret|password|passwd|passphrase|credentials?|connection_string|authorization"
+    r"(.*_)?(secret|password|passwd|passphrase|credentials?|connection_string|authorization|env_vars"
     r"|(api|access|account|private|secret|signing|encryption)_?key"
     r"|(auth|access|session|sas|security|bearer|refresh|api)_?token)"
 )

@@ -111,12 +111,19 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     from cluster.jobs import submit as submit_job
 
     composition = config.compose(overrides) if composed is None else config.check(composed)
-    cluster = _remote("submit", composition)
+    cluster = remote_cluster("submit", composition)
     _expect_no_secrets(in_job(overrides))
     directory = project.find(Path.cwd()).directory
     store = composition.settings.store
     stores = [store.state, *([store.local_root] if store.is_local else [])]
-    return submit_job(cluster, overrides, packages=composition.graph.packages(), directory=directory, stores=stores)
+    return submit_job(
+        cluster,
+        overrides,
+        packages=composition.graph.packages(),
+        directory=directory,
+        stores=stores,
+        submitter=provenance.submitter(composition.graph.name),
+    )
 
 
 def _expect_no_secrets(overrides: list[str]) -> None:
@@ -141,10 +148,10 @@ def attach(words: list[str], overrides: list[str], composed: Any, session: Sessi
     if len(words) != 1:
         raise BloomlineError("attach needs the ID of one job, as `submit` printed it: bloomline-DATE-TIME-...")
     composition = config.compose(overrides) if composed is None else config.check(composed)
-    return attach_to_job(_remote("attach", composition), words[0])
+    return attach_to_job(remote_cluster("attach", composition), words[0])
 
 
-def _remote(verb: str, composition: Composition) -> RemoteCluster:
+def remote_cluster(verb: str, composition: Composition) -> RemoteCluster:
     """The configured cluster. Raises BloomlineError if it is not a remote one."""
     from cluster.config import RemoteCluster
 

@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
+from cluster import job_list
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
 from cluster.import_path import ROOT
-from cluster.jobs import DRIVER, dashboard, in_job, submit
+from cluster.jobs import DRIVER, dashboard, in_job, job_client, submit
 from tests.cluster.ray_node import TOKEN, Head, ray_head, ray_node
 from tests.cluster.test_import_path import imported_files
 from tests.cluster.user_project import OWN_MODULES, Project, create_project
@@ -155,6 +156,60 @@ def test_a_submitted_job_imports_our_packages_and_the_users(
     out = io.StringIO()
     assert submit(config, ["pipeline=absent"], directory=project.directory, driver=DRIVER, out=out) != 0
     assert "quickstart" in out.getvalue(), "the driver does not list the pipelines of the shipped configuration"
+
+
+ENVIRONMENT = """
+import os
+from cluster.base import Outcome
+from cluster.config import RemoteCluster
+from cluster.factory import executor
+from cluster.submitted_job import lacking, take_forwarded_environment
+from stages.base import Demand, Resources
+
+def step(launcher, send):
+    return os.environ["FLAVOUR"], len(os.environ["WORD_OF_A_TEST"])
+
+take_forwarded_environment()
+with executor(RemoteCluster()) as joined:
+    joined.start("step", step, Demand(task=Resources(cpus=0)))
+    while not (ended := [event for event in joined.wait(1) if isinstance(event, Outcome)]):
+        pass
+print("step has", ended[0].result, "lacks", lacking() or "nothing")
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_jobs_have_the_configured_environment_and_are_listed(
+    head: Head, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("WORD_OF_A_TEST", "secret-0815")
+    config = RemoteCluster(
+        address=head.dashboard,
+        entrypoint_cpus=0,
+        runtime_env={"env_vars": {"FLAVOUR": "vanilla"}},
+        forward_env=("WORD_OF_*",),
+    )
+    out = io.StringIO()
+    driver = ("python", "-P", "-c", ENVIRONMENT)
+    who = {"user": "ana", "pipeline": "books"}
+    given = ["pipeline=books", "cluster=remote", "cluster.entrypoint_cpus=0"]
+    assert submit(config, given, directory=project.directory, driver=driver, submitter=who, out=out) == 0
+    assert "step has ('vanilla', 11) lacks nothing" in out.getvalue(), out.getvalue()
+    assert "Forwarding environment variables: WORD_OF_A_TEST." in out.getvalue()
+    job = job_list.jobs(config)[0]
+    assert (job.state, job.user, job.pipeline) == ("SUCCEEDED", "ana", "books")
+    assert job_list.submitted_overrides(config, job.name) == ["pipeline=books", "cluster.entrypoint_cpus=0"]
+    log = io.StringIO()
+    assert job_list.logs(config, job.name, follow=False, out=log) == 0
+    assert "step has" in log.getvalue()
+    known = job_client(head.dashboard)._do_request("GET", "/api/jobs/").text
+    assert "secret-0815" not in known + out.getvalue() + log.getvalue(), "the dashboard shows a forwarded value"
+    assert job_list.stop(config, job.name, out=out) == 0
+    assert "has ended already: succeeded" in out.getvalue()
+    with pytest.raises(ClusterError, match=f"does not know a job 'absent'. The latest one is {job.name}"):
+        job_list.stop(config, "absent")
 
 
 @pytest.mark.ray

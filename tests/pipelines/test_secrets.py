@@ -152,7 +152,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         def follow(self) -> int:
             return 0
 
-    monkeypatch.setattr("cluster.jobs._client", lambda url: Client())
+    monkeypatch.setattr("cluster.jobs.job_client", lambda url: Client())
     monkeypatch.setattr("cluster.jobs._send_project", lambda *_: "gcs://project.zip")
     monkeypatch.setattr("cluster.jobs._send_modules", lambda *_: "gcs://modules.zip")
     monkeypatch.setattr("cluster.jobs._followed", lambda *_: Followed())
