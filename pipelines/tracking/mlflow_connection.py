@@ -24,6 +24,7 @@ from pipelines.tracking.tracking_config import TrackingConfig
 
 STALE_HEARTBEAT_S = 3600.0  # a driver on another machine without a heartbeat for this time is considered dead
 KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
+CREDENTIALS_REFUSED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -194,6 +195,32 @@ def refusals() -> Iterator[None]:
         if error.error_code in REFUSALS and not foreign:
             raise RefusedError(str(error).splitlines()[0]) from error
         raise
+
+
+def server_trouble(config: TrackingConfig, root: Path) -> str | None:
+    """Ask a server whether it can be used: what is wrong with it and what to do, in one line; None if it answers."""
+    prepare_environment(config)
+    from mlflow.exceptions import MlflowException, RestException
+    from requests import RequestException
+
+    where = config.shown(root)
+    try:
+        Connection(config, root)
+    except MlflowException as error:
+        if error.error_code in CREDENTIALS_REFUSED:
+            return (
+                f"MLflow at {where} refused the credentials: set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME "
+                "and MLFLOW_TRACKING_PASSWORD, to ones that may read its experiments"
+            )
+        if isinstance(error.__context__, RequestException):
+            return (
+                f"no server answers at {where} within {config.request_timeout_s} s: check tracking.uri, the network, "
+                "and whether the server runs"
+            )
+        if not isinstance(error, RestException):
+            return f"what answers at {where} is not MLflow: check the host, port and path of tracking.uri"
+        return f"MLflow at {where} answered with an error: {str(error).splitlines()[0]}"
+    return None
 
 
 def quoted(value: str) -> str:

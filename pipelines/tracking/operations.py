@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipelines.metric_groups import grouped
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.tracking.spool import Operation
 
@@ -248,11 +249,11 @@ def _nearest_model(step: StepSummary, made: Mapping[str, StepSummary]) -> StepSu
 
 
 def metric_points(values: Mapping[str, float], at_step: int | None, at_time: float) -> list[Point]:
-    """Points of curves. Values that are no numbers are left out: a tracking must not stop a run."""
+    """Points of curves, named in groups. Values that are no numbers are left out: a tracking must not stop a run."""
     points: list[Point] = []
     for name, value in values.items():
         try:
-            points.append((key_of(name), float(value), milliseconds(at_time), at_step or 0))
+            points.append((key_of(grouped(name)), float(value), milliseconds(at_time), at_step or 0))
         except (TypeError, ValueError, OverflowError):
             continue
     return points

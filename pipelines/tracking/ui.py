@@ -26,18 +26,21 @@ STOP_TIMEOUT_S = 10.0
 def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[str], None] = print) -> int:
     """Serve the interface on loopback until SIGINT, SIGTERM or SIGHUP, and return the exit code.
 
-    `port` 0: 5000, or any that is free. For `kind: server` only its address is printed. The entries of earlier runs are
-    sent first. Raises BloomlineError for a local database that this MLflow can't use.
+    `port` 0: 5000, or any that is free. For `kind: server` only its address is printed, once it answers as MLflow. The
+    entries of earlier runs are sent first. Raises BloomlineError for a server that does not, and for a local database
+    that this MLflow can't use.
     """
     if find_spec("mlflow") is None:
         raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
+    from pipelines.tracking.mlflow_connection import Connection, server_trouble
+
+    if config.kind == "server" and (trouble := server_trouble(config, root)):
+        raise BloomlineError(trouble)
     for note in flush(config, root):
         say(note)
     if config.kind == "server":
         say(f"MLflow: {config.shown(root)}")
         return 0
-    from pipelines.tracking.mlflow_connection import Connection
-
     try:
         Connection(config, root)  # migrates the database, and finds the artifacts of a store that was moved
     except DatabaseError as error:

@@ -129,7 +129,7 @@ class Columns:
     """
 
     def __init__(self, regression: Regression, width: int, together: int = 1) -> None:
-        """`together`: the number of consecutive points, such as a state with each action, that are never divided."""
+        """`together`: this many consecutive points, such as a state with each action, are never divided."""
         self.regression = regression
         self._width = width
         self._most = max(1, CHUNK_POINTS // together) * together

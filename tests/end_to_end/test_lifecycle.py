@@ -49,7 +49,7 @@ def test_the_whole_life(bloomline: CommandLine) -> None:
     assert len(children) == len(STEPS)
     assert {run.info.status for run in runs} == {"FINISHED"}
     training = next(run for run in children if run.info.run_name.endswith("pretrain"))
-    assert len(client.get_metric_history(training.info.run_id, "loss")) == 20
+    assert len(client.get_metric_history(training.info.run_id, "loss/loss")) == 20
     assert any(file.path.endswith(".png") for file in client.list_artifacts(training.info.run_id, "figures"))
     assert len(client.search_registered_models()) == 1
     assert client.search_registered_models()[0].aliases

@@ -86,7 +86,7 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
     assert len(pretrain.data.params["prompt"]) == operations.MAX_PARAMETER
     whole = json.loads(Path(asked.download_artifacts(pretrain.info.run_id, "config.json")).read_text())
     assert whole["prompt"] == "x" * 20_000
-    history = asked.get_metric_history(pretrain.info.run_id, "training_loss")
+    history = asked.get_metric_history(pretrain.info.run_id, "loss/training_loss")
     curve = sorted((point.step, point.value, point.timestamp) for point in history)
     assert curve == [(at, 19.0 - at, (10**9 + at) * 1000) for at in range(20)]
     assert [file.path for file in asked.list_artifacts(pretrain.info.run_id, "figures")] == ["figures/loss.png"]
@@ -99,7 +99,7 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
     models = {model.name: model for model in asked.search_logged_models([parent.info.experiment_id])}
     assert {name: str(model.status) for name, model in models.items()} == {"pretrain": "READY", "quantize": "READY"}
     assert models["pretrain"].tags["bloomline.artifact"] == "/store/pretrain"
-    assert {metric.key: metric.value for metric in models["pretrain"].metrics}["validation_loss"] == 2.5
+    assert {metric.key: metric.value for metric in models["pretrain"].metrics}["loss/validation_loss"] == 2.5
     quantize = asked.get_run(runs["03-quantize"].info.run_id)
     assert [output.model_id for output in pretrain.outputs.model_outputs] == [models["pretrain"].model_id]
     assert [read.model_id for read in quantize.inputs.model_inputs] == [models["pretrain"].model_id]
@@ -137,7 +137,10 @@ def snapshot(root: Path) -> Any:
     experiment = runs["run-1"].info.experiment_id
     return (
         {name: (run.info.status, run.data.params) for name, run in runs.items()},
-        {key: len(asked.get_metric_history(runs["02-pretrain"].info.run_id, key)) for key in ("training_loss", "lr")},
+        {
+            key: len(asked.get_metric_history(runs["02-pretrain"].info.run_id, key))
+            for key in ("loss/training_loss", "lr")
+        },
         sorted(model.model_id for model in asked.search_logged_models([experiment])),
         [version.version for version in asked.search_model_versions("name = 'demo'")],
         [len(asked.get_run(run.info.run_id).inputs.model_inputs) for _, run in sorted(runs.items())],
@@ -160,7 +163,7 @@ def test_a_cached_step_leads_to_the_run_that_made_it(root: Path, tmp_path: Path)
     assert cached.info.status == "FINISHED"
     assert cached.data.tags["bloomline.cached_from_run_id"] == made.info.run_id
     assert made.info.run_id in cached.data.tags["mlflow.note.content"]
-    assert cached.data.metrics["validation_loss"] == 2.5
+    assert cached.data.metrics["loss/validation_loss"] == 2.5
     assert len(asked.search_logged_models(experiments)) == 2, "a cached model is not another model"
 
 
@@ -246,7 +249,7 @@ def test_what_a_killed_driver_left_is_sent_and_its_runs_are_closed(root: Path, t
     )
     assert {run.info.run_name: run.info.status for run in found} == {"run-0": "FAILED", "01-corpus": "FAILED"}
     (corpus,) = [run for run in found if run.info.run_name == "01-corpus"]
-    assert len(asked.get_metric_history(corpus.info.run_id, "training_loss")) == 5
+    assert len(asked.get_metric_history(corpus.info.run_id, "loss/training_loss")) == 5
 
 
 def test_the_run_of_a_living_driver_is_not_changed(root: Path, tmp_path: Path) -> None:
@@ -266,7 +269,7 @@ def test_an_artifact_store_that_fails_holds_up_nothing_else(root: Path, tmp_path
     notes = track(root, samples.run(tmp_path))
     assert "refused" in notes[0]
     runs = runs_of(client(root))
-    assert runs["02-pretrain"].data.metrics["training_loss"] == 0.0
+    assert runs["02-pretrain"].data.metrics["loss/training_loss"] == 0.0
     assert runs["run-1"].info.status == "FINISHED"
 
 

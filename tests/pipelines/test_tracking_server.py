@@ -114,7 +114,7 @@ def check_arrived(server: Server, sample: Any) -> None:
     assert names == sorted(["01-corpus", "02-pretrain", "03-quantize", "04-deploy", sample.run_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
     (pretrain,) = [run for run in runs if run.info.run_name == "02-pretrain"]
-    history = asked.get_metric_history(pretrain.info.run_id, "training_loss")
+    history = asked.get_metric_history(pretrain.info.run_id, "loss/training_loss")
     assert sorted((point.step, point.value) for point in history) == [(at, 19.0 - at) for at in range(20)]
     models = asked.search_logged_models([experiment.experiment_id])
     assert sorted(model.name for model in models) == ["pretrain", "quantize"]

@@ -8,13 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copyfile
+from threading import Thread
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
+from pipelines.errors import BloomlineError
 from pipelines.tracking.tracking_config import TrackingConfig
 from pipelines.tracking.ui import free_port, serve_ui
 
@@ -37,10 +42,63 @@ def test_a_port_in_use_is_passed_over() -> None:
     assert free_port(port) == port
 
 
-def test_of_a_tracking_server_only_the_address_is_said(tmp_path: Path) -> None:
+@contextmanager
+def a_server(status: int, body: bytes) -> Iterator[str]:
+    """The address of a server that gives one answer to everything."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_of_a_tracking_server_that_answers_only_the_address_is_said(tmp_path: Path) -> None:
     said: list[str] = []
-    assert serve_ui(TrackingConfig(kind="server", uri="http://mlflow.example"), tmp_path, say=said.append) == 0
-    assert said == ["MLflow: http://mlflow.example"]
+    with a_server(200, b'{"experiments": []}') as uri:
+        assert serve_ui(TrackingConfig(kind="server", uri=uri), tmp_path, say=said.append) == 0
+    assert said == [f"MLflow: {uri}"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "trouble"),
+    [
+        (401, b"Unauthorized", "MLflow at URI refused the credentials: set MLFLOW_TRACKING_TOKEN"),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "MLflow at URI refused the credentials"),
+        (200, b"<html>hello</html>", "what answers at URI is not MLflow: check the host, port and path"),
+        (404, b"not here", "what answers at URI is not MLflow"),
+        (400, b'{"error_code": "BAD_REQUEST", "message": "odd"}', "MLflow at URI answered with an error: BAD_REQUEST"),
+    ],
+)
+def test_a_tracking_server_that_cannot_be_used_is_refused(
+    tmp_path: Path, status: int, body: bytes, trouble: str
+) -> None:
+    with a_server(status, body) as uri, pytest.raises(BloomlineError) as refused:
+        serve_ui(TrackingConfig(kind="server", uri=uri), tmp_path, say=pytest.fail)
+    assert str(refused.value).startswith(trouble.replace("URI", uri))
+
+
+def test_a_tracking_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    with a_server(200, b"") as uri:
+        pass
+    with pytest.raises(BloomlineError, match=r"no server answers at http://127\.0\.0\.1:.* check tracking.uri"):
+        serve_ui(TrackingConfig(kind="server", uri=uri), tmp_path, say=pytest.fail)
 
 
 def answers(address: str) -> bool:
