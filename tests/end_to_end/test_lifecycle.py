@@ -99,6 +99,7 @@ def test_every_pipeline_composes_and_plans(bloomline: CommandLine) -> None:
             f"steps.{name}.sources.files.reader.paths=['{bloomline.directory}/text.jsonl']"
             for name in ("first", "second")
         ],
+        **{key: [f"text={bloomline.directory}/text.jsonl"] for key in ("text", "text_debug")},
         "finetune_own": [f"steps.text.sources.files.reader.paths=['{bloomline.directory}/text.jsonl']"],
         "bloom": [
             f"steps.corpus.sources.{source}.reader.paths=['{bloomline.directory}{name}']"
