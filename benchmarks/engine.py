@@ -165,6 +165,7 @@ def timed(peer: Peer, command: Sequence[str]) -> tuple[float, float]:
         command, cwd=peer.directory, env=environment(peer), capture_output=True, text=True, timeout=600
     )
     wall, processor = time.perf_counter() - began, processor_s() - used
+    peer.settle()
     if done.returncode:
         said = f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
         sys.exit(f"{peer.name}: {' '.join(command)} ended with {done.returncode}:\n{said}")
@@ -201,6 +202,7 @@ def hurt(peer: Peer, damage: Callable[[Path], None]) -> str:
     time.sleep(0.1)
     damage(target)
     done = subprocess.run(peer.run("X"), cwd=peer.directory, env=environment(peer), capture_output=True, text=True)
+    peer.settle()
     if done.returncode:
         return "error"
     outputs = peer.outputs()

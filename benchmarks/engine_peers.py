@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,9 @@ class Peer:
     def outputs(self) -> dict[str, Path]:
         """The output file of each step."""
         return {step: self.directory / "out" / f"{step}.txt" for step in STEPS}
+
+    def settle(self) -> None:
+        """Return once nothing that a command left behind is running."""
 
     def write(self, path: str, text: str) -> None:
         target = self.directory / path
@@ -90,6 +94,11 @@ class Bloomline(Peer):
         ):
             found[path.parent.name.split("-")[0]] = path
         return found
+
+    def settle(self) -> None:
+        """A short run leaves MLflow's database to a process that outlives it."""
+        while any(self.directory.glob("store/runs/*/spool/operations.jsonl")):
+            time.sleep(0.1)
 
     def _command(self, verb: str, *overrides: str) -> Sequence[str]:
         searched = f"hydra.searchpath=[file://{self.directory}/conf]"

@@ -82,6 +82,7 @@ def _path(overrides: Sequence[str]) -> Path:
     versions = [version(name) for name in ("hydra-core", "omegaconf")]
     plugins = importlib.util.find_spec("hydra_plugins")  # they can add to the search path
     places = list(plugins.submodule_search_locations or ()) if plugins else []
-    found = sorted(os.path.join(place, name) for place in places for name in os.listdir(place))
+    # A directory is there again each time that sys.path has it again, which Hydra changes while it composes.
+    found = sorted({os.path.join(place, name) for place in places for name in os.listdir(place)})
     key = json.dumps([*versions, *found, str(Path(__file__).parent), os.getcwd(), *overrides])
     return cache_directory.path() / "compositions" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from pipelines import config
+from pipelines import composition_cache, config
 from pipelines.config import Composition
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
@@ -185,3 +186,11 @@ def test_a_damaged_cache_is_ignored(conf: Path, tmp_path: Path) -> None:
 def test_a_home_that_can_not_be_written_to_is_not_an_error(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
     assert text_of(compose(conf)) == text_of(compose(conf)) == "hello"
+
+
+def test_an_entry_is_found_again_however_often_a_directory_is_on_the_search_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = composition_cache._path(["pipeline=quickstart"])
+    monkeypatch.setattr(sys, "path", [*sys.path, *sys.path])
+    assert composition_cache._path(["pipeline=quickstart"]) == before
