@@ -2,6 +2,8 @@
 
     python benchmarks/word_alignment.py accuracy --languages fr es de --seeds 8   # a table, and one JSON line a run
     python benchmarks/word_alignment.py transport --words 20000                    # time, memory and error against n
+    python benchmarks/word_alignment.py scale --words 200000 --dimensions 300      # time and memory of an alignment
+    python benchmarks/word_alignment.py --quick
 
 Texts and dictionaries are those of BLOOMLINE_TEST_DATA (default ../shared/data): libreoffice_help_corpus, freedict_bli.
 """
@@ -30,6 +32,7 @@ from stages.word_alignment import restarts
 from stages.word_alignment.accuracy import accuracy
 from stages.word_alignment.dictionaries import Dictionary, known_pairs
 from stages.word_alignment.linear import Array, mapped, normalised, orthogonal
+from stages.word_alignment.neighbours import densities
 from stages.word_alignment.page_vectors import train
 from stages.word_alignment.sampling import quantize
 from stages.word_alignment.settings import RANDOM, Settings
@@ -53,6 +56,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "Gromov-Wasserstein": {"method": "gromov_wasserstein", "start_words": 1000},
     "self-learning": {"method": "self_learning"},
 }
+QUICK_METHODS = ("qWP, one Lloyd step", "identical strings")
+TRANSPORTS = ("quantized", "sinkhorn", "exact")
 CENTROIDS = (50, 100, 200, 300, 500, 1000)
 
 
@@ -179,6 +184,41 @@ def transport(method: str, words: int, centroids: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def scale(words: int, dimensions: int) -> Iterator[dict[str, Any]]:
+    """A row for each part of an alignment of planted vectors: processor seconds, and the peak memory until then."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        source, target, _, places = planted_clouds(words, dimensions)
+        names = [f"word{number}" for number in range(words)]
+        paths = [folder / "source", folder / "target"]
+        for path, vectors in zip(paths, (source, target), strict=True):
+            path.mkdir()
+            facts = VectorFacts(language=path.name, words=words, dimensions=dimensions, origin="file")
+            write(path, names, vectors, facts)
+        known = {place: frozenset([int(places[place])]) for place in range(0, words, max(1, words // 1000))}
+        del source, target, vectors
+        settings, start, result = Settings(), folder / "start.safetensors", folder / "result.safetensors"
+        began = time.process_time()
+
+        def row(part: str, **more: float) -> dict[str, Any]:
+            nonlocal began
+            ended, before = time.process_time(), began
+            began = ended
+            memory = {"peak_megabytes": _memory() / 1e6}
+            return {"words": words, "dimensions": dimensions, "part": part, "seconds": ended - before} | memory | more
+
+        restarts.write_start(start, paths[0], paths[1], settings)
+        yield row("convex start")
+        restarts.run(restarts.Task(0, settings, paths[0], paths[1], start, result, {}))
+        yield row("one restart, refined")
+        mapping = restarts.read(result).trajectory[-1]
+        source, target = map(restarts.load, paths)
+        source = mapped(source, mapping)
+        found = densities(source, target), densities(target, source)
+        yield row("densities of all words (CSLS)")
+        yield row("accuracy", p_at_1=accuracy(source, target, known, found).p_at_1)
+
+
 def unit_distances(source: Array, target: Array) -> Array:
     """|x - y|^2 of unit vectors, in their own precision and in one array."""
     costs: Array = source @ target.T
@@ -194,7 +234,8 @@ def _memory() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    parser.add_argument("--quick", action="store_true", help="a little of accuracy and transport, under a minute")
+    verbs = parser.add_subparsers(dest="verb")
     compared = verbs.add_parser("accuracy")
     compared.add_argument("--languages", nargs="+", default=["fr", "es", "de"])
     compared.add_argument("--words", type=int, default=2500)
@@ -204,27 +245,56 @@ def main() -> None:
     costs = verbs.add_parser("transport")
     costs.add_argument("--words", nargs="+", type=int, default=[1000, 2000, 5000, 10_000, 20_000])
     costs.add_argument("--centroids", type=int, default=500)
-    costs.add_argument("--methods", nargs="+", default=["quantized", "sinkhorn", "exact"])
+    costs.add_argument("--methods", nargs="+", default=TRANSPORTS)
     one = verbs.add_parser("one", help="one transport plan, in a separate process: what `transport` starts")
     one.add_argument("method")
     one.add_argument("words", type=int)
     one.add_argument("centroids", type=int)
+    scaled = verbs.add_parser("scale")
+    scaled.add_argument("--words", type=int, default=200_000)
+    scaled.add_argument("--dimensions", type=int, default=300)
     options = parser.parse_args()
     threadpool_limits(1)
-    if options.verb == "one":
+    if options.quick:
+        rows = _print(transports([1000, 2000], 200, TRANSPORTS))
+        rows += _print(compare("es", 2500, 1, False, ["Procrustes (supervised)", *QUICK_METHODS]))
+        print(table(rows[2 * len(TRANSPORTS) :]))
+        print(json.dumps({"quick": rows}))
+    elif options.verb == "one":
         print(json.dumps(transport(options.method, options.words, options.centroids)))
     elif options.verb == "transport":
-        for words in options.words:
-            for method in options.methods:
-                command = [sys.executable, __file__, "one", method, str(words), str(options.centroids)]
-                subprocess.run(command, check=False)  # one that runs out of memory must not end the others
-    else:
-        rows = []
-        for language in options.languages:
-            for row in compare(language, options.words, options.seeds, options.curve, options.methods):
-                rows.append(row)
-                print(json.dumps(row), flush=True)
+        _print(transports(options.words, options.centroids, options.methods))
+    elif options.verb == "scale":
+        _print(scale(options.words, options.dimensions))
+    elif options.verb == "accuracy":
+        languages = options.languages
+        rows = [
+            row
+            for language in languages
+            for row in _print(compare(language, options.words, options.seeds, options.curve, options.methods))
+        ]
         print(table(rows))
+    else:
+        parser.error("choose accuracy, transport or scale, or --quick")
+
+
+def transports(words: Sequence[int], centroids: int, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A row for each number of words and method. Each is a separate process, whose memory is its own."""
+    for count in words:
+        for method in methods:
+            command = [sys.executable, __file__, "one", method, str(count), str(centroids)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            if done.returncode == 0:  # one that runs out of memory must not end the others
+                yield json.loads(done.stdout)
+
+
+def _print(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, each printed as soon as it is there."""
+    found = []
+    for row in rows:
+        print(json.dumps(row), flush=True)
+        found.append(row)
+    return found
 
 
 if __name__ == "__main__":
