@@ -151,7 +151,8 @@ class Tracking:
         if self._sender.recovered:
             found.append(f"Sent {self._sender.recovered} entries of earlier runs to MLflow.")
         if self._sender.abandoned:
-            found.append(f"Closed {self._sender.abandoned} runs in MLflow whose process has ended.")
+            runs = "1 run" if self._sender.abandoned == 1 else f"{self._sender.abandoned} runs"
+            found.append(f"Closed {runs} in MLflow whose process has ended.")
         return (*found, *set_aside(self._root, self._config.target))
 
     def close(self, state: str = "failed") -> tuple[str, ...]:
