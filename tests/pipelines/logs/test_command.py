@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +26,6 @@ from stages.base import Context
 from tests.pipelines import demo
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The endpoint of a local S3-compatible server."""
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    pytest.importorskip("s3fs")
-    thread = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logging.getLogger("werkzeug"), "level", logging.ERROR)  # it logs in the process of the steps
-        thread.start()
-        host, port = thread.get_host_and_port()
-        yield f"http://{host}:{port}"
-        thread.stop()
 
 
 @pytest.fixture(params=["directory", "s3"])
