@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -159,10 +159,11 @@ def transport(method: str, words: int, centroids: int) -> dict[str, Any]:
     quantize(moved[:10], 2, "lloyd", np.random.default_rng(0))
     before = _memory()
     started = time.process_time()  # of one thread: the load of the machine does not change it much
-    if method == "quantized":
+    if method in ("quantized", "random words"):
         generator = np.random.default_rng(1)
-        points, weights = quantize(moved, centroids, "lloyd", generator)
-        others, other_weights = quantize(target, centroids, "lloyd", generator)
+        sampler: Literal["lloyd", "random"] = "lloyd" if method == "quantized" else "random"
+        points, weights = quantize(moved, centroids, sampler, generator)
+        others, other_weights = quantize(target, centroids, sampler, generator)
         costs = squared_distances(points, others)
         plan = entropic_plan(weights, other_weights, costs, EPSILON)
         cross = points.T @ plan @ others
@@ -245,7 +246,7 @@ def main() -> None:
     costs = verbs.add_parser("transport")
     costs.add_argument("--words", nargs="+", type=int, default=[1000, 2000, 5000, 10_000, 20_000])
     costs.add_argument("--centroids", type=int, default=500)
-    costs.add_argument("--methods", nargs="+", default=TRANSPORTS)
+    costs.add_argument("--methods", nargs="+", default=TRANSPORTS, help='also "random words"')
     one = verbs.add_parser("one", help="one transport plan, in a separate process: what `transport` starts")
     one.add_argument("method")
     one.add_argument("words", type=int)
