@@ -4,9 +4,9 @@
     python benchmarks/exploration.py landscape                 # a table of short trainings of this project
     python benchmarks/exploration.py reinforcement --seeds 20  # four environments
     python benchmarks/exploration.py states                    # the same budget on 10^2 to 10^6 candidate states
-    python benchmarks/exploration.py contextual --quick
+    python benchmarks/exploration.py --quick                   # a little of each
 
-A table of means with 95 % intervals over seeds, and one JSON line for each problem, method and seed. The methods of one
+A table of means with 95 % intervals over seeds; the last line is JSON. The methods of one
 seed run one after the other before the next seed starts, so that a change of the machine's load affects all of them.
 """
 
@@ -34,6 +34,7 @@ from stages.exploration.simulators import SIMULATORS
 from stages.exploration.value_iteration import ValueSettings
 
 INITIAL = 10
+PARTS = ("contextual", "landscape", "reinforcement", "states")
 Row = dict[str, Any]
 
 
@@ -102,43 +103,65 @@ def show(rows: Sequence[Row], shown: Sequence[int], values: Sequence[str]) -> No
             print(f"| {method} | " + " | ".join(cells) + f" | {seconds:.3f} | {fits:.2f} |", flush=True)
 
 
+def rows_of(part: str, given: argparse.Namespace) -> tuple[Iterator[Row], Sequence[int]]:
+    """The rows of one part as they are made, and after how many trials or rounds its table shows them."""
+    seeds, quick = 2 if given.quick else given.seeds, given.quick
+    shown: Sequence[int]
+    if part == "contextual":
+        budgets, shown = ((20, 40), (20, 40)) if quick else ((25, 50, 75, 100), (50, 100))
+        return contextual(PROBLEMS, seeds, budgets, INITIAL, given.only), shown
+    if part == "landscape":
+        shown = (10, 20) if quick else (10, 15, 20)
+        return contextual(exploration_tables.TABLES, seeds, shown, 5, given.only), shown
+    if part == "reinforcement":
+        shown = given.rounds or ((3, 6) if quick else (5, 10, 20))
+        return reinforcement(seeds, shown, given.only, given.beta), shown
+    shown = given.rounds or ((3, 6) if quick else (10, 20))
+    counts = given.states or ((100, 1000) if quick else (100, 1000, 10_000, 100_000))
+    return states(seeds, shown, counts), shown
+
+
+def summary(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """By problem and method the means over seeds of the last values and of the seconds."""
+    groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        groups[row["problem"]][row["method"]].append(row)
+    return {
+        problem: {
+            method: {
+                **{name: round(float(np.mean([row[name][-1] for row in found])), 4) for name in ("worst", "mean")},
+                "seconds": round(float(np.mean([row["seconds"] for row in found])), 4),
+            }
+            for method, found in methods.items()
+        }
+        for problem, methods in groups.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["contextual", "landscape", "reinforcement", "states"])
+    parser.add_argument("part", nargs="?", choices=PARTS, help="default: all of them")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=[], help="problems or environments")
     parser.add_argument("--states", type=int, nargs="+", help="numbers of candidate states, of `states`")
+    parser.add_argument("--rounds", type=int, nargs="+", help="of `reinforcement` and `states`")
     parser.add_argument("--beta", type=float, default=ValueSettings.beta, help="of the bounds, of `reinforcement`")
     parser.add_argument("--quick", action="store_true", help="under a minute: few seeds and trials")
-    parser.add_argument("--json", type=Path, help="write the JSON lines to this file instead of printing them")
+    parser.add_argument("--json", type=Path, help="append every row to this file, as a JSON line")
     given = parser.parse_args()
-    seeds = 2 if given.quick else given.seeds
-    rows: list[Row] = []
-    budgets: tuple[int, ...]
-    shown: tuple[int, ...]
+    all_rows: list[Row] = []
     with threadpool_limits(1):
-        if given.part == "contextual":
-            budgets, shown = ((20, 40), (20, 40)) if given.quick else ((25, 50, 75, 100), (50, 100))
-            made = contextual(PROBLEMS, seeds, budgets, INITIAL, given.only)
-        elif given.part == "landscape":
-            budgets = shown = (10, 20) if given.quick else (10, 15, 20)
-            made = contextual(exploration_tables.TABLES, seeds, budgets, 5, given.only)
-        elif given.part == "reinforcement":
-            budgets = shown = (3, 6) if given.quick else (5, 10, 20)
-            made = reinforcement(seeds, budgets, given.only, given.beta)
-        else:
-            budgets = shown = (3, 6) if given.quick else (10, 20)
-            counts = given.states or ((100, 1000) if given.quick else (100, 1000, 10_000, 100_000))
-            made = states(seeds, budgets, counts)
-        for row in made:
-            rows.append(row)
-            line = json.dumps(row)
-            if given.json is None:
-                print(line, flush=True)
-            else:
-                with given.json.open("a") as file:
-                    file.write(f"{line}\n")
-    show(rows, shown, ("worst", "mean"))
+        for part in [given.part] if given.part else PARTS:
+            made, shown = rows_of(part, given)
+            rows = []
+            for row in made:
+                rows.append(row)
+                if given.json is not None:
+                    with given.json.open("a") as file:
+                        file.write(f"{json.dumps(row)}\n")
+            show(rows, shown, ("worst", "mean"))
+            all_rows += rows
+    print(json.dumps(summary(all_rows)))
 
 
 if __name__ == "__main__":

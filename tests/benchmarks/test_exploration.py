@@ -26,6 +26,8 @@ def test_the_rows_become_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1] == "navigation, by candidate states (2 seeds)"
     assert lines[2] == "| method | worst at 2 | mean at 2 | seconds of decisions | of fits |"
     assert lines[4].startswith("| 30 states | ")
+    means = exploration.summary(rows)["navigation, by candidate states"]
+    assert means["30 states"]["worst"] == pytest.approx((rows[0]["worst"][1] + rows[2]["worst"][1]) / 2, abs=1e-4)
 
 
 def test_the_interval_is_that_of_students_distribution() -> None:
