@@ -42,19 +42,21 @@ def _brief(text: str) -> str:
 
 
 class ConfigError(BloomlineError):
-    """The configuration is not valid. Holds every problem that was found."""
+    """The configuration is not valid. Holds every problem that was found, and whether something was started before."""
 
     exit_code = 2
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
+        self.started = False
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 def show_error(error: StageError) -> int:
     """Print an error on standard error, without a traceback. Returns the exit code."""
     if isinstance(error, ConfigError):
-        say("The configuration is not valid. Nothing was started.", file=sys.stderr)
+        nothing = "" if error.started else " Nothing was started."
+        say(f"The configuration is not valid.{nothing}", file=sys.stderr)
     say(redacted(str(error)), file=sys.stderr)
     return error.exit_code if isinstance(error, BloomlineError) else 1
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines import project
 from pipelines.config import (
@@ -31,6 +31,7 @@ from pipelines.redaction import redact_url, redacted, remember_overrides
 from pipelines.resolution import references_as_written
 from stages.base import StageError
 
+Refused = TypeVar("Refused", bound=StageError)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 SIGNALLED = 128  # exit codes above it: stopped by a signal
 LONG = {
@@ -147,7 +148,7 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
         try:
             codes.append(action([*where, *own], composed))
         except StageError as error:
-            codes.append(show_error(error))
+            codes.append(show_error(_after(error, codes)))
         except Exception as error:  # not Hydra's, which are caught outside
             raised.append(error)
             sys.exit(1)
@@ -161,11 +162,20 @@ def run(flags: Sequence[str], given: Sequence[str], action: Callable[[list[str],
             overrides[:0] = [f"hydra.sweep.dir={directory}", *PLACES_OF_HYDRA]
             # Hydra's parser accepts overrides only in one group, so they follow the flags.
             call_hydra(task, [*flags, *prepare(overrides)], overrides)
+    except ConfigError as error:
+        raise _after(error, codes) from error
     except SystemExit as end:  # how Hydra ends after --help, --cfg, --info
         codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
     if raised:
         raise raised[0]
     return max(codes, default=0)
+
+
+def _after(error: Refused, codes: Sequence[int]) -> Refused:
+    """The error of a job of a sweep. `codes`: of the jobs before it, some of which may have started something."""
+    if isinstance(error, ConfigError):
+        error.started = 0 in codes
+    return error
 
 
 def completes(arguments: Sequence[str]) -> bool:

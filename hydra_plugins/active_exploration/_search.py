@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,17 @@ class Search:
     jobs_done: int = 0
 
     @classmethod
-    def create(cls, values: Mapping[str, Any], arguments: Sequence[str]) -> Search:
-        """From the values of the configuration and the overrides of the command line. Raises HydraException."""
+    def create(cls, values: Mapping[str, Any], arguments: Sequence[str], is_group: Callable[[str], bool]) -> Search:
+        """From the values of the configuration and the overrides of the command line.
+
+        `is_group` tells a group of configuration files from a key of the configuration. Raises HydraException.
+        """
         fixed, space, keys = split(
             arguments,
             values["contexts"] or {},
             values["actions"] or {},
             values["conditions"] or {},
-            values["key_prefix"],
+            lambda key: "" if is_group(key) else values["key_prefix"],
         )
         _check(values)
         storage = Path(values["storage"]) if values["storage"] else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,17 +22,17 @@ def split(
     contexts: Mapping[str, Any],
     actions: Mapping[str, Any],
     conditions: Mapping[str, Mapping[str, Any]],
-    prefix: str = "",
+    prefix: Callable[[str], str] = lambda key: "",
 ) -> tuple[list[str], Space, dict[str, str]]:
     """The overrides that are the same for all trials, the space, and the key in an override of each parameter.
 
-    A sweep on the command line is an action, or a context if it has the tag `context`. `prefix` stands before the keys
-    of `contexts` and `actions` in overrides: `++` for keys that the configuration may lack. Raises HydraException.
+    A sweep on the command line is an action, or a context if it has the tag `context`. `prefix` gives what comes before
+    a key of `contexts` or `actions` in overrides: `++` for one that the configuration may lack. Raises HydraException.
     """
     fixed: list[str] = []
     given: dict[str, list[Override]] = {"context": [], "action": []}
     for kind, entries in (("context", contexts), ("action", actions)):
-        given[kind] += [_parse(f"{prefix}{key}={_text(value)}") for key, value in entries.items()]
+        given[kind] += [_parse(f"{prefix(key)}{key}={_text(value)}") for key, value in entries.items()]
     for argument in arguments:
         override = _parse(argument)
         if override.is_sweep_override():

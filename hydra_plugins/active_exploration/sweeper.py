@@ -86,11 +86,15 @@ class ActiveExplorationSweeper(Sweeper):
 
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        search = Search.create(self.settings, arguments)
+
+        def is_group(key: str) -> bool:
+            return bool(loader.get_group_options(key.partition("@")[0]))
+
+        search = Search.create(self.settings, arguments, is_group)
         while pending := search.next_batch():
             self._run(search, pending)
         found = rows(search)
-        path = write(search, found, lambda key: bool(loader.get_group_options(key)))
+        path = write(search, found, is_group)
         log.info(f"The best configuration of each context:\n{table(found)}")
         log.info(f"The answer is in {path}. A run with it: --config-dir {path.parent} +{GROUP}={found[0]['config']}")
         return found

@@ -12,9 +12,11 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -55,7 +57,11 @@ class BloomlineLauncher(Launcher):
         before = copy.copy(HydraConfig.instance().cfg)
         try:
             for number, overrides in enumerate(job_overrides, initial_job_idx):
-                config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+                try:
+                    config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+                except (HydraException, OmegaConfBaseException) as error:
+                    self._task.refuse(list(overrides), error)
+                    continue
                 with open_dict(config):
                     config.hydra.job.id, config.hydra.job.num = str(number), number
                 HydraConfig.instance().set_config(config)

@@ -47,6 +47,10 @@ def run(flags: Sequence[str], given: Sequence[str], session: Session) -> int:
             warnings.filterwarnings("ignore", OWN_SWEEPER)
             overrides.insert(0, f"hydra.sweep.dir={project.quoted(str(directory))}")
             hydra_flags.call_hydra(task, [*flags, *config.prepare(overrides)], overrides)
+    except ConfigError as error:
+        if not task.sweep.jobs:
+            raise
+        raise BloomlineError(f"The sweep has ended: {error.problems[0].found}.") from error  # as the sweeper says
     except SystemExit as end:  # how Hydra ends; the code of a sweep is that of its jobs
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
@@ -73,7 +77,16 @@ class Task:
     def add(self, overrides: Sequence[str], composed: Any) -> None:
         self._pass(lambda: self._add(overrides, composed))
 
+    def refuse(self, overrides: Sequence[str], error: Exception) -> None:
+        """Add a job whose configuration Hydra could not compose."""
+        try:
+            with config.composing(overrides):
+                raise error
+        except ConfigError as refused:
+            self.sweep.refuse(overrides, refused)
+
     def run(self) -> list[float | None]:
+        """Run the jobs that were added. The objective of each, if it has one."""
         return self._pass(self.sweep.run)
 
     def _add(self, overrides: Sequence[str], composed: Any) -> None:
@@ -81,7 +94,7 @@ class Task:
 
         sweeper = str(HydraConfig.get().sweeper._target_)
         self.sweep.add(overrides, composed)
-        if sweeper != BASIC_SWEEPER and self.sweep.settings.metric is None and self.sweep.jobs[0].prepared:
+        if sweeper != BASIC_SWEEPER and self.sweep.settings.metric is None and self.sweep.jobs[-1].prepared:
             self.sweep.jobs.clear()
             raise BloomlineError(
                 f"{sweeper.rpartition('.')[2]} needs a number to compare jobs by. Name the last value of a metric of a "

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import provenance, step_state, variant, verbs
-from pipelines.errors import disk_error
+from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import Graph
 from pipelines.logs.collector import Collector
 from pipelines.observer import Observer
 from pipelines.provenance import Provenance
+from pipelines.redaction import redacted
 from pipelines.run_history import History
 from pipelines.runner import Runner
 from pipelines.summary import RunSummary, StepSummary
@@ -23,9 +24,12 @@ from pipelines.terminal import Display
 from pipelines.tracking.spool import Operation
 from pipelines.tracking.tracker import Tracking
 from pipelines.verbs import Prepared
+from stages.base import StageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+FINISHED = ("done", "cached")
 
 
 @dataclass
@@ -55,8 +59,18 @@ class SweepJob:
         """What the job computes, as one short line."""
         return variant.described(variant.of_work(self.swept)) or "as the pipeline says"
 
+    def refuse(self, error: StageError) -> None:
+        self.state, self.error = "refused", redacted(str(error))
+        self.exit_code = error.exit_code if isinstance(error, BloomlineError) else 1
+
     def objective(self, metric: tuple[str, str] | None) -> float | None:
-        """The value of a metric of a step; None if the job has none."""
+        """The value of a metric of a step; None if the job has none.
+
+        A job that did not finish has none, whatever its steps had measured: a training that diverged must not be the
+        best because of a number from before.
+        """
+        if self.state not in FINISHED:
+            return None
         step, name = metric or ("", "")
         found = next((one.metrics.get(name) for one in self.steps if one.name == step), None)
         return found if found is not None and not math.isnan(found) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cluster.terminal_text import clean
 from pipelines import variant
 from pipelines.formatting import duration, metric
-from pipelines.sweep.job import SweepJob, swept
+from pipelines.sweep.job import FINISHED, SweepJob, swept
 from pipelines.sweep_config import SweepConfig
 from pipelines.table import Cell, Column, draw
 from pipelines.terminal import COLOURS
@@ -55,7 +55,7 @@ class Results:
         A job that did not finish has earlier steps as its last ones: they count only if no job finished.
         """
         found = [" ".join(self.config.metric)] if self.config.metric else []
-        jobs = [job for job in self.jobs if job.state in ("done", "cached")] or self.jobs
+        jobs = [job for job in self.jobs if job.state in FINISHED] or self.jobs
         return list(dict.fromkeys([*found, *(name for job in jobs for name in job.headlines())]))
 
     def measure(self, job: SweepJob, name: str) -> float | None:
@@ -122,9 +122,10 @@ def show(out: Console, results: Results, page: Path | None, compare: str) -> Non
         out.print(Text(f"\nNote: {clean(note)}", "yellow"))
     if results.config.metric and not any(results.objective(job) is not None for job in results.jobs):
         step, name = results.config.metric
-        known = sorted({name for job in results.jobs for one in job.steps if one.name == step for name in one.metrics})
-        lacks = f"has no metric {name!r}. It has {', '.join(known)}." if known else "did not finish in any job."
-        note = f"no job has {results.config.objective}: step {step} {lacks}"
+        finished = [job for job in results.jobs if job.state in FINISHED]
+        known = sorted({name for job in finished for one in job.steps if one.name == step for name in one.metrics})
+        lacks = f"step {step} has no metric {name!r}. It has {', '.join(known) or 'none'}."
+        note = f"no job has {results.config.objective}: {lacks if finished else 'none has finished.'}"
         out.print(Text(f"\nNote: {clean(note)}", "yellow"))
     took = duration(results.ended - results.began)
     by = f", best first by {results.config.objective} ({results.config.direction})" if results.config.metric else ""

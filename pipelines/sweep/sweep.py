@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.terminal_text import clean
 from pipelines import config, provenance, terminal, variant, verbs
-from pipelines.errors import BloomlineError, disk_error
+from pipelines.errors import disk_error
 from pipelines.graph import Graph
 from pipelines.override_problems import FORCED
-from pipelines.redaction import redacted
 from pipelines.session import Session
 from pipelines.sweep import side_by_side
 from pipelines.sweep.job import Begun, SweepJob, swept
@@ -51,21 +50,21 @@ class Sweep:
 
     def add(self, overrides: Sequence[str], composed: Any) -> None:
         """Add a job with the overrides that the sweeper gave and the configuration that Hydra composed of them."""
-        own = [override.removeprefix(FORCED) for override in overrides]
-        job = SweepJob(len(self.jobs), [*self._where, *own], own)
-        self.jobs.append(job)
-        self._batch.append(job)
+        job = self._added(overrides)
         try:
             job.prepared = verbs.prepare(job.overrides, composed, self._session)
         except StageError as error:
-            job.state, job.error = "refused", redacted(str(error))
-            job.exit_code = error.exit_code if isinstance(error, BloomlineError) else 1
+            job.refuse(error)
             return
         if blocked := job.prepared.plan.blocked:
             job.state, job.exit_code = "refused", verbs.BLOCKED
             job.error = "\n".join(f"{step.step.name}: blocked: {step.reason}" for step in blocked)
         elif not job.prepared.plan.to_run:
             job.take_cached()
+
+    def refuse(self, overrides: Sequence[str], error: StageError) -> None:
+        """Add a job that has no configuration."""
+        self._added(overrides).refuse(error)
 
     def run(self) -> list[float | None]:
         """Run the jobs that were added since the last call. The objective of each, if it has one."""
@@ -132,6 +131,13 @@ class Sweep:
         return code
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _added(self, overrides: Sequence[str]) -> SweepJob:
+        own = [override.removeprefix(FORCED) for override in overrides if not override.startswith("hydra.")]
+        job = SweepJob(len(self.jobs), [*self._where, *own], own)
+        self.jobs.append(job)
+        self._batch.append(job)
+        return job
 
     def _open(self, job: SweepJob) -> None:
         """Prepare what the first job needs: the pipeline to compare with, and the sweep's run in MLflow."""

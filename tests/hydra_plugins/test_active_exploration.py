@@ -55,6 +55,10 @@ def settings(**changes: Any) -> dict[str, Any]:
     return {str(key): value for key, value in {**made, **changes}.items()}
 
 
+def created(values: dict[str, Any], arguments: list[str]) -> Search:
+    return Search.create(values, arguments, lambda key: False)
+
+
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "app.py").write_text(APPLICATION)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -92,10 +96,10 @@ def test_sweeps_become_parameters_and_other_overrides_stay() -> None:
         {"f.g": "choice(32,16)", "h": [True, False]},
         {"i": 'choice("1",2)', "momentum": "interval(0,1)"},
         {"momentum": {"i": "1"}},
-        "+",
+        lambda key: "" if key == "i" else "+",
     )  # fmt: skip
     assert fixed == ["seed=3"]
-    assert [keys[name] for name in ("a", "b", "f.g", "momentum")] == ["a", "++b", "+f.g", "+momentum"]
+    assert [keys[name] for name in ("a", "b", "f.g", "i", "momentum")] == ["a", "++b", "+f.g", "i", "+momentum"]
     assert [one.name for one in space.contexts] == ["f.g", "h", "d"]
     domains = {one.name: one.domain for one in space.parameters}
     assert domains == {
@@ -137,7 +141,7 @@ def test_a_value_is_read_back_unchanged(value: object) -> None:
 )
 def test_what_cannot_be_explored_is_refused(arguments: list[str], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(HydraException, match=message.replace("[", r"\[")):
-        Search.create(settings(**changes), arguments)
+        created(settings(**changes), arguments)
 
 
 def finished(value: object, status: JobStatus = JobStatus.COMPLETED) -> JobReturn:
@@ -145,7 +149,7 @@ def finished(value: object, status: JobStatus = JobStatus.COMPLETED) -> JobRetur
 
 
 def test_replicates_get_their_own_seeds_and_failed_ones_are_left_out() -> None:
-    search = Search.create(settings(replicates=3, replicate_key="seed"), ["a=1,2"])
+    search = created(settings(replicates=3, replicate_key="seed"), ["a=1,2"])
     jobs = search.jobs({"a": 1})
     assert jobs == [["a=1", f"seed={index}"] for index in range(3)]
     search.finish({"a": 1}, [finished(2.0), finished(RuntimeError(), JobStatus.FAILED), finished(float("nan"))])
@@ -153,13 +157,13 @@ def test_replicates_get_their_own_seeds_and_failed_ones_are_left_out() -> None:
 
 
 def test_a_task_without_a_number_is_refused() -> None:
-    search = Search.create(settings(), ["a=1,2"])
+    search = created(settings(), ["a=1,2"])
     with pytest.raises(HydraException, match="the task returned None; expected a number"):
         search.finish({"a": 1}, [finished(None)])
 
 
 def test_a_sweep_in_which_everything_failed_says_so() -> None:
-    search = Search.create(settings(), ["a=1,2"])
+    search = created(settings(), ["a=1,2"])
     search.finish({"a": 1}, [finished(RuntimeError(), JobStatus.FAILED)])
     with pytest.raises(HydraException, match="all 1 trials failed"):
         rows(search)
@@ -167,19 +171,19 @@ def test_a_sweep_in_which_everything_failed_says_so() -> None:
 
 def test_a_storage_of_another_sweep_is_refused_and_a_torn_line_is_not(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    search = Search.create(settings(storage=str(path)), ["a=1,2"])
+    search = created(settings(storage=str(path)), ["a=1,2"])
     search.finish({"a": 1}, [finished(0.5)])
     with path.open("a") as file:
         file.write('{"configuration": {"a"')
-    assert len(Search.create(settings(storage=str(path)), ["a=1,2"]).trials) == 1
+    assert len(created(settings(storage=str(path)), ["a=1,2"]).trials) == 1
     with pytest.raises(HydraException, match=r"trials.jsonl:1: not a trial of this sweep"):
-        Search.create(settings(storage=str(path)), ["b=1,2"])
+        created(settings(storage=str(path)), ["b=1,2"])
     with pytest.raises(HydraException, match="direction"):
-        Search.create(settings(storage=str(path), direction="maximize"), ["a=1,2"])
+        created(settings(storage=str(path), direction="maximize"), ["a=1,2"])
 
 
 def test_the_answer_chooses_config_groups_in_defaults(tmp_path: Path) -> None:
-    search = Search.create(
+    search = created(
         settings(output=str(tmp_path), direction="maximize", initial=0),
         ["+task.kind=tag(context,choice(a/b,a_b))", "db=choice(mysql,sqlite)"],
     )

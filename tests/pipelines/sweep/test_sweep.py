@@ -173,6 +173,42 @@ def test_an_objective_that_no_job_has_is_said(sweep: Command) -> None:
     assert "step b has no metric 'lenght'. It has length." in " ".join(out.split())
 
 
+def test_a_job_that_fails_after_its_objective_was_measured_has_none(sweep: Command) -> None:
+    last = "+steps.d={stage: join, texts: [b], fail: stage}"
+    code, out, _ = sweep("steps.a.times=1,2", last, OBJECTIVE)
+    assert code == 1
+    assert "no job has steps.b.length: none has finished." in " ".join(out.split())
+    assert [row[2] for row in rows(out)] == ["failed", "failed"]
+
+
+def test_hydra_checks_a_list_of_values_before_a_sweep_begins(sweep: Command) -> None:
+    code, out, err = sweep("steps.a.times=1,2", "store=local,nowhere", OBJECTIVE)
+    assert (code, out) == (2, "")
+    assert "Nothing was started.\nstore: 'nowhere'; expected a file of conf/store/." in err
+
+
+def explored(actions: str) -> list[str]:
+    contexts = "sweep.contexts={steps.a.text: choice(hi, hello)}"
+    return ["hydra/sweeper=active_exploration", "sweep.budget=4", OBJECTIVE, contexts, f"sweep.actions={{{actions}}}"]
+
+
+def test_a_search_goes_past_a_value_that_cannot_be_composed(sweep: Command) -> None:
+    code, out, err = sweep(*explored("store: choice(local, nowhere)"))
+    assert (code, err) == (2, "")
+    assert {row[-1] for row in rows(out)} > {"refused"}  # the others end with the id of their run
+    assert len(rows(out)) == 4
+    assert "is refused: store: 'nowhere'; expected a file of conf/store/." in out
+
+
+def test_a_search_without_a_success_does_not_say_that_nothing_was_started(sweep: Command) -> None:
+    code, out, err = sweep(*explored("steps.a.times: choice(1, 2)"), "steps.b.fail=stage")
+    assert code == 1
+    assert len(rows(out)) == 4
+    assert err == (
+        "The sweep has ended: active exploration: all 4 trials failed, so there is no answer. See the errors above.\n"
+    )
+
+
 def test_active_exploration_finds_the_best_values_of_every_context(sweep: Command) -> None:
     explore = [
         "hydra/sweeper=active_exploration", "sweep.budget=8", "sweep.parallel=2", "sweep.direction=maximize", OBJECTIVE,
