@@ -1,6 +1,7 @@
 """Compares the engine with other tools: a six-step graph in bloomline, Kedro, DVC and Prefect, then 1,000 steps.
 
     python benchmarks/engine.py [--quick]          other tools: pip install -e '.[bench]'; missing ones are skipped
+    python benchmarks/engine.py --plan 10000       only plans of a pipeline of so many steps, which is not run
     PREFECT_PYTHON=prefect/bin/python ...          an environment for Prefect: pip install prefect 'fastapi<0.140'
 
 Times whole commands, alternating between the tools within each round, and prints medians and their ratios to
@@ -12,6 +13,7 @@ This file is also bloomline's command line with one additional stage, `text`, of
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -64,7 +66,15 @@ def main() -> None:
 
         registry.STAGES = registry.Registry("bloomline.bench", "a stage", Stage, {"text": "benchmarks.engine:Write"})
         sys.exit(cli.run(sys.argv[1:]))
-    quick = "--quick" in sys.argv
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--plan", type=int, metavar="STEPS")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    if arguments.plan:
+        with tempfile.TemporaryDirectory(prefix="bloomline-bench-") as directory:
+            print(json.dumps(plans(Path(directory) / "large", arguments.plan, rounds=3)))
+        return
     with tempfile.TemporaryDirectory(prefix="bloomline-bench-") as directory:
         installed = [kind for kind in PEERS if is_installed(kind)]
         if quick:
@@ -121,16 +131,10 @@ def six_steps(peers: Sequence[Peer], rounds: int, damages: Sequence[str]) -> dic
 
 def thousand_steps(directory: Path, count: int, rounds: int) -> dict[str, float]:
     """Seconds for a generated pipeline in bloomline: one run of all steps, then plans and runs with nothing to do."""
-    peer = Bloomline(directory)
-    lines = "".join(
-        f"  s{n}: {{stage: text, letter: '{n}'" + (f", inputs: [s{n - 1}, s{n // 2}]" if n % 10 else "") + "}\n"
-        for n in range(count)
-    )
-    peer.write("conf/pipeline/six.yaml", "# @package _global_\nname: large\nsteps:\n" + lines)
-    overrides = [f"hydra.searchpath=[file://{directory}/conf]", "pipeline=six", f"store.root={directory}/store"]
-    command = [sys.executable, __file__, "run", *overrides, "cluster=inline"]
+    peer, overrides = generated(directory, count)
+    command = [sys.executable, __file__, "run", *overrides]
     found: dict[str, list[float]] = {}
-    plan = [sys.executable, __file__, "plan", *overrides, "cluster=inline"]
+    plan = [sys.executable, __file__, "plan", *overrides]
     for number in range(rounds):
         if number == 0:
             took(found, "plan of all", peer, plan)
@@ -138,7 +142,32 @@ def thousand_steps(directory: Path, count: int, rounds: int) -> dict[str, float]
         took(found, "plan", peer, plan)
         took(found, "no-op", peer, command)
         took(found, "no-op after an edit", peer, [*command, f"tracking.close_timeout_s={number + 1}"])
+    return medians(count, found)
+
+
+def plans(directory: Path, count: int, rounds: int) -> dict[str, float]:
+    """Seconds for plans of a generated pipeline of which nothing has run: the first one, which composes, and others."""
+    peer, overrides = generated(directory, count)
+    found: dict[str, list[float]] = {}
+    for number in range(1 + rounds):
+        took(found, "plan" if number else "first plan", peer, [sys.executable, __file__, "plan", *overrides])
+    return medians(count, found)
+
+
+def medians(count: int, found: dict[str, list[float]]) -> dict[str, float]:
     return {"steps": count, **{name: round(statistics.median(seconds), 3) for name, seconds in found.items()}}
+
+
+def generated(directory: Path, count: int) -> tuple[Bloomline, list[str]]:
+    """A pipeline of steps that mostly read two others, and the overrides that name it."""
+    peer = Bloomline(directory)
+    lines = "".join(
+        f"  s{n}: {{stage: text, letter: '{n}'" + (f", inputs: [s{n - 1}, s{n // 2}]" if n % 10 else "") + "}\n"
+        for n in range(count)
+    )
+    peer.write("conf/pipeline/six.yaml", "# @package _global_\nname: large\nsteps:\n" + lines)
+    where = [f"hydra.searchpath=[file://{directory}/conf]", f"store.root={directory}/store"]
+    return peer, [*where, "pipeline=six", "cluster=inline"]
 
 
 def prepare(peer: Peer) -> None:

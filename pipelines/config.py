@@ -151,12 +151,21 @@ def _remembered(overrides: Sequence[str]) -> Composition | None:
         return None
     from omegaconf import OmegaConf
 
-    composed = OmegaConf.create(dict(unresolved))
+    literal = resolution.literal_steps(unresolved)  # OmegaConf would take most of the time of a plan for them
+    others = dict(unresolved)
+    if literal:
+        others["steps"] = {name: step for name, step in unresolved["steps"].items() if name not in literal}
+    composed = OmegaConf.create(others)
     try:
         values = _resolved(composed)
     except ConfigError:  # an interpolation that needs Hydra after all, or that is an error: it is composed again
         return None
-    return check_values(values, resolution.resolved_without_environment(composed))
+    shown = resolution.resolved_without_environment(composed)
+    if literal:
+        for one in (values, shown):
+            found = literal | one["steps"]
+            one["steps"] = {name: found[name] for name in unresolved["steps"]}
+    return check_values(values, shown)
 
 
 @dataclass(frozen=True)

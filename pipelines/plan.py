@@ -88,8 +88,9 @@ def make(
         if_same = tuple(uncertain) if state == "cached" else ()
         plans[name] = StepPlan(step, state, reason, digest, content, record, step.demand(), if_same)
     for name, step_plan in plans.items():
-        missing = [other for other in step_plan.step.inputs if plans[other].state == "unselected"]
-        if step_plan.state == "run" and missing:
+        if step_plan.state != "run":
+            continue
+        if missing := [other for other in step_plan.step.inputs if plans[other].state == "unselected"]:
             reason = f"needs {', '.join(missing)}, which is not in the store and not selected: use until={name} instead"
             plans[name] = replace(step_plan, state="blocked", reason=reason)
     for name, step_plan in plans.items():

@@ -7,7 +7,9 @@ that count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +17,9 @@ from pipelines.errors import ConfigError, Problem
 
 # OmegaConf's own resolvers, which depend on their arguments and on the configuration only.
 PURE = {"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"}
+
+# Texts of which no interpolation is computed, relative, or of a step.
+REFERS_ELSEWHERE = re.compile(r"([^$\\]|\$\{(oc\.env:[^${}\\]*|(?!steps\b)[A-Za-z_]\w*(\.\w+)*)\})*")
 
 VALUES = 200_000  # that interpolations may stand for in one configuration
 VALUES_OF_ONE = 10  # an interpolation costs as much time as this many values
@@ -114,6 +119,34 @@ def resolved(composed: Any) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigError([Problem("config", "interpolations that name each other without end", "")]) from error
     return dict(found)
+
+
+def literal_steps(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The steps of an unresolved configuration whose values stand as they are written.
+
+    None of them if an interpolation may refer to a step: only names of other keys and of the environment cannot.
+    """
+    steps = values.get("steps")
+    if not isinstance(steps, Mapping):
+        return {}
+    inside = {name: list(_special(step)) for name, step in steps.items()}
+    others = _special({key: value for key, value in values.items() if key != "steps"})
+    if not all(REFERS_ELSEWHERE.fullmatch(text) for text in itertools.chain(others, *inside.values())):
+        return {}
+    return {name: step for name, step in steps.items() if not inside[name]}
+
+
+def _special(value: Any) -> Iterator[str]:
+    """The texts in a value that OmegaConf would not leave as they are."""
+    if isinstance(value, str):
+        if "${" in value or value == "???":
+            yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _special(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _special(item)
 
 
 def unresolved(composed: Any) -> dict[str, Any]:

@@ -144,6 +144,9 @@ class Demand(Config):
     unit: str = "rank"
 
 
+_NOTHING_SPECIAL = Demand()  # of most steps: made once
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # The context
 
@@ -309,7 +312,7 @@ class Stage(Config):
 
     def demand(self) -> Demand:
         """What this step needs from the cluster. Pure and cheap: `plan` calls it. A step's `resources` override it."""
-        return Demand()
+        return _NOTHING_SPECIAL
 
     def forecast(self) -> Forecast | None:
         """What is known of the artifact before the step has run, from the fields and the edges' forecasts, if anything.

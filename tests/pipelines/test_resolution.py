@@ -89,3 +89,26 @@ def test_overrides_that_are_refused(override: str, said: str) -> None:
 def test_overrides_that_are_accepted() -> None:
     given = ["steps.a.text='***'", "steps.a.paths=[data/**/*.txt]", "store.root=http://h/?page=***"]
     assert config.prepare(given)[1:2] == ["++steps.a.paths=[data/**/*.txt]"]
+
+
+STEPS = {"a": {"size": 3}, "b": {"from": ["${port}"]}, "c": {"size": "???"}}
+
+
+@pytest.mark.parametrize(
+    ("others", "literal"),
+    [
+        ({"port": "${oc.env:PORT,8000}", "store": {"root": "${port}"}}, {"a"}),
+        ({"port": 1, "copy": "${steps.a.size}"}, set()),
+        ({"port": 1, "copy": "${stepsize}"}, {"a"}),
+        ({"port": 1, "copy": "${.port}"}, set()),
+        ({"port": 1, "key": "steps", "copy": "${${key}.a}"}, set()),
+        ({"port": 1, "copy": "${oc.select:steps.a}"}, set()),
+    ],
+)
+def test_steps_are_literal_unless_something_may_refer_to_them(others: dict[str, Any], literal: set[str]) -> None:
+    assert resolution.literal_steps({**others, "steps": STEPS}).keys() == literal
+
+
+def test_no_steps_are_no_literal_ones() -> None:
+    assert resolution.literal_steps({"port": 1}) == {}
+    assert resolution.literal_steps({"port": 1, "steps": ["a"]}) == {}
