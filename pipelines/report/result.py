@@ -16,22 +16,23 @@ from stages.base import VERDICT
 
 def result(run: RunSummary, store: str, shorten: Shorten) -> Markup:
     """The section. `store`: the address of the store's root."""
-    commands = {"Repeat": Markup("<code>{}</code>").format(run.command), "MLflow": _mlflow(run)}
+    # After a failure, the same command is next to what failed.
+    repeat = {} if run.state == "failed" else {"Repeat": Markup("<code>{}</code>").format(run.command)}
+    commands = {**repeat, "MLflow": _mlflow(run)}
     return Markup('<section id="result" aria-label="Result">\n{}\n{}\n{}\n</section>').format(
         _verdicts(run), facts(commands), facts(_facts(run, shorten(store)))
     )
 
 
 def _verdicts(run: RunSummary) -> Markup:
-    """What steps state of their results; of a run in which none does, the headlines of its last steps."""
+    """What steps state of their results; of a finished run in which none does, the headlines of its last steps."""
     stated = [(step, step.highlights[VERDICT]) for step in run.steps if step.highlights.get(VERDICT)]
     if stated:
         return Markup("\n").join(_verdict(step, text, len(stated) > 1) for step, text in stated)
     read = {name for step in run.steps for name in step.inputs}
     last = [step for step in run.steps if step.name not in read and step.headline]
-    shown = (quantity(*step.headline) for step in last if step.headline)
-    said = ", ".join(f"{label} {value}" for label, value in shown)
-    return Markup('<p class="verdict">{}</p>').format(said) if said else Markup("")
+    said = "; ".join(f"{step.name}: {' '.join(quantity(*step.headline))}" for step in last if step.headline)
+    return Markup('<p class="verdict">{}</p>').format(said) if said and run.state == "done" else Markup("")
 
 
 def _verdict(step: StepSummary, text: str, several: bool) -> Markup:

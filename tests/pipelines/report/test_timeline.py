@@ -28,7 +28,7 @@ def timed(directory: Path) -> RunSummary:
 
 
 def test_every_attempt_is_a_bar_at_its_time(tmp_path: Path) -> None:
-    page = Page(timeline(timed(tmp_path)))
+    page = Page(str(timeline(timed(tmp_path))))
     drawn = [attributes["class"] for tag, attributes in page.tags if tag == "g"]
     assert drawn == ["cached", "lost", "done", "failed"]
     bars = [(found["x"], found["width"]) for tag, found in page.tags if tag == "rect" and "class" not in found]
@@ -51,7 +51,7 @@ def test_a_run_in_which_nothing_started_has_none(tmp_path: Path) -> None:
 def test_names_are_text(tmp_path: Path) -> None:
     run = timed(tmp_path)
     evil = replace(run, steps=tuple(replace(step, name=EVIL, reason=EVIL) for step in run.steps))
-    assert {tag for tag, _ in Page(timeline(evil)).tags} == {tag for tag, _ in Page(timeline(run)).tags}
+    assert {tag for tag, _ in Page(str(timeline(evil))).tags} == {tag for tag, _ in Page(str(timeline(run))).tags}
 
 
 @pytest.mark.parametrize(
