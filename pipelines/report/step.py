@@ -57,17 +57,21 @@ def yaml_like(config: Mapping[str, object], indent: str = "") -> str:
 # Metrics
 
 
+def _leading(step: StepSummary) -> list[str]:
+    return leading(step.metrics, step.headline[0] if step.headline else None)
+
+
 def _leading_metrics(step: StepSummary) -> Markup:
-    shown = leading(step.metrics, step.headline[0] if step.headline else None)
     cells = Markup("").join(
-        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*quantity(name, step.metrics[name])) for name in shown
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*quantity(name, step.metrics[name]))
+        for name in _leading(step)
     )
     return Markup('<dl class="metrics">{}</dl>').format(cells) if cells else Markup("")
 
 
 def _other_metrics(step: StepSummary) -> Markup:
     """The metrics that are not among the leading ones, in the groups of `metric_groups`."""
-    shown = leading(step.metrics, step.headline[0] if step.headline else None)
+    shown = _leading(step)
     groups: dict[str, list[str]] = {}
     for name in step.metrics:
         if name not in shown:
@@ -84,7 +88,9 @@ def _other_metrics(step: StepSummary) -> Markup:
 
 def _group(group: str, names: Iterable[str], metrics: Mapping[str, float]) -> Markup:
     rows = facts(dict(quantity(name, metrics[name]) for name in names))
-    return Markup('<h4>{}</h4><div class="group">{}</div>').format(group.replace("_", " ") or "other", rows)
+    return Markup('<h4>{}</h4><div class="group">{}</div>').format(
+        group.replace("_", " ").replace("/", " / ") or "other", rows
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -112,11 +118,12 @@ def _facts(step: StepSummary) -> dict[str, object]:
 
 
 def _plain_facts(step: StepSummary) -> list[tuple[str, str]]:
-    """What the artifact states of itself and neither a metric nor the configuration has, each as name and value."""
+    """Names and values that the artifact states and neither a leading metric nor the configuration has."""
+    metrics = _leading(step)
     found = [
         (name.replace("_", " "), text)
         for name, value in step.facts.items()
-        if name not in step.metrics and name != "bytes" and step.config.get(name) != value
+        if name not in metrics and name != "bytes" and step.config.get(name) != value
         if (text := _text_of(name, value))
     ]
     return found[:MOST_FACTS]
