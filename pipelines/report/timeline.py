@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from pipelines.formatting import duration
 from pipelines.report.html import WORDS, section
-from pipelines.summary import RunSummary, StepSummary
+from pipelines.summary import Attempt, RunSummary, StepSummary
 
 MOST_MARKS = 6
 HOUR = 3600
@@ -35,7 +35,7 @@ def timeline(run: RunSummary) -> Markup:
         for at, label in marks
     )
     axis = Markup('<div></div><svg class="lane" width="100%" height="20" aria-hidden="true">{}</svg><div></div>')
-    started = any(attempt.state == "done" for step in run.steps for attempt in step.attempts)
+    started = any(_starting(step, attempt) > 0.01 * seconds for step in run.steps for attempt in step.attempts)
     key = Markup('<p class="key">The light part of a bar is the start of the step\'s process.</p>') if started else ""
     drawn = Markup('<div class="timeline">{}\n{}</div>{}').format(rows, axis.format(labels), key)
     return section("timeline", "Timeline", drawn)
@@ -73,6 +73,13 @@ def _row(step: StepSummary, began: float, seconds: float, grid: Markup) -> Marku
     return Markup('<a href="#step-{0}">{0}</a>{1}<span>{2}</span>').format(step.name, lane, said)
 
 
+def _starting(step: StepSummary, attempt: Attempt) -> float:
+    """The seconds in which the process of an attempt was started, as far as they are known: of one that is done."""
+    if attempt.state != "done" or step.state != "done" or step.seconds is None:
+        return 0.0
+    return max(attempt.seconds - step.seconds, 0.0)
+
+
 def _bar(step: StepSummary, index: int, began: float, seconds: float) -> Markup:
     attempt = step.attempts[index]
     start = max(attempt.began - began, 0)
@@ -80,9 +87,8 @@ def _bar(step: StepSummary, index: int, began: float, seconds: float) -> Markup:
     state = "failed" if step.state == "failed" and index == len(step.attempts) - 1 else attempt.state
     number = f", attempt {index + 1}" if len(step.attempts) > 1 else ""
     said = f"{step.name}{number}: {state} after {duration(attempt.seconds)}. It began {duration(start)} after the run."
-    starting = 0.0
-    if state == step.state == "done" and step.seconds is not None:
-        starting = max(attempt.seconds - step.seconds, 0)
+    starting = _starting(step, attempt)
+    if starting and step.seconds is not None:
         said += f" Its work took {duration(step.seconds)}, the start of its process the rest."
     return Markup(
         '<g class="{}"><title>{}</title><rect class="starting" x="{:.3f}%" y="4" width="{:.3f}%" height="16" rx="3"/>'
