@@ -7,6 +7,7 @@ run here, and how its gang is started, is the cluster's business.
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from stages.base import Application, Artifact, Resources, Served, Stage, StageEr
 
 Item = TypeVar("Item")
 T = TypeVar("T")
+
+FIGURE_STYLE = Path(__file__).parent / "report" / "matplotlibrc"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def execute(job: Job, launcher: Launcher, send: Send) -> Made:
 def _execute(job: Job, launcher: Launcher, send: Send) -> Made:
     store = Store(job.store, answered=True)  # the driver has read from it
     send(Message(job.step, "started", {}))
+    os.environ.setdefault("MATPLOTLIBRC", str(FIGURE_STYLE))  # read when a stage imports matplotlib, if it does
     started = time.monotonic()
     artifacts = {name: kind(store.open(record)) for name, (record, kind) in job.inputs.items()}
     staged = store.stage(job.fingerprint)

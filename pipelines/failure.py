@@ -62,6 +62,11 @@ def logs_command(run: RunSummary, step: StepSummary) -> str:
     return provenance.command("logs", [run.run_id, step.name, *run.places])
 
 
+def ui_command(run: RunSummary) -> str:
+    """The command that opens MLflow on the local database of a run."""
+    return provenance.command("ui", run.places)
+
+
 def last_frames(trace: str) -> str:
     """The last frames that matter, two lines each: the place and the code. "" if the trace has none.
 

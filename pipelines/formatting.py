@@ -32,6 +32,33 @@ def metric(name: str, value: float) -> str:
     return number(value)
 
 
+def quantity(name: str, value: float) -> tuple[str, str]:
+    """The name of a metric for people, without its group, and its value. A unit is in one of the two, not in both."""
+    words = name.rpartition("/")[2].split("_")
+    label = " ".join(words)
+    if not math.isfinite(value):
+        return label, number(value)
+    if "bytes" in words and words[:2] != ["bytes", "per"] and words[-3:] != ["bits", "per", "byte"] and value >= 0:
+        left = [word for word in words if word != "bytes"]
+        return " ".join(["size", *left] if words[0] == "bytes" else left), size(round(value))
+    if words[0] == "seconds" and len(words) > 1:
+        left = words[1:]
+        return " ".join(["time", *left] if left[0] == "per" else [*left, "time"]), short_time(value)
+    if words[-1] == "utilisation":
+        return label, f"{value:.1%}"
+    for ending, unit in (("ms", "ms"), ("seconds", "s"), ("kilobytes", "kB"), ("megabytes", "MB")):
+        if words[-1] == ending and len(words) > 1:
+            return " ".join(words[:-1]), short_time(value) if unit == "s" else f"{number(value)} {unit}"
+    return label, number(value)
+
+
+def short_time(seconds: float) -> str:
+    """A time that may be far below a second: 0.42 ms, 58.5 ms, 12.3 s."""
+    if 0 < abs(seconds) < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return duration(seconds) if seconds >= 0 else f"{number(seconds)} s"
+
+
 def brief(value: float) -> str:
     """A number in at most six characters or so: 950, 45.2k, 14.1M."""
     for least, unit, letter in ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):

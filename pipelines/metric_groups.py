@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 GROUPS = {
     "loss": r"(.*_)?(loss|perplexity|bits_per_byte|cross_entropy)",
@@ -11,6 +12,27 @@ GROUPS = {
     "speed": r".*_per_second|seconds_.*|.*_seconds|tflops_.*|.*_utilisation",
     "optimizer": r"learning_rate|gradient_norm|batch_size",
 }
+
+# Of a step with many metrics, those that are shown first: by form, in this order.
+LEADING = (
+    "validation_loss",
+    "loss",
+    "bits_per_byte",
+    "perplexity",
+    "tokens_per_second",
+    "seconds_per_step",
+    "memory_process_peak_bytes",
+    "model_flops_utilisation",
+)
+MOST_LEADING = 6
+
+
+def leading(names: Iterable[str], headline: str | None) -> list[str]:
+    """At most six metrics that matter: the headline, those of `LEADING`, then those of no group or of losses."""
+    names = list(names)
+    plain = [name for name in names if "/" not in name and group_of(name) in ("", "loss")]
+    wanted = [*([headline] if headline else []), *LEADING, *plain]
+    return [name for name in dict.fromkeys(wanted) if name in names][:MOST_LEADING]
 
 
 def group_of(name: str) -> str:

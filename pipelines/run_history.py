@@ -25,6 +25,7 @@ from pipelines.summary import RunSummary, StepSummary
 
 LONGEST_CURVE = 1000  # points of a metric; beyond, every second one is left out
 SAVE_INTERVAL_S = 5.0
+MOST_BEFORE = 100  # records that are read to find the run before another
 
 Curve = list[tuple[int, float]]  # the step of training, or the number of the point; the value
 
@@ -171,6 +172,24 @@ def read(store: Store, run_id: str) -> RunRecord | None:
     except ValidationError:
         return None
     return run.model_copy(update={"state": "killed"}) if run.state == "running" and is_gone(run.driver) else run
+
+
+def before(store: Store, run: RunSummary) -> RunRecord | None:
+    """The latest finished run of the same pipeline that began before `run` and is not a job of the same sweep.
+
+    None if there is none among the hundred runs before it, or if the store can't be read.
+    """
+    try:
+        earlier = sorted((name for name in store.files.names("runs") if name < run.run_id), reverse=True)
+        for name in earlier[:MOST_BEFORE]:
+            found = read(store, name)
+            if found is None or found.pipeline != run.pipeline or found.state != "done":
+                continue
+            if run.sweep is None or found.sweep != run.sweep:
+                return found
+    except OSError:
+        return None
+    return None
 
 
 def find(store: Store, name: str) -> RunRecord:

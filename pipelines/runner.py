@@ -272,6 +272,7 @@ class Runner:
         step = self._steps[outcome.step]
         self._running.pop(outcome.step, None)
         self._freed = True
+        step.end_attempt(outcome.state)
         if step.finished:
             return None
         if outcome.state == "done":

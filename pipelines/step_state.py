@@ -18,7 +18,7 @@ from pipelines.redaction import shown_values
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain
 from pipelines.store.record import InputEntry
-from pipelines.summary import State, StepSummary
+from pipelines.summary import Attempt, State, StepSummary
 from stages.base import Artifact, Edge, Stage
 
 
@@ -32,6 +32,7 @@ class StepState:
     record: Record | None = None
     started: float = 0.0  # seconds since the epoch
     attempts: int = 0
+    ended_attempts: list[Attempt] = field(default_factory=list)
     node_losses: int = 0  # how many of the attempts ended with the loss of their node
     not_before: float = 0.0  # monotonic seconds: the next time to try
     waits_for: str = ""  # the holder of its lease, once that was reported
@@ -54,10 +55,18 @@ class StepState:
         known = {"failed": "failed", "skipped": "was skipped", "stopped": "was stopped"}
         return known.get(self.state, "has no artifact")
 
+    @property
+    def seconds(self) -> float | None:
+        """What its artifact took, or else its latest attempt so far; None if it was never started."""
+        if self.record:
+            return self.record.seconds
+        if self.state == "running":
+            return time.time() - self.started
+        return self.ended_attempts[-1].seconds if self.ended_attempts else None
+
     def summary(self, store: Store) -> StepSummary:
         step, record = self.plan.step, self.record
         headline = step.stage.headline
-        seconds = record.seconds if record else time.time() - self.started if self.started else None
         return StepSummary(
             name=step.name,
             stage=step.stage_name,
@@ -66,7 +75,8 @@ class StepState:
             inputs=step.inputs,
             fingerprint=self.plan.fingerprint,
             config=shown_values(stage_values(step.stage), step.shown),
-            seconds=seconds,
+            seconds=self.seconds,
+            attempts=tuple(self.ended_attempts),
             headline=(headline, self.metrics[headline]) if headline and headline in self.metrics else None,
             metrics=dict(self.metrics),
             highlights=dict(self.highlights),
@@ -82,6 +92,10 @@ class StepState:
             frames=self.frames if self.state == "failed" else "",
             traceback=self.traceback if self.state == "failed" else None,
         )
+
+    def end_attempt(self, state: Literal["done", "failed", "stopped", "lost"]) -> None:
+        """The latest attempt has ended now."""
+        self.ended_attempts.append(Attempt(self.started, time.time(), state))
 
     def to_record(
         self, pipeline: str, made: Made, inputs: Mapping[str, Record | None], provenance: Provenance

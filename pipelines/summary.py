@@ -14,6 +14,19 @@ State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "st
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One start of a step in this run. `began`, `ended`: seconds since the epoch."""
+
+    began: float
+    ended: float
+    state: Literal["done", "failed", "stopped", "lost"]  # lost: its process or node died
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+@dataclass(frozen=True)
 class StepSummary:
     """One step of a run and its state so far."""
 
@@ -25,6 +38,7 @@ class StepSummary:
     fingerprint: str
     config: Mapping[str, object]  # the stage's fields, JSON values
     seconds: float | None = None
+    attempts: tuple[Attempt, ...] = ()  # in this run, in their order
     headline: tuple[str, float] | None = None  # the metric shown in tables
     metrics: Mapping[str, float] = field(default_factory=dict)  # last value of each
     highlights: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +75,7 @@ class RunSummary:
     parameters: Mapping[str, str] = field(default_factory=dict)  # overrides, and what differs from the pipeline's files
     sweep: str | None = None  # the id of the sweep that the run is a job of
     places: tuple[str, ...] = ()  # the overrides that say where the store is
+    tracking_url: str | None = None  # the run's page in an MLflow server, or the server's; None: a local database
     notes: tuple[str, ...] = ()  # of the engine, for example about metrics that could not be sent
 
     @classmethod

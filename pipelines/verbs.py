@@ -235,10 +235,13 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
 
 def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
     """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none."""
+    from pipelines import run_history
     from pipelines.report.page import write
 
+    shown = replace(summary, tracking_url=tracking.url)
+    path = store.config.state / "runs" / summary.run_id / "report.html"
     try:
-        report = write(summary, store.config.state / "runs" / summary.run_id / "report.html")
+        report = write(shown, path, store.uri_of_root, run_history.before(store, summary))
     except OSError as error:
         return None, [f"There is no report: {disk_error(error)}"]
     tracking.attach(report)

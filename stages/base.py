@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # The Content-Security-Policy of the pages that we write: no script runs in them, and no request leaves them.
 PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+VERDICT = "verdict"  # the title of the highlight that leads the report of a run
+
 Item = TypeVar("Item")
 T = TypeVar("T")
 
@@ -256,7 +258,11 @@ class Context(Reporter, Protocol):
         MLflow and in the report. `name` has its ending."""
 
     def highlight(self, title: str, text: str) -> None:
-        """A short text to show at the end of a run, for example a sample completion."""
+        """A short text to show at the end of a run, for example a sample completion.
+
+        With the title `VERDICT`, its first line says how good the result is and leads the report; every further line is
+        a caution about it.
+        """
 
     def gang(
         self,

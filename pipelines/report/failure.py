@@ -8,18 +8,19 @@ from markupsafe import Markup
 
 from pipelines import failure
 from pipelines.report.html import folded
+from pipelines.report.paths import Shorten
 from pipelines.summary import RunSummary, StepSummary
 
 LARGEST_TRACEBACK_BYTES = 1 << 20  # of which the end is shown: it says what was raised
 
 
-def failure_box(run: RunSummary) -> Markup:
-    """One box for each failed step; nothing if none failed."""
+def failure_box(run: RunSummary, shorten: Shorten = str) -> Markup:
+    """One box for each failed step; nothing if none failed. `shorten`: for the paths in a traceback."""
     failed = [step for step in run.steps if step.state == "failed"]
-    return Markup("\n").join(_box(run, step) for step in failed)
+    return Markup("\n").join(_box(run, step, shorten) for step in failed)
 
 
-def _box(run: RunSummary, step: StepSummary) -> Markup:
+def _box(run: RunSummary, step: StepSummary, shorten: Shorten) -> Markup:
     frames = Markup("<pre>{}</pre>").format(step.frames) if step.frames else ""
     return Markup(
         '<aside class="failure" role="alert">\n<h2><a href="#step-{name}">{name}</a> failed</h2>\n'
@@ -32,15 +33,15 @@ def _box(run: RunSummary, step: StepSummary) -> Markup:
         frames=frames,
         again=run.command,
         logs=failure.logs_command(run, step),
-        trace=_whole(step.traceback) if step.traceback else "",
+        trace=_whole(step.traceback, shorten) if step.traceback else "",
     )
 
 
-def _whole(path: Path) -> Markup:
+def _whole(path: Path, shorten: Shorten) -> Markup:
     try:
         with open(path, "rb") as file:
             file.seek(0, 2)
             file.seek(max(file.tell() - LARGEST_TRACEBACK_BYTES, 0))
-            return folded("The whole traceback", file.read().decode(errors="replace"))
+            return folded("The whole traceback", shorten(file.read().decode(errors="replace")))
     except OSError:
-        return Markup("<p>The whole traceback was in {}, which can't be read.</p>").format(str(path))
+        return Markup("<p>The whole traceback was in {}, which can't be read.</p>").format(shorten(str(path)))

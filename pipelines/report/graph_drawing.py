@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from pipelines.formatting import duration, metric
+from pipelines.formatting import duration, quantity
 from pipelines.summary import StepSummary
 
 BOX_WIDTH, BOX_HEIGHT = 212, 74
@@ -217,7 +217,7 @@ def _box(step: StepSummary, box: Box, links: bool) -> str:
     second = step.stage if step.seconds is None else f"{step.stage} · {duration(step.seconds)}"
     if step.state != "done":
         second = f"{second} · {step.state}"
-    third = "" if step.headline is None else f"{step.headline[0]} {metric(*step.headline)}"
+    third = "" if step.headline is None else " ".join(quantity(*step.headline))
     lines = "".join(
         f'<text class="{kind}" x="{box.x + 18:.1f}" y="{box.y + down:.1f}">{escape(_short(text, limit))}</text>'
         for kind, down, text, limit in (

@@ -22,8 +22,8 @@ WORDS = {
 }
 
 
-def document(title: str, body: Markup) -> str:
-    """A self-contained page: no request leaves it, and no script runs in it."""
+def document(title: str, body: Markup, contents: Markup | str = "") -> str:
+    """A self-contained page: no request leaves it, and no script runs in it. `contents`: links to its sections."""
     style = files("pipelines.report").joinpath("page.css").read_text()
     return str(
         Markup(
@@ -32,8 +32,8 @@ def document(title: str, body: Markup) -> str:
             '<meta name="color-scheme" content="light dark">\n'
             '<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             '<link rel="icon" href="data:,">\n'
-            "<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-        ).format(policy=Markup(PAGE_POLICY), title=title, style=Markup(style), body=body)
+            "<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n{contents}\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        ).format(policy=Markup(PAGE_POLICY), title=title, style=Markup(style), contents=contents, body=body)
     )
 
 

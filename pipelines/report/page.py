@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-import base64
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from markupsafe import Markup
 
-from pipelines.formatting import duration, metric, size
+from pipelines.formatting import duration, quantity, size
+from pipelines.report.comparison import comparison
 from pipelines.report.failure import failure_box
 from pipelines.report.graph_drawing import graph_svg
-from pipelines.report.html import WORDS, badge, document, facts, folded, section, write_page
+from pipelines.report.html import badge, document, facts, folded, section, write_page
+from pipelines.report.paths import shortened, shortener
+from pipelines.report.result import result
+from pipelines.report.step import stage_of, step_section
+from pipelines.report.timeline import timeline
+from pipelines.run_history import RunRecord
 from pipelines.summary import RunSummary, StepSummary
-
-LARGEST_FIGURE_BYTES = 8 << 20  # and of a page
-
-
-def render(run: RunSummary) -> str:
-    """The page as HTML. All text of the run is escaped. A file that can't be read is named instead of shown."""
-    body = Markup("\n").join(
-        part
-        for part in (
-            _header(run),
-            failure_box(run),
-            _notes(run),
-            section(
-                "graph", "Graph", Markup('<div class="scroll">{}</div>').format(Markup(graph_svg(run.steps, True)))
-            ),
-            _highlights(run.steps),
-            section("steps", "Steps", _table(run.steps)),
-            *(_step(step) for step in run.steps),
-            _again(run),
-            section("config", "Configuration", folded("The whole pipeline as it was composed", run.config_yaml)),
-        )
-        if part
-    )
-    return document(f"{run.pipeline}: {run.state}", body)
+from stages.base import VERDICT
 
 
-def write(run: RunSummary, path: Path) -> Path:
+def render(run: RunSummary, store: str = "", before: RunRecord | None = None) -> str:
+    """The page as HTML. All text of the run is escaped.
+
+    `store`: the address of the store's root. `before`: the run with which this one is compared.
+    """
+    shorten = shortener(store)
+    run = shortened(run, shorten)
+    parts = [
+        _header(run),
+        failure_box(run, shorten),
+        result(run, store, shorten),
+        _notes(run),
+        timeline(run),
+        section("graph", "Graph", Markup('<div class="scroll">{}</div>').format(Markup(graph_svg(run.steps, True)))),
+        _highlights(run.steps),
+        comparison(run, before, shorten),
+        section("steps", "Steps", _table(run.steps)),
+        *map(step_section, run.steps),
+        _again(run),
+        section("config", "Configuration", folded("The whole pipeline as it was composed", run.config_yaml)),
+    ]
+    body = Markup("\n").join(part for part in parts if part)
+    return document(f"{run.pipeline}: {run.state}", body, _contents(run, body))
+
+
+def write(run: RunSummary, path: Path, store: str = "", before: RunRecord | None = None) -> Path:
     """Write the page to `path` atomically. Raises OSError."""
-    return write_page(render(run), path)
+    return write_page(render(run, store, before), path)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -50,16 +56,33 @@ def write(run: RunSummary, path: Path) -> Path:
 
 
 def _header(run: RunSummary) -> Markup:
-    when = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(run.started))
-    commit = "not in a git checkout"
-    if run.git_commit:
-        commit = run.git_commit[:12] + (" with uncommitted changes" if run.git_dirty else "")
-    counts = {state: sum(step.state == state for step in run.steps) for state in WORDS}
-    counted = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count)
-    rows = {"Began": when, "Took": duration(run.seconds), "Steps": counted, "Commit": commit, "Run": run.run_id}
-    return Markup('<header>\n<p class="kind">Pipeline run</p>\n<h1>{name} {badge}</h1>\n{facts}\n</header>').format(
-        name=run.pipeline, badge=badge(run.state), facts=facts(rows)
+    return Markup('<header>\n<p class="kind">Pipeline run</p>\n<h1>{} {}</h1>\n</header>').format(
+        run.pipeline, badge(run.state)
     )
+
+
+def _contents(run: RunSummary, body: Markup) -> Markup:
+    """Links to the sections that the page has, and to its steps."""
+    titles = {
+        "result": "Result",
+        "timeline": "Timeline",
+        "graph": "Graph",
+        "highlights": "Highlights",
+        "before": "The run before",
+        "steps": "Steps",
+        "again": "Repeat it",
+        "config": "Configuration",
+    }
+    links = []
+    for name, title in titles.items():
+        if f'<section id="{name}"' in body:
+            links.append(Markup('<a href="#{}">{}</a>').format(name, title))
+        if name == "steps":
+            links += [
+                Markup('<a class="of-step {0}" href="#step-{1}">{1}</a>').format(step.state, step.name)
+                for step in run.steps
+            ]
+    return Markup('<nav aria-label="Contents">{}</nav>').format(Markup("\n").join(links))
 
 
 def _notes(run: RunSummary) -> Markup:
@@ -74,6 +97,7 @@ def _highlights(steps: Iterable[StepSummary]) -> Markup:
         )
         for step in steps
         for title, text in step.highlights.items()
+        if title != VERDICT
     )
     return section("highlights", "Highlights", shown) if shown else Markup("")
 
@@ -81,11 +105,11 @@ def _highlights(steps: Iterable[StepSummary]) -> Markup:
 def _table(steps: Iterable[StepSummary]) -> Markup:
     rows = Markup("\n").join(
         Markup(
-            '<tr><th scope="row"><a href="#step-{name}">{name}</a></th><td>{stage}</td><td>{badge}</td>'
+            '<tr><th scope="row"><a href="#step-{name}">{name}</a>{stage}</th><td>{badge}</td>'
             '<td class="n">{time}</td><td>{metric}</td><td class="n">{size}</td><td class="why">{reason}</td></tr>'
         ).format(
             name=step.name,
-            stage=step.stage,
+            stage=stage_of(step),
             badge=badge(step.state),
             time=duration(step.seconds) if step.seconds is not None else "",
             metric=_headline(step),
@@ -96,84 +120,15 @@ def _table(steps: Iterable[StepSummary]) -> Markup:
     )
     heads = Markup("").join(
         Markup('<th scope="col"{}>{}</th>').format(Markup(' class="n"') if name in ("Time", "Size") else "", name)
-        for name in ("Step", "Stage", "State", "Time", "Headline", "Size", "Why")
+        for name in ("Step", "State", "Time", "Headline", "Size", "Why")
     )
     return Markup(
         '<div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>'
     ).format(heads, rows)
 
 
-def _step(step: StepSummary) -> Markup:
-    rows: dict[str, object] = {"Why": step.reason}
-    if step.inputs:
-        links = (Markup('<a href="#step-{0}">{0}</a>').format(name) for name in step.inputs)
-        rows["Reads"] = Markup(", ").join(links)
-    if step.seconds is not None:
-        rows["Took"] = duration(step.seconds)
-    if step.artifact:
-        kind = f"{step.artifact_type}, " if step.artifact_type else ""
-        rows["Artifact"] = Markup("{}{}<br><code>{}</code>").format(
-            kind, size(step.size_bytes) if step.size_bytes is not None else "size unknown", step.artifact
-        )
-    rows["Fingerprint"] = Markup("<code>{}</code>").format(step.fingerprint)
-    error = Markup('<div class="error" role="alert"><pre>{}</pre></div>').format(step.error) if step.error else ""
-    figures = Markup("\n").join(_figure(name, path) for name, path in step.figures.items())
-    return Markup(
-        '<section class="step" id="step-{name}" aria-labelledby="step-{name}-head">\n'
-        '<h3 id="step-{name}-head">{name} <span class="stage">{stage}</span> {badge}</h3>\n'
-        "{error}\n{facts}\n{metrics}\n"
-        '<div class="figures">{figures}</div>\n{pages}\n{config}\n</section>'
-    ).format(
-        name=step.name,
-        stage=step.stage,
-        badge=badge(step.state),
-        error=error,
-        facts=facts(rows),
-        metrics=_metrics(step.metrics),
-        figures=figures,
-        pages=Markup("\n").join(_page(name, path) for name, path in step.pages.items()),
-        config=folded("Configuration", _yaml_like(step.config)) if step.config else "",
-    )
-
-
-def _metrics(metrics: Mapping[str, float]) -> Markup:
-    cells = Markup("").join(
-        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name.replace("_", " "), metric(name, value))
-        for name, value in metrics.items()
-    )
-    return Markup('<dl class="metrics">{}</dl>').format(cells) if metrics else Markup("")
-
-
-def _figure(name: str, path: Path) -> Markup:
-    title = name.replace("_", " ")
-    content = _content(path)
-    if not content.startswith(b"\x89PNG"):
-        return Markup("<p>The figure <em>{}</em> can't be shown: {}</p>").format(title, str(path))
-    data = base64.b64encode(content).decode()
-    return Markup(
-        '<figure><img alt="Plot: {0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
-    ).format(title, data)
-
-
-def _page(name: str, path: Path) -> Markup:
-    """A page in a frame in which no script runs and from which nothing is asked for; Markdown as it is written."""
-    title = Path(name).stem.replace("_", " ")
-    text = _content(path).decode(errors="replace")
-    if not text:
-        return Markup("<p>The page <em>{}</em> can't be shown: {}</p>").format(name, str(path))
-    if not name.endswith(".html"):
-        return folded(f"Page: {title}, as text", text)
-    return Markup(
-        '<details><summary>Page: {0}</summary><iframe title="{0}" sandbox srcdoc="{1}"></iframe></details>'
-    ).format(title, text)
-
-
-def _content(path: Path) -> bytes:
-    """The content of a file; None if it can't be read or is too large to show."""
-    try:
-        return path.read_bytes() if path.stat().st_size <= LARGEST_FIGURE_BYTES else b""
-    except OSError:
-        return b""
+def _headline(step: StepSummary) -> Markup | str:
+    return Markup("{} <strong>{}</strong>").format(*quantity(*step.headline)) if step.headline else ""
 
 
 def _again(run: RunSummary) -> Markup:
@@ -187,24 +142,3 @@ def _again(run: RunSummary) -> Markup:
     return section(
         "again", "How to repeat it", Markup("<pre>{}{}</pre>\n{}{}").format(checkout, run.command, dirty, versions)
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Small pieces
-
-
-def _headline(step: StepSummary) -> Markup | str:
-    if step.headline is None:
-        return ""
-    return Markup("{} <strong>{}</strong>").format(step.headline[0].replace("_", " "), metric(*step.headline))
-
-
-def _yaml_like(config: Mapping[str, object], indent: str = "") -> str:
-    """Nested values as indented lines for people, not for parsing."""
-    lines = []
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{name}:", _yaml_like(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name}: {value}")
-    return "\n".join(lines)

@@ -127,6 +127,18 @@ class Tracking:
         """Attach a file, such as the report, to the pipeline's run. May be called after `run_finished`."""
         self._put_file(PARENT, path, None)
 
+    @property
+    def url(self) -> str | None:
+        """The page of the pipeline's run in an MLflow server, or the server's own until it has given the run an id.
+
+        None for a local database, which has no address.
+        """
+        if self._config.kind == "local":
+            return None
+        server = self._config.shown(self._root).rstrip("/")
+        experiment, run = self._spool.ids.get("experiment"), self.mlflow_run_id(PARENT)
+        return f"{server}/#/experiments/{experiment}/runs/{run}" if experiment and run else server
+
     def mlflow_run_id(self, step: str) -> str | None:
         """MLflow's id for the run of a step, once MLflow has given one."""
         found = self._spool.ids.get("runs", {}).get(step)

@@ -142,11 +142,17 @@ class Checkpoint(Servable):
 
     def describe(self) -> Mapping[str, object]:
         config = self.config
-        shape = f"{config.layers} layers, {config.hidden_size} wide, {config.heads} heads"
-        described: dict[str, object] = {"parameters": parameter_count(config), "shape": shape}
+        described: dict[str, object] = {"parameters": parameter_count(config)}
         if config.experts:
-            described["experts per layer"] = list(config.experts.per_layer)
             described["active parameters"] = active_parameter_count(config)
+            described["experts per layer"] = list(config.experts.per_layer)
+        described |= {
+            "layers": config.layers,
+            "hidden size": config.hidden_size,
+            "heads": config.heads,
+            "context length": config.context_length,
+            "vocabulary": config.vocab_size,
+        }
         described["weights"] = config.quantization or self._stored_types()
         described["bytes"] = (self.path / WEIGHTS).stat().st_size
         return described | dict(self.facts)

@@ -20,7 +20,7 @@ from stages.artifacts.corpus import Corpus, first_words
 from stages.artifacts.document_start import document_start
 from stages.artifacts.encoding import encode_batch
 from stages.artifacts.evaluation_report import REPORT, Bits, Completion, EvalReport, EvalResults, EvaluationForecast
-from stages.base import Context, Demand, Edge, Resources, Runtime, Stage, StageError, Stopped
+from stages.base import VERDICT, Context, Demand, Edge, Resources, Runtime, Stage, StageError, Stopped
 from stages.model.footprint import BATCH_TOKENS, RUNTIME_BYTES, forward_bytes, weight_bytes
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 PROMPTS = 3  # held-out documents whose first words are completed
+ENOUGH_BYTES = 100_000  # of held-out text; a comparison on less is uncertain
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ class Evaluate(Stage):
         ctx.figure("bits_per_byte", bits_figure(results))
         if len(results.languages) > 1:
             ctx.figure("bits_per_byte_by_language", languages_figure(results))
-        ctx.highlight("against xz -9", verdict(results.total))
+        ctx.highlight(VERDICT, verdict(results))
+        ctx.highlight("baselines", compared(results))
         greedy = completions[0]
-        ctx.highlight("completion", greedy.prompt + greedy.text)
+        ctx.highlight("completion", f"{greedy.prompt} → {greedy.text}")
         return EvalReport(ctx.out)
 
     def _check_lengths(self) -> None:
@@ -198,17 +200,37 @@ class Evaluate(Stage):
         return scores, completions
 
 
-def verdict(total: Bits) -> str:
-    """A sentence on whether the model beats xz -9 on the same bytes, and by how much."""
-    model, xz = total.per_byte("model"), total.per_byte("xz")
-    relation = "beats" if model < xz else "loses to"
+def verdict(results: EvalResults) -> str:
+    """How the model compares with the strongest baseline on the same bytes; a second line if there are few of them."""
+    total = results.total
+    names = {"xz": "xz -9", "ngram": _ngram(results)}
+    strongest = min(names, key=total.per_byte)
+    model, baseline = total.per_byte("model"), total.per_byte(strongest)
+    relation = f"{abs(model / baseline - 1):.1%} {'better' if model < baseline else 'worse'} than"
+    said = f"{model:.3f} bits per byte, {relation} {names[strongest]} ({baseline:.3f}), the strongest baseline"
+    if total.bytes >= ENOUGH_BYTES:
+        return said
+    return (
+        f"{said}\nOnly {total.bytes / 1e3:,.0f} kB of held-out text were scored. Below {ENOUGH_BYTES / 1e3:.0f} kB the "
+        "comparison is uncertain: set a larger validation_fraction of the corpus, documents_per_source or "
+        "document_bytes."
+    )
+
+
+def compared(results: EvalResults) -> str:
+    """The bits per byte of the model and of every baseline, and the text that they encode."""
+    total = results.total
     documents = f"{total.documents:,} document{'s' if total.documents > 1 else ''}"
     return (
-        f"On {total.bytes / 1e3:,.0f} kB of held-out text in {documents} the model {relation} xz -9 by "
-        f"{abs(model / xz - 1):.1%}: {model:.3f} bits per byte against {xz:.3f} for one file of all documents "
-        f"({total.per_byte('xz_per_document'):.3f} with each document compressed on its own, as the model sees them; "
-        f"n-gram model: {total.per_byte('ngram'):.3f})."
+        f"Bits per byte of {total.bytes / 1e3:,.0f} kB of held-out text in {documents}: the model "
+        f"{total.per_byte('model'):.3f}, xz -9 {total.per_byte('xz'):.3f} for one file of all documents and "
+        f"{total.per_byte('xz_per_document'):.3f} with each document compressed on its own, as the model sees them, "
+        f"{_ngram(results)} {total.per_byte('ngram'):.3f}."
     )
+
+
+def _ngram(results: EvalResults) -> str:
+    return f"an n-gram model of {results.ngram_order} bytes"
 
 
 def _id(document: HeldOut) -> str:

@@ -76,7 +76,7 @@ class CompletionTrial:
                 expected = " or ".join(map(str, allowed))
                 raise StageError(f"{what} was answered with status {status}, expected {expected}")
         client.json("GET", "/health")
-        return {"completion": self.prompt + text}
+        return {"completion": f"{self.prompt} → {text}"}
 
     def measure(self, client: Client, requests: int, concurrency: int, progress: Callable[[int, int], None]) -> Results:
         alone, together = apply_loads(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LONGEST_ANSWER = 500  # characters of an answer that are shown
+
 
 @dataclass(frozen=True)
 class Results:
@@ -103,7 +105,8 @@ class ExampleTrial:
     def check(self, client: Client) -> Mapping[str, str]:
         answers = [_ask(client, example) for example in self._examples]
         first = self._examples[0]
-        return {f"{first.method} {first.path}": answers[0].decode(errors="replace")[:500]}
+        asked = "" if first.body is None else f"{legible(first.body)}\n→ "
+        return {f"{first.method} {first.path}": asked + _legible_answer(answers[0])}
 
     def measure(self, client: Client, requests: int, concurrency: int, progress: Callable[[int, int], None]) -> Results:
         def send(index: int) -> float:
@@ -124,6 +127,31 @@ class ExampleTrial:
         curves = {load.clients: load.timings for load in (alone, together)}
         rates = {load.clients: load.requests_per_second for load in (alone, together)}
         return Results(metrics, latency_figure(curves, "latency (ms)", rates, "requests per second"))
+
+
+def legible(value: object, most: int = 20) -> str:
+    """A JSON value as a person reads it: a line for each field, at most `most` of them or values of a list."""
+    if isinstance(value, Mapping):
+        lines = [f"{name}: {_in_line(inner, most)}" for name, inner in list(value.items())[:most]]
+        return "\n".join([*lines, "…"] if len(value) > most else lines)
+    return _in_line(value, most)
+
+
+def _in_line(value: object, most: int) -> str:
+    if isinstance(value, Mapping):
+        return "(" + legible(value, most).replace("\n", ", ") + ")"
+    if isinstance(value, list | tuple):
+        shown = [_in_line(inner, most) for inner in value[:most]]
+        return ", ".join([*shown, f"… ({len(value)} values)"] if len(value) > most else shown)
+    return f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _legible_answer(answer: bytes) -> str:
+    try:
+        shown = legible(json.loads(answer))
+    except (ValueError, RecursionError):  # it need not be JSON
+        shown = answer.decode(errors="replace")
+    return shown if len(shown) <= LONGEST_ANSWER else shown[:LONGEST_ANSWER] + " …"
 
 
 def _ask(client: Client, example: ExampleRequest) -> bytes:

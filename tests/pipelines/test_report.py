@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import formatting
+from pipelines.execute import FIGURE_STYLE
 from pipelines.report.graph_drawing import BOX_HEIGHT, GAP, MOST_STEPS, graph_svg, layers_of, layout
 from pipelines.report.page import render, write
 from tests.pipelines import samples
@@ -75,7 +76,7 @@ def test_the_page_describes_the_run(tmp_path: Path) -> None:
         assert wanted in page.text
     assert len(page.ids()) == len(set(page.ids()))
     links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
-    assert links == {f"#step-{step.name}" for step in sample.steps}
+    assert {f"#step-{step.name}" for step in sample.steps} | {"#result", "#graph", "#steps", "#again"} < links
     assert {link[1:] for link in links if link} <= set(page.ids())
     images = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 1
@@ -161,6 +162,45 @@ def test_a_page_is_shown_in_a_frame_that_nothing_leaves(tmp_path: Path) -> None:
     assert "script" not in {tag for tag, _ in page.tags}
     assert EVIL in page.text  # Markdown, as it is written
     assert "The page gone.html can't be shown" in page.text
+
+
+def test_few_metrics_lead_and_the_others_are_folded_by_group(tmp_path: Path) -> None:
+    sample = samples.run(tmp_path)
+    metrics = {"validation_loss": 2.5, "learning_rate": 0.1, "sent_bytes_per_step": 1024.0}
+    text = Page(render(replace(sample, steps=(replace(sample.steps[1], inputs=(), metrics=metrics),)))).text
+    assert "2 more metrics" in text
+    assert (
+        text.index("validation loss2.5") < text.index("optimizerlearning rate0.1") < text.index("sent per step1.0 KiB")
+    )
+
+
+def test_a_step_shows_what_its_artifact_states_of_itself(tmp_path: Path) -> None:
+    sample = samples.run(tmp_path)
+    facts = {
+        "parameters": 165_760,
+        "active parameters": 99_104,
+        "experts per layer": [0, 4],
+        "size": 3,
+        "made": {"by": 1},
+    }
+    text = Page(render(replace(sample, steps=(samples.step("model", facts=facts),)))).text
+    for wanted in ("parameters 165,760", "active parameters 99,104", "experts per layer 0/4", "made:\n  by: 1"):
+        assert wanted in text
+    assert "size 3" not in text  # the configuration says so
+
+
+def test_a_figure_can_be_enlarged_without_a_script(tmp_path: Path) -> None:
+    page = Page(render(samples.run(tmp_path)))
+    assert {"place-pretrain-loss", "figure-pretrain-loss"} <= set(page.ids())
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert {"#place-pretrain-loss", "#figure-pretrain-loss"} <= set(links)
+
+
+def test_the_style_of_figures_is_one_that_matplotlib_reads() -> None:
+    import matplotlib
+
+    found = matplotlib.rc_params_from_file(FIGURE_STYLE, fail_on_error=True, use_default_template=False)
+    assert found["axes.spines.top"] is False
 
 
 def test_writing_replaces_the_page_whole(tmp_path: Path) -> None:
@@ -251,6 +291,28 @@ def test_numbers(value: float, text: str) -> None:
 )
 def test_metrics_that_count_bytes_have_a_unit(name: str, value: float, text: str) -> None:
     assert formatting.metric(name, value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "label", "text"),
+    [
+        ("memory_process_peak_bytes", 687_960_064.0, "memory process peak", "656.1 MiB"),
+        ("sent_bytes_per_step", 10_267_824.0, "sent per step", "9.8 MiB"),
+        ("bytes_after", 1024.0, "size after", "1.0 KiB"),
+        ("bytes_per_token", 3.7551, "bytes per token", "3.755"),
+        ("xz_bits_per_byte", 2.0, "xz bits per byte", "2"),
+        ("time_to_first_token_ms", 21.08, "time to first token", "21.08 ms"),
+        ("seconds_per_step", 0.0585, "time per step", "58.5 ms"),
+        ("seconds_communication", 75.0, "communication time", "1 min 15 s"),
+        ("evaluated_kilobytes", 6.0, "evaluated", "6 kB"),
+        ("model_flops_utilisation", 0.0327, "model flops utilisation", "3.3%"),
+        ("validation_loss/language/python", 2.5, "python", "2.5"),
+        ("lost_bytes", float("nan"), "lost bytes", "nan"),
+        ("seconds", 3.0, "seconds", "3"),
+    ],
+)
+def test_a_unit_is_said_once(name: str, value: float, label: str, text: str) -> None:
+    assert formatting.quantity(name, value) == (label, text)
 
 
 @pytest.mark.parametrize(("value", "text"), [(950, "950"), (45_230, "45.2k"), (14_121_332, "14.1M"), (2e12, "2.0T")])

@@ -133,3 +133,19 @@ def test_what_mlflow_has_not_received_is_not_deleted(store: Store, tmp_path: Pat
     (spool / "operations.jsonl").write_text("{}\n")
     with pytest.raises(BloomlineError, match="MLflow has not received all of run one"):
         runs_command.delete(store, ["one"])
+
+
+def test_the_run_before_is_the_latest_finished_one_of_the_pipeline(store: Store, tmp_path: Path) -> None:
+    remember(store, tmp_path, "1", curve=2)
+    remember(store, tmp_path, "2", curve=2, state="failed")
+    remember(store, tmp_path, "3", curve=2, pipeline="other")
+    remember(store, tmp_path, "4", curve=2, sweep="s")
+    remember(store, tmp_path, "9", curve=2)
+
+    def before(**fields: object) -> str | None:
+        found = run_history.before(store, samples.run(tmp_path, **fields))  # type: ignore[arg-type]
+        return found.run_id if found else None
+
+    assert before(run_id="5") == "4"
+    assert before(run_id="5", sweep="s") == "1"
+    assert before(run_id="1") is None

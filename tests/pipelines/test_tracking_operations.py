@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pipelines.tracking import operations
 from pipelines.tracking.spool import Spool, leftovers
+from pipelines.tracking.tracker import Tracking
 from pipelines.tracking.tracking_config import TrackingConfig
 from tests.pipelines import samples
 
@@ -131,3 +132,15 @@ def test_a_spool_in_use_belongs_to_nobody_else(tmp_path: Path) -> None:
     assert list(leftovers(tmp_path)) == []
     spool.close()
     assert [left.pending() for left in leftovers(tmp_path)] == [1]
+
+
+def test_the_page_of_a_run_is_known_once_the_server_has_given_it_an_id(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool")
+    assert spool is not None
+    server = TrackingConfig(kind="server", uri="http://mlflow:5000/base/")
+    tracking = Tracking(server, tmp_path, spool)
+    assert tracking.url == "http://mlflow:5000/base"
+    spool.ids |= {"experiment": "1", "runs": {"": "abc"}}
+    assert tracking.url == "http://mlflow:5000/base/#/experiments/1/runs/abc"
+    assert Tracking(TrackingConfig(), tmp_path, spool).url is None
+    spool.close()

@@ -38,7 +38,9 @@ def test_round_trip(checkpoint: Checkpoint, model: Decoder) -> None:
     assert torch.equal(loaded(random_tokens(1, 9)), model(random_tokens(1, 9)))
     assert checkpoint.load(dtype=torch.bfloat16).ln_f.weight.dtype == torch.bfloat16
     assert checkpoint.facts == {"tokens_seen": 7}
-    assert checkpoint.describe()["parameters"] == parameter_count(model.config)
+    described = checkpoint.describe()
+    assert described["parameters"] == parameter_count(model.config)
+    assert (described["layers"], described["hidden size"]) == (model.config.layers, model.config.hidden_size)
     assert checkpoint.tokenizer().decode(checkpoint.tokenizer().encode("héllo").ids) == "héllo"
 
 

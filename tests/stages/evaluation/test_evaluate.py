@@ -15,9 +15,9 @@ from pipelines.fingerprint import fingerprint, payload
 from pipelines.graph import Step
 from stages.artifacts.checkpoint import Checkpoint, CheckpointForecast
 from stages.artifacts.corpus import Corpus, first_words
-from stages.artifacts.evaluation_report import REPORT, Bits, EvalReport
-from stages.base import ArtifactError, StageError, edges
-from stages.evaluation.evaluate import Evaluate, verdict
+from stages.artifacts.evaluation_report import REPORT, Bits, EvalReport, EvalResults
+from stages.base import VERDICT, ArtifactError, StageError, edges
+from stages.evaluation.evaluate import Evaluate, compared, verdict
 from stages.model.config import ExpertsConfig
 from stages.quantization.state_dict import quantize_state_dict
 from tests.stages.corpus.examples import ingest, prose, small_corpus, source, write_lines
@@ -89,8 +89,9 @@ def test_xz_is_that_of_the_same_bytes(evaluated: tuple[EvalReport, RecordingCont
 def test_shows_figure_completions_and_a_verdict(evaluated: tuple[EvalReport, RecordingContext]) -> None:
     report, context = evaluated
     assert context.figures == ["bits_per_byte"]
-    assert context.highlights["against xz -9"] == verdict(report.results.total)
-    assert context.highlights["completion"].startswith("word")
+    assert context.highlights[VERDICT] == verdict(report.results)
+    assert context.highlights["baselines"] == compared(report.results)
+    assert context.highlights["completion"].startswith("word → ")
     assert [completion.temperature for completion in report.results.completions] == [0, 0.8]
     assert {"books_bits_per_byte", "news_bits_per_byte", "ngram_bits_per_byte"} <= context.last.keys()
     assert json.loads(json.dumps(report.describe()))["bits per byte"]["model"] > 8
@@ -132,10 +133,19 @@ def test_measures_quantized_mixtures_of_experts(corpus: Corpus, tmp_path: Path) 
     assert small.xz == full.xz
 
 
-def test_a_verdict_says_who_wins_and_by_how_much() -> None:
-    bits = Bits(documents=2, bytes=1000, tokens=10, model=1500, ngram=3000, xz=2000, xz_per_document=2500)
-    assert "the model beats xz -9 by 25.0%: 1.500 bits per byte against 2.000" in verdict(bits)
-    assert "loses to xz -9 by 50.0%" in verdict(bits.model_copy(update={"model": 3000}))
+def results_of(**bits: float) -> EvalResults:
+    total = Bits.model_validate({"documents": 2, "tokens": 10, "xz_per_document": 2.5 * bits["bytes"], **bits})
+    return EvalResults(
+        total=total, sources={"a": total}, languages={"": total}, ngram_order=6, ngram_train_bytes=0, completions=()
+    )
+
+
+def test_a_verdict_names_the_strongest_baseline_and_warns_of_little_text() -> None:
+    ahead = verdict(results_of(bytes=100_000, model=150_000, ngram=300_000, xz=200_000))
+    assert ahead == "1.500 bits per byte, 25.0% better than xz -9 (2.000), the strongest baseline"
+    behind, caution = verdict(results_of(bytes=99_000, model=198_000, ngram=99_000, xz=150_000)).splitlines()
+    assert "100.0% worse than an n-gram model of 6 bytes (1.000)" in behind
+    assert caution.startswith("Only 99 kB of held-out text")
 
 
 def test_runs_again_to_the_same_report(

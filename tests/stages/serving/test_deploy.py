@@ -75,7 +75,7 @@ def test_the_deployment_is_self_contained(deployed: tuple[Deployment, ServingCon
     body = {"model": "bloomline-debug", "prompt": "def ", "max_tokens": 8, "temperature": 0.7, "seed": 0}
     with serving(create_application(application.factory, application.arguments)) as url:
         text = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"]
-    assert "def " + text == deployed[1].highlights["completion"]
+    assert f"def  → {text}" == deployed[1].highlights["completion"]
 
 
 def test_ray_serve_accepts_the_serve_config(

@@ -54,7 +54,7 @@ def deployed(greeter: Greeter, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def test_examples_are_checked_and_timed(deployed: tuple[Deployment, ServingContext]) -> None:
     deployment, ctx = deployed
-    assert json.loads(ctx.highlights["POST /greet"]) == {"text": "good morning, Ada"}
+    assert ctx.highlights["POST /greet"] == "name: Ada\n→ text: good morning, Ada"
     assert 0 < ctx.last["latency_ms"] <= ctx.last["latency_p95_ms"]
     assert ctx.last["concurrency"] == 2
     assert ctx.last["concurrent_requests_per_second"] > 0
@@ -111,7 +111,7 @@ def test_it_is_deployed_over_ray(ray_session: object, greeter: Greeter, tmp_path
 
     ctx = context(tmp_path, RayContext)
     deploy(greeter, ctx)
-    assert json.loads(ctx.highlights["POST /greet"]) == {"text": "good morning, Ada"}
+    assert ctx.highlights["POST /greet"] == "name: Ada\n→ text: good morning, Ada"
     assert ctx.last["latency_ms"] > 0
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from stages.serving.trial import apply_loads, latency_figure, percentile
+from stages.serving.trial import apply_loads, latency_figure, legible, percentile
 
 
 def test_every_request_is_sent_once_by_one_client_and_once_by_several() -> None:
@@ -55,3 +55,10 @@ def test_the_figure_shows_every_load_by_name() -> None:
     assert [np.asarray(line.get_xdata()).tolist() for line in left.lines] == [[1, 1, 2], [3, 3, 4, 5]]
     assert [bar.get_height() for bar in right.patches if isinstance(bar, Rectangle)] == [10, 20]
     assert (left.get_xlabel(), right.get_ylabel()) == ("latency (ms)", "requests per second")
+
+
+def test_json_is_shown_as_a_person_reads_it() -> None:
+    assert legible({"mean": [0.123456789, 2], "unit": {"name": "m", "si": True}, "x": None}) == (
+        "mean: 0.123457, 2\nunit: (name: m, si: true)\nx: null"
+    )
+    assert legible(list(range(30)), most=3) == "0, 1, 2, … (30 values)"
