@@ -244,6 +244,8 @@ def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple
         report = write(shown, path, store.uri_of_root, run_history.before(store, summary))
     except OSError as error:
         return None, [f"There is no report: {disk_error(error)}"]
+    except Exception as error:  # a fault in drawing a page must not end a run whose steps are done
+        return None, [f"There is no report: {type(error).__name__} while it was drawn: {redacted(str(error))}"]
     tracking.attach(report)
     return report, []
 

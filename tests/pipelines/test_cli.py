@@ -164,6 +164,21 @@ def test_a_disk_that_is_full_is_one_line_and_never_hides_how_a_run_ended(
     assert "Traceback" not in out + err
 
 
+def test_a_fault_in_drawing_the_report_does_not_hide_how_a_run_ended(
+    bloomline: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.report import page
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(page, "render", broken)
+    code, out, err = bloomline("run")
+    assert (code, err) == (0, "")
+    assert "small: done" in out
+    assert "Note: There is no report: ZeroDivisionError while it was drawn: division by zero" in " ".join(out.split())
+
+
 def test_multirun_shares_what_is_upstream(bloomline: Command, tmp_path: Path) -> None:
     code, _, err = bloomline("run", "--multirun", "steps.b.separator=x,y", f"steps.b.trace={tmp_path}/trace")
     assert code == 0, err
