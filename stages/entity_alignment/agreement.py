@@ -28,7 +28,7 @@ LEAST = 1e-3  # probability, so that its logarithm is finite
 
 
 def agreement(rows: Tensor, others: list[SparseRows | Tensor], edges: Places) -> Tensor:
-    """The probability that each of the vectors `rows` [entities, d] is its entity's own: [entities], at least 0.001.
+    """The probability that each of the vectors `rows` [entities, d] belongs to its entity: [entities], at least 0.001.
 
     `others` are further features of the same entities; `edges` has a loop at every entity.
     """
@@ -84,7 +84,7 @@ def _scaled(rows: Tensor) -> Tensor:
 
 
 def _predicted(x: Tensor, y: Tensor) -> Tensor:
-    """The rows of y [n, d] predicted from those of x [n, c], each without the rows of its own fold."""
+    """The rows of y [n, d] predicted from those of x [n, c], each without the rows of the fold that it is in."""
     fold = torch.from_numpy(np.random.default_rng(SEED).permutation(len(x)) % FOLDS)
     found = torch.empty_like(y)
     for number in range(FOLDS):

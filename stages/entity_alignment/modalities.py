@@ -51,7 +51,7 @@ def inputs_of(pair: Pair, modalities: tuple[Modality, ...] | None, doubted: tupl
         known = ", ".join(one for one in MODALITIES if one in has)
         raise StageError(f"modalities: the pair has no {' and no '.join(missing)}; it has {known}")
     edges, weights = edges_of(pair.triples, pair.size)
-    features = {m: found[m] for m in wanted if m != "graph"}
+    features: dict[Modality, SparseRows | Tensor] = {m: found[m] for m in wanted if m != "graph"}
     return with_trust(Inputs(pair.size, edges, weights, features, wanted), doubted)
 
 
