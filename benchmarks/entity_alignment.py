@@ -3,7 +3,9 @@
     python benchmarks/entity_alignment.py --quick                      # a simulated pair and few epochs: under a minute
     python benchmarks/entity_alignment.py accuracy --pair zh_en --entities 3000 --seeds 3      # part of DBP15K
     python benchmarks/entity_alignment.py accuracy --pair zh_en --entities 3000 --surface      # with names
-    python benchmarks/entity_alignment.py noise --seeds 3              # a simulated pair whose images are partly noise
+    python benchmarks/entity_alignment.py noise --seeds 3              # a simulated pair, some images swapped
+    python benchmarks/entity_alignment.py noise --corruption noise     # with images that are noise
+    python benchmarks/entity_alignment.py settings --pair zh_en --entities 1000 --surface   # few seeds, iterative, none
 
 Each prints a table, and one line of JSON at the end. A part of DBP15K keeps the links whose entities have the most
 triples, and the triples between what is kept. DBP15K is that of BLOOMLINE_TEST_DATA (default ../shared/data).
@@ -44,12 +46,24 @@ DATA = Path(os.environ.get("BLOOMLINE_TEST_DATA", Path(__file__).parents[2] / "s
 T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}  # of Student's distribution, by degrees of freedom
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "MEAformer": {"fusion": "meta"},
+    "MEAformer, images doubted": {"fusion": "meta", "doubted": ("image",)},
     "EVA-like": {"fusion": "global"},
     "MCLEA-like": {"fusion": "early"},
     "concatenation": {"fusion": "concatenation"},
     "GCN-Align-like": {"fusion": "concatenation", "structure": "convolution", "modalities": ("graph",)},
     "names alone": {"fusion": "names"},
 }
+SETTINGS: Mapping[
+    str, tuple[float, Mapping[str, Any]]
+] = {  # share of the links that are seeds, and the training's fields
+    "5 % seeds": (0.05, {}),
+    "10 % seeds": (0.1, {}),
+    "20 % seeds": (0.2, {}),
+    "30 % seeds": (0.3, {}),
+    "30 % seeds, iterative": (0.3, {"iterative_epochs": 100}),
+    "unsupervised": (0.3, {"unsupervised": "character"}),
+}
+WEIGHTED = ("MEAformer", "MEAformer, images doubted", "EVA-like")  # that the noise is measured with
 
 
 class Quiet:
@@ -87,20 +101,25 @@ def part(pair: Pair, entities: int) -> Pair:
 
 
 def run(
-    name: str, pair: Pair, modalities: tuple[Modality, ...], options: argparse.Namespace, seed: int
+    name: str,
+    pair: Pair,
+    modalities: tuple[Modality, ...],
+    options: argparse.Namespace,
+    seed: int,
+    training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One training of a method, and its accuracy on the test links."""
+    """One training of a method, with further fields of `training`, and its accuracy on the test links."""
     settings = ModelSettings(**{"modalities": modalities, "width": options.width, **METHODS[name]})
-    if settings.fusion == "names" and "character" not in modalities:
+    if (settings.fusion == "names" and "character" not in modalities) or not set(settings.doubted) <= set(modalities):
         return {}
-    inputs = inputs_of(pair, settings.modalities)
+    inputs = inputs_of(pair, settings.modalities, settings.doubted)
     links = torch.from_numpy(pair.links_of("test"))
     started, epochs = time.process_time(), 0
     if settings.fusion == "names":
         vectors = name_vectors(inputs)
         weights = torch.empty(pair.size, 0)
     else:
-        vectors, weights, epochs = _train(settings, pair, inputs, options, seed)
+        vectors, weights, epochs = _train(settings, pair, inputs, options, seed, training or {})
     seconds = (time.process_time() - started) / max(1, epochs)
     found = ranks(vectors[links[:, 0]], vectors[links[:, 1]], 3)
     bad = pair.corrupted.get("image")
@@ -119,10 +138,15 @@ def run(
 
 
 def _train(
-    settings: ModelSettings, pair: Pair, inputs: Inputs, options: argparse.Namespace, seed: int
+    settings: ModelSettings,
+    pair: Pair,
+    inputs: Inputs,
+    options: argparse.Namespace,
+    seed: int,
+    changed: Mapping[str, Any],
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     training = TrainingSettings(
-        epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, seed=seed
+        epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, seed=seed, **changed
     )
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(settings, training, pair, inputs, Path(scratch))
@@ -132,26 +156,40 @@ def _train(
 
 def accuracy(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every method and seed on a part of DBP15K."""
+    modalities: tuple[Modality, ...] = ("relation", "graph", *(("character",) if options.surface else ()))
+    yield from _runs(options, {options.pair: _dbp15k(options)}, modalities, options.methods)
+
+
+def settings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """MEAformer on a part of DBP15K: few seeds, iterative, and without any; the last one needs names."""
+    modalities: tuple[Modality, ...] = ("relation", "graph", *(("character",) if options.surface else ()))
+    pair = _dbp15k(options)
+    for name, (share, training) in SETTINGS.items():
+        if "unsupervised" in training and not options.surface:
+            continue
+        for seed in range(options.seeds):
+            found = run("MEAformer", random_split(pair, share, 0.1, seed), modalities, options, seed, training)
+            yield {"data": options.pair, "method": name, "seed": seed, **found}
+
+
+def _dbp15k(options: argparse.Namespace) -> Pair:
+    """DBP15K, or the part of it that is asked for."""
     names = DATA / "dbp15k" / "translated_ent_name" / f"dbp_{options.pair}.json"
     folder = PairFolder(path=DATA / "dbp15k" / options.pair, names=names)
     whole, _ = read_folder(folder, {}, Problems("refuse"))
-    chosen = part(whole, options.entities) if options.entities else whole
-    modalities: tuple[Modality, ...] = ("relation", "graph", *(("character",) if options.surface else ()))
-    yield from _runs(options, {options.pair: chosen}, modalities, options.methods)
+    return part(whole, options.entities) if options.entities else whole
 
 
 def noise(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """MEAformer and EVA-like on simulated pairs in which the images of some entities are noise."""
+    """MEAformer and EVA-like on simulated pairs in which the images of some entities are not theirs."""
     pairs = {
-        f"{share:.0%} noise": simulated_pair.make(
-            SimulatedPair(
-                entities=options.entities or 400, edges=2, dropped=0.6, image_noise=0.8, corrupted_images=share
-            )
+        f"{share:.0%} {options.corruption}": simulated_pair.make(
+            SimulatedPair(entities=options.entities or 400, corrupted_images=share, corruption=options.corruption)
         )
-        for share in (0.0, 0.3, 0.6)
+        for share in options.shares
     }
     modalities = tuple(m for m in MODALITIES if m in ("image", "attribute", "relation", "graph"))
-    yield from _runs(options, pairs, modalities, [one for one in options.methods if one in ("MEAformer", "EVA-like")])
+    yield from _runs(options, pairs, modalities, [one for one in options.methods if one in WEIGHTED])
 
 
 def _runs(
@@ -191,11 +229,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("accuracy", "noise"), nargs="?", default="noise")
+    parser.add_argument("what", choices=("accuracy", "noise", "settings"), nargs="?", default="noise")
     parser.add_argument("--quick", action="store_true", help="a small simulated pair, few epochs, one seed")
     parser.add_argument("--pair", default="zh_en", help="a folder of DBP15K")
     parser.add_argument("--entities", type=int, default=0, help="of the part of DBP15K; 0: all")
     parser.add_argument("--surface", action="store_true", help="with the character bigrams of the translated names")
+    parser.add_argument("--corruption", choices=("noise", "swapped"), default="swapped", help="of the images")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.3, 0.6], help="of images that are corrupted")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
@@ -207,7 +247,7 @@ def main() -> None:
         options.what, options.entities, options.epochs, options.seeds, options.width = "noise", 120, 15, 1, 32
     torch.set_num_threads(1)
     rows = []
-    for row in (accuracy if options.what == "accuracy" else noise)(options):
+    for row in {"accuracy": accuracy, "noise": noise, "settings": settings}[options.what](options):
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     print(table(rows))

@@ -37,7 +37,7 @@ class AlignEntities(ModelSettings, TrainingSettings, Stage):
         torch.set_num_threads(self.threads)
         try:
             pair = self.graphs.load()
-            inputs = inputs_of(pair, self.modalities)
+            inputs = inputs_of(pair, self.modalities, self.doubted)
             return self._names(ctx, pair, inputs) if self.fusion == "names" else self._trained(ctx, pair, inputs)
         finally:
             torch.set_num_threads(before)

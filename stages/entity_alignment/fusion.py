@@ -27,7 +27,8 @@ class MetaFusion(nn.Module):
     """BERT layers over the modalities of each entity, and the entity's own weight of each modality.
 
     w_m = softmax_m(sum over queries j and heads of A[j, m] / sqrt(M * heads)), A the last layer's attention after its
-    dropout; the joint vector concatenates w_m * normalize(h_m), with h_m from before the transformer.
+    dropout; the joint vector concatenates w_m * normalize(h_m), with h_m from before the transformer. With trust t_m,
+    the weights are w_m * t_m over their sum.
     """
 
     def __init__(self, settings: ModelSettings, modalities: int) -> None:
@@ -35,11 +36,12 @@ class MetaFusion(nn.Module):
         self.layers = nn.ModuleList(FusionLayer(settings) for _ in range(settings.fusion_layers))
         self._scale = 1 / math.sqrt(modalities * settings.fusion_heads)
 
-    def forward(self, h: Tensor) -> Fused:
+    def forward(self, h: Tensor, trust: Tensor | None = None) -> Fused:
+        """h [n, M, width]; trust [n, M], above 0."""
         tokens = h
         for layer in self.layers:
             tokens, attention = layer(tokens)
-        weights = F.softmax(attention.sum(dim=(1, 2)) * self._scale, dim=-1)
+        weights = _weights(attention.sum(dim=(1, 2)) * self._scale, trust)
         return Fused(_joint(h, weights), weights, tokens)
 
 
@@ -84,9 +86,14 @@ class GlobalFusion(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(modalities), requires_grad=learned)
 
-    def forward(self, h: Tensor) -> Fused:
-        weights = F.softmax(self.logits, dim=0).expand(h.shape[:2])
+    def forward(self, h: Tensor, trust: Tensor | None = None) -> Fused:
+        """h [n, M, width]; trust [n, M], above 0."""
+        weights = _weights(self.logits.expand(h.shape[:2]), trust)
         return Fused(_joint(h, weights), weights, None)
+
+
+def _weights(logits: Tensor, trust: Tensor | None) -> Tensor:
+    return F.softmax(logits if trust is None else logits + trust.log(), dim=-1)
 
 
 def _joint(h: Tensor, weights: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from pydantic import Field, NonNegativeInt, model_validator
 from stages.base import Context, Stage
 from stages.entity_alignment.graph_pair import GraphPair
 from stages.entity_alignment.problems import OnProblem
-from stages.entity_alignment.sources import Dense, EmojiPair, Features, GraphFile, LinkFile, Made, PairFolder
+from stages.entity_alignment.settings import Dense
+from stages.entity_alignment.sources import EmojiPair, Features, GraphFile, LinkFile, Made, PairFolder
 
 
 class MakeGraphPair(Stage):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from stages.base import StageError
+from stages.entity_alignment.agreement import agreement
 from stages.entity_alignment.graphs import DENSE, Ints, Pair, Vectors
-from stages.entity_alignment.settings import MODALITIES, Modality
+from stages.entity_alignment.settings import MODALITIES, Dense, Modality
 from stages.entity_alignment.sparse import Places, SparseRows, places_of
 from stages.entity_alignment.structure import edges_of
 
@@ -29,9 +30,10 @@ class Inputs:
     edge_weights: Tensor
     features: dict[Modality, SparseRows | Tensor]  # every modality but the graph, in the order of MODALITIES
     modalities: tuple[Modality, ...]
+    trust: Tensor | None = None  # [entities, modalities]: in 0 to 1, what the weights are multiplied by; None: by 1
 
 
-def inputs_of(pair: Pair, modalities: tuple[Modality, ...] | None) -> Inputs:
+def inputs_of(pair: Pair, modalities: tuple[Modality, ...] | None, doubted: tuple[Dense, ...] = ()) -> Inputs:
     """The inputs of a pair in the modalities that are asked for; None: all that it has. Raises StageError."""
     found: dict[Modality, SparseRows | Tensor] = {}
     if len(pair.triples):
@@ -49,7 +51,24 @@ def inputs_of(pair: Pair, modalities: tuple[Modality, ...] | None) -> Inputs:
         known = ", ".join(one for one in MODALITIES if one in has)
         raise StageError(f"modalities: the pair has no {' and no '.join(missing)}; it has {known}")
     edges, weights = edges_of(pair.triples, pair.size)
-    return Inputs(pair.size, edges, weights, {m: found[m] for m in wanted if m != "graph"}, wanted)
+    features: dict[Modality, SparseRows | Tensor] = {m: found[m] for m in wanted if m != "graph"}
+    return with_trust(Inputs(pair.size, edges, weights, features, wanted), doubted)
+
+
+def with_trust(inputs: Inputs, doubted: tuple[Dense, ...]) -> Inputs:
+    """The inputs with the trust in their vectors of the modalities that are doubted. Raises StageError."""
+    if not doubted:
+        return inputs
+    trust = torch.ones(inputs.entities, len(inputs.modalities))
+    for name in doubted:
+        rows = inputs.features.get(name)
+        if not isinstance(rows, Tensor):
+            raise StageError(f"doubted: {name} is not among the modalities, {', '.join(inputs.modalities)}")
+        others = [one for other, one in inputs.features.items() if other != name]
+        if not others:
+            raise StageError(f"doubted: {name} can be judged by other features only, and the alignment uses none")
+        trust[:, inputs.modalities.index(name)] = agreement(rows, others, inputs.edges)
+    return replace(inputs, trust=trust)
 
 
 def relation_bags(triples: Ints, entities: int) -> SparseRows:

@@ -28,6 +28,7 @@ class AlignmentModel(nn.Module):
 
     def __init__(self, settings: ModelSettings, inputs: Inputs) -> None:
         super().__init__()
+        self.doubted = settings.doubted
         self.projections = nn.ModuleDict(
             {
                 name: nn.Linear(rows.width if isinstance(rows, SparseRows) else rows.shape[1], settings.width)
@@ -64,7 +65,7 @@ class AlignmentModel(nn.Module):
 
     def forward(self, inputs: Inputs, wanted: Tensor) -> tuple[Tensor, Fused]:
         h = self.encode(inputs, wanted)
-        return h, self.fusion(h)
+        return h, self.fusion(h, None if inputs.trust is None else inputs.trust[wanted])
 
 
 @torch.no_grad()
@@ -89,7 +90,7 @@ def _blocks(model: AlignmentModel, inputs: Inputs, wanted: Tensor) -> Iterator[t
     for start in range(0, len(wanted), BLOCK_ENTITIES):
         block = slice(start, start + BLOCK_ENTITIES)
         h = model.encode(inputs, wanted[block], None if graph is None else graph[block])
-        fused = model.fusion(h)
+        fused = model.fusion(h, None if inputs.trust is None else inputs.trust[wanted[block]])
         yield F.normalize(fused.joint), fused.weights.clone()
 
 

@@ -19,7 +19,8 @@ from stages.entity_alignment.read_files import (
     read_names,
     read_triples,
 )
-from stages.entity_alignment.sources import OPENEA_SPLITS, Dense, Features, GraphFile, LinkFile, PairFolder
+from stages.entity_alignment.settings import Dense
+from stages.entity_alignment.sources import OPENEA_SPLITS, Features, GraphFile, LinkFile, PairFolder
 
 
 def read_folder(folder: PairFolder, features: Mapping[Dense, Features], problems: Problems) -> tuple[Pair, Ints | None]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from stages.entity_alignment.modalities import Inputs
+from stages.entity_alignment.modalities import Inputs, with_trust
 from stages.entity_alignment.model import AlignmentModel, embedded
 from stages.entity_alignment.ranking import ranks
 from stages.entity_alignment.settings import Modality
@@ -46,7 +46,7 @@ def curve(
     """(share of noise, Hits@1 of the links [n, 2] from left to right) for each share."""
     found = []
     for share in SHARES:
-        noisy = corrupted(inputs, modality, share, seed)
+        noisy = with_trust(corrupted(inputs, modality, share, seed), model.doubted)
         left, right = (embedded(model, noisy, links[:, side])[0] for side in (0, 1))
         found.append((share, float((ranks(left, right, neighbours).forward <= 1).double().mean())))
     return tuple(found)

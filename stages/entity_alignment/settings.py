@@ -11,6 +11,7 @@ from stages.base import Config
 
 Modality = Literal["image", "attribute", "relation", "graph", "name", "character"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)  # in the order in which they are stacked and concatenated
+Dense = Literal["image", "name"]  # modalities that are read as vectors
 Fusion = Literal["meta", "global", "concatenation", "early", "names"]
 
 
@@ -27,6 +28,7 @@ class ModelSettings(Config):
     fusion_layers: PositiveInt = 1
     intermediate: NonNegativeInt = 400  # meta: width of the feed-forward sublayer; 0: without it
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # meta
+    doubted: tuple[Dense, ...] = ()  # weighted by how likely it is that a vector is its entity's own
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -34,6 +36,8 @@ class ModelSettings(Config):
             raise ValueError(f"fusion_heads: {self.fusion_heads} does not divide the width, {self.width}")
         if self.modalities is not None and len(set(self.modalities)) != len(self.modalities):
             raise ValueError("modalities: one is named twice")
+        if self.doubted and self.fusion in ("names", "concatenation"):
+            raise ValueError(f"doubted: fusion {self.fusion} has no weights to change; use meta, global or early")
         return self
 
 

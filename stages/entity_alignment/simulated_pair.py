@@ -46,7 +46,10 @@ def make(source: SimulatedPair) -> Pair:
             graph.attributes += [(index, f"a{one}") for one in held if random.random() >= source.dropped]
         images = np.tanh(things[order] @ camera / np.sqrt(LATENT))
         images = (images + source.image_noise * random.standard_normal(images.shape)).astype(np.float32)
-        images[bad_images] = _noise(random, images)[bad_images]
+        replaced = (
+            images[np.roll(bad_images, 1)] if source.corruption == "swapped" else _noise(random, images)[bad_images]
+        )
+        images[bad_images] = replaced
         graphs.append(graph)
         vectors.append(images)
         corrupted_images.append(bad_images + side * n)

@@ -12,7 +12,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from stages.base import Config, External, StageError
 from stages.entity_alignment.feature_files import id_list, image_files
 
-Dense = Literal["image", "name"]  # modalities that are read as vectors
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -138,7 +137,8 @@ class SimulatedPair(Config):
     edges: PositiveInt = 6  # that an entity begins, before some are dropped
     dropped: Share = 0.3  # of the edges and attributes of each side
     image_noise: float = Field(default=0.6, ge=0)  # standard deviation, where the signal's is 1
-    corrupted_images: Share = 0.0  # entities of each side whose image is noise
+    corrupted_images: Share = 0.0  # entities of each side whose image is not theirs
+    corruption: Literal["noise", "swapped"] = "noise"  # what they have instead: noise, or the image of another of them
     corrupted_attributes: Share = 0.0  # entities of each side whose attributes are those of nothing
     seed: NonNegativeInt = 0
 

@@ -11,9 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from stages.base import ArtifactError, StageError
+from stages.entity_alignment import simulated_pair
 from stages.entity_alignment.graph_pair import TENSORS, GraphPair
 from stages.entity_alignment.graphs import Pair
 from stages.entity_alignment.make_pair import MakeGraphPair
+from stages.entity_alignment.sources import SimulatedPair
 from tests.stages.entity_alignment.graph_files import dbp15k, simulated
 from tests.support import run_stage, test_data
 
@@ -258,6 +260,17 @@ def test_the_simulated_noise_is_known(tmp_path: Path) -> None:
 def counterpart_similarity(pair: Pair) -> float:
     images = pair.vectors["image"].values
     return float(np.corrcoef(images[pair.links[:, 0]].flatten(), images[pair.links[:, 1]].flatten())[0, 1])
+
+
+def test_swapped_images_are_those_of_other_entities() -> None:
+    intact, swapped = (
+        simulated_pair.make(SimulatedPair(entities=20, corrupted_images=share, corruption="swapped"))
+        for share in (0.0, 0.5)
+    )
+    before, after = intact.vectors["image"].values, swapped.vectors["image"].values
+    changed = (before != after).any(axis=1).nonzero()[0]
+    assert changed.tolist() == swapped.corrupted["image"].tolist()
+    np.testing.assert_array_equal(np.sort(before[:20], axis=0), np.sort(after[:20], axis=0))
 
 
 def test_simulated_images_agree_up_to_their_noise(tmp_path: Path) -> None:
