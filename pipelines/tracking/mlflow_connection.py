@@ -11,7 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from pipelines.tracking.tracking_config import TrackingConfig
 
 STALE_HEARTBEAT_S = 3600.0  # a driver on another machine without a heartbeat for this time is considered dead
 KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
-CREDENTIALS_REFUSED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -36,6 +35,14 @@ REFUSALS = {
 
 class RefusedError(Exception):
     """MLflow understood the operation and rejected it permanently."""
+
+
+class DeletedExperimentError(Exception):
+    """The experiment was deleted while a run wrote to it. It may be restored."""
+
+    def __init__(self, experiment: str) -> None:
+        super().__init__(f"the experiment {experiment} was deleted")
+        self.experiment = experiment  # id
 
 
 def prepare_environment(config: TrackingConfig) -> None:
@@ -100,6 +107,12 @@ class Connection:
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
 
+    def expect_experiment(self, experiment: str) -> None:
+        """Raise DeletedExperimentError if the experiment of this id was deleted."""
+        with suppress(RefusedError), refusals():
+            if self.client.get_experiment(experiment).lifecycle_stage == "deleted":
+                raise DeletedExperimentError(experiment)
+
     def find_runs(self, **wanted: str) -> list[Any]:
         """Runs, in any experiment, whose tags `bloomline.NAME` have these values."""
         conditions = " AND ".join(f"tags.`bloomline.{name}` = {quoted(value)}" for name, value in wanted.items())
@@ -123,14 +136,22 @@ class Connection:
             heartbeat = float(run.data.tags.get("bloomline.heartbeat", run.info.start_time / 1000))
             if not is_gone(driver) and time.time() - heartbeat < STALE_HEARTBEAT_S:
                 continue
-            for child in self.children(run.info.run_id, run.info.experiment_id):
-                if child.info.status == "RUNNING":
-                    self.client.set_terminated(child.info.run_id, "FAILED", milliseconds(heartbeat))
-            self.client.set_tag(run.info.run_id, "bloomline.state", "abandoned: its driver is gone")
-            self.client.set_terminated(run.info.run_id, "FAILED", milliseconds(heartbeat))
-            self.client.delete_tag(run.info.run_id, "bloomline.driver")
-            closed += 1
+            try:
+                self._close_run(run, milliseconds(heartbeat))
+            except Exception as error:
+                if not denied(error):  # the run of another user is theirs to close
+                    raise
+            else:
+                closed += 1
         return closed
+
+    def _close_run(self, run: Any, at: int) -> None:
+        for child in self.children(run.info.run_id, run.info.experiment_id):
+            if child.info.status == "RUNNING":
+                self.client.set_terminated(child.info.run_id, "FAILED", at)
+        self.client.set_tag(run.info.run_id, "bloomline.state", "abandoned: its driver is gone")
+        self.client.set_terminated(run.info.run_id, "FAILED", at)
+        self.client.delete_tag(run.info.run_id, "bloomline.driver")
 
     def children(self, parent: str, experiment: str) -> list[Any]:
         condition = f"tags.`mlflow.parentRunId` = {quoted(parent)}"
@@ -197,30 +218,9 @@ def refusals() -> Iterator[None]:
         raise
 
 
-def server_trouble(config: TrackingConfig, root: Path) -> str | None:
-    """Ask a server whether it can be used: what is wrong with it and what to do, in one line; None if it answers."""
-    prepare_environment(config)
-    from mlflow.exceptions import MlflowException, RestException
-    from requests import RequestException
-
-    where = config.shown(root)
-    try:
-        Connection(config, root)
-    except MlflowException as error:
-        if error.error_code in CREDENTIALS_REFUSED:
-            return (
-                f"MLflow at {where} refused the credentials: set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME "
-                "and MLFLOW_TRACKING_PASSWORD, to ones that may read its experiments"
-            )
-        if isinstance(error.__context__, RequestException):
-            return (
-                f"no server answers at {where} within {config.request_timeout_s} s: check tracking.uri, the network, "
-                "and whether the server runs"
-            )
-        if not isinstance(error, RestException):
-            return f"what answers at {where} is not MLflow: check the host, port and path of tracking.uri"
-        return f"MLflow at {where} answered with an error: {str(error).splitlines()[0]}"
-    return None
+def denied(error: Exception) -> bool:
+    """Whether MLflow knows who we are, and does not permit what we asked for."""
+    return getattr(error, "error_code", None) == "PERMISSION_DENIED"
 
 
 def quoted(value: str) -> str:

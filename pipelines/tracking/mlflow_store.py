@@ -10,12 +10,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipelines.tracking.mlflow_connection import Connection, RefusedError, quoted, refusals
+from pipelines.tracking.mlflow_connection import Connection, RefusedError, denied, quoted, refusals
 from pipelines.tracking.operations import PARENT
 from pipelines.tracking.spool import Operation, Spool
 
@@ -59,7 +60,9 @@ class Writer:
 
     def heartbeat(self) -> None:
         """Send a heartbeat of the driver."""
-        if PARENT in self._runs:
+        if PARENT not in self._runs:
+            return
+        with suppress(RefusedError), refusals():  # a run that was deleted needs none
             self._client.set_tag(self._runs[PARENT], "bloomline.heartbeat", str(time.time()))
 
     # The operations ------------------------------------------------------------------------------------------------
@@ -68,6 +71,7 @@ class Writer:
         key, tags = operation["key"], dict(operation["tags"])
         experiment = self._spool.ids.get("experiment")
         if experiment is None:
+            self._spool.ids["experiment_name"] = operation["experiment"]  # for messages
             experiment = self._connection.experiment(operation["experiment"])
             self._spool.ids["experiment"] = experiment
         if self._spool.doubtful and SWEEP_TAG not in tags:
@@ -168,7 +172,8 @@ class Writer:
                 model_type=operation["type"],
             )
         else:
-            self._client.set_logged_model_tags(model.model_id, operation["tags"])
+            with of_others():
+                self._client.set_logged_model_tags(model.model_id, operation["tags"])
         if str(model.status) != "READY":
             with TemporaryDirectory() as directory:  # without this file the registry takes no model
                 get_external_mlflow_model_spec(model).save(os.path.join(directory, "MLmodel"))
@@ -227,6 +232,16 @@ class Writer:
                 return None
             self._models[fingerprint] = model.model_id
         return self._models[fingerprint]
+
+
+@contextmanager
+def of_others() -> Iterator[None]:
+    """Leave as it is what belongs to another user."""
+    try:
+        yield
+    except Exception as error:
+        if not denied(error):
+            raise
 
 
 def _source(uri: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.process_identity import this_process
@@ -28,13 +28,15 @@ def started(sweep: str, name: str, experiment: str, command: str, user: str, com
 class SweepTracking:
     """Sends what the run of a sweep shows: at its end, the table of its jobs and the best value of the objective."""
 
-    def __init__(self, config: TrackingConfig, root: Path, sweep: str, operation: Operation) -> None:
-        """Raises OSError if the spool of the sweep can't be written."""
+    def __init__(
+        self, config: TrackingConfig, root: Path, sweep: str, operation: Operation, say: Callable[[str], None]
+    ) -> None:
+        """`say`: shows a sentence at once. Raises OSError if the spool of the sweep can't be written."""
         spool = Spool.open(root / "runs" / sweep / "spool", config.target)
         if spool is None:
             raise FileExistsError(f"sweep {sweep} is tracked by another process")
         self._spool = spool
-        self._sender = Sender(config, root, spool)
+        self._sender = Sender(config, root, spool, say=say)
         self._sender.start()
         self._put([operation])
 
