@@ -23,6 +23,7 @@ from pipelines.tracking.operations import milliseconds
 from pipelines.tracking.tracking_config import TrackingConfig
 
 STALE_HEARTBEAT_S = 3600.0  # a driver on another machine without a heartbeat for this time is considered dead
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
@@ -91,20 +92,24 @@ class Connection:
             return False
         return True
 
-    def experiment(self, name: str) -> str:
-        """The id of an experiment, created if necessary. A deleted one is restored."""
+    def experiment(self, name: str, description: str = "") -> str:
+        """The id of an experiment, created if necessary. A deleted one is restored. A person's description stays."""
         with refusals():
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 try:
                     location = self.config.artifact_location(self.root, name)
-                    return str(self.client.create_experiment(name, location, {"mlflow.experimentKind": KIND}))
+                    tags = {"mlflow.experimentKind": KIND, NOTE: description}
+                    return str(self.client.create_experiment(name, location, tags))
                 except Exception:
                     found = self.client.get_experiment_by_name(name)  # another driver was first
                     if found is None:
                         raise
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
+            if description and not found.tags.get(NOTE):
+                with of_others():
+                    self.client.set_experiment_tag(found.experiment_id, NOTE, description)
             return str(found.experiment_id)
 
     def expect_experiment(self, experiment: str) -> None:
@@ -124,6 +129,11 @@ class Connection:
         found = self.client.search_logged_models(self._experiments(), condition, max_results=1)
         return found[0] if found else None
 
+    def find_version(self, name: str, fingerprint: str) -> str | None:
+        """The number of the version of a registered model that has this fingerprint."""
+        versions = self.client.search_model_versions(f"name = {quoted(name)}")
+        return next((v.version for v in versions if v.tags.get("bloomline.fingerprint") == fingerprint), None)
+
     def close_abandoned(self) -> int:
         """End the runs of ours that are still RUNNING and whose driver is gone; how many pipeline runs that were."""
         closed = 0
@@ -136,12 +146,8 @@ class Connection:
             heartbeat = float(run.data.tags.get("bloomline.heartbeat", run.info.start_time / 1000))
             if not is_gone(driver) and time.time() - heartbeat < STALE_HEARTBEAT_S:
                 continue
-            try:
+            with of_others():
                 self._close_run(run, milliseconds(heartbeat))
-            except Exception as error:
-                if not denied(error):  # the run of another user is theirs to close
-                    raise
-            else:
                 closed += 1
         return closed
 
@@ -221,6 +227,16 @@ def refusals() -> Iterator[None]:
 def denied(error: Exception) -> bool:
     """Whether MLflow knows who we are, and does not permit what we asked for."""
     return getattr(error, "error_code", None) == "PERMISSION_DENIED"
+
+
+@contextmanager
+def of_others() -> Iterator[None]:
+    """Leave as it is what belongs to another user."""
+    try:
+        yield
+    except Exception as error:
+        if not denied(error):
+            raise
 
 
 def quoted(value: str) -> str:

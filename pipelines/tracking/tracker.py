@@ -1,7 +1,7 @@
 """The tracking of a run: an observer of the runner that writes operations for MLflow into the spool.
 
 Nothing here imports mlflow, waits for it, or raises for its sake. One parent run for the pipeline, one child run a
-step (named "02-pretrain" by its place), a light child for a cached step with a link to the run that made it.
+step that runs (named "02-pretrain" by its place). A cached step is a link in the parent's description.
 """
 
 from __future__ import annotations
@@ -116,10 +116,10 @@ class Tracking:
 
     def step_finished(self, step: StepSummary, record: object = None) -> None:
         """The step is done, cached, failed or stopped. One that never began has no run."""
-        if step.state == "cached":
-            self.step_started(step)
         if step.state in ("done", "cached"):
             self._made[step.name] = step
+        if step.state == "cached" and step.name not in self._open:
+            self._put(operations.step_cached(step, self._made))
         if self._open.pop(step.name, None) is None:
             return
         now = time.time()
@@ -216,7 +216,7 @@ class Tracking:
             wait_s = self._config.system_metrics_interval_s
             points = operations.metric_points(system_metrics(), self._samples, time.time())
             self._samples += 1
-            running = [name for name, step in list(self._open.items()) if step.state != "cached"]
+            running = list(self._open)
             self._put(operations.log(name, points) for name in running)
 
 
