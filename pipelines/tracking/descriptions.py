@@ -49,6 +49,17 @@ def of_run(run: RunSummary) -> Description:
     }
 
 
+def of_step(step: StepSummary) -> str:
+    """The description of a step that has ended: its error, or what came out and where it is."""
+    if step.error:
+        return f"Stage `{step.stage}`: {step.state}.\n\n{step.error}"
+    headline, seconds = _headline(step), _seconds(step)
+    parts = [f"Stage `{step.stage}`: {step.state}{f' in {seconds}' if seconds else ''}."]
+    parts += [f"**{headline}**"] if headline else []
+    parts += [f"Artifact: {step.artifact_type} at `{step.artifact}`"] if step.artifact else []
+    return "\n\n".join([*parts, *(f"**{title}**\n\n{text}" for title, text in step.highlights.items())])
+
+
 def of_version(
     run: RunSummary, model: StepSummary, lineage: Sequence[StepSummary], metrics: Mapping[str, float], name: str
 ) -> Description:

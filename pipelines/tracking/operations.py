@@ -22,6 +22,7 @@ MAX_TAG = 8000
 MAX_KEY = 250
 MAX_DIGEST = 36
 MAX_MEASURES = 50  # of a version
+SOURCE = "bloomline"  # MLflow shows what follows the last "/" of it, so a command would be cut
 CUT = " … (cut; whole in config.json)"
 
 STATUS = {"done": "FINISHED", "cached": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "running": "RUNNING"}
@@ -80,7 +81,7 @@ def log(
 
 def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Operation]:
     """The parent run with all that is known before anything ran. `driver` identifies the process that owns it."""
-    source = {"mlflow.source.name": cut(run.command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": run.user}
+    source = {"mlflow.source.name": SOURCE, "mlflow.source.type": "LOCAL", "mlflow.user": run.user}
     if run.git_commit:
         source["mlflow.source.git.commit"] = run.git_commit
     own: dict[str, object] = {
@@ -89,7 +90,7 @@ def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Opera
         "driver": json.dumps(driver),
         "git_dirty": run.git_dirty,
     }
-    own |= {"user": run.user, "sweep": run.sweep, "commit": run.git_commit}
+    own |= {"user": run.user, "sweep": run.sweep, "commit": run.git_commit, "command": run.command}
     versions = {f"version.{name}": version for name, version in run.versions.items()}
     yield {
         "op": "run",
@@ -134,11 +135,17 @@ def plan_text(steps: Sequence[StepSummary]) -> str:
 # A step
 
 
-def step_started(step: StepSummary, label: str, run_id: str, at: int) -> Iterable[Operation]:
-    """A child run. `label`: its name in MLflow, say "02-pretrain"."""
-    own: dict[str, object] = {"run": run_id, "step": step.name, "stage": step.stage, "fingerprint": step.fingerprint}
+def step_started(step: StepSummary, label: str, run: RunSummary, at: int) -> Iterable[Operation]:
+    """A child run of a run. `label`: its name in MLflow, say "02-pretrain"."""
+    own: dict[str, object] = {
+        "run": run.run_id,
+        "step": step.name,
+        "stage": step.stage,
+        "fingerprint": step.fingerprint,
+    }
     own |= {"reason": step.reason}
-    yield {"op": "run", "key": step.name, "name": label, "at": at, "tags": tags(own)}
+    source = {"mlflow.source.name": SOURCE, "mlflow.source.type": "LOCAL", "mlflow.user": run.user}
+    yield {"op": "run", "key": step.name, "name": label, "at": at, "tags": source | tags(own)}
     whole = json.dumps(step.config, indent=2, ensure_ascii=False, default=str)
     yield {"op": "text", "key": step.name, "path": "config.json", "text": whole}
     yield log(step.name, params=flat(step.config))
@@ -170,15 +177,14 @@ def step_finished(
     """What a step left. `points`: the last point of each metric, which its model is shown with as well."""
     own: dict[str, object] = {"state": step.state, "artifact": step.artifact, "artifact_type": step.artifact_type}
     own |= {"size_bytes": step.size_bytes, "error": step.error}
-    note_text = step.error or "\n\n".join(f"**{title}**\n\n{text}" for title, text in step.highlights.items())
     if step.facts:
         facts = json.dumps(step.facts, indent=2, ensure_ascii=False, default=str)
         yield {"op": "text", "key": step.name, "path": "artifact.json", "text": facts}
     yield from _model(step, step.name)
     model = step if step.artifact_role == "model" else _only_model(step, made)
     about = model.fingerprint if model is not None else None
-    described = tags(own) | ({"mlflow.note.content": cut(note_text, MAX_TAG)} if note_text else {})
-    yield log(step.name, points, tags=described, model=about)
+    described = {"mlflow.note.content": cut(descriptions.of_step(step), MAX_TAG)}
+    yield log(step.name, points, tags=tags(own) | described, model=about)
     yield from _registration(step, made)
     yield {"op": "end", "key": step.name, "status": STATUS[step.state], "at": at}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.process_identity import this_process
-from pipelines.tracking.operations import MAX_TAG, PARENT, closed, cut, file, key_of, log, milliseconds, tags
+from pipelines.tracking.operations import MAX_TAG, PARENT, SOURCE, closed, cut, file, key_of, log, milliseconds, tags
 from pipelines.tracking.sender import Sender
 from pipelines.tracking.spool import Operation, Spool
 from pipelines.tracking.tracking_config import TrackingConfig
@@ -16,10 +16,17 @@ from pipelines.tracking.tracking_config import TrackingConfig
 
 def started(sweep: str, name: str, experiment: str, command: str, user: str, commit: str | None) -> Operation:
     """The operation that makes the run of a sweep. Each job sends it as well, so that any can make it."""
-    source = {"mlflow.source.name": cut(command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": user}
+    source = {"mlflow.source.name": SOURCE, "mlflow.source.type": "LOCAL", "mlflow.user": user}
     if commit:
         source["mlflow.source.git.commit"] = commit
-    own = {"sweep_run": sweep, "sweep": sweep, "pipeline": experiment, "user": user, "commit": commit}
+    own = {
+        "sweep_run": sweep,
+        "sweep": sweep,
+        "pipeline": experiment,
+        "user": user,
+        "commit": commit,
+        "command": command,
+    }
     own |= {"driver": json.dumps(this_process())}
     at = milliseconds(time.time())
     return {"op": "run", "key": PARENT, "name": name, "at": at, "tags": source | tags(own), "experiment": experiment}

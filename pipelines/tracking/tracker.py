@@ -51,9 +51,8 @@ class Tracking:
         may_leave = config.in_background and sweep is None and not in_submitted_job() and os.getpid() != 1
         self._say: Callable[[str], None] = lambda text: say(redacted(text))
         self._sender = Sender(config, root, spool, may_leave, self._say)
-        self._places: tuple[str, ...] = ()
         self._labels: dict[str, str] = {}
-        self._run_id = ""
+        self._run: RunSummary | None = None  # as it began
         self._open: dict[str, StepSummary] = {}  # started, not finished
         self._made: dict[str, StepSummary] = {}
         self._last: dict[str, dict[str, Point]] = {}  # step -> metric -> last point
@@ -89,7 +88,7 @@ class Tracking:
 
     def run_started(self, run: RunSummary) -> None:
         width = max(2, len(str(len(run.steps))))
-        self._run_id, self._places = run.run_id, run.places
+        self._run = run
         self._labels = {step.name: f"{index:0{width}d}-{step.name}" for index, step in enumerate(run.steps, 1)}
         self._parent_open = True
         experiment = self._config.experiment or run.pipeline
@@ -98,10 +97,10 @@ class Tracking:
 
     def step_started(self, step: StepSummary) -> str | None:
         """Open the step's run. Its id in MLflow if that is known by now: see `mlflow_run_id`."""
-        if step.name not in self._open:
+        if self._run is not None and step.name not in self._open:
             self._open[step.name] = step
             label = self._labels.get(step.name, step.name)
-            self._put(operations.step_started(step, label, self._run_id, milliseconds(time.time())))
+            self._put(operations.step_started(step, label, self._run, milliseconds(time.time())))
             self._put(operations.inputs(step, self._made))
         return self.mlflow_run_id(step.name)
 
@@ -155,9 +154,10 @@ class Tracking:
         if self._broken:
             found.append(f"The tracking is incomplete: {self._broken}.")
         if self._sender.trouble:
+            command = provenance.command("ui", self._run.places if self._run else ())
             found.append(
-                f"MLflow did not receive everything. {self._sender.trouble}. The rest is kept in "
-                f"{self._spool.directory}, and the next run sends it, or: {provenance.command('ui', self._places)}"
+                f"MLflow did not receive everything: {self._sender.trouble}. The rest is kept in "
+                f"{self._spool.directory}, and the next run sends it, or: {command}"
             )
         if self._sender.refused:
             refused = self._spool.directory / "refused.jsonl"
