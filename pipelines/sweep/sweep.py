@@ -125,11 +125,11 @@ class Sweep:
                 page = write(results, prepared.store, folder / "report.html")
             except OSError as error:
                 self._say(f"There is no page of the sweep: {disk_error(error)}")
+        show(self._out, results, page, compare)  # before the wait for MLflow
         if self._tracking is not None:
             with contextlib.suppress(OSError):
                 files = [*left, *([page] if page else [])]
                 self._tracking.finish(state, results.note(), results.parameters(), results.best(), files)
-        show(self._out, results, page, compare)
         return code
 
     # -- inside -------------------------------------------------------------------------------------------------

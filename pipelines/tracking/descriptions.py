@@ -26,7 +26,7 @@ def of_experiment(run: RunSummary) -> str:
     steps = ", ".join(step.name if step.name == step.stage else f"{step.name} ({step.stage})" for step in run.steps)
     return (
         f"Runs of the pipeline **{run.pipeline}**. The description of a run has a table of all of its steps. A step "
-        "that ran has a run of its own below that of the pipeline; a cached step is a link to the run that made it.\n\n"
+        "that ran has its own run below that of the pipeline; a cached step is a link to the run that made it.\n\n"
         f"Steps: {steps}"
     )[:LONGEST]
 

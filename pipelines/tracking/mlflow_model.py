@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LOADER = "pipelines.tracking.pyfunc_model"
+LOADER = "pipelines.tracking.mlflow_pyfunc"
 ARTIFACT = "artifact.json"
 EXAMPLE, SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 
@@ -18,8 +18,8 @@ def write_model(
 ) -> None:
     """Write MLmodel and what it names into an empty directory.
 
-    `model`: the LoggedModel. `artifact`: what `pyfunc_model` reads; None: nothing loads the model, and MLflow says that
-    its files are elsewhere. `predictor`: the fields of a `stages.base.Predictor`, if the artifact answers tables.
+    `model`: the LoggedModel. `artifact`: what `mlflow_pyfunc` reads; None: nothing loads the model, and MLflow says
+    that its files are elsewhere. `predictor`: the fields of a `stages.base.Predictor`, if the artifact answers tables.
     """
     from mlflow.models import Model
     from mlflow.models.utils import get_external_mlflow_model_spec

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from pipelines.errors import BloomlineError
 from pipelines.store import Store, StoreConfig
-from stages.base import Predict, Predictor, Servable
+from stages.base import Predict, Predictor, Servable, StageError
 
 ROOT_VARIABLE = "BLOOMLINE_ROOT"  # where the store is, if not where it was when the model was made
 KEY_VARIABLE = "BLOOMLINE_SIGNING_KEY"
@@ -30,11 +30,18 @@ class TableModel:
         self._predictor = predictor
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """model_input: a DataFrame with the predictor's input columns. Returns one with its output columns."""
+        """model_input: a DataFrame with the predictor's input columns. Returns one with its output columns.
+
+        Raises MlflowException, with which MLflow's server answers a request, for what the artifact refuses.
+        """
         import pandas
+        from mlflow.exceptions import MlflowException
 
         parameters = {**self._predictor.parameters, **(params or {})}
-        answers = self._predict(model_input.to_dict("records"), parameters)
+        try:
+            answers = self._predict(model_input.to_dict("records"), parameters)
+        except StageError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
         return pandas.DataFrame(list(answers), columns=list(self._predictor.outputs))
 
 
