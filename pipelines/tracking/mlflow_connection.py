@@ -129,10 +129,10 @@ class Connection:
         found = self.client.search_logged_models(self._experiments(), condition, max_results=1)
         return found[0] if found else None
 
-    def find_version(self, name: str, fingerprint: str) -> str | None:
-        """The number of the version of a registered model that has this fingerprint."""
+    def find_version(self, name: str, fingerprint: str) -> Any | None:
+        """The version of a registered model that has this fingerprint."""
         versions = self.client.search_model_versions(f"name = {quoted(name)}")
-        return next((v.version for v in versions if v.tags.get("bloomline.fingerprint") == fingerprint), None)
+        return next((found for found in versions if found.tags.get("bloomline.fingerprint") == fingerprint), None)
 
     def close_abandoned(self) -> int:
         """End the runs of ours that are still RUNNING and whose driver is gone; how many pipeline runs that were."""

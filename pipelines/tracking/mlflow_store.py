@@ -236,12 +236,12 @@ class Writer:
                 source = model.artifact_location if local else f"models:/{model.model_id}"
                 version = self._client.create_model_version(
                     name, source, model.source_run_id, operation["tags"], model_id=model.model_id
-                ).version
-                link = json.dumps([{"name": name, "version": version}])
+                )
+                link = json.dumps([{"name": name, "version": version.version}])
                 with of_others():
                     self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
             if operation["alias"]:
-                self._client.set_registered_model_alias(name, operation["alias"], version)
+                self._client.set_registered_model_alias(name, operation["alias"], version.version)
         except Exception as error:
             if denied(error):  # the rest of the run must not wait for it
                 raise RefusedError(
@@ -257,10 +257,10 @@ class Writer:
         if version is None:
             raise RefusedError(f"no version of fingerprint {fingerprint} of the registered model {name}")
         with of_others():
-            for tag, value in operation["tags"].items():
-                self._client.set_model_version_tag(name, version, tag, value)
-            text = self._rendered(operation["description"]).replace("/VERSION", f"/{version}")
-            self._client.update_model_version(name, version, text)
+            for tag, value in operation["tags"].items() - version.tags.items():  # MLflow takes them one by one
+                self._client.set_model_version_tag(name, version.version, tag, value)
+            text = self._rendered(operation["description"]).replace("/VERSION", f"/{version.version}")
+            self._client.update_model_version(name, version.version, text)
 
     def _end(self, operation: Operation) -> None:
         self._client.set_terminated(self._id(operation), operation["status"], operation["at"])

@@ -21,7 +21,7 @@ MAX_PARAMETER = 6000  # characters; MLflow 3 refuses more
 MAX_TAG = 8000
 MAX_KEY = 250
 MAX_DIGEST = 36
-MAX_MEASURES = 50  # of a version
+MAX_MEASURES = 20  # as tags of a version, which MLflow takes one by one; all of them are in its description
 SOURCE = "bloomline"  # MLflow shows what follows the last "/" of it, so a command would be cut
 CUT = " … (cut; whole in config.json)"
 
@@ -260,12 +260,11 @@ def _versions(run: RunSummary) -> Iterable[Operation]:
                 if one.artifact_role is None and names & set(one.inputs) and one.name not in names
                 for name, value in one.metrics.items()
             }
-            measures = dict(list(measures.items())[:MAX_MEASURES])
             corpora = [f"{one.name} {one.fingerprint[:12]}" for one in lineage if one.artifact_role == "dataset"]
             own: dict[str, object] = {"run": run.run_id, "pipeline": run.pipeline, "commit": run.git_commit}
             own |= {"user": run.user, "datasets": ", ".join(corpora)}
             own |= {"steps": ", ".join(f"{one.name} {one.fingerprint[:12]}" for one in lineage)}
-            own |= {key_of(f"metric.{name}"): f"{value:.6g}" for name, value in measures.items()}
+            own |= {key_of(f"metric.{name}"): f"{value:.6g}" for name, value in list(measures.items())[:MAX_MEASURES]}
             yield {
                 "op": "version",
                 "key": PARENT,

@@ -24,7 +24,7 @@ from tests.pipelines import samples
 
 pytestmark = pytest.mark.usefixtures("eager_tracking")
 
-LOCAL = TrackingConfig(kind="local", close_timeout_s=60)
+LOCAL = TrackingConfig(kind="local", close_timeout_s=240)
 REPOSITORY = Path(__file__).parents[2]
 
 
