@@ -53,7 +53,8 @@ def test_of_a_local_database(tmp_path: Path, code: int, words: str) -> None:
 def test_of_a_server(tmp_path: Path, code: str, experiment: str | None, words: str) -> None:
     from mlflow.exceptions import RestException
 
-    said = in_words(RestException({"error_code": code, "message": "later"}), SERVER, tmp_path, experiment)
+    error = RestException({"error_code": code, "message": "later"})  # type: ignore[no-untyped-call]
+    said = in_words(error, SERVER, tmp_path, experiment)
     assert said.startswith("MLflow at http://tracking:5000 ")
     assert words in said
 
