@@ -19,7 +19,7 @@ from pipelines.store import Record, Store
 from pipelines.store.json_values import plain
 from pipelines.store.record import InputEntry
 from pipelines.summary import Attempt, State, StepSummary
-from stages.base import Artifact, Edge, Stage
+from stages.base import Artifact, Edge, Servable, Stage
 
 
 @dataclass
@@ -83,6 +83,8 @@ class StepState:
             artifact=store.uri(record) if record else None,
             artifact_type=step.produces.__name__,
             artifact_role=_role(step.produces),
+            artifact_class=f"{step.produces.__module__}:{step.produces.__qualname__}",
+            predictor=step.produces.predictor if issubclass(step.produces, Servable) else None,
             facts=dict(record.describe) if record else {},
             size_bytes=record.size_bytes if record else None,
             cached_from=record.run_id if record and self.state == "cached" else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pipelines.provenance import Provenance
+from stages.base import Predictor
 
 State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped", "unselected"]
 
@@ -45,6 +46,8 @@ class StepSummary:
     artifact: str | None = None  # URI
     artifact_type: str | None = None  # name of the artifact's class
     artifact_role: Literal["model", "dataset"] | None = None  # from the class: is_model, is_dataset
+    artifact_class: str | None = None  # "module:Class"
+    predictor: Predictor | None = None  # from the class, if it is a Servable
     facts: Mapping[str, object] = field(default_factory=dict)  # Artifact.describe(), JSON values
     size_bytes: int | None = None
     cached_from: str | None = None  # id of the run that made the artifact, if this run did not

@@ -303,6 +303,10 @@ class Display:
     def run_finished(self, run: RunSummary) -> None:
         self.close()
 
+    def notice(self, source: str, text: str) -> None:
+        """One line about something that is not a step. From any thread."""
+        self._say(source, text, "yellow")
+
     def close(self) -> None:
         """Remove the progress from the screen. Can be called again."""
         if self._live is not None:

@@ -212,8 +212,9 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     settings, store = prepared.composition.settings, prepared.store
     made_by = provenance.collect("run", overrides, variant.of(prepared.composition, overrides))
     out = terminal.console()
-    tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
+    tracked = partial(display.notice, "tracking")
+    tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id, say=tracked)
     logs = Collector(settings.logs, store, made_by.run_id)  # before the history, which says that the run has ended
     state = "failed"
     try:

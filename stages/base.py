@@ -225,10 +225,31 @@ class ExampleRequest:
 
 
 @dataclass(frozen=True)
+class Predictor:
+    """How an artifact answers the rows of a table, for example in MLflow's pyfunc.
+
+    `factory` ("module:function") is called with the artifact and returns a function: it receives the rows (mappings of
+    column to value) and every parameter by name, and returns one row for each.
+    A type is "string", "long", "double" or "boolean". A parameter has the type of its default.
+    """
+
+    factory: str
+    inputs: Mapping[str, str]  # column -> type
+    outputs: Mapping[str, str]
+    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # name -> default
+    example: Mapping[str, Any] = field(default_factory=dict)  # one row of inputs
+
+
+Row = Mapping[str, Any]
+Predict = Callable[[Sequence[Row], Mapping[str, Any]], Sequence[Row]]
+
+
+@dataclass(frozen=True)
 class Servable(Artifact):
     """An artifact that can be served over HTTP from its directory. Tracked as a model unless a subclass differs."""
 
     is_model: ClassVar[bool] = True
+    predictor: ClassVar[Predictor | None] = None  # None: it is only served
 
     def application(self) -> Application:
         """The application that serves this artifact. Its arguments name the artifact's files by absolute paths."""

@@ -106,6 +106,7 @@ class Begun:
     base: Graph | None
     out: Console
     say: Callable[[str], None]
+    say_tracking: Callable[[str], None]
     tracking: Tracking | None = field(default=None, init=False)
     logs: Collector | None = field(default=None, init=False)
 
@@ -156,7 +157,7 @@ class Begun:
         found = variant.of(prepared.composition, job.overrides, self.base)
         made_by = provenance.collect("run", job.overrides, found, self.sweep)
         settings, state = prepared.composition.settings, prepared.store.config.state
-        self.tracking = Tracking.open(settings.tracking, state, made_by.run_id, self.operation)
+        self.tracking = Tracking.open(settings.tracking, state, made_by.run_id, self.operation, self.say_tracking)
         job.run_id = made_by.run_id
         return prepared, made_by, self.tracking
 

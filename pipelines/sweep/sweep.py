@@ -45,6 +45,7 @@ class Sweep:
         self._based = False
         self._operation: Operation | None = None
         self._tracking: SweepTracking | None = None
+        self._said_of_tracking = ""
 
     # -- what the launcher calls --------------------------------------------------------------------------------
 
@@ -123,11 +124,11 @@ class Sweep:
                 page = write(results, prepared.store, folder / "report.html")
             except OSError as error:
                 self._say(f"There is no page of the sweep: {disk_error(error)}")
+        show(self._out, results, page, compare)  # before the wait for MLflow
         if self._tracking is not None:
             with contextlib.suppress(OSError):
                 files = [*left, *([page] if page else [])]
                 self._tracking.finish(state, results.note(), results.parameters(), results.best(), files)
-        show(self._out, results, page, compare)
         return code
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -154,13 +155,13 @@ class Sweep:
         experiment = settings.tracking.experiment or graph
         self._operation = started(self.id, name, experiment, command, provenance.user(), commit)
         try:
-            self._tracking = SweepTracking(settings.tracking, state, self.id, self._operation)
+            self._tracking = SweepTracking(settings.tracking, state, self.id, self._operation, self._say_tracking)
         except OSError as error:
             self._say(f"The sweep is not tracked: {disk_error(error)}")
 
     def _begun(self, job: SweepJob) -> Begun:
         assert self._operation is not None
-        return Begun(job, self.id, self._operation, self._base, self._out, self._say)
+        return Begun(job, self.id, self._operation, self._base, self._out, self._say, self._say_tracking)
 
     def _swept_keys(self) -> list[str]:
         return list(swept(self.jobs))
@@ -172,6 +173,12 @@ class Sweep:
         for job in batch:
             if job.state == "refused":
                 self._say(f"Job {job.number} is refused: {job.error}")
+
+    def _say_tracking(self, text: str) -> None:
+        """Show what one of the jobs has to say of MLflow. The others have the same to say."""
+        if text != self._said_of_tracking:
+            self._said_of_tracking = text
+            self._say(f"Tracking: {redacted(text)}")
 
     def _say(self, text: str) -> None:
         from rich.text import Text

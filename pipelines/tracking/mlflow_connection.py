@@ -11,7 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from pipelines.tracking.operations import milliseconds
 from pipelines.tracking.tracking_config import TrackingConfig
 
 STALE_HEARTBEAT_S = 3600.0  # a driver on another machine without a heartbeat for this time is considered dead
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 KIND = "custom_model_development"  # of our experiments: has MLflow's pages show training, not prompts
-CREDENTIALS_REFUSED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -36,6 +36,14 @@ REFUSALS = {
 
 class RefusedError(Exception):
     """MLflow understood the operation and rejected it permanently."""
+
+
+class DeletedExperimentError(Exception):
+    """The experiment was deleted while a run wrote to it. It may be restored."""
+
+    def __init__(self, experiment: str) -> None:
+        super().__init__(f"the experiment {experiment} was deleted")
+        self.experiment = experiment  # id
 
 
 def prepare_environment(config: TrackingConfig) -> None:
@@ -84,21 +92,31 @@ class Connection:
             return False
         return True
 
-    def experiment(self, name: str) -> str:
-        """The id of an experiment, created if necessary. A deleted one is restored."""
+    def experiment(self, name: str, description: str = "") -> str:
+        """The id of an experiment, created if necessary. A deleted one is restored. A person's description stays."""
         with refusals():
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 try:
                     location = self.config.artifact_location(self.root, name)
-                    return str(self.client.create_experiment(name, location, {"mlflow.experimentKind": KIND}))
+                    tags = {"mlflow.experimentKind": KIND, NOTE: description}
+                    return str(self.client.create_experiment(name, location, tags))
                 except Exception:
                     found = self.client.get_experiment_by_name(name)  # another driver was first
                     if found is None:
                         raise
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
+            if description and not found.tags.get(NOTE):
+                with of_others():
+                    self.client.set_experiment_tag(found.experiment_id, NOTE, description)
             return str(found.experiment_id)
+
+    def expect_experiment(self, experiment: str) -> None:
+        """Raise DeletedExperimentError if the experiment of this id was deleted."""
+        with suppress(RefusedError), refusals():
+            if self.client.get_experiment(experiment).lifecycle_stage == "deleted":
+                raise DeletedExperimentError(experiment)
 
     def find_runs(self, **wanted: str) -> list[Any]:
         """Runs, in any experiment, whose tags `bloomline.NAME` have these values."""
@@ -110,6 +128,11 @@ class Connection:
         condition = f"tags.`bloomline.fingerprint` = {quoted(fingerprint)}"
         found = self.client.search_logged_models(self._experiments(), condition, max_results=1)
         return found[0] if found else None
+
+    def find_version(self, name: str, fingerprint: str) -> Any | None:
+        """The version of a registered model that has this fingerprint."""
+        versions = self.client.search_model_versions(f"name = {quoted(name)}")
+        return next((found for found in versions if found.tags.get("bloomline.fingerprint") == fingerprint), None)
 
     def close_abandoned(self) -> int:
         """End the runs of ours that are still RUNNING and whose driver is gone; how many pipeline runs that were."""
@@ -123,14 +146,18 @@ class Connection:
             heartbeat = float(run.data.tags.get("bloomline.heartbeat", run.info.start_time / 1000))
             if not is_gone(driver) and time.time() - heartbeat < STALE_HEARTBEAT_S:
                 continue
-            for child in self.children(run.info.run_id, run.info.experiment_id):
-                if child.info.status == "RUNNING":
-                    self.client.set_terminated(child.info.run_id, "FAILED", milliseconds(heartbeat))
-            self.client.set_tag(run.info.run_id, "bloomline.state", "abandoned: its driver is gone")
-            self.client.set_terminated(run.info.run_id, "FAILED", milliseconds(heartbeat))
-            self.client.delete_tag(run.info.run_id, "bloomline.driver")
-            closed += 1
+            with of_others():
+                self._close_run(run, milliseconds(heartbeat))
+                closed += 1
         return closed
+
+    def _close_run(self, run: Any, at: int) -> None:
+        for child in self.children(run.info.run_id, run.info.experiment_id):
+            if child.info.status == "RUNNING":
+                self.client.set_terminated(child.info.run_id, "FAILED", at)
+        self.client.set_tag(run.info.run_id, "bloomline.state", "abandoned: its driver is gone")
+        self.client.set_terminated(run.info.run_id, "FAILED", at)
+        self.client.delete_tag(run.info.run_id, "bloomline.driver")
 
     def children(self, parent: str, experiment: str) -> list[Any]:
         condition = f"tags.`mlflow.parentRunId` = {quoted(parent)}"
@@ -197,30 +224,19 @@ def refusals() -> Iterator[None]:
         raise
 
 
-def server_trouble(config: TrackingConfig, root: Path) -> str | None:
-    """Ask a server whether it can be used: what is wrong with it and what to do, in one line; None if it answers."""
-    prepare_environment(config)
-    from mlflow.exceptions import MlflowException, RestException
-    from requests import RequestException
+def denied(error: Exception) -> bool:
+    """Whether MLflow knows who we are, and does not permit what we asked for."""
+    return getattr(error, "error_code", None) == "PERMISSION_DENIED"
 
-    where = config.shown(root)
+
+@contextmanager
+def of_others() -> Iterator[None]:
+    """Leave as it is what belongs to another user."""
     try:
-        Connection(config, root)
-    except MlflowException as error:
-        if error.error_code in CREDENTIALS_REFUSED:
-            return (
-                f"MLflow at {where} refused the credentials: set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME "
-                "and MLFLOW_TRACKING_PASSWORD, to ones that may read its experiments"
-            )
-        if isinstance(error.__context__, RequestException):
-            return (
-                f"no server answers at {where} within {config.request_timeout_s} s: check tracking.uri, the network, "
-                "and whether the server runs"
-            )
-        if not isinstance(error, RestException):
-            return f"what answers at {where} is not MLflow: check the host, port and path of tracking.uri"
-        return f"MLflow at {where} answered with an error: {str(error).splitlines()[0]}"
-    return None
+        yield
+    except Exception as error:
+        if not denied(error):
+            raise
 
 
 def quoted(value: str) -> str:

@@ -7,20 +7,31 @@ answer was lost can be repeated.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipelines.tracking.mlflow_connection import Connection, RefusedError, quoted, refusals
+from pipelines.tracking.descriptions import Description, render
+from pipelines.tracking.mlflow_connection import (
+    NOTE,
+    Connection,
+    RefusedError,
+    denied,
+    of_others,
+    quoted,
+    refusals,
+)
+from pipelines.tracking.mlflow_model import write_model
 from pipelines.tracking.operations import PARENT
 from pipelines.tracking.spool import Operation, Spool
 
 BATCH_POINTS = 800  # MLflow's limits for one request: 1,000 values in all,
 BATCH_VALUES = 100  # of which 100 parameters and 100 tags
+EXTERNAL = "mlflow.model.isExternal"
 SWEEP_TAG = "bloomline.sweep_run"
 SWEEPS = threading.Lock()  # held while the run of a sweep is looked for and made
 
@@ -34,17 +45,20 @@ class Writer:
         self._spool = spool
         self._runs: dict[str, str] = spool.ids.setdefault("runs", {})
         self._models: dict[str, str] = spool.ids.setdefault("models", {})
+        self._steps_of: dict[str, Mapping[str, str]] = {}  # id of a run of a pipeline -> see `_made_by`
 
     def apply(self, operation: Operation) -> None:
         """Execute one operation. Raises RefusedError, or whatever the client raises when MLflow can't be reached."""
         does: dict[str, Callable[[Operation], None]] = {
             "run": self._run,
+            "describe": self._describe,
             "log": self._log,
             "text": self._text,
             "file": self._file,
             "inputs": self._inputs,
             "model": self._model,
             "register": self._register,
+            "version": self._version,
             "end": self._end,
             "close": self._close,
         }
@@ -59,7 +73,9 @@ class Writer:
 
     def heartbeat(self) -> None:
         """Send a heartbeat of the driver."""
-        if PARENT in self._runs:
+        if PARENT not in self._runs:
+            return
+        with suppress(RefusedError), refusals():  # a run that was deleted needs none
             self._client.set_tag(self._runs[PARENT], "bloomline.heartbeat", str(time.time()))
 
     # The operations ------------------------------------------------------------------------------------------------
@@ -68,7 +84,8 @@ class Writer:
         key, tags = operation["key"], dict(operation["tags"])
         experiment = self._spool.ids.get("experiment")
         if experiment is None:
-            experiment = self._connection.experiment(operation["experiment"])
+            self._spool.ids["experiment_name"] = operation["experiment"]  # for messages
+            experiment = self._connection.experiment(operation["experiment"], operation.get("about", ""))
             self._spool.ids["experiment"] = experiment
         if self._spool.doubtful and SWEEP_TAG not in tags:
             own = {"step": key} if key else {"pipeline": tags["bloomline.pipeline"]}
@@ -82,8 +99,6 @@ class Writer:
             tags["mlflow.parentRunId"] = self._runs[PARENT]
         elif operation.get("sweep"):
             tags["mlflow.parentRunId"] = self._sweep(operation["sweep"], experiment)
-        if "bloomline.cached_from" in tags:
-            tags |= self._link(tags["bloomline.cached_from"], key)
         run = self._client.create_run(experiment, operation["at"], tags, operation["name"])
         self._runs[key] = run.info.run_id
 
@@ -95,14 +110,30 @@ class Writer:
             made = self._client.create_run(experiment, operation["at"], operation["tags"], operation["name"])
             return str(made.info.run_id)
 
-    def _link(self, run_id: str, step: str) -> dict[str, str]:
-        """Tags of a cached step that lead to the run that made its artifact, as far as this MLflow knows it."""
-        for run in self._connection.find_runs(run=run_id, step=step):
-            if "bloomline.cached_from" not in run.data.tags:
-                path = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-                note = f"Cached: made by [{run.info.run_name} of run {run_id}]({path})."
-                return {"bloomline.cached_from_run_id": run.info.run_id, "mlflow.note.content": note}
-        return {"mlflow.note.content": f"Cached: made by run {run_id}, which is not in this MLflow."}
+    def _describe(self, operation: Operation) -> None:
+        self._client.set_tag(self._id(operation), NOTE, self._rendered(operation["description"]))
+
+    def _rendered(self, description: Description) -> str:
+        """The text of a description, with links to the runs of steps as far as this MLflow knows them."""
+        experiment = self._spool.ids["experiment"]
+        links: dict[str, str] = {}
+        for row in description["rows"]:
+            if own := self._runs.get(row["step"]):
+                links[row["step"]] = _address(experiment, own)
+            elif row["made_by"] and (made := self._made_by(row["made_by"]).get(row["fingerprint"])):
+                links[row["step"]] = made
+        return render(description, links, _address(experiment, self._runs[PARENT]))
+
+    def _made_by(self, run_id: str) -> Mapping[str, str]:
+        """The addresses of the runs of the steps that another run of a pipeline made, by fingerprint."""
+        if run_id not in self._steps_of:
+            self._steps_of[run_id] = {
+                run.data.tags["bloomline.fingerprint"]: _address(run.info.experiment_id, run.info.run_id)
+                for run in self._connection.find_runs(run=run_id)
+                # Earlier releases made runs of cached steps too.
+                if "bloomline.fingerprint" in run.data.tags and "bloomline.cached_from" not in run.data.tags
+            }
+        return self._steps_of[run_id]
 
     def _log(self, operation: Operation) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -152,28 +183,32 @@ class Writer:
             )
 
     def _model(self, operation: Operation) -> None:
-        """A LoggedModel whose weights stay in our store: MLflow gets the facts and the address."""
+        """A LoggedModel whose weights stay in our store: MLflow gets the facts, the address, and what loads it."""
         from mlflow.entities import LoggedModelOutput
-        from mlflow.models.utils import get_external_mlflow_model_spec
 
-        run_id = self._id(operation)
+        run_id, tags = self._id(operation), operation["tags"]
         model = self._connection.find_model(operation["fingerprint"])
         if model is None:
             model = self._client.create_logged_model(
                 self._spool.ids["experiment"],
                 name=operation["name"],
                 source_run_id=run_id,
-                tags=operation["tags"] | {"mlflow.model.isExternal": "true"},
+                tags=tags,
                 params=operation["params"],
                 model_type=operation["type"],
             )
         else:
-            self._client.set_logged_model_tags(model.model_id, operation["tags"])
-        if str(model.status) != "READY":
-            with TemporaryDirectory() as directory:  # without this file the registry takes no model
-                get_external_mlflow_model_spec(model).save(os.path.join(directory, "MLmodel"))
+            with of_others():
+                self._client.set_logged_model_tags(model.model_id, tags)
+        # Those of earlier releases were external: nothing could load them.
+        external = EXTERNAL in model.tags and "artifact" in operation
+        if str(model.status) != "READY" or external:
+            with of_others(), TemporaryDirectory() as directory:  # without these files the registry takes no model
+                write_model(Path(directory), model, operation.get("artifact"), operation.get("predictor"))
                 self._client.log_model_artifacts(model.model_id, directory)
-            self._client.finalize_logged_model(model.model_id, "READY")
+                if external:
+                    self._client.delete_logged_model_tag(model.model_id, EXTERNAL)
+                self._client.finalize_logged_model(model.model_id, "READY")
         self._models[operation["fingerprint"]] = model.model_id
         if operation["made"]:
             outputs = self._client.get_run(run_id).outputs
@@ -187,21 +222,45 @@ class Writer:
         model = self._connection.find_model(fingerprint)
         if model is None:
             raise RefusedError(f"no model of fingerprint {fingerprint} to register as {name}")
-        if not self._client.search_registered_models(f"name = {quoted(name)}", max_results=1):
-            self._client.create_registered_model(name)
-        versions = self._client.search_model_versions(f"name = {quoted(name)}")
-        version = next((v.version for v in versions if v.tags.get("bloomline.fingerprint") == fingerprint), None)
+        try:
+            about = operation.get("about", "")
+            if not (known := self._client.search_registered_models(f"name = {quoted(name)}", max_results=1)):
+                self._client.create_registered_model(name, description=about)
+            elif about and not known[0].description:
+                with of_others():
+                    self._client.update_registered_model(name, about)
+            version = self._connection.find_version(name, fingerprint)
+            if version is None:
+                # The sqlite store would resolve models:/ID by the process-wide tracking URI, which is not ours to set.
+                local = self._connection.config.kind == "local"
+                source = model.artifact_location if local else f"models:/{model.model_id}"
+                version = self._client.create_model_version(
+                    name, source, model.source_run_id, operation["tags"], model_id=model.model_id
+                )
+                link = json.dumps([{"name": name, "version": version.version}])
+                with of_others():
+                    self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
+            if operation["alias"]:
+                self._client.set_registered_model_alias(name, operation["alias"], version.version)
+        except Exception as error:
+            if denied(error):  # the rest of the run must not wait for it
+                raise RefusedError(
+                    f"the registered model {name} belongs to another user: choose another `registered_name` of the "
+                    "deploy step"
+                ) from error
+            raise
+
+    def _version(self, operation: Operation) -> None:
+        """The measures and the lineage of a registered version."""
+        name, fingerprint = operation["name"], operation["fingerprint"]
+        version = self._connection.find_version(name, fingerprint)
         if version is None:
-            # The sqlite store would resolve models:/ID by the process-wide tracking URI, which is not ours to set.
-            local = self._connection.config.kind == "local"
-            source = model.artifact_location if local else f"models:/{model.model_id}"
-            version = self._client.create_model_version(
-                name, source, model.source_run_id, operation["tags"], model_id=model.model_id
-            ).version
-            link = json.dumps([{"name": name, "version": version}])
-            self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
-        if operation["alias"]:
-            self._client.set_registered_model_alias(name, operation["alias"], version)
+            raise RefusedError(f"no version of fingerprint {fingerprint} of the registered model {name}")
+        with of_others():
+            for tag, value in operation["tags"].items() - version.tags.items():  # MLflow takes them one by one
+                self._client.set_model_version_tag(name, version.version, tag, value)
+            text = self._rendered(operation["description"]).replace("/VERSION", f"/{version.version}")
+            self._client.update_model_version(name, version.version, text)
 
     def _end(self, operation: Operation) -> None:
         self._client.set_terminated(self._id(operation), operation["status"], operation["at"])
@@ -227,6 +286,11 @@ class Writer:
                 return None
             self._models[fingerprint] = model.model_id
         return self._models[fingerprint]
+
+
+def _address(experiment: str, run: str) -> str:
+    """The address of a run's page within MLflow's web interface."""
+    return f"#/experiments/{experiment}/runs/{run}"
 
 
 def _source(uri: str) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 from pipelines.metric_groups import grouped
 from pipelines.summary import RunSummary, StepSummary
+from pipelines.tracking import descriptions
 from pipelines.tracking.spool import Operation
 
 PARENT = ""
@@ -19,6 +21,8 @@ MAX_PARAMETER = 6000  # characters; MLflow 3 refuses more
 MAX_TAG = 8000
 MAX_KEY = 250
 MAX_DIGEST = 36
+MAX_MEASURES = 20  # as tags of a version, which MLflow takes one by one; all of them are in its description
+SOURCE = "bloomline"  # MLflow shows what follows the last "/" of it, so a command would be cut
 CUT = " … (cut; whole in config.json)"
 
 STATUS = {"done": "FINISHED", "cached": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "running": "RUNNING"}
@@ -77,7 +81,7 @@ def log(
 
 def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Operation]:
     """The parent run with all that is known before anything ran. `driver` identifies the process that owns it."""
-    source = {"mlflow.source.name": cut(run.command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": run.user}
+    source = {"mlflow.source.name": SOURCE, "mlflow.source.type": "LOCAL", "mlflow.user": run.user}
     if run.git_commit:
         source["mlflow.source.git.commit"] = run.git_commit
     own: dict[str, object] = {
@@ -86,15 +90,17 @@ def run_started(run: RunSummary, driver: Mapping[str, object]) -> Iterable[Opera
         "driver": json.dumps(driver),
         "git_dirty": run.git_dirty,
     }
-    own |= {"user": run.user, "sweep": run.sweep, "commit": run.git_commit}
+    own |= {"user": run.user, "sweep": run.sweep, "commit": run.git_commit, "command": run.command}
     versions = {f"version.{name}": version for name, version in run.versions.items()}
     yield {
         "op": "run",
         "key": PARENT,
         "name": run.name or run.run_id,
         "at": milliseconds(run.started),
-        "tags": source | tags(own) | tags(versions) | {"mlflow.note.content": note(run)},
+        "tags": source | tags(own) | tags(versions),
+        "about": descriptions.of_experiment(run),
     }
+    yield {"op": "describe", "key": PARENT, "description": descriptions.of_run(run)}
     yield log(PARENT, params=flat(run.parameters))
     yield {"op": "text", "key": PARENT, "path": "config.yaml", "text": run.config_yaml}
     yield {"op": "text", "key": PARENT, "path": "plan.txt", "text": plan_text(run.steps)}
@@ -106,36 +112,15 @@ def run_finished(run: RunSummary, graph_svg: str) -> Iterable[Operation]:
     at = milliseconds(run.started + run.seconds)
     points = [(key_of(f"{s.name}/{s.headline[0]}"), s.headline[1], at, 0) for s in run.steps if s.headline]
     points += [(key_of(f"{s.name}/seconds"), s.seconds, at, 0) for s in run.steps if s.seconds is not None]
-    yield log(PARENT, points, tags={"mlflow.note.content": note(run)} | tags({"state": run.state}))
+    yield log(PARENT, points, tags=tags({"state": run.state}))
+    yield {"op": "describe", "key": PARENT, "description": descriptions.of_run(run)}
+    yield from _versions(run)
     yield closed(run.state, at)
 
 
 def closed(state: str, at: int) -> Operation:
     """End the parent, and with it every run of a step that has not ended."""
     return {"op": "close", "status": STATUS[state], "at": at}
-
-
-def note(run: RunSummary) -> str:
-    """The parent's description (Markdown): what one wants to read first."""
-    lines = [
-        f"**{run.pipeline}**: {run.state} after {run.seconds:.0f} s"
-        if run.state != "running"
-        else f"**{run.pipeline}**: running",
-        "",
-        "| step | stage | state | time | headline | why |",
-        "|---|---|---|---|---|---|",
-    ]
-    for step in run.steps:
-        seconds = "" if step.seconds is None else f"{step.seconds:.1f} s"
-        headline = "" if step.headline is None else f"{step.headline[0]} {step.headline[1]:.4g}"
-        cells = (step.name, step.stage, step.state, seconds, headline, step.error or step.reason)
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    lines += ["", *(f"> {text}" for text in run.notes), "", f"Again: `{run.command}`"]
-    return cut("\n".join(lines), MAX_TAG)
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|")[:200]
 
 
 def plan_text(steps: Sequence[StepSummary]) -> str:
@@ -150,11 +135,17 @@ def plan_text(steps: Sequence[StepSummary]) -> str:
 # A step
 
 
-def step_started(step: StepSummary, label: str, run_id: str, at: int) -> Iterable[Operation]:
-    """A child run. `label`: its name in MLflow, say "02-pretrain"."""
-    own: dict[str, object] = {"run": run_id, "step": step.name, "stage": step.stage, "fingerprint": step.fingerprint}
-    own |= {"reason": step.reason, "cached_from": step.cached_from}
-    yield {"op": "run", "key": step.name, "name": label, "at": at, "tags": tags(own)}
+def step_started(step: StepSummary, label: str, run: RunSummary, at: int) -> Iterable[Operation]:
+    """A child run of a run. `label`: its name in MLflow, say "02-pretrain"."""
+    own: dict[str, object] = {
+        "run": run.run_id,
+        "step": step.name,
+        "stage": step.stage,
+        "fingerprint": step.fingerprint,
+    }
+    own |= {"reason": step.reason}
+    source = {"mlflow.source.name": SOURCE, "mlflow.source.type": "LOCAL", "mlflow.user": run.user}
+    yield {"op": "run", "key": step.name, "name": label, "at": at, "tags": source | tags(own)}
     whole = json.dumps(step.config, indent=2, ensure_ascii=False, default=str)
     yield {"op": "text", "key": step.name, "path": "config.json", "text": whole}
     yield log(step.name, params=flat(step.config))
@@ -186,27 +177,46 @@ def step_finished(
     """What a step left. `points`: the last point of each metric, which its model is shown with as well."""
     own: dict[str, object] = {"state": step.state, "artifact": step.artifact, "artifact_type": step.artifact_type}
     own |= {"size_bytes": step.size_bytes, "error": step.error}
-    note_text = step.error or "\n\n".join(f"**{title}**\n\n{text}" for title, text in step.highlights.items())
     if step.facts:
         facts = json.dumps(step.facts, indent=2, ensure_ascii=False, default=str)
         yield {"op": "text", "key": step.name, "path": "artifact.json", "text": facts}
-    if step.artifact_role == "model" and step.artifact:
-        yield {
-            "op": "model",
-            "key": step.name,
-            "name": step.name,
-            "fingerprint": step.fingerprint,
-            "type": step.artifact_type or "model",
-            "params": flat(step.config),
-            "tags": tags({"artifact": step.artifact, "size_bytes": step.size_bytes, "fingerprint": step.fingerprint}),
-            "made": step.state == "done",
-        }
+    yield from _model(step, step.name)
     model = step if step.artifact_role == "model" else _only_model(step, made)
     about = model.fingerprint if model is not None else None
-    described = tags(own) | ({"mlflow.note.content": cut(note_text, MAX_TAG)} if note_text else {})
-    yield log(step.name, points, tags=described, model=about)
+    described = {"mlflow.note.content": cut(descriptions.of_step(step), MAX_TAG)}
+    yield log(step.name, points, tags=tags(own) | described, model=about)
     yield from _registration(step, made)
     yield {"op": "end", "key": step.name, "status": STATUS[step.state], "at": at}
+
+
+def step_cached(step: StepSummary, made: Mapping[str, StepSummary]) -> Iterable[Operation]:
+    """A step that was not computed: it has no run, but its model may be new to this MLflow, or to the registry."""
+    yield from _model(step, PARENT)
+    yield from _registration(step, made)
+
+
+def _model(step: StepSummary, key: str) -> Iterable[Operation]:
+    """The model of a step, if it has one. `key`: the run that made it, or else that speaks of it."""
+    if step.artifact_role != "model" or not step.artifact:
+        return
+    predictor = step.predictor
+    yield {
+        "op": "model",
+        "key": key,
+        "name": step.name,
+        "fingerprint": step.fingerprint,
+        "type": step.artifact_type or "model",
+        "params": flat(step.config),
+        "tags": tags({"artifact": step.artifact, "size_bytes": step.size_bytes, "fingerprint": step.fingerprint}),
+        "made": step.state == "done",
+        "artifact": {
+            "step": step.name,
+            "class": step.artifact_class,
+            "root": step.artifact.rsplit("/", 3)[0],  # of the store: an artifact is at ROOT/artifacts/STAGE/NAME
+            "fingerprint": step.fingerprint,
+        },
+        "predictor": asdict(predictor) if predictor else None,
+    }
 
 
 def _only_model(step: StepSummary, made: Mapping[str, StepSummary]) -> StepSummary | None:
@@ -228,9 +238,50 @@ def _registration(step: StepSummary, made: Mapping[str, StepSummary]) -> Iterabl
             "op": "register",
             "name": re.sub(r"[/:]", "-", name),
             "alias": alias,
+            "about": f"Models that the step {step.name} puts to use. A version is one fingerprint. Its description has "
+            f"its measures and what it was made from; the alias {alias or 'of the deployment'} is the latest.",
             "fingerprint": model.fingerprint,
             "tags": tags({"artifact": model.artifact, "deployment": step.artifact, "fingerprint": model.fingerprint}),
         }
+
+
+def _versions(run: RunSummary) -> Iterable[Operation]:
+    """What is known of the registered versions at the end of a run: their measures, and what they were made from."""
+    made = {step.name: step for step in run.steps if step.state in ("done", "cached")}
+    for step in made.values():
+        model = _nearest_model(step, made)
+        for registration in _registration(step, made) if model else ():
+            assert model is not None
+            lineage = _lineage(model, made)
+            names = {source.name for source in lineage}
+            measures = {
+                f"{one.name}.{name}": value
+                for one in made.values()
+                if one.artifact_role is None and names & set(one.inputs) and one.name not in names
+                for name, value in one.metrics.items()
+            }
+            corpora = [f"{one.name} {one.fingerprint[:12]}" for one in lineage if one.artifact_role == "dataset"]
+            own: dict[str, object] = {"run": run.run_id, "pipeline": run.pipeline, "commit": run.git_commit}
+            own |= {"user": run.user, "datasets": ", ".join(corpora)}
+            own |= {"steps": ", ".join(f"{one.name} {one.fingerprint[:12]}" for one in lineage)}
+            own |= {key_of(f"metric.{name}"): f"{value:.6g}" for name, value in list(measures.items())[:MAX_MEASURES]}
+            yield {
+                "op": "version",
+                "key": PARENT,
+                "name": registration["name"],
+                "fingerprint": model.fingerprint,
+                "tags": tags(own),
+                "description": descriptions.of_version(run, model, lineage, measures, registration["name"]),
+            }
+
+
+def _lineage(step: StepSummary, made: Mapping[str, StepSummary]) -> list[StepSummary]:
+    """A step and all that it was made from, in the order of the run."""
+    names, level = {step.name}, [step]
+    while level:
+        level = [made[name] for one in level for name in one.inputs if name in made and name not in names]
+        names |= {one.name for one in level}
+    return [one for name, one in made.items() if name in names]
 
 
 def _nearest_model(step: StepSummary, made: Mapping[str, StepSummary]) -> StepSummary | None:

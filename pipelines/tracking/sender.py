@@ -10,11 +10,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.extras import missing_extra
-from pipelines.tracking.database import DatabaseError
 from pipelines.tracking.spool import Operation, Spool, leftovers
 from pipelines.tracking.tracking_config import TrackingConfig
 
@@ -23,6 +22,7 @@ LINGER_S = 0.5  # so that points come in batches
 HEARTBEAT_S = 60.0
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
+SAID_AFTER = 2  # failures in a row: what passes at once need not be said
 IN_TROUBLE_S = 3.0  # how long the end of a run waits for an MLflow that failed last time
 ARTIFACT_TRIES = 3
 ARTIFACT_WAIT_S = 1.0
@@ -33,16 +33,28 @@ ACKNOWLEDGE_S = 0.5
 class Sender:
     """Sends one spool, and leftovers, until it is stopped."""
 
-    def __init__(self, config: TrackingConfig, root: Path, spool: Spool | None, may_leave: bool = False) -> None:
-        """`may_leave`: if it is stopped within the first seconds, it may send nothing, and `left` is then true."""
+    def __init__(
+        self,
+        config: TrackingConfig,
+        root: Path,
+        spool: Spool | None,
+        may_leave: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`may_leave`: if it is stopped within the first seconds, it may send nothing, and `left` is then true.
+
+        `say`: is called, from the sending thread, when trouble begins and when it is over.
+        """
         self.left = False
-        self.trouble: str | None = None  # why sending fails now
+        self.trouble: str | None = None  # why sending fails now, and what to do
         self.refused = 0
         self.recovered = 0  # operations of earlier runs that were sent
         self.abandoned = 0  # runs that were closed because their driver has ended
         self._config = config
         self._root = root
         self._spool = spool
+        self._say = say
+        self._failures = 0  # in a row
         self._may_leave = may_leave and "mlflow" not in sys.modules
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -97,19 +109,34 @@ class Sender:
                     self._send_earlier(connection)
                     earlier_done = True
             except Exception as error:
-                self.trouble = missing_extra(error) or _first_line(error)
-                if self._spool is not None:
-                    self._spool.doubtful = True
+                self._failed(error)
                 if self._stopping.is_set():
                     return
                 self._stopping.wait(backoff)
                 backoff = min(2 * backoff, LONGEST_BACKOFF_S)
                 continue
-            self.trouble, backoff = None, FIRST_BACKOFF_S
+            self._succeeded()
+            backoff = FIRST_BACKOFF_S
             if stopping:  # set before this round looked at the spool: nothing was added since
                 return
             self._wake.wait(HEARTBEAT_S)
             self._stopping.wait(LINGER_S)
+
+    def _failed(self, error: Exception) -> None:
+        from pipelines.tracking.mlflow_trouble import in_words
+
+        experiment = self._spool.ids.get("experiment_name") if self._spool else None
+        self.trouble = in_words(error, self._config, self._root, experiment)
+        self._failures += 1
+        if self._failures == SAID_AFTER:
+            self._say(f"{self.trouble}. The run continues, and what MLflow has not received is kept in the store.")
+        if self._spool is not None:
+            self._spool.doubtful = True
+
+    def _succeeded(self) -> None:
+        if self._failures >= SAID_AFTER:
+            self._say(f"MLflow at {self._config.shown(self._root)} works again, and has received what was kept.")
+        self.trouble, self._failures = None, 0
 
     def _writer(self, spool: Spool, connection: Any, writers: dict[Path, Any]) -> Any:
         from pipelines.tracking.mlflow_store import Writer
@@ -129,8 +156,9 @@ class Sender:
                     try:
                         self._apply(writer, operation, connection)
                     except RefusedError as error:
-                        self.refused += 1
-                        spool.refuse(operation, str(error))
+                        if experiment := spool.ids.get("experiment"):
+                            connection.expect_experiment(experiment)
+                        self._refused(spool, operation, str(error))
                     arrived = offset
                     count += 1
                     if time.monotonic() - self._acknowledged > ACKNOWLEDGE_S:
@@ -139,6 +167,12 @@ class Sender:
         finally:
             self._acknowledge(spool, arrived)
         return count
+
+    def _refused(self, spool: Spool, operation: Operation, reason: str) -> None:
+        spool.refuse(operation, reason)
+        if not self.refused:
+            self._say(f"MLflow rejected an entry ({reason}). It is set aside in {spool.directory / 'refused.jsonl'}.")
+        self.refused += 1
 
     def _acknowledge(self, spool: Spool, offset: int) -> None:
         """Not after each operation: what is sent again does no harm."""
@@ -150,6 +184,7 @@ class Sender:
         """Execute an operation. An artifact is given up if its storage fails repeatedly while MLflow itself responds:
         a folder without permission must not block the curves that follow it."""
         from pipelines.tracking.mlflow_connection import RefusedError
+        from pipelines.tracking.mlflow_trouble import first_line
 
         for tries in range(1, ARTIFACT_TRIES + 1):
             try:
@@ -161,7 +196,7 @@ class Sender:
                 if operation.get("op") not in ("text", "file", "model") or not connection.answers():
                     raise
                 if tries == ARTIFACT_TRIES:
-                    raise RefusedError(_first_line(error)) from error
+                    raise RefusedError(first_line(error)) from error
                 self._stopping.wait(ARTIFACT_WAIT_S)
 
     def _send_earlier(self, connection: Any) -> None:
@@ -192,12 +227,3 @@ def _joins(last: Operation, operation: Operation) -> bool:
         return False
     same = operation["key"] == last["key"] and operation["model"] == last["model"]
     return same and len(last["points"]) + len(operation["points"]) <= BATCH_POINTS
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, DatabaseError):
-        return str(error)
-    lines = [line.strip() for line in str(error).splitlines()]
-    # SQLAlchemy says in parentheses where it was before it says what happened.
-    text = next((line for line in lines if line and not line.startswith("(raised as a result of ")), "")
-    return f"{type(error).__name__}: {text}"[:300]

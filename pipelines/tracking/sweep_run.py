@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.process_identity import this_process
-from pipelines.tracking.operations import MAX_TAG, PARENT, closed, cut, file, key_of, log, milliseconds, tags
+from pipelines.tracking.operations import MAX_TAG, PARENT, SOURCE, closed, cut, file, key_of, log, milliseconds, tags
 from pipelines.tracking.sender import Sender
 from pipelines.tracking.spool import Operation, Spool
 from pipelines.tracking.tracking_config import TrackingConfig
@@ -16,10 +16,17 @@ from pipelines.tracking.tracking_config import TrackingConfig
 
 def started(sweep: str, name: str, experiment: str, command: str, user: str, commit: str | None) -> Operation:
     """The operation that makes the run of a sweep. Each job sends it as well, so that any can make it."""
-    source = {"mlflow.source.name": cut(command, MAX_TAG), "mlflow.source.type": "LOCAL", "mlflow.user": user}
+    source = {"mlflow.source.name": SOURCE, "mlflow.source.type": "LOCAL", "mlflow.user": user}
     if commit:
         source["mlflow.source.git.commit"] = commit
-    own = {"sweep_run": sweep, "sweep": sweep, "pipeline": experiment, "user": user, "commit": commit}
+    own = {
+        "sweep_run": sweep,
+        "sweep": sweep,
+        "pipeline": experiment,
+        "user": user,
+        "commit": commit,
+        "command": command,
+    }
     own |= {"driver": json.dumps(this_process())}
     at = milliseconds(time.time())
     return {"op": "run", "key": PARENT, "name": name, "at": at, "tags": source | tags(own), "experiment": experiment}
@@ -28,13 +35,15 @@ def started(sweep: str, name: str, experiment: str, command: str, user: str, com
 class SweepTracking:
     """Sends what the run of a sweep shows: at its end, the table of its jobs and the best value of the objective."""
 
-    def __init__(self, config: TrackingConfig, root: Path, sweep: str, operation: Operation) -> None:
-        """Raises OSError if the spool of the sweep can't be written."""
+    def __init__(
+        self, config: TrackingConfig, root: Path, sweep: str, operation: Operation, say: Callable[[str], None]
+    ) -> None:
+        """`say`: shows a sentence at once. Raises OSError if the spool of the sweep can't be written."""
         spool = Spool.open(root / "runs" / sweep / "spool", config.target)
         if spool is None:
             raise FileExistsError(f"sweep {sweep} is tracked by another process")
         self._spool = spool
-        self._sender = Sender(config, root, spool)
+        self._sender = Sender(config, root, spool, say=say)
         self._sender.start()
         self._put([operation])
 

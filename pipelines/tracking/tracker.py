@@ -1,17 +1,16 @@
 """The tracking of a run: an observer of the runner that writes operations for MLflow into the spool.
 
 Nothing here imports mlflow, waits for it, or raises for its sake. One parent run for the pipeline, one child run a
-step (named "02-pretrain" by its place), a light child for a cached step with a link to the run that made it.
+step that runs (named "02-pretrain" by its place). A cached step is a link in the parent's description.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +18,9 @@ import psutil
 
 from cluster.base import Message
 from cluster.submitted_job import in_submitted_job
+from pipelines import provenance
 from pipelines.process_identity import this_process
+from pipelines.redaction import redacted
 from pipelines.report.graph_drawing import graph_svg
 from pipelines.summary import RunSummary, StepSummary
 from pipelines.tracking import leftovers, operations
@@ -28,23 +29,30 @@ from pipelines.tracking.sender import Sender
 from pipelines.tracking.spool import Operation, Spool, set_aside
 from pipelines.tracking.tracking_config import TrackingConfig
 
-DAMAGED = re.compile("file is not a database|database disk image is malformed")  # as sqlite says it
 FIRST_SAMPLE_S = 1.0  # so that a short step has one too
 
 
 class Tracking:
     """The tracking of one run. Called from the runner's thread."""
 
-    def __init__(self, config: TrackingConfig, root: Path, spool: Spool, sweep: Operation | None = None) -> None:
+    def __init__(
+        self,
+        config: TrackingConfig,
+        root: Path,
+        spool: Spool,
+        sweep: Operation | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self._config = config
         self._sweep = sweep
         self._root = root
         self._spool = spool
         # What would end with the command, or begin again for each job of a sweep, is not left to another process.
         may_leave = config.in_background and sweep is None and not in_submitted_job() and os.getpid() != 1
-        self._sender = Sender(config, root, spool, may_leave=may_leave)
+        self._say: Callable[[str], None] = lambda text: say(redacted(text))
+        self._sender = Sender(config, root, spool, may_leave, self._say)
         self._labels: dict[str, str] = {}
-        self._run_id = ""
+        self._run: RunSummary | None = None  # as it began
         self._open: dict[str, StepSummary] = {}  # started, not finished
         self._made: dict[str, StepSummary] = {}
         self._last: dict[str, dict[str, Point]] = {}  # step -> metric -> last point
@@ -55,15 +63,23 @@ class Tracking:
         self._broken: str | None = None  # the spool itself can't be written
 
     @classmethod
-    def open(cls, config: TrackingConfig, root: Path, run_id: str, sweep: Operation | None = None) -> Self:
+    def open(
+        cls,
+        config: TrackingConfig,
+        root: Path,
+        run_id: str,
+        sweep: Operation | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Self:
         """The tracking of the run `run_id`, its spool under `root`/runs/`run_id`. Raises OSError if that can't be.
 
         `sweep`: the operation that makes the run of the sweep under which this one hangs.
+        `say`: shows a sentence at once, from any thread: trouble begins, or it is over.
         """
         spool = Spool.open(root / "runs" / run_id / "spool", config.target)
         if spool is None:
             raise FileExistsError(f"run {run_id} is tracked by another process")
-        tracking = cls(config, root, spool, sweep)
+        tracking = cls(config, root, spool, sweep, say)
         tracking._sender.start()
         tracking._sampler.start()
         return tracking
@@ -72,7 +88,7 @@ class Tracking:
 
     def run_started(self, run: RunSummary) -> None:
         width = max(2, len(str(len(run.steps))))
-        self._run_id = run.run_id
+        self._run = run
         self._labels = {step.name: f"{index:0{width}d}-{step.name}" for index, step in enumerate(run.steps, 1)}
         self._parent_open = True
         experiment = self._config.experiment or run.pipeline
@@ -81,10 +97,10 @@ class Tracking:
 
     def step_started(self, step: StepSummary) -> str | None:
         """Open the step's run. Its id in MLflow if that is known by now: see `mlflow_run_id`."""
-        if step.name not in self._open:
+        if self._run is not None and step.name not in self._open:
             self._open[step.name] = step
             label = self._labels.get(step.name, step.name)
-            self._put(operations.step_started(step, label, self._run_id, milliseconds(time.time())))
+            self._put(operations.step_started(step, label, self._run, milliseconds(time.time())))
             self._put(operations.inputs(step, self._made))
         return self.mlflow_run_id(step.name)
 
@@ -99,10 +115,10 @@ class Tracking:
 
     def step_finished(self, step: StepSummary, record: object = None) -> None:
         """The step is done, cached, failed or stopped. One that never began has no run."""
-        if step.state == "cached":
-            self.step_started(step)
         if step.state in ("done", "cached"):
             self._made[step.name] = step
+        if step.state == "cached" and step.name not in self._open:
+            self._put(operations.step_cached(step, self._made))
         if self._open.pop(step.name, None) is None:
             return
         now = time.time()
@@ -150,13 +166,11 @@ class Tracking:
         if self._broken:
             found.append(f"The tracking is incomplete: {self._broken}.")
         if self._sender.trouble:
-            where = self._config.shown(self._root)
+            command = provenance.command("ui", self._run.places if self._run else ())
             found.append(
-                f"MLflow at {where} did not receive everything ({self._sender.trouble}). "
-                f"The rest is kept in {self._spool.directory}, and the next run sends it."
+                f"MLflow did not receive everything: {self._sender.trouble}. The rest is kept in "
+                f"{self._spool.directory}, and the next run sends it, or: {command}"
             )
-            if DAMAGED.search(self._sender.trouble):
-                found.append(f"That database is damaged. Move it away, and the next run creates a new one ({where}).")
         if self._sender.refused:
             refused = self._spool.directory / "refused.jsonl"
             found.append(f"MLflow rejected {self._sender.refused} entries: see {refused}.")
@@ -190,16 +204,21 @@ class Tracking:
             for operation in entries:
                 self._spool.append(operation)
         except OSError as error:  # a full disk must not end a run
-            self._broken = f"{error.strerror}: {error.filename or self._spool.directory}"
+            self._break(f"{error.strerror}: {error.filename or self._spool.directory}")
         self._sender.wake()
 
     def _put_file(self, key: str, path: Path, folder: str | None) -> None:
         try:
             kept = self._spool.keep(path)
         except OSError as error:
-            self._broken = f"{error.strerror}: {path}"
+            self._break(f"{error.strerror}: {path}")
             return
         self._put([operations.file(key, kept, folder)])
+
+    def _break(self, why: str) -> None:
+        if self._broken is None:
+            self._say(f"The tracking of this run is incomplete from here on: {why}. The run continues.")
+        self._broken = why
 
     def _sample(self) -> None:
         """CPU and memory of the driver's machine, as curves of every step that runs."""
@@ -209,7 +228,7 @@ class Tracking:
             wait_s = self._config.system_metrics_interval_s
             points = operations.metric_points(system_metrics(), self._samples, time.time())
             self._samples += 1
-            running = [name for name, step in list(self._open.items()) if step.state != "cached"]
+            running = list(self._open)
             self._put(operations.log(name, points) for name in running)
 
 

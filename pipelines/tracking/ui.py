@@ -32,7 +32,8 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     """
     if find_spec("mlflow") is None:
         raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
-    from pipelines.tracking.mlflow_connection import Connection, server_trouble
+    from pipelines.tracking.mlflow_connection import Connection
+    from pipelines.tracking.mlflow_trouble import server_trouble
 
     if config.kind == "server" and (trouble := server_trouble(config, root)):
         raise BloomlineError(trouble)

@@ -17,10 +17,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer, TokenizerForecast
-from stages.base import Application, ArtifactError, Edge, ExampleRequest, Servable
+from stages.base import Application, ArtifactError, Edge, ExampleRequest, Predictor, Servable
 from stages.json_files import read_json
 from stages.model.config import DecoderConfig
 from stages.model.parameters import active_parameter_count, parameter_count
@@ -58,6 +58,14 @@ class Checkpoint(Servable):
 
     Weights are stored in their original type: float32 after training, that of the source for an imported model.
     """
+
+    predictor: ClassVar[Predictor | None] = Predictor(
+        "stages.serving.predict:create",
+        inputs={"prompt": "string"},
+        outputs={"text": "string"},
+        parameters={"max_tokens": 48, "temperature": 0.7},
+        example={"prompt": "Once upon a time"},
+    )
 
     @property
     def config(self) -> DecoderConfig:

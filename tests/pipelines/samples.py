@@ -64,6 +64,7 @@ def run(directory: Path, run_id: str = "run-1", **fields: Any) -> RunSummary:
         step(
             "deploy",
             ("quantize",),
+            metrics={"time_to_first_token_ms": 20.0},
             facts={"registered_name": "demo", "alias": "champion"},
             highlights={"Served": "hello <world>"},
         ),

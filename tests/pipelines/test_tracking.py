@@ -24,7 +24,7 @@ from tests.pipelines import samples
 
 pytestmark = pytest.mark.usefixtures("eager_tracking")
 
-LOCAL = TrackingConfig(kind="local", close_timeout_s=60)
+LOCAL = TrackingConfig(kind="local", close_timeout_s=240)
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -75,7 +75,12 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
 
     assert parent.data.tags["mlflow.source.git.commit"] == sample.git_commit
     assert parent.data.tags["bloomline.version.python"] == "3.11"
-    assert "| pretrain | pretrain | done |" in parent.data.tags["mlflow.note.content"]
+    link = f"[pretrain](#/experiments/{parent.info.experiment_id}/runs/{pretrain.info.run_id})"
+    assert f"| {link} | pretrain | done |" in parent.data.tags["mlflow.note.content"]
+    assert (
+        "Runs of the pipeline **demo**" in asked.get_experiment(parent.info.experiment_id).tags["mlflow.note.content"]
+    )
+    assert "**validation_loss 2.5**" in pretrain.data.tags["mlflow.note.content"]
     assert "bloomline.driver" not in parent.data.tags
     assert parent.data.metrics["pretrain/validation_loss"] == 2.5
     kept = {file.path for file in asked.list_artifacts(parent.info.run_id)}
@@ -106,6 +111,11 @@ def test_a_run_its_steps_models_and_datasets(root: Path, tmp_path: Path) -> None
     version = asked.get_model_version_by_alias("demo", "champion")
     assert version.run_id == runs["03-quantize"].info.run_id
     assert models["quantize"].model_id in version.source
+    assert version.tags["bloomline.metric.deploy.time_to_first_token_ms"] == "20"
+    assert version.tags["bloomline.datasets"] == f"corpus {sample.steps[0].fingerprint[:12]}"
+    assert link in version.description
+    assert f"[run run-1](#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id})" in version.description
+    assert "Models that the step deploy puts to use" in asked.get_registered_model("demo").description
     assert not list(root.glob("runs/*/spool"))
 
 
@@ -147,7 +157,7 @@ def snapshot(root: Path) -> Any:
     )
 
 
-def test_a_cached_step_leads_to_the_run_that_made_it(root: Path, tmp_path: Path) -> None:
+def test_a_cached_step_is_a_link_to_the_run_that_made_it(root: Path, tmp_path: Path) -> None:
     first = samples.run(tmp_path)
     track(root, first)
     made = runs_of(client(root))["02-pretrain"]
@@ -159,11 +169,11 @@ def test_a_cached_step_leads_to_the_run_that_made_it(root: Path, tmp_path: Path)
     track(root, second)
     asked = client(root)
     experiments = [found.experiment_id for found in asked.search_experiments()]
-    (cached,) = asked.search_runs(experiments, "tags.`bloomline.run` = 'run-2' AND tags.`bloomline.step` = 'pretrain'")
-    assert cached.info.status == "FINISHED"
-    assert cached.data.tags["bloomline.cached_from_run_id"] == made.info.run_id
-    assert made.info.run_id in cached.data.tags["mlflow.note.content"]
-    assert cached.data.metrics["loss/validation_loss"] == 2.5
+    found = {run.info.run_name: run for run in asked.search_runs(experiments, "tags.`bloomline.run` = 'run-2'")}
+    assert found.keys() == {"run-2", "04-deploy"}, "a cached step has no run of its own"
+    link = f"[pretrain](#/experiments/{made.info.experiment_id}/runs/{made.info.run_id})"
+    assert f"| {link} | pretrain | cached |" in found["run-2"].data.tags["mlflow.note.content"]
+    assert found["run-2"].data.metrics["pretrain/validation_loss"] == 2.5
     assert len(asked.search_logged_models(experiments)) == 2, "a cached model is not another model"
 
 
@@ -276,8 +286,7 @@ def test_an_artifact_store_that_fails_holds_up_nothing_else(root: Path, tmp_path
 def test_a_damaged_database_is_reported_with_what_to_do(root: Path, tmp_path: Path) -> None:
     (root / "mlflow.db").write_bytes(b"no database" * 100)
     notes = track(root, samples.run(tmp_path), TrackingConfig(kind="local", close_timeout_s=3))
-    assert "file is not a database" in notes[0]
-    assert "Move it away" in notes[1]
+    assert "the file is not a database. Move it away" in notes[0]
     assert list(root.glob("runs/*/spool/operations.jsonl"))
 
 

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.usefixtures("eager_tracking")
 
 
 class Server:
-    """MLflow's own web application, which misbehaves on demand. `mode`: pass, hang or fail (HTTP 500)."""
+    """MLflow's own web application, which misbehaves on demand.
+
+    `mode`: pass, hang, fail (HTTP 500) or forbid (HTTP 403 for what writes).
+    """
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self.mode = "pass"
@@ -42,7 +45,10 @@ class Server:
         mode = self.mode
         if mode == "hang":
             self._released.wait(60)
-        if mode != "pass":
+        if mode == "forbid" and not environ["PATH_INFO"].endswith(("/search", "/get-by-name")):
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"Permission denied"]
+        if mode not in ("pass", "forbid"):
             start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
             return [b"sorry"]
         return self._application(environ, start_response)
@@ -99,7 +105,7 @@ def sample(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
 
 
 def config(server: Server) -> TrackingConfig:
-    return TrackingConfig(kind="server", uri=server.uri, close_timeout_s=60)
+    return TrackingConfig(kind="server", uri=server.uri, close_timeout_s=240)
 
 
 def check_arrived(server: Server, sample: Any) -> None:
@@ -157,20 +163,68 @@ def test_dies_in_the_middle(server: Server, sample: Any, tmp_path: Path, request
     check_arrived(server, sample)
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_fails_for_a_while_within_the_run(server: Server, sample: Any, tmp_path: Path) -> None:
+    """It is said once when that begins, and once when it is over."""
     server.mode = "fail"
     server.up()
-    tracking = Tracking.open(config(server), tmp_path, sample.run_id)
+    said: list[str] = []
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id, say=said.append)
     samples.replay(tracking, sample)
-    deadline = time.monotonic() + 60
-    while tracking._sender.trouble is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert tracking.notes()
+    wait_until(lambda: tracking._sender._failures > 4)
+    assert len(said) == 1
+    assert server.uri in said[0]
+    assert "The run continues" in said[0]
+    (note,) = tracking.notes()
+    assert "the next run sends it, or: " in note
+    assert "bloomline ui" in note
     server.mode = "pass"
-    while tracking._sender.trouble is not None or tracking._spool.pending():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: len(said) == 2 and not tracking._spool.pending())
+    assert "works again, and has received what was kept" in said[1]
+    assert tracking.close() == ()
+    check_arrived(server, sample)
+
+
+def test_its_experiment_is_deleted_for_a_while_within_the_run(server: Server, sample: Any, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    server.up()
+    said: list[str] = []
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id, say=said.append)
+    tracking.run_started(replace(sample, state="running"))
+    wait_until(lambda: tracking.mlflow_run_id("") and not tracking._spool.pending())
+    asked = MlflowClient(server.uri, server.uri)
+    experiment = asked.get_experiment_by_name(sample.pipeline)
+    assert experiment is not None
+    asked.delete_experiment(experiment.experiment_id)
+    for summary in sample.steps:
+        tracking.step_started(samples.waiting(summary))
+        tracking.step_finished(summary)
+    wait_until(lambda: said)
+    assert "was deleted during the run" in said[0]
+    asked.restore_experiment(experiment.experiment_id)
+    wait_until(lambda: len(said) == 2)
+    tracking.run_finished(sample)
+    assert tracking.close() == ()
+    assert {run.info.status for run in asked.search_runs([experiment.experiment_id])} == {"FINISHED"}
+
+
+def test_a_user_who_may_not_write_for_a_while_within_the_run(server: Server, sample: Any, tmp_path: Path) -> None:
+    server.mode = "forbid"
+    server.up()
+    said: list[str] = []
+    tracking = Tracking.open(config(server), tmp_path, sample.run_id, say=said.append)
+    samples.replay(tracking, sample)
+    wait_until(lambda: said)
+    assert f"does not permit this user to write to the experiment {sample.pipeline!r}" in said[0]
+    server.recover()
+    wait_until(lambda: len(said) == 2)
     assert tracking.close() == ()
     check_arrived(server, sample)
 
