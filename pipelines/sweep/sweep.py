@@ -13,6 +13,7 @@ from pipelines import config, provenance, terminal, variant, verbs
 from pipelines.errors import disk_error
 from pipelines.graph import Graph
 from pipelines.override_problems import FORCED
+from pipelines.redaction import redacted
 from pipelines.session import Session
 from pipelines.sweep import side_by_side
 from pipelines.sweep.job import Begun, SweepJob, swept
