@@ -21,6 +21,7 @@ from pipelines.graph import select
 from pipelines.plan import Plan
 from pipelines.reading_meter import reading_meter
 from pipelines.redaction import redacted, shown_override
+from pipelines.run_history import report_path
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
@@ -164,12 +165,29 @@ def remote_cluster(verb: str, composition: Composition) -> RemoteCluster:
 
 
 def ui(overrides: list[str], composed: Any, session: Session) -> int:
-    """`ui`: the MLflow UI on this configuration's store, on loopback, until Ctrl-C."""
-    from pipelines.tracking.ui import serve_ui
+    """`ui`: the live page and the MLflow UI on this configuration's store, on loopback, until Ctrl-C."""
+    from cluster.extras import missing_extra
+    from pipelines.live.server import serving
+    from pipelines.tracking.ui import serve_ui, wait_until_stopped
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
-    return serve_ui(settings.tracking, settings.store.state, say=partial(say, flush=True))
+    tell = partial(say, flush=True)
+    # A person looks at the page: they are to see at once that the store is away, and it is asked again soon.
+    with serving(Store(settings.store.model_copy(update={"retry_s": 0.0}))) as address:
+        tell(f"Runs: {address}  (Ctrl-C ends it)")
+        try:
+            code = serve_ui(settings.tracking, settings.store.state, say=tell)
+            if settings.tracking.kind == "local":
+                return code
+        except BloomlineError as error:
+            tell(f"MLflow is not shown: {redacted(str(error))}")
+        except ModuleNotFoundError as error:
+            if not (refusal := missing_extra(error)):
+                raise
+            tell(f"MLflow is not shown: {refusal}")
+        wait_until_stopped()
+    return 0
 
 
 def doctor(overrides: list[str], composed: Any, session: Session) -> int:
@@ -215,11 +233,12 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
     logs = Collector(settings.logs, store, made_by.run_id)  # before the history, which says that the run has ended
+    history = History(store)
     state = "failed"
     try:
         packages = prepared.composition.graph.packages()
         executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
-        observers: list[Observer] = [tracking, logs, History(store), display]
+        observers: list[Observer] = [tracking, logs, history, display]
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), observers)
         summary = runner.run()
         state = summary.state
@@ -227,6 +246,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     finally:
         display.close()
         logs.close()
+        history.close()
         notes = tracking.close(state)
     shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, (*logs.notes(), *notes))))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
@@ -234,15 +254,25 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
 
 
 def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
-    """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none."""
+    """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none.
+
+    Where the store is not this directory, it gets a copy for those who look at the run from another machine.
+    """
     from pipelines.report.page import write
 
+    notes = []
+    place = report_path(summary.run_id)
     try:
-        report = write(summary, store.config.state / "runs" / summary.run_id / "report.html")
+        report = write(summary, store.config.state / place)
     except OSError as error:
         return None, [f"There is no report: {disk_error(error)}"]
+    if not store.config.is_local or store.config.state != store.config.local_root:
+        try:
+            store.files.write(place, report.read_bytes())
+        except OSError as error:
+            notes.append(f"The report is not in the store: {disk_error(error)}")
     tracking.attach(report)
-    return report, []
+    return report, notes
 
 
 def _show_plan(prepared: Prepared) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -26,9 +26,7 @@ def render(run: RunSummary) -> str:
             _header(run),
             failure_box(run),
             _notes(run),
-            section(
-                "graph", "Graph", Markup('<div class="scroll">{}</div>').format(Markup(graph_svg(run.steps, True)))
-            ),
+            section("graph", "Graph", Markup('<div class="scroll">{}</div>').format(_graph(run.steps))),
             _highlights(run.steps),
             section("steps", "Steps", _table(run.steps)),
             *(_step(step) for step in run.steps),
@@ -65,6 +63,10 @@ def _header(run: RunSummary) -> Markup:
 def _notes(run: RunSummary) -> Markup:
     notes = Markup("").join(Markup("<p>{}</p>").format(note) for note in run.notes)
     return Markup('<aside class="notes" aria-label="Notes">{}</aside>').format(notes) if run.notes else Markup("")
+
+
+def _graph(steps: Sequence[StepSummary]) -> Markup:
+    return Markup(graph_svg(steps, lambda name: f"#step-{name}"))
 
 
 def _highlights(steps: Iterable[StepSummary]) -> Markup:
