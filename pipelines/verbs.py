@@ -6,6 +6,7 @@ the cluster; it returns the exit code and raises StageError for what a person ha
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -168,13 +169,14 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     """`ui`: the live page and the MLflow UI on this configuration's store, on loopback, until Ctrl-C."""
     from cluster.extras import missing_extra
     from pipelines.live.server import serving
-    from pipelines.tracking.ui import serve_ui, wait_until_stopped
+    from pipelines.tracking.ui import serve_ui, until_stopped
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
     tell = partial(say, flush=True)
     # A person looks at the page: they are to see at once that the store is away, and it is asked again soon.
-    with serving(Store(settings.store.model_copy(update={"retry_s": 0.0}))) as address:
+    store = Store(settings.store.model_copy(update={"retry_s": 0.0}))
+    with until_stopped(), serving(store) as address:
         tell(f"Runs: {address}  (Ctrl-C ends it)")
         try:
             code = serve_ui(settings.tracking, settings.store.state, say=tell)
@@ -186,7 +188,7 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
             if not (refusal := missing_extra(error)):
                 raise
             tell(f"MLflow is not shown: {refusal}")
-        wait_until_stopped()
+        threading.Event().wait()
     return 0
 
 

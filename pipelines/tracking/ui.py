@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -111,10 +110,11 @@ def _environment() -> dict[str, str]:
     return ours | child_environment()
 
 
-def wait_until_stopped() -> None:
-    """Wait for SIGINT, SIGTERM or SIGHUP."""
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end what is within, in order and without an error."""
     with stop_signals.handled(_stop), contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        yield
 
 
 def _stop(number: int, frame: object) -> None:
