@@ -54,7 +54,8 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     # In a separate process group Ctrl-C reaches only this process, and the server's workers end with their parent.
     with tempfile.TemporaryDirectory(prefix="bloomline-ui-") as directory:
         command = _command(config, root, port)
-        server = subprocess.Popen(command, cwd=directory, env=_environment(), start_new_session=True)
+        quiet = subprocess.DEVNULL  # what goes wrong is on standard error
+        server = subprocess.Popen(command, cwd=directory, env=_environment(), stdout=quiet, start_new_session=True)
         with stop_signals.handled(_stop):
             try:
                 if wait_until_answers(address, lambda: server.poll() is None, START_TIMEOUT_S):
