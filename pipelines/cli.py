@@ -36,7 +36,7 @@ verbs
   jobs       list | logs JOB [--follow] | stop JOB | retry JOB: the jobs that a cluster knows
   manifest   write KubeRay's YAML of this pipeline: kind=RayCluster, RayJob or RayService
   serve      run a pipeline, then serve its deployment until Ctrl-C
-  ui         open the MLflow UI on the store of this configuration
+  ui         show the runs of the store as they go on, and open the MLflow UI on it
   artifacts  list | show STEP | verify [STEP ...] | gc: manage what is in the store
   runs       list | show RUN | diff RUN RUN | delete RUN: the runs that the store remembers
   logs RUN   the steps that have logs; logs RUN STEP: what it printed   (rank=N, worker=N, --follow)
@@ -55,8 +55,8 @@ USAGE_OF = {
     "ui": """\
 usage: bloomline ui [OVERRIDE ...]
 
-Opens the MLflow UI on the store of this configuration, until Ctrl-C. Overrides such as store.root=DIR choose another
-store.
+Serves two pages on the store of this configuration, for this machine only and until Ctrl-C: one with its runs as they
+go on (graph, curves, logs), and the MLflow UI. Overrides such as store.root=DIR choose another store.
 """,
     "attach": """\
 usage: bloomline attach ID cluster=remote cluster.address=http://HOST:8265

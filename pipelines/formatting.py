@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+LONGEST_VALUE = 24  # characters
+
 
 def duration(seconds: float) -> str:
     """A time as people say it: 0.4 s, 12.3 s, 2 min 05 s, 1 h 02 min."""
@@ -65,6 +67,17 @@ def brief(value: float) -> str:
         if least <= abs(value) < math.inf:
             return f"{value / unit:.1f}{letter}"
     return number(value)
+
+
+def short_value(value: str) -> str:
+    """A value in at most 24 characters: a long number is rounded, a long text loses its middle."""
+    try:
+        if len(value) > 8:
+            return f"{float(value):.4g}"
+    except ValueError:
+        pass
+    half = LONGEST_VALUE // 2
+    return value if len(value) <= LONGEST_VALUE else f"{value[: half - 1]}…{value[-half:]}"
 
 
 def size(count: int) -> str:

@@ -1,17 +1,21 @@
 """The runs that a store remembers: what ran, with which values, and what came out.
 
-    runs/RUN/run.json             written when the run begins, now and then, and when it ends
-             curves/STEP.json     the metrics of a step over its time, thinned out
+    runs/RUN/run.json             written when the run begins, every few seconds, and when it ends
+             curves/STEP.json     the metrics of a step over its time so far, thinned out
+             report.html          the report of a run that has ended
 
-An observer of the runner writes them. They are for people and notebooks: no plan and no fingerprint depends on them.
+A thread of the driver writes the first two, so that a store that is slow does not slow the run. They are for people and
+notebooks: no plan and no fingerprint depends on them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -24,7 +28,11 @@ from pipelines.store.json_values import plain
 from pipelines.summary import RunSummary, StepSummary
 
 LONGEST_CURVE = 1000  # points of a metric; beyond, every second one is left out
-SAVE_INTERVAL_S = 5.0
+SAVE_INTERVAL_S = 5.0  # the least between two savings of a run in progress
+SAVED_BYTES_PER_S = 1 << 17  # what a run with many steps or metrics may write: it is saved less often
+LONGEST_PAUSE_S = 30.0  # the longest between two savings
+HEARTBEAT_S = 10.0  # a run is saved as often as this, also if nothing has changed
+LOST_S = 180.0  # a driver on another machine without a heartbeat for this time is considered gone
 MOST_BEFORE = 100  # records that are read to find the run before another
 
 Curve = list[tuple[int, float]]  # the step of training, or the number of the point; the value
@@ -51,6 +59,7 @@ class StepResult(BaseModel):
     size_bytes: int | None = None
     cached_from: str | None = None  # id of the run that made the artifact, if this run did not
     error: str | None = None
+    progress: tuple[float, float, str] | None = None  # of a running step: done, of how much, the unit
 
 
 class RunRecord(BaseModel):
@@ -73,6 +82,7 @@ class RunRecord(BaseModel):
     versions: Mapping[str, str]
     steps: tuple[StepResult, ...]  # in an order in which they can run
     driver: Mapping[str, Any] = {}  # the process that runs it, while it does
+    heartbeat: float | None = None  # when that process last wrote this, by its clock; seconds since the epoch
 
     def step(self, name: str) -> StepResult:
         """The step of that name. Raises BloomlineError."""
@@ -87,52 +97,71 @@ class RunRecord(BaseModel):
         return {f"{step.name}.{step.headline[0]}": step.headline[1] for step in self.steps if step.headline}
 
 
-_CURVES: TypeAdapter[dict[str, Curve]] = TypeAdapter(dict[str, Curve])
+_CURVES: TypeAdapter[dict[str, Curve]] = TypeAdapter(dict[str, Curve], config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 class History:
-    """Writes the record of a run: an observer of the runner. A disk that is full must not end the run."""
+    """Writes the record of a run: an observer of the runner. A store that can't be written to must not end the run."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._run: RunSummary | None = None
         self._steps: dict[str, StepSummary] = {}
+        self._began: dict[str, float] = {}  # running steps: seconds since the epoch
+        self._progress: dict[str, tuple[float, float, str]] = {}
         self._curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
         self._strides: dict[tuple[str, str], int] = {}
         self._counts: dict[tuple[str, str], int] = {}
-        self._saved = 0.0
-        self._changed = False  # a step has begun or ended since
+        self._unsaved: set[str] = set()  # steps whose curves have grown since they were saved
+        self._lock = threading.Lock()  # of what is above, which the runner's thread changes and ours reads
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="history", daemon=True)
 
     def run_started(self, run: RunSummary) -> None:
         self._run = run
         self._steps = {step.name: step for step in run.steps}
-        self._save(run, this_process())
+        self._save()
+        self._thread.start()
 
     def step_started(self, step: StepSummary) -> str | None:
-        self._steps[step.name] = step
-        self._changed = True
-        self._save_soon()
+        with self._lock:
+            self._steps[step.name] = step
+            self._began[step.name] = time.time()
+        self._wake.set()
         return None
 
     def step_message(self, message: Message) -> None:
-        self._save_soon()
-        if message.kind == "metrics":
-            for name, value in message.body["values"].items():
+        if message.kind not in ("metrics", "progress"):
+            return
+        body = message.body
+        with self._lock:
+            if message.kind == "progress":
+                self._progress[message.step] = body["done"], body["total"], body.get("unit", "")
+                return
+            for name, value in body["values"].items():
                 if isinstance(value, int | float):
-                    self._add(message.step, name, message.body.get("at"), float(value))
+                    self._add(message.step, name, body.get("at"), float(value))
+        self._wake.set()
 
     def step_finished(self, step: StepSummary, record: Record | None) -> None:
-        self._steps[step.name] = step
-        curves = {name: points for name, points in self._curves.pop(step.name, {}).items() if len(points) > 1}
-        if self._run and curves:
-            with contextlib.suppress(OSError):
-                self._store.files.write(_curves_path(self._run.run_id, step.name), _CURVES.dump_json(curves))
-        self._changed = True
-        self._save_soon()
+        with self._lock:
+            self._steps[step.name] = step
+            self._began.pop(step.name, None)
+            self._progress.pop(step.name, None)
+        self._wake.set()
 
     def run_finished(self, run: RunSummary) -> None:
-        self._steps = {step.name: step for step in run.steps}
-        self._save(run, {})
+        with self._lock:
+            self._run, self._steps = run, {step.name: step for step in run.steps}
+        self.close()
+
+    def close(self) -> None:
+        """Save the rest, and end the thread. Can be called again, and without `run_started`."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()  # the store bounds the time
 
     def _add(self, step: str, name: str, at: int | None, value: float) -> None:
         key = step, name
@@ -141,19 +170,62 @@ class History:
             return
         points = self._curves.setdefault(step, {}).setdefault(name, [])
         points.append((count - 1 if at is None else at, value))
+        self._unsaved.add(step)
         if len(points) > LONGEST_CURVE:
             del points[1::2]
             self._strides[key] *= 2
 
-    def _save_soon(self) -> None:
-        if self._run and self._changed and time.monotonic() - self._saved > SAVE_INTERVAL_S:
-            self._save(self._run, this_process())
+    def _keep(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(HEARTBEAT_S)
+            self._wake.clear()
+            pause = max(SAVE_INTERVAL_S, min(self._save() / SAVED_BYTES_PER_S, LONGEST_PAUSE_S))
+            self._closing.wait(pause)
+        self._save()
 
-    def _save(self, run: RunSummary, driver: Mapping[str, Any]) -> None:
-        self._saved, self._changed = time.monotonic(), False
+    def _save(self) -> int:
+        """Save the record and the curves that have grown. Returns how many bytes that were."""
+        run = self._run
+        assert run is not None
+        with self._lock:
+            grown = {step: _long_enough(self._curves[step]) for step in self._unsaved}
+            ended = {step for step in grown if self._steps[step].state not in ("waiting", "running")}
+            self._unsaved.clear()
+            driver = this_process() if run.state == "running" else {}
+            record = record_of(run, self._steps_now(), driver, self._progress)
+        written = 0
+        for step, curves in grown.items():
+            content = _CURVES.dump_json(curves) if curves else b""
+            kept = not curves or self._write(_curves_path(run.run_id, step), content)
+            written += len(content)
+            with self._lock:
+                if not kept:
+                    self._unsaved.add(step)
+                elif step in ended:
+                    self._curves.pop(step, None)
+        content = record.model_dump_json().encode()
+        self._write(f"runs/{run.run_id}/run.json", content)
+        return written + len(content)
+
+    def _steps_now(self) -> dict[str, StepSummary]:
+        """The steps, those that run with the time that they have taken so far."""
+        now = time.time()
+        began = self._began
+        return {
+            name: replace(step, seconds=now - began[name]) if name in began else step
+            for name, step in self._steps.items()
+        }
+
+    def _write(self, path: str, content: bytes) -> bool:
         with contextlib.suppress(OSError):
-            content = record_of(run, self._steps, driver).model_dump_json().encode()
-            self._store.files.write(f"runs/{run.run_id}/run.json", content)
+            self._store.files.write(path, content)
+            return True
+        return False
+
+
+def _long_enough(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Copies of the curves that have more than one point."""
+    return {name: list(points) for name, points in curves.items() if len(points) > 1}
 
 
 def runs(store: Store) -> list[RunRecord]:
@@ -171,7 +243,12 @@ def read(store: Store, run_id: str) -> RunRecord | None:
         run = RunRecord.model_validate_json(content)
     except ValidationError:
         return None
-    return run.model_copy(update={"state": "killed"}) if run.state == "running" and is_gone(run.driver) else run
+    return run.model_copy(update={"state": "killed"}) if run.state == "running" and _is_lost(run) else run
+
+
+def _is_lost(run: RunRecord) -> bool:
+    """Whether the driver of a running run has ended without saying so, as far as that can be known here."""
+    return is_gone(run.driver) or (run.heartbeat is not None and time.time() - run.heartbeat > LOST_S)
 
 
 def before(store: Store, run: RunSummary) -> RunRecord | None:
@@ -218,6 +295,11 @@ def delete(store: Store, run: RunRecord) -> None:
     shutil.rmtree(store.config.state / "runs" / run.run_id, ignore_errors=True)
 
 
+def report_path(run_id: str) -> str:
+    """Where the report of a run is in the store."""
+    return f"runs/{run_id}/report.html"
+
+
 def curves(store: Store, run: RunRecord, step: str) -> dict[str, Curve]:
     """The metrics of a step over its time, by name. Of a cached step: those of the run that made its artifact."""
     made_by = run.step(step).cached_from or run.run_id
@@ -257,8 +339,16 @@ def _curves_path(run_id: str, step: str) -> str:
     return f"runs/{run_id}/curves/{step}.json"
 
 
-def record_of(run: RunSummary, steps: Mapping[str, StepSummary], driver: Mapping[str, Any]) -> RunRecord:
-    """What the store remembers of a run whose steps are `steps`. `driver`: the process that runs it, if it does."""
+def record_of(
+    run: RunSummary,
+    steps: Mapping[str, StepSummary],
+    driver: Mapping[str, Any],
+    progress: Mapping[str, tuple[float, float, str]] | None = None,
+) -> RunRecord:
+    """What the store remembers of a run whose steps are `steps`. `driver`: the process that runs it, if it does.
+
+    `progress`: how far each running step is.
+    """
     return RunRecord(
         run_id=run.run_id,
         name=run.name,
@@ -274,8 +364,12 @@ def record_of(run: RunSummary, steps: Mapping[str, StepSummary], driver: Mapping
         git_dirty=run.git_dirty,
         versions=dict(run.versions),
         steps=tuple(
-            StepResult(**{name: plain(getattr(step, name)) for name in StepResult.model_fields})
+            StepResult(
+                **{name: plain(getattr(step, name)) for name in StepResult.model_fields if name != "progress"},
+                progress=(progress or {}).get(step.name),
+            )
             for step in steps.values()
         ),
         driver=driver,
+        heartbeat=time.time() if driver else None,
     )

@@ -70,7 +70,7 @@ def show_list(store: Store, pipelines: Sequence[str], own: dict[str, str]) -> in
             Cell(clean(run.name)),
             Cell(run.state, COLOURS.get(run.state, "dim")),
             Cell(duration(run.seconds)),
-            Cell(clean(_result(run))),
+            Cell(clean(result(run))),
             Cell(clean(run.user)),
             Cell((run.sweep or "")[-4:]),
         ]
@@ -154,7 +154,7 @@ def delete(store: Store, names: Sequence[str]) -> int:
     return 0
 
 
-def _result(run: RunRecord) -> str:
+def result(run: RunRecord) -> str:
     """The last headline of a run, or what failed."""
     if failed := [step for step in run.steps if step.error]:
         return f"{failed[0].name}: {(failed[0].error or '').splitlines()[0]}"

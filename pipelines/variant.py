@@ -16,6 +16,7 @@ from typing import Any
 from pipelines import config
 from pipelines.config import Composition
 from pipelines.errors import ConfigError
+from pipelines.formatting import short_value
 from pipelines.graph import Graph
 from pipelines.provenance import Variant
 from pipelines.redaction import HIDDEN, shown_override, shown_values
@@ -23,7 +24,6 @@ from pipelines.run_history import leaves
 from pipelines.step_state import stage_values
 
 LONGEST_NAME = 120  # characters
-LONGEST_VALUE = 24
 # Where and how a run is executed: parameters, but not what it is named by.
 PLACES = {"cluster", "store", "tracking", "sweep", "from", "until", "only", "force", "packages", "pipeline"}
 OVERRIDE = re.compile(r"(?P<mark>\+{0,2}|~)(?P<key>[^=@]*)(@(?P<package>[^=]*))?(=(?P<value>.*))?", re.DOTALL)
@@ -75,7 +75,7 @@ def name(pipeline: str, overrides: Mapping[str, str]) -> str:
 def described(overrides: Mapping[str, str]) -> str:
     """Overrides as one short line."""
     short = short_keys(overrides)
-    return " ".join(f"{short[key]}={brief(value)}" for key, value in overrides.items())
+    return " ".join(f"{short[key]}={short_value(value)}" for key, value in overrides.items())
 
 
 def of_work(overrides: Mapping[str, str]) -> dict[str, str]:
@@ -88,17 +88,6 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
     keys = list(keys)
     counts = Counter(key.rpartition(".")[2] for key in keys)
     return {key: last if counts[last := key.rpartition(".")[2]] == 1 else key for key in keys}
-
-
-def brief(value: str) -> str:
-    """A value in at most 24 characters: a long number is rounded, a long text loses its middle."""
-    try:
-        if len(value) > 8:
-            return f"{float(value):.4g}"
-    except ValueError:
-        pass
-    half = LONGEST_VALUE // 2
-    return value if len(value) <= LONGEST_VALUE else f"{value[: half - 1]}…{value[-half:]}"
 
 
 def given(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:

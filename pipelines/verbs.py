@@ -6,6 +6,7 @@ the cluster; it returns the exit code and raises StageError for what a person ha
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,7 @@ from pipelines.graph import select
 from pipelines.plan import Plan
 from pipelines.reading_meter import reading_meter
 from pipelines.redaction import redacted, shown_override
+from pipelines.run_history import report_path
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.summary import RunSummary
@@ -164,12 +166,30 @@ def remote_cluster(verb: str, composition: Composition) -> RemoteCluster:
 
 
 def ui(overrides: list[str], composed: Any, session: Session) -> int:
-    """`ui`: the MLflow UI on this configuration's store, on loopback, until Ctrl-C."""
-    from pipelines.tracking.ui import serve_ui
+    """`ui`: the live page and the MLflow UI on this configuration's store, on loopback, until Ctrl-C."""
+    from cluster.extras import missing_extra
+    from pipelines.live.server import serving
+    from pipelines.tracking.ui import serve_ui, until_stopped
 
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
-    return serve_ui(settings.tracking, settings.store.state, say=partial(say, flush=True))
+    tell = partial(say, flush=True)
+    # A person looks at the page: they are to see at once that the store is away, and it is asked again soon.
+    store = Store(settings.store.model_copy(update={"retry_s": 0.0}))
+    with until_stopped(), serving(store) as address:
+        tell(f"Runs: {address}  (Ctrl-C ends it)")
+        try:
+            code = serve_ui(settings.tracking, settings.store.state, say=tell)
+            if settings.tracking.kind == "local":
+                return code
+        except BloomlineError as error:
+            tell(f"MLflow is not shown: {redacted(str(error))}")
+        except ModuleNotFoundError as error:
+            if not (refusal := missing_extra(error)):
+                raise
+            tell(f"MLflow is not shown: {refusal}")
+        threading.Event().wait()
+    return 0
 
 
 def doctor(overrides: list[str], composed: Any, session: Session) -> int:
@@ -216,11 +236,12 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     tracked = partial(display.notice, "tracking")
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id, say=tracked)
     logs = Collector(settings.logs, store, made_by.run_id)  # before the history, which says that the run has ended
+    history = History(store)
     state = "failed"
     try:
         packages = prepared.composition.graph.packages()
         executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
-        observers: list[Observer] = [tracking, logs, History(store), display]
+        observers: list[Observer] = [tracking, logs, history, display]
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), observers)
         summary = runner.run()
         state = summary.state
@@ -228,6 +249,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     finally:
         display.close()
         logs.close()
+        history.close()
         notes = tracking.close(state)
     shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, (*logs.notes(), *notes))))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
@@ -235,20 +257,29 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
 
 
 def write_report(summary: RunSummary, store: Store, tracking: Tracking) -> tuple[Path | None, list[str]]:
-    """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none."""
+    """Write the report and attach it to the run in MLflow. Returns its path, or notes that say why there is none.
+
+    Where the store is not this directory, it gets a copy for those who look at the run from another machine.
+    """
     from pipelines import run_history
     from pipelines.report.page import write
 
+    notes = []
     shown = replace(summary, tracking_url=tracking.url)
-    path = store.config.state / "runs" / summary.run_id / "report.html"
+    place = report_path(summary.run_id)
     try:
-        report = write(shown, path, store.uri_of_root, run_history.before(store, summary))
+        report = write(shown, store.config.state / place, store.uri_of_root, run_history.before(store, summary))
     except OSError as error:
         return None, [f"There is no report: {disk_error(error)}"]
     except Exception as error:  # a fault in drawing a page must not end a run whose steps are done
         return None, [f"There is no report: {type(error).__name__} while it was drawn: {redacted(str(error))}"]
+    if not store.config.is_local or store.config.state != store.config.local_root:
+        try:
+            store.files.write(place, report.read_bytes())
+        except OSError as error:
+            notes.append(f"The report is not in the store: {disk_error(error)}")
     tracking.attach(report)
-    return report, []
+    return report, notes
 
 
 def _show_plan(prepared: Prepared) -> None:

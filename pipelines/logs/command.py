@@ -10,13 +10,12 @@ RUN is an id, the beginning or the end of one, or `latest`.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.terminal_text import clean, clean_line, say
+from cluster.terminal_text import clean_line, say
 from pipelines import config, run_history, terminal
 from pipelines.errors import BloomlineError
 from pipelines.formatting import size
@@ -31,7 +30,6 @@ OWN = ("rank", "worker")  # what looks like an override and is ours
 FOLLOW = ("--follow", "-f")
 POLL_S = 1.0
 SETTLE_S = 5.0  # after a step has ended in a run that continues, its last lines arrive within this time
-ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_])")  # colours, titles
 
 
 def command(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
@@ -165,4 +163,4 @@ def _texts(store: Store, run: RunRecord, log: KeptLog, positions: dict[str, int]
 
 def _print(text: str, prefix: str) -> None:
     for line in kept_log.as_drawn(text).split("\n"):
-        say(prefix + clean(ESCAPES.sub("", line).rstrip("\r")), flush=True)
+        say(prefix + kept_log.without_escapes(line), flush=True)

@@ -15,10 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.printed_output import DIGITS, part_name
+from cluster.terminal_text import clean
 from pipelines.store import Store
 
 RAW_OUTPUT = "output"  # in the run's local directory: what its processes write, before it is collected
 PLACE = re.compile(rf"([^/]+)/(step|rank-\d+|worker-\d+)/(\d{{{DIGITS}}})")
+
+ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_])")  # colours, titles
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,21 @@ def read(store: Store, run_id: str, log: KeptLog, position: int = 0) -> Iterator
         dropped = max(offset - position, 0)
         position = max(offset, position) + len(content)
         yield dropped, position, content
+
+
+def tail(store: Store, run_id: str, log: KeptLog, limit_bytes: int) -> str:
+    """The last lines of a log, of at most that many bytes, as they are shown."""
+    end = sum(log.parts[-1]) if log.parts else 0
+    begin = max(end - limit_bytes, 0)
+    content = b"".join(part for _, _, part in read(store, run_id, log, begin))[-limit_bytes:]
+    if begin:  # the first line is the rest of one
+        content = content.partition(b"\n")[2] or content
+    return without_escapes(as_drawn(content.decode(errors="replace")))
+
+
+def without_escapes(text: str) -> str:
+    """A text without colours and other control sequences of a terminal."""
+    return "\n".join(clean(line.rstrip("\r")) for line in ESCAPES.sub("", text).split("\n"))
 
 
 def as_drawn(text: str) -> str:

@@ -7,7 +7,7 @@ An edge over several layers passes between boxes on separate placeholder lanes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -168,8 +168,8 @@ STYLE = """
 """
 
 
-def graph_svg(steps: Sequence[StepSummary], links: bool = False) -> str:
-    """A self-contained SVG of a run's steps. `links`: boxes lead to the anchors `#step-NAME` of the page around it."""
+def graph_svg(steps: Sequence[StepSummary], address: Callable[[str], str] | None = None) -> str:
+    """A self-contained SVG of a run's steps. `address`: where the box of a step leads, by the step's name."""
     if len(steps) > MOST_STEPS:
         return (
             '<svg class="graph" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 40" width="480" height="40">'
@@ -187,7 +187,7 @@ def graph_svg(steps: Sequence[StepSummary], links: bool = False) -> str:
         f'<desc id="graph-desc">{escape(described)}</desc>',
         f"<style>{STYLE}</style>",
         *(_edge([boxes[node] for node in way]) for way in ways),
-        *(_box(step, boxes[step.name], links) for step in steps),
+        *(_box(step, boxes[step.name], address) for step in steps),
         "</svg>",
     ]
     return "\n".join(parts)
@@ -213,7 +213,7 @@ def _edge(way: Sequence[Box]) -> str:
     return f'<path class="edge" d="{"".join(path)}"/><path class="head" d="{head}"/>'
 
 
-def _box(step: StepSummary, box: Box, links: bool) -> str:
+def _box(step: StepSummary, box: Box, address: Callable[[str], str] | None) -> str:
     second = step.stage if step.seconds is None else f"{step.stage} · {duration(step.seconds)}"
     if step.state != "done":
         second = f"{second} · {step.state}"
@@ -232,7 +232,7 @@ def _box(step: StepSummary, box: Box, links: bool) -> str:
         f'<rect class="bar" x="{box.x + 6:.1f}" y="{box.y + 10:.1f}" width="4" height="{BOX_HEIGHT - 20}" rx="2"/>'
         f"{lines}</g>"
     )
-    return f'<a href="#step-{escape(step.name, quote=True)}">{drawn}</a>' if links else drawn
+    return f'<a href="{escape(address(step.name), quote=True)}">{drawn}</a>' if address else drawn
 
 
 def _short(text: str, limit: int) -> str:

@@ -16,6 +16,7 @@ WORDS = {
     "failed": "failed",
     "skipped": "skipped",
     "stopped": "stopped",
+    "killed": "stopped without an end",
     "running": "running",
     "waiting": "waiting",
     "unselected": "not selected",

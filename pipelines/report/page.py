@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -34,7 +34,7 @@ def render(run: RunSummary, store: str = "", before: RunRecord | None = None) ->
         result(run, store, shorten),
         _notes(run),
         timeline(run),
-        section("graph", "Graph", Markup('<div class="scroll">{}</div>').format(Markup(graph_svg(run.steps, True)))),
+        section("graph", "Graph", Markup('<div class="scroll">{}</div>').format(_graph(run.steps))),
         _highlights(run.steps),
         comparison(run, before, shorten),
         section("steps", "Steps", _table(run.steps)),
@@ -88,6 +88,10 @@ def _contents(run: RunSummary, body: Markup) -> Markup:
 def _notes(run: RunSummary) -> Markup:
     notes = Markup("").join(Markup("<p>{}</p>").format(note) for note in run.notes)
     return Markup('<aside class="notes" aria-label="Notes">{}</aside>').format(notes) if run.notes else Markup("")
+
+
+def _graph(steps: Sequence[StepSummary]) -> Markup:
+    return Markup(graph_svg(steps, lambda name: f"#step-{name}"))
 
 
 def _highlights(steps: Iterable[StepSummary]) -> Markup:

@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from pipelines import run_history, variant
 from pipelines.formatting import duration
+from pipelines.report import plots
+from pipelines.report.axis import parse
 from pipelines.report.html import badge, document, facts, folded, section, write_page
 from pipelines.run_history import Curve
 from pipelines.store import Store
-from pipelines.sweep import plots
-from pipelines.sweep.axis import parse
 from pipelines.sweep.results import Results
 
 MOST_TEXT_BYTES = 100_000  # of an answer that the sweeper left

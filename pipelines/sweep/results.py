@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.terminal_text import clean
 from pipelines import variant
-from pipelines.formatting import duration, metric
+from pipelines.formatting import duration, metric, short_value
 from pipelines.sweep.job import FINISHED, SweepJob, swept
 from pipelines.sweep_config import SweepConfig
 from pipelines.table import Cell, Column, draw
@@ -70,7 +70,7 @@ class Results:
         titles = ["Job", *short.values(), *(name.replace("_", " ") for name in measures), "State", "Time"]
         rows = []
         for job in self.ordered():
-            values = [variant.brief(swept[key][job.number]) for key in swept]
+            values = [short_value(swept[key][job.number]) for key in swept]
             found = [(name, self.measure(job, name)) for name in measures]
             shown = ["" if value is None else metric(name.split(" ", 1)[1], value) for name, value in found]
             seconds = "" if job.seconds is None or job.state == "cached" else duration(job.seconds)

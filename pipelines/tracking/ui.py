@@ -1,18 +1,20 @@
-"""`bloomline ui`: MLflow's own web interface on the right store, on this machine only, until Ctrl-C."""
+"""MLflow's own web interface, which `bloomline ui` starts on the right store, on this machine only, until Ctrl-C."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from cluster import stop_signals
+from cluster.network import LOOPBACK, wait_until_answers
 from pipelines.errors import BloomlineError
 from pipelines.tracking.database import ARTIFACTS, DatabaseError
 from pipelines.tracking.leftovers import flush
@@ -21,14 +23,15 @@ from stages.child_environment import child_environment
 
 PORT = 5000
 STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 600.0
 
 
 def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[str], None] = print) -> int:
     """Serve the interface on loopback until SIGINT, SIGTERM or SIGHUP, and return the exit code.
 
-    `port` 0: 5000, or any that is free. For `kind: server` only its address is printed, once it answers as MLflow. The
-    entries of earlier runs are sent first. Raises BloomlineError for a server that does not, and for a local database
-    that this MLflow can't use.
+    `port` 0: 5000, or any that is free. The address is printed once MLflow answers there; for `kind: server` that is
+    all. The entries of earlier runs are sent first. Raises BloomlineError for a server that does not answer, and for a
+    local database that this MLflow can't use.
     """
     if find_spec("mlflow") is None:
         raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
@@ -47,14 +50,17 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     except DatabaseError as error:
         raise BloomlineError(str(error)) from error
     port = port or free_port(PORT)
-    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    address = f"http://{LOOPBACK}:{port}"
     # MLflow's web server imports from its working directory first, which is therefore an empty one.
     # In a separate process group Ctrl-C reaches only this process, and the server's workers end with their parent.
     with tempfile.TemporaryDirectory(prefix="bloomline-ui-") as directory:
         command = _command(config, root, port)
-        server = subprocess.Popen(command, cwd=directory, env=_environment(), start_new_session=True)
+        quiet = subprocess.DEVNULL  # what goes wrong is on standard error
+        server = subprocess.Popen(command, cwd=directory, env=_environment(), stdout=quiet, start_new_session=True)
         with stop_signals.handled(_stop):
             try:
+                if wait_until_answers(address, lambda: server.poll() is None, START_TIMEOUT_S):
+                    say(f"MLflow: {address}  (Ctrl-C ends it)")
                 return server.wait()
             except KeyboardInterrupt:
                 return 0
@@ -67,11 +73,11 @@ def free_port(preferred: int) -> int:
     for port in (preferred, 0):
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((LOOPBACK, port))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
+    raise OSError("no free port on the loopback interface")
 
 
 def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
@@ -85,7 +91,7 @@ def _command(config: TrackingConfig, root: Path, port: int) -> list[str]:
         "server",
         *store,
         "--host",
-        "127.0.0.1",
+        LOOPBACK,
         "--port",
         str(port),
         "--workers",
@@ -104,6 +110,13 @@ def _environment() -> dict[str, str]:
         "UVICORN_LOG_LEVEL": "warning",
     }
     return ours | child_environment()
+
+
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end what is within, in order and without an error."""
+    with stop_signals.handled(_stop), contextlib.suppress(KeyboardInterrupt):
+        yield
 
 
 def _stop(number: int, frame: object) -> None:

@@ -153,7 +153,8 @@ def test_the_web_server_of_mlflow_imports_none(project: Path, script: Path, mark
     assert server.stdout
     with server:
         try:
-            assert wait_until_answers(address(server.stdout), lambda: server.poll() is None, 200)
+            url = address(line for line in server.stdout if line.startswith("MLflow: "))
+            assert wait_until_answers(url, lambda: server.poll() is None, 200)
             assert imported(marks) == set()
         finally:
             server.send_signal(signal.SIGINT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -55,10 +57,64 @@ def test_a_long_curve_is_thinned_out_evenly(count: int) -> None:
 
 
 def test_a_run_whose_process_is_gone_was_killed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    History(store).run_started(samples.run(tmp_path, "one", state="running"))
+    history = History(store)
+    history.run_started(samples.run(tmp_path, "one", state="running"))
     assert run_history.runs(store)[0].state == "running"
-    monkeypatch.setattr(run_history, "is_gone", lambda driver: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_history, "is_gone", lambda driver: True)
+        assert run_history.runs(store)[0].state == "killed"
+    history.close()
+    monkeypatch.setattr(run_history, "LOST_S", -1.0)  # no heartbeat, of a driver of which nothing is known here
+    monkeypatch.setattr(run_history, "is_gone", lambda driver: False)
     assert run_history.runs(store)[0].state == "killed"
+
+
+def test_the_curves_and_the_progress_of_a_running_step_are_in_the_store(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_history, "SAVE_INTERVAL_S", 0.01)
+    sample = samples.run(tmp_path, "one", state="running")
+    history = History(store)
+    history.run_started(sample)
+    try:
+        history.step_started(replace(samples.waiting(sample.steps[1]), state="running"))
+        history.step_message(Message("pretrain", "progress", {"done": 3, "total": 20, "unit": "steps"}))
+        for value, count in ((2.0, 2), (math.nan, 3)):
+            for message in samples.points("pretrain", count, count - 1 if count > 2 else 0):
+                history.step_message(replace(message, body={**message.body, "values": {"loss": value}}))
+            while len(run_history.curves(store, run_history.runs(store)[0], "pretrain").get("loss", [])) < count:
+                time.sleep(0.01)
+        run = run_history.find(store, "one")
+        assert (run.state, run.step("pretrain").progress) == ("running", (3.0, 20.0, "steps"))
+    finally:
+        history.close()
+
+
+def test_what_a_store_did_not_take_is_written_later(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_history, "SAVE_INTERVAL_S", 0.01)
+    sample = samples.run(tmp_path, "one")
+    history = History(store)
+    history.run_started(replace(sample, state="running"))
+    write = store.files.write
+    refused: list[str] = []
+
+    def refuse_once(path: str, content: bytes) -> None:
+        if "curves" in path and not refused:
+            refused.append(path)
+            raise OSError("the store is away")
+        write(path, content)
+
+    monkeypatch.setattr(store.files, "write", refuse_once)
+    for message in samples.points("pretrain", 20):
+        history.step_message(message)
+    history.step_finished(sample.steps[1], None)
+    while not refused:
+        time.sleep(0.01)
+    history.run_finished(sample)
+    assert len(run_history.curves(store, run_history.find(store, "one"), "pretrain")["training_loss"]) == 20
+    assert history._curves == {}
 
 
 def test_a_run_is_found_by_a_part_of_its_id(store: Store, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import config, variant
-from pipelines.variant import LONGEST_NAME, LONGEST_VALUE, brief, name, short_keys
+from pipelines.formatting import LONGEST_VALUE, short_value
+from pipelines.variant import LONGEST_NAME, name, short_keys
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -80,11 +81,11 @@ def test_keys_with_the_same_last_part_are_whole() -> None:
 @given(st.dictionaries(st.text(min_size=1), st.text(), max_size=40))
 def test_names_and_values_are_short(overrides: dict[str, str]) -> None:
     assert len(name("pipeline", overrides)) <= LONGEST_NAME
-    assert all(len(brief(value)) <= LONGEST_VALUE for value in overrides.values())
+    assert all(len(short_value(value)) <= LONGEST_VALUE for value in overrides.values())
 
 
 def test_a_long_number_is_rounded_and_a_short_one_is_as_it_was_written() -> None:
-    assert [brief(value) for value in ("1e-3", "0.00123456789", "x" * 30)] == [
+    assert [short_value(value) for value in ("1e-3", "0.00123456789", "x" * 30)] == [
         "1e-3",
         "0.001235",
         "x" * 11 + "…" + "x" * 12,

@@ -24,7 +24,14 @@ os._exit(code)
 
 def plain_installation(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command line in a folder where the modules of all extras are missing."""
+    with plain_process(folder, *arguments) as process:
+        out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def plain_process(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The same as a process that runs."""
     command = [sys.executable, "-c", _WITHOUT_EXTRAS, *arguments]
-    return subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
-    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)

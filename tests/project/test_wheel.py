@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.support import ROOT, plain_installation
+from tests.project.support import ROOT, plain_installation, plain_process
 
 ROOTS = {"bloomline.py", "conf", "pipelines", "cluster", "hydra_plugins", "stages"}
 
@@ -65,8 +66,13 @@ def test_a_step_without_its_extra_is_refused_with_the_command(tmp_path: Path) ->
     assert "Traceback" not in text
 
 
-def test_a_verb_without_its_extra_is_refused_with_the_command(tmp_path: Path) -> None:
-    result = plain_installation(tmp_path, "ui")
-    assert result.returncode == 1
-    assert result.stderr.strip().endswith("Install it with: pip install 'bloomline[tracking]'")
-    assert "Traceback" not in result.stderr
+def test_the_live_page_needs_no_extra_and_names_that_of_mlflow(tmp_path: Path) -> None:
+    with plain_process(tmp_path, "ui") as process:
+        assert process.stdout
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert lines[0].startswith("Runs: http://127.0.0.1:")
+    assert lines[1].startswith("MLflow is not shown: ")
+    assert lines[1].strip().endswith("Install it with: pip install 'bloomline[tracking]'")

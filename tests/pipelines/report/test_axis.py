@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sweep.axis import axis_of
+from pipelines.report.axis import axis_of
 
 NUMBERS = st.floats(min_value=-1e12, max_value=1e12).map(lambda value: 0.0 if abs(value) < 1e-9 else value)
 

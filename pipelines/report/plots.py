@@ -1,4 +1,4 @@
-"""Plots of a sweep as SVG within a page: no script, no image. A value is shown while the pointer rests on its mark."""
+"""Plots as SVG within a page: no script, no image. A value is shown while the pointer rests on its mark."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipelines.formatting import number
+from pipelines.formatting import number, short_value
+from pipelines.report.axis import Axis, axis_of
 from pipelines.run_history import Curve
-from pipelines.sweep.axis import Axis, axis_of
-from pipelines.variant import brief
 
 WIDTH = 720
 HEIGHT = 320
@@ -77,7 +76,7 @@ def parallel_coordinates(title: str, columns: Mapping[str, Sequence[str | float]
         parts.append(Markup('<text class="name" x="{}" y="20" text-anchor="{}">{}</text>').format(at, anchor, name))
         parts += [
             Markup('<text x="{}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-                x - 8 if last else x + 8, _down(at) + 4, "end" if last else "start", brief(label)
+                x - 8 if last else x + 8, _down(at) + 4, "end" if last else "start", short_value(label)
             )
             for label, at in axis.marks()
         ]
@@ -123,13 +122,13 @@ def heat_map(title: str, names: tuple[str, str], cells: Mapping[tuple[str, str],
         )
     parts += [
         Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            1.5 * MARGIN + (index + 0.5) * width, HEIGHT - MARGIN / 2 - 2, brief(text)
+            1.5 * MARGIN + (index + 0.5) * width, HEIGHT - MARGIN / 2 - 2, short_value(text)
         )
         for index, text in enumerate(across)
     ]
     parts += [
         Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-            1.5 * MARGIN - 8, 36 + (index + 0.5) * height, brief(text)
+            1.5 * MARGIN - 8, 36 + (index + 0.5) * height, short_value(text)
         )
         for index, text in enumerate(down)
     ]
@@ -178,7 +177,7 @@ def _ends(line: Line) -> str:
 
 
 def _shown(value: str | float) -> str:
-    return brief(value) if isinstance(value, str) else number(value)
+    return short_value(value) if isinstance(value, str) else number(value)
 
 
 def _sorted(values: set[str]) -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 LOGARITHMIC_RATIO = 20.0  # of the largest to the smallest value, from which an axis is logarithmic
 MARKS = 5
+UNITS = {1e3: "k", 1e6: "M", 1e9: "G", 1e12: "T"}
+LEAST_WITH_UNIT = 1e4
 
 
 @dataclass(frozen=True)
@@ -82,4 +84,8 @@ def _powers(low: float, high: float) -> list[float]:
 
 
 def _label(value: float) -> str:
+    """A mark of an axis in few characters, so that it fits next to the plot: 0.001, 250, 5.02G."""
+    for unit, letter in UNITS.items():
+        if unit <= abs(value) < 1000 * unit and abs(value) >= LEAST_WITH_UNIT:
+            return f"{value / unit:.4g}{letter}"
     return f"{value:.4g}"
