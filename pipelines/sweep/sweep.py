@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.base import ClusterError
 from cluster.terminal_text import clean
 from pipelines import config, provenance, terminal, variant, verbs
 from pipelines.errors import BloomlineError, disk_error
@@ -57,6 +58,8 @@ class Sweep:
         self._batch.append(job)
         try:
             job.prepared = verbs.prepare(job.overrides, composed, self._session)
+        except ClusterError:  # it is the cluster of every job
+            raise
         except StageError as error:
             job.state, job.error = "refused", redacted(str(error))
             job.exit_code = error.exit_code if isinstance(error, BloomlineError) else 1
