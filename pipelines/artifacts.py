@@ -28,6 +28,7 @@ from pipelines import collection_rules, config, terminal, variant
 from pipelines.collection_rules import Rules
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import number, size
+from pipelines.logs import leftovers
 from pipelines.process_identity import is_gone
 from pipelines.run_history import leaves
 from pipelines.session import Session
@@ -219,6 +220,7 @@ def _leftovers(store: Store, also: Sequence[str], scope: Scope) -> list[tuple[st
             found.append((store.files.uri(place), bytes_, partial(store.remove_files, place)))
     directories = [path for path in directories if path.name.split("-")[0] not in busy]
     directories += [path for path in copies if f"artifacts/{path.parent.name}/{path.name}" not in named]
+    directories += [raw for _, raw in leftovers.left(store)]
     for directory in directories:
         if time.time() - directory.stat().st_mtime > SETTLED_S:
             bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -3,13 +3,15 @@
     runs/RUN/run.json             written when the run begins, now and then, and when it ends
              curves/STEP.json     the metrics of a step over its time, thinned out
 
-An observer of the runner writes them. They are for people and notebooks: no plan and no fingerprint depends on them.
+An observer of the runner writes them in its own thread, so that a slow store does not hold the run up. They are
+for people and notebooks: no plan and no fingerprint depends on them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -24,7 +26,9 @@ from pipelines.store.json_values import plain
 from pipelines.summary import RunSummary, StepSummary
 
 LONGEST_CURVE = 1000  # points of a metric; beyond, every second one is left out
-SAVE_INTERVAL_S = 5.0
+SAVE_INTERVAL_S = 5.0  # between two records, at least
+BEAT_S = 20.0  # between two records, at most: the sign of life of the driver
+SILENT_S = 600.0  # without one, a driver on another machine is taken to be killed; clocks may differ by minutes
 
 Curve = list[tuple[int, float]]  # the step of training, or the number of the point; the value
 
@@ -72,6 +76,7 @@ class RunRecord(BaseModel):
     versions: Mapping[str, str]
     steps: tuple[StepResult, ...]  # in an order in which they can run
     driver: Mapping[str, Any] = {}  # the process that runs it, while it does
+    seen: float = 0.0  # when the driver wrote this (seconds since the epoch, by its clock); 0 in records of before
 
     def step(self, name: str) -> StepResult:
         """The step of that name. Raises BloomlineError."""
@@ -99,39 +104,46 @@ class History:
         self._curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
         self._strides: dict[tuple[str, str], int] = {}
         self._counts: dict[tuple[str, str], int] = {}
-        self._saved = 0.0
-        self._changed = False  # a step has begun or ended since
+        self._files: dict[str, bytes] = {}  # of curves, to be written
+        self._changed = threading.Event()  # a step has begun or ended since the last record
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="history", daemon=True)
 
     def run_started(self, run: RunSummary) -> None:
         self._run = run
         self._steps = {step.name: step for step in run.steps}
         self._save(run, this_process())
+        self._thread.start()
 
     def step_started(self, step: StepSummary) -> str | None:
-        self._steps[step.name] = step
-        self._changed = True
-        self._save_soon()
+        self._steps = {**self._steps, step.name: step}
+        self._changed.set()
         return None
 
     def step_message(self, message: Message) -> None:
-        self._save_soon()
         if message.kind == "metrics":
             for name, value in message.body["values"].items():
                 if isinstance(value, int | float):
                     self._add(message.step, name, message.body.get("at"), float(value))
 
     def step_finished(self, step: StepSummary, record: Record | None) -> None:
-        self._steps[step.name] = step
+        self._steps = {**self._steps, step.name: step}
         curves = {name: points for name, points in self._curves.pop(step.name, {}).items() if len(points) > 1}
         if self._run and curves:
-            with contextlib.suppress(OSError):
-                self._store.files.write(_curves_path(self._run.run_id, step.name), _CURVES.dump_json(curves))
-        self._changed = True
-        self._save_soon()
+            self._files[_curves_path(self._run.run_id, step.name)] = _CURVES.dump_json(curves)
+        self._changed.set()
 
     def run_finished(self, run: RunSummary) -> None:
+        self.close()
         self._steps = {step.name: step for step in run.steps}
         self._save(run, {})
+
+    def close(self) -> None:
+        """End the thread. Can be called again, and without `run_started`."""
+        self._closing.set()
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join()  # what it writes must not replace the last record
 
     def _add(self, step: str, name: str, at: int | None, value: float) -> None:
         key = step, name
@@ -144,12 +156,18 @@ class History:
             del points[1::2]
             self._strides[key] *= 2
 
-    def _save_soon(self) -> None:
-        if self._run and self._changed and time.monotonic() - self._saved > SAVE_INTERVAL_S:
-            self._save(self._run, this_process())
+    def _keep(self) -> None:
+        assert self._run is not None
+        while not self._closing.wait(SAVE_INTERVAL_S):
+            self._changed.wait(BEAT_S)
+            if not self._closing.is_set():
+                self._save(self._run, this_process())
 
     def _save(self, run: RunSummary, driver: Mapping[str, Any]) -> None:
-        self._saved, self._changed = time.monotonic(), False
+        self._changed.clear()
+        for path in list(self._files):
+            with contextlib.suppress(OSError):
+                self._store.files.write(path, self._files.pop(path))
         with contextlib.suppress(OSError):
             content = record_of(run, self._steps, driver).model_dump_json().encode()
             self._store.files.write(f"runs/{run.run_id}/run.json", content)
@@ -170,7 +188,9 @@ def read(store: Store, run_id: str) -> RunRecord | None:
         run = RunRecord.model_validate_json(content)
     except ValidationError:
         return None
-    return run.model_copy(update={"state": "killed"}) if run.state == "running" and is_gone(run.driver) else run
+    silent = run.seen > 0 and time.time() - run.seen > SILENT_S
+    killed = run.state == "running" and (silent or is_gone(run.driver))
+    return run.model_copy(update={"state": "killed"}) if killed else run
 
 
 def find(store: Store, name: str) -> RunRecord:
@@ -259,4 +279,5 @@ def record_of(run: RunSummary, steps: Mapping[str, StepSummary], driver: Mapping
             for step in steps.values()
         ),
         driver=driver,
+        seen=time.time(),
     )

@@ -94,13 +94,15 @@ class Begun:
     say: Callable[[str], None]
     tracking: Tracking | None = field(default=None, init=False)
     logs: Collector | None = field(default=None, init=False)
+    history: History | None = field(default=None, init=False)
 
     def begin(self, part: Part) -> Runner:
         prepared, made_by, tracking = self._open()
         self.job.state = "running"
         self.logs = Collector(prepared.composition.settings.logs, prepared.store, made_by.run_id)
+        self.history = History(prepared.store)
         display = Display(self.out, job=f"{self.job.number}  ")
-        observers: list[Observer] = [tracking, self.logs, History(prepared.store), display]
+        observers: list[Observer] = [tracking, self.logs, self.history, display]
         self.say(f"Job {self.job.number} begins: {self.job.described}")
         config_yaml = prepared.composition.yaml()
         return Runner(prepared.plan, prepared.store, part, made_by, config_yaml, observers, part.others)
@@ -132,6 +134,8 @@ class Begun:
     def abandon(self) -> None:
         if self.logs is not None:
             self.logs.close()
+        if self.history is not None:
+            self.history.close()
         if self.tracking is not None:
             self.tracking.close("failed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -55,10 +56,53 @@ def test_a_long_curve_is_thinned_out_evenly(count: int) -> None:
 
 
 def test_a_run_whose_process_is_gone_was_killed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    History(store).run_started(samples.run(tmp_path, "one", state="running"))
+    history = History(store)
+    history.run_started(samples.run(tmp_path, "one", state="running"))
     assert run_history.runs(store)[0].state == "running"
     monkeypatch.setattr(run_history, "is_gone", lambda driver: True)
     assert run_history.runs(store)[0].state == "killed"
+    history.close()
+
+
+def test_a_run_of_another_machine_without_a_sign_of_life_was_killed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_history, "SAVE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(run_history, "BEAT_S", 0.01)
+    history = History(store)
+    history.run_started(samples.run(tmp_path, "one", state="running"))
+    first = run_history.runs(store)[0].seen
+    while run_history.runs(store)[0].seen == first:  # the driver gives signs of life
+        pass
+    history.close()
+    last = run_history.runs(store)[0]
+    monkeypatch.setattr(run_history, "is_gone", lambda driver: False)
+    monkeypatch.setattr("time.time", lambda: last.seen + run_history.SILENT_S - 1)
+    assert run_history.runs(store)[0].state == "running"
+    monkeypatch.setattr("time.time", lambda: last.seen + run_history.SILENT_S + 1)
+    assert run_history.runs(store)[0].state == "killed"
+
+
+def test_a_store_that_hangs_does_not_hold_the_run_up(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_history, "SAVE_INTERVAL_S", 0.01)
+    history, writing, answers = History(store), threading.Event(), threading.Event()
+    sample = samples.run(tmp_path, "one", state="running")
+    history.run_started(sample)
+
+    def hang(path: str, content: bytes) -> None:
+        writing.set()
+        answers.wait(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.files, "write", hang)
+        history.step_finished(sample.steps[0], None)
+        assert writing.wait(60)
+        history.step_finished(sample.steps[-1], None)  # returns while the store hangs
+        assert not answers.is_set()
+        answers.set()
+        history.close()
 
 
 def test_a_run_is_found_by_a_part_of_its_id(store: Store, tmp_path: Path) -> None:
