@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster import submitted_job
 from cluster.serve_port import expect_free
 from cluster.terminal_text import say
 from pipelines import config, failure, plan, project, provenance, step_state, terminal, variant
@@ -61,6 +62,8 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
     if prepared.plan.blocked:
         _show_plan(prepared)
         print("\nBlocked: nothing was started.")
+        if cpus := submitted_job.reserved_cpus():
+            print(f"The driver of this job reserves CPUs: {cpus:g}. With cluster.entrypoint_cpus=0 the steps get them.")
         return BLOCKED
     if not prepared.plan.to_run:
         _show_cached(prepared, overrides)
@@ -214,12 +217,13 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     out = terminal.console()
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id)
     display = terminal.Display(out)
+    history = History(store)
     logs = Collector(settings.logs, store, made_by.run_id)  # before the history, which says that the run has ended
     state = "failed"
     try:
         packages = prepared.composition.graph.packages()
         executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
-        observers: list[Observer] = [tracking, logs, History(store), display]
+        observers: list[Observer] = [tracking, logs, history, display]
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), observers)
         summary = runner.run()
         state = summary.state
@@ -227,6 +231,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     finally:
         display.close()
         logs.close()
+        history.close()
         notes = tracking.close(state)
     shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, (*logs.notes(), *notes))))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
