@@ -59,6 +59,8 @@ class Sweep:
         try:
             job.prepared = verbs.prepare(job.overrides, composed, self._session)
         except ClusterError:  # it is the cluster of every job
+            self.jobs.pop()
+            self._batch.pop()
             raise
         except StageError as error:
             job.state, job.error = "refused", redacted(str(error))
