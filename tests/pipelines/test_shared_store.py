@@ -64,7 +64,7 @@ def test_of_two_who_run_the_same_at_once_on_s3_one_computes(s3: str, tmp_path: P
     assert len(notes) == 1
     assert f" of {computed} (process " in notes[0]
     for store in stores.values():
-        records = store.records()
+        records = list(store.records())
         assert [store.inspect(record) for record in records] == [[], []]
         assert {demo.Text(store.open(record)).text for record in records} == {"shared"}
         assert not store.files.names("leases")
