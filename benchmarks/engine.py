@@ -1,7 +1,7 @@
 """Compares the engine with other tools: a six-step graph in bloomline, Kedro, DVC and Prefect, then 1,000 steps.
 
     python benchmarks/engine.py [--quick]          other tools: pip install -e '.[bench]'; missing ones are skipped
-    python benchmarks/engine.py --plan 10000       only plans of a pipeline of so many steps, which is not run
+    python benchmarks/engine.py --plan 10000       only plans of a pipeline of 10,000 steps, which is not run
     PREFECT_PYTHON=prefect/bin/python ...          an environment for Prefect: pip install prefect 'fastapi<0.140'
 
 Times whole commands, alternating between the tools within each round, and prints medians and their ratios to

@@ -19,7 +19,7 @@ from pydantic import (
 from stages.base import Config
 
 MINIMUM_OBJECT_STORE_BYTES = 78_643_200  # Ray refuses less
-LARGEST_UPLOAD_BYTES = 500_000_000  # Ray refuses 512 MiB and more
+LARGEST_UPLOAD_BYTES = 500_000_000  # not compressed; the dashboard refuses more than 100 MiB that are
 
 
 class HttpLimits(Config):

@@ -29,6 +29,7 @@ from ray.job_config import JobConfig
 from cluster import http_limits, process_setup, serve_proxy, stop_signals
 from cluster.base import ClusterError, Node
 from cluster.config import LocalCluster, RemoteCluster
+from cluster.head_token import SET_TOKEN, expect_accepted
 from cluster.import_path import copy_modules, python_path
 from cluster.machine import this_machine
 from cluster.network import expect_listener
@@ -209,6 +210,7 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
         host, _, port = config.address.rpartition(":")
         expected = "the address of a Ray head, usually HOST:6379"
         expect_listener(config.address, host.strip("[]"), int(port), config.connect_timeout_s, expected)
+        expect_accepted(config.address, config.connect_timeout_s)
     try:
         with tempfile.TemporaryDirectory() as directory:
             copies = [] if in_submitted_job() else copy_modules(packages, Path(directory))
@@ -219,7 +221,8 @@ def _join(config: RemoteCluster, packages: Sequence[Path]) -> None:
                 **QUIET,
             )
     except ray.exceptions.AuthenticationError as error:
-        raise ClusterError(f"The Ray cluster at {redact_url(config.address)} rejected our token. {error}") from error
+        where = redact_url(config.address)
+        raise ClusterError(f"The Ray cluster at {where} rejected the token, or none was sent. {SET_TOKEN}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         if config.address == "auto" and isinstance(error, ConnectionError):
             raise ClusterError(

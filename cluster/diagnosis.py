@@ -1,6 +1,7 @@
 """Looks at a cluster from a separate process, which the caller ends: Ray may hang, or end the process that asks.
 
-python -m cluster.diagnosis < CONFIG     # the cluster config as JSON; prints what it finds as JSON
+python -m cluster.diagnosis STATE < CONFIG     # the directory that all nodes share, and the cluster config as JSON;
+                                               # prints what it finds as JSON
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,13 +28,15 @@ from stages.base import StageError
 NODE_TIMEOUT_S = 20.0  # for a process to start on a node, and answer
 
 
-def look(config: LocalCluster | RemoteCluster) -> Mapping[str, Any]:
+def look(config: LocalCluster | RemoteCluster, state: Path) -> Mapping[str, Any]:
     """The cluster's nodes, each with its resources and, unless it did not answer, its facts (`facts_of_node`)."""
     connection = Connection(config)
+    mark: Path | None = None
     try:
         connection.wait()
+        mark = _mark(state)
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        asked = {node["NodeID"]: _ask(node["NodeID"]) for node in nodes}
+        asked = {node["NodeID"]: _ask(node["NodeID"], mark) for node in nodes}
         answered, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_TIMEOUT_S)
         found = []
         for node in nodes:
@@ -45,18 +50,32 @@ def look(config: LocalCluster | RemoteCluster) -> Mapping[str, Any]:
             found.append(
                 {"address": node["NodeManagerAddress"], "resources": node["Resources"], "facts": facts, "error": error}
             )
-        return {"nodes": found, "ours": facts_of_node()}
+        return {"nodes": found, "ours": facts_of_node(mark)}
     finally:
+        if mark:
+            mark.unlink(missing_ok=True)
         connection.close()
 
 
-def _ask(node: str) -> ray.ObjectRef[Any]:
+def _mark(state: Path) -> Path | None:
+    """A new file in the directory, which a node sees if it shares it; None if it can't be written to."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(prefix=".seen-by-nodes-", dir=state)
+    except OSError:
+        return None
+    os.close(descriptor)
+    return Path(path)
+
+
+def _ask(node: str, mark: Path | None) -> ray.ObjectRef[Any]:
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(facts_of_node).options(num_cpus=0, scheduling_strategy=strategy).remote()
+    return ray.remote(facts_of_node).options(num_cpus=0, scheduling_strategy=strategy).remote(mark)
 
 
-def facts_of_node() -> dict[str, Any]:
-    """The versions of what has to be the same on every node, and the free bytes of shared memory."""
+def facts_of_node(mark: Path | None) -> dict[str, Any]:
+    """The versions of what has to be the same on every node, the free bytes of shared memory, and whether it sees a
+    file (None if there is none)."""
     from importlib.metadata import PackageNotFoundError
 
     try:
@@ -69,6 +88,7 @@ def facts_of_node() -> dict[str, Any]:
         "ray": version("ray"),
         "bloomline": bloomline,
         "shared_memory_bytes": shared,
+        "sees_state": mark.exists() if mark else None,
     }
 
 
@@ -76,7 +96,7 @@ def main() -> None:
     """Print the diagnosis, or the error, as the last line of standard output."""
     config: Any = TypeAdapter(ClusterConfig).validate_json(sys.stdin.buffer.read())
     try:
-        found: Mapping[str, Any] = look(config)
+        found: Mapping[str, Any] = look(config, Path(sys.argv[1]))
     except StageError as error:
         found = {"error": str(error)}
     print(json.dumps(found), flush=True)

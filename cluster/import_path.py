@@ -22,6 +22,7 @@ from cluster.base import ClusterError
 from stages.packages import OWN_PACKAGES, package_files
 
 ROOT = Path(__file__).resolve().parents[1]
+INSTALLATION_NAMES = {"site-packages", "dist-packages"}  # of directories to which packages are installed
 
 
 def python_path(packages: Sequence[Path] = ()) -> str:
@@ -57,7 +58,8 @@ def imported_modules() -> list[Path]:
     libraries = [Path(path).resolve() for path in library_directories()]
     found = []
     for entry in dict.fromkeys(Path(path).resolve() for path in sys.path if path):
-        if entry != ROOT and not any(entry.is_relative_to(library) for library in libraries):
+        installed = entry == ROOT or entry.name in INSTALLATION_NAMES  # a .pth file may add that of another Python
+        if not installed and not any(entry.is_relative_to(library) for library in libraries):
             found += [path for name in sorted(sys.modules) if (path := _imported_from(entry, name)) is not None]
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Followed:
     out: TextIO
     ask: Callable[[str], str]
     patience_s: float  # how long the cluster may be out of reach before the follower gives up
-    attach_command: str
+    address: str  # of the cluster, as it may be shown
     shown: int = 0  # characters of the log
     answered: float = field(default_factory=time.monotonic)
     interrupted: bool = False
@@ -64,7 +65,7 @@ class Followed:
                 if time.monotonic() - self.answered > self.patience_s:
                     self._say(
                         f"The connection to the cluster was lost for {self.patience_s:g} s while following {self.job}: "
-                        f"{first_line(error)} The job may still be running. Follow it again: {self.attach_command}"
+                        f"{first_line(error)} The job may still be running. Follow it again: {self._command('attach')}"
                     )
                     return CONNECTION_LOST_CODE
                 if not self.interrupted:
@@ -78,7 +79,7 @@ class Followed:
         if response.status_code == 404:
             raise ClusterError(
                 f"The cluster does not know a job {self.job!r}. A cluster forgets its jobs when its head is started "
-                "again; `ray job list` lists those that it knows."
+                "again; `bloomline jobs list` lists those that it knows."
             )
         response.raise_for_status()
         self._heard()
@@ -118,10 +119,14 @@ class Followed:
         if details["status"] == JobStatus.SUCCEEDED:
             return 0
         first = next(iter((details["message"] or "").splitlines()), details["status"])  # the others repeat the log
-        self._say(f"{self.job}: {first}")
+        self._say(f"{self.job}: {first.partition(', last available logs')[0]}")
         if details["status"] == JobStatus.STOPPED:
             return STOPPED_CODE
-        return details.get("driver_exit_code") or 1
+        code: int = details.get("driver_exit_code") or 1
+        if code > 0:
+            return code
+        self._say(f"Its driver was killed by {signal.Signals(-code).name}. Continue it: {self._command('jobs retry')}")
+        return 128 - code
 
     def _leaves(self) -> bool:
         """Ask what Ctrl-C meant. False: the job is followed further, also to its end after it was asked to stop."""
@@ -133,7 +138,7 @@ class Followed:
             answer = "d"
         answer = answer.strip().lower()
         if answer.startswith("d"):
-            self._say(f"Detached. Follow it: {self.attach_command}  Stop it: ray job stop {self.job}")
+            self._say(f"Detached. Follow it: {self._command('attach')}  Stop it: {self._command('jobs stop')}")
             return True
         if answer.startswith("s"):
             try:
@@ -142,6 +147,9 @@ class Followed:
             except INTERRUPTIONS as error:
                 self._say(f"The cluster could not be asked to stop it: {first_line(error)}")
         return False
+
+    def _command(self, verb: str) -> str:
+        return f"bloomline {verb} {self.job} cluster=remote cluster.address={self.address}"
 
     def _say_waiting(self, message: str) -> None:
         if message != self.waiting_for:

@@ -12,7 +12,7 @@ from ray.job_submission import JobSubmissionClient
 
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
-from cluster.jobs import attach, dashboard, job_client, rejections
+from cluster.jobs import STOP_WAIT_S, attach, dashboard, job_client, rejections
 from cluster.submitted_job import PIPELINE, SUBMITTED, USER
 from cluster.terminal_text import clean, say
 from stages.addresses import redact_url
@@ -39,6 +39,11 @@ class Job:
     def pipeline(self) -> str:
         return self.metadata.get(PIPELINE, "")
 
+    @property
+    def overrides(self) -> list[str]:
+        """Those with which it was submitted, without the address of its cluster."""
+        return shlex.split(self.metadata.get(SUBMITTED, ""))
+
 
 def jobs(config: RemoteCluster) -> list[Job]:
     """The submitted jobs, the latest first. Raises ClusterError if the cluster can't be asked."""
@@ -57,29 +62,36 @@ def logs(config: RemoteCluster, name: str, *, follow: bool, out: TextIO = sys.st
 
 
 def stop(config: RemoteCluster, name: str, *, out: TextIO = sys.stdout) -> int:
-    """Ask the cluster to stop a job, whose steps then have 30 s to save what they have. Raises ClusterError."""
+    """Ask the cluster to stop a job, and say what remains of it. Raises ClusterError."""
     client = _client(config)
     job = _find(config, client, name)
     if job.state in ENDED:
-        say(f"{name} has ended already: {job.state.lower()}.", file=out)
+        say(f"{name} has ended already: {job.state.lower()}. Nothing was stopped.", file=out)
         return 0
     with rejections(dashboard(config), "can't be asked to stop the job"):
         client.stop_job(name)
-    say(f"Stopping {name}. Its steps have 30 s to save what they have.", file=out)
+    where = f"cluster=remote cluster.address={redact_url(config.address)}"
+    say(
+        f"Stopping {name}. Its steps have {STOP_WAIT_S} s to save what they have. "
+        "What is finished stays in the store.\n"
+        f"  bloomline jobs logs {name} --follow {where}    until it has ended\n"
+        f"  bloomline jobs retry {name} {where}    continues it afterwards",
+        file=out,
+    )
     return 0
 
 
-def submitted_overrides(config: RemoteCluster, name: str) -> list[str]:
-    """The overrides with which a job was submitted, without the address of its cluster. Raises ClusterError.
-
-    A job that is not at its end is refused, and one that another program submitted.
-    """
+def to_retry(config: RemoteCluster, name: str) -> Job:
+    """The job of that name. Raises ClusterError if it has not ended, or if another program submitted it."""
     job = _find(config, _client(config), name)
     if job.state not in ENDED:
-        raise ClusterError(f"{name} is {job.state.lower()}: `bloomline jobs stop {name}` ends it, then retry it.")
+        raise ClusterError(
+            f"{name} is {job.state.lower()}. Only a job that has ended is submitted again: wait for its end, or end it "
+            f"with `bloomline jobs stop {name}`."
+        )
     if SUBMITTED not in job.metadata:
         raise ClusterError(f"{name} was not submitted by `bloomline submit`, so its command is not known.")
-    return shlex.split(job.metadata[SUBMITTED])
+    return job
 
 
 def _client(config: RemoteCluster) -> JobSubmissionClient:

@@ -23,6 +23,7 @@ from ray.job_submission import JobSubmissionClient
 
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
+from cluster.head_token import SET_TOKEN
 from cluster.import_path import check_packages, copy_modules
 from cluster.job_follower import Followed, first_line
 from cluster.network import expect_listener
@@ -36,7 +37,7 @@ from cluster.submitted_job import (
     installed_versions,
 )
 from cluster.terminal_text import say
-from cluster.upload import Upload, choose
+from cluster.upload import Upload, choose, expect_at_most
 from stages.addresses import redact_url
 from stages.secret_files import secret_files
 
@@ -97,13 +98,14 @@ def submit(
         say(f"Left out of `packages`, as secrets: {', '.join(secrets_inside)}.", file=out, flush=True)
     with rejections(url, "did not accept the job"):
         client = job_client(url)
+        modules = _send_modules(client, packages, config.upload_limit_bytes)
         job = client.submit_job(
             entrypoint=f"cd {PROJECT} && exec {shlex.join([*driver, *in_job(overrides)])}",
             submission_id=f"bloomline-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
             runtime_env={
                 **config.runtime_env,
                 "working_dir": _send_project(client, upload, forwarded),
-                "py_modules": [_send_modules(client, packages), *config.runtime_env.get("py_modules", ())],
+                "py_modules": [modules, *config.runtime_env.get("py_modules", ())],
                 "env_vars": {
                     **config.runtime_env.get("env_vars", {}),
                     "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
@@ -146,8 +148,7 @@ def job_client(url: str) -> JobSubmissionClient:
 def _followed(
     config: RemoteCluster, client: JobSubmissionClient, job: str, out: TextIO, ask: Callable[[str], str]
 ) -> Followed:
-    command = f"bloomline attach {job} cluster=remote cluster.address={redact_url(config.address)}"
-    return Followed(client, job, out, ask, config.reconnect_timeout_s, command)
+    return Followed(client, job, out, ask, config.reconnect_timeout_s, redact_url(config.address))
 
 
 @contextmanager
@@ -157,9 +158,7 @@ def rejections(url: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise ClusterError(
-            f"The Ray cluster at {redact_url(url)} rejected the token, or none was sent: {first_line(error)} Set "
-            "RAY_AUTH_TOKEN to the cluster's token, or write it to ~/.ray/auth_token (or to the file that "
-            "RAY_AUTH_TOKEN_PATH names)."
+            f"The Ray cluster at {redact_url(url)} rejected the token, or none was sent. {SET_TOKEN}"
         ) from error
     except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
         raise ClusterError(f"The Ray cluster at {redact_url(url)} {what}: {redact_url(first_line(error))}") from error
@@ -179,7 +178,7 @@ def _send_project(client: JobSubmissionClient, upload: Upload, forwarded: Mappin
         return client._upload_package_if_needed(directory, include_gitignore=False)
 
 
-def _send_modules(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
+def _send_modules(client: JobSubmissionClient, packages: Sequence[Path], limit_bytes: int) -> str:
     """Upload our packages and the users', and return the URI of the directory that contains all of them.
 
     `submit_job` would unpack each package in a separate directory, where the driver does not find the configuration
@@ -187,6 +186,10 @@ def _send_modules(client: JobSubmissionClient, packages: Sequence[Path]) -> str:
     """
     with tempfile.TemporaryDirectory() as directory:
         copy_modules(packages, Path(directory))
+        files = [path for path in Path(directory).rglob("*") if path.is_file()]
+        copies = {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
+        advice = "Keep data out of the directories of `packages`, and put it where the nodes can read it"
+        expect_at_most(limit_bytes, "What the stages import", copies, advice)
         return client._upload_package_if_needed(directory, include_gitignore=True)
 
 

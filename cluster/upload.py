@@ -53,7 +53,8 @@ class Upload:
 
     def line(self) -> str:
         """What is sent, what is not, and how to send it, in one line."""
-        sent = f"Sending {len(self.files)} files ({_size(self.bytes)}) of {self.directory}."
+        count = f"{len(self.files)} file{'' if len(self.files) == 1 else 's'}"
+        sent = f"Sending {count} ({_size(self.bytes)}) of {self.directory}."
         if not self.left_out:
             return sent
         shown = [f"{path} ({reason})" for path, reason in list(self.left_out.items())[:NAMED]]
@@ -63,16 +64,8 @@ class Upload:
 
     def expect_at_most(self, limit_bytes: int) -> None:
         """Raise ClusterError, with the largest files, if there is more to send."""
-        if self.bytes <= limit_bytes:
-            return
-        largest = sorted(self.files.items(), key=lambda file: -file[1])[:LARGEST]
-        named = ", ".join(f"{name} ({_size(size)})" for name, size in largest)
-        raise ClusterError(
-            f"{self.directory} has {_size(self.bytes)} to send, and cluster.upload_limit_bytes is {limit_bytes} "
-            f"({_size(limit_bytes)}). The largest files: {named}. "
-            "Name what the job does not need in a .gitignore or .rayignore, put data where the nodes can read it, or "
-            "raise the limit."
-        )
+        advice = "Name what the job does not need in a .gitignore or .rayignore, put data where the nodes can read it"
+        expect_at_most(limit_bytes, str(self.directory), self.files, advice)
 
     def copy(self, target: Path) -> None:
         """Copy the files to the new directory `target`. What a link stands for is copied in its place."""
@@ -139,6 +132,19 @@ class _Choice:
             return "environments"
         known = next((reason for reason, patterns in self._reasons if patterns.match_file(path)), "")
         return known or ("secrets" if is_secret_file(entry.name) else "")  # also in capital letters
+
+
+def expect_at_most(limit_bytes: int, what: str, files: Mapping[str, int], advice: str) -> None:
+    """Raise ClusterError if files, given with their sizes in bytes, are too many to send. It names the largest."""
+    total = sum(files.values())
+    if total <= limit_bytes:
+        return
+    largest = sorted(files.items(), key=lambda file: -file[1])[:LARGEST]
+    named = ", ".join(f"{name} ({_size(size)})" for name, size in largest)
+    raise ClusterError(
+        f"{what} has {_size(total)} to send, and cluster.upload_limit_bytes is {limit_bytes} ({_size(limit_bytes)}). "
+        f"The largest files: {named}. {advice}, or raise the limit."
+    )
 
 
 def _is_ignored(path: str, ignored: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:

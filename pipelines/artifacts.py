@@ -8,6 +8,9 @@ bloomline artifacts gc                     removes what killed runs left; with `
               with `unused`                and every artifact that is not the latest of a step: it is only printed,
                                            until `remove` is added
               with `older=30d larger=1GB`  of those, the ones that are as old and as large
+              with `user=ana`              of those, the ones that runs of that user made
+
+What steps of a running run have made or will use stays, whoever runs it.
 
 With `pipeline=NAME` every word is about the artifacts of that pipeline. Without it, `list`, `verify` and `gc` are about
 the whole store, and a step's name stands for that of the default pipeline, or else for the newest of any pipeline.
@@ -24,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.terminal_text import clean_line, indented, say
-from pipelines import collection_rules, config, terminal, variant
+from pipelines import collection_rules, config, run_history, terminal, variant
 from pipelines.collection_rules import Rules
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import number, size
+from pipelines.logs import leftovers
 from pipelines.process_identity import is_gone
 from pipelines.run_history import leaves
 from pipelines.session import Session
@@ -219,17 +223,23 @@ def _leftovers(store: Store, also: Sequence[str], scope: Scope) -> list[tuple[st
             found.append((store.files.uri(place), bytes_, partial(store.remove_files, place)))
     directories = [path for path in directories if path.name.split("-")[0] not in busy]
     directories += [path for path in copies if f"artifacts/{path.parent.name}/{path.name}" not in named]
+    directories += [raw for _, raw in leftovers.left(store)]
     for directory in directories:
         if time.time() - directory.stat().st_mtime > SETTLED_S:
             bytes_ = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
             found.append((str(directory), bytes_, partial(shutil.rmtree, directory, ignore_errors=True)))
     if "unused" in also or scope.rules is not None:
         rules = scope.rules or Rules()
+        runs = run_history.runs(store)
+        users = {run.run_id: run.user for run in runs}
         kept = store.latest_fingerprints()
+        kept |= {step.fingerprint for run in runs if run.state == "running" for step in run.steps}
         old = [
             record
             for record in scope.records(store)
-            if record.fingerprint not in kept and record.fingerprint[:16] not in busy and rules.match(record)
+            if record.fingerprint not in kept
+            and record.fingerprint[:16] not in busy
+            and rules.match(record, users.get(record.run_id))
         ]
         found += [(store.uri(record), record.size_bytes, partial(store.remove, record)) for record in old]
     return found

@@ -49,8 +49,19 @@ def jobs(words: Sequence[str], overrides: list[str], composed: Any, session: Ses
         return job_list.logs(cluster, names[0], follow=follow)
     if word == "stop":
         return job_list.stop(cluster, names[0])
-    again = job_list.submitted_overrides(cluster, names[0])
-    return verbs.submit([*again, *overrides], None, session)
+    job = job_list.to_retry(cluster, names[0])
+    again = [*job.overrides, *overrides]
+    _expect_pipeline(config.compose(again).graph.name, job.name, job.pipeline)
+    return verbs.submit(again, None, session)
+
+
+def _expect_pipeline(here: str, job: str, pipeline: str) -> None:
+    """Raise BloomlineError if a job's command means another pipeline here, where another project is."""
+    if pipeline and here != pipeline:
+        raise BloomlineError(
+            f"{job} ran the pipeline {pipeline}, and the same command runs {here} here. Call `bloomline jobs retry` in "
+            "the directory of the job's project."
+        )
 
 
 def _list(cluster: RemoteCluster) -> int:

@@ -1,4 +1,4 @@
-"""Which artifacts `artifacts gc` removes: by age and by size, as people write them."""
+"""Which artifacts `artifacts gc` removes: by age, by size and by who made them, as people write them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ SIZES |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 @dataclass(frozen=True)
 class Rules:
-    """Of the artifacts that are not the latest of a step, those that are old and large enough."""
+    """Of the artifacts that are not the latest of a step, those that are old and large enough, and of one user."""
 
     older_s: float = 0.0
     larger_bytes: int = 0
+    user: str | None = None
 
-    def match(self, record: Record) -> bool:
+    def match(self, record: Record, made_by: str | None) -> bool:
+        """`made_by`: the user whose run made the artifact, None if the run is not remembered."""
+        if self.user is not None and made_by != self.user:
+            return False
         return time.time() - record.created >= self.older_s and record.size_bytes >= self.larger_bytes
 
 
@@ -32,11 +36,11 @@ def split(overrides: Iterable[str]) -> tuple[Rules | None, list[str]]:
     Raises BloomlineError for a rule that can't be read.
     """
     given = list(overrides)
-    own = {key: value for key, _, value in (one.partition("=") for one in given) if key in ("older", "larger")}
+    own = {key: value for key, _, value in (one.partition("=") for one in given) if key in ("older", "larger", "user")}
     others = [one for one in given if one.partition("=")[0] not in own]
     if not own:
         return None, others
-    return Rules(_age(own.get("older", "0h")), _size(own.get("larger", "0"))), others
+    return Rules(_age(own.get("older", "0h")), _size(own.get("larger", "0")), own.get("user")), others
 
 
 def _age(text: str) -> float:

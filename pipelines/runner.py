@@ -63,7 +63,7 @@ class Runner:
         self._observers = observers
         self._others = others
         self._directory = store.config.state / "runs" / provenance.run_id
-        self._leases = Leases(store.files, store.config.lease_timeout_s, provenance.run_id)
+        self._leases = Leases(store.files, store.config.lease_timeout_s, provenance.run_id, provenance.user)
         self._steps = {name: StepState(step, reason=step.explanation) for name, step in plan.steps.items()}
         self._agenda = Agenda({name: step.step.inputs for name, step in plan.steps.items()})
         self._unfinished = len(self._steps)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster import submitted_job
 from cluster.serve_port import expect_free
 from cluster.terminal_text import say
 from pipelines import config, failure, plan, project, provenance, step_state, terminal, variant
@@ -63,6 +64,8 @@ def _run(prepared: Prepared, overrides: list[str], session: Session) -> int:
     if prepared.plan.blocked:
         _show_plan(prepared)
         print("\nBlocked: nothing was started.")
+        if cpus := submitted_job.reserved_cpus():
+            print(f"The driver of this job reserves CPUs: {cpus:g}. With cluster.entrypoint_cpus=0 the steps get them.")
         return BLOCKED
     if not prepared.plan.to_run:
         _show_cached(prepared, overrides)

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from cluster.config import ClusterConfig, LocalCluster, RemoteCluster
@@ -29,11 +30,12 @@ EXPECTED = (
 )
 
 
-def check_cluster(config: ClusterConfig) -> Iterator[Finding]:
+def check_cluster(config: ClusterConfig, state: Path) -> Iterator[Finding]:
+    """`state`: the directory of the store that all nodes have to share."""
     if isinstance(config, RemoteCluster) and config.address.startswith("http"):
         yield _dashboard(config)
     elif isinstance(config, LocalCluster | RemoteCluster):
-        yield from _ray(config)
+        yield from _ray(config, state)
     else:
         yield Finding("ok", "cluster=inline: steps run in the process of the command, without Ray")
 
@@ -65,11 +67,11 @@ def _dashboard(config: RemoteCluster) -> Finding:
     return Finding("ok", f"{name}: Ray {said} accepts jobs")
 
 
-def _ray(config: LocalCluster | RemoteCluster) -> Iterator[Finding]:
+def _ray(config: LocalCluster | RemoteCluster, state: Path) -> Iterator[Finding]:
     name = "Ray on this machine" if config.kind == "local" else f"cluster {redact_url(config.address)}"
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "cluster.diagnosis"],
+            [sys.executable, "-P", "-m", "cluster.diagnosis", str(state)],
             input=config.model_dump_json().encode(),
             capture_output=True,
             timeout=TIMEOUT_S,
@@ -110,6 +112,12 @@ def _node(node: Mapping[str, Any], ours: Mapping[str, Any], config: LocalCluster
     if config.kind == "remote" and facts["bloomline"] != ours["bloomline"]:
         found = f"has bloomline {facts['bloomline']}" if facts["bloomline"] else "has no bloomline"
         yield Finding("failed", f"{name} {found} (ours: {ours['bloomline']})", "Install the same version there.")
+    if facts["sees_state"] is False:
+        remedy = (
+            "Set store.state_directory (with a store in a directory: store.root) to one that every node mounts at the "
+            "same path. Without it, steps there fail, and what ranks and workers print is lost."
+        )
+        yield Finding("failed", f"{name} does not see the state directory of the store", remedy)
     shared, wanted = facts["shared_memory_bytes"], int(resources.get("object_store_memory", 0))
     if config.kind == "remote" and shared is not None and shared < min(wanted, LocalCluster().object_store_bytes):
         remedy = "Give the node more: docker run --shm-size=1g, or an emptyDir with medium: Memory at /dev/shm."

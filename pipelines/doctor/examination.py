@@ -40,7 +40,7 @@ def examine(settings: Settings) -> int:
                 (
                     2 * cluster_check.TIMEOUT_S,
                     "the cluster",
-                    partial(cluster_check.check_cluster, settings.cluster),
+                    partial(cluster_check.check_cluster, settings.cluster, store.state),
                     cluster_check.EXPECTED,
                 )
             ],

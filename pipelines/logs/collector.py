@@ -15,6 +15,7 @@ from pathlib import Path
 from cluster.base import Message
 from cluster.printed_output import part_name, parts
 from pipelines.errors import disk_error
+from pipelines.logs import leftovers
 from pipelines.logs.kept_log import RAW_OUTPUT, as_drawn, directory
 from pipelines.logs_config import LogsConfig
 from pipelines.redaction import redacted
@@ -37,12 +38,14 @@ class Collector:
         self._raw = store.config.state / "runs" / run_id / RAW_OUTPUT
         self._logs: dict[Path, _Log] = {}
         self._ended: set[str] = set()  # steps
+        self._pipeline = ""
         self._trouble = ""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
 
     def run_started(self, run: RunSummary) -> None:
+        self._pipeline = run.pipeline
         self._thread.start()
 
     def step_started(self, step: StepSummary) -> str | None:
@@ -72,6 +75,7 @@ class Collector:
         return ()
 
     def _run(self) -> None:
+        leftovers.collect(self._store, self._pipeline)
         closing = False
         while not closing:
             self._wake.wait(self._config.collect_interval_s)

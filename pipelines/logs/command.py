@@ -18,7 +18,7 @@ from typing import Any
 from cluster.terminal_text import clean_line, say
 from pipelines import config, run_history, terminal
 from pipelines.errors import BloomlineError
-from pipelines.formatting import size
+from pipelines.formatting import duration, size
 from pipelines.logs import kept_log
 from pipelines.logs.kept_log import KeptLog
 from pipelines.run_history import RunRecord
@@ -29,6 +29,7 @@ from pipelines.table import Cell, Column, draw
 OWN = ("rank", "worker")  # what looks like an override and is ours
 FOLLOW = ("--follow", "-f")
 POLL_S = 1.0
+SILENT_S = 2 * (run_history.HEARTBEAT_S + run_history.LONGEST_PAUSE_S)  # of the driver, after which following ends
 SETTLE_S = 5.0  # after a step has ended in a run that continues, its last lines arrive within this time
 
 
@@ -84,15 +85,17 @@ def show(store: Store, run: RunRecord, step: str, process: str) -> int:
 
 
 def follow(store: Store, run: RunRecord, step: str, process: str) -> int:
-    """Print the logs of a step as they come. Returns when the step has ended."""
+    """Print the logs of a step as they come. Returns when the step has ended, 1 if the driver of the run was killed."""
     positions: dict[str, int] = {}
     settled = time.monotonic() + SETTLE_S
+    heard = time.monotonic()
     if _is_active(run, step):
         print(f"Following {step} of run {run.run_id} until it ends. Ctrl-C stops following.", file=sys.stderr)
     else:
         _chosen(store, run, step, process)
     while True:
-        run = run_history.read(store, run.run_id) or run
+        before, run = run.heartbeat, run_history.read(store, run.run_id) or run
+        heard = time.monotonic() if run.heartbeat != before else heard
         active = _is_active(run, step)  # before what it printed is read
         found = [log for log in kept_log.logs(store, run.run_id, step) if process in ("", log.process)]
         several = process == "" and any(log.process != "step" for log in found)
@@ -100,11 +103,25 @@ def follow(store: Store, run: RunRecord, step: str, process: str) -> int:
             for text in _texts(store, run, log, positions, whole=not active):
                 settled = time.monotonic() + SETTLE_S
                 _print(text, f"{log.process} | " if several else "")
+        silent_s = time.monotonic() - heard if run.state == "running" and run.heartbeat else 0.0
+        if run.state == "killed" or silent_s > SILENT_S:
+            return _say_killed(run, step, silent_s)
         if run.state != "running" or (not active and time.monotonic() > settled):
             if run.state != "running" and not found:
                 _chosen(store, run, step, process)
             return 0
         time.sleep(POLL_S)
+
+
+def _say_killed(run: RunRecord, step: str, silent_s: float) -> int:
+    """Say that nothing more will come of a step whose run has no driver any more."""
+    how = f"has given no sign of life for {duration(silent_s)}" if silent_s else "was killed, or its machine was lost"
+    say(
+        f"The driver of run {run.run_id} {how}, so following {step} ends here. What it printed last may be missing. "
+        f"Continue the run: {run.command}",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _is_active(run: RunRecord, step: str) -> bool:

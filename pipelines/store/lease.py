@@ -24,10 +24,10 @@ GAP_S = 5.0  # between two looks at a lease, at the least, before the store is t
 class Leases:
     """The leases of one run, kept alive by a thread while any is held."""
 
-    def __init__(self, files: Files, timeout_s: float, run_id: str) -> None:
+    def __init__(self, files: Files, timeout_s: float, run_id: str, user: str = "") -> None:
         self._files = files
         self._timeout_s = timeout_s
-        self._holder = {"holder": uuid.uuid4().hex, "run": run_id, **this_process()}
+        self._holder = {"holder": uuid.uuid4().hex, "run": run_id, "user": user, **this_process()}
         self._held: set[str] = set()
         # Of others': content, when it was first seen so, when it was last seen so.
         self._seen: dict[str, tuple[bytes, float, float]] = {}
@@ -119,6 +119,6 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 def _describe(content: bytes) -> str:
     found = _parse(content)
-    return (
-        f"run {found.get('run', '?')} (process {found.get('pid', '?')} on {str(found.get('host', '?')).split('/')[0]})"
-    )
+    user = f" of {found['user']}" if found.get("user") else ""
+    host = str(found.get("host", "?")).split("/")[0]
+    return f"run {found.get('run', '?')}{user} (process {found.get('pid', '?')} on {host})"

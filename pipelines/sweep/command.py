@@ -119,7 +119,9 @@ def _directory(sweep: str, overrides: Sequence[str]) -> Iterator[Path]:
         except ConfigError:
             directory = Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        yield directory
-        (directory / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; every run has its own configuration
-        with contextlib.suppress(OSError):
-            directory.rmdir()
+        try:
+            yield directory
+        finally:
+            (directory / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; every run has its own configuration
+            with contextlib.suppress(OSError):
+                directory.rmdir()

@@ -115,8 +115,8 @@ class Begun:
         prepared, made_by, tracking = self._open()
         self.job.state = "running"
         self.logs = Collector(prepared.composition.settings.logs, prepared.store, made_by.run_id)
-        display = Display(self.out, job=f"{self.job.number}  ")
         self.history = History(prepared.store)
+        display = Display(self.out, job=f"{self.job.number}  ")
         observers: list[Observer] = [tracking, self.logs, self.history, display]
         self.say(f"Job {self.job.number} begins: {self.job.described}")
         config_yaml = prepared.composition.yaml()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.base import ClusterError
 from cluster.terminal_text import clean
 from pipelines import config, provenance, terminal, variant, verbs
 from pipelines.errors import disk_error
@@ -55,6 +56,10 @@ class Sweep:
         job = self._added(overrides)
         try:
             job.prepared = verbs.prepare(job.overrides, composed, self._session)
+        except ClusterError:  # it is the cluster of every job
+            self.jobs.pop()
+            self._batch.pop()
+            raise
         except StageError as error:
             job.refuse(error)
             return

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,15 @@ def test_what_a_package_of_the_user_imports_next_to_it_is_copied(tmp_path: Path)
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert set(ended.stdout.split()) == {*OWN_PACKAGES, "mine", "neighbour.py", "folder"}
     assert (tmp_path / "copies" / "folder" / "part.py").is_file()
+
+
+def test_what_is_installed_for_another_python_is_not_copied(
+    tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "lib" / "python3" / "site-packages"
+    installed.mkdir(parents=True)
+    (installed / "installed_elsewhere.py").touch()
+    monkeypatch.syspath_prepend(installed)
+    import_module("installed_elsewhere")
+    copied = copy_modules(project.packages, tmp_path / "copies")
+    assert "installed_elsewhere.py" not in {path.name for path in copied}

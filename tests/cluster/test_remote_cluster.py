@@ -200,7 +200,7 @@ def test_jobs_have_the_configured_environment_and_are_listed(
     assert "Forwarding environment variables: WORD_OF_A_TEST." in out.getvalue()
     job = job_list.jobs(config)[0]
     assert (job.state, job.user, job.pipeline) == ("SUCCEEDED", "ana", "books")
-    assert job_list.submitted_overrides(config, job.name) == ["pipeline=books", "cluster.entrypoint_cpus=0"]
+    assert job_list.to_retry(config, job.name).overrides == ["pipeline=books", "cluster.entrypoint_cpus=0"]
     log = io.StringIO()
     assert job_list.logs(config, job.name, follow=False, out=log) == 0
     assert "step has" in log.getvalue()
@@ -274,7 +274,7 @@ def test_a_gang_spans_the_nodes_of_a_joined_cluster(head: Head, tmp_path: Path) 
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=120
         ).stdout
 
-    assert "rejected: " in join("wrong" * 8)
+    assert "rejected the token" in join("wrong" * 8)
     with ray_node(tmp_path, "n", [f"--address={head.gcs}", "--num-cpus=1"], head.python):
         output = join(TOKEN).splitlines()
     nodes, gang = output[:2]

@@ -54,7 +54,7 @@ def test_secrets_stores_and_caches_do_not_travel(tmp_path: Path) -> None:
 def test_one_line_says_what_is_left_out_and_how_to_send_it(tmp_path: Path) -> None:
     write(tmp_path, "a.py", ".env", ".git/HEAD")
     line = choose(tmp_path).line()
-    assert "1 files (4 bytes)" in line
+    assert "1 file (4 bytes)" in line
     assert "Left out: .env (secrets), .git/ (version control)." in line
     assert line.endswith("'cluster.include=[.env]'")
     assert "\n" not in line

@@ -167,22 +167,28 @@ class Recorder:
         self.events.append(f"run {run.state}")
 
 
-def run(
+def runner_of(
     store: Store,
     steps: dict[str, Any],
     executor: Executor | None = None,
     observer: Recorder | None = None,
+    user: str = "",
     **selection: Any,
-) -> tuple[RunSummary, Runner, Recorder]:
-    """Plan and run steps as the command line would."""
+) -> tuple[Runner, Recorder]:
+    """Plan steps as the command line would; what runs them, and what notes it."""
     graph = build("demo", steps)
     chosen = select(graph, selection.get("from_", ()), selection.get("until", ()), selection.get("only", ()))
     runs_on: Executor = executor or ThreadExecutor()
     plan = make(graph, store, chosen, selection.get("force", ()), lambda: runs_on.nodes)
     assert not plan.blocked
     recorder = observer or Recorder()
-    provenance = Provenance(f"run-{time.time_ns()}", "bloomline run", "c0ffee", False, {"python": "3"})
-    runner = Runner(plan, store, runs_on, provenance, "name: demo\n", [recorder])
+    provenance = Provenance(f"run-{time.time_ns()}", "bloomline run", "c0ffee", False, {"python": "3"}, user)
+    return Runner(plan, store, runs_on, provenance, "name: demo\n", [recorder]), recorder
+
+
+def run(store: Store, steps: dict[str, Any], *given: Any, **named: Any) -> tuple[RunSummary, Runner, Recorder]:
+    """Plan and run steps; the other arguments are those of `runner_of`."""
+    runner, recorder = runner_of(store, steps, *given, **named)
     return runner.run(), runner, recorder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -67,6 +68,28 @@ def test_a_run_whose_process_is_gone_was_killed(store: Store, tmp_path: Path, mo
     monkeypatch.setattr(run_history, "LOST_S", -1.0)  # no heartbeat, of a driver of which nothing is known here
     monkeypatch.setattr(run_history, "is_gone", lambda driver: False)
     assert run_history.runs(store)[0].state == "killed"
+
+
+def test_a_store_that_hangs_does_not_hold_the_run_up(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_history, "SAVE_INTERVAL_S", 0.01)
+    history, writing, answers = History(store), threading.Event(), threading.Event()
+    sample = samples.run(tmp_path, "one", state="running")
+    history.run_started(sample)
+
+    def hang(path: str, content: bytes) -> None:
+        writing.set()
+        answers.wait(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.files, "write", hang)
+        history.step_finished(sample.steps[0], None)
+        assert writing.wait(60)
+        history.step_finished(sample.steps[-1], None)  # returns while the store hangs
+        assert not answers.is_set()
+        answers.set()
+        history.close()
 
 
 def test_the_curves_and_the_progress_of_a_running_step_are_in_the_store(

@@ -132,29 +132,37 @@ def test_a_tracking_server_that_is_not_there_and_a_database_to_be_made(tmp_path:
 
 
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"])
-def test_garbage_in_place_of_a_dashboard_is_one_line(answer: bytes, garbage: Callable[[bytes], int]) -> None:
+def test_garbage_in_place_of_a_dashboard_is_one_line(
+    answer: bytes, garbage: Callable[[bytes], int], tmp_path: Path
+) -> None:
     config = RemoteCluster(address=f"http://127.0.0.1:{garbage(answer)}", connect_timeout_s=1)
-    [found] = failures(list(cluster_check.check_cluster(config)))
+    [found] = failures(list(cluster_check.check_cluster(config, tmp_path)))
     assert "cluster http://127.0.0.1:" in found.text
 
 
 def test_garbage_in_place_of_a_head_ends_in_time(
-    garbage: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch
+    garbage: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cluster_check, "TIMEOUT_S", 8.0)
     config = RemoteCluster(address=f"127.0.0.1:{garbage(b'garbage')}", connect_timeout_s=1)
-    [found] = failures(list(cluster_check.check_cluster(config)))
+    [found] = failures(list(cluster_check.check_cluster(config, tmp_path)))
     assert "cluster 127.0.0.1:" in found.text
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         nowhere = RemoteCluster(address=f"127.0.0.1:{nobody.getsockname()[1]}")
         monkeypatch.undo()
-        [found] = failures(list(cluster_check.check_cluster(nowhere)))
+        [found] = failures(list(cluster_check.check_cluster(nowhere, tmp_path)))
     assert "Nothing answers at cluster.address" in found.text
 
 
 def test_a_node_with_other_versions_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = {"python": "3.11.7", "ray": "2.60.0", "bloomline": "0.1.0", "shared_memory_bytes": 1 << 30}
+    ours = {
+        "python": "3.11.7",
+        "ray": "2.60.0",
+        "bloomline": "0.1.0",
+        "shared_memory_bytes": 1 << 30,
+        "sees_state": True,
+    }
     node = {"address": "10.0.0.2", "resources": {"CPU": 4.0, "memory": 1 << 30, "object_store_memory": 1 << 30}}
     config = RemoteCluster()
 
@@ -165,6 +173,8 @@ def test_a_node_with_other_versions_fails(monkeypatch: pytest.MonkeyPatch) -> No
     assert found() == ""
     assert found(python="3.12.1") == "node 10.0.0.2 has python 3.12.1 (ours: 3.11.7)"
     assert found(bloomline="") == "node 10.0.0.2 has no bloomline (ours: 0.1.0)"
+    assert found(sees_state=False) == "node 10.0.0.2 does not see the state directory of the store"
+    assert found(sees_state=None) == ""
     assert "of shared memory" in found(shared_memory_bytes=64 << 20)
     [silent] = failures(list(cluster_check._node({**node, "facts": None, "error": "no answer"}, ours, config)))
     assert "no process could be started there: no answer" in silent.text

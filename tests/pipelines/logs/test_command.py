@@ -23,7 +23,7 @@ from pipelines.runner import Runner
 from pipelines.session import Session
 from pipelines.store import Store, StoreConfig
 from stages.base import Context
-from tests.pipelines import demo
+from tests.pipelines import demo, samples
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -211,3 +211,22 @@ def test_a_run_whose_steps_are_silent_says_so(
     capsys.readouterr()
     logs(store, monkeypatch, "run-1")
     assert capsys.readouterr().out == "Nothing was printed by the steps of run run-1.\n"
+
+
+@pytest.mark.parametrize(("gone", "says"), [(True, "was killed, or its machine was lost"), (False, "no sign of life")])
+def test_following_ends_when_the_driver_was_killed(
+    gone: bool, says: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Of this machine, which is known at once, or of another one, which has stopped to write the run's record."""
+    history = History(store)
+    history.run_started(samples.run(tmp_path, "run-1", state="running"))
+    history.close()
+    store.files.write("runs/run-1/logs/pretrain/step/000000000000000", b"begins\n")
+    monkeypatch.setattr(run_history, "is_gone", lambda driver: gone)
+    monkeypatch.setattr(command, "POLL_S", 0.01)
+    monkeypatch.setattr(command, "SILENT_S", 0.05)
+    assert logs(store, monkeypatch, "run-1", "pretrain", "--follow") == 1
+    out, err = capsys.readouterr()
+    assert out == "begins\n"
+    assert says in err
+    assert "Continue the run: " in err

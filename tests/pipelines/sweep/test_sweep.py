@@ -268,3 +268,9 @@ def test_the_jobs_hang_under_one_run_in_mlflow(sweep: Command) -> None:
     assert all(run.data.tags["mlflow.user"] and run.data.metrics["b/length"] for run in jobs)
     steps = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in {job.info.run_id for job in jobs}]
     assert len(steps) == 6
+
+
+def test_a_cluster_out_of_reach_is_said_once(sweep: Command) -> None:
+    code, out, err = sweep("steps.a.text=x,y", "cluster=remote", "cluster.address=127.0.0.1:9")
+    assert code == 1
+    assert (out + err).count("Nothing answers at cluster.address=127.0.0.1:9") == 1

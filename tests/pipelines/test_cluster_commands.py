@@ -1,0 +1,64 @@
+"""`bloomline jobs`: what is refused before a cluster is asked for anything more."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from cluster import job_list
+from cluster.base import ClusterError
+from cluster.config import RemoteCluster
+from cluster.job_list import Job
+from pipelines import cluster_commands, verbs
+from pipelines.errors import BloomlineError
+from pipelines.session import Session
+
+ADDRESS = ["cluster=remote", "cluster.address=http://127.0.0.1:9"]
+
+
+def known(monkeypatch: pytest.MonkeyPatch, state: str, **metadata: str) -> None:
+    """The cluster knows one job, `job-1`."""
+    monkeypatch.setattr(job_list, "_client", lambda config: Client())
+    monkeypatch.setattr(job_list, "_jobs", lambda config, client: [Job("job-1", state, 1.0, 0.0, metadata)])
+
+
+class Client:
+    def stop_job(self, name: str) -> None:
+        pass
+
+
+def test_a_job_is_retried_in_its_own_project_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[list[str]] = []
+
+    def submit(overrides: list[str], composed: Any, session: Session) -> int:
+        submitted.append(overrides)
+        return 0
+
+    monkeypatch.setattr(verbs, "submit", submit)
+    known(monkeypatch, "FAILED", pipeline="mine", submitted="store.root=s")
+    with pytest.raises(BloomlineError, match="job-1 ran the pipeline mine, and the same command runs quickstart here"):
+        cluster_commands.jobs(["retry", "job-1"], ADDRESS, None, Session())
+    known(monkeypatch, "FAILED", pipeline="debug", submitted="pipeline=debug store.root=s")
+    assert cluster_commands.jobs(["retry", "job-1"], ADDRESS, None, Session()) == 0
+    assert submitted == [["pipeline=debug", "store.root=s", *ADDRESS]]
+
+
+def test_a_job_that_has_not_ended_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, "RUNNING", submitted="")
+    with pytest.raises(ClusterError, match=r"job-1 is running\. Only a job that has ended is submitted again"):
+        cluster_commands.jobs(["retry", "job-1"], ADDRESS, None, Session())
+    known(monkeypatch, "FAILED")
+    with pytest.raises(ClusterError, match="was not submitted by `bloomline submit`"):
+        cluster_commands.jobs(["retry", "job-1"], ADDRESS, None, Session())
+
+
+def test_after_a_stop_the_next_commands_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, "RUNNING")
+    out = io.StringIO()
+    monkeypatch.setattr(job_list, "dashboard", lambda config: config.address)
+    assert job_list.stop(RemoteCluster(address="http://head:8265"), "job-1", out=out) == 0
+    where = "cluster=remote cluster.address=http://head:8265"
+    assert f"bloomline jobs logs job-1 --follow {where} " in out.getvalue()
+    assert f"bloomline jobs retry job-1 {where} " in out.getvalue()
