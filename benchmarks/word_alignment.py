@@ -42,6 +42,7 @@ from stages.word_alignment.vectors import VectorFacts, WordVectors, write
 
 DATA = Path(os.environ.get("BLOOMLINE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 EPSILON = 0.05
+SPREAD = 0.3  # of the logarithm of the ranks of translations
 
 METHODS: dict[str, dict[str, Any]] = {
     "Procrustes (supervised)": {"method": "procrustes"},
@@ -136,8 +137,12 @@ def _mean(values: list[float]) -> str:
     return f"{np.mean(values):.1f} ± {1.96 * np.std(values, ddof=1) / len(values) ** 0.5:.1f}"
 
 
-def planted_clouds(words: int, dimensions: int = 100) -> tuple[Array, Array, Array, Array]:
-    """(source, target, W, places): the target is the source rotated, permuted and with noise."""
+def planted_clouds(words: int, dimensions: int = 100, spread: float | None = None) -> tuple[Array, Array, Array, Array]:
+    """(source, target, W, places): the target is the source rotated, permuted and with noise.
+
+    With a `spread`, the logarithm of each word's rank changes by so much only, as the ranks of translations do in two
+    lists by frequency.
+    """
     generator = np.random.default_rng(0)
     scales = 1 / np.sqrt(np.arange(1, dimensions + 1))
     centres = generator.standard_normal((words // 20, dimensions)) ** 3
@@ -145,6 +150,8 @@ def planted_clouds(words: int, dimensions: int = 100) -> tuple[Array, Array, Arr
     source = normalised((centres[members] + generator.standard_normal((words, dimensions))) * scales)
     mapping = orthogonal(generator.standard_normal((dimensions, dimensions)))
     order = generator.permutation(words)
+    if spread is not None:
+        order = np.argsort(np.arange(1, words + 1) * np.exp(spread * generator.standard_normal(words)))
     noisy = source @ mapping + 0.3 * generator.standard_normal(source.shape) / dimensions**0.5
     return source, normalised(noisy[order]), mapping, np.argsort(order)
 
@@ -189,7 +196,7 @@ def scale(words: int, dimensions: int) -> Iterator[dict[str, Any]]:
     """A row for each part of an alignment of planted vectors: processor seconds, and the peak memory until then."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        source, target, _, places = planted_clouds(words, dimensions)
+        source, target, _, places = planted_clouds(words, dimensions, SPREAD)
         names = [f"word{number}" for number in range(words)]
         paths = [folder / "source", folder / "target"]
         for path, vectors in zip(paths, (source, target), strict=True):

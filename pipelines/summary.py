@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pipelines.provenance import Provenance
-from stages.base import Predictor
+from stages.predictor import Predictor
 
 State = Literal["waiting", "running", "done", "cached", "failed", "skipped", "stopped", "unselected"]
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, Type
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from stages.predictor import Predictor
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -222,26 +224,6 @@ class ExampleRequest:
     body: Any = None  # a JSON value; None: the request has no body
     status: int = 200
     check: Callable[[bytes], object] | None = None  # called with the answer's body; raises an exception if it is wrong
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """How an artifact answers the rows of a table, for example in MLflow's pyfunc.
-
-    `factory` ("module:function") is called with the artifact and returns a function: it receives the rows (mappings of
-    column to value) and every parameter by name, and returns one row for each.
-    A type is "string", "long", "double" or "boolean". A parameter has the type of its default.
-    """
-
-    factory: str
-    inputs: Mapping[str, str]  # column -> type
-    outputs: Mapping[str, str]
-    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # name -> default
-    example: Mapping[str, Any] = field(default_factory=dict)  # one row of inputs
-
-
-Row = Mapping[str, Any]
-Predict = Callable[[Sequence[Row], Mapping[str, Any]], Sequence[Row]]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def write_model(
     """Write MLmodel and what it names into an empty directory.
 
     `model`: the LoggedModel. `artifact`: what `mlflow_pyfunc` reads; None: nothing loads the model, and MLflow says
-    that its files are elsewhere. `predictor`: the fields of a `stages.base.Predictor`, if the artifact answers tables.
+    that its files are elsewhere. `predictor`: the fields of its `Predictor`, if the artifact answers tables.
     """
     from mlflow.models import Model
     from mlflow.models.utils import get_external_mlflow_model_spec

@@ -16,7 +16,8 @@ from pydantic import SecretStr
 
 from pipelines.errors import BloomlineError
 from pipelines.store import Store, StoreConfig
-from stages.base import Predict, Predictor, Servable, StageError
+from stages.base import Servable, StageError
+from stages.predictor import Predict, Predictor
 
 ROOT_VARIABLE = "BLOOMLINE_ROOT"  # where the store is, if not where it was when the model was made
 KEY_VARIABLE = "BLOOMLINE_SIGNING_KEY"

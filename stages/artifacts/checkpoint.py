@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stages.artifacts.tokenizer import TOKENIZER, Tokenizer, TokenizerForecast
-from stages.base import Application, ArtifactError, Edge, ExampleRequest, Predictor, Servable
+from stages.base import Application, ArtifactError, Edge, ExampleRequest, Servable
 from stages.json_files import read_json
 from stages.model.config import DecoderConfig
 from stages.model.parameters import active_parameter_count, parameter_count
+from stages.predictor import Predictor
 
 if TYPE_CHECKING:
     import torch

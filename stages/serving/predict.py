@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.artifacts.checkpoint import Checkpoint
-from stages.base import Predict, Row, StageError
+from stages.base import StageError
 from stages.inference.generate import generate
 from stages.inference.sampling import Sampling
+from stages.predictor import Predict, Row
 
 HIGHEST_TEMPERATURE = 100
 

@@ -16,7 +16,8 @@ from pipelines.graph import build
 from pipelines.plan import make
 from pipelines.store import Store
 from pipelines.tracking.mlflow_model import write_model
-from stages.base import Predict, Predictor, Row, Servable
+from stages.base import Servable
+from stages.predictor import Predict, Predictor, Row
 from tests.pipelines.demo import six_steps
 from tests.pipelines.support import put
 
