@@ -105,7 +105,10 @@ class Connection:
         """Return once the cluster is running. Raises ClusterError if it could not be started."""
         self._connected.wait()
         if self._error:
-            raise ClusterError(f"Ray could not be started on this machine: {self._error}") from self._error
+            raise ClusterError(
+                f"Ray could not be started on this machine: {self._error} Run the same command again when the machine "
+                "is less busy; a small run needs no Ray with cluster=inline."
+            ) from self._error
         _restore_signal_handlers()
 
     def head_is_lost(self) -> bool:

@@ -36,6 +36,7 @@ class StepPlan:
     demand: Demand
     if_same: tuple[str, ...] = ()  # inputs of a cached step that run first: the step runs too if their content differs
     fit: str = ""  # for a step that runs and states its memory: how much it needs, and how much there is
+    selected: bool = True
 
     @property
     def explanation(self) -> str:
@@ -86,7 +87,10 @@ def make(
             state, reason = "unselected", "not selected" + ("" if record else "; not in the store")
         uncertain = [other for other in step.inputs if plans[other].state == "run" or plans[other].if_same]
         if_same = tuple(uncertain) if state == "cached" else ()
-        plans[name] = StepPlan(step, state, reason, digest, content, record, step.demand(), if_same)
+        chosen = name in selected
+        plans[name] = StepPlan(
+            step, state, reason, digest, content, record, step.demand(), if_same=if_same, selected=chosen
+        )
     for name, step_plan in plans.items():
         if step_plan.state != "run":
             continue
@@ -94,7 +98,9 @@ def make(
             reason = f"needs {', '.join(missing)}, which is not in the store and not selected: use until={name} instead"
             plans[name] = replace(step_plan, state="blocked", reason=reason)
     for name, step_plan in plans.items():
-        if step_plan.state == "run" and (pin := step_plan.step.options.pin):
+        pin = step_plan.step.options.pin
+        other = pin and step_plan.selected and not step_plan.fingerprint.startswith(pin)
+        if pin and (step_plan.state == "run" or (step_plan.state == "cached" and other)):
             plans[name] = replace(step_plan, state="blocked", reason=_against_pin(pin, step_plan, store))
     for name, step_plan in plans.items():
         if step_plan.state == "run" and (obstacle := step_plan.step.stage.obstacle()):
@@ -169,7 +175,10 @@ def _against_pin(pin: str, planned: StepPlan, store: Store) -> str:
     if planned.fingerprint.startswith(pin):
         return f"pinned to {pin}, but it would be computed again: {planned.reason}. Remove the pin to compute it"
     kept = next((record for record in store.records() if record.fingerprint.startswith(pin)), None)
-    changed = "; ".join(changes(dict(kept.payload), planned.payload, planned.step)) if kept else planned.reason
+    if kept:
+        changed = "; ".join(changes(dict(kept.payload), planned.payload, planned.step))
+    else:
+        changed = "the store has no artifact with that fingerprint" if planned.state == "cached" else planned.reason
     digits = planned.fingerprint[: len(pin)]
     return f"pinned to {pin}, but it is now {digits}: {changed}. Undo the change, or remove the pin"
 

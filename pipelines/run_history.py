@@ -157,7 +157,15 @@ class History:
         self.close()
 
     def close(self) -> None:
-        """Save the rest, and end the thread. Can be called again, and without `run_started`."""
+        """Save the rest, and end the thread. Can be called again, and without `run_started`.
+
+        A run that has not finished is remembered as failed: something else than its steps broke.
+        """
+        with self._lock:
+            if self._run is not None and self._run.state == "running":
+                self._run = replace(self._run, state="failed")
+                broken = {name: step for name, step in self._steps.items() if step.state == "running"}
+                self._steps |= {name: replace(step, state="stopped") for name, step in broken.items()}
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():

@@ -23,6 +23,7 @@ from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.table import Cell, Column, draw
 from pipelines.terminal import COLOURS
+from stages.base import VERDICT
 
 WORDS = ("list", "show", "diff", "delete")
 OWN = ("sweep", "limit")  # what looks like an override and is ours
@@ -155,11 +156,15 @@ def delete(store: Store, names: Sequence[str]) -> int:
 
 
 def result(run: RunRecord) -> str:
-    """The last headline of a run, or what failed."""
+    """What failed, or the headline of the step that judges the result, or else that of the last step."""
     if failed := [step for step in run.steps if step.error]:
         return f"{failed[0].name}: {(failed[0].error or '').splitlines()[0]}"
-    last = list(run.headlines().items())[-1:]
-    return "".join(f"{key.replace('.', ' ').replace('_', ' ')} {metric(key.split('.')[1], v)}" for key, v in last)
+    shown = [step for step in run.steps if step.headline]
+    leading = [step for step in shown if VERDICT in step.highlights] or shown
+    if not leading or not (headline := leading[-1].headline):
+        return ""
+    name, value = headline
+    return f"{leading[-1].name} {name.replace('_', ' ')} {metric(name, value)}"
 
 
 def _of_step(step: StepResult) -> str:

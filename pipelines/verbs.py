@@ -179,7 +179,9 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     tell = partial(say, flush=True)
     # A person looks at the page: they are to see at once that the store is away, and it is asked again soon.
     store = Store(settings.store.model_copy(update={"retry_s": 0.0}))
-    with until_stopped(), serving(store) as address:
+    if settings.port is not None:
+        expect_free(settings.port)
+    with until_stopped(), serving(store, settings.port or 0) as address:
         tell(f"Runs: {address}  (Ctrl-C ends it)")
         try:
             code = serve_ui(settings.tracking, settings.store.state, say=tell)

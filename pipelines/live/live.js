@@ -5,6 +5,7 @@ const RETRY_MS = 3000;
 const connection = document.getElementById("connection");
 let source = null;
 let heard = Date.now();
+let filled = false;  // whether a part has come
 
 function show(name, html) {
   const place = document.getElementById(name);
@@ -26,13 +27,15 @@ function listen() {
   if (source) source.close();
   heard = Date.now();
   source = new EventSource("/events" + location.search);
-  source.onopen = () => { connection.textContent = ""; };
+  source.onopen = () => { connection.textContent = filled ? "" : "The store is being read."; };
   source.onerror = () => { connection.textContent = "There is no connection to bloomline ui. It is tried again."; };
   source.addEventListener("beat", () => { heard = Date.now(); });
   source.addEventListener("part", event => {
     heard = Date.now();
     const part = JSON.parse(event.data);
     show(part.name, part.html);
+    if (!filled) connection.textContent = "";
+    filled = true;
   });
 }
 

@@ -36,7 +36,7 @@ def render(run: RunSummary, store: str = "", before: RunRecord | None = None) ->
         timeline(run),
         section("graph", "Graph", Markup('<div class="scroll">{}</div>').format(_graph(run.steps))),
         _highlights(run.steps),
-        comparison(run, before, shorten),
+        comparison(run, before, shorten) if run.state == "done" else "",
         section("steps", "Steps", _table(run.steps)),
         *map(step_section, run.steps),
         _again(run),
@@ -82,7 +82,7 @@ def _contents(run: RunSummary, body: Markup) -> Markup:
                 Markup('<a class="of-step {0}" href="#step-{1}">{1}</a>').format(step.state, step.name)
                 for step in run.steps
             ]
-    return Markup('<nav aria-label="Contents">{}</nav>').format(Markup("\n").join(links))
+    return Markup('<nav class="contents" aria-label="Contents">{}</nav>').format(Markup("\n").join(links))
 
 
 def _notes(run: RunSummary) -> Markup:

@@ -86,7 +86,7 @@ class SweepJob:
     def take_cached(self) -> None:
         """Take the results of a job of which everything is cached, and until `remember` the run that made the last."""
         assert self.prepared is not None
-        steps = [step for step in self.prepared.plan.steps.values() if step.state == "cached"]
+        steps = [step for step in self.prepared.plan.steps.values() if step.state == "cached" and step.selected]
         self.state, self.seconds = "cached", 0.0
         self.steps = [step_state.cached(step, self.prepared.store) for step in steps]
         records = [step.record for step in steps if step.record]

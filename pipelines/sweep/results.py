@@ -104,7 +104,13 @@ def show(out: Console, results: Results, page: Path | None, compare: str) -> Non
 
     titles, rows = results.rows()
     names = {"Job", "State", "Time", *variant.short_keys(results.swept()).values()}
-    columns = [Column(title, flexible=title not in names, fold=True, right=title not in ("State",)) for title in titles]
+    # With an objective, the other measures are left out where the table would be too wide for the runs' names.
+    measures = results.measures()
+    others = {name.replace("_", " ") for name in measures[1:]} if results.config.metric else set()
+    columns = [
+        Column(title, flexible=title not in names, fold=True, right=title != "State", optional=title in others)
+        for title in titles
+    ]
     columns += [Column("Run")]
     cells = [
         [*map(Cell, map(clean, row)), Cell(job.run_id or "")] for job, row in zip(results.ordered(), rows, strict=True)

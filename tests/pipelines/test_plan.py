@@ -138,6 +138,9 @@ def test_a_pinned_step_refuses_to_be_changed_or_computed_again(store: Store) -> 
     assert "it would be computed again: forced. Remove the pin to compute it" in forced.steps["d"].reason
     upstream = plan(store, a__text="other", d__pin=pin)
     assert "input c changed" in upstream.steps["d"].reason
+    mistyped = plan(store, d__pin="0" * 12)  # though the artifact is there
+    assert "the store has no artifact with that fingerprint" in mistyped.steps["d"].reason
+    assert [step.step.name for step in mistyped.blocked] == ["d"]
 
 
 def test_cpus_and_memory_that_lack_are_named_cpus_first(store: Store) -> None:

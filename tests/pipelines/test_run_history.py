@@ -64,10 +64,11 @@ def test_a_run_whose_process_is_gone_was_killed(store: Store, tmp_path: Path, mo
     with monkeypatch.context() as patch:
         patch.setattr(run_history, "is_gone", lambda driver: True)
         assert run_history.runs(store)[0].state == "killed"
-    history.close()
     monkeypatch.setattr(run_history, "LOST_S", -1.0)  # no heartbeat, of a driver of which nothing is known here
     monkeypatch.setattr(run_history, "is_gone", lambda driver: False)
     assert run_history.runs(store)[0].state == "killed"
+    history.close()  # the driver is there after all, and something else than a step has broken
+    assert run_history.runs(store)[0].state == "failed"
 
 
 def test_a_store_that_hangs_does_not_hold_the_run_up(

@@ -144,13 +144,16 @@ def test_a_store_that_is_away_is_named_until_it_is_back(local: Store, tmp_path: 
 def test_a_run_whose_driver_was_killed_has_stopped(
     local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Going(local, tmp_path).history.close()
-    with serving(local) as address, streaming(address, f"?run={RUN}") as stream:
-        stream.until(lambda parts: "badge running" in parts["head"])
-        monkeypatch.setattr("pipelines.run_history.is_gone", lambda driver: True)
-        parts = stream.until(lambda parts: "stopped without an end" in parts["head"])
-        stream.until(lambda parts: "badge stopped" in parts["step-part"])
-        assert "The same command continues the run" in parts["head"]
+    history = Going(local, tmp_path).history
+    try:
+        with serving(local) as address, streaming(address, f"?run={RUN}") as stream:
+            stream.until(lambda parts: "badge running" in parts["head"])
+            monkeypatch.setattr("pipelines.run_history.is_gone", lambda driver: True)
+            parts = stream.until(lambda parts: "stopped without an end" in parts["head"])
+            stream.until(lambda parts: "badge stopped" in parts["step-part"])
+            assert "The same command continues the run" in parts["head"]
+    finally:
+        history.close()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
