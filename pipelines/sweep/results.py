@@ -126,7 +126,8 @@ def show(out: Console, results: Results, page: Path | None, compare: str) -> Non
             out.print(Text(clean(about), "bold red") + Text(clean(job.error)), soft_wrap=True)
     for note in dict.fromkeys(note for job in results.jobs for note in job.notes):
         out.print(Text(f"\nNote: {clean(note)}", "yellow"))
-    if results.config.metric and not any(results.objective(job) is not None for job in results.jobs):
+    measured = any(results.objective(job) is not None for job in results.jobs)
+    if results.config.metric and not measured:
         step, name = results.config.metric
         finished = [job for job in results.jobs if job.state in FINISHED]
         known = sorted({name for job in finished for one in job.steps if one.name == step for name in one.metrics})
@@ -134,8 +135,9 @@ def show(out: Console, results: Results, page: Path | None, compare: str) -> Non
         note = f"no job has {results.config.objective}: {lacks if finished else 'none has finished.'}"
         out.print(Text(f"\nNote: {clean(note)}", "yellow"))
     took = duration(results.ended - results.began)
-    by = f", best first by {results.config.objective} ({results.config.direction})" if results.config.metric else ""
-    out.print(Text(f"\n{clean(results.pipeline)}: sweep {results.state} in {took}{by}", COLOURS.get(results.state, "")))
+    by = f", best first by {results.config.objective} ({results.config.direction})" if measured else ""
+    name = f"{clean(results.pipeline)}: sweep" if results.pipeline else "Sweep"  # without one if all jobs are refused
+    out.print(Text(f"\n{name} {results.state} in {took}{by}", COLOURS.get(results.state, "")))
     if page is not None:
         out.print(Text(f"Report: {page}"), soft_wrap=True)
     out.print(Text(f"Compare: {compare}"), soft_wrap=True)

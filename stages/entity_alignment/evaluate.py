@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeInt
 
-from stages.base import Context, Stage, StageError, Stopped
+from stages.base import VERDICT, Context, Stage, StageError, Stopped
 from stages.entity_alignment.alignment import EntityAlignment
 from stages.entity_alignment.alignment_report import AlignmentReport, Mistake
 from stages.entity_alignment.graph_pair import GraphPair
@@ -137,7 +137,7 @@ class EvaluateEntityAlignment(Stage):
         })  # fmt: skip
         low, high = forward.interval
         ctx.highlight(
-            "entity alignment",
+            VERDICT,
             f"{results.source}, {results.fusion}: Hits@1 {forward.hits_at_1:.1%} (95 % interval {low:.1%} to "
             f"{high:.1%}), Hits@10 {forward.hits_at_10:.1%}, MRR {forward.mrr:.3f} of {forward.queries} entities; "
             f"from right to left Hits@1 {backward.hits_at_1:.1%}.",

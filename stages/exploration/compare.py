@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stages.base import Artifact, Context, Stage, StageError
+from stages.base import VERDICT, Artifact, Context, Stage, StageError
 from stages.exploration.explorations import Explorations, Policy
 
 SUMMARY = "comparison.md"
@@ -52,7 +52,7 @@ class CompareExplorations(Stage):
         best = (min if facts.measure == "regret" else max)(rows, key=lambda row: row[2][0])
         method, _, worst, mean = rows[0]
         ctx.highlight(
-            "exploration",
+            VERDICT,
             f"{facts.problem}: {method} has a worst {facts.measure} of {worst[0]:.3f} ± {worst[1]:.3f} and a mean of "
             f"{mean[0]:.3f} ± {mean[1]:.3f}; best worst {facts.measure}: {best[0]}, {best[2][0]:.3f}.",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from stages.base import Context, Stage, StageError, Stopped
+from stages.base import VERDICT, Context, Stage, StageError, Stopped
 from stages.pde.evaluation import REPORT, Evaluation, EvaluationResults, FieldError, Recovery
 from stages.pde.observations import Observations
 from stages.pde.posterior import Posterior, PosteriorFacts
@@ -103,7 +103,7 @@ class EvaluatePde(Stage):
         if results.recovery:
             found = ", ".join(f"{name} {one.relative_error:+.1%}" for name, one in results.recovery.items())
             text += f" Relative errors: {found}."
-        ctx.highlight("recovery" if results.recovery else "parameters", text)
+        ctx.highlight(VERDICT, text)
 
 
 def _error(drawn: Array, values: Array, noise: float) -> FieldError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeInt
 
-from stages.base import Context, Stage, StageError, Stopped
+from stages.base import VERDICT, Context, Stage, StageError, Stopped
 from stages.word_alignment.alignment import WordAlignment
 from stages.word_alignment.dictionaries import Dictionary, known_pairs, planted_pairs
 from stages.word_alignment.lexicon_report import REPORT, LexiconReport, LexiconResults, Mistake
@@ -138,8 +138,8 @@ class EvaluateLexicon(Stage):
             f"MRR {after.mrr:.3f} of {after.queries} words; P@1 before refinement {before.p_at_1:.1%}."
         )
         if not results.reliable:
-            text += " The alignment reported itself as no better than chance."
-        ctx.highlight("translation", text)
+            text += "\nThe alignment reported itself as no better than chance."
+        ctx.highlight(VERDICT, text)
 
 
 def _reversed(known: dict[int, frozenset[int]]) -> dict[int, frozenset[int]]:

@@ -288,6 +288,43 @@ def test_a_gang_spans_the_nodes_of_a_joined_cluster(head: Head, tmp_path: Path) 
     assert output[2].startswith("failed None Step step needs 5 CPUs")
 
 
+STAGE = """
+from stages.base import Artifact, Context, Stage
+
+class Said(Artifact):
+    pass
+
+class Say(Stage):
+    headline = "number"
+    number: int = 1
+
+    def run(self, ctx: Context) -> Said:
+        (ctx.out / "said.txt").write_text("said")
+        ctx.metrics({"number": self.number})
+        return Said(ctx.out)
+"""
+PIPELINE = "# @package _global_\nname: mine\npackages: [mine]\nsteps:\n  say: {stage: 'mine:Say'}\n"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_joins_a_cluster_once_for_all_jobs(head: Head, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "pipeline").mkdir(parents=True)
+    (tmp_path / "conf" / "pipeline" / "mine.yaml").write_text(PIPELINE)
+    (tmp_path / "mine.py").write_text(STAGE)
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    overrides = ["hydra.searchpath=[file://conf]", "pipeline=mine", "store.root=store"]
+    overrides += ["cluster=remote", f"cluster.address={head.gcs}", "steps.say.number=3,4"]
+    objective = ["sweep.objective=steps.say.number", "sweep.direction=maximize"]
+    command = [sys.executable, "-P", "-m", "pipelines.cli", "run", "--multirun", *overrides, *objective]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Joining the Ray cluster") + done.stderr.count("Joining the Ray cluster") == 1
+    table = done.stdout.split("\nJob  ")[1].splitlines()[1:3]
+    assert [row.split()[:4] for row in table] == [["1", "4", "4", "done"], ["0", "3", "3", "done"]]
+
+
 class Interrupting(io.StringIO):
     """Output that raises SIGINT once, when a word is written."""
 

@@ -178,6 +178,7 @@ def test_a_job_that_fails_after_its_objective_was_measured_has_none(sweep: Comma
     code, out, _ = sweep("steps.a.times=1,2", last, OBJECTIVE)
     assert code == 1
     assert "no job has steps.b.length: none has finished." in " ".join(out.split())
+    assert "best first" not in out
     assert [row[2] for row in rows(out)] == ["failed", "failed"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines import config
-from stages.base import ArtifactError, StageError
+from stages.base import VERDICT, ArtifactError, StageError
 from stages.exploration.compare import CompareExplorations
 from stages.exploration.explorations import EXPLORATIONS, Explorations
 from stages.exploration.explore import CONTEXTUAL_METHODS, EPISODE_METHODS, Explore
@@ -34,7 +34,7 @@ def test_the_debug_pipeline_explores_and_compares(tmp_path: Path) -> None:
     assert context.progressed[-1] == (4, 4)
     _, compared = run_stage(steps["compare"].stage, {"explore": made}, tmp_path / "compare")
     assert compared.figures == ["curves", "gaps"]
-    assert "worst return" in compared.highlights["exploration"]
+    assert "worst return" in compared.highlights[VERDICT]
     assert compared.last["worst"] == compared.last["worst_ae_lsvi"]
     assert "| random | 2 |" in (tmp_path / "compare" / "out" / "pages" / "comparison.md").read_text()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.base import ArtifactError, StageError
+from stages.base import VERDICT, ArtifactError, StageError
 from stages.word_alignment.dictionaries import Dictionary, in_part, known_pairs, planted_pairs
 from stages.word_alignment.evaluate import EvaluateLexicon
 from stages.word_alignment.lexicon_report import REPORT, LexiconReport
@@ -59,7 +59,7 @@ def test_a_right_and_a_wrong_dictionary(alignment: tuple[Any, np.ndarray], tmp_p
     page = (report.path / "pages" / "mistakes.html").read_text()
     assert f"b{places[45]}" in page
     assert "a0" in (report.path / "pages" / "nearest_words.html").read_text()
-    assert context.highlights["translation"].startswith("P@1 ")
+    assert context.highlights[VERDICT].startswith("P@1 ")
     assert report.describe()["queries"] == 50
 
 
