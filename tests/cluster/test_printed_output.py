@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,17 +161,21 @@ def speak(directory: Path, launcher: Launcher, send: Send) -> None:
         print("step")
         list(launcher.map("step", Items(speak_of, [1, 2, 3], 2, Resources(cpus=1)), send))
         with contextlib.suppress(StageError):
-            launcher.gang("step", Gang(speak_as, (), 2, Resources(cpus=1)), send)
+            launcher.gang("step", Gang(speak_as, (directory.parent / "said",), 2, Resources(cpus=1)), send)
 
 
 def speak_of(item: int) -> None:
     print("item", item)
 
 
-def speak_as(rank: Rank) -> None:
+def speak_as(rank: Rank, said: Path) -> None:
     os.write(1, f"rank {rank.index}\n".encode())
-    if rank.index == 1:
-        os.kill(os.getpid(), 9)
+    if rank.index == 0:
+        said.touch()
+        return
+    while not said.exists():  # the death of a rank ends the others
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9)
 
 
 def processes(directory: Path) -> dict[str, Any]:
