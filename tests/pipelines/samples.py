@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.base import Message
+from pipelines import run_history
+from pipelines.process_identity import this_process
+from pipelines.store import Store
 from pipelines.summary import RunSummary, StepSummary
 
 
@@ -113,3 +116,9 @@ def replay(observer: Any, sample: RunSummary, curve: int = 20) -> None:
                 observer.step_message(Message(summary.name, "page", {"name": name, "path": path}))
         observer.step_finished(summary, None)
     observer.run_finished(sample)
+
+
+def leave_running(store: Store, run: RunSummary) -> None:
+    """Leave the record of a run in progress, as a driver that is killed does."""
+    record = run_history.record_of(run, {step.name: step for step in run.steps}, this_process())
+    store.files.write(f"runs/{run.run_id}/run.json", record.model_dump_json().encode())

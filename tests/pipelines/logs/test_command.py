@@ -218,9 +218,7 @@ def test_following_ends_when_the_driver_was_killed(
     gone: bool, says: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Of this machine, which is known at once, or of another one, which has stopped to write the run's record."""
-    history = History(store)
-    history.run_started(samples.run(tmp_path, "run-1", state="running"))
-    history.close()
+    samples.leave_running(store, samples.run(tmp_path, "run-1", state="running"))
     store.files.write("runs/run-1/logs/pretrain/step/000000000000000", b"begins\n")
     monkeypatch.setattr(run_history, "is_gone", lambda driver: gone)
     monkeypatch.setattr(command, "POLL_S", 0.01)

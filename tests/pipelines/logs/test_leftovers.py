@@ -11,7 +11,6 @@ from pipelines import redaction, run_history
 from pipelines.logs import leftovers
 from pipelines.logs.collector import Collector
 from pipelines.logs_config import LogsConfig
-from pipelines.run_history import History
 from pipelines.store import Store
 from tests.pipelines import samples
 from tests.pipelines.logs.test_collector import RUN, collected, print_to, raw
@@ -20,9 +19,7 @@ from tests.pipelines.logs.test_collector import RUN, collected, print_to, raw
 @pytest.fixture
 def killed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A run of the pipeline `demo` that was killed while one of its steps printed; the directory of its output."""
-    history = History(store)
-    history.run_started(samples.run(tmp_path, RUN, state="running", pipeline="demo"))
-    history.close()
+    samples.leave_running(store, samples.run(tmp_path, RUN, state="running", pipeline="demo"))
     print_to(raw(store, "train", "step"), "one\ntwo\n")
     Collector(LogsConfig(), store, RUN)._collect(False)
     monkeypatch.setattr(run_history, "is_gone", lambda driver: True)
