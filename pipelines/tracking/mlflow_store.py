@@ -254,8 +254,8 @@ class Writer:
         """The measures and the lineage of a registered version."""
         name, fingerprint = operation["name"], operation["fingerprint"]
         version = self._connection.find_version(name, fingerprint)
-        if version is None:
-            raise RefusedError(f"no version of fingerprint {fingerprint} of the registered model {name}")
+        if version is None:  # it was not registered, and why has been said
+            return
         with of_others():
             for tag, value in operation["tags"].items() - version.tags.items():  # MLflow takes them one by one
                 self._client.set_model_version_tag(name, version.version, tag, value)

@@ -208,5 +208,5 @@ def test_a_schema_that_cannot_be_migrated_is_refused_whole(tmp_path: Path, empty
     [note] = track(root, tmp_path, "run")
     by_hand = shlex.join(["mlflow", "db", "upgrade", f"sqlite:///{path}"])
     assert f"{path} has the schema {revision}" in note
-    assert ("a newer MLflow made it" if revision == "ffffffffffff" else f"try by hand: {by_hand})") in note
+    assert ("a newer MLflow made it" if revision == "ffffffffffff" else f"try by hand: {by_hand}.") in note
     assert path.read_bytes() == before
