@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 EVIL = "<script>alert(1)</script><img src=https://evil.example onerror=alert(1)>\"'><base href=//evil.example>"
 # The modules that write a page. One that is added needs its page below.
 WRITERS = {"pipelines/report/html.py", "stages/corpus/card/html_page.py", "stages/table_page.py"}
-# It has one script of its own, which its policy names by digest in a header: tests/pipelines/live has the tests.
+# It has one script, which the policy in its header names by digest: tests/pipelines/live has the tests.
 LIVE_PAGE = "pipelines/live/server.py"
 
 
