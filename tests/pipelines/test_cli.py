@@ -186,6 +186,15 @@ def test_multirun_shares_what_is_upstream(bloomline: Command, tmp_path: Path) ->
     assert sorted(made) == ["a", "b", "b", "c", "c"]
 
 
+def test_a_refused_job_says_that_nothing_was_started_only_if_none_was_before(bloomline: Command) -> None:
+    code, _, err = bloomline("plan", "--multirun", "steps.a.times=2,-1")
+    assert code == 2
+    assert err.startswith("The configuration is not valid.\nsteps.a.times: -1")
+    code, _, err = bloomline("plan", "--multirun", "steps.a.times=-1,2")
+    assert code == 2
+    assert err.startswith("The configuration is not valid. Nothing was started.\nsteps.a.times: -1")
+
+
 def test_hydras_own_flags(bloomline: Command) -> None:
     code, out, _ = bloomline("run", "--cfg", "job")
     assert code == 0

@@ -119,17 +119,6 @@ def test_independent_steps_run_side_by_side_within_the_resources(store: Store, t
     assert deepest == 2
 
 
-def test_the_attempts_of_a_step_and_how_long_the_last_one_took(store: Store) -> None:
-    steps = six_steps(e__fail="stage")
-    steps["e"] |= {"retries": 1}
-    summary, _, _ = run(store, steps)
-    failed, done = summary_of(summary, "e"), summary_of(summary, "a")
-    assert [attempt.state for attempt in failed.attempts] == ["failed", "failed"]
-    assert failed.attempts[0].ended <= failed.attempts[1].began
-    assert failed.seconds == failed.attempts[-1].seconds
-    assert [attempt.state for attempt in done.attempts] == ["done"]
-
-
 def test_a_failure_lets_siblings_finish_and_marks_dependants(store: Store) -> None:
     summary, runner, _ = run(store, six_steps(e__fail="stage", e__seconds=0.05))
     assert states(summary) == "a:done b:done c:done d:done e:failed f:done"
