@@ -29,11 +29,11 @@ from typing import Any
 from cluster.terminal_text import clean_line, indented, say
 from pipelines import collection_rules, config, run_history, terminal, variant
 from pipelines.collection_rules import Rules
+from pipelines.differences import leaves
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import number, size
 from pipelines.logs import leftovers
 from pipelines.process_identity import is_gone
-from pipelines.run_history import leaves
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from pipelines.store.lease import holder

@@ -14,7 +14,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -212,7 +212,7 @@ class History:
                 elif step in ended:
                     self._curves.pop(step, None)
         content = record.model_dump_json().encode()
-        self._write(f"runs/{run.run_id}/run.json", content)
+        self._write(_record_path(run.run_id), content)
         return written + len(content)
 
     def _steps_now(self) -> dict[str, StepSummary]:
@@ -238,15 +238,30 @@ def _long_enough(curves: Mapping[str, Curve]) -> dict[str, Curve]:
 
 def runs(store: Store) -> list[RunRecord]:
     """Every run that the store remembers, the latest first. Records that can't be read are left out."""
-    found = (read(store, name) for name in store.files.names("runs"))
-    return sorted((run for run in found if run), key=lambda run: -run.started)
+    return records(store)[0]
+
+
+def records(store: Store) -> tuple[list[RunRecord], list[str]]:
+    """Every run that the store remembers, the latest first, and the addresses of the records that can't be read."""
+    found: list[RunRecord] = []
+    damaged: list[str] = []
+    for name in store.files.names("runs"):
+        path = _record_path(name)
+        content = store.files.read(path)
+        if content is not None and (run := _parsed(content)):
+            found.append(run)
+        elif content is not None:
+            damaged.append(store.files.uri(path))
+    return sorted(found, key=lambda run: -run.started), damaged
 
 
 def read(store: Store, run_id: str) -> RunRecord | None:
     """The record of a run; None if there is none that can be read."""
-    content = store.files.read(f"runs/{run_id}/run.json")
-    if content is None:
-        return None
+    content = store.files.read(_record_path(run_id))
+    return None if content is None else _parsed(content)
+
+
+def _parsed(content: bytes) -> RunRecord | None:
     try:
         run = RunRecord.model_validate_json(content)
     except ValidationError:
@@ -282,7 +297,7 @@ def find(store: Store, name: str) -> RunRecord:
 
     Raises BloomlineError.
     """
-    known = runs(store)
+    known, damaged = records(store)
     if name == "latest" and known:
         return known[0]
     found = [run for run in known if run.run_id == name] or [
@@ -294,7 +309,17 @@ def find(store: Store, name: str) -> RunRecord:
     if found:
         ids = ", ".join(run.run_id for run in found[:5])
         raise BloomlineError(f"{len(found)} runs {where} have an id with {name!r}: {ids}. Write more of it.")
+    if unreadable := [path for path in damaged if name in path]:
+        raise BloomlineError(damage(unreadable))
     raise BloomlineError(f"There is no run {name!r} {where}. `bloomline runs` lists them.")
+
+
+def damage(paths: Sequence[str]) -> str:
+    """What it means that records of runs can't be read, and what to do."""
+    return (
+        f"{', '.join(paths)} can't be read: what was remembered of the run is lost. Its artifacts are not: the same "
+        "command finds them. Remove the file to forget the run."
+    )
 
 
 def delete(store: Store, run: RunRecord) -> None:
@@ -318,29 +343,8 @@ def curves(store: Store, run: RunRecord, step: str) -> dict[str, Curve]:
         return {}
 
 
-def differences(run: RunRecord, other: RunRecord) -> Iterator[tuple[str, Any, Any]]:
-    """The values of steps in which two runs differ, by `step.field`. A value that one does not have is None."""
-    one, two = _values(run), _values(other)
-    for key in dict.fromkeys([*one, *two]):
-        if one.get(key) != two.get(key):
-            yield key, one.get(key), two.get(key)
-
-
-def _values(run: RunRecord) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for step in run.steps:
-        found[f"{step.name}.stage"] = step.stage
-        found |= {f"{step.name}.{key}": value for key, value in leaves(step.config)}
-    return found
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings, by dotted key. Lists stay whole."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _record_path(run_id: str) -> str:
+    return f"runs/{run_id}/run.json"
 
 
 def _curves_path(run_id: str, step: str) -> str:

@@ -10,12 +10,14 @@ RUN is an id, the beginning or the end of one, or `latest`.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cluster.terminal_text import clean
+from cluster.terminal_text import clean, say
 from pipelines import config, provenance, run_history, terminal
+from pipelines.differences import differences
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration, metric, number, size
 from pipelines.run_history import RunRecord, StepResult
@@ -51,9 +53,12 @@ def show_list(store: Store, pipelines: Sequence[str], own: dict[str, str]) -> in
     if not limit.isdigit():
         raise BloomlineError(f"runs list: limit={limit}; expected a whole number.")
     sweep = own.get("sweep")
+    remembered, damaged = run_history.records(store)
+    if damaged:
+        say(run_history.damage(damaged), file=sys.stderr)
     found = [
         run
-        for run in run_history.runs(store)
+        for run in remembered
         if (not pipelines or run.pipeline in pipelines) and (sweep is None or (run.sweep or "").endswith(sweep))
     ]
     if not found:
@@ -117,7 +122,7 @@ def diff(store: Store, names: Sequence[str]) -> int:
     one, two = (run_history.find(store, name) for name in names)
     out = terminal.console()
     heads = (one.run_id, two.run_id)
-    values = [(key, _shown(first), _shown(second)) for key, first, second in run_history.differences(one, two)]
+    values = [(key, _shown(first), _shown(second)) for key, first, second in differences(one, two)]
     _side_by_side(out, "Value", heads, values, "Their values are the same.")
     if one.git_commit != two.git_commit:
         print(f"\nCommits: {one.git_commit or 'none'} and {two.git_commit or 'none'}")

@@ -15,12 +15,12 @@ from typing import Any
 
 from pipelines import config
 from pipelines.config import Composition
+from pipelines.differences import leaves
 from pipelines.errors import ConfigError
 from pipelines.formatting import short_value
 from pipelines.graph import Graph
 from pipelines.provenance import Variant
 from pipelines.redaction import HIDDEN, shown_override, shown_values
-from pipelines.run_history import leaves
 from pipelines.step_state import stage_values
 
 LONGEST_NAME = 120  # characters

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipelines import provenance, run_history
+from pipelines.differences import differences
 from pipelines.formatting import quantity
 from pipelines.report.html import section
 from pipelines.report.paths import Shorten
@@ -24,9 +25,7 @@ def comparison(run: RunSummary, before: RunRecord | None, shorten: Shorten) -> M
     if before is None:
         return Markup("")
     now = run_history.record_of(run, {step.name: step for step in run.steps}, {})
-    changed = [
-        (key, _value(one, shorten), _value(other, shorten)) for key, one, other in run_history.differences(before, now)
-    ]
+    changed = [(key, _value(one, shorten), _value(other, shorten)) for key, one, other in differences(before, now)]
     if before.git_commit != now.git_commit:
         changed.append(("commit", (before.git_commit or "none")[:12], (now.git_commit or "none")[:12]))
     changed += [

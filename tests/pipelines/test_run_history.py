@@ -229,3 +229,16 @@ def test_the_run_before_is_the_latest_finished_one_of_the_pipeline(store: Store,
     assert before(run_id="5") == "4"
     assert before(run_id="5", sweep="s") == "1"
     assert before(run_id="1") is None
+
+
+def test_a_record_that_was_cut_is_named_and_the_others_are_found(store: Store, tmp_path: Path) -> None:
+    remember(store, tmp_path, "whole", curve=2)
+    remember(store, tmp_path, "cut", curve=2)
+    content = store.files.read("runs/cut/run.json")
+    assert content is not None
+    store.files.write("runs/cut/run.json", content[:100])
+    found, damaged = run_history.records(store)
+    assert [run.run_id for run in found] == ["whole"]
+    assert damaged == [store.files.uri("runs/cut/run.json")]
+    with pytest.raises(BloomlineError, match=r"runs/cut/run.json can't be read: .* Its artifacts are not"):
+        run_history.find(store, "cut")
