@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
+from stages.corpus import extraction_process
 from stages.corpus.extraction_process import ExtractionError, ExtractionProcess
 from stages.corpus.operations.html_extraction import MAX_ATTRIBUTES, most_attributes
 from stages.corpus.operations.operation import Draft, Drop
@@ -56,14 +57,32 @@ def process() -> ExtractionProcess:
     return ExtractionProcess("trafilatura")
 
 
-def test_a_process_that_is_lost_costs_the_page_that_it_had(process: ExtractionProcess) -> None:
+def test_a_process_that_is_lost_costs_the_page_that_it_had(
+    process: ExtractionProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert process.extract(PAGE.encode(), {}, 30)
     running = process._process
     assert running is not None
     os.kill(running.pid, signal.SIGSTOP)  # so that it still has the page when it is killed
-    os.kill(running.pid, signal.SIGKILL)
-    with pytest.raises(ExtractionError, match="the extraction ended with SIGKILL"):
-        process.extract(PAGE.encode(), {}, 30)
+    send = extraction_process._send
+
+    def send_and_kill(pipe: IO[bytes], *frames: bytes) -> None:
+        send(pipe, *frames)
+        os.kill(running.pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction_process, "_send", send_and_kill)
+        with pytest.raises(ExtractionError, match="the extraction ended with SIGKILL"):
+            process.extract(PAGE.encode(), {}, 30)
+    assert process.extract(PAGE.encode(), {}, 30)
+
+
+def test_a_process_that_is_lost_between_two_pages_costs_none(process: ExtractionProcess) -> None:
+    assert process.extract(PAGE.encode(), {}, 30)
+    running = process._process
+    assert running is not None
+    running.kill()
+    running.wait()
     assert process.extract(PAGE.encode(), {}, 30)
 
 
