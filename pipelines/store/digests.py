@@ -34,6 +34,15 @@ def stat_token(found: os.stat_result) -> Token:
     return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
 
 
+def create_database_file(path: Path) -> None:
+    """Create an empty file for a sqlite database, if there is none, with the mode that the umask gives.
+
+    Sqlite itself creates files that a group can't write to, whatever the umask, and the users of a group share a store.
+    """
+    with contextlib.suppress(OSError):  # sqlite says why
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))
+
+
 class DigestMemory:
     """Path -> (token, digest), in sqlite: several processes may use it at once. Losing it costs time only."""
 
@@ -129,6 +138,7 @@ class DigestMemory:
                 connection.execute("DELETE FROM digests WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
     def _connection(self) -> sqlite3.Connection:
+        create_database_file(self._path)
         connection = sqlite3.connect(self._path, timeout=10)
         connection.execute("PRAGMA synchronous = OFF")  # digests that a power failure loses are computed again
         return connection

@@ -39,7 +39,7 @@ class Files(Protocol):
         """Replace a small file atomically and durably."""
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a small file that must not exist yet; False if it does."""
+        """Write a small file that must not exist yet; False if it does. It need not survive the machine's death."""
 
     def remove(self, path: str) -> None:
         """Remove a file, or a directory with all in it; nothing happens if it is not there."""
@@ -73,14 +73,14 @@ class LocalFiles:
 
     def write(self, path: str, content: bytes) -> None:
         target = self.root / path
-        with _written_aside(target, content) as part:
+        with _written_aside(target, content, durable=True) as part:
             os.replace(part, target)
         sync_directory(target.parent)
 
     def create(self, path: str, content: bytes) -> bool:
         """The file is written under another name and then linked, so that every reader finds it complete."""
         target = self.root / path
-        with _written_aside(target, content) as part:
+        with _written_aside(target, content, durable=False) as part:
             try:
                 os.link(part, target)
             except FileExistsError:
@@ -304,15 +304,16 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _written_aside(target: Path, content: bytes) -> Iterator[Path]:
-    """A durable temporary file in the directory of `target`, to be moved or linked there. Removed at the end."""
+def _written_aside(target: Path, content: bytes, durable: bool) -> Iterator[Path]:
+    """A temporary file in the directory of `target`, to be moved or linked there. Removed at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         with open(part, "xb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         yield part
     finally:
         part.unlink(missing_ok=True)

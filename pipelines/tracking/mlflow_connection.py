@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipelines.process_identity import is_gone
+from pipelines.store.digests import create_database_file
 from pipelines.tracking import database
 from pipelines.tracking.operations import milliseconds
 from pipelines.tracking.tracking_config import TrackingConfig
@@ -75,6 +76,7 @@ class Connection:
                 if was_there := database.begin(root / "mlflow.db"):
                     _migrate(root / "mlflow.db")
                     database.relocate(root / "mlflow.db")
+                create_database_file(root / "mlflow.db")
                 self.client = MlflowClient(uri, uri)
                 self.client.search_experiments(max_results=1)
                 self.client.search_registered_models(max_results=1)

@@ -16,8 +16,10 @@ followed, and a folder or file of another user is left alone.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pwd
 import shutil
 import stat
 import threading
@@ -158,9 +160,9 @@ def set_aside(root: Path, target: str) -> list[str]:
     said: list[str] = []
     waiting: Counter[str] = Counter()
     for directory in _spools(root):
-        if refusal := _refusal(directory):
+        if (refusal := _refusal(directory)) and not _is_held(directory):
             said.append(f"The tracking of another run in {directory} was not sent: {refusal}.")
-        elif (other := _target(directory)) != target:
+        elif not refusal and (other := _target(directory)) != target:
             waiting[other] += 1
     for other, runs in sorted(waiting.items()):
         how = "tracking=local" if other == LOCAL else f"tracking=server tracking.uri={other}"
@@ -179,6 +181,21 @@ def _refusal(directory: Path) -> str:
             return ""
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _is_held(directory: Path) -> bool:
+    """Whether a process works on a spool, also that of another user: then it isn't left behind."""
+    try:
+        handle = os.open(directory / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _target(directory: Path) -> str:
@@ -212,9 +229,16 @@ def _open(directory: Path, name: str) -> IO[bytes]:
     return os.fdopen(handle, "rb")
 
 
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
 def _own(handle: int, path: Path) -> int:
     """The handle, if its file belongs to this user, else it is closed. Raises PermissionError."""
     if (owner := os.fstat(handle).st_uid) != os.geteuid():
         os.close(handle)
-        raise PermissionError(None, f"{path} belongs to user {owner}")
+        raise PermissionError(None, f"{path} belongs to user {_user_name(owner)}")
     return handle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sqlite3
@@ -32,7 +33,11 @@ def test_the_second_store_begins_with_a_copy_and_works_like_the_first(tmp_path: 
     from pipelines.tracking.mlflow_connection import Connection
 
     config = TrackingConfig(kind="local")
-    first = Connection(config, tmp_path / "first")
+    umask = os.umask(0o002)  # of users who share a store through a group
+    try:
+        first = Connection(config, tmp_path / "first")
+    finally:
+        os.umask(umask)
     [template] = cache_directory.path().glob("mlflow-*.db")
     made = template.stat().st_mtime_ns
     with sqlite3.connect(template) as empty:
@@ -44,6 +49,7 @@ def test_the_second_store_begins_with_a_copy_and_works_like_the_first(tmp_path: 
         run = connection.client.create_run(connection.experiment("demo"))
         connection.client.log_metric(run.info.run_id, "loss", 1.5)
         assert connection.client.get_run(run.info.run_id).data.metrics == {"loss": 1.5}
+    assert (tmp_path / "first" / "mlflow.db").stat().st_mode & 0o777 == 0o664
     names = [experiment.name for experiment in second.client.search_experiments()]
     assert sorted(names) == ["Default", "demo"]
 

@@ -109,6 +109,18 @@ def test_the_spool_of_another_user_is_left_alone_and_named(root: Path, tmp_path:
     assert sorted(spool.rglob("*")) == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_spool_of_a_run_of_another_user_that_goes_on_is_not_said_to_be_left(root: Path, tmp_path: Path) -> None:
+    goes_on = Spool.open(root / "runs" / "goes-on" / "spool", "local")
+    assert goes_on is not None
+    goes_on.append({"op": "run"})
+    foreign(goes_on.directory)
+    assert set_aside(root, "local") == []
+    goes_on._lock.release()
+    (note,) = set_aside(root, "local")
+    assert "goes-on" in note
+
+
 @pytest.mark.parametrize("what", ["spool", "operations.jsonl"])
 def test_a_link_instead_of_a_spool_is_not_followed(root: Path, tmp_path: Path, what: str) -> None:
     spool = left(root, LOCAL, "linked", tmp_path)
