@@ -1,6 +1,7 @@
 """Sends what earlier runs left in their spools: here, or in a process that outlives the command.
 
-A short run does not wait until mlflow is imported. What that process can't send stays, and the next run sends it.
+A short run does not wait until mlflow is imported, and a run of many short steps not until MLflow has taken all of
+them. What that process can't send stays, and the next run sends it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pipelines.tracking.spool import set_aside
 from pipelines.tracking.tracking_config import TrackingConfig
 from stages.child_environment import child_environment
 
+PATIENCE_S = 1800.0  # of the process, which nobody waits for
 PROGRAM = "from pipelines.tracking import leftovers; leftovers.main()"
 
 
@@ -47,4 +49,5 @@ def send_in_background(config: TrackingConfig, root: Path) -> None:
 
 def main() -> None:
     """The main function of the process."""
-    flush(TrackingConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
+    config = TrackingConfig.model_validate_json(sys.argv[1])
+    flush(config.model_copy(update={"close_timeout_s": PATIENCE_S}), Path(sys.argv[2]))

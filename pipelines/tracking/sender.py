@@ -3,6 +3,9 @@
 It imports mlflow and connects when it starts, sends its own run first, then what earlier runs left behind, and closes
 the runs of drivers that are gone. When MLflow can't be reached it tries again, ever more slowly; what could not be
 sent stays on disk.
+
+The thread shares its process with the run, of which it takes a small part of the processor time: a run of a thousand
+short steps would otherwise wait for MLflow most of its time.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from pipelines.tracking.spool import Operation, Spool, leftovers
 from pipelines.tracking.tracking_config import TrackingConfig
 
 SHORT_RUN_S = 3.0  # a shorter run may leave the sending to another process
+LONG_REST = 1000  # operations: a run that ends with more to send may leave these too
+SHARE = 0.2  # of the processor time of one core, as long as the run goes on
 LINGER_S = 0.5  # so that points come in batches
 HEARTBEAT_S = 60.0
 FIRST_BACKOFF_S = 1.0
@@ -41,7 +46,8 @@ class Sender:
         may_leave: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`may_leave`: if it is stopped within the first seconds, it may send nothing, and `left` is then true.
+        """`may_leave`: if it is stopped within the first seconds, it may send nothing; if much is still to be sent, no
+        more of it. `left` is then true.
 
         `say`: is called, from the sending thread, when trouble begins and when it is over.
         """
@@ -55,7 +61,7 @@ class Sender:
         self._spool = spool
         self._say = say
         self._failures = 0  # in a row
-        self._may_leave = may_leave and "mlflow" not in sys.modules
+        self._may_leave = may_leave
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._acknowledged = 0.0  # monotonic seconds
@@ -84,7 +90,7 @@ class Sender:
     # -- the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        if self._may_leave and self._stopping.wait(SHORT_RUN_S):
+        if self._may_leave and "mlflow" not in sys.modules and self._stopping.wait(SHORT_RUN_S):
             self.left = True
             return
         connection: Any = None
@@ -102,6 +108,8 @@ class Sender:
                     connection = Connection(self._config, self._root)
                 if self._spool is not None:
                     self._send(self._spool, connection, writers)
+                    if self.left:
+                        return
                     if time.monotonic() - beaten > HEARTBEAT_S:
                         self._writer(self._spool, connection, writers).heartbeat()
                         beaten = time.monotonic()
@@ -153,6 +161,9 @@ class Sender:
         try:
             while unsent := spool.unsent():
                 for operation, offset in _batched(unsent):
+                    if self._leaves_rest(spool, arrived):
+                        return count
+                    used_s = time.thread_time()
                     try:
                         self._apply(writer, operation, connection)
                     except RefusedError as error:
@@ -163,10 +174,19 @@ class Sender:
                     count += 1
                     if time.monotonic() - self._acknowledged > ACKNOWLEDGE_S:
                         self._acknowledge(spool, arrived)
+                    self._stopping.wait((time.thread_time() - used_s) * (1 / SHARE - 1))
                 self._acknowledge(spool, arrived)
         finally:
             self._acknowledge(spool, arrived)
         return count
+
+    def _leaves_rest(self, spool: Spool, arrived: int) -> bool:
+        """Whether the run has ended, and what is still to be sent of it is left to another process."""
+        if self._may_leave and self._stopping.is_set() and spool is self._spool:
+            self._may_leave = False  # this is decided once
+            self._acknowledge(spool, arrived)
+            self.left = spool.pending() > LONG_REST
+        return self.left
 
     def _refused(self, spool: Spool, operation: Operation, reason: str) -> None:
         spool.refuse(operation, reason)

@@ -18,8 +18,9 @@ class TrackingConfig(Config):
 
     kind: Literal["local", "server"] = "local"  # local: a sqlite database under the root
     uri: str | None = None  # of the server: http(s)://host[:port][/path]
-    # local: whether a run of a few seconds leaves the database to a process that outlives it, because to import mlflow
-    # takes longer than such a run.
+    # local: whether a run of a few seconds, or one that ends with much still to be sent, leaves the database to a
+    # process that outlives it. To import mlflow takes longer than the first, and to send the steps of the second longer
+    # than they do.
     in_background: bool = False
     experiment: str | None = Field(None, min_length=1, max_length=500)  # default: the pipeline's name
     system_metrics_interval_s: PositiveFloat = 10.0

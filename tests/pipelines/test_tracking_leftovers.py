@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import leftovers
+from pipelines.tracking import leftovers, operations, sender
 from pipelines.tracking.tracker import Tracking
 from pipelines.tracking.tracking_config import TrackingConfig
 from tests.pipelines import samples
@@ -69,6 +69,31 @@ def test_other_runs_send_themselves(
     tracking.run_finished(sample)
     assert tracking.close("done") == ()
     assert not (root / "runs" / sample.run_id / "spool").exists()
+
+
+def test_a_run_that_ends_with_much_to_send_leaves_the_rest(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    config = TrackingConfig(in_background=True)
+    left: list[Path] = []
+    monkeypatch.setattr(leftovers, "send_in_background", lambda config, root: left.append(root))
+    monkeypatch.setattr(sender, "LONG_REST", 20)
+    sample = samples.run(tmp_path)
+    tracking = Tracking.open(config, root, sample.run_id)
+    tracking.run_started(sample)
+    texts = [operations.log(operations.PARENT, tags={f"tag.{number}": "x"}, model=str(number)) for number in range(100)]
+    tracking._put(texts)  # of different models, so that they do not become one
+    tracking.run_finished(sample)
+    assert tracking.close("done") == ()
+    assert left == [root]
+    (note,) = leftovers.flush(config, root)
+    assert note.startswith("Sent ")
+    asked = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    (found,) = asked.search_runs([one.experiment_id for one in asked.search_experiments()], "tags.`tag.99` = 'x'")
+    assert found.info.status == "FINISHED"
+    assert {f"tag.{number}" for number in range(100)} <= found.data.tags.keys()
 
 
 def test_a_process_that_cannot_be_started_leaves_the_spool(
