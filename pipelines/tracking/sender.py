@@ -22,7 +22,7 @@ from pipelines.tracking.tracking_config import TrackingConfig
 
 SHORT_RUN_S = 3.0  # a shorter run may leave the sending to another process
 LONG_REST = 1000  # operations: a run that ends with more to send may leave these too
-SHARE = 0.2  # of the processor time of one core, as long as the run goes on
+SHARE = 0.2  # of the processor time of one core, while the run continues
 LINGER_S = 0.5  # so that points come in batches
 HEARTBEAT_S = 60.0
 FIRST_BACKOFF_S = 1.0

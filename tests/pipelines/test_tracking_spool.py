@@ -110,7 +110,7 @@ def test_the_spool_of_another_user_is_left_alone_and_named(root: Path, tmp_path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_the_spool_of_a_run_of_another_user_that_goes_on_is_not_said_to_be_left(root: Path, tmp_path: Path) -> None:
+def test_the_spool_of_a_run_of_another_user_that_is_running_is_not_said_to_be_left(root: Path, tmp_path: Path) -> None:
     goes_on = Spool.open(root / "runs" / "goes-on" / "spool", "local")
     assert goes_on is not None
     goes_on.append({"op": "run"})
