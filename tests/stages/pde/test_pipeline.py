@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pipelines import config
+from pipelines import fingerprint as fingerprints
 from stages.base import StageError
 from stages.pde.http import create
 from stages.pde.infer import Infer
@@ -43,6 +44,18 @@ def test_every_equation_is_linear_in_its_derivatives(name: str) -> None:
 def test_every_simulation_composes(name: str) -> None:
     graph = config.compose(["pipeline=pde", f"simulation@steps.observations.simulation={name}"]).graph
     assert isinstance(graph.steps["observations"].stage, MakeObservations)
+
+
+def test_columns_of_a_file_are_part_of_a_fingerprint(tmp_path: Path) -> None:
+    def fingerprint(minimum: float) -> str:
+        columns = f"{{x: {{column: x_um, scale: 0.001, minimum: {minimum}}}, u: {{censored_below: 1}}}}"
+        steps = config.compose([
+            "pipeline=pde", f"steps.observations.path={tmp_path / 'data.csv'}", f"steps.observations.columns={columns}",
+        ]).graph.steps  # fmt: skip
+        return fingerprints.fingerprint(fingerprints.payload(steps["observations"], {}, lambda path: path.name))
+
+    (tmp_path / "data.csv").touch()
+    assert fingerprint(0) == fingerprint(0) != fingerprint(1)
 
 
 @pytest.fixture(scope="module")
