@@ -39,6 +39,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {  # by case: the simulation of c
     "heat": ("heat", {}),
     "heat, a fifth missing, observed twice": ("heat", {"missing_share": 0.2, "replicates": 2}),
     "heat, a fifth censored": ("heat", {"censored_below": {"u": -0.45}}),
+    "lidar": ("lidar", {}),
     "wave": ("wave", {}),
     "hidden_reaction, v hidden": ("hidden_reaction", {}),
     "lotka_volterra": ("lotka_volterra", {}),
@@ -69,7 +70,8 @@ def fit(stage: MakeObservations, seed: int) -> dict[str, Any]:
     inferred = simulation.equation.model_copy(update={"boundary": {}})
     with TemporaryDirectory() as folder:
         first, second = Path(folder) / "observations", Path(folder) / "smoothed"
-        first.mkdir(), second.mkdir()
+        first.mkdir()
+        second.mkdir()
         observations = stage.run(_context(first))
         table = observations.table()
         started = time.process_time()
@@ -146,21 +148,23 @@ def main() -> None:
     if unknown:
         parser.error(f"--only: no case has the simulation {unknown[0]!r}")
     torch.set_num_threads(1)
+    chosen = {
+        case: simulator(name, changes)
+        for case, (name, changes) in CASES.items()
+        if (not options.only or name in options.only) and (not options.quick or case in QUICK)
+    }
+    fits: dict[str, list[dict[str, Any]]] = {case: [] for case in chosen}
+    with threadpool_limits(1):
+        for seed in range(1 if options.quick else options.replicates):  # the cases take turns
+            for case, stage in chosen.items():
+                fits[case].append(fit(stage, seed))
+                print(json.dumps({"case": case, "seed": seed, **fits[case][-1]}), file=sys.stderr, flush=True)
+    rows = [row(case, found) for case, found in fits.items()]
     print(
         "| data | replicates | bias | RMSE | 95 % coverage | field error | early share chosen | energy | CPU seconds |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    rows = []
-    with threadpool_limits(1):
-        for case, (name, changes) in CASES.items():
-            if (options.only and name not in options.only) or (options.quick and case not in QUICK):
-                continue
-            stage, fits = simulator(name, changes), []
-            for seed in range(1 if options.quick else options.replicates):
-                fits.append(fit(stage, seed))
-                print(json.dumps({"case": case, "seed": seed, **fits[-1]}), file=sys.stderr, flush=True)
-            rows.append(row(case, fits))
-            print(line(rows[-1]), flush=True)
+    print("\n".join(line(one) for one in rows))
     print(json.dumps({"settings": SETTINGS.model_dump(mode="json"), "rows": rows}))
 
 

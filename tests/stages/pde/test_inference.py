@@ -90,7 +90,9 @@ def test_the_grid_of_the_constraint_is_denser_where_the_length_scale_is_shorter(
 def test_the_evidence_chooses_shorter_length_scales_early_where_the_solution_begins_rough() -> None:
     t, x = np.meshgrid(np.linspace(0, 1, 10), np.linspace(0, 1, 25), indexing="ij")
     modes = [(1, 1.0), (4, 0.8)]
-    truth = sum(a * np.exp(-0.1 * (k * np.pi) ** 2 * t) * np.cos(k * np.pi * x) for k, a in modes)
+    truth = sum(
+        (a * np.exp(-0.1 * (k * np.pi) ** 2 * t) * np.cos(k * np.pi * x) for k, a in modes), start=np.zeros(t.shape)
+    )
     values = truth + 0.03 * np.random.default_rng(4).standard_normal(truth.shape)
     points = np.stack([t.ravel(), x.ravel()], axis=1)
     facts = SmoothedFacts(
