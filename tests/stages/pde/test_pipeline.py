@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -129,6 +130,17 @@ def test_data_that_say_nothing_of_a_parameter_are_reported(made: dict[str, Any],
     assert known["A"]
     assert not (known["D"] and known["E"])
     assert "NOT identified" in context.highlights["parameters"]
+
+
+def test_a_posterior_with_shorter_lengths_early_predicts_from_its_files(made: dict[str, Any], tmp_path: Path) -> None:
+    raw = made["steps"]["infer"].stage.model_dump()
+    raw |= {"sampler": "laplace", "length_share": 0.6, "early_share": 0.2}
+    raw |= {"observations": "observations", "smoothed": "smooth"}
+    posterior, _ = run_stage(Infer.model_validate(raw), made, tmp_path / "step", draw=False)
+    assert posterior.facts.bases["u"].origin == pytest.approx(1 - 0.2 * 19 / 0.8)
+    table = made["observations"].table()
+    found = posterior.predict("u", table.points)
+    assert float(np.sqrt(np.mean((np.array(found.mean) - table.truth[:, 0]) ** 2))) < 0.02
 
 
 @pytest.mark.parametrize(
