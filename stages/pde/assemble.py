@@ -22,6 +22,7 @@ from stages.pde.solver import function_of
 from stages.pde.system import System
 
 LENGTH_SHARES = (0.4, 0.6)  # of the smoothed data's length-scales, of which the evidence chooses one
+EARLY_SHARES = (1.0, 0.1)  # of the first coordinate's length-scale at its last point, at its first; likewise
 POINTS_PER_LENGTH = 3  # of the grid, at least
 FEWEST_NODES, MOST_NODES = 16, 241  # of a coordinate
 DENSER_NODES = 60  # of a coordinate: denser than its data up to here
@@ -36,7 +37,8 @@ def assemble(equation: Equation, smoothed: SmoothedFacts, table: Table, settings
     _check(equation, smoothed, table, system)
     ranges = _ranges(equation, smoothed)
     share = settings.length_share or LENGTH_SHARES[0]
-    nodes = _nodes(equation, smoothed, table, settings, ranges, share)
+    origin = _origin(ranges[0], settings.early_share or EARLY_SHARES[0])
+    nodes = _nodes(equation, smoothed, table, settings, ranges, share, origin)
     grid = torch.stack([one.flatten() for one in torch.meshgrid(*nodes, indexing="ij")], dim=1)
     bases = []
     for name in equation.components:
@@ -45,6 +47,9 @@ def assemble(equation: Equation, smoothed: SmoothedFacts, table: Table, settings
             basis.coordinate(one.kernel, share * length, points)
             for length, points in zip(one.lengths, nodes, strict=True)
         ]
+        if origin is not None:  # the length-scale is share * length at the last point
+            length = share * one.lengths[0] / (ranges[0][1] - origin)
+            axes[0] = basis.coordinate(one.kernel, length, nodes[0], origin)
         most = max(1, min(settings.most_modes, ENTRIES_LIMIT // len(grid)))
         bases.append(basis.basis(axes, one.mean, one.scale, system.orders(name), settings.energy, most))
     points = torch.from_numpy(table.points)
@@ -66,7 +71,10 @@ def assemble(equation: Equation, smoothed: SmoothedFacts, table: Table, settings
         for symbol, one in system.derivatives.items()
     }
     left_out = {
-        symbol: bases[equation.components.index(one.component)].truncated_variance(constraint[symbol], one.orders)
+        symbol: (
+            bases[equation.components.index(one.component)].variance(grid, one.orders)
+            - constraint[symbol].square().sum(1)
+        ).clamp(min=0.0)
         for symbol, one in system.derivatives.items()
     }
     observed = sum(len(one.values) for one in data if one is not None)
@@ -135,6 +143,12 @@ def _ranges(equation: Equation, smoothed: SmoothedFacts) -> list[tuple[float, fl
     return found
 
 
+def _origin(limits: tuple[float, float], share: float) -> float | None:
+    """The origin of a coordinate whose length-scale at its first point is `share` of that at its last; None: 1."""
+    low, high = limits
+    return None if share == 1 else low - share * (high - low) / (1 - share)
+
+
 def _nodes(
     equation: Equation,
     smoothed: SmoothedFacts,
@@ -142,8 +156,10 @@ def _nodes(
     settings: Settings,
     ranges: list[tuple[float, float]],
     share: float,
+    origin: float | None,
 ) -> list[Tensor]:
-    """The grid of the constraint along each coordinate, denser than the data and than the length-scales."""
+    """The grid of the constraint along each coordinate, denser than the data and than the length-scales. An `origin`
+    of the first coordinate makes it denser there."""
     unknown = [name for name in settings.grid if name not in equation.coordinates]
     if unknown:
         raise StageError(f"grid: {unknown[0]!r} is not a coordinate; expected {', '.join(equation.coordinates)}")
@@ -151,6 +167,8 @@ def _nodes(
     for axis, (low, high) in enumerate(ranges):
         shortest = share * min(one.lengths[axis] for one in smoothed.components.values())
         distinct = len(np.unique(table.points[:, axis]))
+        if axis == 0 and origin is not None:
+            shortest *= (high - low) / (high - origin) / math.log((high - origin) / (low - origin))
         wanted = max(POINTS_PER_LENGTH * (high - low) / shortest, min(2 * distinct, DENSER_NODES), FEWEST_NODES)
         counts.append(min(math.ceil(wanted) + 1, MOST_NODES))
     given = [settings.grid.get(name) for name in equation.coordinates]
@@ -159,10 +177,16 @@ def _nodes(
         if not free or max(counts[place] for place in free) <= 4:
             raise StageError(f"grid: more than most_grid_points={settings.most_grid_points} points")
         counts[max(free, key=lambda place: counts[place])] -= 1
-    return [
+    nodes = [
         torch.linspace(low, high, one or count, dtype=torch.float64)
         for (low, high), one, count in zip(ranges, given, counts, strict=True)
     ]
+    if origin is not None:
+        low, high = ranges[0]
+        growth = torch.linspace(0, 1, len(nodes[0]), dtype=torch.float64)
+        nodes[0] = origin + (low - origin) * ((high - origin) / (low - origin)) ** growth
+        nodes[0][0], nodes[0][-1] = low, high  # without rounding
+    return nodes
 
 
 def _edges(equation: Equation, bases: Sequence[Basis], nodes: Sequence[Tensor]) -> list[Edge]:
@@ -175,9 +199,7 @@ def _edges(equation: Equation, bases: Sequence[Basis], nodes: Sequence[Tensor]) 
         index = equation.components.index(condition.component)
         values = torch.from_numpy(function_of(condition.value, equation.coordinates)(points.numpy()))
         functions = bases[index].at(points, condition.orders)
-        spread = bases[index].scale
-        for one, order in zip(bases[index].coordinates, condition.orders, strict=True):
-            spread *= math.sqrt(one.variance(order))
+        spread = float(bases[index].variance(points, condition.orders).mean().sqrt())
         sd = equation.boundary_sd or EXACT_SD * spread
         found.append(Edge(index, functions, values - bases[index].constant(condition.orders), sd))
     return found

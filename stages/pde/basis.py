@@ -4,6 +4,11 @@ On nodes of each coordinate, the kernel matrix has the eigenpairs (lambda, v). p
 then has any derivative that the kernel has. The process is mean + scale * sum_m phi_m z_m with z ~ N(0, 1), in which
 every m is a product of one such function for each coordinate. No matrix is larger than nodes x nodes of one
 coordinate.
+
+A coordinate with an `origin` o has the kernel of l = log(x - o): its length-scale grows in proportion to x - o, for
+solutions that begin rough and become smooth. With s(n, k) the signed Stirling numbers of the first kind,
+
+    d^n f / dx^n = (x - o)^-n sum_k s(n, k) d^k f / dl^k
 """
 
 from __future__ import annotations
@@ -23,30 +28,60 @@ SMALLEST_EIGENVALUE = 1e-11  # relative to the largest of a coordinate: what flo
 
 @dataclass(frozen=True)
 class Coordinate1D:
-    """The eigenfunctions of one coordinate: `weights` [nodes, functions], so that phi(x) = k(x, nodes) weights."""
+    """The eigenfunctions of one coordinate: `weights` [nodes, functions], so that phi(x) = k(x, nodes) weights.
+
+    `length` is in units of the coordinate, with an `origin` in units of log(x - origin).
+    """
 
     kernel: KernelName
     length: float
     nodes: Tensor
+    origin: float | None
     eigenvalues: Tensor
     weights: Tensor
 
     def functions(self, x: Tensor, order: int = 0) -> Tensor:
         """d^order phi_m / dx^order at x [n]: [n, functions]."""
-        return kernels.covariance(self.kernel, x, self.nodes, self.length, order) @ self.weights
+        values = torch.zeros((len(x), len(self.nodes)), dtype=torch.float64)
+        for place, factor in enumerate(self._chain(x, order)):
+            if factor is not None:
+                values += factor[:, None] * kernels.covariance(
+                    self.kernel, _warped(x, self.origin), _warped(self.nodes, self.origin), self.length, place
+                )
+        return values @ self.weights
 
-    def variance(self, order: int) -> float:
-        return kernels.variance(self.kernel, self.length, order)
+    def variance(self, x: Tensor, order: int) -> Tensor:
+        """The prior variance of a derivative at x [n], of a process with variance 1: [n]."""
+        factors, found = self._chain(x, order), torch.zeros(len(x), dtype=torch.float64)
+        for place, one in enumerate(factors):
+            for other, another in enumerate(factors):
+                if one is not None and another is not None:
+                    found += one * another * kernels.shared_variance(self.kernel, self.length, place, other)
+        return found
+
+    def _chain(self, x: Tensor, order: int) -> list[Tensor | None]:
+        """What multiplies each derivative of the kernel's coordinate in that of x: [n] each, None where it is zero."""
+        if self.origin is None:
+            return [*[None] * order, torch.ones_like(x)]
+        numbers = [1]  # s(order, k)
+        for n in range(order):
+            numbers = [a - n * b for a, b in zip([0, *numbers], [*numbers, 0], strict=True)]
+        return [number * (x - self.origin) ** -order if number else None for number in numbers]
 
 
-def coordinate(kernel: KernelName, length: float, nodes: Tensor) -> Coordinate1D:
+def coordinate(kernel: KernelName, length: float, nodes: Tensor, origin: float | None = None) -> Coordinate1D:
     """The eigenfunctions of a kernel on nodes. Those that rounding would decide are left out."""
-    matrix = kernels.covariance(kernel, nodes, nodes, length)
+    warped = _warped(nodes, origin)
+    matrix = kernels.covariance(kernel, warped, warped, length)
     eigenvalues, vectors = torch.linalg.eigh(matrix)
     eigenvalues, vectors = eigenvalues.flip(0), vectors.flip(1)
     kept = int((eigenvalues > SMALLEST_EIGENVALUE * eigenvalues[0]).sum())
     eigenvalues, vectors = eigenvalues[:kept], vectors[:, :kept]
-    return Coordinate1D(kernel, length, nodes, eigenvalues, vectors / eigenvalues.sqrt())
+    return Coordinate1D(kernel, length, nodes, origin, eigenvalues, vectors / eigenvalues.sqrt())
+
+
+def _warped(x: Tensor, origin: float | None) -> Tensor:
+    return x if origin is None else (x - origin).log()
 
 
 @dataclass(frozen=True)
@@ -74,12 +109,12 @@ class Basis:
         """The derivative of the mean."""
         return 0.0 if any(orders) else self.mean
 
-    def truncated_variance(self, functions: Tensor, orders: Sequence[int]) -> Tensor:
-        """The variance of a derivative at each point that its functions [n, M] do not have: [n]."""
-        total = self.scale**2
-        for one, order in zip(self.coordinates, orders, strict=True):
-            total *= one.variance(order)
-        return (total - functions.square().sum(1)).clamp(min=0.0)
+    def variance(self, points: Tensor, orders: Sequence[int]) -> Tensor:
+        """The prior variance of a derivative at points [n, coordinates]: [n]."""
+        found = torch.full((len(points),), self.scale**2, dtype=torch.float64)
+        for axis, (one, order) in enumerate(zip(self.coordinates, orders, strict=True)):
+            found = found * one.variance(points[:, axis], order)
+        return found
 
     @cached_property
     def eigenvalues(self) -> Tensor:

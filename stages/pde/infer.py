@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeInt
@@ -27,6 +26,7 @@ MISFIT = 1.15  # of the noise, relative to that of the smoothed data, beyond whi
 class Infer(Settings, Stage):
     """Infers the parameters of `equation` from observations. Chains run in parallel."""
 
+    version: ClassVar[str] = "2"  # length-scales that grow along the first coordinate
     headline: ClassVar[str | None] = "worst_relative_sd"
 
     observations: Observations
@@ -38,12 +38,15 @@ class Infer(Settings, Stage):
         import torch
         from threadpoolctl import threadpool_limits
 
-        from stages.pde import chain
+        from stages.pde import chain, choice
 
         settings = Settings(**{name: getattr(self, name) for name in Settings.model_fields})
         with threadpool_limits(1):
             try:
-                mode, settings = self._mode(ctx, settings)
+                mode, settings = choice.mode(
+                    self.equation, self.smoothed.facts, self.observations.table().training, settings,
+                    ctx.stopping, ctx.note,
+                )  # fmt: skip
             except StopIteration:
                 raise Stopped from None
             except ArithmeticError as error:
@@ -70,29 +73,6 @@ class Infer(Settings, Stage):
             for axis, each in enumerate(one.coordinates):
                 tensors[f"nodes.{name}.{axis}"] = each.nodes.numpy()
         return write(ctx.out, facts, tensors)
-
-    def _mode(self, ctx: Context, settings: Settings) -> tuple[Mode, Settings]:
-        """The mode with the length-scales that have the highest evidence, and the settings with their share."""
-        from stages.pde import inference, search
-        from stages.pde.assemble import LENGTH_SHARES, assemble
-
-        table = self.observations.table().training
-        found: list[tuple[Mode, Settings]] = []
-        for share in [settings.length_share] if settings.length_share else LENGTH_SHARES:
-            chosen = settings.model_copy(update={"length_share": share})
-            problem, start = assemble(self.equation, self.smoothed.facts, table, chosen)
-            ctx.note(
-                f"length-scales {share:g} of the data's: {problem.size} modes, {len(problem.grid)} points of the "
-                f"constraint, temper {problem.temper:.3g}"
-            )
-            # The parameters of other length-scales are nearer than those of gradient matching.
-            start = replace(start, eta=found[-1][0].state.eta) if found else search.gradient_matching(problem, start)
-            mode = inference.find(problem, start, ctx.stopping)
-            theta = problem.parameters.constrained(mode.state.eta)
-            values = ", ".join(f"{name} = {float(value):.4g}" for name, value in theta.items())
-            ctx.note(f"log evidence {mode.log_evidence:.1f} at {values}")
-            found.append((mode, chosen))
-        return max(found, key=lambda one: one[0].log_evidence)
 
     def _sampled(self, ctx: Context, mode: Mode, settings: Settings) -> list[Chain]:
         from stages.pde import chain
@@ -171,6 +151,7 @@ class Infer(Settings, Stage):
             bases={
                 name: BasisFacts(
                     kernel=one.coordinates[0].kernel, lengths=tuple(each.length for each in one.coordinates),
+                    origin=one.coordinates[0].origin,
                     mean=one.mean, scale=one.scale, energy=one.energy, modes=one.size,
                 )
                 for name, one in zip(self.equation.components, problem.bases, strict=True)

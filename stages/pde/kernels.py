@@ -33,11 +33,13 @@ def covariance(kernel: KernelName, x: Tensor, y: Tensor, length: Tensor | float,
     return values / length**order
 
 
-def variance(kernel: KernelName, length: float, order: int) -> float:
-    """The prior variance of the derivative of a process with variance 1: (-1)^order k^(2 order)(0)."""
+def shared_variance(kernel: KernelName, length: float, order: int, other: int) -> float:
+    """The prior covariance, at one point, of two derivatives of a process with variance 1:
+    (-1)^other k^(order + other)(0)."""
+    if (order + other) % 2:
+        return 0.0
     zero = torch.zeros(1, dtype=torch.float64)
-    sign = -1.0 if order % 2 else 1.0
-    return sign * float(covariance(kernel, zero, zero, length, 2 * order))
+    return (-1.0) ** other * float(covariance(kernel, zero, zero, length, order + other))
 
 
 def _rbf(r: Tensor, order: int) -> Tensor:

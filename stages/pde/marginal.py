@@ -99,4 +99,4 @@ def _dense(kernel: KernelName, x: Array, points: Tensor, values: Tensor) -> tupl
     solved = torch.linalg.solve_triangular(lower, values[:, None], upper=False)
     loss = 0.5 * solved.square().sum() + lower.diagonal().log().sum() + 0.5 * len(values) * math.log(2 * math.pi)
     (gradient,) = torch.autograd.grad(loss, logs)
-    return float(loss), gradient.numpy().astype(np.float64)
+    return float(loss.detach()), gradient.numpy().astype(np.float64)

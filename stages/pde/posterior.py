@@ -52,7 +52,8 @@ class BasisFacts(Config):
     """The expansion of a component."""
 
     kernel: KernelName
-    lengths: tuple[PositiveFloat, ...]
+    lengths: tuple[PositiveFloat, ...]  # by coordinate
+    origin: float | None = None  # of the first coordinate t, whose length-scale is then of log(t - origin)
     mean: float
     scale: PositiveFloat
     energy: float
@@ -131,7 +132,12 @@ class Posterior(Servable):
         found = []
         for name, one in self.facts.bases.items():
             axes = tuple(
-                basis.coordinate(one.kernel, length, torch.from_numpy(self.tensors[f"nodes.{name}.{axis}"]))
+                basis.coordinate(
+                    one.kernel,
+                    length,
+                    torch.from_numpy(self.tensors[f"nodes.{name}.{axis}"]),
+                    None if axis else one.origin,
+                )
                 for axis, length in enumerate(one.lengths)
             )
             modes = torch.from_numpy(self.tensors[f"modes.{name}"]).long()

@@ -27,8 +27,8 @@ class Column(Config):
 
     column: str | None = None  # its name in the file; null: the name of the coordinate or component
     scale: float = 1.0  # values of the file times this are in the units of the equation
-    minimum: float = -math.inf  # in the units of the equation; a value outside is refused
-    maximum: float = math.inf
+    minimum: float | None = None  # in the units of the equation; a value outside is refused
+    maximum: float | None = None
     censored_below: float | None = None  # detection limit of a component: values at or below it are "at most this"
 
     @model_validator(mode="before")
@@ -40,7 +40,7 @@ class Column(Config):
     def _valid(self) -> Self:
         if not math.isfinite(self.scale) or self.scale == 0:
             raise ValueError(f"scale: expected a finite number other than 0, got {self.scale}")
-        if not self.minimum < self.maximum:
+        if self.minimum is not None and self.maximum is not None and not self.minimum < self.maximum:
             raise ValueError(f"minimum {self.minimum} is not below maximum {self.maximum}")
         return self
 
@@ -100,8 +100,10 @@ def numbers(file: Path, columns: Mapping[str, NDArray[Any]], name: str, spec: Co
     with np.errstate(over="ignore"):
         values = values * spec.scale
     wrong = np.isinf(values) | (np.isnan(values) & (not missing))
-    outside = (values < spec.minimum) | (values > spec.maximum)
-    for bad, what in ((wrong, "finite"), (outside, f"{spec.minimum:g} to {spec.maximum:g}")):
+    low = -math.inf if spec.minimum is None else spec.minimum
+    high = math.inf if spec.maximum is None else spec.maximum
+    outside = (values < low) | (values > high)
+    for bad, what in ((wrong, "finite"), (outside, f"{low:g} to {high:g}")):
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise StageError(

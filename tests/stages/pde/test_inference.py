@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from stages.pde import inference, laplace, linear, search
-from stages.pde.kernels import covariance, variance
+from stages.pde import basis, choice, inference, laplace, linear, search
+from stages.pde.equation import Equation
+from stages.pde.kernels import covariance, shared_variance
 from stages.pde.problem import Problem, State, likelihood
-from tests.stages.pde.examples import BURGERS, HEAT, fitzhugh_nagumo, heat_truth, problem
+from stages.pde.settings import Settings
+from stages.pde.smoothed import SmoothedComponent, SmoothedFacts
+from tests.stages.pde.examples import BURGERS, HEAT, fitzhugh_nagumo, heat_truth, problem, table
 
 KERNELS = ("matern_5_2", "matern_7_2", "matern_9_2", "matern_11_2", "rbf")
 
@@ -36,7 +40,9 @@ def test_the_variance_of_a_derivative_is_that_of_differences_of_the_process(kern
     step = 1e-3
     points = torch.tensor([-step, step], dtype=torch.float64)
     k = covariance(kernel, points, points, 0.7)
-    assert variance(kernel, 0.7, 1) == pytest.approx(float(2 * (k[0, 0] - k[0, 1])) / (2 * step) ** 2, rel=1e-3)
+    assert shared_variance(kernel, 0.7, 1, 1) == pytest.approx(
+        float(2 * (k[0, 0] - k[0, 1])) / (2 * step) ** 2, rel=1e-3
+    )
 
 
 def test_a_basis_has_the_covariance_of_its_kernel() -> None:
@@ -49,6 +55,60 @@ def test_a_basis_has_the_covariance_of_its_kernel() -> None:
         expected = expected * covariance(one.kernel, points[:, axis], points[:, axis], one.length)
     torch.testing.assert_close(functions @ functions.T, expected, rtol=0, atol=1e-5)
     assert basis.energy >= 0.9999999
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_derivatives_of_a_coordinate_with_an_origin_are_those_of_differences(kernel: Any) -> None:
+    nodes = torch.tensor([0.0, 0.02, 0.08, 0.25, 0.6, 1.0], dtype=torch.float64)
+    one = basis.coordinate(kernel, 0.8, nodes, origin=-0.1)
+    x = torch.tensor([0.01, 0.3, 0.9], dtype=torch.float64)
+    for order in (1, 2):
+        above, below = (one.functions(x + step, order - 1) for step in (1e-5, -1e-5))
+        torch.testing.assert_close(one.functions(x, order), (above - below) / 2e-5, rtol=1e-4, atol=1e-4)
+
+
+def test_a_coordinate_with_an_origin_has_a_length_scale_that_grows() -> None:
+    nodes = torch.linspace(0, 1, 60, dtype=torch.float64)
+    one = basis.coordinate("rbf", 0.5, nodes, origin=-0.1)
+    places = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    slopes = 1 / (0.5 * (places + 0.1))  # standard deviation of the derivative: 1 / local length-scale
+    torch.testing.assert_close(one.variance(places, 1), slopes.square())
+    kept = one.functions(places, 1).square().sum(1)  # what the functions have of it
+    torch.testing.assert_close(kept, slopes.square(), rtol=0.05, atol=0)
+    bend = (math.sqrt(3) * slopes**2).square() + slopes**2 / (places + 0.1) ** 2
+    torch.testing.assert_close(one.variance(places, 2), bend)
+
+
+def test_the_grid_of_the_constraint_is_denser_where_the_length_scale_is_shorter() -> None:
+    given, _ = problem(early_share=0.1)
+    times = given.grid[:, 0].unique()
+    steps = times.diff()
+    assert [float(times[0]), float(times[-1])] == [0.0, 1.0]
+    assert float(steps[-1] / steps[0]) == pytest.approx(10, rel=0.2)
+
+
+def test_the_evidence_chooses_shorter_length_scales_early_where_the_solution_begins_rough() -> None:
+    t, x = np.meshgrid(np.linspace(0, 1, 10), np.linspace(0, 1, 25), indexing="ij")
+    modes = [(1, 1.0), (4, 0.8)]
+    truth = sum(
+        (a * np.exp(-0.1 * (k * np.pi) ** 2 * t) * np.cos(k * np.pi * x) for k, a in modes), start=np.zeros(t.shape)
+    )
+    values = truth + 0.03 * np.random.default_rng(4).standard_normal(truth.shape)
+    points = np.stack([t.ravel(), x.ravel()], axis=1)
+    facts = SmoothedFacts(
+        components={"u": SmoothedComponent(
+            kernel="matern_11_2", lengths=(1.0, 0.4), mean=0.0, scale=0.6, noise=0.1, observed=True)},
+        ranges=((0, 1), (0, 1)),
+    )  # fmt: skip
+    equation = Equation.model_validate(
+        {**HEAT, "equations": ["u_t - D*u_xx = 0"], "parameters": {"D": {"positive": True}}}
+    )
+    given = Settings(length_share=0.6, most_modes=200, most_grid_points=500)
+    notes: list[str] = []
+    mode, chosen = choice.mode(equation, facts, table(points, values.ravel()), given, note=notes.append)
+    assert (chosen.length_share, chosen.early_share) == (0.6, 0.1)
+    assert float(mode.problem.parameters.constrained(mode.state.eta)["D"]) == pytest.approx(0.1, rel=0.1), notes
+    assert any("at first 0.1 of those at last" in one for one in notes)
 
 
 @pytest.mark.parametrize("equation", [HEAT, BURGERS])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from pipelines import config
+from pipelines import fingerprint as fingerprints
 from stages.base import StageError
 from stages.pde.http import create
 from stages.pde.infer import Infer
@@ -43,6 +45,18 @@ def test_every_equation_is_linear_in_its_derivatives(name: str) -> None:
 def test_every_simulation_composes(name: str) -> None:
     graph = config.compose(["pipeline=pde", f"simulation@steps.observations.simulation={name}"]).graph
     assert isinstance(graph.steps["observations"].stage, MakeObservations)
+
+
+def test_columns_of_a_file_are_part_of_a_fingerprint(tmp_path: Path) -> None:
+    def fingerprint(minimum: float) -> str:
+        columns = f"{{x: {{column: x_um, scale: 0.001, minimum: {minimum}}}, u: {{censored_below: 1}}}}"
+        steps = config.compose([
+            "pipeline=pde", f"steps.observations.path={tmp_path / 'data.csv'}", f"steps.observations.columns={columns}",
+        ]).graph.steps  # fmt: skip
+        return fingerprints.fingerprint(fingerprints.payload(steps["observations"], {}, lambda path: path.name))
+
+    (tmp_path / "data.csv").touch()
+    assert fingerprint(0) == fingerprint(0) != fingerprint(1)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +130,17 @@ def test_data_that_say_nothing_of_a_parameter_are_reported(made: dict[str, Any],
     assert known["A"]
     assert not (known["D"] and known["E"])
     assert "NOT identified" in context.highlights["parameters"]
+
+
+def test_a_posterior_with_shorter_lengths_early_predicts_from_its_files(made: dict[str, Any], tmp_path: Path) -> None:
+    raw = made["steps"]["infer"].stage.model_dump()
+    raw |= {"sampler": "laplace", "length_share": 0.6, "early_share": 0.2}
+    raw |= {"observations": "observations", "smoothed": "smooth"}
+    posterior, _ = run_stage(Infer.model_validate(raw), made, tmp_path / "step", draw=False)
+    assert posterior.facts.bases["u"].origin == pytest.approx(1 - 0.2 * 19 / 0.8)
+    table = made["observations"].table()
+    found = posterior.predict("u", table.points)
+    assert float(np.sqrt(np.mean((np.array(found.mean) - table.truth[:, 0]) ** 2))) < 0.02
 
 
 @pytest.mark.parametrize(
