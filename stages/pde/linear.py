@@ -116,7 +116,7 @@ class Marginal:
     def log_likelihood(self, eta: Tensor, log_sigma: Tensor) -> Tensor:
         """`log_sigma` of the observed components, in their order."""
         precision, right = self.prior(eta)
-        value: Tensor = -_LogIntegral.apply(precision, right)
+        value = -_log_integral(precision, right)
         for place, index in enumerate(self.observed):
             one = self.problem.data[index]
             assert one is not None
@@ -127,8 +127,7 @@ class Marginal:
             right = right + torch.nn.functional.pad(self.rights[index] * weight, pad)
             squares = (one.values - self.problem.bases[index].mean).square().sum()
             value = value - 0.5 * weight * squares - len(one.values) * (log_sigma[place] + 0.5 * math.log(2 * math.pi))
-        total: Tensor = value + _LogIntegral.apply(precision, right)
-        return total
+        return value + _log_integral(precision, right)
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """Of x = (eta, log sigma of the observed components); flat in log sigma."""
@@ -213,6 +212,11 @@ class _LogIntegral(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor]:
         (slope,), (lower, mean) = slopes, ctx.saved_tensors
         return torch.cholesky_inverse(lower).addr(mean, mean).mul(-0.5 * slope), slope * mean
+
+
+def _log_integral(precision: Tensor, right: Tensor) -> Tensor:
+    value: Tensor = _LogIntegral.apply(precision, right)  # type: ignore[no-untyped-call]
+    return value
 
 
 def _tensor(value: Any) -> Tensor:
