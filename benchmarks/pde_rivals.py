@@ -89,7 +89,9 @@ def cascading(points: Array, values: Array, start: Array) -> Fitted:
 
     def tensor(order_time: int, order_place: int, t: Array, x: Array) -> Array:
         along_time = splines(t, times[0], times[-1], SPLINE_TIMES, 4, order_time)
-        return np.kron(along_time, splines(x, places[0], places[-1], SPLINE_PLACES, 4, order_place))
+        along_place = splines(x, places[0], places[-1], SPLINE_PLACES, 4, order_place)
+        found: Array = np.asarray(np.kron(along_time, along_place), np.float64)
+        return found
 
     functions = tensor(0, 0, times, places)
     dense = (np.linspace(times[0], times[-1], 2 * len(times)), np.linspace(places[0], places[-1], 2 * len(places)))
