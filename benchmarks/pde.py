@@ -2,13 +2,15 @@
 
     python benchmarks/pde.py recovery --replicates 20 --noise 0.02 0.05   # LIDAR: a table, and one JSON line a fit
     python benchmarks/pde.py ordinary --replicates 3                      # FitzHugh-Nagumo, next to a MAGI package
-    python benchmarks/pde.py --quick                                      # the first at its smallest, under a minute
+    python benchmarks/pde.py --quick                                      # one replicate of each noise, without mcmc
 
 The methods take turns on the same data of each replicate. Times are CPU seconds of one thread. The peers:
 
-- two-stage: a Gaussian process smooths the data, then least squares fit its derivatives to the equation; - least
-squares: the equation is solved by Crank-Nicolson for each trial, with the true initial and boundary values known; -
-magi: py-magpi, if it is installed (`pip install py-magpi`).
+- two-stage: a Gaussian process smooths the data, then least squares fit its derivatives to the equation;
+- least squares: Crank-Nicolson solves the equation for each trial; the true initial and boundary values are known;
+- least squares, edges estimated; cascading: see `benchmarks/pde_rivals.py` (LIDAR only);
+- mcmc: adaptive Metropolis over the solver's likelihood from the result of least squares, with the same knowledge;
+- magi: py-magpi, if it is installed (`pip install py-magpi`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import pde_rivals
 from pipelines import config
 from stages.pde import inference, marginal, search
 from stages.pde.assemble import LENGTH_SHARES, assemble
@@ -43,7 +46,8 @@ from stages.pde.simulation import Simulation
 from stages.pde.smoothed import SmoothedComponent, SmoothedFacts
 
 KERNEL: KernelName = "matern_11_2"
-KNOWING = ("least squares", "magi", "constrained, edges known")  # methods that get the simulation
+KNOWING = ("least squares", "magi", "constrained, edges known", "mcmc")  # methods that get the simulation
+SOLVES = 2000  # of mcmc
 Found = dict[str, tuple[float, float]]  # by parameter: estimate and standard deviation (NaN: it gives none)
 
 
@@ -127,6 +131,44 @@ def by_solver(given: Simulation, table: Table) -> Found:
     return {name: (float(v), float(s)) for name, v, s in zip(names, result.x, deviations, strict=True)}
 
 
+def edges_estimated(equation: Equation, table: Table) -> Found:
+    return _by_name(equation, pde_rivals.edges_estimated(table.points, table.values[:, 0], _matched(equation, table)))
+
+
+def cascading(equation: Equation, table: Table) -> Found:
+    return _by_name(equation, pde_rivals.cascading(table.points, table.values[:, 0], _matched(equation, table)))
+
+
+def _matched(equation: Equation, table: Table) -> np.ndarray:
+    """The result of two-stage matching, from which the others start."""
+    return np.array([value for value, _ in two_stage(equation, table).values()])
+
+
+def _by_name(equation: Equation, fitted: pde_rivals.Fitted) -> Found:
+    return {name: (float(v), float(s)) for name, v, s in zip(equation.parameters, *fitted, strict=True)}
+
+
+def mcmc(given: Simulation, table: Table) -> Found:
+    """Adaptive Metropolis on (theta, log sigma); flat priors. The start and the first proposals are those of least
+    squares."""
+    solver, times, steps = solver_of(given)
+    names = list(given.equation.parameters)
+
+    def log_density(x: np.ndarray) -> float:
+        if any(value <= 0 for value in x[:-1]):
+            return -np.inf
+        fields = solver.solve(dict(zip(names, x[:-1].tolist(), strict=True)), times, steps)
+        squares = ((observed(given, solver, times, fields)[1] - table.values) ** 2).sum()
+        return float(-0.5 * squares * np.exp(-2 * x[-1]) - table.values.size * x[-1])
+
+    found = by_solver(given, table)
+    theta, deviations = (np.array(one) for one in zip(*found.values(), strict=True))
+    start = np.append(theta, np.log(given.noise))
+    proposal = np.diag(np.append(deviations, 1 / np.sqrt(2 * table.values.size)) ** 2)
+    states, _ = pde_rivals.metropolis(log_density, start, proposal, SOLVES, 0)
+    return {name: (float(one.mean()), float(one.std())) for name, one in zip(names, states.T[:-1], strict=True)}
+
+
 def magi(given: Simulation, table: Table) -> Found:
     """py-magpi on FitzHugh-Nagumo, with its recommended fit and the noise unknown to it."""
     import jax.numpy as jnp
@@ -147,14 +189,14 @@ def magi(given: Simulation, table: Table) -> Found:
 
 
 def replicates(
-    name: str, noise: float, count: int, methods: Mapping[str, Callable[..., Found]]
+    name: str, noise: float, numbers: Iterable[int], methods: Mapping[str, Callable[..., Found]]
 ) -> Iterator[dict[str, Any]]:
     """A row for every replicate and method, which take turns."""
     given = simulation(name)
     solver, times, steps = solver_of(given)
     points, truth = observed(given, solver, times, solver.solve(given.parameters, times, steps))
     inferred = without_boundary(given.equation)
-    for replicate in range(count):
+    for replicate in numbers:
         values = truth + noise * np.random.default_rng([replicate, 13]).standard_normal(truth.shape)
         table = Table(points, values, truth, np.zeros(values.shape, bool), np.zeros(len(points), bool))
         for method, function in methods.items():
@@ -195,23 +237,30 @@ def main() -> None:
     parser.add_argument("verb", nargs="?", choices=["recovery", "ordinary"], default="recovery")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--replicates", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the first replicate, to share them out over processes")
     parser.add_argument("--noise", type=float, nargs="+", default=[])
     parser.add_argument("--methods", nargs="+", default=[], help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)
     every: dict[str, Callable[..., Found]] = {
         "constrained": constrained, "constrained, edges known": with_edges, "two-stage": two_stage,
-        "least squares": by_solver,
+        "least squares": by_solver, "mcmc": mcmc,
     }  # fmt: skip
-    if options.verb == "ordinary":
-        every["magi"] = magi
+    every |= (
+        {"magi": magi}
+        if options.verb == "ordinary"
+        else {"least squares, edges estimated": edges_estimated, "cascading": cascading}
+    )
+    if options.quick:
+        del every["mcmc"]  # minutes
     methods = {name: function for name, function in every.items() if not options.methods or name in options.methods}
+    numbers = range(options.first, options.first + (1 if options.quick else options.replicates))
     rows = []
     with threadpool_limits(1):
         names = ["lidar"] if options.verb == "recovery" else ["fitzhugh_nagumo"]
         for name in names:
             for noise in options.noise or ([0.02, 0.05] if name == "lidar" else [0.2]):
-                for row in replicates(name, noise, 1 if options.quick else options.replicates, methods):
+                for row in replicates(name, noise, numbers, methods):
                     rows.append(row)
                     print(json.dumps(row), flush=True)
     print(summary(rows))

@@ -13,6 +13,8 @@ from torch import Tensor
 from stages.pde import laplace, linear, search
 from stages.pde.problem import Problem, State
 
+ROUNDS = 3  # of the search of a linear problem, each with the variances C at the result of the last one
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -81,10 +83,14 @@ def find(problem: Problem, start: State, stopping: Callable[[], bool]) -> Mode:
     observed = [index for index, one in enumerate(problem.data) if one is not None]
     p = len(start.eta)
     if marginalises(problem):
-        state = search.maximum(problem, start, stopping).state
-        marginal = linear.Marginal(problem)
-        x, precision, value = linear.maximum(marginal, torch.cat([state.eta, state.sigma[observed].log()]))
-        state = State(state.z, x[:p], state.sigma.index_put((torch.tensor(observed),), x[p:].exp()))
+        state = start
+        for _ in range(ROUNDS):  # C and the maximum depend on each other
+            if stopping():
+                raise StopIteration
+            problem.refresh(state.z, state.eta)
+            marginal = linear.Marginal(problem)
+            x, precision, value = linear.maximum(marginal, torch.cat([state.eta, state.sigma[observed].log()]))
+            state = State(marginal.mean(x), x[:p], state.sigma.index_put((torch.tensor(observed),), x[p:].exp()))
         volume = torch.zeros(p, dtype=torch.float64)
         return Mode(problem, state, x, precision, volume, value + _evidence(problem, precision))
     problem.refresh(start.z, start.eta)

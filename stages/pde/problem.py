@@ -104,19 +104,26 @@ class Problem:
     def linearised(self, z: Tensor, eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """F [equations, n], dF/dz [equations, n, M] and dF/d eta [equations, n, parameters]."""
         values, n = self.values(z, eta), len(self.grid)
-        slopes = self.parameters.slopes(eta)
-        equations = range(len(self.system.residuals))
-        residuals = torch.stack([_column(self.system.residual(number, values, torch), n) for number in equations])
-        by_z = torch.zeros((len(equations), n, self.size), dtype=torch.float64)
-        by_eta = torch.zeros((len(equations), n, len(slopes)), dtype=torch.float64)
-        for number in equations:
-            for symbol, slope in self.system.by_derivative[number].items():
+        residuals, by_eta = self.by_parameters(values, eta)
+        by_z = torch.zeros((len(residuals), n, self.size), dtype=torch.float64)
+        for number, slopes in enumerate(self.system.by_derivative):
+            for symbol, slope in slopes.items():
                 _, place = self.part(symbol)
                 by_z[number, :, place] += _column(evaluate(slope, values, torch), n)[:, None] * self.constraint[symbol]
+        return residuals, by_z, by_eta
+
+    def by_parameters(self, fields: Mapping[Any, Any], eta: Tensor) -> tuple[Tensor, Tensor]:
+        """F [equations, n] and dF/d eta [equations, n, parameters], given every derivative's values on the grid."""
+        n, slopes = len(self.grid), self.parameters.slopes(eta)
+        values = self.system.values(fields, self.grid, self.parameters.constrained(eta))
+        equations = range(len(self.system.residuals))
+        residuals = torch.stack([_column(self.system.residual(number, values, torch), n) for number in equations])
+        by_eta = torch.zeros((len(equations), n, len(slopes)), dtype=torch.float64)
+        for number in equations:
             for name, slope in self.system.by_parameter[number].items():
                 column = self.parameters.names.index(name)
                 by_eta[number, :, column] = _column(evaluate(slope, values, torch), n) * slopes[column]
-        return residuals, by_z, by_eta
+        return residuals, by_eta
 
     def refresh(self, z: Tensor, eta: Tensor) -> None:
         """Compute C at an estimate."""
@@ -159,10 +166,10 @@ class Problem:
             found[place, place] += edge.functions.T @ edge.functions / edge.sd**2
         return found
 
-    def energy(self, z: Tensor, eta: Tensor, sigma: Tensor, slack: float = 1.0) -> Tensor:
-        """-log posterior up to constants, differentiable. `slack` multiplies C."""
+    def energy(self, z: Tensor, eta: Tensor, sigma: Tensor) -> Tensor:
+        """-log posterior up to constants, differentiable."""
         value = 0.5 * z.square().sum() / self.temper - self.parameters.log_prior(eta)
-        value = value + 0.5 * (self.residuals(z, eta).square() / self.variances).sum() / (self.temper * slack)
+        value = value + 0.5 * (self.residuals(z, eta).square() / self.variances).sum() / self.temper
         for index, one in enumerate(self.data):
             if one is not None:
                 fitted = one.functions @ z[self.offsets[index] : self.offsets[index + 1]] + self.bases[index].mean

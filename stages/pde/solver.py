@@ -87,7 +87,7 @@ class Solver:
             self.start[index * self.n : (index + 1) * self.n] = function_of(texts[level], names)(self.points)
         self.matrices = {symbol: self._matrix(one.orders[1:]) for symbol, one in self.system.derivatives.items()}
         self.edges = [self._edge(one) for one in equation.conditions if one.coordinate != equation.coordinates[0]]
-        self.edges += self._closed_edges()
+        self.edges = _distinct([*self.edges, *self._closed_edges()])
         time = self.system.symbols.coordinates[equation.coordinates[0]]
         slopes = [slope for slopes in self.system.by_derivative for slope in slopes.values()]
         self.steady = self.system.linear and not any(time in slope.free_symbols for slope in slopes)
@@ -258,6 +258,16 @@ class Solver:
             for last in (False, True)
             if (component, name, last) not in given
         ]
+
+
+def _distinct(edges: Sequence[Edge]) -> list[Edge]:
+    """A corner is on several edges, and has the boundary value of the first of them."""
+    found: list[Edge] = []
+    for state, nodes, matrix, value in edges:
+        taken = [one[1] for one in found if one[0] == state]
+        free = ~np.isin(nodes, np.concatenate(taken)) if taken else np.ones(len(nodes), bool)
+        found.append((state, nodes[free], matrix[free], value))
+    return found
 
 
 def _nothing(points: Array) -> Array:

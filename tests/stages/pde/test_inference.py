@@ -128,8 +128,17 @@ def test_the_gradient_is_that_of_differences(equation: dict[str, Any], censored:
     assert value == pytest.approx(float(given.energy(start.z, start.eta, start.sigma)))
 
 
-def test_the_gradient_that_chains_use_is_that_of_differences() -> None:
-    given, start = problem(equation=BURGERS, most_modes=20, most_grid_points=100, noise=0.05)
+@pytest.mark.parametrize(
+    "equation",
+    [
+        BURGERS,
+        HEAT,
+        {**HEAT, "equations": ["u_t - D*u_xx - s*u = t"]},
+        {**HEAT, "equations": ["u_t - D*u_xx - s*x*u = 0"]},
+    ],
+)
+def test_the_gradient_that_chains_use_is_that_of_differences(equation: dict[str, Any]) -> None:
+    given, start = problem(equation=equation, most_modes=20, most_grid_points=100, noise=0.05)
     mode = inference.find(given, search.gradient_matching(given, start), never)
     x = (mode.x + 0.01).requires_grad_()
     (gradient,) = torch.autograd.grad(mode.log_density(x), x)
@@ -166,7 +175,7 @@ def dense(given: Problem, eta: torch.Tensor, sigma: float) -> float:
     return float(normal.log_prob(data.values))
 
 
-@pytest.mark.parametrize("text", ["u_t - D*u_xx - s*u = 0", "u_t - D*u_xx - s*x*u = t"])
+@pytest.mark.parametrize("text", ["u_t - D*u_xx - s*u = 0", "u_t - D*u_xx - s*u = t", "u_t - D*u_xx - s*x*u = t"])
 def test_the_linear_case_equals_the_closed_form(text: str) -> None:
     given, start = problem(equation={**HEAT, "equations": [text]}, noise=0.05, most_grid_points=150, most_modes=40)
     given.refresh(start.z, start.eta)

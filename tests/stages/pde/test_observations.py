@@ -136,3 +136,22 @@ def test_the_solver_agrees_with_exact_solutions() -> None:
     np.testing.assert_allclose(closed, 1 + np.exp(-0.05 * np.pi**2) * np.cos(np.pi * x), atol=2e-3)
     logistic = solved(["u_t = r*u*(1 - u) + 0*u_xx"], {"u": ["0.1"]}, "", r=2.0)
     np.testing.assert_allclose(logistic, 1 / (1 + 9 * np.exp(-1.0)), atol=1e-4)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("reaction", ["", " - u*(1 - u) + exp(-0.4*pi2*t)*f*(1 - exp(-0.4*pi2*t)*f)"])
+def test_the_solver_solves_in_two_dimensions_of_space(closed: bool, reaction: str) -> None:
+    """Without flux and with the value 0 at the edges, corners included, linear and not."""
+    shape = "cos" if closed else "sin"
+    field = f"{shape}(3.141592653589793*x)*{shape}(3.141592653589793*y)"
+    reaction = reaction.replace("pi2", "9.869604401089358").replace("f", field)
+    edges = "; ".join(f"{axis}={end}: 0" for axis in "xy" for end in (0, 1))
+    equation = Equation.model_validate({
+        "components": ["u"], "coordinates": ["t", "x", "y"], "equations": [f"u_t - D*(u_xx + u_yy){reaction} = 0"],
+        "parameters": {"D": {"positive": True}}, "boundary": {} if closed else {"u": edges},
+    })  # fmt: skip
+    places = np.linspace(0, 1, 21)
+    solver = Solver(equation, [places, places], {"u": [field]})
+    found = solver.solve({"D": 0.2}, [0.0, 0.2], 20)["u"][-1]
+    along = np.cos(np.pi * places) if closed else np.sin(np.pi * places)
+    np.testing.assert_allclose(found, np.exp(-0.4 * np.pi**2 * 0.2) * np.outer(along, along), atol=0.01)
