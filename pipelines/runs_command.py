@@ -105,8 +105,7 @@ def show(store: Store, names: Sequence[str]) -> int:
     dirty = " with uncommitted changes" if run.git_dirty else ""
     print(f"  commit   {run.git_commit + dirty if run.git_commit else 'not in a git checkout'}")
     print(f"  command  {clean(run.command)}")
-    report = store.config.state / "runs" / run.run_id / "report.html"
-    if report.exists():
+    if report := _report(store, run):
         print(f"  report   {report}")
     for key, value in run.parameters.items():
         print(clean(f"  {key} = {value}"))
@@ -117,6 +116,15 @@ def show(store: Store, names: Sequence[str]) -> int:
         if step.artifact:
             print(clean(f"  {step.artifact_type}, {size(step.size_bytes or 0)}, {step.artifact}"))
     return 0
+
+
+def _report(store: Store, run: RunRecord) -> str:
+    """Where the report of a run is: in a directory of this machine, or else in the store; "" if there is none."""
+    place = run_history.report_path(run.run_id)
+    local = store.config.state / place
+    if local.exists():
+        return str(local)
+    return store.files.uri(place) if place.rpartition("/")[2] in store.files.tokens(f"runs/{run.run_id}") else ""
 
 
 def diff(store: Store, names: Sequence[str], own: Mapping[str, str]) -> int:

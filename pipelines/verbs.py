@@ -248,7 +248,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
         executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
         observers: list[Observer] = [tracking, logs, history, display]
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), observers)
-        summary = runner.run()
+        summary = failure.noting_silence(runner.run(), store)
         state = summary.state
         report, unwritten = write_report(summary, store, tracking)
     finally:
@@ -327,18 +327,23 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
 
 
 def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
-    """Three useful commands after a run; after a run that failed or was stopped, the last command resumes it."""
+    """Three useful commands after a run, about the steps that it selected; after a run that failed or was stopped, the
+    last command resumes it. In a submitted job, the first command says how to get the report, which is elsewhere."""
+    where = provenance.places(overrides)
+    shown = [provenance.command("runs", ["show", run.run_id, *where])] if submitted_job.in_submitted_job() else []
     if run.state != "done":
-        logs = [failure.logs_command(run, step) for step in run.steps if step.state == "failed"][:1]
-        return [*logs, *(provenance.command(verb, overrides) for verb in ("plan", "ui", "run"))]
-    kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
-    trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
-    served = any(step.stage == "deploy" for step in run.steps)
+        failed = [step for step in run.steps if step.state == "failed" and step.name not in run.silent]
+        logs = [failure.logs_command(run, step) for step in failed][:1]
+        return [*shown, *logs, *(provenance.command(verb, overrides) for verb in ("plan", "ui", "run"))]
+    kept = [override for override in overrides if override.split("=", 1)[0] != "force"]
+    used = [step for step in run.steps if step.state in ("done", "cached")]
+    trained = next((step.name for step in used if step.stage == "pretrain"), None)
+    served = any(step.stage == "deploy" for step in used)
     rate = f"steps.{trained}.learning_rate"
     others = [override for override in kept if override.lstrip("+").partition("=")[0] != rate]
     changed = [*others, f"{rate}=1e-3"] if trained else kept
-    where = provenance.places(kept)
     return [
+        *shown,
         provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),
         provenance.command("plan", changed),
         provenance.command("ui", where),

@@ -249,6 +249,21 @@ def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys:
         runs_command.diff(store, ["two"], {})
 
 
+def test_a_report_that_is_not_on_this_machine_is_shown_in_the_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(StoreConfig(root=str(tmp_path / "shared"), state_directory=str(tmp_path / "own")))
+    remember(store, tmp_path, "one", curve=2)
+
+    def reports() -> list[str]:
+        runs_command.show(store, ["one"])
+        return [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  report")]
+
+    assert reports() == []
+    store.files.write(run_history.report_path("one"), b"page")
+    assert reports() == [str(tmp_path / "shared" / "runs" / "one" / "report.html")]
+
+
 def test_what_mlflow_has_not_received_is_not_deleted(store: Store, tmp_path: Path) -> None:
     remember(store, tmp_path, "one")
     spool = store.config.state / "runs" / "one" / "spool"
