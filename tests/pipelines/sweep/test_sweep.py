@@ -127,6 +127,19 @@ def test_steps_at_which_unfinished_jobs_ended_have_no_column() -> None:
     assert replace(results, jobs=jobs[1:]).measures() == ["tokens count"]
 
 
+@pytest.mark.parametrize(("count", "drawn"), [(2, False), (3, True)])
+def test_two_jobs_have_no_plot_of_their_values(count: int, drawn: bool, tmp_path: Path) -> None:
+    jobs = tuple(
+        SweepJob(
+            number, [], [f"steps.a.times={number}"], state="done", steps=[samples.step("a", headline=("loss", 1.0))]
+        )
+        for number in range(count)
+    )
+    results = Results("id", "small", SweepConfig(), "done", "bloomline run", 0.0, 1.0, jobs)
+    html = page.render(results, Store(StoreConfig(root=str(tmp_path))))
+    assert ("Values and results" in html) == drawn
+
+
 def test_the_runs_of_a_sweep_know_it_and_its_page_shows_them(sweep: Command) -> None:
     sweep("steps.a.times=1,2", "steps.b.separator=x,y", OBJECTIVE)
     runs = run_history.runs(store())
