@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from cluster.serve_port import expect_free
 from cluster.terminal_text import say
 from pipelines import config, failure, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
+from pipelines.differences import leaves
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
@@ -216,7 +219,7 @@ def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
             Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in unselected
         )
     packages = composition.graph.packages()
-    with reading_meter() as store.digests.watch:
+    with reading_meter() as store.digests.watch, _said_of_text(composition):
         made = plan.make(
             composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster, packages)
         )
@@ -224,6 +227,21 @@ def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     if made.to_run:
         store.expect_writable()
     return Prepared(composition, store, made)
+
+
+@contextmanager
+def _said_of_text(composition: Composition) -> Iterator[None]:
+    """Within, what is wrong with the paths that `text` stands for is said of `text`, which is what the user wrote."""
+    try:
+        yield
+    except BloomlineError as error:
+        text = composition.values.get("text")
+        for key, value in leaves(composition.values["steps"], "steps."):
+            config, _, field = key.rpartition(".")
+            before = f"{config}: {config.rpartition('.')[2]}.{field}: "
+            if text and value == text and str(error).startswith(before):
+                raise BloomlineError(f"text: {str(error).removeprefix(before)}") from error
+        raise
 
 
 def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple[str, int]:

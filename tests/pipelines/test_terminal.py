@@ -202,7 +202,7 @@ def test_the_time_of_a_step_is_counted_from_the_beginning_of_its_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    monkeypatch.setattr("pipelines.terminal.time.monotonic", lambda: now)
     out, file = paper()
     display = Display(out, plain_interval_s=0)
     display.step_started(samples.waiting(samples.run(tmp_path).steps[1]))
