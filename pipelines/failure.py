@@ -7,15 +7,12 @@ raised; those that only led there (Ray's, and ours that start and watch the work
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from pipelines import provenance
-from pipelines.logs import kept_log
-from pipelines.store import Store
 from pipelines.summary import RunSummary, StepSummary
 
 MOST = 4  # frames
@@ -63,17 +60,6 @@ class Frame:
 def logs_command(run: RunSummary, step: StepSummary) -> str:
     """The command that shows what a step of a run printed."""
     return provenance.command("logs", [run.run_id, step.name, *run.places])
-
-
-def noting_silence(run: RunSummary, store: Store) -> RunSummary:
-    """The run with the names of its failed steps of which no printed text was kept: there is no log to look at."""
-    silent = []
-    for step in run.steps:
-        if step.state == "failed":
-            with contextlib.suppress(OSError):
-                if not any(log.size for log in kept_log.logs(store, run.run_id, step.name)):
-                    silent.append(step.name)
-    return replace(run, silent=tuple(silent))
 
 
 def ui_command(run: RunSummary) -> str:

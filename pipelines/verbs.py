@@ -246,6 +246,7 @@ def _said_of_text(composition: Composition) -> Iterator[None]:
 
 def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple[str, int]:
     """Run a plan that is not blocked, and show how it goes. The id of the run, and its exit code."""
+    from pipelines.logs import kept_log
     from pipelines.logs.collector import Collector
     from pipelines.observer import Observer
     from pipelines.run_history import History
@@ -266,7 +267,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
         executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
         observers: list[Observer] = [tracking, logs, history, display]
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), observers)
-        summary = failure.noting_silence(runner.run(), store)
+        summary = kept_log.noting_silence(runner.run(), store)
         state = summary.state
         report, unwritten = write_report(summary, store, tracking)
     finally:

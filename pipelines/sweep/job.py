@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import failure, provenance, step_state, variant, verbs
+from pipelines import provenance, step_state, variant, verbs
 from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import Graph
+from pipelines.logs import kept_log
 from pipelines.logs.collector import Collector
 from pipelines.observer import Observer
 from pipelines.provenance import Provenance
@@ -127,7 +128,7 @@ class Begun:
         job.state, job.exit_code, job.seconds, job.steps = summary.state, exit_code, summary.seconds, summary.steps
         job.error = "\n".join(f"{step.name}: {step.error}" for step in summary.steps if step.error)
         assert job.prepared is not None
-        self._close(failure.noting_silence(summary, job.prepared.store))
+        self._close(kept_log.noting_silence(summary, job.prepared.store))
 
     def remember(self) -> None:
         """Enter a job of which everything is cached as a run of this sweep, without executing anything.

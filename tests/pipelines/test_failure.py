@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from cluster.outcome_capture import capture_outcome
 from pipelines import failure
 from pipelines.failure import last_frames, logs_command
-from pipelines.store import Store
 from tests.pipelines import samples
 
 ON_A_NODE = """Traceback (most recent call last):
@@ -94,11 +92,3 @@ def test_the_modules_that_are_left_out_exist() -> None:
 def test_the_command_names_the_run_the_step_and_the_store(tmp_path: Path) -> None:
     run = samples.run(tmp_path, places=("store.root=my store",))
     assert logs_command(run, run.steps[1]).endswith("logs run-1 pretrain 'store.root=my store'")
-
-
-def test_a_failed_step_that_printed_nothing_is_noted(store: Store, tmp_path: Path) -> None:
-    sample = samples.run(tmp_path, state="failed")
-    run = replace(sample, steps=tuple(replace(step, state="failed") for step in sample.steps[:2]))
-    store.files.write("runs/run-1/logs/corpus/step/000000000000000", b"words\n")
-    assert failure.noting_silence(run, store).silent == ("pretrain",)
-    assert failure.noting_silence(sample, store).silent == ()
