@@ -19,7 +19,7 @@ from pydantic import (
 from stages.base import Config
 
 MINIMUM_OBJECT_STORE_BYTES = 78_643_200  # Ray refuses less
-LARGEST_UPLOAD_BYTES = 500_000_000  # not compressed; the dashboard refuses more than 100 MiB that are
+LARGEST_UPLOAD_BYTES = 104_857_600  # of a request: Ray's dashboard answers a larger one with 413
 
 
 class HttpLimits(Config):
@@ -97,7 +97,9 @@ class RemoteCluster(Config):
     address: str = "auto"  # run: auto (on one of its nodes) or HOST:PORT of its head; submit: http://HOST:8265
     entrypoint_cpus: NonNegativeFloat = 1.0  # submit: reserved for the driver, which keeps it off a head with 0 CPUs
     include: tuple[str, ...] = ()  # submit: what is sent although it is left out by default, as in a .gitignore
-    upload_limit_bytes: Annotated[PositiveInt, Field(le=LARGEST_UPLOAD_BYTES)] = 104_857_600  # submit: of the directory
+    upload_limit_bytes: Annotated[PositiveInt, Field(le=LARGEST_UPLOAD_BYTES)] = (
+        LARGEST_UPLOAD_BYTES  # submit: of the directory
+    )
     runtime_env: Mapping[str, Any] = {}  # Ray's: pip, env_vars, image_uri, ...; Ray shows its env_vars to everyone
     forward_env: tuple[str, ...] = ()  # submit: variables of this environment that the job gets, by name or pattern
     kubernetes: Kubernetes = Kubernetes()  # manifest: the cluster that KubeRay makes

@@ -161,6 +161,11 @@ def rejections(url: str, what: str) -> Iterator[None]:
             f"The Ray cluster at {redact_url(url)} rejected the token, or none was sent. {SET_TOKEN}"
         ) from error
     except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
+        if "status code 413" in str(error):
+            raise ClusterError(
+                f"The Ray cluster at {redact_url(url)} {what}: its dashboard, or a proxy in front of it, takes no "
+                "request of that size (status 413). Send less (`.gitignore` leaves files out), or raise its limit."
+            ) from error
         raise ClusterError(f"The Ray cluster at {redact_url(url)} {what}: {redact_url(first_line(error))}") from error
 
 

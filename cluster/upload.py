@@ -15,6 +15,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from cluster.base import ClusterError
+from cluster.config import LARGEST_UPLOAD_BYTES
 from stages.secret_files import SECRET_FILES, is_secret_file
 
 # The one list of what does not travel. The reasons are printed.
@@ -143,7 +144,7 @@ def expect_at_most(limit_bytes: int, what: str, files: Mapping[str, int], advice
     named = ", ".join(f"{name} ({_size(size)})" for name, size in largest)
     raise ClusterError(
         f"{what} has {_size(total)} to send, and cluster.upload_limit_bytes is {limit_bytes} ({_size(limit_bytes)}). "
-        f"The largest files: {named}. {advice}, or raise the limit."
+        f"The largest files: {named}. {advice}{'' if limit_bytes >= LARGEST_UPLOAD_BYTES else ', or raise the limit'}."
     )
 
 

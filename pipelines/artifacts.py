@@ -18,7 +18,9 @@ the whole store, and a step's name stands for that of the default pipeline, or e
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +33,14 @@ from pipelines import collection_rules, config, run_history, terminal, variant
 from pipelines.collection_rules import Rules
 from pipelines.differences import leaves
 from pipelines.errors import BloomlineError, nearest
-from pipelines.formatting import number, size
+from pipelines.formatting import duration, metric, number, size
 from pipelines.logs import leftovers
 from pipelines.process_identity import is_gone
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from pipelines.store.lease import holder
 
+LEAST_ROOM = 40  # columns of a value, however long its name and narrow the terminal
 SETTLED_S = 3600.0  # a younger directory may belong to a run whose lease is not visible from here
 
 
@@ -114,11 +117,12 @@ def show(store: Store, names: Sequence[str], scope: Scope) -> int:
     _say(f"{record.step}: {record.artifact} by stage {record.stage}, {size(record.size_bytes)}")
     _say(f"  at           {store.uri(record)}")
     _say(f"  fingerprint  {record.fingerprint}")
-    _say(f"  made         {made} in {record.seconds:.1f} s by run {record.run_id} of pipeline {record.pipeline}")
+    _say(f"  made         {made} in {duration(record.seconds)} by run {record.run_id} of pipeline {record.pipeline}")
     commit = f"{record.git_commit}{' with uncommitted changes' if record.git_dirty else ''}"
     _say(f"  code         {commit if record.git_commit else 'not in a git checkout'}")
-    for title, values in (("about", record.describe), ("config", record.config), ("metrics", record.metrics)):
-        _print_values(title, values)
+    _print_values("about", record.describe)
+    _print_values("config", record.config, shown=lambda name, value: number(value))  # as it would be written
+    _print_values("metrics", record.metrics)
     _print_values("inputs", {name: entry.fingerprint[:12] for name, entry in record.inputs.items()})
     _print_values("files", {file.path: size(file.size) for file in record.files})
     for title, text in record.highlights.items():
@@ -250,23 +254,29 @@ def _say(line: str) -> None:
     say(clean_line(line))
 
 
-def _print_values(title: str, values: Any, indent: str = "") -> None:
-    """Print names and values, one on each line, with nested values indented below."""
+def _print_values(title: str, values: Any, indent: str = "", shown: Callable[[str, float], str] = metric) -> None:
+    """Print names and values, one below the other, with nested values indented below. A long value continues in lines
+    that begin where it begins. `shown`: how a number of that name is written."""
     if not values:
         return
     _say(f"{indent}{title}")
     indent += "  "
     width = min(32, max(len(str(name)) for name in values))
+    columns = terminal.console().width
     for name, value in values.items():
         if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
-            _print_values(name, value, indent)
-        else:
-            _say(f"{indent}{name!s:<{width}}  {_shown(value)}")
+            _print_values(name, value, indent, shown)
+            continue
+        before = f"{indent}{clean_line(str(name)):<{width}}  "
+        room = max(columns - len(before), LEAST_ROOM)
+        lines = textwrap.wrap(clean_line(_shown(str(name), value, shown)), room, break_on_hyphens=False) or [""]
+        for first, line in zip(itertools.chain([before], itertools.repeat(" " * len(before))), lines, strict=False):
+            say(f"{first}{line}".rstrip())
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any, shown: Callable[[str, float], str]) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items()) or "none"
+        return ", ".join(f"{key} {_shown(key, item, shown)}" for key, item in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return "; ".join(map(_shown, value)) or "none"
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+        return "; ".join(_shown(name, item, shown) for item in value) or "none"
+    return shown(name, value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -96,7 +96,8 @@ def manifest(overrides: list[str], composed: Any, session: Session) -> int:
 
     kinds = [override.partition("=")[2] for override in overrides if override.startswith("kind=")]
     if len(kinds) != 1 or kinds[0] not in KINDS:
-        raise BloomlineError(f"manifest needs one kind={'|'.join(KINDS)}.")
+        meant = f" {nearest(kinds[0], KINDS)}" if len(kinds) == 1 else ""
+        raise BloomlineError(f"manifest needs one kind={'|'.join(KINDS)}.{meant}")
     overrides = [override for override in overrides if not override.startswith("kind=")]
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = verbs.remote_cluster("manifest", composition)

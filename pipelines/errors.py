@@ -100,7 +100,7 @@ def remedy_of(error: RegistryError) -> str:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """ "Did you mean …?" for the closest valid name, or the list of valid names when nothing is close."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Valid: {', '.join(names)}." if names else ""

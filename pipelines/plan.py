@@ -73,17 +73,20 @@ def make(
     forced: Collection[str] = (),
     nodes: Callable[[], Sequence[Node]] | None = None,
 ) -> Plan:
-    """Plan the `selected` steps of a graph. `nodes` returns the cluster's nodes; it is called only if a step would run.
+    """Plan the `selected` steps of a graph; of the others, those that they are made from may be cached.
+
+    `nodes` returns the cluster's nodes; it is called only if a step would run.
 
     Raises BloomlineError if external content is missing.
     """
     plans: dict[str, StepPlan] = {}
+    wanted = graph.upstream(selected)
     for name, step in graph.steps.items():
         content = _payload(step, plans, store)
         digest = fingerprint(content)
         record = store.record(digest)
         state, reason = _judge(step, digest, content, record, plans, store, graph.name, name in forced)
-        if name not in selected and state != "cached":
+        if name not in wanted or (name not in selected and state != "cached"):
             state, reason = "unselected", "not selected" + ("" if record else "; not in the store")
         uncertain = [other for other in step.inputs if plans[other].state == "run" or plans[other].if_same]
         if_same = tuple(uncertain) if state == "cached" else ()

@@ -50,13 +50,11 @@ class Provenance:
 def collect(verb: str, overrides: Sequence[str], variant: Variant, sweep: str | None = None) -> Provenance:
     """The provenance of a run that begins now. Reads package metadata and asks git; imports no library.
 
-    The commit is that of the working directory, which holds the user's project, or else that of bloomline's checkout.
-    In a submitted job, user and commit are those of the machine that submitted it.
+    The commit is that of the working directory, which holds the user's project; outside of a checkout there is none. In
+    a submitted job, user and commit are those of the machine that submitted it.
     """
     given = submitted_job.metadata()
     commit, dirty = git_state(Path.cwd())
-    if commit is None:
-        commit, dirty = git_state(Path(__file__).parent)
     if submitted_job.USER in given:
         commit, dirty = given.get(submitted_job.COMMIT), submitted_job.DIRTY in given
     return Provenance(

@@ -132,10 +132,13 @@ class History:
         return None
 
     def step_message(self, message: Message) -> None:
-        if message.kind not in ("metrics", "progress"):
+        if message.kind not in ("started", "metrics", "progress"):
             return
         body = message.body
         with self._lock:
+            if message.kind == "started":  # the time of a step is that of its work, without the start of its process
+                self._began[message.step] = time.time()
+                return
             if message.kind == "progress":
                 self._progress[message.step] = body["done"], body["total"], body.get("unit", "")
                 return

@@ -164,8 +164,8 @@ class Runner:
             step.reason = stale
         if time.monotonic() < step.not_before:
             return self._agenda.again(name)
-        if not self._may_start(step):
-            return self._agenda.when_there_is_room(name)
+        if not self._may_start(step, records):
+            return None if step.finished else self._agenda.when_there_is_room(name)
         holder = self._leases.acquire(step.plan.fingerprint)
         if holder:
             self._agenda.again(name)
@@ -174,14 +174,18 @@ class Runner:
                 step.waits_for = holder
                 self._note(name, f"waits for {holder}, which is computing it")
             return None
-        made = self._store.record(step.plan.fingerprint)
-        if made and made != step.plan.record and not is_current(made, records) and not self._store.inspect(made):
-            self._leases.release(step.plan.fingerprint)
-            in_this_run = made.run_id == self._provenance.run_id
-            return self._take(
-                step, made, f"the same as {made.step}" if in_this_run else f"by run {made.run_id}, meanwhile"
-            )
+        if self._take_made(step, records):
+            return self._leases.release(step.plan.fingerprint)
         return self._start(step, records)
+
+    def _take_made(self, step: StepState, records: dict[str, Record]) -> bool:
+        """Use what another step or run has made since the plan, if there is such a thing."""
+        made = self._store.record(step.plan.fingerprint)
+        if not made or made == step.plan.record or is_current(made, records) or self._store.inspect(made):
+            return False
+        in_this_run = made.run_id == self._provenance.run_id
+        self._take(step, made, f"the same as {made.step}" if in_this_run else f"by run {made.run_id}, meanwhile")
+        return True
 
     def _start(self, step: StepState, records: dict[str, Record]) -> None:
         name = step.plan.step.name
@@ -214,9 +218,9 @@ class Runner:
             self._freed, self._seen_others, self._looked, self._full = False, others, now, []
         return look
 
-    def _may_start(self, step: StepState) -> bool:
+    def _may_start(self, step: StepState, records: dict[str, Record]) -> bool:
         """Whether the step's demand fits together with those of the running steps. False while another step with the
-        same fingerprint runs, because its result serves both."""
+        same fingerprint runs, because its result serves both. Without room, what was made meanwhile is taken."""
         running = [other.plan for other in self._running.values()]
         if any(other.fingerprint == step.plan.fingerprint for other in running):
             return False
@@ -227,13 +231,14 @@ class Runner:
         fits = len(demands) == 1 or (
             self._executor.concurrent and feasibility.fit_together(demands, self._executor.nodes)
         )
-        if not fits:
-            self._full.append(demand)
-        if not fits and step.waits_for != "room":
+        if fits or self._take_made(step, records):
+            return fits
+        self._full.append(demand)
+        if self._executor.concurrent and step.waits_for != "room":
             step.waits_for = "room"
             users = ", ".join(other.step.name for other in running) or "the steps of other jobs"
             self._note(step.plan.step.name, f"waits for room on the cluster, in use by {users}")
-        return fits
+        return False
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -254,18 +259,13 @@ class Runner:
             step.metrics.update(message.body["values"])
         elif message.kind == "highlight":
             step.highlights[message.body["title"]] = message.body["text"]
-        elif message.kind == "figure":
-            path = self._directory / "figures" / message.step / f"{message.body['name']}.png"
+        elif message.kind in ("figure", "page"):
+            name, is_page = message.body["name"], message.kind == "page"
+            path = self._directory / f"{message.kind}s" / message.step / (name if is_page else f"{name}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(message.body["png"])
-            step.figures[message.body["name"]] = path
-            message = replace(message, body={"name": message.body["name"], "path": path})
-        elif message.kind == "page":
-            path = self._directory / "pages" / message.step / message.body["name"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(message.body["text"], encoding="utf-8")
-            step.pages[message.body["name"]] = path
-            message = replace(message, body={"name": message.body["name"], "path": path})
+            path.write_bytes(message.body["text"].encode() if is_page else message.body["png"])
+            (step.pages if is_page else step.figures)[name] = path
+            message = replace(message, body={"name": name, "path": path})
         return message
 
     def _on_outcome(self, outcome: Outcome) -> None:

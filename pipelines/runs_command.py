@@ -2,7 +2,8 @@
 
 bloomline runs list [PIPELINE] [sweep=ID] [limit=20]
 bloomline runs show RUN          its values, steps, metrics and artifacts
-bloomline runs diff RUN RUN      what differs in their values, their metrics side by side, their artifacts
+bloomline runs diff RUN RUN      what differs in their configuration, and what that did to their headlines
+              with `all=true`    and every other metric and artifact that differs
 bloomline runs delete RUN ...    forget it: its record, report, figures and curves; artifacts stay
 
 RUN is an id, the beginning or the end of one, or `latest`.
@@ -12,14 +13,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.terminal_text import clean, say
 from pipelines import config, provenance, run_history, terminal
-from pipelines.differences import differences
+from pipelines.differences import differences, pairs, results, shown
 from pipelines.errors import BloomlineError, nearest
-from pipelines.formatting import duration, metric, number, size
+from pipelines.formatting import duration, metric, size
 from pipelines.run_history import RunRecord, StepResult
 from pipelines.session import Session
 from pipelines.store import Store
@@ -28,8 +29,9 @@ from pipelines.terminal import COLOURS
 from stages.base import VERDICT
 
 WORDS = ("list", "show", "diff", "delete")
-OWN = ("sweep", "limit")  # what looks like an override and is ours
+OWN = ("sweep", "limit", "all")  # what looks like an override and is ours
 LIMIT = 20
+MOST_VALUES = 20  # of a configuration that `diff` shows without `all=true`
 
 
 def command(words: Sequence[str], overrides: list[str], composed: Any, session: Session) -> int:
@@ -43,7 +45,9 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     store = Store(settings.store)
     if word == "list":
         return show_list(store, names, own)
-    actions: dict[str, Callable[[Store, Sequence[str]], int]] = {"show": show, "diff": diff, "delete": delete}
+    if word == "diff":
+        return diff(store, names, own)
+    actions: dict[str, Callable[[Store, Sequence[str]], int]] = {"show": show, "delete": delete}
     return actions[word](store, names)
 
 
@@ -101,8 +105,7 @@ def show(store: Store, names: Sequence[str]) -> int:
     dirty = " with uncommitted changes" if run.git_dirty else ""
     print(f"  commit   {run.git_commit + dirty if run.git_commit else 'not in a git checkout'}")
     print(f"  command  {clean(run.command)}")
-    report = store.config.state / "runs" / run.run_id / "report.html"
-    if report.exists():
+    if report := _report(store, run):
         print(f"  report   {report}")
     for key, value in run.parameters.items():
         print(clean(f"  {key} = {value}"))
@@ -115,33 +118,45 @@ def show(store: Store, names: Sequence[str]) -> int:
     return 0
 
 
-def diff(store: Store, names: Sequence[str]) -> int:
-    """Print how two runs differ. Exit code 0, whether they do or not."""
+def _report(store: Store, run: RunRecord) -> str:
+    """Where the report of a run is: in a directory of this machine, or else in the store; "" if there is none."""
+    place = run_history.report_path(run.run_id)
+    local = store.config.state / place
+    if local.exists():
+        return str(local)
+    return store.files.uri(place) if place.rpartition("/")[2] in store.files.tokens(f"runs/{run.run_id}") else ""
+
+
+def diff(store: Store, names: Sequence[str], own: Mapping[str, str]) -> int:
+    """Print how two runs differ. Exit code 0, whether they do or not.
+
+    `own`: with `all` "true", every metric and artifact too; without, how many of them differ.
+    """
     if len(names) != 2:
         raise BloomlineError("runs diff: expected two runs. `bloomline runs` lists them.")
+    if (everything := own.get("all", "false")) not in ("true", "false"):
+        raise BloomlineError(f"runs diff: all={everything}; expected true or false.")
     one, two = (run_history.find(store, name) for name in names)
     out = terminal.console()
-    heads = (one.run_id, two.run_id)
-    values = [(key, _shown(first), _shown(second)) for key, first, second in differences(one, two)]
-    _side_by_side(out, "Value", heads, values, "Their values are the same.")
-    if one.git_commit != two.git_commit:
-        print(f"\nCommits: {one.git_commit or 'none'} and {two.git_commit or 'none'}")
+    for letter, run in (("A", one), ("B", two)):
+        print(clean(f"{letter}  {run.run_id}  {run.state} after {duration(run.seconds)}  {run.name}"))
+    values = [(key, shown(first), shown(second)) for key, first, second in differences(one, two)]
+    found = [(f"{step}: {label}", *rest) for step, label, *rest in results(one, two)]
+    metrics, artifacts = _other_metrics(one, two), _artifacts(one, two)
     print()
-    metrics = []
-    for step_name, step, other in _pairs(one, two):
-        for name in dict.fromkeys([*(step.metrics if step else ()), *(other.metrics if other else ())]):
-            found = [side.metrics.get(name) if side else None for side in (step, other)]
-            if found[0] != found[1]:
-                texts = ["" if value is None else metric(name, value) for value in found]
-                metrics.append((f"{step_name}.{name}", texts[0], texts[1]))
-    _side_by_side(out, "Metric", heads, metrics, "Their metrics are the same.")
+    kept = values if everything == "true" else values[:MOST_VALUES]
+    _side_by_side(out, ("Configuration", "A", "B"), kept, "Their configuration, commit and versions are the same.")
     print()
-    artifacts = [
-        (name, step.fingerprint[:12], other.fingerprint[:12])
-        for name, step, other in _pairs(one, two)
-        if step and other and step.artifact and other.artifact and step.fingerprint != other.fingerprint
-    ]
-    _side_by_side(out, "Artifact", heads, artifacts, "Their artifacts are the same.")
+    _side_by_side(out, ("Result", "A", "B", "Change"), found, "Their headlines are the same.")
+    if everything == "true":
+        print()
+        _side_by_side(out, ("Other metric", "A", "B"), metrics, "Their other metrics are the same.")
+        print()
+        _side_by_side(out, ("Artifact", "A", "B"), artifacts, "Their artifacts are the same.")
+    elif len(values) > len(kept) or metrics or artifacts:
+        parts = [(len(values) - len(kept), "value"), (len(metrics), "metric"), (len(artifacts), "artifact")]
+        counted = ", ".join(f"{count} {what}{'s' if count > 1 else ''}" for count, what in parts if count)
+        print(f"\nAlso different: {counted}. `all=true` shows them.")
     return 0
 
 
@@ -178,23 +193,32 @@ def _of_step(step: StepResult) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _pairs(one: RunRecord, two: RunRecord) -> list[tuple[str, StepResult | None, StepResult | None]]:
-    """The steps of two runs, by name."""
-    first, second = ({step.name: step for step in run.steps} for run in (one, two))
-    return [(name, first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])]
+def _other_metrics(one: RunRecord, two: RunRecord) -> list[tuple[str, str, str]]:
+    """The metrics in which two runs differ, but for the headlines, by `step: metric`."""
+    found = []
+    for step_name, *sides in pairs(one, two):
+        headlines = {side.headline[0] for side in sides if side and side.headline}
+        for name in dict.fromkeys(name for side in sides if side for name in side.metrics):
+            values = [side.metrics.get(name) if side else None for side in sides]
+            if name not in headlines and values[0] != values[1]:
+                texts = ["none" if value is None else metric(name, value) for value in values]
+                found.append((f"{step_name}: {name}", texts[0], texts[1]))
+    return found
 
 
-def _side_by_side(
-    out: Any, title: str, heads: tuple[str, str], rows: Sequence[tuple[str, str, str]], none: str
-) -> None:
+def _artifacts(one: RunRecord, two: RunRecord) -> list[tuple[str, str, str]]:
+    """The artifacts of the steps that both runs selected, by their fingerprints, where these differ."""
+    return [
+        (name, step.fingerprint[:12], other.fingerprint[:12])
+        for name, step, other in pairs(one, two)
+        if step and other and step.fingerprint != other.fingerprint
+        if all(side.artifact and side.state != "unselected" for side in (step, other))
+    ]
+
+
+def _side_by_side(out: Any, titles: Sequence[str], rows: Sequence[Sequence[str]], none: str) -> None:
     if not rows:
         print(none)
         return
-    columns = [Column(title), *(Column(head, flexible=True, fold=True) for head in heads)]
+    columns = [Column(titles[0]), *(Column(title, flexible=True, fold=True) for title in titles[1:])]
     draw(out, columns, [[Cell(clean(text)) for text in row] for row in rows])
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "(none)"
-    return number(value) if isinstance(value, float) else str(value)

@@ -79,6 +79,7 @@ class RunSummary:
     sweep: str | None = None  # the id of the sweep that the run is a job of
     places: tuple[str, ...] = ()  # the overrides that say where the store is
     tracking_url: str | None = None  # the run's page in an MLflow server, or the server's; None: a local database
+    silent: tuple[str, ...] = ()  # the failed steps that printed nothing
     notes: tuple[str, ...] = ()  # of the engine, for example about metrics that could not be sent
 
     @classmethod

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from cluster import submitted_job
 from cluster.terminal_text import clean, clean_line, indented
 from pipelines.formatting import brief, duration, metric, size
 from pipelines.summary import RunSummary, StepSummary
@@ -88,8 +89,10 @@ def show_plan(out: Console, rows: Sequence[PlanRow]) -> None:
             Cell(short_path(row.where)),
         )
         for row in rows
+        if row.state != "unselected"
     ]
     draw(out, columns, cells)
+    _say_unselected(out, rows)
 
 
 def show_artifacts(out: Console, records: Sequence[tuple[Record, str]]) -> None:
@@ -124,9 +127,14 @@ def show_artifacts(out: Console, records: Sequence[tuple[Record, str]]) -> None:
 
 
 def show_result(out: Console, run: RunSummary, report: Path | None, commands: Sequence[str]) -> None:
-    """The result of a run: its table, highlights, errors, notes, the report and the next commands."""
+    """The result of a run: its table, highlights, errors, notes, the report and the next commands.
+
+    A paragraph is broken into lines on a terminal only: in a file or a pipe, whoever reads it breaks it.
+    """
+    from rich.padding import Padding
     from rich.text import Text
 
+    whole = not out.is_terminal
     columns = [
         Column("Step", most=18),
         Column("State"),
@@ -145,26 +153,38 @@ def show_result(out: Console, run: RunSummary, report: Path | None, commands: Se
             Cell(short_path(step.artifact or "")),
         )
         for step in run.steps
+        if step.state != "unselected"
     ]
     out.print()
     draw(out, columns, cells)
+    _say_unselected(out, run.steps)
     for step in run.steps:
         if step.error:
-            out.print(Text(f"\n{clean_line(step.name)}: ", "bold red") + Text(clean(step.error), "default"))
+            said = Text(f"\n{clean_line(step.name)}: ", "bold red") + Text(clean(step.error), "default")
+            out.print(said, soft_wrap=whole)
             if step.frames:
                 out.print(Text(indented(step.frames), "dim"), soft_wrap=True)
         for title, text in step.highlights.items():
             out.print(Text(f"\n{clean_line(title)} ({clean_line(step.name)})", "bold"))
-            out.print(Text(indented(text)))
+            out.print(Text(indented(text)) if whole else Padding(Text(clean(text)), (0, 0, 0, 2)), soft_wrap=whole)
     for note in run.notes:
-        out.print(Text(f"\nNote: {clean(note)}", "yellow"))
+        out.print(Text(f"\nNote: {clean(note)}", "yellow"), soft_wrap=whole)
     out.print(Text(f"\n{clean_line(run.pipeline)}: {run.state} in {duration(run.seconds)}", COLOURS.get(run.state, "")))
     if report is not None:
-        out.print(Text(clean_line(f"Report: {report}")), soft_wrap=True)
+        there = " on the head node" if submitted_job.in_submitted_job() else ""
+        out.print(Text(clean_line(f"Report{there}: {report}")), soft_wrap=True)
     if commands:
         out.print(Text("Next:"))
         for command in commands:
             out.print(Text(f"  {clean_line(command)}"), soft_wrap=True)
+
+
+def _say_unselected(out: Console, steps: Sequence[PlanRow | StepSummary]) -> None:
+    """Name the steps that `from`, `until` and `only` left out, which have no row."""
+    from rich.text import Text
+
+    if names := [clean_line(step.name) for step in steps if step.state == "unselected"]:
+        out.print(Text(f"Not selected: {', '.join(names)}", "dim"))
 
 
 def headline(step: StepSummary) -> str:
@@ -179,7 +199,7 @@ def _headline_of(record: Record) -> str:
 
 
 def _state(state: str) -> Cell:
-    return Cell("not selected" if state == "unselected" else state, COLOURS.get(state, "dim"))
+    return Cell(state, COLOURS.get(state, "dim"))
 
 
 def _artifact(step: StepSummary) -> str:
@@ -201,7 +221,7 @@ def short_path(address: str) -> str:
 
 @dataclass
 class Gauge:
-    """How far one running step is."""
+    """How far one running step is. `began`: monotonic seconds; the beginning of its work, once its process is there."""
 
     began: float
     done: float = 0.0
@@ -242,7 +262,7 @@ class Gauge:
     def time(self, now: float) -> str:
         """The time left, or the time taken so far if the time left is not known."""
         left = self.seconds_left(now)
-        return f"{duration(now - self.began)}" if left is None else f"{duration(left)} left"
+        return f"{duration(now - self.began)} so far" if left is None else f"{duration(left)} left"
 
     def values(self) -> str:
         shown = (f"{name} {brief(v) if isinstance(v, int | float) else v}" for name, v in self.info.items())
@@ -283,6 +303,8 @@ class Display:
     def step_message(self, message: Message) -> None:
         if message.kind == "note":
             self._say(message.step, str(message.body["text"]))
+        elif message.kind == "started" and message.step in self._gauges:
+            self._gauges[message.step] = Gauge(time.monotonic())  # the time of a step is that of its work
         elif message.kind == "progress" and message.step in self._gauges:
             body, now = message.body, time.monotonic()
             gauge = self._gauges[message.step]

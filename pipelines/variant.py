@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines import config
 from pipelines.config import Composition
-from pipelines.differences import leaves
+from pipelines.differences import EXECUTION, leaves
 from pipelines.errors import ConfigError
 from pipelines.formatting import short_value
 from pipelines.graph import Graph
@@ -25,7 +25,7 @@ from pipelines.step_state import stage_values
 
 LONGEST_NAME = 120  # characters
 # Where and how a run is executed: parameters, but not what it is named by.
-PLACES = {"cluster", "store", "tracking", "sweep", "from", "until", "only", "force", "packages", "pipeline"}
+PLACES = {*EXECUTION, "store", "tracking", "sweep", "packages", "pipeline"}
 OVERRIDE = re.compile(r"(?P<mark>\+{0,2}|~)(?P<key>[^=@]*)(@(?P<package>[^=]*))?(=(?P<value>.*))?", re.DOTALL)
 
 

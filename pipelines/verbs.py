@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from cluster.serve_port import expect_free
 from cluster.terminal_text import say
 from pipelines import config, failure, plan, project, provenance, step_state, terminal, variant
 from pipelines.config import Composition
+from pipelines.differences import leaves
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
 from pipelines.plan import Plan
@@ -216,7 +219,7 @@ def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
             Problem("force", repr(name), expected, f"Selected: {', '.join(sorted(selected))}.") for name in unselected
         )
     packages = composition.graph.packages()
-    with reading_meter() as store.digests.watch:
+    with reading_meter() as store.digests.watch, _said_of_text(composition):
         made = plan.make(
             composition.graph, store, selected, settings.force, lambda: session.nodes(settings.cluster, packages)
         )
@@ -226,8 +229,24 @@ def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:
     return Prepared(composition, store, made)
 
 
+@contextmanager
+def _said_of_text(composition: Composition) -> Iterator[None]:
+    """Within, what is wrong with the paths that `text` stands for is said of `text`, which is what the user wrote."""
+    try:
+        yield
+    except BloomlineError as error:
+        text = composition.values.get("text")
+        for key, value in leaves(composition.values["steps"], "steps."):
+            config, _, field = key.rpartition(".")
+            before = f"{config}: {config.rpartition('.')[2]}.{field}: "
+            if text and value == text and str(error).startswith(before):
+                raise BloomlineError(f"text: {str(error).removeprefix(before)}") from error
+        raise
+
+
 def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple[str, int]:
     """Run a plan that is not blocked, and show how it goes. The id of the run, and its exit code."""
+    from pipelines.logs import kept_log
     from pipelines.logs.collector import Collector
     from pipelines.observer import Observer
     from pipelines.run_history import History
@@ -248,7 +267,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
         executor = session.executor(settings.cluster, packages, spawns=prepared.plan.spawns)
         observers: list[Observer] = [tracking, logs, history, display]
         runner = Runner(prepared.plan, store, executor, made_by, prepared.composition.yaml(), observers)
-        summary = runner.run()
+        summary = kept_log.noting_silence(runner.run(), store)
         state = summary.state
         report, unwritten = write_report(summary, store, tracking)
     finally:
@@ -327,18 +346,23 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
 
 
 def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
-    """Three useful commands after a run; after a run that failed or was stopped, the last command resumes it."""
+    """Three useful commands after a run, about the steps that it selected; after a run that failed or was stopped, the
+    last command resumes it. In a submitted job, the first command says how to get the report, which is elsewhere."""
+    where = provenance.places(overrides)
+    shown = [provenance.command("runs", ["show", run.run_id, *where])] if submitted_job.in_submitted_job() else []
     if run.state != "done":
-        logs = [failure.logs_command(run, step) for step in run.steps if step.state == "failed"][:1]
-        return [*logs, *(provenance.command(verb, overrides) for verb in ("plan", "ui", "run"))]
-    kept = [override for override in overrides if override.split("=", 1)[0] not in ("from", "until", "only", "force")]
-    trained = next((step.name for step in run.steps if step.stage == "pretrain"), None)
-    served = any(step.stage == "deploy" for step in run.steps)
+        failed = [step for step in run.steps if step.state == "failed" and step.name not in run.silent]
+        logs = [failure.logs_command(run, step) for step in failed][:1]
+        return [*shown, *logs, *(provenance.command(verb, overrides) for verb in ("plan", "ui", "run"))]
+    kept = [override for override in overrides if override.split("=", 1)[0] != "force"]
+    used = [step for step in run.steps if step.state in ("done", "cached")]
+    trained = next((step.name for step in used if step.stage == "pretrain"), None)
+    served = any(step.stage == "deploy" for step in used)
     rate = f"steps.{trained}.learning_rate"
     others = [override for override in kept if override.lstrip("+").partition("=")[0] != rate]
     changed = [*others, f"{rate}=1e-3"] if trained else kept
-    where = provenance.places(kept)
     return [
+        *shown,
         provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),
         provenance.command("plan", changed),
         provenance.command("ui", where),

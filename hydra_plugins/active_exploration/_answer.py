@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,13 @@ def _config(configuration: Configuration, is_group: Callable[[str], bool]) -> st
         place[last] = value
     content = {**({"defaults": [*defaults, "_self_"]} if defaults else {}), **values}
     return f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}"
+
+
+def command(folder: Path, name: str, fixed: Sequence[str]) -> str:
+    """The command line that runs one configuration of the answer. `fixed`: the overrides that do not sweep."""
+    program = ["bloomline", "run"] if sys.argv[0] == "bloomline" else ["python", sys.argv[0]]
+    kept = [override for override in fixed if not override.lstrip("+~").startswith(("hydra.", "hydra/", "sweep."))]
+    return shlex.join([*program, "--config-dir", str(folder), f"+{GROUP}={name}", *kept])
 
 
 def table(found: list[dict[str, Any]]) -> str:

@@ -81,7 +81,7 @@ class ActiveExplorationSweeper(Sweeper):
         Returns the answer, a row for each context. Raises HydraException for a space that cannot be explored, and if no
         trial succeeded.
         """
-        from hydra_plugins.active_exploration._answer import GROUP, rows, table, write
+        from hydra_plugins.active_exploration._answer import command, rows, table, write
         from hydra_plugins.active_exploration._search import Search
 
         assert self.hydra_context is not None
@@ -96,7 +96,7 @@ class ActiveExplorationSweeper(Sweeper):
         found = rows(search)
         path = write(search, found, is_group)
         log.info(f"The best configuration of each context:\n{table(found)}")
-        log.info(f"The answer is in {path}. A run with it: --config-dir {path.parent} +{GROUP}={found[0]['config']}")
+        log.info(f"The answer is in {path}. A run with it:\n{command(path.parent, found[0]['config'], search.fixed)}")
         return found
 
     def _run(self, search: "Search", pending: Sequence[dict[str, Any]]) -> None:

@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from cluster.terminal_text import clean_line
-from pipelines.formatting import duration, metric, number, size
+from pipelines.formatting import duration, metric, number, quantity, size
 from pipelines.logs.kept_log import KeptLog
-from pipelines.metric_groups import grouped
+from pipelines.metric_groups import group_of, grouped, leading
 from pipelines.report import plots
 from pipelines.report.graph_drawing import graph_svg
 from pipelines.report.html import WORDS, badge, facts, section
@@ -171,13 +171,33 @@ def step_head(run: RunRecord, step: StepResult) -> Markup:
         rows["Why"] = clean_line(step.reason)
     if step.artifact:
         rows["Artifact"] = clean_line(step.artifact)
-    shown = list(step.metrics.items())[:MOST_METRICS]
-    metrics = Markup("").join(
-        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(_title(name), metric(name, value)) for name, value in shown
-    )
     heading = Markup('<h2>{} <span class="stage">{}</span></h2>').format(clean_line(step.name), clean_line(step.stage))
-    values = Markup('<dl class="metrics">{}</dl>').format(metrics) if shown else Markup("")
-    return heading + facts(rows) + values
+    return heading + facts(rows) + _metrics(step)
+
+
+def _metrics(step: StepResult) -> Markup:
+    """The metrics that matter most, then the others in the groups of `metric_groups`."""
+    first = leading(step.metrics, step.headline[0] if step.headline else None)
+    groups: dict[str, list[str]] = {}
+    for name in [name for name in step.metrics if name not in first][:MOST_METRICS]:
+        groups.setdefault(group_of(name), []).append(name)
+    ordered = sorted(groups, key=lambda group: (group == "", group))
+    parts = [
+        Markup('<h4>{}</h4><div class="group">{}</div>').format(
+            _title(group).replace("/", " / ") or "other",
+            facts(dict(_quantity(name, step.metrics[name]) for name in groups[group])),
+        )
+        for group in ordered
+    ]
+    cells = Markup("").join(
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*_quantity(name, step.metrics[name])) for name in first
+    )
+    return Markup('<dl class="metrics">{}</dl>{}').format(cells, Markup("").join(parts)) if first else Markup("")
+
+
+def _quantity(name: str, value: float) -> tuple[str, str]:
+    label, shown = quantity(name, value)
+    return _title(label), shown
 
 
 def curves(found: Mapping[str, Curve]) -> Markup:

@@ -10,13 +10,15 @@ dropped. The last part is replaced as it grows, which works on an object store t
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.printed_output import DIGITS, part_name
 from cluster.terminal_text import clean
 from pipelines.store import Store
+from pipelines.summary import RunSummary
 
 RAW_OUTPUT = "output"  # in the run's local directory: what its processes write, before it is collected
 PLACE = re.compile(rf"([^/]+)/(step|rank-\d+|worker-\d+)/(\d{{{DIGITS}}})")
@@ -60,6 +62,17 @@ def logs(store: Store, run_id: str, step: str = "") -> list[KeptLog]:
             found.setdefault((place[1], place[2]), []).append((int(place[3]), size))
     made = [KeptLog(name, process, tuple(sorted(parts))) for (name, process), parts in found.items()]
     return sorted(made, key=lambda log: (log.step, log.process != "step", *_numbered(log.process)))
+
+
+def noting_silence(run: RunSummary, store: Store) -> RunSummary:
+    """The run with the names of its failed steps of which no printed text was kept: there is no log to look at."""
+    silent = []
+    for step in run.steps:
+        if step.state == "failed":
+            with contextlib.suppress(OSError):
+                if not any(log.size for log in logs(store, run.run_id, step.name)):
+                    silent.append(step.name)
+    return replace(run, silent=tuple(silent))
 
 
 def read(store: Store, run_id: str, log: KeptLog, position: int = 0) -> Iterator[tuple[int, int, bytes]]:

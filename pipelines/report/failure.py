@@ -26,13 +26,15 @@ def _box(run: RunSummary, step: StepSummary, shorten: Shorten) -> Markup:
         '<aside class="failure" role="alert">\n<h2><a href="#step-{name}">{name}</a> failed</h2>\n'
         '<p class="what">{error}</p>\n{frames}\n'
         "<dl><div><dt>Continue</dt><dd><code>{again}</code></dd></div>"
-        "<div><dt>What it printed</dt><dd><code>{logs}</code></dd></div></dl>\n{trace}\n</aside>"
+        "<div><dt>What it printed</dt><dd>{printed}</dd></div></dl>\n{trace}\n</aside>"
     ).format(
         name=step.name,
         error=step.error or "",
         frames=frames,
         again=run.command,
-        logs=failure.logs_command(run, step),
+        printed="nothing"
+        if step.name in run.silent
+        else Markup("<code>{}</code>").format(failure.logs_command(run, step)),
         trace=_whole(step.traceback, shorten) if step.traceback else "",
     )
 

@@ -14,6 +14,7 @@ from pipelines.run_history import Curve
 WIDTH = 720
 HEIGHT = 320
 MARGIN = 56
+LINE_HEIGHT, LETTER_WIDTH = 18, 7.5  # of a label, in the unit of the plot
 # Okabe and Ito, "Color Universal Design" (2008): distinct for every kind of colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8f7f00", "#6b7280")
 LINE = Markup('<polyline fill="none" stroke="{}" stroke-width="2" points="{}"><title>{}</title></polyline>')
@@ -71,14 +72,18 @@ def parallel_coordinates(title: str, columns: Mapping[str, Sequence[str | float]
     for name, axis in axes.items():
         x = places[name]
         last = name == list(axes)[-1] and len(axes) > 1
+        room = gap / 2 - 16 if name in list(axes)[-2:] else gap - 24  # the labels of the last axis are on its left
         parts.append(Markup('<line class="axis" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/>').format(x, _down(1), _down(0)))
         anchor, at = ("end", WIDTH - 8) if last else ("middle", x)
-        parts.append(Markup('<text class="name" x="{}" y="20" text-anchor="{}">{}</text>').format(at, anchor, name))
+        if len(axes) > 1 and name == next(iter(axes)):
+            anchor, at = "start", 8
+        heading = Markup('<text class="name" x="{:.1f}" y="20" text-anchor="{}">{}<title>{}</title></text>')
+        parts.append(heading.format(at, anchor, _fitting(name, gap - 16), name))
         parts += [
-            Markup('<text x="{}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-                x - 8 if last else x + 8, _down(at) + 4, "end" if last else "start", short_value(label)
+            Markup('<text class="mark" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+                x - 8 if last else x + 8, _down(at) + 4, "end" if last else "start", _fitting(short_value(label), room)
             )
-            for label, at in axis.marks()
+            for label, at in _apart(axis.marks())
         ]
     return _svg(title, Markup("").join(parts))
 
@@ -156,6 +161,22 @@ def _frame(across: Axis, up: Axis) -> Markup:
         for label, at in across.marks()
     ]
     return Markup("").join(parts)
+
+
+def _apart(marks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The marks of an upright axis without those whose labels would cover others; the outermost stay."""
+    ordered = sorted(marks, key=lambda mark: mark[1])
+    kept = ordered[:1]
+    for mark in ordered[1:-1]:
+        if min(_down(kept[-1][1]) - _down(mark[1]), _down(mark[1]) - _down(ordered[-1][1])) >= LINE_HEIGHT:
+            kept.append(mark)
+    return [*kept, *ordered[1:][-1:]]
+
+
+def _fitting(text: str, width: float) -> str:
+    """A text without its middle if it is wider than that."""
+    most = max(int(width / LETTER_WIDTH), 3)
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-((most - 1) // 2) :]}"
 
 
 def _point(across: Axis, up: Axis, at: float, value: float) -> str:

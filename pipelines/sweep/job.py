@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipelines import provenance, step_state, variant, verbs
 from pipelines.errors import BloomlineError, disk_error
 from pipelines.graph import Graph
+from pipelines.logs import kept_log
 from pipelines.logs.collector import Collector
 from pipelines.observer import Observer
 from pipelines.provenance import Provenance
@@ -126,7 +127,8 @@ class Begun:
         job = self.job
         job.state, job.exit_code, job.seconds, job.steps = summary.state, exit_code, summary.seconds, summary.steps
         job.error = "\n".join(f"{step.name}: {step.error}" for step in summary.steps if step.error)
-        self._close(summary)
+        assert job.prepared is not None
+        self._close(kept_log.noting_silence(summary, job.prepared.store))
 
     def remember(self) -> None:
         """Enter a job of which everything is cached as a run of this sweep, without executing anything.

@@ -21,6 +21,7 @@ from pipelines.store import Store
 from pipelines.sweep.results import Results
 
 MOST_TEXT_BYTES = 100_000  # of an answer that the sweeper left
+LEAST_JOBS = 3  # of which a plot says more than the table
 MOST_CURVES = 6  # plots of curves
 
 
@@ -105,7 +106,7 @@ def _relation(results: Results) -> Markup:
         return Markup("")
     measure = measures[0]
     jobs = [job for job in results.ordered() if results.measure(job, measure) is not None]
-    if len(jobs) < 2:
+    if len(jobs) < LEAST_JOBS:
         return Markup("")
     short = variant.short_keys(swept)
     values = [results.measure(job, measure) or 0.0 for job in jobs]

@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from hydra_plugins.active_exploration._answer import rows, table, write
+from hydra_plugins.active_exploration._answer import command, rows, table, write
 from hydra_plugins.active_exploration._search import Search
 from hydra_plugins.active_exploration._syntax import literal, split
 from hydra_plugins.active_exploration.sweeper import ActiveExplorationConfig
@@ -197,3 +197,12 @@ def test_the_answer_chooses_config_groups_in_defaults(tmp_path: Path) -> None:
         {"defaults": [{"override /db": "sqlite"}, "_self_"], "task": {"kind": kind}} for kind in ("a/b", "a_b")
     ]
     assert "a/b" in table(found)
+
+
+def test_the_command_that_runs_the_answer_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = ["pipeline=debug", "hydra.sweeper.trials=3", "sweep.objective=steps.a.loss", "store.root=my store"]
+    monkeypatch.setattr(sys, "argv", ["bloomline", "--multirun"])
+    expected = f"bloomline run --config-dir {tmp_path} +best=size_8 pipeline=debug 'store.root=my store'"
+    assert command(tmp_path, "size_8", fixed) == expected
+    monkeypatch.setattr(sys, "argv", ["application.py"])
+    assert command(tmp_path, "size_8", []) == f"python application.py --config-dir {tmp_path} +best=size_8"

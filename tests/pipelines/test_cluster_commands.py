@@ -62,3 +62,8 @@ def test_after_a_stop_the_next_commands_are_named(monkeypatch: pytest.MonkeyPatc
     where = "cluster=remote cluster.address=http://head:8265"
     assert f"bloomline jobs logs job-1 --follow {where} " in out.getvalue()
     assert f"bloomline jobs retry job-1 {where} " in out.getvalue()
+
+
+def test_the_nearest_kind_of_manifest_is_named() -> None:
+    with pytest.raises(BloomlineError, match=r"RayCluster\|RayJob\|RayService\. Did you mean 'RayJob'\?"):
+        cluster_commands.manifest(["kind=RayJb", "cluster=remote"], None, Session())

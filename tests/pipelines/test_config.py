@@ -126,3 +126,11 @@ def test_refuses_in_under_a_second_without_heavy_imports(conf: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "steps.nothing.stage: 'pretrane'" in done.stderr
     assert "Did you mean 'pretrain'?" in done.stderr
+
+
+def test_a_key_that_is_like_none_is_not_taken_for_another() -> None:
+    with pytest.raises(ConfigError, match="unknown field 'foo'") as refused:
+        config.compose(["+foo=1"])
+    assert "Did you mean" not in str(refused.value)
+    with pytest.raises(ConfigError, match="Did you mean 'from'"):
+        config.compose(["+form=moe"])

@@ -86,6 +86,13 @@ def test_selection(store: Store) -> None:
     assert states(plan(store, selected="ef")) == "a:cached b:cached c:cached d:cached e:run f:run"
 
 
+def test_cached_steps_that_follow_the_selected_ones_are_not_selected(store: Store) -> None:
+    complete(store, plan(store))
+    made = plan(store, selected="abc")
+    assert states(made) == "a:cached b:cached c:cached d:unselected e:unselected f:unselected"
+    assert made.steps["f"].record is not None, "what is there can be served all the same"
+
+
 def test_force(store: Store) -> None:
     complete(store, plan(store))
     made = plan(store, forced=["d"])

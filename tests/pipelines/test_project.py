@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, project
+from pipelines import cli, project, provenance
 from pipelines.errors import ConfigError
 
 
@@ -88,3 +88,9 @@ def test_a_configuration_that_is_not_yaml_is_refused_and_does_not_hide_the_other
     assert said in capsys.readouterr().err
     assert cli.run(["pipelines"]) == 0
     assert "broken" in capsys.readouterr().out
+
+
+def test_a_project_outside_of_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = provenance.collect("run", [], provenance.Variant("demo"))
+    assert (made.git_commit, made.git_dirty) == (None, False)

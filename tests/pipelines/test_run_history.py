@@ -156,16 +156,59 @@ def test_a_run_is_found_by_a_part_of_its_id(store: Store, tmp_path: Path) -> Non
 def test_two_runs_are_compared(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample = samples.run(tmp_path)
     remember(store, tmp_path, "one", steps=sample.steps)
-    values = {"learning_rate": 0.002, "prompt": "x"}
-    pretrain = replace(sample.steps[1], config=values, metrics={"validation_loss": 2.25}, fingerprint="f" * 64)
-    remember(store, tmp_path, "two", steps=(sample.steps[0], pretrain, *sample.steps[2:]))
-    assert runs_command.diff(store, ["one", "two"]) == 0
+    pretrain = replace(
+        sample.steps[1],
+        config={"learning_rate": 0.002, "prompt": "x"},
+        headline=("validation_loss", 2.25),
+        metrics={"validation_loss": 2.25, "learning_rate": 1e-5},
+        fingerprint="f" * 64,
+    )
+    parameters = {"cluster": "inline", "store.root": "here"}
+    remember(store, tmp_path, "two", steps=(sample.steps[0], pretrain, *sample.steps[2:]), parameters=parameters)
+
+    def diff(*overrides: str) -> list[str]:
+        own = dict(override.split("=") for override in overrides)
+        assert runs_command.diff(store, ["one", "two"], own) == 0
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    brief = diff()
+    assert brief[0] == "A one done after 10.0 s"
+    assert brief[3:5] == ["Configuration A B", "steps.pretrain.learning_rate 0.001 0.002"]
+    assert "cluster not given inline" in brief
+    assert not [line for line in brief if line.startswith("store")]
+    assert brief[-4:-2] == ["Result A B Change", "pretrain: validation loss 2.5 2.25 -10.0%"]
+    assert brief[-1] == "Also different: 2 metrics, 1 artifact. `all=true` shows them."
+    everything = diff("all=true")
+    assert everything[: len(brief) - 2] == brief[:-2]
+    assert "pretrain: learning_rate none 1e-05" in everything
+    assert f"pretrain {sample.steps[1].fingerprint[:12]} {'f' * 12}" in everything
+    with pytest.raises(BloomlineError, match="all=yes; expected true or false"):
+        diff("all=yes")
+
+
+def test_two_equal_runs_do_not_differ(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remember(store, tmp_path, "one")
+    runs_command.diff(store, ["one", "one"], {})
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "",
+        "Their configuration, commit and versions are the same.",
+        "",
+        "Their headlines are the same.",
+    ]
+
+
+def test_a_step_that_one_run_has_alone_is_one_difference(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = samples.run(tmp_path)
+    remember(store, tmp_path, "one")
+    remember(store, tmp_path, "two", steps=(sample.steps[0], *sample.steps[2:]), parameters={"until": "quantize"})
+    runs_command.diff(store, ["one", "two"], {})
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["pretrain.learning_rate", "0.001", "0.002"] in shown
-    assert ["pretrain.validation_loss", "2.5", "2.25"] in shown
-    assert ["pretrain", sample.steps[1].fingerprint[:12], "f" * 12] in shown
-    runs_command.diff(store, ["one", "one"])
-    assert "Their values are the same." in capsys.readouterr().out
+    assert ["steps.pretrain", "stage", "pretrain", "none"] in shown
+    assert ["until", "not", "given", "quantize"] in shown
+    assert ["pretrain:", "validation", "loss", "2.5", "none"] in shown
+    assert len([line for line in shown if line and line[0].startswith("steps.pretrain")]) == 1
 
 
 def test_steps_that_a_run_did_not_select_are_no_artifacts_of_it(
@@ -175,7 +218,7 @@ def test_steps_that_a_run_did_not_select_are_no_artifacts_of_it(
         steps = samples.run(tmp_path, run_id).steps
         left = replace(steps[-1], state="unselected", fingerprint=fingerprint, artifact=None)
         remember(store, tmp_path, run_id, steps=(*steps[:-1], left))
-    assert runs_command.diff(store, ["aaaa", "bbbb"]) == 0
+    assert runs_command.diff(store, ["aaaa", "bbbb"], {"all": "true"}) == 0
     assert "Their artifacts are the same." in capsys.readouterr().out
 
 
@@ -203,7 +246,22 @@ def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys:
     runs_command.delete(store, ["one"])
     assert [run.run_id for run in run_history.runs(store)] == ["two"]
     with pytest.raises(BloomlineError, match="expected two runs"):
-        runs_command.diff(store, ["two"])
+        runs_command.diff(store, ["two"], {})
+
+
+def test_a_report_that_is_not_on_this_machine_is_shown_in_the_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(StoreConfig(root=str(tmp_path / "shared"), state_directory=str(tmp_path / "own")))
+    remember(store, tmp_path, "one", curve=2)
+
+    def reports() -> list[str]:
+        runs_command.show(store, ["one"])
+        return [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  report")]
+
+    assert reports() == []
+    store.files.write(run_history.report_path("one"), b"page")
+    assert reports() == [str(tmp_path / "shared" / "runs" / "one" / "report.html")]
 
 
 def test_what_mlflow_has_not_received_is_not_deleted(store: Store, tmp_path: Path) -> None:

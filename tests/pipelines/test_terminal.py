@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cluster import submitted_job
 from cluster.base import Message
 from pipelines import terminal
 from pipelines.errors import ConfigError, Problem, show_error
@@ -50,7 +51,7 @@ def test_the_plan_says_what_and_why_in_80_columns() -> None:
     whole = " ".join(file.getvalue().split())
     assert "pretrain pretrain run learning_rate 0.0003 -> 0.001; made from tokens, which will run again" in whole
     assert "moe moe blocked needs 8 GPUs for 8 ranks, the cluster has 4" in whole
-    assert "not selected" in whole
+    assert whole.endswith("Not selected: deploy")
     assert "/store" not in whole
 
 
@@ -82,6 +83,28 @@ def test_an_error_is_shown_whole(tmp_path: Path) -> None:
     raised = replace(failed, frames="own/words.py:20 in clean\n    raise ValueError(text)")
     show_result(out, replace(sample, steps=(sample.steps[0], raised)), None, [])
     assert "batch=4\n  own/words.py:20 in clean\n      raise ValueError(text)\n" in file.getvalue()
+
+
+def test_a_paragraph_is_broken_into_lines_on_a_terminal_only(tmp_path: Path) -> None:
+    said = "better than the strongest baseline " * 5
+    sample = samples.run(tmp_path, notes=("n " * 80,))
+    judged = replace(sample, steps=(replace(sample.steps[0], highlights={"verdict": said}),))
+    out, file = paper()
+    show_result(out, judged, None, [])
+    assert f"\n  {said}\n" in file.getvalue()
+    assert f"\nNote: {'n ' * 80}" in file.getvalue()
+    file = io.StringIO()
+    show_result(Console(file=file, width=80, force_terminal=True, color_system=None), judged, None, [])
+    lines = file.getvalue().split("verdict (corpus)\n")[1].split("\n\n")[0].splitlines()
+    assert len(lines) > 2
+    assert all(line.startswith("  ") and len(line) <= 80 for line in lines)
+
+
+def test_the_report_of_a_submitted_job_is_on_the_head_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, file = paper(200)
+    monkeypatch.setenv(submitted_job.JOB_CONFIG, "{}")
+    show_result(out, samples.run(tmp_path), Path("/there/report.html"), [])
+    assert "\nReport on the head node: /there/report.html\n" in file.getvalue()
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\x00\r\u202egnp.exe\u2066x\u2069\ud800\nNext:\n  forged"
@@ -172,7 +195,32 @@ def test_without_a_terminal_a_line_reports_the_progress_of_a_step(tmp_path: Path
     display = Display(out, plain_interval_s=0)
     display.step_started(samples.waiting(samples.run(tmp_path).steps[1]))
     display.step_message(progress(30, 100, loss=2.5))
-    assert "pretrain  30/100 steps (30%), loss 2.5, 0.0 s" in file.getvalue()
+    assert "pretrain  30/100 steps (30%), loss 2.5, 0.0 s so far" in file.getvalue()
+
+
+def test_the_time_of_a_step_is_counted_from_the_beginning_of_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("pipelines.terminal.time.monotonic", lambda: now)
+    out, file = paper()
+    display = Display(out, plain_interval_s=0)
+    display.step_started(samples.waiting(samples.run(tmp_path).steps[1]))
+    now = 123.0  # until its process was there
+    display.step_message(Message("pretrain", "started", {}))
+    now = 125.0
+    display.step_message(progress(30, 100))
+    assert "30/100 steps (30%), 2.0 s so far" in file.getvalue()
+
+
+def test_steps_that_were_not_selected_have_no_row(tmp_path: Path) -> None:
+    out, file = paper()
+    sample = samples.run(tmp_path)
+    left = [replace(step, state="unselected") for step in sample.steps[2:]]
+    show_result(out, replace(sample, steps=(*sample.steps[:2], *left)), None, [])
+    lines = file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["Step", "corpus", "pretrain"]
+    assert lines[4] == "Not selected: quantize, deploy"
 
 
 def progress(done: float, total: float, **info: Any) -> Message:
@@ -216,7 +264,7 @@ def test_a_gauge_without_a_total_shows_the_time_taken() -> None:
     gauge = Gauge(began=0.0)
     gauge.update(5, 3 << 20, 0, "bytes", {"file": "a.py"})
     assert gauge.fraction is None
-    assert plain_line(gauge, 7) == "3.0 MiB, file a.py, 7.0 s"
+    assert plain_line(gauge, 7) == "3.0 MiB, file a.py, 7.0 s so far"
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

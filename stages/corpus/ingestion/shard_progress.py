@@ -121,11 +121,11 @@ class ProgressMeter:
         self._history.append((now, total))
         while len(self._history) > 2 and now - self._history[0][0] > SPEED_WINDOW_S:
             self._history.popleft()
-        speed = max(total - self._history[0][1], 0.0) / max(now - self._history[0][0], 1e-3)
+        moved, seconds = total - self._history[0][1], now - self._history[0][0]
         shares = {name: self._done[name] / size for name, size in self._sizes.items() if size}
         shown = [name for name, share in shares.items() if 0.0 < share < 0.9999]
         shown = shown or [name for name, share in shares.items() if not share]
-        info = {self._phase: f"{speed / 1e6:.1f} MB/s"}
+        info = {self._phase: f"{moved / seconds / 1e6:.3g} MB/s"} if moved > 0 and seconds > 0 else {}
         for name in shown[:SHOWN]:
             info[f"source {name}" if name == self._phase else name] = f"{int(100 * shares[name])}%"
         self._reporter.progress(total, sum(self._sizes.values()), "bytes", **info)

@@ -25,10 +25,8 @@ def check_splits(
             continue
         why = f" (dropped: {named_reasons(dropped)})" if dropped else ""
         if not kept:
-            raise StageError(
-                f"split {split} is empty: none of the {lost} documents is left{why}: add documents, or change "
-                "the rules that drop them"
-            )
+            left = "the only document is not left" if lost == 1 else f"none of the {lost} documents is left"
+            raise StageError(f"split {split} is empty: {left}{why}: add documents, or change the rules that drop them")
         if split == "validation" and kept < FEW:
             raise StageError(
                 f"there is too little text to hold some out: {kept} document{'s' if kept > 1 else ''} of {FEW} at least"

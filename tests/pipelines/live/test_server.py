@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines.live import server, watcher
+from pipelines import run_history
+from pipelines.live import fragments, server, watcher
 from pipelines.live.server import serving
 from pipelines.report.page import render
 from pipelines.run_history import History, report_path
@@ -127,6 +130,43 @@ def test_many_pages_are_served_by_one_reader_and_none_reads_without_them(
             for stream in (one, two, three):
                 stream.until(lambda parts: "log" in parts)
             assert reads.count(f"runs/{RUN}/run.json") == 1
+
+
+def test_a_store_that_hangs_is_named_while_the_page_keeps_what_it_had(
+    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples.replay(History(local), samples.run(tmp_path, RUN))
+    monkeypatch.setattr(watcher, "STALL_S", 0.2)
+    answers = threading.Event()
+    with serving(local) as address, streaming(address) as stream:
+        stream.until(lambda parts: RUN in parts["runs"] and "trouble" in parts and not parts["trouble"])
+        names = local.files.names
+        monkeypatch.setattr(local.files, "names", lambda directory: [answers.wait(60), *names(directory)][1:])
+        parts = stream.until(lambda parts: bool(parts["trouble"]))
+        assert "The store has not answered since " in parts["trouble"]
+        assert "This page shows what was there before." in parts["trouble"]
+        assert RUN in parts["runs"]
+        answers.set()
+        stream.until(lambda parts: not parts["trouble"])
+
+
+def test_the_metrics_of_a_step_stand_in_groups(tmp_path: Path) -> None:
+    metrics = {
+        "validation_loss": 2.5,
+        "memory_weights_bytes": 3 * 2.0**20,
+        "seconds_data": 0.004,
+        "odd": 1.0,
+        "loss": 3.0,
+    }
+    metrics |= {f"memory_part_{number}_bytes": 1024.0 for number in range(8)}
+    run = samples.run(tmp_path, RUN)
+    step = replace(run.steps[1], metrics=metrics)
+    record = run_history.record_of(run, {"pretrain": step}, {})
+    html = str(fragments.step_head(record, record.steps[0]))
+    first, memory, speed = (html.index(one) for one in ('<dl class="metrics">', "<h4>memory</h4>", "<h4>speed</h4>"))
+    assert first < html.index("<dt>validation loss</dt><dd>2.5</dd>") < html.index("<dt>odd</dt>") < memory < speed
+    assert memory < html.index("<dt>memory weights</dt><dd>3.0 MiB</dd>") < speed
+    assert speed < html.index("<dt>data time</dt><dd>4 ms</dd>")
 
 
 def test_a_store_that_is_away_is_named_until_it_is_back(local: Store, tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ def test_changed_values_and_results_stand_side_by_side(tmp_path: Path) -> None:
     changed = replace(
         pretrain, config={**pretrain.config, "learning_rate": 0.01}, headline=("validation_loss", 2.0), metrics={}
     )
-    now = replace(before, run_id="run-1", git_commit="f" * 40, steps=(corpus, changed, *others))
+    now = replace(before, run_id="run-1", git_commit="f" * 40, git_dirty=False, steps=(corpus, changed, *others))
     page = Page(str(comparison(now, record(before), str)))
     cells = [line for line in page.text.replace("\n", " ").split("  ") if line.strip()]
     said = " ".join(cells)
     for wanted in (
         "pretrain.learning_rate0.0010.01",
-        "commit0123456789abffffffffffff",
+        "commit0123456789ab with uncommitted changesffffffffffff",
         "pretrain: validation loss2.52-20.0%",
     ):
         assert wanted in said

@@ -34,6 +34,9 @@ def test_the_box_has_the_error_the_frames_the_traceback_and_the_commands(tmp_pat
     ):
         assert wanted in box.text
     assert ("aside", {"class": "failure", "role": "alert"}) in box.tags
+    silent = Page(failure_box(replace(run, silent=("pretrain",))))
+    assert "What it printednothing" in silent.text
+    assert "bloomline logs" not in silent.text
     page = render(run)
     assert page.index("</header>") < page.index('class="failure"') < page.index('id="graph"')
 

@@ -176,6 +176,33 @@ def test_what_is_printed_of_artifacts_does_not_control_the_terminal(
     assert not [line for line in told.splitlines() if line.startswith("undamaged  forged")]
 
 
+def test_an_artifact_is_shown_with_sizes_for_people_in_lines_that_fit(
+    store: Store, record: Record, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    update = {
+        "fingerprint": "f" * 64,
+        "config": {"max_bytes": 50_000, "suffixes": [f".suffix{number}" for number in range(60)]},
+        "describe": {"bytes": 3 << 20, "kept": {"documents": 29, "bytes": 1536}},
+        "metrics": {"memory_process_bytes": 5.0 * 2**30},
+    }
+    store.commit(record.model_copy(update=update))
+    artifacts.show(store, ["f" * 64], SCOPE)
+    lines = capsys.readouterr().out.splitlines()
+    for wanted in (
+        "  bytes  3.0 MiB",
+        "  kept   documents 29, bytes 1.5 KiB",
+        "  memory_process_bytes  5.0 GiB",
+        "  max_bytes  50,000",
+    ):
+        assert wanted in lines
+    first = next(index for index, line in enumerate(lines) if line.startswith("  suffixes   .suffix0; .suffix1"))
+    following = [line for line in lines[first:] if ".suffix" in line]
+    assert len(following) > 5
+    assert all(line.startswith(" " * 13 + ".suffix") for line in following[1:])
+    assert max(map(len, following)) <= 80
+
+
 GARBAGE = [b"", b"{", b"null", b'{"fingerprint": 3}', b"\xff\xfe", RECORD.encode()]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines import runner
 from pipelines.graph import build
 from pipelines.plan import make
 from pipelines.provenance import Provenance
@@ -79,6 +80,26 @@ def test_jobs_run_side_by_side_as_far_as_there_is_room(
     assert [summary.run_id for summary in summaries] == [f"job-{number}" for number in range(4)]
     assert sorted(states(summary).split()[0] for summary in summaries) == ["a:cached"] * 3 + ["a:done"]
     assert all(states(summary).endswith("b:done") for summary in summaries)
+
+
+def test_what_another_job_has_made_meanwhile_needs_no_room(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "ROOM_POLL_S", 0.05)
+    made = jobs(store, tmp_path / "trace", 2, seconds=0.5)
+    made[1].recorder = made[0].recorder
+    assert run(made, ThreadExecutor(cpus=1), 2) == 0
+    events = made[0].recorder.events
+    assert events.index("a cached") < events.index("b done"), "it is taken while the only CPU is in use"
+
+
+def test_steps_that_run_one_after_the_other_do_not_wait_for_room(store: Store, tmp_path: Path) -> None:
+    executor = ThreadExecutor(cpus=1)
+    executor.concurrent = False
+    (job,) = jobs(store, tmp_path / "trace", 1)
+    job.steps["c"] = {"stage": "make", "text": "c"}
+    assert run([job], executor, 1) == 0
+    assert (states(job.summary), job.recorder.notes) == ("a:done b:done c:done", [])  # type: ignore[arg-type]
 
 
 def test_each_run_has_the_events_of_its_steps(store: Store, tmp_path: Path) -> None:

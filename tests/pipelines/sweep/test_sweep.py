@@ -14,11 +14,13 @@ import pytest
 from pipelines import cli, run_history
 from pipelines.store import Store, StoreConfig
 from pipelines.summary import StepSummary
+from pipelines.sweep import page
 from pipelines.sweep.job import SweepJob
 from pipelines.sweep.nested_sweeps import as_texts
 from pipelines.sweep.results import Results
 from pipelines.sweep_config import SweepConfig
 from stages.base import PAGE_POLICY
+from tests.pipelines import samples
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -125,6 +127,17 @@ def test_steps_at_which_unfinished_jobs_ended_have_no_column() -> None:
     results = Results("id", "small", SweepConfig(), "stopped", "bloomline run", 0.0, 1.0, jobs)
     assert results.measures() == ["train loss"]
     assert replace(results, jobs=jobs[1:]).measures() == ["tokens count"]
+
+
+@pytest.mark.parametrize(("count", "drawn"), [(2, False), (3, True)])
+def test_two_jobs_have_no_plot_of_their_values(count: int, drawn: bool, tmp_path: Path) -> None:
+    step = samples.step("a", headline=("loss", 1.0))
+    jobs = tuple(
+        SweepJob(number, [], [f"steps.a.times={number}"], state="done", steps=[step]) for number in range(count)
+    )
+    results = Results("id", "small", SweepConfig(), "done", "bloomline run", 0.0, 1.0, jobs)
+    html = page.render(results, Store(StoreConfig(root=str(tmp_path))))
+    assert ("Values and results" in html) == drawn
 
 
 def test_the_runs_of_a_sweep_know_it_and_its_page_shows_them(sweep: Command) -> None:
