@@ -170,7 +170,7 @@ class Trainer:
         """Keep the weights if they are the best so far on the links for selection."""
         assert self._selection is not None
         left, right = (embedded(self.model, self._inputs, self._selection[:, side])[0] for side in (0, 1))
-        found = ranks(left, right, self._settings.csls_neighbours)
+        found = ranks(left.numpy(), right.numpy(), self._settings.csls_neighbours)
         mrr = float((1 / found.forward).mean())
         self.progress.selections.append((self.progress.epoch, mrr))
         reporter.metrics({f"{self._settings.selection}_mrr": mrr}, self.progress.epoch)
