@@ -45,7 +45,8 @@ from stages.entity_alignment.splits import random_split
 from stages.entity_alignment.training import Trainer
 
 DATA = Path(os.environ.get("BLOOMLINE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # of Student's distribution, by degrees of freedom
+# Of Student's distribution, by degrees of freedom.
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "MEAformer": {"fusion": "meta"},
     "MEAformer, images doubted": {"fusion": "meta", "doubted": ("image",)},
