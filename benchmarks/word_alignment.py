@@ -28,14 +28,14 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from stages.csls import densities
 from stages.word_alignment import restarts
 from stages.word_alignment.accuracy import accuracy
 from stages.word_alignment.dictionaries import Dictionary, known_pairs
 from stages.word_alignment.linear import Array, mapped, normalised, orthogonal
-from stages.word_alignment.neighbours import densities
 from stages.word_alignment.page_vectors import train
 from stages.word_alignment.sampling import quantize
-from stages.word_alignment.settings import RANDOM, Settings
+from stages.word_alignment.settings import NEIGHBOURS, RANDOM, Settings
 from stages.word_alignment.texts import TextFile
 from stages.word_alignment.transport import TOLERANCE, entropic_plan, pot, squared_distances
 from stages.word_alignment.vectors import VectorFacts, WordVectors, write
@@ -222,7 +222,7 @@ def scale(words: int, dimensions: int) -> Iterator[dict[str, Any]]:
         mapping = restarts.read(result).trajectory[-1]
         source, target = map(restarts.load, paths)
         source = mapped(source, mapping)
-        found = densities(source, target), densities(target, source)
+        found = densities(source, target, NEIGHBOURS)
         yield row("densities of all words (CSLS)")
         yield row("accuracy", p_at_1=accuracy(source, target, known, found).p_at_1)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class AlignEntities(ModelSettings, TrainingSettings, Stage):
     """Trains on the seed links of a pair and embeds all entities. Resumes from its checkpoint after a crash."""
 
+    version: ClassVar[str] = "2"  # 2: another state of the optimizer in the checkpoint
     headline: ClassVar[str | None] = "validation_mrr"
     spawns: ClassVar[bool] = False
 
@@ -88,12 +89,15 @@ class AlignEntities(ModelSettings, TrainingSettings, Stage):
     def _write(
         self, ctx: Context, pair: Pair, inputs: Inputs, joint: Tensor, weights: Tensor, trainer: object
     ) -> EntityAlignment:
+        import torch
+
+        from stages.csls import densities
         from stages.entity_alignment.alignment import AlignmentFacts, write
-        from stages.entity_alignment.ranking import densities
         from stages.entity_alignment.training import Progress, Trainer
 
         middle = len(pair.entities[0])
-        of_left, of_right = densities(joint[:middle], joint[middle:], self.csls_neighbours)
+        left, right = joint[:middle], joint[middle:]
+        of_left, of_right = map(torch.from_numpy, densities(left.numpy(), right.numpy(), self.csls_neighbours))
         trained = trainer if isinstance(trainer, Trainer) else None
         progress = trained.progress if trained else Progress()
         facts = AlignmentFacts(
@@ -113,8 +117,8 @@ class AlignEntities(ModelSettings, TrainingSettings, Stage):
             "left_labels": pair.labels[0], "right_labels": pair.labels[1],
         }  # fmt: skip
         tensors = {
-            "left": joint[:middle], "left_weights": weights[:middle], "left_densities": of_left,
-            "right": joint[middle:], "right_weights": weights[middle:], "right_densities": of_right,
+            "left": left, "left_weights": weights[:middle], "left_densities": of_left,
+            "right": right, "right_weights": weights[middle:], "right_densities": of_right,
         }  # fmt: skip
         parameters = trained.model.state_dict() if trained else None
         return write(ctx.out, facts, names, tensors, parameters)

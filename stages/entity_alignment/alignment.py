@@ -29,6 +29,7 @@ FACTS, ENTITIES, EMBEDDINGS, MODEL = "alignment.json", "entities.json", "embeddi
 FACTS_LIMIT_BYTES = 64 << 20
 FACTORY = "stages.entity_alignment.http:create"
 EXAMPLE_ENTITIES = 3
+CHECKED_ROWS = 1 << 14  # at once: the vectors are mapped from their file, and may be larger than the memory
 
 
 class AlignmentFacts(Config):
@@ -85,7 +86,7 @@ class EntityAlignment(Servable):
             shapes[f"{side}_weights"] = (count, len(facts.modalities))
         if {name: tuple(value.shape) for name, value in found.items()} != shapes:
             raise ArtifactError(f"{path}: its tensors are not those that {FACTS} promises")
-        if not all(bool(torch.isfinite(value).all()) for value in found.values()):
+        if not all(bool(torch.isfinite(part).all()) for value in found.values() for part in value.split(CHECKED_ROWS)):
             raise ArtifactError(f"{path} has a value that is not finite")
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeInt
 
@@ -18,8 +18,10 @@ from stages.table_page import scored, table_page
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stages.csls import Array, Selection
     from stages.entity_alignment.alignment_report import Accuracy, AlignmentResults
     from stages.entity_alignment.graphs import Pair
+    from stages.entity_alignment.ranking import Found
 
 ANSWERS = 3
 
@@ -33,6 +35,7 @@ class EvaluateEntityAlignment(Stage):
     graphs: GraphPair
     alignment: EntityAlignment
     csls_neighbours: NonNegativeInt = 3  # 0: cosine
+    search: Literal["exact", "approximate"] = "exact"  # approximate: with FAISS, for very many links; ranks to 101
     robustness: tuple[Modality, ...] = ()  # modalities that are made noise for 0 to 60 % of the entities
     mistakes: NonNegativeInt = 100  # to keep
     seed: NonNegativeInt = 0  # of the noise
@@ -40,9 +43,9 @@ class EvaluateEntityAlignment(Stage):
     def run(self, ctx: Context) -> AlignmentReport:
         import torch
 
+        from stages.csls import Selection
         from stages.entity_alignment.alignment_report import REPORT, AlignmentResults
         from stages.entity_alignment.figures import hits_figure, robustness_figure, weights_figure
-        from stages.entity_alignment.ranking import ranks
 
         pair, facts, tensors = self.graphs.load(), self.alignment.facts, self.alignment.tensors()
         names, middle = self.alignment.names(), len(pair.entities[0])
@@ -51,8 +54,9 @@ class EvaluateEntityAlignment(Stage):
         links = torch.from_numpy(pair.links_of("test"))
         if not len(links):
             raise StageError("graphs: the pair has no test links; lower train_share, or give test.path")
-        left, right = tensors["left"][links[:, 0]], tensors["right"][links[:, 1] - middle]
-        found = ranks(left, right, self.csls_neighbours)
+        left = Selection(tensors["left"].numpy(), links[:, 0].numpy())
+        right = Selection(tensors["right"].numpy(), links[:, 1].numpy() - middle)
+        found = self._found(ctx, left, right)
         weights = torch.cat([tensors["left_weights"], tensors["right_weights"]])
         tested = weights[links.flatten()].double()
         curves = self._curves(ctx, pair, links)
@@ -60,26 +64,33 @@ class EvaluateEntityAlignment(Stage):
             source=self.graphs.facts.source,
             fusion=facts.model.fusion,
             neighbours=self.csls_neighbours,
-            forward=_accuracy(found.forward),
-            backward=_accuracy(found.backward),
+            forward=_accuracy(found.ranks.forward),
+            backward=_accuracy(found.ranks.backward),
             weights={
                 name: (float(tested[:, m].mean()), float(tested[:, m].std(correction=0)))
                 for m, name in enumerate(facts.modalities)
             },
             corrupted_weights=_of_corrupted(pair, facts.modalities, weights),
             robustness=curves,
-            mistakes=self._mistakes(pair, links, left, right, found.forward),
+            mistakes=self._mistakes(pair, links, left, right, found),
         )
         (ctx.out / REPORT).write_text(results.model_dump_json(indent=2) + "\n")
         self._report(ctx, results)
-        ctx.figure(
-            "hits", hits_figure({"left to right": found.forward.numpy(), "right to left": found.backward.numpy()})
-        )
+        ctx.figure("hits", hits_figure({"left to right": found.ranks.forward, "right to left": found.ranks.backward}))
         ctx.figure("weights", weights_figure(facts.modalities, weights.numpy(), pair.corrupted))
         if curves:
             ctx.figure("robustness", robustness_figure(curves))
         ctx.page("mistakes.html", mistakes_page(f"Mistakes, {results.source}", results.mistakes))
         return AlignmentReport(ctx.out)
+
+    def _found(self, ctx: Context, left: Selection, right: Selection) -> Found:
+        from stages.entity_alignment import approximate, ranking
+
+        if self.search == "exact":
+            return ranking.found(left, right, self.csls_neighbours)
+        found = approximate.found(left, right, self.csls_neighbours)
+        ctx.metrics({"search_recall_at_10": approximate.recall(left, right, self.seed)})
+        return found
 
     def _curves(self, ctx: Context, pair: Pair, links: Tensor) -> dict[str, tuple[tuple[float, float], ...]]:
         from stages.entity_alignment.modalities import inputs_of
@@ -107,13 +118,15 @@ class EvaluateEntityAlignment(Stage):
             curves[modality] = curve(model, inputs, modality, links, self.csls_neighbours, self.seed)
         return curves
 
-    def _mistakes(self, pair: Pair, links: Tensor, left: Tensor, right: Tensor, found: Tensor) -> tuple[Mistake, ...]:
-        from stages.entity_alignment.ranking import densities, nearest
+    def _mistakes(
+        self, pair: Pair, links: Tensor, left: Selection, right: Selection, found: Found
+    ) -> tuple[Mistake, ...]:
+        import numpy as np
 
-        wrong = (found > 1).nonzero().flatten()[: self.mistakes]
-        of_left, of_right = densities(left, right, self.csls_neighbours or 1)
-        if not self.csls_neighbours:
-            of_left, of_right = of_left * 0, of_right * 0
+        from stages.csls import nearest
+
+        wrong = np.flatnonzero(found.ranks.forward > 1)[: self.mistakes]
+        of_left, of_right = found.densities
         places, scores = nearest(left[wrong], right, of_left[wrong], of_right, ANSWERS)
         middle = len(pair.entities[0])
         candidates = [_called(pair, 1, int(one) - middle) for one in links[:, 1]]
@@ -122,7 +135,7 @@ class EvaluateEntityAlignment(Stage):
                 entity=_called(pair, 0, int(links[row, 0])),
                 answers=tuple((candidates[p], s) for p, s in zip(places[n].tolist(), scores[n].tolist(), strict=True)),
                 expected=candidates[row],
-                rank=float(found[row]),
+                rank=float(found.ranks.forward[row]),
             )
             for n, row in enumerate(wrong.tolist())
         )
@@ -144,13 +157,11 @@ class EvaluateEntityAlignment(Stage):
         )
 
 
-def _accuracy(found: Tensor) -> Accuracy:
+def _accuracy(ranks: Array) -> Accuracy:
     from stages.entity_alignment.alignment_report import Accuracy
 
-    ranks = found.double()
-
     def hits(k: int) -> float:
-        return float((ranks <= k).double().mean())
+        return float((ranks <= k).mean())
 
     return Accuracy(
         queries=len(ranks),

@@ -11,19 +11,16 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from stages.csls import Array, nearest
 from stages.entity_alignment.alignment import EntityAlignment
 from stages.entity_alignment.graphs import SIDES
-from stages.entity_alignment.ranking import nearest
 from stages.json_endpoint import RefusedError, json_application, json_body, parsed, similar_names
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BODY_LIMIT_BYTES = 16 << 20
 UNKNOWN_LIMIT = 16  # unknown entities of one request that get spellings
@@ -46,9 +43,9 @@ class Side:
     entities: list[str]
     labels: list[str]
     index: Mapping[str, int]
-    vectors: Tensor
-    weights: Tensor
-    densities: Tensor
+    vectors: Array
+    weights: Array
+    densities: Array
 
 
 @dataclass(frozen=True)
@@ -102,9 +99,9 @@ def load(alignment: EntityAlignment) -> Aligner:
                 names[side],
                 names[f"{side}_labels"],
                 {name: place for place, name in enumerate(names[side])},
-                tensors[side],
-                tensors[f"{side}_weights"],
-                tensors[f"{side}_densities"],
+                tensors[side].numpy(),
+                tensors[f"{side}_weights"].numpy(),
+                tensors[f"{side}_densities"].numpy(),
             )
             for side in SIDES
         },

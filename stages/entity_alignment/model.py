@@ -19,7 +19,7 @@ from stages.entity_alignment.settings import Modality, ModelSettings
 from stages.entity_alignment.sparse import SparseRows
 from stages.entity_alignment.structure import Structure
 
-BLOCK_ENTITIES = 4096
+BLOCK_ENTITIES = 512  # at once, when all entities are embedded
 NAMES: tuple[Modality, ...] = ("name", "character")
 
 

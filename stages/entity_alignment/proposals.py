@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stages.entity_alignment.ranking import blocks, mutual_nearest
+from stages.csls import blocks, match
 
 RESTART, PROMOTE = 5, 10  # proposals: every 5th starts again from nothing, every 10th becomes training pairs
 SURPLUS = 100  # most similar pairs that are looked at, for each seed
@@ -37,8 +37,8 @@ class Proposals:
 
 def propose(left: Tensor, right: Tensor, left_ids: Tensor, right_ids: Tensor) -> set[tuple[int, int]]:
     """The mutual nearest neighbours of two sets of unit vectors, as pairs of their ids."""
-    found = mutual_nearest(left, right)
-    return set(zip(left_ids[found[:, 0]].tolist(), right_ids[found[:, 1]].tolist(), strict=True))
+    rows, columns = match(left.numpy(), right.numpy(), neighbours=0).mutual()
+    return set(zip(left_ids[rows].tolist(), right_ids[columns].tolist(), strict=True))
 
 
 def most_similar(left: Tensor, right: Tensor, count: int) -> list[tuple[int, int]]:
@@ -48,10 +48,11 @@ def most_similar(left: Tensor, right: Tensor, count: int) -> list[tuple[int, int
     """
     limit = min(count * SURPLUS, len(left) * len(right))
     values, places = torch.empty(0), torch.empty(0, dtype=torch.int64)
-    for rows, block in blocks(left, right):
-        best = block.flatten().topk(min(limit, block.numel()))
+    for rows, columns, block in blocks(left.numpy(), right.numpy()):
+        best = torch.from_numpy(block).flatten().topk(min(limit, block.size))
+        row, column = best.indices // block.shape[1], best.indices % block.shape[1]
         values = torch.cat([values, best.values])
-        places = torch.cat([places, best.indices + rows.start * len(right)])
+        places = torch.cat([places, (row + rows.start) * len(right) + column + columns.start])
         if len(values) > limit:
             kept = values.topk(limit)
             values, places = kept.values, places[kept.indices]

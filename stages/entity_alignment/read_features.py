@@ -18,14 +18,20 @@ from stages.entity_alignment.graphs import Array, Floats, Vectors
 from stages.entity_alignment.problems import Problems
 from stages.entity_alignment.read_files import lines
 from stages.entity_alignment.read_images import read_images
+from stages.entity_alignment.sources import ImageEncoder
 
 ENDINGS = (".npy", ".npz", ".safetensors")
 TENSOR, IDS = "vectors", "ids"
 
 
-def read_features(path: Path, entities: Mapping[str, int], first: int, problems: Problems) -> Vectors:
-    """The vectors of the entities of one graph, whose ids begin at `first` in the merged space. Raises StageError."""
-    table, names = _load(path)
+def read_features(
+    path: Path, encoder: ImageEncoder | None, entities: Mapping[str, int], first: int, problems: Problems
+) -> Vectors:
+    """The vectors of the entities of one graph, whose ids begin at `first` in the merged space.
+
+    `encoder` describes the images of a folder. Raises StageError.
+    """
+    table, names = _images(path, encoder) if path.is_dir() or encoder is not None else _load(path)
     if table.ndim != 2 or table.dtype.kind not in "fiu" or not table.shape[1]:
         raise StageError(f"{path}: expected numbers [entities, dimensions], not {table.dtype} {table.shape}")
     if len(names) != len(table):
@@ -50,12 +56,20 @@ def read_features(path: Path, entities: Mapping[str, int], first: int, problems:
     return Vectors(np.array(order, np.int64), values[[kept[entity] for entity in order]])
 
 
+def _images(folder: Path, encoder: ImageEncoder | None) -> tuple[Array, list[str]]:
+    if encoder is None:
+        return read_images(folder)
+    if not folder.is_dir():
+        raise StageError(f"{folder}: with an encoder, expected a folder of images")
+    from stages.entity_alignment.image_encoder import encode_images
+
+    return encode_images(folder, encoder.path)
+
+
 def _load(path: Path) -> tuple[Array, list[str]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if path.is_dir():
-        return read_images(path)
     if path.suffix not in ENDINGS:
         raise StageError(
             f"{path}: expected a folder of images, or a file that ends with {', '.join(ENDINGS)}; pickles are not read"

@@ -22,7 +22,7 @@ PIXEL_LIMIT = 64 << 20
 def read_images(folder: Path) -> tuple[Array, list[str]]:
     """The description of each image [images, 176], and the ids of their entities. Raises StageError."""
     files = image_files(folder)
-    return np.stack([describe(_pixels(path)) for path in files]), [unquote(path.stem) for path in files]
+    return np.stack([describe(pixels(path, SIDE)) for path in files]), [unquote(path.stem) for path in files]
 
 
 def describe(pixels: Floats) -> Floats:
@@ -39,17 +39,17 @@ def describe(pixels: Floats) -> Floats:
     return np.concatenate([colours.flatten(), gradients.flatten()]).astype(np.float32)
 
 
-def _pixels(path: Path) -> Floats:
-    """An image on white, scaled to 48 x 48."""
+def pixels(path: Path, side: int) -> Floats:
+    """An image on white, scaled to a square: [side, side, 3], values from 0 to 1. Raises StageError."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             if image.width * image.height > PIXEL_LIMIT:
                 raise StageError(f"{path} has more than {PIXEL_LIMIT} pixels")
-            coloured = image.convert("RGBA").resize((SIDE, SIDE))
+            coloured = image.convert("RGBA").resize((side, side))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise StageError(f"{path} is not an image that can be read: {error}") from None
     background = Image.new("RGBA", coloured.size, "white")
-    pixels: Floats = np.asarray(Image.alpha_composite(background, coloured).convert("RGB"), np.float32)
-    return pixels / np.float32(255)
+    values: Floats = np.asarray(Image.alpha_composite(background, coloured).convert("RGB"), np.float32)
+    return values / np.float32(255)

@@ -120,8 +120,8 @@ def _vectors(features: Mapping[Dense, Features], left: Graph, right: Graph, prob
     return {
         modality: together(
             [
-                read_features(files.left.path, left.entities, 0, problems),
-                read_features(files.right.path, right.entities, len(left.entities), problems),
+                read_features(files.left.path, files.encoder, left.entities, 0, problems),
+                read_features(files.right.path, files.encoder, right.entities, len(left.entities), problems),
             ],
             modality,
         )

@@ -48,5 +48,5 @@ def curve(
     for share in SHARES:
         noisy = with_trust(corrupted(inputs, modality, share, seed), model.doubted)
         left, right = (embedded(model, noisy, links[:, side])[0] for side in (0, 1))
-        found.append((share, float((ranks(left, right, neighbours).forward <= 1).double().mean())))
+        found.append((share, float((ranks(left.numpy(), right.numpy(), neighbours).forward <= 1).mean())))
     return tuple(found)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stages.base import Config, External, StageError
-from stages.entity_alignment.feature_files import id_list, image_files
+from stages.entity_alignment.feature_files import encoder_files, id_list, image_files
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -64,11 +64,19 @@ class FeatureFile(_Files):
             yield id_list(self.path)
 
 
+class ImageEncoder(_Files):
+    """A frozen image encoder: a folder of Hugging Face's layout, with config.json and model.safetensors."""
+
+    def files(self) -> Iterator[Path]:
+        yield from encoder_files(self.path)
+
+
 class Features(Config):
     """One modality of dense features, for both graphs."""
 
     left: FeatureFile
     right: FeatureFile
+    encoder: ImageEncoder | None = None  # describes the images of the two folders; null: colours and gradients
 
 
 class PairFolder(_Files):

@@ -22,6 +22,7 @@ from stages.entity_alignment.graphs import Pair
 from stages.entity_alignment.losses import Losses
 from stages.entity_alignment.modalities import Inputs
 from stages.entity_alignment.model import AlignmentModel, embedded
+from stages.entity_alignment.optimizer import AdamW
 from stages.entity_alignment.proposals import Proposals, most_similar, propose
 from stages.entity_alignment.ranking import ranks
 from stages.entity_alignment.settings import ModelSettings, TrainingSettings
@@ -110,13 +111,11 @@ class Trainer:
         total = 0.0
         for batch in order.split(self._settings.batch_size):
             torch.manual_seed(self._settings.seed * 1_000_003 + epoch * 1009 + self._step)
-            for group in self._optimizer.param_groups:
-                group["lr"] = self._rate(epoch)
             loss = self._losses.of(self.model, pairs[batch])
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.clip)
-            self._optimizer.step()
+            self._optimizer.step(self._rate(epoch))
             self._step += 1
             total += float(loss.detach()) * len(batch)
         mean = total / len(pairs)
@@ -139,11 +138,10 @@ class Trainer:
             return rate * self._step / max(1, warm_up)
         return rate * max(0.0, 0.5 * (1 + math.cos(math.pi * (self._step - warm_up) / max(1, total - warm_up))))
 
-    def _new_optimizer(self, *, iterative: bool) -> torch.optim.AdamW:
+    def _new_optimizer(self, *, iterative: bool) -> AdamW:
         s = self._settings
         decay = max(s.weight_decay, s.iterative_weight_decay) if iterative else s.weight_decay
-        parameters = [one for one in self.model.parameters() if one.requires_grad]
-        return torch.optim.AdamW(parameters, lr=s.learning_rate, weight_decay=decay, eps=1e-8)
+        return AdamW((one for one in self.model.parameters() if one.requires_grad), decay)
 
     def _begin_iterations(self) -> None:
         """From the best weights so far, with a fresh optimizer and schedule."""
@@ -170,7 +168,7 @@ class Trainer:
         """Keep the weights if they are the best so far on the links for selection."""
         assert self._selection is not None
         left, right = (embedded(self.model, self._inputs, self._selection[:, side])[0] for side in (0, 1))
-        found = ranks(left, right, self._settings.csls_neighbours)
+        found = ranks(left.numpy(), right.numpy(), self._settings.csls_neighbours)
         mrr = float((1 / found.forward).mean())
         self.progress.selections.append((self.progress.epoch, mrr))
         reporter.metrics({f"{self._settings.selection}_mrr": mrr}, self.progress.epoch)
@@ -198,7 +196,7 @@ class Trainer:
         """Write the checkpoint, whole or not at all."""
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._optimizer.state(),
             "best": self._best,
             "step": self._step,
             "progress": {**vars(self.progress), "proposals": sorted(self.progress.proposals)},
@@ -222,7 +220,7 @@ class Trainer:
         self.progress.promoted = [(int(a), int(b)) for a, b in self.progress.promoted]
         self.progress.selections = [(int(epoch), float(mrr)) for epoch, mrr in self.progress.selections]
         self._optimizer = self._new_optimizer(iterative=self.progress.epoch > self._settings.epochs)
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.restore(state["optimizer"])
         self._best, self._step = state["best"], state["step"]
         if self._losses.replay is not None:
             vars(self._losses.replay).update(state["replay"])

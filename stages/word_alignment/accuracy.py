@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from stages.csls import densities, ranks
 from stages.word_alignment.lexicon_report import Accuracy
 from stages.word_alignment.linear import Array
-from stages.word_alignment.neighbours import densities, ranks
+from stages.word_alignment.settings import NEIGHBOURS
 
 
 def accuracy(
@@ -18,9 +19,10 @@ def accuracy(
 
     `known_densities`: of all queries and of all keys, where they have been computed before.
     """
-    query_densities, key_densities = known_densities or (densities(queries, keys), densities(keys, queries))
+    query_densities, key_densities = known_densities or densities(queries, keys, NEIGHBOURS)
     places = np.array(list(known))
-    found = ranks(queries[places], keys, query_densities[places], key_densities, list(known.values()))
+    correct = np.array([(row, key) for row, translations in enumerate(known.values()) for key in translations])
+    found = ranks(queries[places], keys, query_densities[places], key_densities, correct)
     return Accuracy(
         queries=len(found),
         p_at_1=float((found <= 1).mean()),

@@ -34,10 +34,11 @@ class AlignWords(Settings, Stage):
     def run(self, ctx: Context) -> WordAlignment:
         import numpy as np
 
+        from stages.csls import densities
         from stages.word_alignment import restarts
         from stages.word_alignment.figures import criterion_figure, spaces_figure
         from stages.word_alignment.linear import mapped, normalised
-        from stages.word_alignment.neighbours import densities
+        from stages.word_alignment.settings import NEIGHBOURS
 
         facts = self.source.facts, self.target.facts
         if facts[0].dimensions != facts[1].dimensions:
@@ -55,12 +56,13 @@ class AlignWords(Settings, Stage):
         projected = mapped(source, mapping)
         if ctx.stopping():
             raise Stopped
+        of_source, of_target = densities(projected, target, NEIGHBOURS)
         tensors = {
             "mapping": mapping,
             "unrefined": kept.unrefined,
             "trajectory": kept.trajectory,
-            "source_densities": densities(projected, target),
-            "target_densities": densities(target, projected),
+            "source_densities": of_source,
+            "target_densities": of_target,
         }
         result = AlignmentFacts(
             languages=(facts[0].language, facts[1].language),

@@ -32,10 +32,10 @@ class EvaluateLexicon(Stage):
     def run(self, ctx: Context) -> LexiconReport:
         import numpy as np
 
+        from stages.csls import nearest
         from stages.word_alignment.accuracy import accuracy
         from stages.word_alignment.figures import accuracy_figure
         from stages.word_alignment.linear import mapped
-        from stages.word_alignment.neighbours import nearest
         from stages.word_alignment.pages import mistakes_page, neighbours_page
 
         facts, tensors = self.alignment.facts, self.alignment.tensors()

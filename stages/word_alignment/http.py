@@ -16,10 +16,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from stages.csls import nearest
 from stages.json_endpoint import RefusedError, json_application, json_body, parsed, similar_names
 from stages.word_alignment.alignment import WordAlignment
 from stages.word_alignment.linear import mapped
-from stages.word_alignment.neighbours import nearest
 
 if TYPE_CHECKING:
     from stages.word_alignment.linear import Array

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from stages.csls import BLOCK_ELEMENTS, match
 from stages.word_alignment.linear import Array, mapped, procrustes
-from stages.word_alignment.neighbours import BLOCK_ELEMENTS, NEIGHBOURS, match
+from stages.word_alignment.settings import NEIGHBOURS
 
 RCSLS_ROUNDS = 10
 RCSLS_STEP = 1.0
@@ -21,7 +22,7 @@ def refine(source: Array, target: Array, mapping: Array, rounds: int, progress: 
     """
     before: tuple[Array, Array] | None = None
     for _ in range(rounds):
-        pairs = match(mapped(source, mapping), target).mutual()
+        pairs = match(mapped(source, mapping), target, NEIGHBOURS).mutual()
         if len(pairs[0]) < 2 or (before is not None and all(map(np.array_equal, before, pairs))):
             break
         mapping = procrustes(source[pairs[0]], target[pairs[1]])

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from stages import csls
 from stages.word_alignment.alignment import Restart
 from stages.word_alignment.convex import convex_start
 from stages.word_alignment.gromov import gromov_wasserstein
 from stages.word_alignment.linear import Array, mapped, normalised, orthogonal
-from stages.word_alignment.neighbours import match as match_words
 from stages.word_alignment.refinement import rcsls, refine, supervised
 from stages.word_alignment.self_learning import self_learning, similarity_start
-from stages.word_alignment.settings import Settings
+from stages.word_alignment.settings import NEIGHBOURS, Settings
 from stages.word_alignment.vectors import WordVectors
 from stages.word_alignment.wasserstein import Quantization, stochastic_schedule, wasserstein_procrustes
 
@@ -102,7 +102,7 @@ def read(path: Path) -> Result:
 
 def criterion(source: Array, target: Array, mapping: Array) -> float:
     """The mean CSLS of the best target of each of the 5,000 most frequent source words, among as many targets."""
-    return match_words(mapped(source[:CRITERION_WORDS], mapping), target[:CRITERION_WORDS]).criterion
+    return csls.match(mapped(source[:CRITERION_WORDS], mapping), target[:CRITERION_WORDS], NEIGHBOURS).criterion
 
 
 def chance_criterion(source: Array, target: Array, rounds: int, seed: int) -> float:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stages.csls import match
 from stages.word_alignment.linear import Array, mapped, procrustes, unit
-from stages.word_alignment.neighbours import match
+from stages.word_alignment.settings import NEIGHBOURS
 
 FIRST_KEPT_SHARE = 0.1  # of the pairs, at first
 PATIENCE = 5  # rounds without a better criterion before more pairs are kept
@@ -23,7 +24,7 @@ def similarity_start(source: Array, target: Array) -> Array:
 
     Both [n, d] with the same number of words. Under isometry the sorted rows of translations are equal.
     """
-    matching = match(_sorted_similarities(source), _sorted_similarities(target))
+    matching = match(_sorted_similarities(source), _sorted_similarities(target), NEIGHBOURS)
     return procrustes(source, target[matching.key_of_query])
 
 
@@ -37,7 +38,7 @@ def self_learning(
     mapping = best = start
     best_criterion, waited, share = -np.inf, 0, FIRST_KEPT_SHARE
     for _ in range(ROUNDS):
-        matching = match(mapped(source, mapping), target)
+        matching = match(mapped(source, mapping), target, NEIGHBOURS)
         if matching.criterion > best_criterion + LEAST_GAIN:
             best, best_criterion, waited = mapping, matching.criterion, 0
         else:

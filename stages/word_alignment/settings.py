@@ -22,6 +22,7 @@ Sampler = Literal["random", "kmeans_plus_plus", "lloyd", "kmeans"]
 # At this share of the words, centroids are better than as many random words (docs/word_alignment.md).
 CENTROID_PERCENT = 8
 MOST_CENTROIDS = 2000
+NEIGHBOURS = 10  # k of CSLS in its paper and in MUSE
 SUPERVISED: frozenset[Method] = frozenset({"procrustes", "rcsls"})
 RANDOM: frozenset[Method] = frozenset({"quantized_wasserstein", "stochastic_wasserstein", "self_learning"})
 

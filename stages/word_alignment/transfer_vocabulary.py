@@ -63,9 +63,9 @@ class TransferVocabulary(Stage):
 
     def _translated(self) -> tuple[list[str], list[list[tuple[list[int], float]]]]:
         """The words of the new language; for each the old tokens and the CSLS of its nearest words."""
+        from stages.csls import nearest
         from stages.word_alignment.checkpoint_vectors import token_ids
         from stages.word_alignment.linear import mapped
-        from stages.word_alignment.neighbours import nearest
 
         assert self.alignment is not None
         languages = self.alignment.facts.languages

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from stages.base import ArtifactError, Resources, StageError
+from stages.csls import match
 from stages.word_alignment import restarts, transport
 from stages.word_alignment.align import AlignWords
 from stages.word_alignment.alignment import FACTS, MAPPING, WordAlignment
 from stages.word_alignment.linear import mapped
-from stages.word_alignment.neighbours import match
+from stages.word_alignment.settings import NEIGHBOURS
 from stages.word_alignment.vectors import WordVectors
 from tests.stages.word_alignment.spaces import artifact, cloud, planted
 from tests.support import RecordingContext, run_stage
@@ -48,7 +49,7 @@ def test_finds_a_planted_rotation_and_says_so(pair: tuple[Any, np.ndarray], tmp_
     assert facts.reliable
     assert facts.languages == ("aa", "bb")
     assert context.highlights["alignment"].startswith("aa -> bb is aligned")
-    found = match(mapped(alignment.side("source")[1], tensors["mapping"]), alignment.side("target")[1])
+    found = match(mapped(alignment.side("source")[1], tensors["mapping"]), alignment.side("target")[1], NEIGHBOURS)
     assert (found.key_of_query == pair[1]).mean() > 0.98
     assert len(facts.restarts) == 2
     assert facts.restarts[facts.kept].criterion == max(restart.criterion for restart in facts.restarts)
@@ -175,7 +176,9 @@ def test_every_method_finds_the_planted_rotation(
         (tmp_path / "pairs.tsv").write_text("".join(lines))
         fields = fields | {"dictionary": str(tmp_path / "pairs.tsv")}
     alignment, _ = run_stage(aligning(**fields), pair[0], tmp_path / "step", draw=False)
-    found = match(mapped(alignment.side("source")[1], alignment.tensors()["mapping"]), alignment.side("target")[1])
+    found = match(
+        mapped(alignment.side("source")[1], alignment.tensors()["mapping"]), alignment.side("target")[1], NEIGHBOURS
+    )
     assert (found.key_of_query == pair[1]).mean() > 0.98
     assert alignment.facts.reliable
 

@@ -10,14 +10,14 @@ import pytest
 import scipy.linalg
 
 from stages.base import StageError
+from stages.csls import match
 from stages.word_alignment.convex import convex_start
 from stages.word_alignment.gromov import gromov_wasserstein
 from stages.word_alignment.linear import Array, mapped, normalised, procrustes, unit
-from stages.word_alignment.neighbours import match
 from stages.word_alignment.refinement import rcsls, refine, supervised
 from stages.word_alignment.sampling import quantize
 from stages.word_alignment.self_learning import self_learning, similarity_start
-from stages.word_alignment.settings import Sampler, Settings
+from stages.word_alignment.settings import NEIGHBOURS, Sampler, Settings
 from stages.word_alignment.transport import entropic_plan, squared_distances
 from stages.word_alignment.wasserstein import Quantization, stochastic_schedule, wasserstein_procrustes
 from tests.stages.word_alignment.spaces import cloud, planted, rotation
@@ -30,7 +30,7 @@ def ignore(_: Array) -> None:
 
 
 def found_share(source: Array, target: Array, mapping: Array, places: Array) -> float:
-    return float((match(mapped(source, mapping), target).key_of_query == places).mean())
+    return float((match(mapped(source, mapping), target, NEIGHBOURS).key_of_query == places).mean())
 
 
 def test_procrustes_is_scipys() -> None:
