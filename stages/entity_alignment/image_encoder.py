@@ -42,7 +42,7 @@ def encode_images(folder: Path, encoder: Path) -> tuple[Array, list[str]]:
     import torch
 
     model, side, preprocessing = _model(encoder), _side(encoder), _preprocessing(encoder)
-    mean, deviation = np.float32(preprocessing.image_mean), np.float32(preprocessing.image_std)
+    mean, deviation = (np.array(one, np.float32) for one in (preprocessing.image_mean, preprocessing.image_std))
     files, parts = image_files(folder), []
     for start in range(0, len(files), BATCH):
         images: Floats = np.stack([pixels(path, side) for path in files[start : start + BATCH]])
@@ -62,7 +62,7 @@ def _model(encoder: Path) -> nn.Module:
         raise StageError(
             "features.image.encoder needs transformers; install it with pip install 'bloomline[image_encoder]'"
         ) from None
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, loaded = AutoModel.from_pretrained(
             encoder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
