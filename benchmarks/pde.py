@@ -264,6 +264,7 @@ def main() -> None:
                     rows.append(row)
                     print(json.dumps(row), flush=True)
     print(summary(rows))
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ PACKAGE = "bloomline"
 CONTRIBUTORS = {"bench", "dev"}  # extras that bring nothing to a stage
 # The modules of distributions that are not named like them.
 MODULES = {
+    "faiss_cpu": "faiss",
     "hydra_core": "hydra",
     "phonenumberslite": "phonenumbers",
     "pillow": "PIL",

@@ -31,7 +31,7 @@ def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
         sent = [f"The entries of earlier runs could not be sent to {config.shown(root)}: {sender.trouble}"]
     else:
         sent = [f"Sent {sender.recovered} entries of earlier runs to MLflow."] if sender.recovered else []
-    return (*sent, *set_aside(root, config.target))
+    return (*sent, *sender.not_taken, *set_aside(root, config.target))
 
 
 def send_in_background(config: TrackingConfig, root: Path) -> None:

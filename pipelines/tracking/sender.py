@@ -56,6 +56,7 @@ class Sender:
         self.refused = 0
         self.recovered = 0  # operations of earlier runs that were sent
         self.abandoned = 0  # runs that were closed because their driver has ended
+        self.not_taken: list[str] = []  # earlier runs that MLflow does not take from this user, and why, as sentences
         self._config = config
         self._root = root
         self._spool = spool
@@ -131,15 +132,17 @@ class Sender:
             self._stopping.wait(LINGER_S)
 
     def _failed(self, error: Exception) -> None:
-        from pipelines.tracking.mlflow_trouble import in_words
-
-        experiment = self._spool.ids.get("experiment_name") if self._spool else None
-        self.trouble = in_words(error, self._config, self._root, experiment)
+        self.trouble = self._in_words(error, self._spool)
         self._failures += 1
         if self._failures == SAID_AFTER:
             self._say(f"{self.trouble}. The run continues, and what MLflow has not received is kept in the store.")
         if self._spool is not None:
             self._spool.doubtful = True
+
+    def _in_words(self, error: Exception, spool: Spool | None) -> str:
+        from pipelines.tracking.mlflow_trouble import in_words
+
+        return in_words(error, self._config, self._root, spool.ids.get("experiment_name") if spool else None)
 
     def _succeeded(self) -> None:
         if self._failures >= SAID_AFTER:
@@ -220,9 +223,17 @@ class Sender:
                 self._stopping.wait(ARTIFACT_WAIT_S)
 
     def _send_earlier(self, connection: Any) -> None:
+        """Send what earlier runs left. One whose experiment is not ours to write to stays, and holds up no other."""
+        from pipelines.tracking.mlflow_connection import DeletedExperimentError, denied
+
         for spool in leftovers(self._root, self._config.target):
             try:
                 self.recovered += self._send(spool, connection, {})
+            except Exception as error:
+                if not (denied(error) or isinstance(error, DeletedExperimentError)):
+                    raise
+                run = spool.directory.parent.name
+                self.not_taken.append(f"The tracking of the earlier run {run} waits: {self._in_words(error, spool)}.")
             finally:
                 spool.close()
         self.abandoned += connection.close_abandoned()

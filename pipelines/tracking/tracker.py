@@ -179,7 +179,7 @@ class Tracking:
         if self._sender.abandoned:
             runs = "1 run" if self._sender.abandoned == 1 else f"{self._sender.abandoned} runs"
             found.append(f"Closed {runs} in MLflow whose process has ended.")
-        return (*found, *set_aside(self._root, self._config.target))
+        return (*found, *self._sender.not_taken, *set_aside(self._root, self._config.target))
 
     def close(self, state: str = "failed") -> tuple[str, ...]:
         """End the tracking; `state` is for a run that never finished. Returns the last notes."""

@@ -312,7 +312,7 @@ def test_a_steps_name_stands_for_the_artifact_of_the_named_pipeline(bloomline: C
     (tmp_path / "conf" / "pipeline" / "third.yaml").write_text(small.replace("name: small", "name: third"))
     bloomline("run", "pipeline=small")
     bloomline("run", "pipeline=other", "steps.b.separator=+")  # shares step a with small
-    for name, separator in (("small", "separator  "), ("other", "+")):
+    for name, separator in (("small", "separator\n"), ("other", "+")):
         code, out, err = bloomline("artifacts", "show", "b", f"pipeline={name}")
         assert (code, err) == (0, "")
         assert f"of pipeline {name}" in out

@@ -12,6 +12,7 @@ import pytest
 
 from cluster.base import Message
 from pipelines.tracking.leftovers import flush
+from pipelines.tracking.mlflow_connection import Connection
 from pipelines.tracking.spool import Spool, leftovers, set_aside
 from pipelines.tracking.tracker import Tracking
 from pipelines.tracking.tracking_config import TrackingConfig
@@ -51,6 +52,33 @@ def test_a_spool_is_sent_to_its_own_target_only(root: Path, tmp_path: Path) -> N
     assert "for-the-server" not in runs_of(client(root))
     assert [spool.directory.parent.name for spool in leftovers(root, NOWHERE.target)] == ["for-the-server"]
     assert list(leftovers(root, "http://127.0.0.1:10")) == []
+
+
+def test_an_earlier_run_in_an_experiment_of_another_user_waits_and_holds_up_no_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import RestException
+
+    left(root, LOCAL.model_copy(update={"experiment": "theirs"}), "run-1", tmp_path)
+    left(root, LOCAL.model_copy(update={"experiment": "ours"}), "run-2", tmp_path)
+    experiment = Connection.experiment
+
+    def permitted(self: Connection, name: str, description: str = "") -> str:
+        if name == "theirs":
+            raise RestException({"error_code": "PERMISSION_DENIED", "message": "no"})  # type: ignore[no-untyped-call]
+        return experiment(self, name, description)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "experiment", permitted)
+        sent, waits = flush(LOCAL, root)
+    assert sent.startswith("Sent ")
+    assert waits.startswith("The tracking of the earlier run run-1 waits: ")
+    assert "to write to the experiment 'theirs'" in waits
+    assert "run-2" in runs_of(client(root))
+    assert "run-1" not in runs_of(client(root))
+    (sent,) = flush(LOCAL, root)  # once it is permitted
+    assert sent.startswith("Sent ")
+    assert not list(root.glob("runs/*/spool"))
 
 
 @pytest.mark.parametrize("same", ["http://h:1", "http://h:1/", "http://H:1"])
