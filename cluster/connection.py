@@ -45,6 +45,8 @@ DEATH_TIMEOUT_S = 5.0
 # only hides. After 60 s Ray ends this process without an error.
 LOCAL_HEAD_TIMEOUT_S, REMOTE_HEAD_TIMEOUT_S = 12.0, 45.0
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0", on any system: see _loopback_only
+START_TRIES = 2
+SLOW_START = "timed out during startup"  # Ray gives its own processes 30 s, however busy the machine is
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -160,10 +162,16 @@ class Connection:
         if self._directory and not keep_logs:
             self._directory.remove()
 
-    def _end_processes(self) -> None:
-        """End every process of a cluster that was started here, including those that lost their parent."""
+    def _end_processes(self, of: Path | None = None) -> None:
+        """End every process of a cluster that was started here, including those that lost their parent.
+
+        `of`: only those whose command line names that directory. Steps that need no Ray may be running already.
+        """
         deadline = time.monotonic() + DEATH_TIMEOUT_S
-        while self._directory and (ours := _descendants() - self._unrelated) and time.monotonic() < deadline:
+        while self._directory and time.monotonic() < deadline:
+            ours = {one for one in _descendants() - self._unrelated if of is None or _names(one, of)}
+            if not ours:
+                return
             for one in ours:
                 with contextlib.suppress(psutil.Error):
                     one.kill()  # psutil makes sure that the id was not reused
@@ -171,6 +179,17 @@ class Connection:
 
     def _start_and_hold(self, config: LocalCluster, directory: Path, path: str) -> None:
         stop_signals.keep_hangup_from_children()
+        for tries in range(1, START_TRIES + 1):
+            self._error = self._start(config, directory, path)
+            if tries == START_TRIES or SLOW_START not in str(self._error):
+                break
+            self._end_processes(directory)
+        self._connected.set()
+        self._closing.wait()
+
+    @staticmethod
+    def _start(config: LocalCluster, directory: Path, path: str) -> Exception | None:
+        """Start Ray in a directory. Returns why it could not be started."""
         try:
             with _environment(_local_environment(path, config)), _loopback_only():
                 node = this_machine(config)
@@ -187,9 +206,8 @@ class Connection:
                     **QUIET,
                 )
         except Exception as error:
-            self._error = error
-        self._connected.set()
-        self._closing.wait()
+            return error
+        return None
 
 
 class _JobConfig(JobConfig):
@@ -243,6 +261,14 @@ def _runtime_env(config: RemoteCluster, copies: Sequence[Path]) -> dict[str, Any
         "py_modules": [*map(str, copies), *config.runtime_env.get("py_modules", ())],
         "env_vars": {"PYTHONSAFEPATH": "1", **config.runtime_env.get("env_vars", {})},
     }
+
+
+def _names(process: psutil.Process, directory: Path) -> bool:
+    """Whether the command line of a process names a directory."""
+    try:
+        return any(str(directory) in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _descendants() -> set[psutil.Process]:
