@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,7 +25,8 @@ CREDENTIALS = (
 def check_tracking(config: TrackingConfig, root: Path, experiment: str) -> Iterator[Finding]:
     """The tracking of a configuration. `root`: the directory of a local database. `experiment`: in which runs are made.
 
-    A run that it makes on a server is deleted again. In a local database it makes none.
+    A run that it makes on a server is deleted again. If the experiment is not there, the run is made in another one,
+    which is deleted too: who restores a deleted experiment restores its runs. In a local database it makes none.
     """
     if find_spec("mlflow") is None:
         remedy = "pip install 'bloomline[tracking]'; until then, runs are kept in the store and sent later."
@@ -75,8 +77,14 @@ def _usable(config: TrackingConfig, root: Path, experiment: str) -> Finding:
         connection = Connection(config, root)
         if config.uri is None:
             return Finding("ok", f"{name}: its database can be read")
-        made = connection.client.create_run(connection.experiment(experiment), tags={"bloomline.doctor": "yes"})
+        there = connection.client.get_experiment_by_name(experiment)
+        is_there = there is not None and there.lifecycle_stage == "active"
+        number = connection.experiment(experiment if is_there else f"bloomline-doctor-{uuid.uuid4().hex[:8]}")
+        made = connection.client.create_run(number, tags={"bloomline.doctor": "yes"})
         connection.client.delete_run(made.info.run_id)
+        if not is_there:
+            connection.client.delete_experiment(number)
+            return Finding("ok", f"{name}, which the first run makes: another one could be made, and was deleted again")
     except Exception as error:  # of MLflow, and of what answers in its place
         said = _message(error)
         if any(word in said for word in ("401", "403", "PERMISSION_DENIED", "Permission denied", "not authenticated")):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.doctor.tracking_check import check_tracking
 from pipelines.tracking.leftovers import flush
 from pipelines.tracking.tracker import Tracking
 from pipelines.tracking.tracking_config import TrackingConfig
@@ -243,3 +244,21 @@ def test_hangs(server: Server, sample: Any, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     flush(config(server), tmp_path)
     check_arrived(server, sample)
+
+
+def test_the_doctor_leaves_neither_a_run_nor_an_experiment(server: Server, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    server.up()
+    asked = MlflowClient(server.uri, server.uri)
+    before = [experiment.name for experiment in asked.search_experiments()]
+    answers, usable = check_tracking(config(server), tmp_path, "doctored")
+    assert (answers.state, usable.state) == ("ok", "ok")
+    assert "'doctored', which the first run makes: another one could be made, and was deleted again" in usable.text
+    assert [experiment.name for experiment in asked.search_experiments()] == before
+    assert asked.get_experiment_by_name("doctored") is None
+
+    number = asked.create_experiment("doctored")
+    _, usable = check_tracking(config(server), tmp_path, "doctored")
+    assert usable.text == "experiment 'doctored': a run could be made, and was deleted again"
+    assert asked.search_runs([number]) == []
