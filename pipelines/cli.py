@@ -140,13 +140,6 @@ VERBS: dict[str, Sequence[str]] = {
     "jobs": ("list", "logs", "stop", "retry"),
     **dict.fromkeys(("attach", "manifest", "logs", "stages", "pipelines", "new"), ()),
 }
-# What looks like an override and is not.
-OWN_KEYS = {
-    "artifacts": ("older", "larger"),
-    "runs": ("sweep", "limit"),
-    "logs": ("rank", "worker"),
-    "manifest": ("kind",),
-}
 OWN_FLAGS = dict.fromkeys(("logs", "jobs"), ("--follow", "-f"))  # that are not Hydra's: a word to the verb
 WITH_WORDS = ("artifacts", "runs", "jobs", "logs", "attach", "stages", "new")
 
@@ -243,7 +236,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"bloomline {version('bloomline')}")
         return 0
     from cluster.extras import missing_extra
-    from pipelines import hydra_flags
+    from pipelines import hydra_flags, own_keys
     from pipelines.errors import BloomlineError, disk_error, nearest, show_error
     from pipelines.session import Session
     from stages.base import StageError
@@ -270,8 +263,8 @@ def run(arguments: Sequence[str]) -> int:
 
                 return command.run(flags, overrides, session)
             if flags:
-                own = [one for one in overrides if one.partition("=")[0] in OWN_KEYS.get(verb, ())]
-                others = [one for one in overrides if one not in own]
+                others = own_keys.split(verb, overrides)[1]
+                own = [one for one in overrides if one not in others]
                 return hydra_flags.run(flags, others, lambda given, composed: action([*own, *given], composed, session))
             return action(overrides, None, session)
     except StageError as error:

@@ -12,7 +12,7 @@ import yaml
 
 from cluster.config import RemoteCluster
 from cluster.terminal_text import clean
-from pipelines import config, terminal, verbs
+from pipelines import config, own_keys, terminal, verbs
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration
 from pipelines.redaction import shown_override
@@ -94,11 +94,10 @@ def manifest(overrides: list[str], composed: Any, session: Session) -> int:
     from cluster.manifests import KINDS
     from cluster.manifests import manifest as render
 
-    kinds = [override.partition("=")[2] for override in overrides if override.startswith("kind=")]
-    if len(kinds) != 1 or kinds[0] not in KINDS:
-        meant = f" {nearest(kinds[0], KINDS)}" if len(kinds) == 1 else ""
+    own, overrides = own_keys.split("manifest", overrides)
+    if (kind := own.get("kind", "")) not in KINDS:
+        meant = f" {nearest(kind, KINDS)}" if kind else ""
         raise BloomlineError(f"manifest needs one kind={'|'.join(KINDS)}.{meant}")
-    overrides = [override for override in overrides if not override.startswith("kind=")]
     composition = config.compose(overrides) if composed is None else config.check(composed)
     cluster = verbs.remote_cluster("manifest", composition)
     if secret := next((one for one in overrides if shown_override(one) != one), None):
@@ -106,8 +105,8 @@ def manifest(overrides: list[str], composed: Any, session: Session) -> int:
         raise BloomlineError(f"{key} is a secret: name a Kubernetes secret in cluster.kubernetes.secrets instead.")
     ours = ("cluster=", "cluster.address=", "cluster.kubernetes.")
     passed = [override for override in overrides if not override.lstrip("+").startswith(ours)]
-    serve_config = _serve_config(overrides, session) if kinds[0] == "RayService" else None
-    print(render(kinds[0], cluster.kubernetes, passed, version("ray"), serve_config), end="")
+    serve_config = _serve_config(overrides, session) if kind == "RayService" else None
+    print(render(kind, cluster.kubernetes, passed, version("ray"), serve_config), end="")
     return 0
 
 

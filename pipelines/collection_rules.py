@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipelines import own_keys
 from pipelines.errors import BloomlineError
 from pipelines.store import Record
 
@@ -35,9 +36,7 @@ def split(overrides: Iterable[str]) -> tuple[Rules | None, list[str]]:
 
     Raises BloomlineError for a rule that can't be read.
     """
-    given = list(overrides)
-    own = {key: value for key, _, value in (one.partition("=") for one in given) if key in ("older", "larger", "user")}
-    others = [one for one in given if one.partition("=")[0] not in own]
+    own, others = own_keys.split("artifacts", overrides)
     if not own:
         return None, others
     return Rules(_age(own.get("older", "0h")), _size(own.get("larger", "0")), own.get("user")), others

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.terminal_text import clean, say
-from pipelines import config, provenance, run_history, terminal
+from pipelines import config, own_keys, provenance, run_history, terminal
 from pipelines.differences import differences, pairs, results, shown
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration, metric, size
@@ -29,7 +29,6 @@ from pipelines.terminal import COLOURS
 from stages.base import VERDICT
 
 WORDS = ("list", "show", "diff", "delete")
-OWN = ("sweep", "limit", "all")  # what looks like an override and is ours
 LIMIT = 20
 MOST_VALUES = 20  # of a configuration that `diff` shows without `all=true`
 
@@ -39,8 +38,7 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     word, *names = words or ["list"]
     if word not in WORDS:
         raise BloomlineError(f"runs: unknown word {word!r}; expected {', '.join(WORDS)}. {nearest(word, WORDS)}")
-    own = {key: value for key, _, value in (override.partition("=") for override in overrides) if key in OWN}
-    overrides = [override for override in overrides if override.partition("=")[0] not in OWN]
+    own, overrides = own_keys.split("runs", overrides)
     settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
     store = Store(settings.store)
     if word == "list":

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.terminal_text import clean_line, say
-from pipelines import config, run_history, terminal
+from pipelines import config, own_keys, run_history, terminal
 from pipelines.errors import BloomlineError
 from pipelines.formatting import duration, size
 from pipelines.logs import kept_log
@@ -26,7 +26,6 @@ from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.table import Cell, Column, draw
 
-OWN = ("rank", "worker")  # what looks like an override and is ours
 FOLLOW = ("--follow", "-f")
 POLL_S = 1.0
 SILENT_S = 2 * (run_history.HEARTBEAT_S + run_history.LONGEST_PAUSE_S)  # of the driver, after which following ends
@@ -37,8 +36,7 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     """`bloomline logs RUN [STEP] [rank=N | worker=N] [--follow] [OVERRIDE ...]`."""
     follows = any(word in FOLLOW for word in words)
     names = [word for word in words if word not in FOLLOW]
-    own = {key: value for key, _, value in (override.partition("=") for override in overrides) if key in OWN}
-    overrides = [override for override in overrides if override.partition("=")[0] not in OWN]
+    own, overrides = own_keys.split("logs", overrides)
     if not 1 <= len(names) <= 2:
         raise BloomlineError("logs: expected a run, and a step or none. `bloomline runs` lists the runs.")
     if len(own) > 1 or any(not number.isdigit() for number in own.values()):

@@ -228,8 +228,10 @@ def test_filters_of_the_list_are_no_overrides_for_hydra(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").mkdir()
     assert cli.run(["runs", "list", "sweep=2b78", "limit=3", "--config-dir", "conf"]) == 0
-    assert cli.run(["artifacts", "gc", "unused", "older=3d", "larger=1MB", "--config-dir", "conf"]) == 0
+    assert cli.run(["artifacts", "gc", "unused", "older=3d", "larger=1MB", "user=ana", "--config-dir", "conf"]) == 0
     assert "There are no runs" in capsys.readouterr().out
+    assert cli.run(["runs", "diff", "one", "all=maybe", "--config-dir", "conf"]) == 1
+    assert "runs diff: expected two runs" in capsys.readouterr().err
 
 
 def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
