@@ -18,6 +18,8 @@ from stages.pde.problem import Problem
 from stages.pde.search import factor
 from stages.pde.symbols import evaluate
 
+LONGEST_STEP = 1.5  # of a parameter on its unconstrained scale, or of the logarithm of the noise
+
 
 @dataclass(frozen=True)
 class Products:
@@ -169,7 +171,7 @@ def maximum(marginal: Marginal, start: Tensor) -> tuple[Tensor, Tensor, float]:
         precision = -_hessian(marginal, x)
         eigenvalues, vectors = torch.linalg.eigh(precision)
         step = vectors @ ((vectors.T @ gradient) / eigenvalues.abs().clamp(min=1e-6))
-        step, size = step.clamp(-1.5, 1.5), 1.0
+        step, size = step * min(1.0, LONGEST_STEP / float(step.abs().max())), 1.0  # a direction that still ascends
         while (moved := float(marginal.log_posterior(x + size * step))) < value and size > 1e-4:
             size /= 2
         if moved <= value + 1e-8:

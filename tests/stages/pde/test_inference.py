@@ -186,6 +186,21 @@ def test_the_linear_case_equals_the_closed_form(text: str) -> None:
         assert found == pytest.approx(dense(given, eta, sigma), rel=1e-4)
 
 
+def test_the_maximum_is_found_at_the_far_end_of_a_narrow_valley() -> None:
+    class Valley:
+        """A density that falls a hundred times as fast across the direction (1, 0.1) as along it."""
+
+        def log_posterior(self, x: torch.Tensor) -> torch.Tensor:
+            along, across = x[0] + 0.1 * x[1], x[1] - 0.1 * x[0]
+            return -0.5 * along**2 - 0.5e4 * across**2
+
+    valley: Any = Valley()
+    x, precision, value = linear.maximum(valley, torch.tensor([20.0, 2.0], dtype=torch.float64))
+    assert float(x.abs().max()) < 1e-3
+    assert value == pytest.approx(0, abs=1e-4)
+    assert bool((torch.linalg.eigvalsh(precision) > 0.9).all())
+
+
 def test_laplaces_approximation_is_exact_where_the_equations_are_linear() -> None:
     given, start = problem(noise=0.05, most_modes=40, most_grid_points=150)
     given.refresh(start.z, start.eta)
