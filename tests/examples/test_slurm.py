@@ -13,7 +13,9 @@ STAND_INS = {
     "scontrol": 'printf "%s\\n" n1 n2 n3',
     "srun": 'echo "srun $*" >> "$LOG"; [[ "$*" != *n1* || -z ${HEAD_FAILS:-} ]] || exit 3; exec sleep 60',
     "ray": '[[ -z ${HEAD_FAILS:-} ]] && grep -q -- "--head" "$LOG"',
-    "bloomline": 'echo "bloomline $* token=${#RAY_AUTH_TOKEN}" >> "$LOG"; exit 7',
+    # The end of the run ends what was started: it must not come before the nodes have said that they were.
+    "bloomline": 'for _ in {1..400}; do (( $(grep -c ^srun "$LOG") < 3 )) || break; sleep 0.1; done; '
+    'echo "bloomline $* token=${#RAY_AUTH_TOKEN}" >> "$LOG"; exit 7',
 }
 
 
