@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -41,6 +42,8 @@ def s3() -> Iterator[str]:
         patch.setattr(logging.getLogger("werkzeug"), "level", logging.ERROR)  # it logs in the process of the steps
         thread.start()
         host, port = thread.get_host_and_port()
+        # The servers of one process share their buckets.
+        urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
         yield f"http://{host}:{port}"
         thread.stop()
 
