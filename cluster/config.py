@@ -97,9 +97,8 @@ class RemoteCluster(Config):
     address: str = "auto"  # run: auto (on one of its nodes) or HOST:PORT of its head; submit: http://HOST:8265
     entrypoint_cpus: NonNegativeFloat = 1.0  # submit: reserved for the driver, which keeps it off a head with 0 CPUs
     include: tuple[str, ...] = ()  # submit: what is sent although it is left out by default, as in a .gitignore
-    upload_limit_bytes: Annotated[PositiveInt, Field(le=LARGEST_UPLOAD_BYTES)] = (
-        LARGEST_UPLOAD_BYTES  # submit: of the directory
-    )
+    # submit: of the directory
+    upload_limit_bytes: Annotated[PositiveInt, Field(le=LARGEST_UPLOAD_BYTES)] = LARGEST_UPLOAD_BYTES
     runtime_env: Mapping[str, Any] = {}  # Ray's: pip, env_vars, image_uri, ...; Ray shows its env_vars to everyone
     forward_env: tuple[str, ...] = ()  # submit: variables of this environment that the job gets, by name or pattern
     kubernetes: Kubernetes = Kubernetes()  # manifest: the cluster that KubeRay makes

@@ -34,7 +34,8 @@ class Cluster:
 
 def follow(**details: Any) -> tuple[int, list[str]]:
     out = io.StringIO()
-    followed = Followed(Cluster(**details), "job-1", out, input, 1.0, "http://head:8265")  # type: ignore[arg-type]
+    cluster: Any = Cluster(**details)
+    followed = Followed(cluster, "job-1", out, input, 1.0, "http://head:8265")
     return followed.follow(), out.getvalue().splitlines()
 
 

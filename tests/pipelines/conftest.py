@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.store import Store, StoreConfig
 from tests.pipelines import demo
+from tests.pipelines.support import s3_config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,6 +47,12 @@ def s3() -> Iterator[str]:
         urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
         yield f"http://{host}:{port}"
         thread.stop()
+
+
+@pytest.fixture
+def s3_store(s3: str, tmp_path: Path) -> Store:
+    """A store in a bucket of its own."""
+    return Store(s3_config(s3, f"b{abs(hash(str(tmp_path)))}", tmp_path / "state"))
 
 
 @pytest.fixture(scope="session")

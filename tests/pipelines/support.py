@@ -18,10 +18,19 @@ from pipelines.graph import build, select
 from pipelines.plan import Plan, make
 from pipelines.provenance import Provenance
 from pipelines.runner import Runner
-from pipelines.store import Record, Store
+from pipelines.store import Record, Store, StoreConfig
 from pipelines.store.record import InputEntry
 from pipelines.summary import RunSummary, StepSummary
 from stages.base import Application, Demand, ExampleRequest, StageError, Stopped
+
+
+def s3_config(endpoint: str, bucket: str, state: Path) -> StoreConfig:
+    """A store in a bucket, which is made unless it is there."""
+    import s3fs
+
+    options = {"endpoint_url": endpoint, "key": "k", "secret": "s"}
+    s3fs.S3FileSystem(**options).makedirs(bucket, exist_ok=True)
+    return StoreConfig(root=f"s3://{bucket}/root", options=options, state_directory=str(state))
 
 
 def complete(store: Store, plan: Plan, run_id: str = "run", content: Mapping[str, str] | None = None) -> None:

@@ -12,9 +12,9 @@ from pipelines.artifacts import Scope
 from pipelines.graph import build, select
 from pipelines.plan import Plan, make
 from pipelines.run_history import History
-from pipelines.store import Store, StoreConfig
+from pipelines.store import Store
 from tests.pipelines import demo, samples
-from tests.pipelines.support import Recorder, ThreadExecutor, complete, runner_of, states
+from tests.pipelines.support import Recorder, ThreadExecutor, complete, runner_of, s3_config, states
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
@@ -34,19 +34,12 @@ class Waiting(Recorder):
 
 
 def test_of_two_who_run_the_same_at_once_on_s3_one_computes(s3: str, tmp_path: Path) -> None:
-    import s3fs
-
-    options = {"endpoint_url": s3, "key": "k", "secret": "s"}
-    s3fs.S3FileSystem(**options).mkdir("team")
     trace = tmp_path / "trace"
     steps = {
         "a": {"stage": "make", "text": "shared"},
         "b": {"stage": "join", "texts": ["a"], "trace": str(trace), "company": 2},
     }
-    stores = {
-        user: Store(StoreConfig(root="s3://team/root", options=options, state_directory=str(tmp_path / user)))
-        for user in ("ana", "bob")
-    }
+    stores = {user: Store(s3_config(s3, "shared", tmp_path / user)) for user in ("ana", "bob")}
     executors = {user: ThreadExecutor() for user in stores}
     runs = {user: runner_of(store, steps, executors[user], Waiting(trace), user) for user, store in stores.items()}
     active = dict(runs)

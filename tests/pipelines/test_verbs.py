@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from cluster import submitted_job
 from pipelines.errors import BloomlineError
 from pipelines.run_history import report_path
 from pipelines.session import Session
-from pipelines.store import Store, StoreConfig
+from pipelines.store import Store
 from pipelines.verbs import _next_commands, prepare, write_report
 from tests.pipelines import samples
 
@@ -52,12 +53,13 @@ class Attached:
         self.files.append(file)
 
 
-def test_an_object_store_has_a_copy_of_the_report(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"endpoint_url": s3, "key": "k", "secret": "s"}
-    store = Store(StoreConfig(root="s3://reports/store", options=options, state_directory=str(tmp_path / "state")))
-    store.files._fs.mkdirs("reports", exist_ok=True)  # type: ignore[attr-defined]
-    tracking, run = Attached(), samples.run(tmp_path)
-    report, notes = write_report(run, store, tracking)  # type: ignore[arg-type]
+def test_an_object_store_has_a_copy_of_the_report(
+    s3_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run = s3_store, samples.run(tmp_path)
+    tracking: Any = Attached()
+    report, notes = write_report(run, store, tracking)
+    assert report is not None
     assert report == tmp_path / "state" / report_path(run.run_id)
     assert store.files.read(report_path(run.run_id)) == report.read_bytes()
     assert (notes, tracking.files) == ([], [report])
@@ -66,9 +68,7 @@ def test_an_object_store_has_a_copy_of_the_report(s3: str, tmp_path: Path, monke
         raise OSError("the bucket is read-only")
 
     monkeypatch.setattr(store.files, "write", refuse)
-    assert write_report(run, store, tracking)[1] == [  # type: ignore[arg-type]
-        "The report is not in the store: the bucket is read-only"
-    ]
+    assert write_report(run, store, tracking)[1] == ["The report is not in the store: the bucket is read-only"]
 
 
 def test_a_text_that_is_nowhere_is_said_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,11 +43,8 @@ def going(any_store: Store, tmp_path: Path) -> Iterator[Going]:
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "directory":
         return Store(StoreConfig(root=str(tmp_path / "store")))
-    options = {"endpoint_url": request.getfixturevalue("s3"), "key": "k", "secret": "s"}
-    root = f"s3://live/{tmp_path.name}"
-    made = Store(StoreConfig(root=root, options=options, state_directory=str(tmp_path / "state")))
-    made.files._fs.mkdirs("live", exist_ok=True)  # type: ignore[attr-defined]
-    return made
+    store: Store = request.getfixturevalue("s3_store")
+    return store
 
 
 @pytest.fixture

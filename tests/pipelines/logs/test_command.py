@@ -32,12 +32,8 @@ pytestmark = pytest.mark.usefixtures("demo_stages")
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "directory":
         return Store(StoreConfig(root=str(tmp_path / "store")))
-    options = {"endpoint_url": request.getfixturevalue("s3"), "key": "k", "secret": "s"}
-    import s3fs
-
-    bucket = f"b{abs(hash(str(tmp_path)))}"
-    s3fs.S3FileSystem(**options).mkdir(bucket)
-    return Store(StoreConfig(root=f"s3://{bucket}/root", options=options, state_directory=str(tmp_path / "state")))
+    store: Store = request.getfixturevalue("s3_store")
+    return store
 
 
 class Speaker(demo.Make):

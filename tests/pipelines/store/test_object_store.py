@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.config import RemoteCluster
 from cluster.jobs import forwarded_environment
 from cluster.submitted_job import FORWARDED, PROJECT_VARIABLE, take_forwarded_environment
 from pipelines import config
 from pipelines.store import Store
+from tests.pipelines.support import s3_config
 from tests.project.support import ROOT
 
 
@@ -27,7 +29,8 @@ def test_a_job_uses_the_bucket_with_the_variables_that_were_forwarded(
     for name, value in {**exported, "AWS_ENDPOINT_URL": s3}.items():
         monkeypatch.setenv(name, value)
     settings = config.compose(overrides).settings
-    forwarded = forwarded_environment(settings.cluster.forward_env)  # type: ignore[union-attr]
+    assert isinstance(settings.cluster, RemoteCluster)
+    forwarded = forwarded_environment(settings.cluster.forward_env)
     assert forwarded.keys() >= exported.keys()
 
     for name in forwarded:  # the driver of the job, on a node that has none of them
@@ -38,7 +41,7 @@ def test_a_job_uses_the_bucket_with_the_variables_that_were_forwarded(
     take_forwarded_environment()
     store = Store(config.compose(overrides).settings.store)
     assert store.config.options["endpoint_url"] == s3
-    store.files._fs.mkdirs("team", exist_ok=True)  # type: ignore[attr-defined]
+    s3_config(s3, "team", tmp_path)  # the bucket of the example
     store.expect_writable()
     store.files.write("runs/one/run.json", b"{}")
     assert store.files.read("runs/one/run.json") == b"{}"

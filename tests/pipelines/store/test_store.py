@@ -34,13 +34,8 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return Store(StoreConfig(root=str(tmp_path / "store")))
     if request.param == "memory":
         return Store(StoreConfig(root=f"memory://{tmp_path.name}", state_directory=str(tmp_path / "state")))
-    options = {"endpoint_url": request.getfixturevalue("s3"), "key": "k", "secret": "s"}
-    import s3fs
-
-    bucket = f"b{abs(hash(str(tmp_path)))}"
-    s3fs.S3FileSystem(**options).mkdir(bucket)
-    config = StoreConfig(root=f"s3://{bucket}/root", options=options, state_directory=str(tmp_path / "state"))
-    return Store(config)
+    store: Store = request.getfixturevalue("s3_store")
+    return store
 
 
 def test_the_doctor_finds_nothing_wrong_with_any_store_and_leaves_nothing_there(any_store: Store) -> None:
