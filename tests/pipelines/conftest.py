@@ -51,7 +51,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def s3_store(s3: str, tmp_path: Path) -> Store:
-    """A store in a bucket of its own."""
+    """A store in its own bucket."""
     return Store(s3_config(s3, f"b{abs(hash(str(tmp_path)))}", tmp_path / "state"))
 
 
