@@ -45,8 +45,8 @@ DEATH_TIMEOUT_S = 5.0
 # only hides. After 60 s Ray ends this process without an error.
 LOCAL_HEAD_TIMEOUT_S, REMOTE_HEAD_TIMEOUT_S = 12.0, 45.0
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0", on any system: see _loopback_only
-START_TRIES = 2
-SLOW_START = "timed out during startup"  # Ray gives its own processes 30 s, however busy the machine is
+START_TRIES = 2  # Ray gives its own processes 15 to 30 s to answer, however busy the machine is
+MISCONFIGURED = (ValueError, TypeError)  # what Ray raises for arguments that it does not accept
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -181,7 +181,7 @@ class Connection:
         stop_signals.keep_hangup_from_children()
         for tries in range(1, START_TRIES + 1):
             self._error = self._start(config, directory, path)
-            if tries == START_TRIES or SLOW_START not in str(self._error):
+            if tries == START_TRIES or self._error is None or isinstance(self._error, MISCONFIGURED):
                 break
             self._end_processes(directory)
         self._connected.set()

@@ -17,13 +17,16 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 @pytest.mark.parametrize(
-    ("said", "tries"),
+    ("error", "tries"),
     [
-        ("The current node timed out during startup. This could happen because ...", START_TRIES),
-        ("no such resource", 1),
+        (Exception("The current node timed out during startup. This could happen because ..."), START_TRIES),
+        (ConnectionError("Failed to connect to GCS."), START_TRIES),
+        (ValueError("no such resource"), 1),
     ],
 )
-def test_a_start_that_takes_ray_too_long_is_tried_again(monkeypatch: pytest.MonkeyPatch, said: str, tries: int) -> None:
+def test_a_start_that_takes_ray_too_long_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+) -> None:
     rays: list[subprocess.Popen[bytes]] = []
     others: list[subprocess.Popen[bytes]] = []
 
@@ -31,7 +34,7 @@ def test_a_start_that_takes_ray_too_long_is_tried_again(monkeypatch: pytest.Monk
         """Leaves a process of Ray's, while another of the run was started."""
         rays.append(subprocess.Popen([*SLEEP, f"--temp-dir={_temp_dir}"]))
         others.append(subprocess.Popen(SLEEP))
-        raise RuntimeError(said)
+        raise error
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
