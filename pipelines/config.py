@@ -24,7 +24,7 @@ from pipelines.errors import ConfigError, Problem, nearest
 from pipelines.graph import Graph, build, check_names
 from pipelines.hydra_sources import Noted, noting
 from pipelines.logs_config import LogsConfig
-from pipelines.override_problems import FORCED, grammar_problem, override_problem
+from pipelines.override_problems import FORCED, grammar_problem, no_file_problem, override_problem
 from pipelines.project import Packages
 from pipelines.store import StoreConfig
 from pipelines.sweep_config import SweepConfig
@@ -335,8 +335,7 @@ def _composition_problem(error: Exception, overrides: Sequence[str]) -> Problem:
     if found := re.search(
         r"[Cc]ould not find '([^']+?)/([^'/]+)'.*?Available options in '[^']+':(.*?)(\n\w|$)", message, re.S
     ):
-        group, option, options = found[1], found[2], found[3].split()
-        return Problem(group, repr(option), f"a file of conf/{group}/", nearest(option, options))
+        return no_file_problem(f"{found[1]}/{found[2]}", found[3].split(), overrides)
     if found := re.search(r"In '[^']+': Could not find '([^']+)'", message):
         return Problem("defaults", f"no config {found[1]!r}", "a file below conf/")
     if found := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", message, re.S):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 
 from pipelines import project, redaction
-from pipelines.errors import Problem
+from pipelines.errors import Problem, nearest
 from pipelines.yaml_loader import LEVELS
 
 FORCED = "++"  # Hydra: add or override
@@ -52,3 +53,23 @@ def grammar_problem(override: str, is_ambiguous: bool) -> Problem:
     if not value:
         return Problem(repr(override), "not an override", "KEY=VALUE")
     return Problem(key, f"{value!r} is not a value in Hydra's grammar", "the value in quotes", remedy)
+
+
+def no_file_problem(named: str, options: Iterable[str], overrides: Iterable[str]) -> Problem:
+    """The choice of a file that no folder of configurations has. `named`: GROUP/FILE, each may have a slash."""
+    group, _, name = named.rpartition("/")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        chosen = key.lstrip("+").partition("@")[0]
+        if value and named == f"{chosen}/{value}":
+            group, name = chosen, value
+    remedy = nearest(name, options) if "/" not in name else _instead_of_path(group, name)
+    return Problem(group, repr(name), f"a file of conf/{group}/", remedy)
+
+
+def _instead_of_path(group: str, path: str) -> str:
+    if group == "store":
+        return f"Did you mean {'store=s3 ' if path.startswith('s3://') else ''}store.root={path}?"
+    if group == "cluster":
+        return f"Did you mean cluster=remote cluster.address={path}?"
+    return f"A file of yours is chosen by its name: --config-dir DIR {group}=NAME finds DIR/{group}/NAME.yaml."

@@ -322,11 +322,14 @@ def _show_plan(prepared: Prepared) -> None:
 
 def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
     """Show the cached results as after a run, without starting anything."""
+    from pipelines.tracking import leftovers
+
     store = prepared.store
     steps = tuple(step_state.cached(step, store) for step in prepared.plan.steps.values() if step.state == "cached")
     runs = [step.record for step in prepared.plan.steps.values() if step.record and step.state == "cached"]
     last = max(runs, key=lambda record: record.created, default=None)
     report = store.config.state / "runs" / last.run_id / "report.html" if last else None
+    waiting = leftovers.resume(prepared.composition.settings.tracking, store.config.state)
     summary = RunSummary(
         run_id=last.run_id if last else "",
         pipeline=prepared.plan.graph.name,
@@ -339,7 +342,7 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
         git_commit=None,
         git_dirty=False,
         versions={},
-        notes=("Everything is cached: nothing was started.",),
+        notes=("Everything is cached: nothing was started.", *map(redacted, waiting)),
     )
     found = report if report and report.exists() else None
     terminal.show_result(terminal.console(), summary, found, _next_commands(summary, overrides))

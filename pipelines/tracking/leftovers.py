@@ -12,11 +12,12 @@ from pathlib import Path
 
 from cluster.import_path import python_path
 from pipelines.tracking.sender import Sender
-from pipelines.tracking.spool import set_aside
+from pipelines.tracking.spool import set_aside, waiting
 from pipelines.tracking.tracking_config import TrackingConfig
 from stages.child_environment import child_environment
 
 PATIENCE_S = 1800.0  # of the process, which nobody waits for
+RECENT_S = 60.0  # a spool that was written to since then may have a process that is about to send it
 PROGRAM = "from pipelines.tracking import leftovers; leftovers.main()"
 
 
@@ -32,6 +33,19 @@ def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
     else:
         sent = [f"Sent {sender.recovered} entries of earlier runs to MLflow."] if sender.recovered else []
     return (*sent, *sender.not_taken, *set_aside(root, config.target))
+
+
+def resume(config: TrackingConfig, root: Path) -> tuple[str, ...]:
+    """For a command that starts no run: have the older ones sent by a process. Returns notes about it."""
+    runs = waiting(root, config.target, RECENT_S)
+    if not runs:
+        return tuple(set_aside(root, config.target))
+    waits = f"The tracking of {runs} earlier run{'s' if runs > 1 else ''} has not reached {config.shown(root)}"
+    try:
+        send_in_background(config, root)
+    except OSError as error:
+        return (f"{waits}: the next run sends it ({error.strerror}).", *set_aside(root, config.target))
+    return (f"{waits}: it is being sent in the background.", *set_aside(root, config.target))
 
 
 def send_in_background(config: TrackingConfig, root: Path) -> None:

@@ -23,6 +23,7 @@ import pwd
 import shutil
 import stat
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -153,6 +154,19 @@ def leftovers(root: Path, target: str = LOCAL) -> Iterator[Spool]:
             yield spool
         else:
             spool.close()
+
+
+def waiting(root: Path, target: str, since_s: float) -> int:
+    """How many spools under `root` for this target nobody holds, nor has written to for `since_s` seconds."""
+    latest = time.time() - since_s
+    return sum(
+        not _refusal(directory)
+        and (log := (directory / "operations.jsonl").stat()).st_size > 0
+        and log.st_mtime < latest
+        and _target(directory) == target
+        and not _is_held(directory)
+        for directory in _spools(root)
+    )
 
 
 def set_aside(root: Path, target: str) -> list[str]:

@@ -30,6 +30,14 @@ from pipelines import cli
         ),
         ("second.stage=evaluate", "Did you mean steps.second.stage=evaluate, which adds a step?"),
         ("+second.stage=evaluate", "Did you mean steps.second.stage=evaluate, which adds a step?"),
+        ("store=runs/here", "store: 'runs/here'; expected a file of conf/store/. Did you mean store.root=runs/here?"),
+        ("store=s3://bucket/x", "Did you mean store=s3 store.root=s3://bucket/x?"),
+        ("cluster=http://head:8265", "Did you mean cluster=remote cluster.address=http://head:8265?"),
+        (
+            "model@steps.pretrain.model=own/small.yaml",
+            "model: 'own/small.yaml'; expected a file of conf/model/. A file of yours is chosen by its name: "
+            "--config-dir DIR model=NAME finds DIR/model/NAME.yaml.",
+        ),
         ("store.root=s3://", "store.root: 's3://'; expected an address with a bucket, such as s3://BUCKET/PREFIX."),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,51 @@ def test_a_process_that_cannot_be_started_leaves_the_spool(
     tracking.run_started(sample)
     tracking.close("done")
     assert (root / "runs" / sample.run_id / "spool" / "operations.jsonl").stat().st_size > 0
+
+
+def left_by_a_killed_run(root: Path, scratch: Path, age_s: float) -> None:
+    sample = samples.run(scratch)
+    tracking = Tracking.open(TrackingConfig(in_background=True), root, sample.run_id)
+    tracking.run_started(sample)
+    tracking._spool.close()
+    log = root / "runs" / sample.run_id / "spool" / "operations.jsonl"
+    os.utime(log, (time.time() - age_s,) * 2)
+
+
+def test_a_command_that_runs_nothing_has_what_waits_sent_and_says_so(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    started: list[Path] = []
+    monkeypatch.setattr(leftovers, "send_in_background", lambda config, root: started.append(root))
+    config = TrackingConfig(in_background=True)
+    assert leftovers.resume(config, root) == ()
+    left_by_a_killed_run(root, tmp_path, age_s=3600)
+    (note,) = leftovers.resume(config, root)
+    assert (
+        note == f"The tracking of 1 earlier run has not reached {root}/mlflow.db: it is being sent in the background."
+    )
+    assert started == [root]
+    other = TrackingConfig(kind="server", uri="http://elsewhere:5000")
+    assert leftovers.resume(other, root) == ("The tracking of 1 earlier run waits for a run with tracking=local.",)
+    assert started == [root]
+
+
+def test_what_was_left_just_now_is_about_to_be_sent(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    monkeypatch.setattr(leftovers, "send_in_background", None)
+    left_by_a_killed_run(root, tmp_path, age_s=1)
+    assert leftovers.resume(TrackingConfig(in_background=True), root) == ()
+
+
+def test_a_process_that_cannot_be_started_is_said(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise BlockingIOError(11, "no more processes")
+
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    monkeypatch.setattr(leftovers, "send_in_background", fail)
+    left_by_a_killed_run(root, tmp_path, age_s=3600)
+    (note,) = leftovers.resume(TrackingConfig(in_background=True), root)
+    assert note.endswith("has not reached " + f"{root}/mlflow.db: the next run sends it (no more processes).")
