@@ -21,7 +21,7 @@ from stages.pde.smoothed import SmoothedFacts
 from stages.pde.solver import function_of
 from stages.pde.system import System
 
-LENGTH_SHARES = (0.4, 0.6)  # of the smoothed data's length-scales, of which the evidence chooses one
+LENGTH_SHARES = (0.4, 0.6, 1.0)  # of the smoothed data's length-scales, of which the evidence chooses one
 EARLY_SHARES = (1.0, 0.1)  # of the first coordinate's length-scale at its last point, at its first; likewise
 POINTS_PER_LENGTH = 3  # of the grid, at least
 FEWEST_NODES, MOST_NODES = 16, 241  # of a coordinate

@@ -26,7 +26,7 @@ MISFIT = 1.15  # of the noise, relative to that of the smoothed data, beyond whi
 class Infer(Settings, Stage):
     """Infers the parameters of `equation` from observations. Chains run in parallel."""
 
-    version: ClassVar[str] = "2"  # length-scales that grow along the first coordinate
+    version: ClassVar[str] = "3"  # the length-scales of the data themselves are tried
     headline: ClassVar[str | None] = "worst_relative_sd"
 
     observations: Observations

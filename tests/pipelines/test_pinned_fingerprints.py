@@ -80,16 +80,16 @@ PINNED = {  # the first 16 digits
     "pde": {
         "observations": "a28f0138d35ef1fe",
         "smooth": "ef3de5bf37bce8c5",
-        "infer": "c027b27973859eb6",
-        "evaluate": "e628657f5727b62c",
-        "deploy": "e6fc874db0afa153",
+        "infer": "c38e75c0dd9627f9",
+        "evaluate": "b69819cf5c2a19e0",
+        "deploy": "9b1ad65c3b6387df",
     },
     "pde_debug": {
         "observations": "aee3611719c3113e",
         "smooth": "e0bbf57cf5b2f28b",
-        "infer": "9e963d30cbc54f63",
-        "evaluate": "b674e4181439ad0f",
-        "deploy": "cd58ad6782b8b44e",
+        "infer": "758ec93efe0c85a8",
+        "evaluate": "2bd8764f0a59a521",
+        "deploy": "7a1f969d1da7bc7e",
     },
 }
 

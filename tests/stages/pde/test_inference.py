@@ -111,6 +111,29 @@ def test_the_evidence_chooses_shorter_length_scales_early_where_the_solution_beg
     assert any("at first 0.1 of those at last" in one for one in notes)
 
 
+def test_a_pulse_that_moves_keeps_the_length_scales_of_its_data() -> None:
+    def pulse(x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.exp(-((x / 0.15) ** 2)))
+
+    t, x = np.meshgrid(np.linspace(0, 0.8, 16), np.linspace(-1, 1, 21), indexing="ij")
+    truth = (pulse(x - t) + pulse(x + t)) / 2  # d'Alembert's solution, with speed 1
+    values = truth + 0.03 * np.random.default_rng(1).standard_normal(truth.shape)
+    facts = SmoothedFacts(
+        components={"u": SmoothedComponent(
+            kernel="matern_11_2", lengths=(0.14, 0.14), mean=0.2, scale=0.3, noise=0.03, observed=True)},
+        ranges=((0, 0.8), (-1, 1)),
+    )  # fmt: skip
+    equation = Equation.model_validate(
+        {**HEAT, "equations": ["u_tt - c**2*u_xx = 0"], "parameters": {"c": {"positive": True}}}
+    )
+    observed = table(np.stack([t.ravel(), x.ravel()], axis=1), values.ravel())
+    given = Settings(early_share=1, most_modes=220, most_grid_points=600)
+    notes: list[str] = []
+    mode, chosen = choice.mode(equation, facts, observed, given, note=notes.append)
+    assert chosen.length_share == 1.0, notes
+    assert float(mode.problem.parameters.constrained(mode.state.eta)["c"]) == pytest.approx(1.0, rel=0.05), notes
+
+
 @pytest.mark.parametrize("equation", [HEAT, BURGERS])
 @pytest.mark.parametrize("censored", [False, True])
 def test_the_gradient_is_that_of_differences(equation: dict[str, Any], censored: bool) -> None:
