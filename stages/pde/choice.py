@@ -1,9 +1,9 @@
 """The mode with the length-scales that have the highest evidence.
 
-Two shares are searched: `length_share`, of the length-scales of the smoothed data, and `early_share`, how much shorter
-the first coordinate's length-scale is at its first point than at its last. A solution that begins rough and becomes
-smooth needs the second: one length-scale for all times either cannot follow the beginning or leaves the constraint
-nothing to compare afterwards. Each early share has its own best length share: with 1 it is often short, with 0.1 long.
+Two shares are tried in all pairs: `length_share`, of the length-scales of the smoothed data, and `early_share`, how
+much shorter the first coordinate's length-scale is at its first point than at its last. A solution that begins rough
+and becomes smooth needs the second: one length-scale for all times either cannot follow the beginning or leaves the
+constraint nothing to compare afterwards.
 """
 
 from __future__ import annotations
@@ -42,28 +42,24 @@ def mode(
         return settings.model_copy(update={"length_share": shares[0], "early_share": shares[1]})
 
     def visit(shares: tuple[float, float]) -> None:
-        if shares in found:
-            return
         problem, start = assemble(equation, smoothed, table, settings_of(shares))
         early = "" if shares[1] == 1 else f", at first {shares[1]:g} of those at last"
         note(
             f"length-scales {shares[0]:g} of the data's{early}: {problem.size} modes, {len(problem.grid)} points of "
             f"the constraint, temper {problem.temper:.3g}"
         )
-        # The parameters of other length-scales are nearer than those of gradient matching.
-        start = replace(start, eta=found[best()].state.eta) if found else search.gradient_matching(problem, start)
-        found[shares] = inference.find(problem, start, stopping)
+        # The parameters of other length-scales are nearer than those of gradient matching, but may be those of a wrong
+        # mode. Where a component is hidden that is likely, and a linear equation needs no near start.
+        starts = [replace(start, eta=found[best()].state.eta)] if found and not inference.marginalises(problem) else []
+        if not starts or any(one is None for one in problem.data):
+            starts.append(search.gradient_matching(problem, start))
+        modes = [inference.find(problem, one, stopping) for one in starts]
+        found[shares] = max(modes, key=lambda one: one.log_evidence)
         theta = problem.parameters.constrained(found[shares].state.eta)
         values = ", ".join(f"{name} = {float(value):.4g}" for name, value in theta.items())
         note(f"log evidence {found[shares].log_evidence:.1f} at {values}")
 
     for early in [settings.early_share] if settings.early_share else EARLY_SHARES:
-        if settings.length_share:
-            visit((settings.length_share, early))
-            continue
-        shorter, middle, longer = LENGTH_SHARES
-        visit((middle, early))
-        visit((longer, early))
-        if found[longer, early].log_evidence < found[middle, early].log_evidence:
-            visit((shorter, early))
+        for length in [settings.length_share] if settings.length_share else LENGTH_SHARES:
+            visit((length, early))
     return found[best()], settings_of(best())
