@@ -21,7 +21,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import pde_rivals
 from pipelines import config
-from stages.pde import inference, marginal, search
-from stages.pde.assemble import LENGTH_SHARES, assemble
+from stages.pde import choice, marginal, search
+from stages.pde.assemble import assemble
 from stages.pde.equation import Equation
 from stages.pde.kernel_names import KernelName
 from stages.pde.make_observations import MakeObservations
@@ -86,13 +85,7 @@ def two_stage(equation: Equation, table: Table) -> Found:
 
 def constrained(equation: Equation, table: Table) -> Found:
     """The normal approximation at the mode, with the length-scales that have the highest evidence."""
-    facts = smoothed(equation, table)
-    modes: list[inference.Mode] = []
-    for share in LENGTH_SHARES:
-        given, start = assemble(equation, facts, table, Settings(length_share=share))
-        start = replace(start, eta=modes[-1].state.eta) if modes else search.gradient_matching(given, start)
-        modes.append(inference.find(given, start, lambda: False))
-    mode = max(modes, key=lambda one: one.log_evidence)
+    mode, _ = choice.mode(equation, smoothed(equation, table), table, Settings())
     given = mode.problem
     deviations = torch.linalg.inv(mode.precision).diagonal().sqrt()[mode.eta_place]
     slopes = given.parameters.slopes(mode.state.eta)
