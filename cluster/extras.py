@@ -56,5 +56,5 @@ def modules_by_extra() -> dict[str, set[str]]:
     for line in requirements:
         if requirement := REQUIREMENT.match(line):
             module = requirement["name"].lower().replace("-", "_").replace(".", "_")
-            found[requirement["extra"] or ""].add(MODULES.get(module, module))
+            found[(requirement["extra"] or "").replace("-", "_")].add(MODULES.get(module, module))
     return found

@@ -32,10 +32,10 @@ def differences(run: RunRecord, other: RunRecord) -> Iterator[tuple[str, Any, An
 def results(run: RunRecord, other: RunRecord) -> Iterator[tuple[str, str, str, str, str]]:
     """The headlines in which two runs differ: the step, the name, both values as people read them, and the change.
 
-    A value that one run does not have is "none".
+    A value that one run does not have is "none", also where its step did not end: what it had measured is no result.
     """
     for name, step, same in pairs(run, other):
-        one, two = (side.headline if side else None for side in (step, same))
+        one, two = (side.headline if side and side.state in ("done", "cached") else None for side in (step, same))
         if one != two:
             metric = (two or one or ("", 0.0))[0]
             found = [side[1] if side and side[0] == metric else None for side in (one, two)]

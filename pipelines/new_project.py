@@ -49,7 +49,7 @@ pythonpath = ["."]
     bloomline plan                                  # what would run, and why
     bloomline run                                   # runs conf/pipeline/$package.yaml
     bloomline run steps.words.minimum=2             # only the words that occur twice
-    bloomline run steps.words.text=another.txt
+    bloomline run steps.words.text=README.md        # the words of another file
     bloomline stages count_words                    # the fields of the stage
     python -m pytest                                # needs pip install pytest
 

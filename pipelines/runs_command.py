@@ -143,14 +143,20 @@ def diff(store: Store, names: Sequence[str], own: Mapping[str, str]) -> int:
     metrics, artifacts = _other_metrics(one, two), _artifacts(one, two)
     print()
     kept = values if everything == "true" else values[:MOST_VALUES]
-    _side_by_side(out, ("Configuration", "A", "B"), kept, "Their configuration, commit and versions are the same.")
+    reads = " What their steps read, such as the files of a text, is not." if artifacts else ""
+    same = f"Their configuration, commit and versions are the same.{reads}"
+    _side_by_side(out, ("Configuration", "A", "B"), kept, same)
     print()
     _side_by_side(out, ("Result", "A", "B", "Change"), found, "Their headlines are the same.")
     if everything == "true":
         print()
         _side_by_side(out, ("Other metric", "A", "B"), metrics, "Their other metrics are the same.")
         print()
-        _side_by_side(out, ("Artifact", "A", "B"), artifacts, "Their artifacts are the same.")
+        made = all(any(step.artifact for step in run.steps) for run in (one, two))
+        _side_by_side(
+            out, ("Artifact", "A", "B"), artifacts,
+            "Their artifacts are the same." if made else "No step of both made an artifact.",
+        )  # fmt: skip
     elif len(values) > len(kept) or metrics or artifacts:
         parts = [(len(values) - len(kept), "value"), (len(metrics), "metric"), (len(artifacts), "artifact")]
         counted = ", ".join(f"{count} {what}{'s' if count > 1 else ''}" for count, what in parts if count)

@@ -97,9 +97,10 @@ def serve(overrides: list[str], composed: Any, session: Session) -> int:
         names = ", ".join(step.step.name for step in makes)
         raise BloomlineError(f"`from`, `until` and `only` select no step that makes something to serve: {names}.")
     _expect_port(prepared)
-    if code := _run(prepared, overrides, session):
-        return code
-    prepared = prepare(overrides, composed, session)
+    if prepared.plan.blocked or prepared.plan.to_run:
+        if code := _run(prepared, overrides, session):
+            return code
+        prepared = prepare(overrides, composed, session)
     made = [
         (step.record, step.step.produces)
         for step in prepared.plan.steps.values()
@@ -349,21 +350,21 @@ def _show_cached(prepared: Prepared, overrides: list[str]) -> None:
 
 
 def _next_commands(run: RunSummary, overrides: list[str]) -> list[str]:
-    """Three useful commands after a run, about the steps that it selected; after a run that failed or was stopped, the
-    last command resumes it. In a submitted job, the first command says how to get the report, which is elsewhere."""
+    """Useful commands after a run, about the steps that it selected; after a run that failed or was stopped, the last
+    command resumes it. In a submitted job, the first command says how to get the report, which is elsewhere."""
     where = provenance.places(overrides)
     shown = [provenance.command("runs", ["show", run.run_id, *where])] if submitted_job.in_submitted_job() else []
     if run.state != "done":
         failed = [step for step in run.steps if step.state == "failed" and step.name not in run.silent]
         logs = [failure.logs_command(run, step) for step in failed][:1]
-        return [*shown, *logs, *(provenance.command(verb, overrides) for verb in ("plan", "ui", "run"))]
+        return [*shown, *logs, provenance.command("ui", where), provenance.command("run", overrides)]
     kept = [override for override in overrides if override.split("=", 1)[0] != "force"]
     used = [step for step in run.steps if step.state in ("done", "cached")]
     trained = next((step.name for step in used if step.stage == "pretrain"), None)
     served = any(step.stage == "deploy" for step in used)
     rate = f"steps.{trained}.learning_rate"
     others = [override for override in kept if override.lstrip("+").partition("=")[0] != rate]
-    changed = [*others, f"{rate}=1e-3"] if trained else kept
+    changed = [*others, f"{rate}={'5e-4' if f'{rate}=1e-3' in kept else '1e-3'}"] if trained else kept
     return [
         *shown,
         provenance.command("serve", kept) if served else provenance.command("artifacts", ["list", *where]),

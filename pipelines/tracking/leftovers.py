@@ -29,10 +29,15 @@ def flush(config: TrackingConfig, root: Path) -> tuple[str, ...]:
     sender.start()
     sender.stop()
     if sender.trouble:
-        sent = [f"The entries of earlier runs could not be sent to {config.shown(root)}: {sender.trouble}"]
+        found = [f"The entries of earlier runs could not be sent to {config.shown(root)}: {sender.trouble}"]
     else:
-        sent = [f"Sent {sender.recovered} entries of earlier runs to MLflow."] if sender.recovered else []
-    return (*sent, *sender.not_taken, *set_aside(root, config.target))
+        found = [sent(sender.recovered)] if sender.recovered else []
+    return (*found, *sender.not_taken, *set_aside(root, config.target))
+
+
+def sent(entries: int) -> str:
+    """What is said of entries that were sent."""
+    return f"Sent {entries} {'entry' if entries == 1 else 'entries'} of earlier runs to MLflow."
 
 
 def resume(config: TrackingConfig, root: Path) -> tuple[str, ...]:

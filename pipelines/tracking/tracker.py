@@ -175,7 +175,7 @@ class Tracking:
             refused = self._spool.directory / "refused.jsonl"
             found.append(f"MLflow rejected {self._sender.refused} entries: see {refused}.")
         if self._sender.recovered:
-            found.append(f"Sent {self._sender.recovered} entries of earlier runs to MLflow.")
+            found.append(leftovers.sent(self._sender.recovered))
         if self._sender.abandoned:
             runs = "1 run" if self._sender.abandoned == 1 else f"{self._sender.abandoned} runs"
             found.append(f"Closed {runs} in MLflow whose process has ended.")

@@ -212,8 +212,8 @@ def verdict(results: EvalResults) -> str:
         return said
     return (
         f"{said}\nOnly {total.bytes / 1e3:,.0f} kB of held-out text were scored. Below {ENOUGH_BYTES / 1e3:.0f} kB the "
-        "comparison is uncertain: set a larger validation_fraction of the corpus, documents_per_source or "
-        "document_bytes."
+        "comparison is uncertain: add text, or hold more of it out (validation_fraction of the corpus, "
+        "documents_per_source, document_bytes)."
     )
 
 

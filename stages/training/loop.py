@@ -223,7 +223,7 @@ class _Trainer:
         self.rank.reporter.metrics(values, step=state.step)
         rate = (state.tokens - self.first_tokens) / max(state.seconds - self.seconds_before, 1e-9)
         self.rank.reporter.progress(
-            state.step, self.recipe.steps, "step", loss=state.loss, tokens_per_second=round(rate)
+            state.step, self.recipe.steps, "steps", loss=state.loss, tokens_per_second=round(rate)
         )
 
     def _note(self, message: str) -> None:

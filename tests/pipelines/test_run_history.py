@@ -197,6 +197,30 @@ def test_two_equal_runs_do_not_differ(store: Store, tmp_path: Path, capsys: pyte
     ]
 
 
+def test_what_a_failed_step_had_measured_is_no_result(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, pretrain, *_ = samples.run(tmp_path).steps
+    lost = replace(pretrain, state="failed", headline=("validation_loss", 7.2), artifact=None)
+    remember(store, tmp_path, "one")
+    remember(store, tmp_path, "two", steps=(replace(corpus, artifact=None), lost), state="failed")
+    assert runs_command.diff(store, ["one", "two"], {"all": "true"}) == 0
+    out = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "pretrain: validation loss 2.5 none" in out
+    assert out[-1] == "No step of both made an artifact."
+
+
+def test_runs_of_one_configuration_that_read_other_files_are_said_to(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, *later = samples.run(tmp_path).steps
+    remember(store, tmp_path, "one")
+    remember(store, tmp_path, "two", steps=(replace(corpus, fingerprint="f" * 64), *later))
+    assert runs_command.diff(store, ["one", "two"], {}) == 0
+    out = capsys.readouterr().out
+    assert "versions are the same. What their steps read, such as the files of a text, is not." in out
+
+
 def test_a_step_that_one_run_has_alone_is_one_difference(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

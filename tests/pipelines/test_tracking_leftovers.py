@@ -113,6 +113,10 @@ def test_a_process_that_cannot_be_started_leaves_the_spool(
     assert (root / "runs" / sample.run_id / "spool" / "operations.jsonl").stat().st_size > 0
 
 
+def test_one_entry_is_not_entries() -> None:
+    assert [leftovers.sent(count).split()[1:3] for count in (1, 20)] == [["1", "entry"], ["20", "entries"]]
+
+
 def left_by_a_killed_run(root: Path, scratch: Path, age_s: float) -> None:
     sample = samples.run(scratch)
     tracking = Tracking.open(TrackingConfig(in_background=True), root, sample.run_id)

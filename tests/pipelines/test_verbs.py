@@ -23,6 +23,19 @@ def test_the_next_plan_overrides_the_learning_rate_once(tmp_path: Path) -> None:
     assert plan.endswith("plan seed=1 steps.train.learning_rate=1e-3")
 
 
+def test_a_learning_rate_that_was_just_used_is_not_proposed(tmp_path: Path) -> None:
+    done = samples.run(tmp_path, steps=(replace(samples.step("train"), stage="pretrain"),))
+    plan = _next_commands(done, ["steps.train.learning_rate=1e-3"])[1]
+    assert plan.endswith("plan steps.train.learning_rate=5e-4")
+
+
+def test_after_a_failure_the_last_command_resumes_it(tmp_path: Path) -> None:
+    failed = samples.run(tmp_path, state="failed", steps=(samples.step("train", state="failed"),))
+    commands = _next_commands(failed, ["pipeline=books", "store.root=there"])
+    ends = ["logs run-1 train", "ui store.root=there", "run pipeline=books store.root=there"]
+    assert [found.partition("bloomline ")[2] for found in commands] == ends
+
+
 def test_the_next_commands_are_about_the_steps_that_were_selected(tmp_path: Path) -> None:
     trained, deployed = samples.step("train", stage="pretrain"), samples.step("deploy", state="unselected")
     done = samples.run(tmp_path, steps=(trained, deployed))

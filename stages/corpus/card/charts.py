@@ -125,7 +125,7 @@ def _power_of_two(exponent: int) -> str:
 
 
 def _amount(tally: Tally) -> str:
-    return f"{size(tally.bytes)} in {tally.documents:,} documents"
+    return f"{size(tally.bytes)} in {tally.documents:,} document{'s' if tally.documents != 1 else ''}"
 
 
 def _text(x: float, y: float, text: str, side: str = "start") -> Markup:

@@ -25,7 +25,7 @@ def check_splits(
             continue
         why = f" (dropped: {named_reasons(dropped)})" if dropped else ""
         if not kept:
-            left = "the only document is not left" if lost == 1 else f"none of the {lost} documents is left"
+            left = "its only document was dropped" if lost == 1 else f"none of the {lost} documents is left"
             raise StageError(f"split {split} is empty: {left}{why}: add documents, or change the rules that drop them")
         if split == "validation" and kept < FEW:
             raise StageError(
