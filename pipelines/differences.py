@@ -32,7 +32,7 @@ def differences(run: RunRecord, other: RunRecord) -> Iterator[tuple[str, Any, An
 def results(run: RunRecord, other: RunRecord) -> Iterator[tuple[str, str, str, str, str]]:
     """The headlines in which two runs differ: the step, the name, both values as people read them, and the change.
 
-    A value that one run does not have is "none", also where its step did not end: what it had measured is no result.
+    A value that one run does not have is "none", also where its step did not end: what it had measured is not a result.
     """
     for name, step, same in pairs(run, other):
         one, two = (side.headline if side and side.state in ("done", "cached") else None for side in (step, same))

@@ -197,7 +197,7 @@ def test_two_equal_runs_do_not_differ(store: Store, tmp_path: Path, capsys: pyte
     ]
 
 
-def test_what_a_failed_step_had_measured_is_no_result(
+def test_what_a_failed_step_had_measured_is_not_a_result(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus, pretrain, *_ = samples.run(tmp_path).steps
