@@ -15,8 +15,10 @@ from stages.artifacts.corpus import KEPT, Corpus, warnings
 from stages.artifacts.manifest import SPLITS, Cut, Flow, Manifest, Tally
 from stages.corpus.card.formatting import language_name, size
 from stages.corpus.languages import LANGUAGES, NATURAL
+from stages.corpus.readers.file_systems import BAD_FILE
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+BAD_FILE_REASON = f"read.{BAD_FILE}"
 SAMPLE_SHOWN = 600  # characters of a text
 
 Row = tuple[str, ...]
@@ -83,9 +85,11 @@ def summary(manifest: Manifest) -> str:
     text = total.read.bytes - markup
     share = total.kept.bytes / text if text else 0.0
     read = f"{size(total.read.bytes)}, of which {size(markup)} are markup," if markup else f"{size(text)} of text"
+    bad = total.dropped[BAD_FILE_REASON].documents if BAD_FILE_REASON in total.dropped else 0
+    lost = f" {bad:,} {'file' if bad == 1 else 'files'} could not be read: the ledger names them." if bad else ""
     return (
-        f"{total.read.documents:,} documents with {read} were read; "
-        f"{total.kept.documents:,} documents with {size(total.kept.bytes)} were kept ({share:.1%} of the text)."
+        f"{total.read.documents - bad:,} documents with {read} were read; "
+        f"{total.kept.documents:,} documents with {size(total.kept.bytes)} were kept ({share:.1%} of the text).{lost}"
     )
 
 

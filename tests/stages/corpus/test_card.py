@@ -170,6 +170,18 @@ def test_a_tree_map_fills_its_space_in_proportion(sizes: list[float]) -> None:
         assert -1e-3 <= y <= y + height <= 300.001
 
 
+def test_files_that_could_not_be_read_are_no_documents(tmp_path: Path) -> None:
+    write_lines(tmp_path / "good.jsonl", [{"text": prose(number)} for number in range(9)])
+    (tmp_path / "bad.jsonl.gz").write_bytes(b"not gzip")
+    (tmp_path / "worse.jsonl.gz").write_bytes(b"")
+    given = source(tmp_path / "*.jsonl", tmp_path / "*.gz", reader={"bad_files": "drop"})
+    corpus, context = ingest(tmp_path, sources={"files": given}, validation_fraction=0)
+    assert corpus.manifest.total.read.documents == 11
+    said = context.highlights["data card"]
+    assert said.startswith("9 documents with ")
+    assert said.endswith(" 2 files could not be read: the ledger names them.")
+
+
 def test_markup_is_not_counted_as_text_that_was_lost(tmp_path: Path) -> None:
     folder = tmp_path / "pages"
     folder.mkdir()
