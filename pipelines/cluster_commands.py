@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,8 +12,8 @@ from typing import Any
 import yaml
 
 from cluster.config import RemoteCluster
-from cluster.terminal_text import clean
-from pipelines import config, own_keys, terminal, verbs
+from cluster.terminal_text import clean, say
+from pipelines import config, own_keys, project, terminal, verbs
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration
 from pipelines.redaction import shown_override
@@ -99,12 +100,22 @@ def manifest(overrides: list[str], composed: Any, session: Session) -> int:
         meant = f" {nearest(kind, KINDS)}" if kind else ""
         raise BloomlineError(f"manifest needs one kind={'|'.join(KINDS)}.{meant}")
     composition = config.compose(overrides) if composed is None else config.check(composed)
-    cluster = verbs.remote_cluster("manifest", composition)
+    cluster = composition.settings.cluster
+    if not isinstance(cluster, RemoteCluster):
+        raise BloomlineError("manifest describes a new cluster: add cluster=remote, without an address.")
     if secret := next((one for one in overrides if shown_override(one) != one), None):
         key = secret.partition("=")[0]
         raise BloomlineError(f"{key} is a secret: name a Kubernetes secret in cluster.kubernetes.secrets instead.")
     ours = ("cluster=", "cluster.address=", "cluster.kubernetes.")
-    passed = [override for override in overrides if not override.lstrip("+").startswith(ours)]
+    whole = project.find(Path.cwd()).overrides(overrides)  # of a project: with its pipeline, but not where it lies here
+    passed = [one for one in whole if not one.lstrip("+").startswith((*ours, "hydra.searchpath="))]
+    store = composition.settings.store
+    if kind == "RayJob" and store.is_local and Path(cluster.kubernetes.volume_path) not in Path(store.root).parents:
+        say(
+            f"Note: store.root={store.root} is in a pod, and ends with it. Give a directory below "
+            f"{cluster.kubernetes.volume_path} with cluster.kubernetes.volume_claim, or store=s3.",
+            file=sys.stderr,
+        )
     serve_config = _serve_config(overrides, session) if kind == "RayService" else None
     print(render(kind, cluster.kubernetes, passed, version("ray"), serve_config), end="")
     return 0
@@ -118,10 +129,12 @@ def _serve_config(overrides: list[str], session: Session) -> dict[str, Any]:
     made = [step for step in prepared.plan.steps.values() if issubclass(step.step.produces, Servable)]
     if not made:
         raise BloomlineError(f"Pipeline {prepared.plan.graph.name} has no step that makes something to serve.")
-    record = next((step.record for step in made if step.state == "cached"), None)
+    # A deployment says how its model is to be served; the model alone does not.
+    deployments = [step for step in made if not step.step.produces.is_model] or made
+    record = next((step.record for step in deployments if step.state == "cached"), None)
     if record is None:
         raise BloomlineError(
-            f"{made[0].step.name} is not in the store: run the pipeline first, then write its manifest."
+            f"{deployments[0].step.name} is not in the store: run the pipeline first, then write its manifest."
         )
     if not store.config.is_local:
         raise BloomlineError("kind=RayService needs a store in a directory that every pod mounts, not an object store.")

@@ -363,6 +363,7 @@ class Runner:
         """Stop the run in order, as the signal of that number asks; at once if it was asked before."""
         if self._signal:
             self._stop_deadline = 0.0  # a second signal ends them at once
+            self._store.hurry()
             if not self._executor.concurrent:
                 raise KeyboardInterrupt
             return

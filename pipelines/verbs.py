@@ -259,6 +259,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
     out = terminal.console()
     display = terminal.Display(out)
     tracked = partial(display.notice, "tracking")
+    store.tell(partial(display.notice, "store"))
     tracking = Tracking.open(settings.tracking, store.config.state, made_by.run_id, say=tracked)
     logs = Collector(settings.logs, store, made_by.run_id)  # before the history, which says that the run has ended
     history = History(store)
@@ -276,7 +277,7 @@ def execute(prepared: Prepared, overrides: list[str], session: Session) -> tuple
         logs.close()
         history.close()
         notes = tracking.close(state)
-    shown = replace(summary, notes=(*summary.notes, *unwritten, *map(redacted, (*logs.notes(), *notes))))
+    shown = replace(summary, notes=tuple(map(redacted, (*summary.notes, *unwritten, *logs.notes(), *notes))))
     terminal.show_result(out, shown, report, _next_commands(shown, overrides))
     return summary.run_id, runner.exit_code
 

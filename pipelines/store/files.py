@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -141,6 +142,9 @@ class RemoteFiles:
         self._uri = redact_url(root.rstrip("/"))  # for messages and records
         self._retry_s = retry_s
         self._answered = answered
+        self._is_away = False
+        self._hurried = threading.Event()
+        self.tell: Callable[[str], None] | None = None  # hears when the server stops answering, and answers again
         self._fs, path = self._call("open it", lambda: _open(root, options))
         self._answered = answered  # opening does not reach the server
         self._root = path.rstrip("/")
@@ -154,32 +158,49 @@ class RemoteFiles:
         while True:
             try:
                 result = call()
-                self._answered = True
+                self._has_answered()
                 return result
             except (FileNotFoundError, FileExistsError, NotADirectoryError):
-                self._answered = True
+                self._has_answered()
                 raise
             except Exception as error:
                 waited = time.monotonic() - began
                 again = self._answered and is_temporary(error)
-                if not again or waited + pause > self._retry_s:
+                if not again or self._hurried.is_set() or waited + pause > self._retry_s:
                     raise self._failure(what, error, f" (tried for {waited:.0f} s)" if again else "") from error
-            time.sleep(pause)
+                if not self._is_away:
+                    self._is_away = True
+                    self._tell(f"does not answer, and is tried for up to {self._retry_s:.0f} s: {_first_line(error)}")
+            self._hurried.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def hurry(self) -> None:
+        """From now on, do not try again: the run was asked to end at once."""
+        self._hurried.set()
+
+    def _has_answered(self) -> None:
+        self._answered = True
+        if self._is_away:
+            self._is_away = False
+            self._tell("answers again.")
+
+    def _tell(self, what: str) -> None:
+        if self.tell:
+            self.tell(f"The store at {self._uri} {what}")
 
     def _failure(self, what: str, error: Exception, tried: str) -> StoreError:
         # fsspec raises another error from that of a module which is not installed.
         if error.__cause__ and (refusal := missing_extra(error.__cause__)):
             return StoreError(f"The store at {self._uri}: {refusal}")
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        if "Unable to locate credentials" in words[0]:  # botocore's NoCredentialsError, which s3fs wraps
+        line = _first_line(error)
+        if "Unable to locate credentials" in line:  # botocore's NoCredentialsError, which s3fs wraps
             return StoreError(
                 f"The store at {self._uri}: there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "or AWS_PROFILE, or store.options.anon=true for a public bucket."
             )
         remedy = "Raise store.retry_s to wait longer." if tried else ""
         return StoreError(
-            f"The store at {self._uri}: can't {what}: {redact_url(words[0])}{tried}. "
+            f"The store at {self._uri}: can't {what}: {line.rstrip('.')}{tried}. "
             f"Check store.root, store.options and the credentials. {remedy}".rstrip()
         )
 
@@ -274,6 +295,10 @@ class RemoteFiles:
 
     def uri(self, path: str) -> str:
         return f"{self._uri}/{path}"
+
+
+def _first_line(error: Exception) -> str:
+    return redact_url((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def _open(root: str, options: Mapping[str, Any]) -> Any:

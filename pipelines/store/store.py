@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,16 @@ class Store:
             self.files = LocalFiles(config.local_root)
         else:
             self.files = RemoteFiles(config.root, config.options, config.retry_s, answered)
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Have it said when a remote root stops answering, and when it answers again. Threads of the run may say it."""
+        if isinstance(self.files, RemoteFiles):
+            self.files.tell = say
+
+    def hurry(self) -> None:
+        """From now on, do not wait for a remote root that does not answer."""
+        if isinstance(self.files, RemoteFiles):
+            self.files.hurry()
 
     # -- records ------------------------------------------------------------------------------------------------
 

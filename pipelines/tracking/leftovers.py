@@ -17,7 +17,7 @@ from pipelines.tracking.tracking_config import TrackingConfig
 from stages.child_environment import child_environment
 
 PATIENCE_S = 1800.0  # of the process, which nobody waits for
-RECENT_S = 60.0  # a spool that was written to since then may have a process that is about to send it
+RECENT_S = 60.0  # in the background: a spool that was written to since then may have a process that is about to send it
 PROGRAM = "from pipelines.tracking import leftovers; leftovers.main()"
 
 
@@ -42,7 +42,7 @@ def sent(entries: int) -> str:
 
 def resume(config: TrackingConfig, root: Path) -> tuple[str, ...]:
     """For a command that starts no run: have the older ones sent by a process. Returns notes about it."""
-    runs = waiting(root, config.target, RECENT_S)
+    runs = waiting(root, config.target, RECENT_S if config.in_background else 0.0)
     if not runs:
         return tuple(set_aside(root, config.target))
     waits = f"The tracking of {runs} earlier run{'s' if runs > 1 else ''} has not reached {config.shown(root)}"

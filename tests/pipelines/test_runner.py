@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from pipelines.plan import make
 from pipelines.provenance import Provenance
 from pipelines.runner import Runner
 from pipelines.store import Store
+from pipelines.store.files import RemoteFiles
 from pipelines.store.lease import Leases
 from pipelines.summary import RunSummary, StepSummary
 from stages.base import Context, Demand, StageError
@@ -241,6 +243,17 @@ def test_a_signal_stops_and_the_same_command_resumes(store: Store, number: signa
     assert not list((store.config.local_root / "staging").iterdir())
     summary, _, _ = run(store, six_steps())
     assert states(summary) == "a:cached b:cached c:cached d:done e:done f:done"
+
+
+def test_after_a_second_signal_a_store_that_is_away_is_not_waited_for(store: Store) -> None:
+    _, runner, _ = run(store, six_steps(), until=["a"])
+    remote = RemoteFiles("memory://away", {}, retry_s=3600, answered=True)
+    store.files = remote
+    runner.stop(signal.SIGTERM)
+    assert not remote._hurried.is_set()  # running steps may still save what they have
+    with contextlib.suppress(KeyboardInterrupt):  # where a step runs in this thread
+        runner.stop(signal.SIGTERM)
+    assert remote._hurried.is_set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -152,6 +152,9 @@ def test_what_was_left_just_now_is_about_to_be_sent(
     monkeypatch.setattr(leftovers, "send_in_background", None)
     left_by_a_killed_run(root, tmp_path, age_s=1)
     assert leftovers.resume(TrackingConfig(in_background=True), root) == ()
+    monkeypatch.setattr(leftovers, "send_in_background", lambda config, root: None)
+    (note,) = leftovers.resume(TrackingConfig(), root)  # whose runs leave nothing to a process
+    assert note.endswith("it is being sent in the background.")
 
 
 def test_a_process_that_cannot_be_started_is_said(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -91,6 +92,34 @@ def test_the_time_is_bounded_and_named(tmp_path: Path) -> None:
     Interrupted.failures = 10**9
     with pytest.raises(StoreError, match=r"tried for 0 s\).*store\.retry_s"):
         remote.read("a")
+
+
+def test_an_outage_is_said_once(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=30, answered=True)
+    said: list[str] = []
+    remote.tell = said.append
+    remote.write("a", b"1")
+    assert said == []
+    Interrupted.failures = 4
+    remote.read("a")
+    where = f"The store at interrupted://{tmp_path.name}"
+    wanted = [f"{where} does not answer, and is tried for up to 30 s: connection reset", f"{where} answers again."]
+    assert said == wanted
+    Interrupted.failures = 1
+    remote.read("a")
+    assert said == wanted * 2
+
+
+def test_a_hurried_run_does_not_wait(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=3600, answered=True)
+    Interrupted.failures = 10**9
+    threading.Timer(0.1, remote.hurry).start()
+    with pytest.raises(StoreError, match="can't read a"):
+        remote.read("a")
+    Interrupted.failures = 1
+    with pytest.raises(StoreError, match="can't read a"):
+        remote.read("a")
+    assert remote.read("a") is None  # what answers is used
 
 
 def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
