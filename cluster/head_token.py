@@ -1,4 +1,4 @@
-"""Whether the head of a cluster accepts our token: asked once, because Ray itself tries a wrong one for 20 s."""
+"""Whether the head of a cluster accepts us. Asked once: Ray tries a wrong token for 20 s, a wrong port without end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SET_TOKEN = (
 
 
 def expect_accepted(address: str, timeout_s: float) -> None:
-    """Raise ClusterError if the head at HOST:PORT rejects the token, or wants one and none is set.
+    """Raise ClusterError if the head at HOST:PORT rejects the token or lacks one, or if it is another server.
 
     Returns in every other case, also if the head does not answer: joining it says why.
     """
@@ -34,5 +34,12 @@ def expect_accepted(address: str, timeout_s: float) -> None:
     except grpc.RpcError as error:
         if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise ClusterError(f"{where} rejected the token, or none was sent. {SET_TOKEN}") from error
+        speaks_http = any(words in (error.details() or "") for words in ("HTTP/2", "http1"))  # of a parsing error
+        if speaks_http or error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            raise ClusterError(
+                f"What answers at cluster.address={redact_url(address)} is not the head of a Ray cluster. Is it "
+                "another port of it, such as its dashboard's? Expected the one that `ray start --head` named, "
+                "usually HOST:6379."
+            ) from error
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(f"No token for {where[0].lower()}{where[1:]} is set here. {SET_TOKEN}") from error

@@ -107,7 +107,7 @@ def manifest(overrides: list[str], composed: Any, session: Session) -> int:
         key = secret.partition("=")[0]
         raise BloomlineError(f"{key} is a secret: name a Kubernetes secret in cluster.kubernetes.secrets instead.")
     ours = ("cluster=", "cluster.address=", "cluster.kubernetes.")
-    whole = project.find(Path.cwd()).overrides(overrides)  # of a project: with its pipeline, but not where it lies here
+    whole = project.find(Path.cwd()).overrides(overrides)  # a project's pipeline, without its directory here
     passed = [one for one in whole if not one.lstrip("+").startswith((*ours, "hydra.searchpath="))]
     store = composition.settings.store
     if kind == "RayJob" and store.is_local and Path(cluster.kubernetes.volume_path) not in Path(store.root).parents:
