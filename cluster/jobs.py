@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -89,11 +89,7 @@ def submit(
     say(upload.line(), file=out, flush=True)
     forwarded = forwarded_environment(config.forward_env)
     if config.forward_env:
-        say(
-            f"Forwarding environment variables: {', '.join(forwarded) or 'none of them is set here'}.",
-            file=out,
-            flush=True,
-        )
+        say(forwarding(config.forward_env, forwarded), file=out, flush=True)
     if secrets_inside := [str(file) for package in packages for file in secret_files(package)]:
         say(f"Left out of `packages`, as secrets: {', '.join(secrets_inside)}.", file=out, flush=True)
     with rejections(url, "did not accept the job"):
@@ -166,7 +162,12 @@ def rejections(url: str, what: str) -> Iterator[None]:
                 f"The Ray cluster at {redact_url(url)} {what}: its dashboard, or a proxy in front of it, takes no "
                 "request of that size (status 413). Send less (`.gitignore` leaves files out), or raise its limit."
             ) from error
-        raise ClusterError(f"The Ray cluster at {redact_url(url)} {what}: {redact_url(first_line(error))}") from error
+        # Ray's client says so of whatever answers on that port, and does not speak HTTP or is not a dashboard.
+        is_other = "Failed to connect to Ray" in str(error) or "Jobs API is not supported" in str(error)
+        expected = f" Expected the address of a Ray dashboard, http://HOST:{DASHBOARD_PORT}." if is_other else ""
+        raise ClusterError(
+            f"The Ray cluster at {redact_url(url)} {what}: {redact_url(first_line(error))}{expected}"
+        ) from error
 
 
 def _send_project(client: JobSubmissionClient, upload: Upload, forwarded: Mapping[str, str]) -> str:
@@ -205,6 +206,13 @@ def forwarded_environment(patterns: Sequence[str]) -> dict[str, str]:
         for name, value in sorted(os.environ.items())
         if any(fnmatchcase(name, pattern) for pattern in patterns)
     }
+
+
+def forwarding(patterns: Sequence[str], forwarded: Collection[str]) -> str:
+    """What is said of the variables that a job is given: their names, and the patterns that match none."""
+    unset = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in forwarded)]
+    lacking = f" Not set here: {', '.join(unset)}." if unset else ""
+    return f"Forwarding environment variables: {', '.join(forwarded) or 'none'}.{lacking}"
 
 
 def without_address(overrides: Sequence[str]) -> list[str]:
