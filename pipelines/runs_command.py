@@ -21,7 +21,7 @@ from pipelines import config, own_keys, provenance, run_history, terminal
 from pipelines.differences import differences, pairs, results, shown
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration, metric, size
-from pipelines.run_history import RunRecord, StepResult
+from pipelines.run_record import RunRecord, StepResult
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.table import Cell, Column, draw

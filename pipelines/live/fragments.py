@@ -14,13 +14,14 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from cluster.terminal_text import clean_line
+from pipelines.curves import Curve
 from pipelines.formatting import duration, metric, number, quantity, size
 from pipelines.logs.kept_log import KeptLog
 from pipelines.metric_groups import group_of, grouped, leading
 from pipelines.report import plots
 from pipelines.report.graph_drawing import graph_svg
 from pipelines.report.html import WORDS, badge, facts, section
-from pipelines.run_history import Curve, RunRecord, StepResult
+from pipelines.run_record import RunRecord, StepResult
 from pipelines.summary import StepSummary
 
 MOST_RUNS = 200  # rows

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipelines.curves import Curve
 from pipelines.formatting import number, short_value
 from pipelines.report.axis import Axis, axis_of
-from pipelines.run_history import Curve
 
 WIDTH = 720
 HEIGHT = 320
