@@ -284,6 +284,24 @@ def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys:
         runs_command.diff(store, ["two"], {})
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_long_name_or_error_leaves_the_list_legible(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    steps = samples.run(tmp_path).steps
+    failed = replace(steps[1], state="failed", error="the file of the corpus can't be read: " + "much more " * 50)
+    remember(store, tmp_path, "20260101-000000-aaaa", name="demo · " + "some.value=1 " * 40, user="ada", state="failed")
+    remember(store, tmp_path, "20260101-000000-bbbb", name="demo · size=2", steps=(steps[0], failed), user="ada")
+    runs_command.show_list(store, [], {})
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 7
+    assert all(len(line) <= width for line in out.splitlines() if not line.startswith("No room"))
+    assert "pretrain: the f" in out
+    assert ("No room for User" in out) == (width == 80)
+    assert "demo · some.value=1" in out
+
+
 def test_a_report_that_is_not_on_this_machine_is_shown_in_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
