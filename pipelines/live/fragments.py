@@ -230,16 +230,16 @@ def _curve(name: str, points: Curve, last: float) -> Markup:
 
 
 def drawn_points(points: Curve) -> Curve:
-    """The finite points of a curve, at most `POINTS`: of each part of a longer one the lowest and the highest."""
+    """The finite points of a curve, at most `POINTS`: of a longer one its ends, and the extremes of each part."""
     finite = [(at, value if abs(value) > SMALLEST else 0.0) for at, value in points if abs(value) < LARGEST]
     if len(finite) <= POINTS:
         return finite
-    width = -(-len(finite) // (POINTS // 2))
-    kept: Curve = []
+    width = -(-len(finite) // (POINTS // 2 - 1))
+    kept: set[tuple[int, float]] = {finite[0], finite[-1]}
     for begin in range(0, len(finite), width):
         part = finite[begin : begin + width]
-        kept += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
-    return kept
+        kept |= {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
+    return sorted(kept)
 
 
 def log(run: RunRecord, step: StepResult, logs: Sequence[KeptLog], process: str, text: str) -> Markup:

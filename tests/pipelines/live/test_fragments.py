@@ -42,3 +42,11 @@ def test_the_labels_of_a_small_plot_are_within_it() -> None:
         width = plots.LETTER_WIDTH * len(label)
         assert float(x) - share * width >= 0, label
         assert float(x) + (1 - share) * width <= plots.SMALL[0], label
+
+
+def test_a_long_curve_is_drawn_to_both_of_its_ends() -> None:
+    points = [(at, float((at - 500) ** 2 % 97)) for at in range(1, 1000)]
+    drawn = fragments.drawn_points([(0, 50.0), *points, (1000, 50.0)])
+    assert (drawn[0], drawn[-1]) == ((0, 50.0), (1000, 50.0))
+    assert len(drawn) <= fragments.POINTS
+    assert max(value for _, value in drawn) == max(value for _, value in points)
