@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pipelines import config, project, run_history, step_state, verbs
 from pipelines.config import Composition
+from pipelines.curves import Curve
 from pipelines.errors import BloomlineError
 from pipelines.graph import produces
-from pipelines.run_history import Curve, RunRecord, StepResult
+from pipelines.run_record import RunRecord, StepResult
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from stages import registry
@@ -75,7 +76,11 @@ class Run:
         return self.record.step(step).metrics
 
     def curves(self, step: str) -> Mapping[str, Curve]:
-        """The metrics of a step over its time, by name: pairs of the training step and the value."""
+        """The metrics of a step over its time, by name: pairs of the training step and the value.
+
+        They have the points of the runs that this one continued. Of a long curve about a thousand points are there,
+        the first and the last among them.
+        """
         return run_history.curves(self.store, self.record, step)
 
     def load(self, step: str) -> Artifact:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.formatting import quantity
-from pipelines.run_history import RunRecord, StepResult
+from pipelines.run_record import RunRecord, StepResult
 
 # The overrides that say how the steps of a pipeline are executed, and which of them. Two runs that differ in nothing
 # else can differ in their results: by a kernel of another machine, or by a step that one of them left out.

@@ -28,10 +28,13 @@ def number(value: float) -> str:
 
 def metric(name: str, value: float) -> str:
     """The value of a metric: with a unit of size where it counts bytes, as its name says."""
+    return size(round(value)) if counts_bytes(name) and 0 <= value < math.inf else number(value)
+
+
+def counts_bytes(name: str) -> bool:
+    """Whether a metric is a number of bytes, as its name says."""
     words = name.split("_")
-    if "bytes" in words and words[:2] != ["bytes", "per"] and 0 <= value < math.inf:
-        return size(round(value))
-    return number(value)
+    return "bytes" in words and words[:2] != ["bytes", "per"]
 
 
 def quantity(name: str, value: float) -> tuple[str, str]:
@@ -82,9 +85,12 @@ def short_value(value: str) -> str:
 
 def size(count: int) -> str:
     """Bytes with a binary unit: 512 B, 3.4 KiB, 1.2 GiB."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    unit, bytes_of_unit = size_unit(count)
+    return f"{count} B" if unit == "B" else f"{count / bytes_of_unit:.1f} {unit}"
+
+
+def size_unit(count: float) -> tuple[str, int]:
+    """The binary unit in which a number of bytes is said, and how many bytes that is."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = next((power for power in range(len(units) - 1) if abs(count) < 1024 ** (power + 1)), len(units) - 1)
+    return units[power], 1024**power

@@ -14,87 +14,27 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cluster.base import Message
-from pipelines.errors import BloomlineError, nearest
+from pipelines.curves import Curve, GrowingCurve, continued
+from pipelines.errors import BloomlineError
 from pipelines.process_identity import is_gone, this_process
+from pipelines.run_record import RunRecord, StepResult
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain
 from pipelines.summary import RunSummary, StepSummary
 
-LONGEST_CURVE = 1000  # points of a metric; beyond, every second one is left out
 SAVE_INTERVAL_S = 5.0  # the least between two savings of a run in progress
 SAVED_BYTES_PER_S = 1 << 17  # what a run with many steps or metrics may write: it is saved less often
 LONGEST_PAUSE_S = 30.0  # the longest between two savings
 HEARTBEAT_S = 10.0  # a run is saved as often as this, also if nothing has changed
 LOST_S = 180.0  # a driver on another machine without a heartbeat for this time is considered gone
-MOST_BEFORE = 100  # records that are read to find the run before another
-
-Curve = list[tuple[int, float]]  # the step of training, or the number of the point; the value
-
-
-class StepResult(BaseModel):
-    """One step of a run that the store remembers."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
-
-    name: str
-    stage: str
-    state: str
-    reason: str
-    fingerprint: str
-    config: Mapping[str, Any]
-    inputs: tuple[str, ...] = ()
-    seconds: float | None = None
-    headline: tuple[str, float] | None = None
-    metrics: Mapping[str, float] = {}
-    highlights: Mapping[str, str] = {}
-    artifact: str | None = None  # its address
-    artifact_type: str | None = None
-    size_bytes: int | None = None
-    cached_from: str | None = None  # id of the run that made the artifact, if this run did not
-    error: str | None = None
-    progress: tuple[float, float, str] | None = None  # of a running step: done, of how much, the unit
-
-
-class RunRecord(BaseModel):
-    """One run that the store remembers."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
-
-    run_id: str
-    name: str
-    pipeline: str
-    state: Literal["running", "done", "failed", "stopped", "killed"]
-    started: float  # seconds since the epoch
-    seconds: float
-    command: str
-    parameters: Mapping[str, str]
-    user: str
-    sweep: str | None
-    git_commit: str | None
-    git_dirty: bool
-    versions: Mapping[str, str]
-    steps: tuple[StepResult, ...]  # in an order in which they can run
-    driver: Mapping[str, Any] = {}  # the process that runs it, while it does
-    heartbeat: float | None = None  # when that process last wrote this, by its clock; seconds since the epoch
-
-    def step(self, name: str) -> StepResult:
-        """The step of that name. Raises BloomlineError."""
-        for step in self.steps:
-            if step.name == name:
-                return step
-        names = [step.name for step in self.steps]
-        raise BloomlineError(f"Run {self.run_id} has no step {name!r}. {nearest(name, names)}")
-
-    def headlines(self) -> dict[str, float]:
-        """The headline of every step that has one, by `step.metric`."""
-        return {f"{step.name}.{step.headline[0]}": step.headline[1] for step in self.steps if step.headline}
+MOST_BEFORE = 100  # records that are read to find the runs before another
 
 
 _CURVES: TypeAdapter[dict[str, Curve]] = TypeAdapter(dict[str, Curve], config=ConfigDict(ser_json_inf_nan="constants"))
@@ -109,11 +49,10 @@ class History:
         self._steps: dict[str, StepSummary] = {}
         self._began: dict[str, float] = {}  # running steps: seconds since the epoch
         self._progress: dict[str, tuple[float, float, str]] = {}
-        self._curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-        self._strides: dict[tuple[str, str], int] = {}
-        self._counts: dict[tuple[str, str], int] = {}
+        self._curves: dict[str, dict[str, GrowingCurve]] = {}
         self._unsaved: set[str] = set()  # steps whose curves have grown since they were saved
         self._lock = threading.Lock()  # of what is above, which the runner's thread changes and ours reads
+        self._earlier: dict[str, dict[str, Curve]] = {}  # by step: the curves of the run that it continues
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="history", daemon=True)
@@ -144,7 +83,9 @@ class History:
                 return
             for name, value in body["values"].items():
                 if isinstance(value, int | float):
-                    self._add(message.step, name, body.get("at"), float(value))
+                    curves = self._curves.setdefault(message.step, {})
+                    curves.setdefault(name, GrowingCurve()).add(body.get("at"), float(value))
+                    self._unsaved.add(message.step)
         self._wake.set()
 
     def step_finished(self, step: StepSummary, record: Record | None) -> None:
@@ -174,18 +115,6 @@ class History:
         if self._thread.is_alive():
             self._thread.join()  # the store bounds the time
 
-    def _add(self, step: str, name: str, at: int | None, value: float) -> None:
-        key = step, name
-        count = self._counts[key] = self._counts.get(key, 0) + 1
-        if (count - 1) % self._strides.setdefault(key, 1):
-            return
-        points = self._curves.setdefault(step, {}).setdefault(name, [])
-        points.append((count - 1 if at is None else at, value))
-        self._unsaved.add(step)
-        if len(points) > LONGEST_CURVE:
-            del points[1::2]
-            self._strides[key] *= 2
-
     def _keep(self) -> None:
         while not self._closing.is_set():
             self._wake.wait(HEARTBEAT_S)
@@ -199,13 +128,16 @@ class History:
         run = self._run
         assert run is not None
         with self._lock:
-            grown = {step: _long_enough(self._curves[step]) for step in self._unsaved}
+            grown = {
+                step: {name: curve.points() for name, curve in self._curves[step].items()} for step in self._unsaved
+            }
             ended = {step for step in grown if self._steps[step].state not in ("waiting", "running")}
             self._unsaved.clear()
             driver = this_process() if run.state == "running" else {}
             record = record_of(run, self._steps_now(), driver, self._progress)
         written = 0
-        for step, curves in grown.items():
+        for step, found in grown.items():
+            curves = {name: points for name, points in self._whole(run, step, found).items() if len(points) > 1}
             content = _CURVES.dump_json(curves) if curves else b""
             kept = not curves or self._write(_curves_path(run.run_id, step), content)
             written += len(content)
@@ -217,6 +149,17 @@ class History:
         content = record.model_dump_json().encode()
         self._write(_record_path(run.run_id), content)
         return written + len(content)
+
+    def _whole(self, run: RunSummary, step: str, found: Mapping[str, Curve]) -> dict[str, Curve]:
+        """The curves of a step. If they begin later than it does, those of the run that it continues come first."""
+        if step not in self._earlier:
+            if max(points[0][0] for points in found.values()) <= 1:
+                return dict(found)
+            try:
+                self._earlier[step] = _attempted(self._store, run.run_id, step, self._steps[step].fingerprint)
+            except OSError:  # looked for again at the next saving
+                return dict(found)
+        return continued(self._earlier[step], found)
 
     def _steps_now(self) -> dict[str, StepSummary]:
         """The steps, those that run with the time that they have taken so far."""
@@ -232,11 +175,6 @@ class History:
             self._store.files.write(path, content)
             return True
         return False
-
-
-def _long_enough(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Copies of the curves that have more than one point."""
-    return {name: list(points) for name, points in curves.items() if len(points) > 1}
 
 
 def runs(store: Store) -> list[RunRecord]:
@@ -283,16 +221,40 @@ def before(store: Store, run: RunSummary) -> RunRecord | None:
     None if there is none among the hundred runs before it, or if the store can't be read.
     """
     try:
-        earlier = sorted((name for name in store.files.names("runs") if name < run.run_id), reverse=True)
-        for name in earlier[:MOST_BEFORE]:
-            found = read(store, name)
-            if found is None or found.pipeline != run.pipeline or found.state != "done":
+        for found in _earlier(store, run.run_id):
+            if found.pipeline != run.pipeline or found.state != "done":
                 continue
             if run.sweep is None or found.sweep != run.sweep:
                 return found
     except OSError:
         return None
     return None
+
+
+def _attempted(store: Store, run_id: str, step: str, fingerprint: str) -> dict[str, Curve]:
+    """The curves of the latest run before `run_id` that began the same step and did not finish it; {} if none did.
+
+    They have those of the run which that one continued.
+    """
+    for run in _earlier(store, run_id):
+        for one in run.steps:
+            unfinished = one.state in ("running", "failed", "stopped")
+            if (
+                one.name == step
+                and one.fingerprint == fingerprint
+                and unfinished
+                and (found := curves(store, run, step))
+            ):
+                return found
+    return {}
+
+
+def _earlier(store: Store, run_id: str) -> Iterator[RunRecord]:
+    """The runs before another, the latest first, as many as `MOST_BEFORE`."""
+    names = sorted((name for name in store.files.names("runs") if name < run_id), reverse=True)
+    for name in names[:MOST_BEFORE]:
+        if found := read(store, name):
+            yield found
 
 
 def find(store: Store, name: str) -> RunRecord:
@@ -337,7 +299,10 @@ def report_path(run_id: str) -> str:
 
 
 def curves(store: Store, run: RunRecord, step: str) -> dict[str, Curve]:
-    """The metrics of a step over its time, by name. Of a cached step: those of the run that made its artifact."""
+    """The metrics of a step over its time, by name, with what earlier runs did of it before this one continued.
+
+    Of a cached step: those of the run that made its artifact.
+    """
     made_by = run.step(step).cached_from or run.run_id
     content = store.files.read(_curves_path(made_by, step))
     try:

@@ -21,7 +21,7 @@ from pipelines import config, own_keys, provenance, run_history, terminal
 from pipelines.differences import differences, pairs, results, shown
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration, metric, size
-from pipelines.run_history import RunRecord, StepResult
+from pipelines.run_record import RunRecord, StepResult
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.table import Cell, Column, draw
@@ -67,24 +67,30 @@ def show_list(store: Store, pipelines: Sequence[str], own: dict[str, str]) -> in
         print(f"There are no runs in {store.uri_of_root}.")
         return 0
     shown = found[: int(limit)]
-    titles = ("Run", "Name", "State", "Time", "Result", "User", "Sweep")
+    out = terminal.console()
+    narrow = out.width < terminal.WIDE
     columns = [
-        Column(title, flexible=title in ("Name", "Result"), fold=True, right=title == "Time", optional=title == "Sweep")
-        for title in titles
+        Column("Run"),
+        Column("Name", most=60, flexible=True, least=20, fold=True),
+        Column("State"),
+        Column("Time", right=True),
+        Column("Result", most=60, flexible=True, least=12, fold=True),
+        Column("User", optional=narrow),
+        Column("Sweep", optional=narrow or not any(run.sweep for run in shown)),
     ]
     rows = [
         [
             Cell(run.run_id),
-            Cell(clean(run.name)),
+            Cell(clean(run.name), lines=3),
             Cell(run.state, COLOURS.get(run.state, "dim")),
             Cell(duration(run.seconds)),
-            Cell(clean(result(run))),
+            Cell(clean(result(run)), lines=1 if _failed(run) else None),  # `runs show` has the whole error
             Cell(clean(run.user)),
             Cell((run.sweep or "")[-4:]),
         ]
         for run in shown
     ]
-    draw(terminal.console(), columns, rows)
+    terminal.say_left_out(out, draw(out, columns, rows))
     if len(found) > len(shown):
         print(f"{len(found) - len(shown)} more: add limit={len(found)}.")
     return 0
@@ -181,7 +187,7 @@ def delete(store: Store, names: Sequence[str]) -> int:
 
 def result(run: RunRecord) -> str:
     """What failed, or the headline of the step that judges the result, or else that of the last step."""
-    if failed := [step for step in run.steps if step.error]:
+    if failed := _failed(run):
         return f"{failed[0].name}: {(failed[0].error or '').splitlines()[0]}"
     shown = [step for step in run.steps if step.headline]
     leading = [step for step in shown if VERDICT in step.highlights] or shown
@@ -189,6 +195,10 @@ def result(run: RunRecord) -> str:
         return ""
     name, value = headline
     return f"{leading[-1].name} {name.replace('_', ' ')} {metric(name, value)}"
+
+
+def _failed(run: RunRecord) -> list[StepResult]:
+    return [step for step in run.steps if step.error]
 
 
 def _of_step(step: StepResult) -> str:

@@ -100,7 +100,9 @@ def show_artifacts(out: Console, records: Sequence[tuple[Record, str]]) -> None:
 
     Of the fingerprint there are as many digits as `artifacts show` needs.
     """
-    hidden = () if out.width >= WIDE + 30 else ("By run",) if out.width >= WIDE else ("By run", "Makes", "Made")
+    hidden: tuple[str, ...] = (
+        () if out.width >= WIDE + 30 else ("By run",) if out.width >= WIDE else ("Makes", "Made", "By run")
+    )
     titles = ("Step", "Pipeline", "Makes", "Headline", "Differs by", "Size", "Fingerprint", "Made", "By run")
     flexible = ("Headline", "Differs by")
     columns = [
@@ -124,6 +126,16 @@ def show_artifacts(out: Console, records: Sequence[tuple[Record, str]]) -> None:
     shown = [index for index, title in enumerate(titles) if title not in hidden]
     cells = [[Cell(row[index]) for index in shown] for row in rows]
     draw(out, [columns[index] for index in shown], cells)
+    say_left_out(out, hidden)
+
+
+def say_left_out(out: Console, titles: Sequence[str]) -> None:
+    """Name the columns for which a list had no room."""
+    from rich.text import Text
+
+    if titles:
+        said = f"No room for {', '.join(titles)}: a wider terminal shows more, or a file with COLUMNS={WIDE + 30}."
+        out.print(Text(clean_line(said), "dim"), soft_wrap=True)
 
 
 def show_result(out: Console, run: RunSummary, report: Path | None, commands: Sequence[str]) -> None:

@@ -14,13 +14,14 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from cluster.terminal_text import clean_line
-from pipelines.formatting import duration, metric, number, quantity, size
+from pipelines.curves import Curve
+from pipelines.formatting import counts_bytes, duration, metric, number, quantity, size, size_unit
 from pipelines.logs.kept_log import KeptLog
 from pipelines.metric_groups import group_of, grouped, leading
 from pipelines.report import plots
 from pipelines.report.graph_drawing import graph_svg
 from pipelines.report.html import WORDS, badge, facts, section
-from pipelines.run_history import Curve, RunRecord, StepResult
+from pipelines.run_record import RunRecord, StepResult
 from pipelines.summary import StepSummary
 
 MOST_RUNS = 200  # rows
@@ -201,34 +202,44 @@ def _quantity(name: str, value: float) -> tuple[str, str]:
 
 
 def curves(found: Mapping[str, Curve]) -> Markup:
-    """The curves of a step's metrics, those of losses first."""
+    """The curves of a step's metrics, those of losses first, and in a line the metrics that have not changed."""
     ordered = sorted(found, key=lambda name: (not grouped(name).startswith("loss"), grouped(name)))
-    drawable = ((name, drawn_points(found[name])) for name in ordered)
-    plotted = [
-        plots.curves(
-            f"{_title(name)}: {metric(name, found[name][-1][1])}",
-            [plots.Line(_title(name), plots.colour(0, 1), points)],
-        )
-        for name, points in drawable
-        if len(points) > 1
-    ]
-    more = len(plotted) - MOST_CURVES
-    note = Markup('<p class="empty">{} more curves: the report or MLflow has them.</p>').format(more)
-    shown = Markup("\n").join(plotted[:MOST_CURVES])
-    return Markup('<div class="figures">{}</div>{}').format(shown, note if more > 0 else "")
+    drawable = {name: points for name in ordered if len(points := drawn_points(found[name])) > 1}
+    constant = [name for name, points in drawable.items() if len({value for _, value in points}) == 1]
+    changing = [name for name in drawable if name not in constant]
+    shown = Markup("\n").join(_curve(name, drawable[name], found[name][-1][1]) for name in changing[:MOST_CURVES])
+    more = len(changing) - MOST_CURVES
+    parts = [Markup('<div class="figures">{}</div>').format(shown)]
+    if constant:
+        said = ", ".join(" ".join(_quantity(name, found[name][-1][1])) for name in constant[:MOST_METRICS])
+        parts.append(Markup('<p class="empty">Constant: {}</p>').format(said))
+    if more > 0:
+        parts.append(Markup('<p class="empty">{} more curves: the report or MLflow has them.</p>').format(more))
+    return Markup("").join(parts)
+
+
+def _curve(name: str, points: Curve, last: float) -> Markup:
+    """A curve and its last value, both in the same unit."""
+    title, unit, said = _title(name), "", metric(name, last)
+    if counts_bytes(name):
+        title = _quantity(name, last)[0]
+        unit, bytes_of_unit = size_unit(max(abs(value) for _, value in points))
+        points = [(at, value / bytes_of_unit) for at, value in points]
+        said = f"{number(last)} B" if unit == "B" else f"{last / bytes_of_unit:,.1f} {unit}"
+    return plots.curves(f"{title}: {said}", [plots.Line(title, plots.colour(0, 1), points)], unit, plots.SMALL)
 
 
 def drawn_points(points: Curve) -> Curve:
-    """The finite points of a curve, at most `POINTS`: of each part of a longer one the lowest and the highest."""
+    """The finite points of a curve, at most `POINTS`: of a longer one its ends, and the extremes of each part."""
     finite = [(at, value if abs(value) > SMALLEST else 0.0) for at, value in points if abs(value) < LARGEST]
     if len(finite) <= POINTS:
         return finite
-    width = -(-len(finite) // (POINTS // 2))
-    kept: Curve = []
+    width = -(-len(finite) // (POINTS // 2 - 1))
+    kept: set[tuple[int, float]] = {finite[0], finite[-1]}
     for begin in range(0, len(finite), width):
         part = finite[begin : begin + width]
-        kept += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
-    return kept
+        kept |= {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
+    return sorted(kept)
 
 
 def log(run: RunRecord, step: StepResult, logs: Sequence[KeptLog], process: str, text: str) -> Markup:

@@ -22,7 +22,7 @@ from pipelines.live import fragments
 from pipelines.live.fragments import TAIL_BYTES, Row
 from pipelines.logs import kept_log
 from pipelines.redaction import redacted
-from pipelines.run_history import RunRecord, StepResult
+from pipelines.run_record import RunRecord, StepResult
 from pipelines.store import Store
 from pipelines.store.files import StoreError
 

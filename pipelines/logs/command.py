@@ -21,7 +21,7 @@ from pipelines.errors import BloomlineError
 from pipelines.formatting import duration, size
 from pipelines.logs import kept_log
 from pipelines.logs.kept_log import KeptLog
-from pipelines.run_history import RunRecord
+from pipelines.run_record import RunRecord
 from pipelines.session import Session
 from pipelines.store import Store
 from pipelines.table import Cell, Column, draw

@@ -16,7 +16,7 @@ from pipelines import run_history
 from pipelines.logs import kept_log
 from pipelines.logs.kept_log import RAW_OUTPUT, KeptLog, as_drawn
 from pipelines.redaction import redacted
-from pipelines.run_history import RunRecord
+from pipelines.run_record import RunRecord
 from pipelines.store import Store
 
 COMPARED_BYTES = 4096  # the end of a log, which is looked for in what was printed

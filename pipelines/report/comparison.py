@@ -10,7 +10,7 @@ from pipelines import provenance, run_history
 from pipelines.differences import differences, results, shown
 from pipelines.report.html import section
 from pipelines.report.paths import Shorten
-from pipelines.run_history import RunRecord
+from pipelines.run_record import RunRecord
 from pipelines.summary import RunSummary
 
 MOST_ROWS = 20

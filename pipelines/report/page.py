@@ -16,7 +16,7 @@ from pipelines.report.paths import shortened, shortener
 from pipelines.report.result import result
 from pipelines.report.step import stage_of, step_section
 from pipelines.report.timeline import timeline
-from pipelines.run_history import RunRecord
+from pipelines.run_record import RunRecord
 from pipelines.summary import RunSummary, StepSummary
 from stages.base import VERDICT
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipelines.curves import Curve
 from pipelines.formatting import number, short_value
-from pipelines.report.axis import Axis, axis_of
-from pipelines.run_history import Curve
+from pipelines.report.axis import axis_of
 
 WIDTH = 720
 HEIGHT = 320
+SMALL = (320, 180)  # width and height of one of many plots, whose letters stay legible at a third of a window
 MARGIN = 56
 LINE_HEIGHT, LETTER_WIDTH = 18, 7.5  # of a label, in the unit of the plot
 # Okabe and Ito, "Color Universal Design" (2008): distinct for every kind of colour vision.
@@ -43,15 +44,39 @@ def shade(badness: float) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def curves(title: str, lines: Sequence[Line]) -> Markup:
-    """Curves over the same axis, the best job drawn last."""
+def curves(title: str, lines: Sequence[Line], unit: str = "", extent: tuple[int, int] = (WIDTH, HEIGHT)) -> Markup:
+    """Curves over the same axis, the best job drawn last. `unit`: of the values. `extent`: width and height."""
     across = axis_of([at for line in lines for at, _ in line.points], may_be_logarithmic=False)
     up = axis_of([value for line in lines for _, value in line.points])
+    width, height = extent
+    labels = [(f"{label} {unit}".rstrip(), at) for label, at in _apart(up.marks(), height)]
+    left = max(MARGIN if extent == (WIDTH, HEIGHT) else 0, *(16 + LETTER_WIDTH * len(label) for label, _ in labels))
+
+    def right(place: float) -> float:
+        return left + place * (width - left - 16)
+
+    def point(at: float, value: float) -> str:
+        x, y = across.place(at), up.place(value)
+        return "" if x is None or y is None else f"{right(x):.1f},{_down(y, height):.1f}"
+
     drawn = Markup("").join(
-        LINE.format(line.colour, " ".join(_point(across, up, at, value) for at, value in line.points), _ends(line))
+        LINE.format(line.colour, " ".join(point(at, value) for at, value in line.points), _ends(line, unit))
         for line in reversed(lines)
     )
-    return _svg(title, Markup("{}{}").format(_frame(across, up), drawn))
+    grid = Markup(
+        '<line class="grid" x1="{0:.1f}" y1="{1:.1f}" x2="{2}" y2="{1:.1f}"/>'
+        '<text x="{3:.1f}" y="{4:.1f}" text-anchor="end">{5}</text>'
+    )
+    frame = [
+        grid.format(left, _down(at, height), width - 16, left - 8, _down(at, height) + 4, label) for label, at in labels
+    ]
+    frame += [
+        Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
+            right(at), height - 14, "end" if at > 0.95 else "middle", label
+        )
+        for label, at in across.marks()
+    ]
+    return _svg(title, Markup("").join(frame) + drawn, extent)
 
 
 def parallel_coordinates(title: str, columns: Mapping[str, Sequence[str | float]], colours: Sequence[str]) -> Markup:
@@ -140,35 +165,20 @@ def heat_map(title: str, names: tuple[str, str], cells: Mapping[tuple[str, str],
     return _svg(title, Markup("").join(parts))
 
 
-def _svg(title: str, body: Markup) -> Markup:
+def _svg(title: str, body: Markup, extent: tuple[int, int] = (WIDTH, HEIGHT)) -> Markup:
     return Markup(
         '<figure class="plot"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
         "<figcaption>{}</figcaption></figure>"
-    ).format(WIDTH, HEIGHT, title, body, title)
+    ).format(*extent, title, body, title)
 
 
-def _frame(across: Axis, up: Axis) -> Markup:
-    """The marks of two axes, with a line across at each mark of the upright one."""
-    parts = [
-        Markup(
-            '<line class="grid" x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}"/>'
-            '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
-        ).format(MARGIN, _down(at), WIDTH - 16, _down(at), MARGIN - 8, _down(at) + 4, label)
-        for label, at in up.marks()
-    ]
-    parts += [
-        Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(_right(at), HEIGHT - 14, label)
-        for label, at in across.marks()
-    ]
-    return Markup("").join(parts)
-
-
-def _apart(marks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+def _apart(marks: Sequence[tuple[str, float]], height: int = HEIGHT) -> list[tuple[str, float]]:
     """The marks of an upright axis without those whose labels would cover others; the outermost stay."""
     ordered = sorted(marks, key=lambda mark: mark[1])
     kept = ordered[:1]
     for mark in ordered[1:-1]:
-        if min(_down(kept[-1][1]) - _down(mark[1]), _down(mark[1]) - _down(ordered[-1][1])) >= LINE_HEIGHT:
+        below, at, above = (_down(place, height) for place in (kept[-1][1], mark[1], ordered[-1][1]))
+        if min(below - at, at - above) >= LINE_HEIGHT:
             kept.append(mark)
     return [*kept, *ordered[1:][-1:]]
 
@@ -179,22 +189,14 @@ def _fitting(text: str, width: float) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-((most - 1) // 2) :]}"
 
 
-def _point(across: Axis, up: Axis, at: float, value: float) -> str:
-    x, y = across.place(at), up.place(value)
-    return "" if x is None or y is None else f"{_right(x):.1f},{_down(y):.1f}"
+def _down(place: float, height: int = HEIGHT) -> float:
+    return height - 36 - place * (height - 36 - 36)
 
 
-def _right(place: float) -> float:
-    return MARGIN + place * (WIDTH - MARGIN - 16)
-
-
-def _down(place: float) -> float:
-    return HEIGHT - 36 - place * (HEIGHT - 36 - 36)
-
-
-def _ends(line: Line) -> str:
+def _ends(line: Line, unit: str) -> str:
     (first, start), (last, end) = line.points[0], line.points[-1]
-    return f"{line.label}: {number(start)} at {first}, {number(end)} at {last}"
+    before, after = (f"{number(value)} {unit}".rstrip() for value in (start, end))
+    return f"{line.label}: {before} at {first}, {after} at {last}"
 
 
 def _shown(value: str | float) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipelines import run_history, variant
+from pipelines.curves import Curve
 from pipelines.formatting import duration
 from pipelines.report import plots
 from pipelines.report.axis import parse
 from pipelines.report.html import badge, document, facts, folded, section, write_page
-from pipelines.run_history import Curve
 from pipelines.store import Store
 from pipelines.sweep.results import Results
 

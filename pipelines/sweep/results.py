@@ -13,7 +13,7 @@ from pipelines.formatting import duration, metric, short_value
 from pipelines.sweep.job import FINISHED, SweepJob, swept
 from pipelines.sweep_config import SweepConfig
 from pipelines.table import Cell, Column, draw
-from pipelines.terminal import COLOURS
+from pipelines.terminal import COLOURS, say_left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,7 +119,7 @@ def show(out: Console, results: Results, page: Path | None, compare: str) -> Non
     for line in cells:
         line[state] = Cell(line[state].text, COLOURS.get(line[state].text, "dim"))
     out.print()
-    draw(out, columns, cells)
+    say_left_out(out, draw(out, columns, cells))
     for job in results.jobs:
         if job.error:
             about = f"\nJob {job.number} ({job.described}): "

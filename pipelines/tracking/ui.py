@@ -9,12 +9,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from cluster import stop_signals
 from cluster.network import LOOPBACK, wait_until_answers
+from cluster.terminal_text import clean
 from pipelines.errors import BloomlineError
 from pipelines.tracking.database import ARTIFACTS, DatabaseError
 from pipelines.tracking.leftovers import flush
@@ -24,6 +27,7 @@ from stages.child_environment import child_environment
 PORT = 5000
 STOP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 600.0
+FOREIGN_ADVICE = "Security middleware enabled with default settings"  # the line goes on to options that only MLflow has
 
 
 def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[str], None] = print) -> int:
@@ -56,7 +60,18 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
     with tempfile.TemporaryDirectory(prefix="bloomline-ui-") as directory:
         command = _command(config, root, port)
         quiet = subprocess.DEVNULL  # what goes wrong is on standard error
-        server = subprocess.Popen(command, cwd=directory, env=_environment(), stdout=quiet, start_new_session=True)
+        server = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=_environment(),
+            stdout=quiet,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        said = threading.Thread(target=_pass_on, args=(server.stderr,), name="mlflow-errors", daemon=True)
+        said.start()
         with stop_signals.handled(_stop):
             try:
                 if wait_until_answers(address, lambda: server.poll() is None, START_TIMEOUT_S):
@@ -66,6 +81,7 @@ def serve_ui(config: TrackingConfig, root: Path, port: int = 0, say: Callable[[s
                 return 0
             finally:
                 _end(server)
+                said.join(STOP_TIMEOUT_S)  # bounded: a process that outlives the server may hold the pipe open
 
 
 def free_port(preferred: int) -> int:
@@ -119,11 +135,20 @@ def until_stopped() -> Iterator[None]:
         yield
 
 
+def _pass_on(lines: IO[str]) -> None:
+    """What MLflow says on standard error, without advice about options that are not ours."""
+    with lines:
+        for line in lines:
+            if FOREIGN_ADVICE in line:
+                continue
+            print(clean(line.rstrip("\n")), file=sys.stderr, flush=True)
+
+
 def _stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _end(server: subprocess.Popen[str]) -> None:
     """End the server and every worker of its group."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

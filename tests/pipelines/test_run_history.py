@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from cluster.base import Message
 from pipelines import cli, run_history, runs_command
+from pipelines.curves import LONGEST_CURVE, GrowingCurve, continued
 from pipelines.errors import BloomlineError
-from pipelines.run_history import LONGEST_CURVE, History
+from pipelines.run_history import History
 from pipelines.store import Store, StoreConfig
 from tests.pipelines import samples
 
@@ -45,16 +46,48 @@ def test_the_curves_of_a_cached_step_are_those_of_the_run_that_made_it(store: St
 
 
 @given(st.integers(2, 5000))
-def test_a_long_curve_is_thinned_out_evenly(count: int) -> None:
-    kept: list[tuple[int, float]] = []
-    history = History(Store(StoreConfig(root="unused")))
+def test_a_long_curve_is_thinned_out_evenly_and_keeps_its_ends(count: int) -> None:
+    curve = GrowingCurve()
     for at in range(count):
-        history.step_message(Message("s", "metrics", {"values": {"loss": 1.0}, "at": at}))
-    kept = history._curves["s"]["loss"]
+        curve.add(at, 1.0)
+    kept = curve.points()
     assert len(kept) <= LONGEST_CURVE
-    gaps = {after[0] - before[0] for before, after in pairwise(kept)}
-    assert len(gaps) == 1
-    assert kept[0][0] == 0
+    gaps = {after[0] - before[0] for before, after in pairwise(kept[:-1])}
+    assert len(gaps) <= 1
+    assert (kept[0][0], kept[-1][0]) == (0, count - 1)
+
+
+def test_curves_have_what_a_run_did_before_it_was_continued(store: Store, tmp_path: Path) -> None:
+    """Point 15 was done by both, as after a checkpoint at 14; the first two runs were stopped."""
+    other = {"fingerprint": "0" * 64}
+    for run_id, first, end, fields in (("1", 0, 10, {}), ("2", 10, 16, {}), ("3", 0, 30, other), ("4", 15, 20, {})):
+        sample = samples.run(tmp_path, run_id, state="done" if run_id == "4" else "stopped")
+        step = replace(sample.steps[1], state=sample.state, **fields)  # type: ignore[arg-type]
+        history = History(store)
+        history.run_started(replace(sample, state="running"))
+        history.step_started(replace(step, state="running"))
+        for at in range(first, end):
+            values = {"loss": float(run_id), **({"validation": 0.0} if at % 9 == 0 else {})}
+            history.step_message(Message("pretrain", "metrics", {"values": values, "at": at}))
+        history.step_finished(step, None)
+        history.run_finished(replace(sample, steps=(sample.steps[0], step)))
+    found = run_history.curves(store, run_history.find(store, "4"), "pretrain")
+    assert found["loss"] == [(at, 1.0 if at < 10 else 2.0 if at < 15 else 4.0) for at in range(20)]
+    assert found["validation"] == [(0, 0.0), (9, 0.0), (18, 0.0)]
+
+
+def test_a_curve_of_many_runs_stays_bounded_and_even() -> None:
+    whole: dict[str, list[tuple[int, float]]] = {}
+    for first in range(0, 20_000, 900):
+        whole = continued(whole, {"loss": [(at, float(at)) for at in range(first, first + 900)]})
+    points = whole["loss"]
+    assert 400 < len(points) <= LONGEST_CURVE
+    assert (points[0][0], points[-1][0]) == (0, first + 899)
+    assert max(after[0] - before[0] for before, after in pairwise(points)) < 100
+    assert continued({"loss": [(1, 5.0), (2, 4.0)], "late": [(1, 0.0), (7, 0.0)]}, {"loss": [(2, 3.0)]}) == {
+        "loss": [(1, 5.0), (2, 3.0)],
+        "late": [(1, 0.0)],
+    }
 
 
 def test_a_run_whose_process_is_gone_was_killed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +306,24 @@ def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys:
     assert [run.run_id for run in run_history.runs(store)] == ["two"]
     with pytest.raises(BloomlineError, match="expected two runs"):
         runs_command.diff(store, ["two"], {})
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_long_name_or_error_leaves_the_list_legible(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    steps = samples.run(tmp_path).steps
+    failed = replace(steps[1], state="failed", error="the file of the corpus can't be read: " + "much more " * 50)
+    remember(store, tmp_path, "20260101-000000-aaaa", name="demo · " + "some.value=1 " * 40, user="ada", state="failed")
+    remember(store, tmp_path, "20260101-000000-bbbb", name="demo · size=2", steps=(steps[0], failed), user="ada")
+    runs_command.show_list(store, [], {})
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 7
+    assert all(len(line) <= width for line in out.splitlines() if not line.startswith("No room"))
+    assert "pretrain: the f" in out
+    assert ("No room for User" in out) == (width == 80)
+    assert "demo · some.value=1" in out
 
 
 def test_a_report_that_is_not_on_this_machine_is_shown_in_the_store(

@@ -40,6 +40,33 @@ def test_the_widest_gives_way_first() -> None:
     assert drawn([("a" * 30, "b" * 10)], 30, columns)[1] == "a" * 17 + "…  " + "b" * 10  # type: ignore[list-item]
 
 
+def test_two_wide_columns_share_the_room_and_keep_their_least_width() -> None:
+    columns = [Column("A", flexible=True), Column("B", flexible=True, least=20)]
+    rows = [("a" * 500, "b" * 60)]
+    assert drawn(rows, 62, columns)[1] == "a" * 29 + "…  " + "b" * 29 + "…"  # type: ignore[arg-type]
+    assert drawn(rows, 34, columns)[1] == "a" * 11 + "…  " + "b" * 19 + "…"  # type: ignore[arg-type]
+
+
+def test_a_folded_cell_ends_after_the_lines_that_it_may_have() -> None:
+    columns = [Column("Why", flexible=True, fold=True)]
+
+    def lines(most: int | None) -> list[str]:
+        file = io.StringIO()
+        draw(terminal.console(file, 10), columns, [[Cell("one two three four five", lines=most)]])
+        return file.getvalue().splitlines()[1:]
+
+    assert lines(None) == ["one two", "three four", "five"]
+    assert lines(2) == ["one two", "three fou…"]
+    assert lines(1) == ["one two t…"]
+
+
+def test_the_columns_that_did_not_fit_are_returned() -> None:
+    columns = [Column("Step"), Column("Where", optional=True), Column("Empty", optional=True)]
+    rows = [[Cell("a"), Cell("x" * 30), Cell("")]]
+    assert draw(terminal.console(io.StringIO(), 20), columns, rows) == ["Where"]
+    assert draw(terminal.console(io.StringIO(), 80), columns, rows) == []
+
+
 def test_an_optional_column_is_there_whole_or_not_at_all() -> None:
     columns = [Column("Step"), Column("Why", flexible=True, fold=True), Column("Where", optional=True)]
     rows = [("a", "first", "x" * 20)]

@@ -108,18 +108,36 @@ def answers(address: str) -> bool:
         return False
 
 
+def test_what_mlflow_says_is_passed_on_without_its_advice_about_its_own_options(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copyfile(empty_database, tmp_path / "mlflow.db")
+    said = "[MLflow] Security middleware enabled with default settings (localhost-only). To allow use --host 0.0.0.0"
+    script = f"import sys; sys.stderr.write({said!r} + chr(10) + 'the port is taken' + chr(10)); sys.exit(3)"
+    monkeypatch.setattr("pipelines.tracking.ui._command", lambda *_: [sys.executable, "-c", script])
+    assert serve_ui(TrackingConfig(), tmp_path, say=pytest.fail) == 3
+    assert capfd.readouterr().err.splitlines()[-1:] == ["the port is taken"]
+
+
 @pytest.mark.slow
 def test_it_serves_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path, empty_database: Path) -> None:
     copyfile(empty_database, tmp_path / "mlflow.db")
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, tmp_path], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-c", SERVE, tmp_path],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
     )
     assert process.stdout
+    assert process.stderr
     address = process.stdout.readline().split()[1]
     try:
         assert answers(address), "the address was printed before the server answered"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert not answers(address), "the server outlived its command"
+        assert "--host" not in process.stderr.read(), "an option that only MLflow's own command has"
     finally:
         process.kill()

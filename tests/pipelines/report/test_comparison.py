@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pipelines import run_history
 from pipelines.report.comparison import comparison
+from pipelines.run_record import RunRecord
 from pipelines.summary import RunSummary
 from tests.pipelines import samples
 from tests.pipelines.test_report import EVIL, Page
 
 
-def record(run: RunSummary) -> run_history.RunRecord:
+def record(run: RunSummary) -> RunRecord:
     return run_history.record_of(run, {step.name: step for step in run.steps}, {})
 
 

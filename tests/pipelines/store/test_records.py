@@ -203,6 +203,24 @@ def test_an_artifact_is_shown_with_sizes_for_people_in_lines_that_fit(
     assert max(map(len, following)) <= 80
 
 
+@pytest.mark.parametrize(
+    ("width", "said"), [(80, "No room for Makes, Made, By run"), (120, "No room for By run"), (150, "")]
+)
+def test_the_list_names_the_columns_for_which_there_is_no_room(
+    store: Store,
+    record: Record,
+    width: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    artifacts.show_list(store, [], SCOPE)
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("No room" in out) == bool(said)
+
+
 GARBAGE = [b"", b"{", b"null", b'{"fingerprint": 3}', b"\xff\xfe", RECORD.encode()]
 
 
