@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import config, project, run_history, step_state, verbs
+from pipelines import config, outline, project, run_history, step_state, verbs
 from pipelines.config import Composition
 from pipelines.errors import BloomlineError
 from pipelines.graph import produces
@@ -103,7 +103,7 @@ def runs(
     `pipeline`, `sweep`: only theirs. `limit`: at most this number of them. `overrides`: where the store is, such as
     `store.root=DIR`.
     """
-    store = Store(compose(overrides).settings.store)
+    store = Store(outline.compose(overrides).settings.store)
     found = (
         Run(record, store)
         for record in run_history.runs(store)
@@ -118,10 +118,10 @@ def load(step: str, pipeline: str | None = None, overrides: Sequence[str] = ()) 
     `pipeline` None: the default pipeline. With overrides that change values, `compose` and `run` them, and take the
     artifact from the run. Raises BloomlineError if there is none, or if it is damaged.
     """
-    composition = compose([*([f"pipeline={pipeline}"] if pipeline else []), *overrides])
-    store, name = Store(composition.settings.store), composition.graph.name
-    if step not in composition.graph.steps:
-        raise BloomlineError(f"Pipeline {name} has no step {step!r}. It has {', '.join(composition.graph.steps)}.")
+    found = outline.compose([*([f"pipeline={pipeline}"] if pipeline else []), *overrides])
+    store, name = Store(found.settings.store), found.settings.name
+    if step not in found.steps:
+        raise BloomlineError(f"Pipeline {name} has no step {step!r}. It has {', '.join(found.steps)}.")
     record = store.latest(name, step)
     if record is None:
         raise BloomlineError(f"There is no artifact of step {step} of pipeline {name} in {store.uri_of_root}.")

@@ -12,7 +12,7 @@ import yaml
 
 from cluster.config import RemoteCluster
 from cluster.terminal_text import clean
-from pipelines import config, own_keys, terminal, verbs
+from pipelines import config, outline, own_keys, terminal, verbs
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration
 from pipelines.redaction import shown_override
@@ -41,8 +41,7 @@ def jobs(words: Sequence[str], overrides: list[str], composed: Any, session: Ses
         raise BloomlineError(f"jobs {word}: --follow is for `jobs logs`.")
     if len(names) != (word != "list"):
         raise BloomlineError(f"jobs {word} needs {'no name' if word == 'list' else 'the name of one job'}.")
-    composition = config.compose(overrides) if composed is None else config.check(composed)
-    cluster = verbs.remote_cluster("jobs", composition)
+    cluster = verbs.remote_cluster("jobs", outline.compose(overrides, composed).settings)
     if word == "list":
         return _list(cluster)
     if word == "logs":
@@ -99,7 +98,7 @@ def manifest(overrides: list[str], composed: Any, session: Session) -> int:
         meant = f" {nearest(kind, KINDS)}" if kind else ""
         raise BloomlineError(f"manifest needs one kind={'|'.join(KINDS)}.{meant}")
     composition = config.compose(overrides) if composed is None else config.check(composed)
-    cluster = verbs.remote_cluster("manifest", composition)
+    cluster = verbs.remote_cluster("manifest", composition.settings)
     if secret := next((one for one in overrides if shown_override(one) != one), None):
         key = secret.partition("=")[0]
         raise BloomlineError(f"{key} is a secret: name a Kubernetes secret in cluster.kubernetes.secrets instead.")

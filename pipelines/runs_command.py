@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.terminal_text import clean, say
-from pipelines import config, own_keys, provenance, run_history, terminal
+from pipelines import outline, own_keys, provenance, run_history, terminal
 from pipelines.differences import differences, pairs, results, shown
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration, metric, size
@@ -39,7 +39,7 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     if word not in WORDS:
         raise BloomlineError(f"runs: unknown word {word!r}; expected {', '.join(WORDS)}. {nearest(word, WORDS)}")
     own, overrides = own_keys.split("runs", overrides)
-    settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
+    settings = outline.compose(overrides, composed).settings
     store = Store(settings.store)
     if word == "list":
         return show_list(store, names, own)
