@@ -12,13 +12,15 @@ from pathlib import Path
 
 from pipelines import config, outline, project, run_history, step_state, verbs
 from pipelines.config import Composition
-from pipelines.errors import BloomlineError
+from pipelines.errors import BloomlineError, ConfigError
 from pipelines.graph import produces
 from pipelines.run_history import Curve, RunRecord, StepResult
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from stages import registry
 from stages.base import Artifact
+
+__all__ = ["BloomlineError", "ConfigError", "Run", "RunFailedError", "compose", "load", "run", "runs"]
 
 
 class RunFailedError(BloomlineError):
