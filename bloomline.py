@@ -20,11 +20,23 @@ TYPE_CHECKING = False  # as typing has it, which is not imported
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipelines.api import Run
+    from pipelines.api import Run, RunFailedError
     from pipelines.config import Composition
+    from pipelines.errors import BloomlineError, ConfigError
     from stages.base import Artifact
 
-__all__ = ["compose", "load", "run", "runs"]
+__all__ = ["BloomlineError", "ConfigError", "RunFailedError", "compose", "load", "run", "runs"]
+
+
+def __getattr__(name: str) -> type[Exception]:
+    """The errors that the functions raise. They are of packages that may only be imported once the path is set."""
+    if name in ("BloomlineError", "ConfigError", "RunFailedError"):
+        _own_packages_first()
+        from pipelines import api
+
+        found: type[Exception] = getattr(api, name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def compose(overrides: "Sequence[str]" = ()) -> "Composition":

@@ -10,16 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import config, project, run_history, step_state, verbs
+from pipelines import config, outline, project, run_history, step_state, verbs
 from pipelines.config import Composition
 from pipelines.curves import Curve
-from pipelines.errors import BloomlineError
+from pipelines.errors import BloomlineError, ConfigError
 from pipelines.graph import produces
 from pipelines.run_record import RunRecord, StepResult
 from pipelines.session import Session
 from pipelines.store import Record, Store
 from stages import registry
 from stages.base import Artifact
+
+__all__ = ["BloomlineError", "ConfigError", "Run", "RunFailedError", "compose", "load", "run", "runs"]
 
 
 class RunFailedError(BloomlineError):
@@ -108,7 +110,7 @@ def runs(
     `pipeline`, `sweep`: only theirs. `limit`: at most this number of them. `overrides`: where the store is, such as
     `store.root=DIR`.
     """
-    store = Store(compose(overrides).settings.store)
+    store = Store(outline.compose(overrides).settings.store)
     found = (
         Run(record, store)
         for record in run_history.runs(store)
@@ -123,10 +125,10 @@ def load(step: str, pipeline: str | None = None, overrides: Sequence[str] = ()) 
     `pipeline` None: the default pipeline. With overrides that change values, `compose` and `run` them, and take the
     artifact from the run. Raises BloomlineError if there is none, or if it is damaged.
     """
-    composition = compose([*([f"pipeline={pipeline}"] if pipeline else []), *overrides])
-    store, name = Store(composition.settings.store), composition.graph.name
-    if step not in composition.graph.steps:
-        raise BloomlineError(f"Pipeline {name} has no step {step!r}. It has {', '.join(composition.graph.steps)}.")
+    found = outline.compose([*([f"pipeline={pipeline}"] if pipeline else []), *overrides])
+    store, name = Store(found.settings.store), found.settings.name
+    if step not in found.steps:
+        raise BloomlineError(f"Pipeline {name} has no step {step!r}. It has {', '.join(found.steps)}.")
     record = store.latest(name, step)
     if record is None:
         raise BloomlineError(f"There is no artifact of step {step} of pipeline {name} in {store.uri_of_root}.")

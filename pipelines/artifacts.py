@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.terminal_text import clean_line, indented, say
-from pipelines import collection_rules, config, run_history, terminal, variant
+from pipelines import collection_rules, outline, run_history, terminal, variant
 from pipelines.collection_rules import Rules
 from pipelines.differences import leaves
 from pipelines.errors import BloomlineError, nearest
@@ -58,10 +58,10 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
             f"artifacts: unknown word {word!r}; expected list, show, verify or gc. {nearest(word, actions)}"
         )
     rules, others = collection_rules.split(overrides) if word == "gc" else (None, overrides)
-    composition = config.compose(others) if composed is None else config.check(composed)
+    settings = outline.compose(others, composed).settings
     named = any(override.lstrip("+").startswith("pipeline=") for override in overrides)
-    scope = Scope(composition.graph.name, named, rules)
-    return actions[word](Store(composition.settings.store), words[1:], scope)
+    scope = Scope(settings.name, named, rules)
+    return actions[word](Store(settings.store), words[1:], scope)
 
 
 @dataclass(frozen=True)

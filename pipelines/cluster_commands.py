@@ -13,7 +13,7 @@ import yaml
 
 from cluster.config import RemoteCluster
 from cluster.terminal_text import clean, say
-from pipelines import config, own_keys, project, terminal, verbs
+from pipelines import config, outline, own_keys, project, terminal, verbs
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration
 from pipelines.redaction import shown_override
@@ -42,8 +42,7 @@ def jobs(words: Sequence[str], overrides: list[str], composed: Any, session: Ses
         raise BloomlineError(f"jobs {word}: --follow is for `jobs logs`.")
     if len(names) != (word != "list"):
         raise BloomlineError(f"jobs {word} needs {'no name' if word == 'list' else 'the name of one job'}.")
-    composition = config.compose(overrides) if composed is None else config.check(composed)
-    cluster = verbs.remote_cluster("jobs", composition)
+    cluster = verbs.remote_cluster("jobs", outline.compose(overrides, composed).settings)
     if word == "list":
         return _list(cluster)
     if word == "logs":

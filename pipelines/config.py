@@ -241,11 +241,10 @@ def check_values(values: Mapping[str, Any], written: Mapping[str, Any] | None = 
     redaction.remember(values, shown)
     problems: list[Problem] = []
     settings: Settings | None = None
-    others = {key: value for key, value in values.items() if key != "steps"}
     try:
-        settings = Settings.model_validate(others)
-    except ValidationError as error:
-        problems += validation.problems("", Settings, error, others)
+        settings = check_settings(values)
+    except ConfigError as error:
+        problems += error.problems
     name = str(values.get("name"))
     graph: Graph | None = None
     steps = values.get("steps") or {}
@@ -259,7 +258,7 @@ def check_values(values: Mapping[str, Any], written: Mapping[str, Any] | None = 
     except ConfigError as error:
         problems += error.problems
     if problems or settings is None or graph is None:
-        raise ConfigError(_shown_problem(problem, shown) for problem in problems)
+        raise ConfigError(shown_problem(problem, shown) for problem in problems)
     for key in ("from_", "until", "only", "force"):
         check_names(graph, key.rstrip("_"), getattr(settings, key))
     if metric := settings.sweep.metric:
@@ -267,7 +266,16 @@ def check_values(values: Mapping[str, Any], written: Mapping[str, Any] | None = 
     return Composition(settings, graph, values, shown)
 
 
-def _shown_problem(problem: Problem, shown: Mapping[str, Any]) -> Problem:
+def check_settings(values: Mapping[str, Any]) -> Settings:
+    """Check plain values without the steps among them. Raises ConfigError with every problem."""
+    others = {key: value for key, value in values.items() if key != "steps"}
+    try:
+        return Settings.model_validate(others)
+    except ValidationError as error:
+        raise ConfigError(validation.problems("", Settings, error, others)) from error
+
+
+def shown_problem(problem: Problem, shown: Mapping[str, Any]) -> Problem:
     """A problem that names a value of the environment, or a secret, by its reference only."""
     value: Any = shown
     for part in problem.key.split("."):

@@ -52,6 +52,10 @@ class ConfigError(BloomlineError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class UnresolvedError(ConfigError):
+    """A value of the configuration must be set, or stands for what cannot be found."""
+
+
 def show_error(error: StageError) -> int:
     """Print an error on standard error, without a traceback. Returns the exit code."""
     if isinstance(error, ConfigError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -23,9 +24,11 @@ from pydantic.fields import FieldInfo
 from pipelines.errors import BloomlineError
 from pipelines.graph import Step
 from pipelines.redaction import shown_values
+from pipelines.stage_values import shown_stage_values
 from stages.base import Artifact, Edge, External, RuntimeMarker, StageError
 from stages.registry import SOURCE_KEY, code_identity, package_of
 
+LOCATIONS = ("path", "paths")  # the fields of external content that say where it is
 FIRST_VERSION = "1"  # of a config value's code: left out, like a field at its default
 
 DigestFile = Callable[[Path], str]
@@ -61,8 +64,12 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def changes(old: Payload, new: Payload, step: Step) -> list[str]:
-    """What differs between two payloads of one step, one short phrase a difference; inputs come last."""
+def changes(old: Payload, new: Payload, step: Step, old_values: Mapping[str, Any] = {}) -> list[str]:
+    """What differs between two payloads of one step, one short phrase a difference; inputs come last.
+
+    `old_values`: the fields of the stage to which `old` belongs, as the store has them. A payload has only a digest of
+    external content, which changes with the options for reading it too.
+    """
     found = []
     if old["stage"] != new["stage"]:
         return [f"stage {old['stage']} -> {new['stage']}"]
@@ -75,7 +82,8 @@ def changes(old: Payload, new: Payload, step: Step) -> list[str]:
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             if key.endswith(".external"):
-                found.append(f"the content of {key.removesuffix('.external')} changed")
+                place = key.removesuffix(".external")
+                found += _options_changed(place, old_values, step) or [f"the content of {place} changed"]
             else:
                 found.append(f"{key} {_shown(before, key, step)} -> {_shown(after, key, step)}")
     producers = dict(step.edges)
@@ -86,6 +94,43 @@ def changes(old: Payload, new: Payload, step: Step) -> list[str]:
         found = [f"{name} is no longer identified by its source" for name in sorted(sources[0].keys() - shared)]
         found += [f"{name} is now identified by its source" for name in sorted(sources[1].keys() - shared)]
     return found
+
+
+def _options_changed(place: str, old_values: Mapping[str, Any], step: Step) -> list[str]:
+    """What differs in the fields of external content, but for those that only say where it is."""
+    content = _at(step.stage, place)
+    before, after = _at(old_values, place), _at(shown_stage_values(step), place)
+    if not (isinstance(content, External) and isinstance(before, Mapping) and isinstance(after, Mapping)):
+        return []
+    names = [
+        name
+        for name, field in type(content).model_fields.items()
+        if name in before and name not in LOCATIONS
+        if not any(isinstance(mark, RuntimeMarker) for mark in field.metadata)
+        if not isinstance(getattr(content, name), Path)
+    ]
+    # An empty mapping has no value to compare with those that it has been given.
+    given = [{name: values[name] for name in names if values[name] != {}} for values in (before, after)]
+    old, new = _aligned(*(_flat(values, place) for values in given))
+    return [
+        f"{key} {_shown(old, key, step)} -> {_shown(new, key, step)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _at(value: Any, place: str) -> Any:
+    """The value at a place of a stage or of its fields, such as `sources[0].reader`; None if there is none."""
+    for part in re.findall(r"[^.\[\]]+", place):
+        if isinstance(value, BaseModel):
+            value = getattr(value, part, None)
+        elif isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list | tuple) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
 
 
 def _sources(value: Any) -> dict[str, str]:

@@ -179,7 +179,7 @@ def _against_pin(pin: str, planned: StepPlan, store: Store) -> str:
         return f"pinned to {pin}, but it would be computed again: {planned.reason}. Remove the pin to compute it"
     kept = next((record for record in store.records() if record.fingerprint.startswith(pin)), None)
     if kept:
-        changed = "; ".join(changes(dict(kept.payload), planned.payload, planned.step))
+        changed = "; ".join(changes(dict(kept.payload), planned.payload, planned.step, kept.config))
     else:
         changed = "the store has no artifact with that fingerprint" if planned.state == "cached" else planned.reason
     digits = planned.fingerprint[: len(pin)]
@@ -190,7 +190,7 @@ def _why_new(step: Step, digest: str, content: Payload, store: Store, pipeline: 
     last = store.latest(pipeline, step.name)
     if last is None or last.fingerprint == digest:
         return "never run"
-    return "; ".join(changes(dict(last.payload), shown_payload(content, step), step)) or "never run"
+    return "; ".join(changes(dict(last.payload), shown_payload(content, step), step, last.config)) or "never run"
 
 
 def _payload(step: Step, plans: Mapping[str, StepPlan], store: Store) -> Payload:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.errors import ConfigError, Problem
+from pipelines.errors import ConfigError, Problem, UnresolvedError
 
 # OmegaConf's own resolvers, which depend on their arguments and on the configuration only.
 PURE = {"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"}
@@ -97,28 +97,36 @@ def _size(content: Any) -> int:
     return 1 + sum(_size(item._value()) if isinstance(item, Container) else 1 for item in content)
 
 
-def resolved(composed: Any) -> dict[str, Any]:
-    """A DictConfig as plain values. Raises ConfigError if a value is missing or an interpolation is of nothing."""
+def resolved(composed: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """A DictConfig as plain values, without the keys `leave_out`.
+
+    Raises UnresolvedError if a value is missing or an interpolation is of nothing.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
     try:
         with bounded():
-            found: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            chosen: dict[Any, Any] = {key: composed[key] for key in composed if key not in leave_out}
+            return {
+                key: OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+                if OmegaConf.is_config(value)
+                else value
+                for key, value in chosen.items()
+            }
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         key = error.full_key or "config"
         if isinstance(error, InterpolationToMissingValueError):  # named after the key that it stands for
             key = first_line(error).partition("Missing mandatory value: ")[2].rstrip(".") or key
         last = key.rpartition(".")[2]
         expected, example = WANTED.get(key, WANTED.get(last, ("a value", "VALUE")))
-        raise ConfigError([Problem(key, "not set", expected, f"Set it with {key}={example}.")]) from error
+        raise UnresolvedError([Problem(key, "not set", expected, f"Set it with {key}={example}.")]) from error
     except OmegaConfBaseException as error:
         found = first_line(error)
         expected = "fewer" if found.startswith(TOO_MANY) else "a value"
-        raise ConfigError([Problem(error.full_key or "config", found, expected)]) from error
+        raise UnresolvedError([Problem(error.full_key or "config", found, expected)]) from error
     except RecursionError as error:
-        raise ConfigError([Problem("config", "interpolations that name each other without end", "")]) from error
-    return dict(found)
+        raise UnresolvedError([Problem("config", "interpolations that name each other without end", "")]) from error
 
 
 def literal_steps(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,17 +165,17 @@ def unresolved(composed: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def resolved_without_environment(composed: Any) -> dict[str, Any]:
-    """A DictConfig as plain values, in which only references to the configuration itself are resolved.
+def resolved_without_environment(composed: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """A DictConfig as `resolved` makes it, in which only references to the configuration itself are resolved.
 
     Every other resolver, such as `oc.env`, stands as it is written. If the structure of the configuration depends on
     one, nothing is resolved.
     """
     try:
         with references_as_written():
-            return resolved(composed)
+            return resolved(composed, leave_out)
     except ConfigError:
-        return unresolved(composed)
+        return {key: value for key, value in unresolved(composed).items() if key not in leave_out}
 
 
 @contextmanager

@@ -276,6 +276,10 @@ def find(store: Store, name: str) -> RunRecord:
         raise BloomlineError(f"{len(found)} runs {where} have an id with {name!r}: {ids}. Write more of it.")
     if unreadable := [path for path in damaged if name in path]:
         raise BloomlineError(damage(unreadable))
+    sweeps = {run.sweep for run in known if run.sweep and (run.sweep.startswith(name) or run.sweep.endswith(name))}
+    if len(sweeps) == 1:
+        (sweep,) = sweeps
+        raise BloomlineError(f"{name} is a sweep, not a run. `bloomline runs list sweep={sweep}` lists its runs.")
     raise BloomlineError(f"There is no run {name!r} {where}. `bloomline runs` lists them.")
 
 

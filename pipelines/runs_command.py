@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.terminal_text import clean, say
-from pipelines import config, own_keys, provenance, run_history, terminal
+from pipelines import outline, own_keys, provenance, run_history, terminal
 from pipelines.differences import differences, pairs, results, shown
 from pipelines.errors import BloomlineError, nearest
 from pipelines.formatting import duration, metric, size
@@ -30,6 +30,7 @@ from stages.base import VERDICT
 
 WORDS = ("list", "show", "diff", "delete")
 LIMIT = 20
+MOST_SWEEPS = 5  # the latest, which are named where there are no runs of the sweep in question
 MOST_VALUES = 20  # of a configuration that `diff` shows without `all=true`
 
 
@@ -39,7 +40,7 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     if word not in WORDS:
         raise BloomlineError(f"runs: unknown word {word!r}; expected {', '.join(WORDS)}. {nearest(word, WORDS)}")
     own, overrides = own_keys.split("runs", overrides)
-    settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
+    settings = outline.compose(overrides, composed).settings
     store = Store(settings.store)
     if word == "list":
         return show_list(store, names, own)
@@ -64,7 +65,7 @@ def show_list(store: Store, pipelines: Sequence[str], own: dict[str, str]) -> in
         if (not pipelines or run.pipeline in pipelines) and (sweep is None or (run.sweep or "").endswith(sweep))
     ]
     if not found:
-        print(f"There are no runs in {store.uri_of_root}.")
+        print(clean(_none(store, remembered, pipelines, sweep)))
         return 0
     shown = found[: int(limit)]
     out = terminal.console()
@@ -94,6 +95,22 @@ def show_list(store: Store, pipelines: Sequence[str], own: dict[str, str]) -> in
     if len(found) > len(shown):
         print(f"{len(found) - len(shown)} more: add limit={len(found)}.")
     return 0
+
+
+def _none(store: Store, remembered: Sequence[RunRecord], pipelines: Sequence[str], sweep: str | None) -> str:
+    """What is said where no run was found: whether there are others, and of what."""
+    if not remembered:
+        return f"There are no runs in {store.uri_of_root}."
+    of = [f"of a pipeline {' or '.join(pipelines)}"] if pipelines else []
+    of += [f"of a sweep {sweep}"] if sweep is not None else []
+    known = {
+        "Pipelines": sorted({run.pipeline for run in remembered}) if pipelines else [],
+        "Sweeps": list(dict.fromkeys(run.sweep for run in remembered if run.sweep))[:MOST_SWEEPS] if sweep else [],
+    }
+    others = "".join(f" {title}: {', '.join(names)}." for title, names in known.items() if names)
+    count, where = len(remembered), f"in {store.uri_of_root}"
+    which = f"None of the {count} runs {where} is" if count > 1 else f"The only run {where} is not"
+    return f"{which} {' and '.join(of)}.{others}"
 
 
 def show(store: Store, names: Sequence[str]) -> int:

@@ -6,20 +6,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel
+from typing import Literal
 
 from pipelines.execute import Made
 from pipelines.fingerprint import shown_payload
 from pipelines.plan import StepPlan
 from pipelines.provenance import Provenance
-from pipelines.redaction import shown_values
+from pipelines.stage_values import shown_stage_values
 from pipelines.store import Record, Store
 from pipelines.store.json_values import plain
 from pipelines.store.record import InputEntry
 from pipelines.summary import Attempt, State, StepSummary
-from stages.base import Artifact, Edge, Servable, Stage
+from stages.base import Artifact, Servable
 
 
 @dataclass
@@ -74,7 +72,7 @@ class StepState:
             reason=self.reason,
             inputs=step.inputs,
             fingerprint=self.plan.fingerprint,
-            config=shown_values(stage_values(step.stage), step.shown),
+            config=shown_stage_values(step),
             seconds=self.seconds,
             attempts=tuple(self.ended_attempts),
             headline=(headline, self.metrics[headline]) if headline and headline in self.metrics else None,
@@ -112,7 +110,7 @@ class StepState:
             artifact=step.produces.__name__,
             location=made.location,
             files=made.files,
-            config=shown_values(stage_values(step.stage), step.shown),
+            config=shown_stage_values(step),
             inputs={
                 source: InputEntry(fingerprint=record.fingerprint, content=record.content)
                 for source, record in inputs.items()
@@ -143,21 +141,3 @@ def cached(plan: StepPlan, store: Store) -> StepSummary:
     if record:
         known.metrics, known.highlights = dict(record.metrics), dict(record.highlights)
     return known.summary(store)
-
-
-def stage_values(stage: Stage) -> dict[str, Any]:
-    """Every field of a stage as JSON values; an edge as the name of its step."""
-    found: dict[str, Any] = plain(_without_edges(stage))
-    return found
-
-
-def _without_edges(value: Any) -> Any:
-    if isinstance(value, Edge):
-        return value.step
-    if isinstance(value, BaseModel):
-        return {name: _without_edges(getattr(value, name)) for name in type(value).model_fields}
-    if isinstance(value, Mapping):
-        return {key: _without_edges(item) for key, item in value.items()}
-    if isinstance(value, tuple | list | set | frozenset):
-        return [_without_edges(item) for item in value]
-    return value

@@ -21,7 +21,7 @@ from pipelines.formatting import short_value
 from pipelines.graph import Graph
 from pipelines.provenance import Variant
 from pipelines.redaction import HIDDEN, shown_override, shown_values
-from pipelines.step_state import stage_values
+from pipelines.stage_values import stage_values
 
 LONGEST_NAME = 120  # characters
 # Where and how a run is executed: parameters, but not what it is named by.

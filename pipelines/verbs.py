@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from cluster import submitted_job
 from cluster.serve_port import expect_free
 from cluster.terminal_text import say
-from pipelines import config, failure, plan, project, provenance, step_state, terminal, variant
-from pipelines.config import Composition
+from pipelines import config, failure, outline, plan, project, provenance, step_state, terminal, variant
+from pipelines.config import Composition, Settings
 from pipelines.differences import leaves
 from pipelines.errors import BloomlineError, ConfigError, Problem, disk_error
 from pipelines.graph import select
@@ -120,7 +120,7 @@ def submit(overrides: list[str], composed: Any, session: Session) -> int:
     from cluster.jobs import submit as submit_job
 
     composition = config.compose(overrides) if composed is None else config.check(composed)
-    cluster = remote_cluster("submit", composition)
+    cluster = remote_cluster("submit", composition.settings)
     _expect_no_secrets(in_job(overrides))
     directory = project.find(Path.cwd()).directory
     store = composition.settings.store
@@ -156,15 +156,14 @@ def attach(words: list[str], overrides: list[str], composed: Any, session: Sessi
 
     if len(words) != 1:
         raise BloomlineError("attach needs the ID of one job, as `submit` printed it: bloomline-DATE-TIME-...")
-    composition = config.compose(overrides) if composed is None else config.check(composed)
-    return attach_to_job(remote_cluster("attach", composition), words[0])
+    return attach_to_job(remote_cluster("attach", outline.compose(overrides, composed).settings), words[0])
 
 
-def remote_cluster(verb: str, composition: Composition) -> RemoteCluster:
+def remote_cluster(verb: str, settings: Settings) -> RemoteCluster:
     """The configured cluster. Raises BloomlineError if it is not a remote one."""
     from cluster.config import RemoteCluster
 
-    cluster = composition.settings.cluster
+    cluster = settings.cluster
     if not isinstance(cluster, RemoteCluster):
         raise BloomlineError(
             f"{verb} needs the address of a cluster: add cluster=remote cluster.address=http://HOST:8265"
@@ -178,7 +177,7 @@ def ui(overrides: list[str], composed: Any, session: Session) -> int:
     from pipelines.live.server import serving
     from pipelines.tracking.ui import serve_ui, until_stopped
 
-    settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
+    settings = outline.compose(overrides, composed).settings
     # Flushed, because a program that reads the address from a pipe would otherwise wait until the end.
     tell = partial(say, flush=True)
     # A person looks at the page: they are to see at once that the store is away, and it is asked again soon.
@@ -205,7 +204,7 @@ def doctor(overrides: list[str], composed: Any, session: Session) -> int:
     """`doctor`: check the installation, and the cluster, the store and the tracking of this configuration."""
     from pipelines.doctor.examination import examine
 
-    return examine((config.compose(overrides) if composed is None else config.check(composed)).settings)
+    return examine(outline.compose(overrides, composed).settings)
 
 
 def prepare(overrides: list[str], composed: Any, session: Session) -> Prepared:

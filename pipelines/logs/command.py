@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.terminal_text import clean_line, say
-from pipelines import config, own_keys, run_history, terminal
+from pipelines import outline, own_keys, run_history, terminal
 from pipelines.errors import BloomlineError
 from pipelines.formatting import duration, size
 from pipelines.logs import kept_log
@@ -45,7 +45,7 @@ def command(words: Sequence[str], overrides: list[str], composed: Any, session: 
     if len(names) == 1 and (own or follows):
         given = "--follow" if follows else " ".join(f"{key}={value}" for key, value in own.items())
         raise BloomlineError(f"logs: {given} is about a step. Name one after the run.")
-    settings = (config.compose(overrides) if composed is None else config.check(composed)).settings
+    settings = outline.compose(overrides, composed).settings
     store = Store(settings.store)
     run = run_history.find(store, names[0])
     if len(names) == 1:

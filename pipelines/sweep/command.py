@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from pipelines import config, hydra_flags, project
+from pipelines import config, hydra_flags, outline, project
 from pipelines.errors import BloomlineError, ConfigError
 from pipelines.redaction import remember_overrides
 from pipelines.session import Session
@@ -115,7 +115,7 @@ def _directory(sweep: str, overrides: Sequence[str]) -> Iterator[Path]:
     with TemporaryDirectory(prefix="bloomline-multirun-") as temporary:
         try:
             declaring = [override for override in overrides if override.startswith(DECLARING) and "," not in override]
-            directory = config.compose(declaring).settings.store.state / "runs" / sweep / "sweeper"
+            directory = outline.compose(declaring).settings.store.state / "runs" / sweep / "sweeper"
         except ConfigError:
             directory = Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)

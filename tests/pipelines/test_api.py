@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import bloomline
-from pipelines.api import RunFailedError
-from pipelines.errors import BloomlineError, ConfigError
+from bloomline import BloomlineError, ConfigError, RunFailedError
 from tests.pipelines import demo
 
 pytestmark = pytest.mark.usefixtures("demo_stages")
 
+REPOSITORY = Path(__file__).parents[2]
 SMALL = ["hydra.searchpath=[file://conf]", "pipeline=small", "cluster=inline", "store.root=store"]
 PIPELINE = """\
 # @package _global_
@@ -29,6 +32,18 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "pipeline").mkdir(parents=True)
     (tmp_path / "conf" / "pipeline" / "small.yaml").write_text(PIPELINE)
+
+
+def test_errors_are_imported_from_the_public_module_wherever_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "__init__.py").write_text("raise RuntimeError('a package of the user')")
+    names = "BloomlineError, ConfigError, RunFailedError"
+    code = (
+        f"from bloomline import {names}; assert issubclass(ConfigError, BloomlineError); import bloomline;"
+        "assert all(hasattr(bloomline, name) for name in bloomline.__all__) and not hasattr(bloomline, 'Nothing')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 def test_compose_checks() -> None:

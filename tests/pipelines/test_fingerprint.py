@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.fingerprint import canonical_json, changes, fingerprint, payload
+from pipelines.fingerprint import canonical_json, changes, fingerprint, payload, shown_payload
 from pipelines.graph import Step, build
+from pipelines.stage_values import shown_stage_values
 from pipelines.store.digests import sha256_of
+from stages.artifacts.corpus import Corpus
 from stages.base import Stage
+from stages.corpus.ingest import IngestCorpus
 from tests.pipelines import demo
 from tests.pipelines.demo import six_steps
 
@@ -137,8 +141,6 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_canonical_json_is_a_function_of_the_value(value: object) -> None:
-    import json
-
     shuffled = json.loads(json.dumps(value))
     if isinstance(shuffled, dict):
         shuffled = dict(reversed(shuffled.items()))
@@ -157,6 +159,30 @@ def test_changes_in_lists_name_the_entry() -> None:
     assert said(entries, [entries[0], {"name": "lines", "version": "2"}]) == ["x[1].version (none) -> '2'"]
     assert said(entries, entries[1:]) == ["x [{'name': 'words', 'minimum': 3}] -> []"]
     assert said([[1, 2], [3]], [[1, 4], [3]]) == ["x[0][1] 2 -> 4"]
+
+
+def test_changes_of_how_content_is_read_name_the_option(tmp_path: Path) -> None:
+    file = tmp_path / "one.txt"
+    file.write_text("one")
+
+    def step(folder: Path = tmp_path, **options: Any) -> Step:
+        reader = {"kind": "documents", "paths": [str(folder)], **options}
+        return Step("corpus", "corpus", IngestCorpus(sources={"text": {"reader": reader}}), (), Corpus)
+
+    def said(old: Step, new: Step) -> list[str]:
+        before, after = (shown_payload(payload(one, {}, sha256_of), one) for one in (old, new))
+        return changes(before, after, new, json.loads(json.dumps(shown_stage_values(old))))
+
+    reader = "sources.text.reader"
+    assert said(step(), step(bad_files="drop")) == [f"{reader}.bad_files 'fail' -> 'drop'"]
+    assert said(step(), step(document_bytes=3000)) == [f"{reader}.document_bytes 4000 -> 3000"]
+    assert said(step(), step(fields={"url": "link"})) == [f"{reader}.fields.url (none) -> 'link'"]
+    (tmp_path / "two.md").write_text("two")
+    assert said(step(), step(exclude=["*.md"])) == [f"{reader}.exclude [] -> ['*.md']"]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "three.txt").write_text("three")
+    assert said(step(), step(other)) == [f"the content of {reader} changed"]
 
 
 def test_changes_name_the_field() -> None:

@@ -186,6 +186,37 @@ def test_a_run_is_found_by_a_part_of_its_id(store: Store, tmp_path: Path) -> Non
         run_history.find(store, "cccc")
 
 
+def test_the_id_of_a_sweep_is_said_to_be_one(store: Store, tmp_path: Path) -> None:
+    sweep = "20260101-000000-cafe"
+    for run_id in ("20260101-000001-aaaa", "20260101-000002-bbbb"):
+        remember(store, tmp_path, run_id, sweep=sweep)
+    for name in (sweep, "cafe"):
+        with pytest.raises(BloomlineError) as refused:
+            run_history.find(store, name)
+        expected = f"{name} is a sweep, not a run. `bloomline runs list sweep={sweep}` lists its runs."
+        assert str(refused.value) == expected
+
+
+def test_a_list_without_runs_says_of_what_there_are_some(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(pipelines: list[str], **own: str) -> str:
+        assert runs_command.show_list(store, pipelines, own) == 0
+        return capsys.readouterr().out.strip()
+
+    where = f"in {store.uri_of_root}"
+    assert said(["quickstart"]) == f"There are no runs {where}."
+    remember(store, tmp_path, "one", pipeline="b", sweep="20260101-000000-cafe")
+    assert said(["quickstart"]) == f"The only run {where} is not of a pipeline quickstart. Pipelines: b."
+    remember(store, tmp_path, "two", pipeline="a")
+    none = f"None of the 2 runs {where} is"
+    assert said(["quickstart"]) == f"{none} of a pipeline quickstart. Pipelines: a, b."
+    assert said([], sweep="beef") == f"{none} of a sweep beef. Sweeps: 20260101-000000-cafe."
+    assert said(["a"], sweep="cafe") == (
+        f"{none} of a pipeline a and of a sweep cafe. Pipelines: a, b. Sweeps: 20260101-000000-cafe."
+    )
+
+
 def test_two_runs_are_compared(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample = samples.run(tmp_path)
     remember(store, tmp_path, "one", steps=sample.steps)
@@ -298,8 +329,6 @@ def test_runs_are_listed_shown_and_deleted(store: Store, tmp_path: Path, capsys:
     out = capsys.readouterr().out
     assert "demo · size=1" in out
     assert "demo · size=2" not in out
-    runs_command.show_list(store, ["other"], {})
-    assert "There are no runs" in capsys.readouterr().out
     runs_command.show(store, ["one"])
     assert "validation_loss" in capsys.readouterr().out
     runs_command.delete(store, ["one"])

@@ -89,3 +89,7 @@ def test_a_text_that_is_nowhere_is_said_as_it_was_written(tmp_path: Path, monkey
     with pytest.raises(BloomlineError) as refused:
         prepare(["pipeline=text", "text=nowhere"], None, Session())
     assert str(refused.value) == f"text: no file matches {tmp_path / 'nowhere'}"
+    (tmp_path / "here.txt").write_text("here")
+    with pytest.raises(BloomlineError) as refused:
+        prepare(["pipeline=text", "text=[here.txt,nowhere]"], None, Session())
+    assert str(refused.value) == f"text: no file matches {tmp_path / 'nowhere'}"

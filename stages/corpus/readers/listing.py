@@ -41,13 +41,16 @@ def list_files(paths: Sequence[str], exclude: Sequence[str], suffixes: tuple[str
     """The files that globs match, each once, by name.
 
     `exclude`: globs as in `paths`, and globs without "/", for names of files and folders. `suffixes`: of the files that
-    can be read, in lower case. Marker files (`_SUCCESS`) are left out. Raises StageError for no file, or for a file
-    with another suffix.
+    can be read, in lower case. Marker files (`_SUCCESS`) are left out. Raises StageError for no file, for a path
+    without wildcards at which nothing is found, or for a file with another suffix.
     """
     wanted: dict[str, Found] = {}
     folders: dict[str, str] = {}  # local folder -> the same without links
     for pattern in paths:
-        for found in _matches(pattern):
+        matches = list(_matches(pattern))
+        if not matches and not glob.has_magic(pattern):  # misspelled: the others would be read without it
+            raise StageError(f"reader.paths: no file matches {pattern}")
+        for found in matches:
             if _is_excluded(found, exclude):
                 continue
             if not found.error and not found.name.lower().endswith(suffixes):

@@ -73,7 +73,7 @@ def run(store: Store, run_id: str, monkeypatch: pytest.MonkeyPatch, text: str = 
 
 
 def logs(store: Store, monkeypatch: pytest.MonkeyPatch, *words: str, overrides: tuple[str, ...] = ()) -> int:
-    monkeypatch.setattr("pipelines.config.compose", lambda given: _Composed(store))
+    monkeypatch.setattr("pipelines.outline.compose", lambda given, composed: _Composed(store))
     return command.command(words, list(overrides), None, Session())
 
 

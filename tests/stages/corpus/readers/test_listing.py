@@ -85,6 +85,18 @@ def test_markers_and_hidden_files_are_left_out(tmp_path: Path) -> None:
         names(tmp_path / "_SUCCESS")
 
 
+def test_a_path_at_which_there_is_no_file_is_refused_among_others(tmp_path: Path) -> None:
+    write(tmp_path, "one.txt")
+    fsspec.filesystem("memory").pipe("/misspelled/one.txt", b"one")
+    for root in (str(tmp_path), "memory://misspelled"):
+        missing = f"{root}/nope.txt"
+        for paths in ((f"{root}/one.txt", missing), (missing, f"{root}/*.txt")):
+            with pytest.raises(StageError) as refused:
+                Text(paths=paths).parts()
+            assert str(refused.value) == f"reader.paths: no file matches {missing}"
+        assert [part.name for part in Text(paths=(f"{root}/*.txt", f"{root}/*.text")).parts()] == ["one.txt"]
+
+
 def test_a_remote_folder_is_listed_as_a_local_one(tmp_path: Path) -> None:
     files = ["a.txt", "b/c.txt", "_SUCCESS", ".hidden.txt", "d/[1].txt"]
     write(tmp_path, *files)
