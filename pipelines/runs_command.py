@@ -65,6 +65,7 @@ def show_list(store: Store, pipelines: Sequence[str], own: dict[str, str]) -> in
         if (not pipelines or run.pipeline in pipelines) and (sweep is None or (run.sweep or "").endswith(sweep))
     ]
     if not found:
+        store.expect_bucket()
         print(clean(_none(store, remembered, pipelines, sweep)))
         return 0
     shown = found[: int(limit)]

@@ -169,10 +169,14 @@ class Store:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def expect_writable(self) -> None:
-        """Raise StoreError if a local directory that a run needs can't be written to, or if there is no bucket."""
+    def expect_bucket(self) -> None:
+        """Raise StoreError if the bucket of a remote root does not exist, which reads like an empty store."""
         if isinstance(self.files, RemoteFiles):
             self.files.expect_bucket()
+
+    def expect_writable(self) -> None:
+        """Raise StoreError if a local directory that a run needs can't be written to, or if there is no bucket."""
+        self.expect_bucket()
         directories = {self.config.state, self.config.local_root} if self.config.is_local else {self.config.state}
         for directory in directories:
             if text(str(directory)) != str(directory):  # libraries that write artifacts take paths in UTF-8 only

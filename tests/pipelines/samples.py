@@ -13,6 +13,7 @@ from typing import Any
 from cluster.base import Message
 from pipelines import run_history
 from pipelines.process_identity import this_process
+from pipelines.run_history import History
 from pipelines.store import Store
 from pipelines.summary import RunSummary, StepSummary
 
@@ -122,3 +123,8 @@ def leave_running(store: Store, run: RunSummary) -> None:
     """Leave the record of a run in progress, as a driver that is killed does."""
     record = run_history.record_of(run, {step.name: step for step in run.steps}, this_process())
     store.files.write(f"runs/{run.run_id}/run.json", record.model_dump_json().encode())
+
+
+def remember(store: Store, tmp_path: Path, run_id: str, curve: int = 20, **fields: Any) -> None:
+    """Have the store remember a run."""
+    replay(History(store), run(tmp_path, run_id, **fields), curve)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipelines import runs_command
 from pipelines.doctor.store_check import check_store
 from pipelines.errors import BloomlineError
 from pipelines.graph import build
@@ -254,6 +255,8 @@ def test_a_bucket_that_does_not_exist_is_refused_before_a_run(s3: str, tmp_path:
     config = StoreConfig(root="s3://nowhere/root", options=options, state_directory=str(tmp_path / "state"))
     with pytest.raises(StoreError, match="there is no bucket 'nowhere'"):
         Store(config).expect_writable()
+    with pytest.raises(StoreError, match="there is no bucket 'nowhere'"):  # and not said to have no runs
+        runs_command.show_list(Store(config), [], {})
 
 
 @pytest.mark.parametrize("name", ["a\nb.txt", "a\\b.txt", "caf\udce9.txt"])
