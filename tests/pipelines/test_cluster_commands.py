@@ -14,7 +14,7 @@ from cluster import job_list
 from cluster.base import ClusterError
 from cluster.config import RemoteCluster
 from cluster.job_list import Job
-from pipelines import cluster_commands, new_project, verbs
+from pipelines import cluster_commands, verbs
 from pipelines.errors import BloomlineError
 from pipelines.session import Session
 from stages.base import Servable
@@ -81,12 +81,12 @@ def test_a_manifest_needs_no_address() -> None:
 def test_the_job_of_a_project_runs_its_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    new_project.write(tmp_path / "books")
-    monkeypatch.chdir(tmp_path / "books")
+    (tmp_path / "pyproject.toml").write_text('[tool.bloomline]\npipeline = "debug"\n')
+    monkeypatch.chdir(tmp_path)
     assert cluster_commands.manifest(["kind=RayJob", "cluster=remote"], None, Session()) == 0
     out, err = capsys.readouterr()
     job = yaml.safe_load(out)["spec"]
-    assert job["entrypoint"] == "bloomline run pipeline=books cluster=remote cluster.address=auto"
+    assert job["entrypoint"] == "bloomline run pipeline=debug cluster=remote cluster.address=auto"
     assert err.startswith("Note: store.root=.bloomline is in a pod, and ends with it. Give a directory below /shared ")
     assert cluster_commands.manifest(["kind=RayJob", "cluster=remote", "store.root=/shared/s"], None, Session()) == 0
     assert not capsys.readouterr().err
