@@ -167,8 +167,8 @@ def diff(store: Store, names: Sequence[str], own: Mapping[str, str]) -> int:
     metrics, artifacts = _other_metrics(one, two), _artifacts(one, two)
     print()
     kept = values if everything == "true" else values[:MOST_VALUES]
-    reads = " What their steps read, such as the files of a text, is not." if artifacts else ""
-    same = f"Their configuration, commit and versions are the same.{reads}"
+    but = " Their artifacts differ by the files that they read, or by code that is not committed." if artifacts else ""
+    same = f"Their configuration, commit and versions are the same.{but}"
     _side_by_side(out, ("Configuration", "A", "B"), kept, same)
     print()
     _side_by_side(out, ("Result", "A", "B", "Change"), found, "Their headlines are the same.")

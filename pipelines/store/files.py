@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from cluster.extras import missing_extra
 from pipelines.errors import BloomlineError
-from pipelines.redaction import redact_url
+from pipelines.redaction import redact_url, redacted
 from pipelines.store.digests import Token, stat_token
 from pipelines.store.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, is_temporary
 
@@ -154,6 +154,8 @@ class RemoteFiles:
 
         FileNotFoundError and FileExistsError are answers and pass unchanged.
         """
+        if self._is_away and self._hurried.is_set():  # the library that asks takes ten seconds to give up, each time
+            raise StoreError(f"The store at {self._uri}: can't {what}: it does not answer.")
         began, pause = time.monotonic(), FIRST_PAUSE_S
         while True:
             try:
@@ -166,16 +168,16 @@ class RemoteFiles:
             except Exception as error:
                 waited = time.monotonic() - began
                 again = self._answered and is_temporary(error)
+                was_away, self._is_away = self._is_away, self._is_away or again
                 if not again or self._hurried.is_set() or waited + pause > self._retry_s:
                     raise self._failure(what, error, f" (tried for {waited:.0f} s)" if again else "") from error
-                if not self._is_away:
-                    self._is_away = True
+                if not was_away:
                     self._tell(f"does not answer, and is tried for up to {self._retry_s:.0f} s: {_first_line(error)}")
             self._hurried.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def hurry(self) -> None:
-        """From now on, do not try again: the run was asked to end at once."""
+        """From now on, do not try again, and do not ask a server that is away: the run was asked to end at once."""
         self._hurried.set()
 
     def _has_answered(self) -> None:
@@ -186,7 +188,7 @@ class RemoteFiles:
 
     def _tell(self, what: str) -> None:
         if self.tell:
-            self.tell(f"The store at {self._uri} {what}")
+            self.tell(redacted(f"The store at {self._uri} {what}"))
 
     def _failure(self, what: str, error: Exception, tried: str) -> StoreError:
         # fsspec raises another error from that of a module which is not installed.

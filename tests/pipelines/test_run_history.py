@@ -56,10 +56,10 @@ def test_a_long_curve_is_thinned_out_evenly_and_keeps_its_ends(count: int) -> No
 
 def test_curves_have_what_a_run_did_before_it_was_continued(store: Store, tmp_path: Path) -> None:
     """Point 15 was done by both, as after a checkpoint at 14; the first two runs were stopped."""
-    other = {"fingerprint": "0" * 64}
-    for run_id, first, end, fields in (("1", 0, 10, {}), ("2", 10, 16, {}), ("3", 0, 30, other), ("4", 15, 20, {})):
+    ours, other = "1" * 64, "0" * 64
+    for run_id, first, end, made in (("1", 0, 10, ours), ("2", 10, 16, ours), ("3", 0, 30, other), ("4", 15, 20, ours)):
         sample = samples.run(tmp_path, run_id, state="done" if run_id == "4" else "stopped")
-        step = replace(sample.steps[1], state=sample.state, **fields)  # type: ignore[arg-type]
+        step = replace(sample.steps[1], state=sample.state, fingerprint=made)
         history = History(store)
         history.run_started(replace(sample, state="running"))
         history.step_started(replace(step, state="running"))

@@ -99,7 +99,7 @@ def test_runs_of_one_configuration_that_read_other_files_are_said_to(
     remember(store, tmp_path, "two", steps=(replace(corpus, fingerprint="f" * 64), *later))
     assert runs_command.diff(store, ["one", "two"], {}) == 0
     out = capsys.readouterr().out
-    assert "versions are the same. What their steps read, such as the files of a text, is not." in out
+    assert "versions are the same. Their artifacts differ by the files that they read, or by code" in out
 
 
 def test_a_step_that_one_run_has_alone_is_one_difference(

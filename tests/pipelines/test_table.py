@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from pipelines.table import Cell, Column, draw
 COLUMNS = [Column("Step", most=10), Column("Time", right=True), Column("Why", flexible=True, fold=True)]
 
 
-def drawn(rows: list[tuple[str, str, str]], width: int, columns: list[Column] = COLUMNS) -> list[str]:
+def drawn(rows: Sequence[tuple[str, ...]], width: int, columns: list[Column] = COLUMNS) -> list[str]:
     file = io.StringIO()
     draw(terminal.console(file, width), columns, [[Cell(text) for text in row] for row in rows])
     return file.getvalue().splitlines()
@@ -37,14 +38,14 @@ def test_what_is_too_long_is_cut_or_folded() -> None:
 
 def test_the_widest_gives_way_first() -> None:
     columns = [Column("A", flexible=True), Column("B", flexible=True)]
-    assert drawn([("a" * 30, "b" * 10)], 30, columns)[1] == "a" * 17 + "…  " + "b" * 10  # type: ignore[list-item]
+    assert drawn([("a" * 30, "b" * 10)], 30, columns)[1] == "a" * 17 + "…  " + "b" * 10
 
 
 def test_two_wide_columns_share_the_room_and_keep_their_least_width() -> None:
     columns = [Column("A", flexible=True), Column("B", flexible=True, least=20)]
     rows = [("a" * 500, "b" * 60)]
-    assert drawn(rows, 62, columns)[1] == "a" * 29 + "…  " + "b" * 29 + "…"  # type: ignore[arg-type]
-    assert drawn(rows, 34, columns)[1] == "a" * 11 + "…  " + "b" * 19 + "…"  # type: ignore[arg-type]
+    assert drawn(rows, 62, columns)[1] == "a" * 29 + "…  " + "b" * 29 + "…"
+    assert drawn(rows, 34, columns)[1] == "a" * 11 + "…  " + "b" * 19 + "…"
 
 
 def test_a_folded_cell_ends_after_the_lines_that_it_may_have() -> None:

@@ -15,6 +15,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pipelines import redaction
 from pipelines.store import files
 from pipelines.store.files import RemoteFiles, StoreError
 from pipelines.store.lease import Leases
@@ -116,10 +117,28 @@ def test_a_hurried_run_does_not_wait(tmp_path: Path) -> None:
     threading.Timer(0.1, remote.hurry).start()
     with pytest.raises(StoreError, match="can't read a"):
         remote.read("a")
-    Interrupted.failures = 1
-    with pytest.raises(StoreError, match="can't read a"):
-        remote.read("a")
-    assert remote.read("a") is None  # what answers is used
+    left = Interrupted.failures
+    with pytest.raises(StoreError, match="can't write b: it does not answer"):
+        remote.write("b", b"1")
+    assert Interrupted.failures == left  # it was not even asked
+
+
+def test_a_hurried_run_uses_a_store_that_answers(tmp_path: Path) -> None:
+    remote = store(tmp_path, retry_s=3600, answered=True)
+    remote.hurry()
+    remote.write("a", b"1")
+    assert remote.read("a") == b"1"
+
+
+def test_an_outage_shows_no_value_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://inner.example:9000")
+    redaction.remember({"endpoint": "http://inner.example:9000"}, {"endpoint": "${oc.env:AWS_ENDPOINT_URL}"})
+    remote = store(tmp_path, retry_s=30, answered=True)
+    said: list[str] = []
+    remote.tell = said.append
+    Interrupted.failures, Interrupted.error = 1, ConnectionError("can't connect to http://inner.example:9000/team")
+    remote.read("a")
+    assert said[0].endswith("is tried for up to 30 s: can't connect to ${oc.env:AWS_ENDPOINT_URL}/team")
 
 
 def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
