@@ -174,10 +174,10 @@ def magi(given: Simulation, table: Table) -> Found:
     data = np.column_stack([table.points[:, 0], table.values])
     model = MAGI(equations, data, theta_mean=[1, 1, 1], theta_prec=1e-3, theta_pos=True)
     found = model.fit()
-    deviations = np.sqrt(np.diag(np.asarray(found.theta_cov)))
+    deviations = np.sqrt(np.diag(np.asarray(found.theta_cov)))  # of theta, then of the logarithms of the noise
     return {
-        name: (float(value), float(sd))
-        for name, value, sd in zip(given.equation.parameters, np.asarray(found.mean)[:3], deviations, strict=True)
+        name: (float(found.mean[place]), float(deviations[place]))
+        for place, name in enumerate(given.equation.parameters)
     }
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class AlignEntities(ModelSettings, TrainingSettings, Stage):
     """Trains on the seed links of a pair and embeds all entities. Resumes from its checkpoint after a crash."""
 
-    version: ClassVar[str] = "2"  # 2: another state of the optimizer in the checkpoint
+    version: ClassVar[str] = "3"  # 3: vectors that are doubted are predicted
     headline: ClassVar[str | None] = "validation_mrr"
     spawns: ClassVar[bool] = False
 
@@ -51,9 +51,9 @@ class AlignEntities(ModelSettings, TrainingSettings, Stage):
         from stages.entity_alignment.training import Trainer
 
         trainer = Trainer(self._model_settings, self._training_settings, pair, inputs, ctx.scratch)
-        resumed, started = trainer.progress.epoch, time.monotonic()
+        started = time.monotonic()
         trainer.run(ctx)
-        epochs = max(1, trainer.epochs - resumed)
+        epochs = max(1, trainer.epochs - trainer.resumed_at)
         joint, weights = embedded(trainer.model, inputs, torch.arange(pair.size))
         progress = trainer.progress
         ctx.metrics({

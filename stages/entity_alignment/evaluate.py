@@ -107,7 +107,7 @@ class EvaluateEntityAlignment(Stage):
             )
         if parameters is None or not self.robustness:
             return {}
-        inputs = inputs_of(pair, facts.modalities, facts.model.doubted)
+        inputs = inputs_of(pair, facts.modalities)
         model = AlignmentModel(facts.model, inputs)
         model.load_state_dict(parameters)
         curves: dict[str, tuple[tuple[float, float], ...]] = {}

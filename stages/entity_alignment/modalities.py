@@ -30,7 +30,7 @@ class Inputs:
     edge_weights: Tensor
     features: dict[Modality, SparseRows | Tensor]  # every modality but the graph, in the order of MODALITIES
     modalities: tuple[Modality, ...]
-    trust: Tensor | None = None  # [entities, modalities]: in 0 to 1, what the weights are multiplied by; None: by 1
+    trust: Tensor | None = None  # [entities, modalities]: above 0, what the weights are multiplied by; None: by 1
 
 
 def inputs_of(pair: Pair, modalities: tuple[Modality, ...] | None, doubted: tuple[Dense, ...] = ()) -> Inputs:
@@ -56,10 +56,9 @@ def inputs_of(pair: Pair, modalities: tuple[Modality, ...] | None, doubted: tupl
 
 
 def with_trust(inputs: Inputs, doubted: tuple[Dense, ...]) -> Inputs:
-    """The inputs with the trust in their vectors of the modalities that are doubted. Raises StageError."""
-    if not doubted:
-        return inputs
-    trust = torch.ones(inputs.entities, len(inputs.modalities))
+    """The inputs with predictions in place of vectors that are probably not their entity's own, and what these count,
+    in the modalities that are doubted. Raises StageError."""
+    trust, features = torch.ones(inputs.entities, len(inputs.modalities)), dict(inputs.features)
     for name in doubted:
         rows = inputs.features.get(name)
         if not isinstance(rows, Tensor):
@@ -67,8 +66,9 @@ def with_trust(inputs: Inputs, doubted: tuple[Dense, ...]) -> Inputs:
         others = [one for other, one in inputs.features.items() if other != name]
         if not others:
             raise StageError(f"doubted: {name} can be judged by other features only, and the alignment uses none")
-        trust[:, inputs.modalities.index(name)] = agreement(rows, others, inputs.edges)
-    return replace(inputs, trust=trust)
+        found = agreement(rows, others, inputs.edges)
+        features[name], trust[:, inputs.modalities.index(name)] = found.vectors, found.share
+    return replace(inputs, features=features, trust=trust) if doubted else inputs
 
 
 def relation_bags(triples: Ints, entities: int) -> SparseRows:

@@ -43,7 +43,10 @@ def corrupted(inputs: Inputs, modality: Modality, share: float, seed: int) -> In
 def curve(
     model: AlignmentModel, inputs: Inputs, modality: Modality, links: Tensor, neighbours: int, seed: int
 ) -> tuple[tuple[float, float], ...]:
-    """(share of noise, Hits@1 of the links [n, 2] from left to right) for each share."""
+    """(share of noise, Hits@1 of the links [n, 2] from left to right) for each share.
+
+    `inputs` are those of the pair; what the model doubts is judged again with the noise.
+    """
     found = []
     for share in SHARES:
         noisy = with_trust(corrupted(inputs, modality, share, seed), model.doubted)

@@ -28,7 +28,7 @@ class ModelSettings(Config):
     fusion_layers: PositiveInt = 1
     intermediate: NonNegativeInt = 400  # meta: width of the feed-forward sublayer; 0: without it
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # meta
-    doubted: tuple[Dense, ...] = ()  # weighted by how likely it is that a vector is its entity's own
+    doubted: tuple[Dense, ...] = ()  # what probably is not the entity's own is predicted from the rest, and counts less
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

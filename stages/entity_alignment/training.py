@@ -58,6 +58,7 @@ class Trainer:
         self.model = AlignmentModel(model_settings, inputs)
         self._losses = Losses(model_settings, settings, inputs)
         self.progress = Progress()
+        self.resumed_at = 0  # epochs that an earlier process did
         self._best: dict[str, Tensor] | None = None
         self._train, self._validation = self._pairs(pair)
         chosen = {"validation": self._validation, "test": torch.from_numpy(pair.links_of("test"))}
@@ -216,6 +217,7 @@ class Trainer:
             return
         self.model.load_state_dict(state["model"])
         self.progress = Progress(**state["progress"])
+        self.resumed_at = self.progress.epoch
         self.progress.proposals = {(int(a), int(b)) for a, b in self.progress.proposals}
         self.progress.promoted = [(int(a), int(b)) for a, b in self.progress.promoted]
         self.progress.selections = [(int(epoch), float(mrr)) for epoch, mrr in self.progress.selections]

@@ -67,15 +67,15 @@ PINNED = {  # the first 16 digits
     },
     "entity_alignment": {
         "graphs": "0b03e91dd97bda21",
-        "align": "bdfc8c987b3516bf",
-        "evaluate": "bb3c244f49eb327a",
-        "deploy": "1497978ce84b2954",
+        "align": "f750764b1ce99342",
+        "evaluate": "a1ecae4d59b476de",
+        "deploy": "a7ff40ce01e6372d",
     },
     "entity_alignment_debug": {
         "graphs": "512d8de48fa4f43f",
-        "align": "37b64d092f73a5b5",
-        "evaluate": "a4c8e7f98d1e2dd0",
-        "deploy": "25c6c8764cfd48f3",
+        "align": "7115f3903512bc3c",
+        "evaluate": "ddd99a526854a5ac",
+        "deploy": "ac741c87c5e2ab31",
     },
     "pde": {
         "observations": "a28f0138d35ef1fe",
