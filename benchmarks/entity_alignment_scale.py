@@ -3,24 +3,30 @@
 The vectors are memory maps of two files: unit vectors around random centres, those of linked entities near each other.
 They are in a space of 32 dimensions, as a trained model uses fewer dimensions than its vectors have.
 A whole exact evaluation takes time with the square of the entities, so that a number of queries is measured, among all
-candidates, and the time of the whole is computed from it.
+candidates, and the time of the whole is computed from it. The evaluation step as a whole, with the pair and the vectors
+read from their artifacts, runs in a process by itself, whose peak of memory is that of the step.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import resource
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 
 from stages import csls
 from stages.csls import Array, Selection
-from stages.entity_alignment import approximate
+from stages.entity_alignment import alignment, approximate, graph_pair
+from stages.entity_alignment.evaluate import EvaluateEntityAlignment
+from stages.entity_alignment.graphs import SPLITS, Pair
+from stages.entity_alignment.settings import ModelSettings, TrainingSettings
 
 ENTITIES_A_CENTRE, DIMENSIONS, WRITTEN_ROWS = 50, 32, 1 << 14
 SPREAD, NOISE = 0.7, 0.55  # of entities around their centre, and of the two vectors of an entity; the centres' is 1
@@ -31,7 +37,12 @@ def scale(options: Namespace) -> Iterator[dict[str, Any]]:
     """A row for each part of an evaluation of `entities` links at this width, from left to right."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         left, right = _vectors(Path(folder), options.entities, options.width)
-        yield from _measured(left, right, options.queries)
+        if options.step is None:
+            yield from _measured(left, right, options.queries)
+            return
+        _artifacts(Path(folder), left, right)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            yield pool.apply(_step, (folder, options.step))
 
 
 def _measured(left: Selection, right: Selection, queries: int) -> Iterator[dict[str, Any]]:
@@ -62,6 +73,65 @@ def _measured(left: Selection, right: Selection, queries: int) -> Iterator[dict[
     hits = float((places[:, 0] == chosen).mean())
     more = {"recall_at_10": float(recall), "hits_at_1": hits, "mean_error_of_density": float(density_error)}
     yield row("search, approximate", 2 * count / queries, **more)
+
+
+def _artifacts(folder: Path, left: Selection, right: Selection) -> None:
+    """A pair with three triples an entity and names as long as DBpedia's, and its alignment: `pair`, `alignment`."""
+    import torch
+
+    count = len(left)
+    names = [[f"http://dbpedia.org/resource/{side}_{one:012d}" for one in range(count)] for side in ("left", "right")]
+    generator = np.random.default_rng(2)
+    heads = np.repeat(np.arange(2 * count), 3)
+    tails = generator.integers(count, size=len(heads)) + count * (heads >= count)
+    ids = np.arange(count)
+    pair = Pair(
+        entities=(names[0], names[1]), labels=(names[0], names[1]),
+        triples=np.column_stack([heads, generator.integers(1000, size=len(heads)), tails]),
+        attributes=np.empty((0, 2), np.int64), links=np.column_stack([ids, ids + count]),
+        splits=np.full(count, SPLITS.index("test")), vectors={}, corrupted={},
+    )  # fmt: skip
+    for name in ("pair", "alignment"):
+        (folder / name).mkdir()
+    graph_pair.write(folder / "pair", pair, graph_pair.facts_of(pair, "made"))
+    facts = alignment.AlignmentFacts(
+        model=ModelSettings(fusion="names"), training=TrainingSettings(), modalities=("graph", "relation"),
+        entities=(count, count), width=left.vectors.shape[1], train_pairs=0, promoted_pairs=0, best_epoch=0, losses=(),
+        selections=(),
+    )  # fmt: skip
+    tensors = {side: torch.from_numpy(np.asarray(table.vectors)) for side, table in (("left", left), ("right", right))}
+    for side in ("left", "right"):
+        tensors |= {f"{side}_weights": torch.full((count, 2), 0.5), f"{side}_densities": torch.zeros(count)}
+    labels = {"left": names[0], "right": names[1], "left_labels": names[0], "right_labels": names[1]}
+    alignment.write(folder / "alignment", facts, labels, tensors, None)
+
+
+def _step(folder: str, search: Literal["exact", "approximate"]) -> dict[str, Any]:
+    """The evaluation step on the artifacts in a folder: time, memory, what it reports."""
+    metrics: dict[str, float] = {}
+
+    def ignore(*_: Any, **__: Any) -> None:
+        pass
+
+    out = Path(folder) / "report"
+    out.mkdir()
+    context: Any = SimpleNamespace(
+        out=out, metrics=metrics.update, note=ignore, progress=ignore, figure=ignore, page=ignore, highlight=ignore,
+        stopping=lambda: False,
+    )  # fmt: skip
+    stage = EvaluateEntityAlignment.model_construct(
+        graphs=graph_pair.GraphPair(Path(folder) / "pair"),
+        alignment=alignment.EntityAlignment(Path(folder) / "alignment"),
+        csls_neighbours=NEIGHBOURS, search=search, robustness=(), mistakes=100, seed=0,
+    )  # fmt: skip
+    started = time.process_time()
+    stage.run(context)
+    kept = ("hits_at_1", "hits_at_10", "mrr", "search_recall_at_10")
+    seconds = time.process_time() - started
+    return {
+        "part": f"evaluation step, {search}", "cpu_seconds": seconds, **_memory(),
+        **{name: metrics[name] for name in kept if name in metrics},
+    }  # fmt: skip
 
 
 def _vectors(folder: Path, count: int, width: int) -> tuple[Selection, Selection]:

@@ -1,13 +1,12 @@
 """Approximate nearest neighbours with FAISS, for sets whose matrix of similarities takes too long to compute.
 
-An inverted file with 8-bit codes (Jégou et al. 2011, doi 10.1109/TPAMI.2010.57; Douze et al. 2024, arXiv 2401.08281)
-proposes candidates; their cosines are then computed from the vectors themselves. A neighbour can be missed, but what is
-found has its exact cosine.
+A graph of neighbours over 8-bit codes (HNSW: Malkov and Yashunin 2018, arXiv 1603.09320; Douze et al. 2024, arXiv
+2401.08281) proposes candidates; their cosines are then computed from the vectors themselves. A neighbour can be missed,
+but what is found has its exact cosine.
 """
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -18,28 +17,33 @@ from stages.csls import Array, Selection
 from stages.entity_alignment.ranking import Found, Ranks
 
 DEPTH = 100  # candidates of a query
-LISTS = 4  # of the inverted file, times the root of the number of keys
-PROBES = 16  # lists that a query looks into
+LINKS = 16  # of a key in the graph, on each of its layers
+BREADTH_OF_KEYS = 40  # keys that are looked at to find the links of a new one
+BREADTH_OF_QUERIES = 128  # at least DEPTH
+TRAINING_ROWS = 1 << 14  # from which the ranges of the codes are taken
 ADDED_ROWS = 1 << 16  # keys that are read at once
 SEARCHED_ROWS = 1 << 10  # queries at once: their candidates' vectors are in memory
 RECALL_QUERIES = 1000
 
 
 class Index:
-    """The keys, in an order in which neighbours are found fast. Its codes take a byte a dimension."""
+    """The keys, in a graph in which neighbours are found fast. It takes a byte a dimension, and 150 bytes for links."""
 
     def __init__(self, keys: Selection) -> None:
         """Raises StageError if FAISS is not installed."""
         faiss = _faiss()
-        lists = max(1, min(LISTS * isqrt(len(keys)), len(keys) // 40))  # FAISS wants 39 vectors for each list
-        width = keys[:0].shape[1]
         self._keys = keys
-        self._index = faiss.index_factory(width, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-        self._index.nprobe = PROBES
-        sample = np.random.default_rng(0).permutation(len(keys))[: 40 * lists]
+        self._index = faiss.index_factory(keys[:0].shape[1], f"HNSW{LINKS}_SQ8", faiss.METRIC_INNER_PRODUCT)
+        self._index.hnsw.efConstruction, self._index.hnsw.efSearch = BREADTH_OF_KEYS, BREADTH_OF_QUERIES
+        sample = np.random.default_rng(0).permutation(len(keys))[:TRAINING_ROWS]
         self._index.train(np.ascontiguousarray(keys[np.sort(sample)], np.float32))
-        for start in range(0, len(keys), ADDED_ROWS):
-            self._index.add(np.ascontiguousarray(keys[start : start + ADDED_ROWS], np.float32))
+        before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)  # the graph depends on the order in which threads add keys
+        try:
+            for start in range(0, len(keys), ADDED_ROWS):
+                self._index.add(np.ascontiguousarray(keys[start : start + ADDED_ROWS], np.float32))
+        finally:
+            faiss.omp_set_num_threads(before)
 
     def nearest(self, queries: Array, count: int) -> tuple[Array, Array]:
         """(places, cosines) of at most `count` keys for each query, best first. Where fewer are found, -1 and -inf."""

@@ -29,6 +29,7 @@ ANSWERS = 3
 class EvaluateEntityAlignment(Stage):
     """Ranks the right entities of the test links for the left ones under CSLS, and the other way round."""
 
+    version: ClassVar[str] = "2"  # 2: another index of the approximate search
     headline: ClassVar[str | None] = "hits_at_1"
     spawns: ClassVar[bool] = False
 

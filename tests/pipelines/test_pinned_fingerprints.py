@@ -68,13 +68,13 @@ PINNED = {  # the first 16 digits
     "entity_alignment": {
         "graphs": "0b03e91dd97bda21",
         "align": "f750764b1ce99342",
-        "evaluate": "a1ecae4d59b476de",
+        "evaluate": "427d688a6fe6dd6f",
         "deploy": "a7ff40ce01e6372d",
     },
     "entity_alignment_debug": {
         "graphs": "512d8de48fa4f43f",
         "align": "7115f3903512bc3c",
-        "evaluate": "ddd99a526854a5ac",
+        "evaluate": "9ae7ab74f309503c",
         "deploy": "ac741c87c5e2ab31",
     },
     "pde": {
