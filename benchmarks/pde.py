@@ -47,6 +47,7 @@ from stages.pde.smoothed import SmoothedComponent, SmoothedFacts
 KERNEL: KernelName = "matern_11_2"
 KNOWING = ("least squares", "magi", "constrained, edges known", "mcmc")  # methods that get the simulation
 SOLVES = 2000  # of mcmc
+MAGI_TIMES = 4
 Found = dict[str, tuple[float, float]]  # by parameter: estimate and standard deviation (NaN: it gives none)
 
 
@@ -163,7 +164,8 @@ def mcmc(given: Simulation, table: Table) -> Found:
 
 
 def magi(given: Simulation, table: Table) -> Found:
-    """py-magpi on FitzHugh-Nagumo, with its recommended fit and the noise unknown to it."""
+    """py-magpi on FitzHugh-Nagumo, with its recommended fit, the noise unknown to it, and its constraint at four times
+    as many times as the data have."""
     import jax.numpy as jnp
     from magpi import MAGI
 
@@ -171,7 +173,10 @@ def magi(given: Simulation, table: Table) -> Found:
         a, b, c = theta
         return jnp.array([c * (x[0] - x[0] ** 3 / 3 + x[1]), -(x[0] - a + b * x[1]) / c])
 
-    data = np.column_stack([table.points[:, 0], table.values])
+    times = table.points[:, 0]
+    data = np.full((MAGI_TIMES * (len(times) - 1) + 1, 1 + table.values.shape[1]), np.nan)
+    data[:, 0] = np.interp(np.arange(len(data)), MAGI_TIMES * np.arange(len(times)), times)
+    data[::MAGI_TIMES, 1:] = table.values
     model = MAGI(equations, data, theta_mean=[1, 1, 1], theta_prec=1e-3, theta_pos=True)
     found = model.fit()
     deviations = np.sqrt(np.diag(np.asarray(found.theta_cov)))  # of theta, then of the logarithms of the noise
