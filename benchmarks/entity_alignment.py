@@ -8,6 +8,7 @@
     python benchmarks/entity_alignment.py scale --entities 1000000     # search among a million entities
     python benchmarks/entity_alignment.py scale --entities 100000 --step approximate   # the whole evaluation step
     python benchmarks/entity_alignment.py settings --pair zh_en --entities 1000 --surface   # few seeds, iterative, none
+    python benchmarks/entity_alignment.py released --released FOLDER   # the paper's code, of which FOLDER is a clone
 
 Each prints a table, and one line of JSON at the end. A part of DBP15K keeps the links whose entities have the most
 triples, and the triples between what is kept. DBP15K is that of BLOOMLINE_TEST_DATA (default ../shared/data).
@@ -32,7 +33,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import entity_alignment_scale
+from benchmarks import entity_alignment_released, entity_alignment_scale
+from benchmarks.entity_alignment_released import Quiet
 from stages.entity_alignment import simulated_pair
 from stages.entity_alignment.graphs import Array, Pair
 from stages.entity_alignment.modalities import Inputs, inputs_of
@@ -68,17 +70,6 @@ SETTINGS: Mapping[
     "unsupervised": (0.3, {"unsupervised": "character"}),
 }
 WEIGHTED = ("MEAformer", "MEAformer, images doubted", "EVA-like")  # that the noise is measured with
-
-
-class Quiet:
-    """Reports nothing."""
-
-    def progress(self, done: float, total: float, unit: str = "", /, **info: float | str) -> None: ...
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
-    def note(self, message: str) -> None: ...
-
-    def stopping(self) -> bool:
-        return False
 
 
 def part(pair: Pair, entities: int) -> Pair:
@@ -233,10 +224,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("accuracy", "noise", "settings", "scale"), nargs="?", default="noise")
+    parser.add_argument(
+        "what", choices=("accuracy", "noise", "settings", "scale", "released"), nargs="?", default="noise"
+    )
     parser.add_argument("--quick", action="store_true", help="a small simulated pair, few epochs, one seed")
     parser.add_argument("--pair", default="zh_en", help="a folder of DBP15K")
-    parser.add_argument("--entities", type=int, default=0, help="of the part of DBP15K; 0: all")
+    parser.add_argument(
+        "--entities", type=int, default=0, help="of the part of DBP15K, or a simulated side; 0: default"
+    )
     parser.add_argument("--surface", action="store_true", help="with the character bigrams of the translated names")
     parser.add_argument("--corruption", choices=("noise", "swapped"), default="swapped", help="of the images")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.3, 0.6], help="of images that are corrupted")
@@ -249,24 +244,33 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=2000, help="scale: entities that are searched with")
     parser.add_argument("--step", choices=("exact", "approximate"), help="scale: the whole evaluation step instead")
     parser.add_argument("--folder", type=Path, help="scale: of the temporary files with vectors")
+    parser.add_argument("--image-noise", type=float, default=1.5, help="released: of the simulated pair")
+    parser.add_argument("--dropped", type=float, default=0.5, help="released: edges and attributes that a side lacks")
+    parser.add_argument("--released", type=Path, help="released: the folder of the clone")
     options = parser.parse_args()
+    if options.what == "released" and not (options.released and (options.released / "model/MEAformer.py").exists()):
+        parser.exit(2, f"{entity_alignment_released.WHERE}\n")
     if options.quick:
         options.epochs, options.seeds, options.width, options.queries = 15, 1, 32, 500
         options.entities = 20_000 if options.what == "scale" else 120
-        options.what = "scale" if options.what == "scale" else "noise"
+        options.what = options.what if options.what in ("scale", "released") else "noise"
     torch.set_num_threads(1)
     rows = []
-    verbs = {"accuracy": accuracy, "noise": noise, "settings": settings, "scale": entity_alignment_scale.scale}
+    tables = {"scale": entity_alignment_scale.table, "released": entity_alignment_released.table}
+    verbs = {
+        "accuracy": accuracy,
+        "noise": noise,
+        "settings": settings,
+        "scale": entity_alignment_scale.scale,
+        "released": entity_alignment_released.compare,
+    }
     for row in verbs[options.what](options):
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
-    print(entity_alignment_scale.table(rows) if options.what == "scale" else table(rows))
+    print(tables.get(options.what, table)(rows))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        json.dumps(
-            {"options": vars(options) | {"folder": str(options.folder)}, "peak_memory_mib": round(peak), "runs": rows}
-        )
-    )
+    paths = {"folder": str(options.folder), "released": str(options.released)}
+    print(json.dumps({"options": vars(options) | paths, "peak_memory_mib": round(peak), "runs": rows}))
 
 
 if __name__ == "__main__":
