@@ -23,7 +23,6 @@ from stages.pde.system import System
 
 LENGTH_SHARES = (0.4, 0.6, 1.0)  # of the smoothed data's length-scales, of which the evidence chooses one
 EARLY_SHARES = (1.0, 0.1)  # of the first coordinate's length-scale at its last point, at its first; likewise
-HIDDEN_SHARES = (0.3, 3.0)  # of the observed components' scale, for a hidden one; tried after 1
 POINTS_PER_LENGTH = 3  # of the grid, at least
 FEWEST_NODES, MOST_NODES = 16, 241  # of a coordinate
 DENSER_NODES = 60  # of a coordinate: denser than its data up to here
@@ -52,8 +51,7 @@ def assemble(equation: Equation, smoothed: SmoothedFacts, table: Table, settings
             length = share * one.lengths[0] / (ranges[0][1] - origin)
             axes[0] = basis.coordinate(one.kernel, length, nodes[0], origin)
         most = max(1, min(settings.most_modes, ENTRIES_LIMIT // len(grid)))
-        scale = one.scale if one.observed else one.scale * (settings.hidden_share or 1.0)
-        bases.append(basis.basis(axes, one.mean, scale, system.orders(name), settings.energy, most, one.mean_sd))
+        bases.append(basis.basis(axes, one.mean, one.scale, system.orders(name), settings.energy, most, one.mean_sd))
     points = torch.from_numpy(table.points)
     data: list[Data | None] = []
     zero = (0,) * len(nodes)

@@ -3,8 +3,7 @@
 Two shares are tried in all pairs: `length_share`, of the length-scales of the smoothed data, and `early_share`, how
 much shorter the first coordinate's length-scale is at its first point than at its last. A solution that begins rough
 and becomes smooth needs the second: one length-scale for all times either cannot follow the beginning or leaves the
-constraint nothing to compare afterwards. With the best pair, `hidden_share` is tried where a component is hidden: the
-scale of its process relative to that of the observed ones.
+constraint nothing to compare afterwards.
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from stages.pde import inference, search
-from stages.pde.assemble import EARLY_SHARES, HIDDEN_SHARES, LENGTH_SHARES, assemble
+from stages.pde.assemble import EARLY_SHARES, LENGTH_SHARES, assemble
 from stages.pde.equation import Equation
 from stages.pde.inference import Mode
 from stages.pde.observations import Table
 from stages.pde.settings import Settings
 from stages.pde.smoothed import SmoothedFacts
 
-SHARES = ("length_share", "early_share", "hidden_share")
-Shares = tuple[float, float, float]
+Shares = tuple[float, float]
 
 
 def mode(
@@ -43,12 +41,11 @@ def mode(
         return max(found, key=lambda shares: found[shares].log_evidence)
 
     def settings_of(shares: Shares) -> Settings:
-        return settings.model_copy(update=dict(zip(SHARES, shares, strict=True)))
+        return settings.model_copy(update={"length_share": shares[0], "early_share": shares[1]})
 
     def visit(shares: Shares) -> None:
         problem, start = assemble(equation, smoothed, table, settings_of(shares))
         early = "" if shares[1] == 1 else f", at first {shares[1]:g} of those at last"
-        early += "" if shares[2] == 1 else f", scale of what is hidden {shares[2]:g} of the data's"
         note(
             f"length-scales {shares[0]:g} of the data's{early}: {problem.size} modes, {len(problem.grid)} points of "
             f"the constraint, temper {problem.temper:.3g}"
@@ -70,9 +67,5 @@ def mode(
 
     for early in [settings.early_share] if settings.early_share else EARLY_SHARES:
         for length in [settings.length_share] if settings.length_share else LENGTH_SHARES:
-            visit((length, early, settings.hidden_share or 1.0))
-    if not settings.hidden_share and any(not one.observed for one in smoothed.components.values()):
-        length, early, _ = best()
-        for hidden in HIDDEN_SHARES:
-            visit((length, early, hidden))
+            visit((length, early))
     return found[best()], settings_of(best())

@@ -26,7 +26,7 @@ MISFIT = 1.15  # of the noise, relative to that of the smoothed data, beyond whi
 class Infer(Settings, Stage):
     """Infers the parameters of `equation` from observations. Chains run in parallel."""
 
-    version: ClassVar[str] = "4"  # a hidden component has a mean and a scale that the equation tells
+    version: ClassVar[str] = "4"  # a hidden component has a mean that the equation tells
     headline: ClassVar[str | None] = "worst_relative_sd"
 
     observations: Observations

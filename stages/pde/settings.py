@@ -17,7 +17,6 @@ class Settings(Config):
     most_modes: int = Field(default=400, ge=1, le=2000)  # of a component
     length_share: PositiveFloat | None = None  # length-scales relative to the smoothed data's; null: by evidence
     early_share: float | None = Field(default=None, gt=0, le=1)  # of t's length-scale, first to last; null: by evidence
-    hidden_share: PositiveFloat | None = None  # scale of a hidden component relative to the data's; null: by evidence
     temper: PositiveFloat | None = None  # divides prior and constraint; null: constraint terms per observation
     grid: Mapping[str, int] = {}  # points of the constraint by coordinate; others: by length-scale and data
     most_grid_points: int = Field(default=4000, ge=4, le=40_000)  # of the constraint
