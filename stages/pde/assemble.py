@@ -51,7 +51,7 @@ def assemble(equation: Equation, smoothed: SmoothedFacts, table: Table, settings
             length = share * one.lengths[0] / (ranges[0][1] - origin)
             axes[0] = basis.coordinate(one.kernel, length, nodes[0], origin)
         most = max(1, min(settings.most_modes, ENTRIES_LIMIT // len(grid)))
-        bases.append(basis.basis(axes, one.mean, one.scale, system.orders(name), settings.energy, most))
+        bases.append(basis.basis(axes, one.mean, one.scale, system.orders(name), settings.energy, most, one.mean_sd))
     points = torch.from_numpy(table.points)
     data: list[Data | None] = []
     zero = (0,) * len(nodes)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch import Tensor
 from stages.pde import kernels
 from stages.pde.kernel_names import KernelName
 
+CONSTANT = -1  # in place of an eigenfunction's number
 SMALLEST_EIGENVALUE = 1e-11  # relative to the largest of a coordinate: what float64 can tell from rounding
 
 
@@ -86,23 +86,26 @@ def _warped(x: Tensor, origin: float | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Basis:
-    """The functions of one component: `modes` [M, coordinates] has the eigenfunction of each coordinate."""
+    """The functions of one component: `modes` [M, coordinates] has the eigenfunction of each coordinate. A mode of
+    CONSTANT is the constant function, whose coefficient is an unknown mean."""
 
     coordinates: tuple[Coordinate1D, ...]
     modes: Tensor
     mean: float
     scale: float
     energy: float  # the smallest share of the prior energy, of the derivatives that were asked for, that is kept
+    mean_sd: float = 0.0  # of a mean that is one of the coefficients, around `mean`; 0: the mean is known
 
     @property
     def size(self) -> int:
         return len(self.modes)
 
     def at(self, points: Tensor, orders: Sequence[int]) -> Tensor:
-        """The derivatives of the functions at points [n, coordinates]: [n, M]. The mean is not part of it."""
+        """The derivatives of the functions at points [n, coordinates]: [n, M]. `mean` is not part of it."""
         found = torch.full((len(points), self.size), self.scale, dtype=torch.float64)
         for axis, (one, order) in enumerate(zip(self.coordinates, orders, strict=True)):
             found = found * one.functions(points[:, axis], order)[:, self.modes[:, axis]]
+        found[:, self.modes[:, 0] == CONSTANT] = 0.0 if any(orders) else self.mean_sd
         return found
 
     def constant(self, orders: Sequence[int]) -> float:
@@ -114,14 +117,7 @@ class Basis:
         found = torch.full((len(points),), self.scale**2, dtype=torch.float64)
         for axis, (one, order) in enumerate(zip(self.coordinates, orders, strict=True)):
             found = found * one.variance(points[:, axis], order)
-        return found
-
-    @cached_property
-    def eigenvalues(self) -> Tensor:
-        product = torch.ones(self.size, dtype=torch.float64)
-        for axis, one in enumerate(self.coordinates):
-            product = product * one.eigenvalues[self.modes[:, axis]]
-        return product
+        return found if any(orders) else found + self.mean_sd**2
 
 
 def basis(
@@ -131,9 +127,11 @@ def basis(
     orders: Sequence[Sequence[int]],
     energy: float,
     most_modes: int,
+    mean_sd: float = 0.0,
 ) -> Basis:
     """The modes that keep the share `energy` of the process and of each of its derivatives `orders`, at most
-    `most_modes` of them. A mode's rank is its largest share of the energy of any of these derivatives."""
+    `most_modes` of them. A mode's rank is its largest share of the energy of any of these derivatives. `mean_sd` adds
+    the constant function."""
     shape = [len(one.eigenvalues) for one in coordinates]
     shares = []
     for each in {tuple(0 for _ in coordinates), *map(tuple, orders)}:
@@ -146,4 +144,6 @@ def basis(
     kept = torch.stack(shares)[:, ranked].cumsum(1).amin(0)
     size = min(int((kept < energy).sum()) + 1, most_modes, len(ranked))
     modes = torch.stack(torch.unravel_index(ranked[:size], shape), dim=1)
-    return Basis(tuple(coordinates), modes, mean, scale, float(kept[size - 1]))
+    if mean_sd:
+        modes = torch.nn.functional.pad(modes, (0, 0, 1, 0), value=CONSTANT)
+    return Basis(tuple(coordinates), modes, mean, scale, float(kept[size - 1]), mean_sd)

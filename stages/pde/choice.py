@@ -19,6 +19,8 @@ from stages.pde.observations import Table
 from stages.pde.settings import Settings
 from stages.pde.smoothed import SmoothedFacts
 
+Shares = tuple[float, float]
+
 
 def mode(
     equation: Equation,
@@ -33,28 +35,32 @@ def mode(
     Raises StageError where data and equation do not fit, StopIteration once `stopping`, ArithmeticError if no
     posterior can be evaluated.
     """
-    found: dict[tuple[float, float], Mode] = {}
+    found: dict[Shares, Mode] = {}
 
-    def best() -> tuple[float, float]:
+    def best() -> Shares:
         return max(found, key=lambda shares: found[shares].log_evidence)
 
-    def settings_of(shares: tuple[float, float]) -> Settings:
+    def settings_of(shares: Shares) -> Settings:
         return settings.model_copy(update={"length_share": shares[0], "early_share": shares[1]})
 
-    def visit(shares: tuple[float, float]) -> None:
+    def visit(shares: Shares) -> None:
         problem, start = assemble(equation, smoothed, table, settings_of(shares))
         early = "" if shares[1] == 1 else f", at first {shares[1]:g} of those at last"
         note(
             f"length-scales {shares[0]:g} of the data's{early}: {problem.size} modes, {len(problem.grid)} points of "
             f"the constraint, temper {problem.temper:.3g}"
         )
-        # The parameters of other length-scales are nearer than those of gradient matching, but may be those of a wrong
-        # mode. Where a component is hidden that is likely, and a linear equation needs no near start.
-        starts = [replace(start, eta=found[best()].state.eta)] if found and not inference.marginalises(problem) else []
-        if not starts or any(one is None for one in problem.data):
-            starts.append(search.gradient_matching(problem, start))
-        modes = [inference.find(problem, one, stopping) for one in starts]
-        found[shares] = max(modes, key=lambda one: one.log_evidence)
+        # The parameters of other length-scales are nearer than those of gradient matching, and a linear equation needs
+        # no near start. With a hidden component there are several modes, and the best of several starts is taken.
+        if problem.hidden:
+            starts = search.hidden_matching(problem, start)
+            starts += [replace(start, z=starts[0].z, eta=found[best()].state.eta)] if found else []
+            start = max(starts, key=lambda one: inference.log_posterior(problem, one, stopping))
+        elif found and not inference.marginalises(problem):
+            start = replace(start, eta=found[best()].state.eta)
+        else:
+            start = search.gradient_matching(problem, start)
+        found[shares] = inference.find(problem, start, stopping)
         theta = problem.parameters.constrained(found[shares].state.eta)
         values = ", ".join(f"{name} = {float(value):.4g}" for name, value in theta.items())
         note(f"log evidence {found[shares].log_evidence:.1f} at {values}")

@@ -26,7 +26,7 @@ MISFIT = 1.15  # of the noise, relative to that of the smoothed data, beyond whi
 class Infer(Settings, Stage):
     """Infers the parameters of `equation` from observations. Chains run in parallel."""
 
-    version: ClassVar[str] = "3"  # the length-scales of the data themselves are tried
+    version: ClassVar[str] = "4"  # a hidden component has a mean that the equation tells
     headline: ClassVar[str | None] = "worst_relative_sd"
 
     observations: Observations
@@ -152,7 +152,7 @@ class Infer(Settings, Stage):
                 name: BasisFacts(
                     kernel=one.coordinates[0].kernel, lengths=tuple(each.length for each in one.coordinates),
                     origin=one.coordinates[0].origin,
-                    mean=one.mean, scale=one.scale, energy=one.energy, modes=one.size,
+                    mean=one.mean, mean_sd=one.mean_sd, scale=one.scale, energy=one.energy, modes=one.size,
                 )
                 for name, one in zip(self.equation.components, problem.bases, strict=True)
             },

@@ -34,7 +34,7 @@ class Mode:
 
     @property
     def observed(self) -> list[int]:
-        return [index for index, one in enumerate(self.problem.data) if one is not None]
+        return self.problem.observed
 
     @cached_property
     def exact(self) -> bool:
@@ -80,8 +80,7 @@ def find(problem: Problem, start: State, stopping: Callable[[], bool]) -> Mode:
 
     Raises StopIteration once `stopping`, ArithmeticError if the posterior cannot be evaluated.
     """
-    observed = [index for index, one in enumerate(problem.data) if one is not None]
-    p = len(start.eta)
+    observed, p = problem.observed, len(start.eta)
     if marginalises(problem):
         state = start
         for _ in range(ROUNDS):  # C and the maximum depend on each other
@@ -108,6 +107,19 @@ def find(problem: Problem, start: State, stopping: Callable[[], bool]) -> Mode:
     allowed = laplace.slope(problem, state, search.factor(laplace.constraint_curvature(problem, state)), data=False)
     volume = torch.cat([allowed.z, allowed.eta])
     return Mode(problem, state, x, _joint(hessian, outer, problem.size), volume, evidence)
+
+
+def log_posterior(problem: Problem, state: State, stopping: Callable[[], bool]) -> float:
+    """The log posterior of the parameters and the noise of `state`, up to a constant, with z integrated out around it;
+    -inf where it cannot be evaluated."""
+    problem.refresh(state.z, state.eta)
+    x = torch.cat([state.eta, state.sigma[problem.observed].log()])
+    if marginalises(problem):
+        return float(linear.Marginal(problem).log_posterior(x))
+    try:
+        return -laplace.Profile(problem, state, stopping).at(x)[0]
+    except ArithmeticError:
+        return -math.inf
 
 
 def marginalises(problem: Problem) -> bool:

@@ -35,6 +35,8 @@ INNER_STEPS = 100
 INNER_TOLERANCE = 1e-5  # of the gradient, in whitened coordinates: in units of standard deviations of z
 OUTER_STEPS = 40
 OUTER_TOLERANCE = 0.01  # of the gradient of the log posterior, in rough standard deviations
+LONGEST_STEP = 3.0  # of a parameter on its unconstrained scale, from the best ones: where a component is hidden, the
+# search tries parameters at which no field satisfies the equation, and finding z takes a minute there
 ROUNDS = 3  # of the search, each with the variances C at the result of the last one
 SETTLED = 0.1  # a round that moves by fewer deviations is the last one
 DIFFERENCE = 0.1  # of the second derivatives, in rough standard deviations
@@ -63,7 +65,7 @@ class Profile:
 
     @property
     def observed(self) -> list[int]:
-        return [index for index, one in enumerate(self.problem.data) if one is not None]
+        return self.problem.observed
 
     def at(self, x: Tensor) -> tuple[float, Tensor]:
         """-log p(y | F = 0, eta, sigma) - log prior, up to constants, and its gradient over x = (eta, log sigma of the
@@ -145,10 +147,14 @@ def maximum(problem: Problem, start: State, scale: Tensor, stopping: Callable[[]
     profile = Profile(problem, start, stopping)
     p = len(start.eta)
     centre = torch.cat([start.eta, start.sigma[profile.observed].log()])
+    longest = LONGEST_STEP if problem.hidden else math.inf
 
     def objective(s: Array) -> tuple[float, Array]:
+        x = centre + scale * torch.from_numpy(s)
         try:
-            value, gradient = profile.at(centre + scale * torch.from_numpy(s))
+            if float((x[:p] - profile.state.eta).abs().max()) > longest:
+                raise ArithmeticError("too far from the best state")
+            value, gradient = profile.at(x)
         except ArithmeticError:
             return 1e10, np.zeros(len(s))
         return value, (gradient * scale).numpy()

@@ -55,6 +55,7 @@ class BasisFacts(Config):
     lengths: tuple[PositiveFloat, ...]  # by coordinate
     origin: float | None = None  # of the first coordinate t, whose length-scale is then of log(t - origin)
     mean: float
+    mean_sd: NonNegativeFloat = 0.0  # of the mean of a hidden component, which is its first mode; 0: the mean is known
     scale: PositiveFloat
     energy: float
     modes: PositiveInt
@@ -141,7 +142,7 @@ class Posterior(Servable):
                 for axis, length in enumerate(one.lengths)
             )
             modes = torch.from_numpy(self.tensors[f"modes.{name}"]).long()
-            found.append(basis.Basis(axes, modes, one.mean, one.scale, one.energy))
+            found.append(basis.Basis(axes, modes, one.mean, one.scale, one.energy, one.mean_sd))
         return found
 
     def draws(self, component: str, points: Array, orders: tuple[int, ...] | None = None) -> Array:

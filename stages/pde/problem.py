@@ -71,6 +71,15 @@ class Problem:
     variances: Tensor = field(default_factory=lambda: torch.zeros(0))  # C [equations, n]
 
     @property
+    def observed(self) -> list[int]:
+        return [index for index, one in enumerate(self.data) if one is not None]
+
+    @property
+    def hidden(self) -> bool:
+        """Whether a component has no data."""
+        return len(self.observed) < len(self.data)
+
+    @property
     def offsets(self) -> list[int]:
         found = [0]
         for one in self.bases:

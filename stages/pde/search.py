@@ -11,6 +11,10 @@ from torch import Tensor
 from stages.pde.problem import Problem, State
 
 JITTER = 1e-10
+MATCHING_SHIFTS = (0.0, -2.0, 2.0)  # of all parameters on their unconstrained scale, from their starts
+MATCHING_STEPS = 40
+LONGEST_STEP = 1.0  # of a parameter on its unconstrained scale
+MATCHED = 0.01  # of the log posterior, that the last step gains
 
 
 def quadratic(problem: Problem, state: State) -> tuple[float, Tensor, Tensor]:
@@ -85,6 +89,41 @@ def gradient_matching(problem: Problem, state: State) -> State:
     if finite:
         best = replace(state, eta=min(finite, key=lambda one: one[0])[1])
     return best
+
+
+def hidden_matching(problem: Problem, state: State) -> list[State]:
+    """Parameters and hidden fields that together satisfy the equations, given the smoothed fields of the observed
+    components: gradient matching in which a hidden component is solved for. One state for each of several starts."""
+    m = problem.size
+    free = torch.ones(m + len(state.eta), dtype=torch.bool)
+    for index, one in enumerate(problem.data):
+        free[problem.offsets[index] : problem.offsets[index + 1]] = one is None
+    problem.refresh(state.z, state.eta)
+    found = []
+    for shift in MATCHING_SHIFTS:
+        x, damping = torch.cat([state.z, state.eta + shift]), 1e-2
+        value, gradient, hessian = quadratic(problem, replace(state, z=x[:m], eta=x[m:]))
+        if not math.isfinite(value):
+            continue
+        for _ in range(MATCHING_STEPS):
+            inner = hessian[free][:, free]
+            raised = inner + damping * torch.diag(inner.diagonal())
+            step = torch.cholesky_solve(-gradient[free, None], factor(raised))[:, 0]
+            eta_step = step[-len(state.eta) :].abs().max()
+            trial = x.clone()
+            trial[free] += step * min(1.0, LONGEST_STEP / max(float(eta_step), 1e-300))
+            moved, *slopes = quadratic(problem, replace(state, z=trial[:m], eta=trial[m:]))
+            if math.isfinite(moved) and moved < value:
+                done = value - moved < MATCHED
+                x, value, (gradient, hessian), damping = trial, moved, slopes, max(damping / 5, 1e-9)
+                if done:
+                    break
+            else:
+                damping *= 5
+                if damping > 1e6:
+                    break
+        found.append(replace(state, z=x[:m], eta=x[m:]))
+    return found or [state]
 
 
 def _real(problem: Problem) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from pydantic import Field, NonNegativeInt
@@ -12,11 +13,13 @@ from stages.pde.observations import Observations
 from stages.pde.smoothed import FACTS, Smoothed, SmoothedComponent, SmoothedFacts
 
 FEWEST = 4  # values of a component
+HIDDEN_MEAN_SD = 2.0  # of a hidden component's mean, relative to the size of the observed components
 
 
 class Smooth(Stage):
     """Smooths observations without an equation. What it finds are the processes that the equation then constrains."""
 
+    version: ClassVar[str] = "2"  # the mean of a hidden component is not known
     headline: ClassVar[str | None] = "noise"
     spawns: ClassVar[bool] = False
 
@@ -41,7 +44,7 @@ class Smooth(Stage):
             values = table.values[:, place]
             known = ~np.isnan(values)
             if not known.any():
-                ctx.note(f"{name} is not observed: its process is that of the observed components")
+                ctx.note(f"{name} is not observed: its process has the length-scales of the observed components")
                 continue
             if known.sum() < FEWEST:
                 raise StageError(f"{name} has {int(known.sum())} values; expected at least {FEWEST}")
@@ -61,11 +64,13 @@ class Smooth(Stage):
         if not found:
             raise StageError("no component is observed: expected values of at least one")
         observed = list(found.values())
+        mean, scale = (float(np.mean([getattr(one, name) for one in observed])) for name in ("mean", "scale"))
         hidden = SmoothedComponent(
             kernel=self.kernel,
             lengths=tuple(np.exp(np.mean(np.log([one.lengths for one in observed]), axis=0)).tolist()),
-            mean=float(np.mean([one.mean for one in observed])),
-            scale=float(np.mean([one.scale for one in observed])),
+            mean=mean,
+            mean_sd=HIDDEN_MEAN_SD * math.hypot(mean, scale),
+            scale=scale,
             noise=float(np.mean([one.noise for one in observed])),
             observed=False,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from stages.base import Artifact, Config
 from stages.json_files import read_json
@@ -16,11 +16,13 @@ FACTS_LIMIT_BYTES = 1 << 20
 
 
 class SmoothedComponent(Config):
-    """The Gaussian process of a component. A hidden one has what the observed ones have on average."""
+    """The Gaussian process of a component. A hidden one has what the observed ones have on average, and an
+    unknown mean."""
 
     kernel: KernelName
     lengths: tuple[PositiveFloat, ...]  # by coordinate
     mean: float
+    mean_sd: NonNegativeFloat = 0.0  # of a hidden component's mean, which the equation then tells; 0: the mean is known
     scale: PositiveFloat
     noise: PositiveFloat
     observed: bool
