@@ -34,6 +34,7 @@ STARTS = (0.1, 0.5, 0.8)  # of it: the share of vectors that are not their entit
 SEED = 0
 LEAST = 1e-3  # probability, so that its logarithm is finite
 LEAST_COSINE = 0.05
+LEAST_DEVIATION = 1e-6  # of cosines
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def agreement(rows: Tensor, others: list[SparseRows | Tensor], edges: Places) ->
 def posterior(values: Tensor, null: Tensor) -> Tensor:
     """The probability that each of `values` [n] is not drawn as `null` [any] is; it never falls as the value grows."""
     values, null = values.double(), null.double()
-    log_null = _log_normal(values, null.mean(), null.std())
+    log_null = _log_normal(values, null.mean(), null.std().clamp(min=LEAST_DEVIATION))
     _, other = max((_mixture(values, log_null, share) for share in STARTS), key=lambda found: found[0])
     order = torch.argsort(values)
     found = torch.empty_like(other)
@@ -87,13 +88,15 @@ def _mixture(values: Tensor, log_null: Tensor, start: float) -> tuple[float, Ten
     """The log-likelihood of a mixture of the known distribution and a normal one, and the posterior of the second. It
     begins with the share `start` of the known one, and the greatest of the values as the other."""
     greatest = values[values >= values.quantile(start)]
-    share, mean, deviation = torch.tensor(start, dtype=torch.float64), greatest.mean(), greatest.std()
+    share, mean = torch.tensor(start, dtype=torch.float64), greatest.mean()
+    deviation = greatest.std(correction=0).clamp(min=LEAST_DEVIATION)
     for _ in range(ROUNDS):
         first, second = log_null + share.log(), _log_normal(values, mean, deviation) + torch.log1p(-share)
         other = torch.sigmoid(second - first)
         share = (1 - other.mean()).clamp(1e-4, 0.95)
         mean = (other * values).sum() / other.sum()
-        deviation = ((other * (values - mean) ** 2).sum() / other.sum()).sqrt().clamp(min=1e-6)
+        deviation = ((other * (values - mean) ** 2).sum() / other.sum()).sqrt()
+        deviation = deviation.clamp(min=LEAST_DEVIATION)
     return float(torch.logaddexp(first, second).sum()), other
 
 

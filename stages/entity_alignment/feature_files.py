@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stages.base import StageError
 
+ENDINGS = (".npy", ".npz", ".safetensors")  # of vectors
 ENCODER_CONFIG, ENCODER_WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")

@@ -18,6 +18,7 @@ from stages.entity_alignment.sparse import Places, SparseRows, places_of
 from stages.entity_alignment.structure import edges_of
 
 MOST_FREQUENT = 1000  # relations and attributes that are used
+VARIED = 1e-6  # difference of a value of two vectors of length 1, at least
 FILL_SEED = 0  # of the vectors of entities that have none
 
 
@@ -66,6 +67,8 @@ def with_trust(inputs: Inputs, doubted: tuple[Dense, ...]) -> Inputs:
         others = [one for other, one in inputs.features.items() if other != name]
         if not others:
             raise StageError(f"doubted: {name} can be judged by other features only, and the alignment uses none")
+        if bool((rows - rows[:1]).abs().max() < VARIED):
+            raise StageError(f"doubted: the vectors of {name} are all the same, so that nothing tells which are wrong")
         found = agreement(rows, others, inputs.edges)
         features[name], trust[:, inputs.modalities.index(name)] = found.vectors, found.share
     return replace(inputs, features=features, trust=trust) if doubted else inputs

@@ -20,7 +20,7 @@ from stages.entity_alignment.read_files import lines
 from stages.entity_alignment.read_images import read_images
 from stages.entity_alignment.sources import ImageEncoder
 
-ENDINGS = (".npy", ".npz", ".safetensors")
+LARGEST = 1e15  # so that the length of a vector is finite in float32
 TENSOR, IDS = "vectors", "ids"
 
 
@@ -36,10 +36,12 @@ def read_features(
         raise StageError(f"{path}: expected numbers [entities, dimensions], not {table.dtype} {table.shape}")
     if len(names) != len(table):
         raise StageError(f"{path}: {len(table)} rows, but {len(names)} ids")
-    values: Floats = table.astype(np.float32)
-    finite = np.asarray(np.isfinite(values).all(axis=1))
+    with np.errstate(over="ignore"):
+        values: Floats = table.astype(np.float32)
+    finite = np.asarray((np.abs(values) <= LARGEST).all(axis=1))
     for row in np.flatnonzero(~finite).tolist():
-        problems.add("features that are not finite", path, row + 1, f"the vector of {names[row]!r}")
+        message = f"the vector of {names[row]!r} has a value that is not a number from -{LARGEST:g} to {LARGEST:g}"
+        problems.add("features that are not finite", path, row + 1, message)
     kept: dict[int, int] = {}
     for row, name in enumerate(names):
         if name not in entities:
@@ -49,9 +51,11 @@ def read_features(
         elif finite[row]:
             kept[entities[name] + first] = row
     if not kept:
-        raise StageError(
-            f"{path}: none of its {len(names)} ids is an entity of the graph; expected the graph's own ids"
-        )
+        if finite.any() or not len(names):
+            raise StageError(
+                f"{path}: none of its {len(names)} ids is an entity of the graph; expected the graph's own ids"
+            )
+        raise StageError(f"{path}: none of its {len(names)} vectors has numbers within -{LARGEST:g} to {LARGEST:g}")
     order = sorted(kept)
     return Vectors(np.array(order, np.int64), values[[kept[entity] for entity in order]])
 
@@ -70,10 +74,6 @@ def _load(path: Path) -> tuple[Array, list[str]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if path.suffix not in ENDINGS:
-        raise StageError(
-            f"{path}: expected a folder of images, or a file that ends with {', '.join(ENDINGS)}; pickles are not read"
-        )
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
@@ -88,13 +88,13 @@ def _load(path: Path) -> tuple[Array, list[str]]:
                 raise StageError(f"{path}: has the tensors {sorted(tensors)}; expected {TENSOR!r}")
             values = tensors[TENSOR]
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
-        raise StageError(f"{path} cannot be read: {error} (pickled objects are refused)") from None
+        raise StageError(f"{path} cannot be read: {error}; pickled objects are refused") from None
     return values, [name for _, name in lines(id_list(path))]
 
 
 def together(parts: list[Vectors], modality: str) -> Vectors:
     """The features of both graphs in one table. Raises StageError if they have different dimensions."""
-    widths = {part.values.shape[1] for part in parts}
-    if len(widths) > 1:
-        raise StageError(f"features.{modality}: the two graphs have {sorted(widths)} dimensions; expected one number")
+    left, right = (part.values.shape[1] for part in parts)
+    if left != right:
+        raise StageError(f"features.{modality}: {left} dimensions on the left, {right} on the right; expected as many")
     return Vectors(np.concatenate([part.entities for part in parts]), np.concatenate([part.values for part in parts]))

@@ -35,7 +35,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 number += 1
                 if len(line) > LINE_LIMIT_BYTES:
                     raise StageError(f"{path}:{number}: longer than {LINE_LIMIT_BYTES} bytes; expected one statement")
-                if text := line.decode().rstrip("\r\n"):
+                # The first line may begin with a byte order mark, which is not a part of an id.
+                if text := line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"):
                     yield number, text
     except UnicodeDecodeError:
         raise StageError(f"{path}:{number}: expected text in UTF-8") from None
@@ -87,6 +88,8 @@ def read_triples(path: Path, graph: Graph, problems: Problems, *, known: bool = 
             problems.add("dangling id", path, number, f"no entity has the id {unknown[0]!r}")
             continue
         graph.triples.append((graph.entity(head), relation, graph.entity(tail)))
+    if not graph.entities:
+        raise StageError(f"{path}: no entity is in it; expected a statement in each line")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, tuple[str, str, str, bool]]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stages.base import Config, External, StageError
-from stages.entity_alignment.feature_files import encoder_files, id_list, image_files
+from stages.entity_alignment.feature_files import ENDINGS, encoder_files, id_list, image_files
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -59,6 +59,11 @@ class FeatureFile(_Files):
         if self.path.is_dir():
             yield from image_files(self.path)
             return
+        if self.path.suffix not in ENDINGS:
+            raise StageError(
+                f"{self.path}: expected a folder of images, or a file that ends with {', '.join(ENDINGS)}; pickles are "
+                "not read"
+            )
         yield self.path
         if self.path.suffix != ".npz":
             yield id_list(self.path)
@@ -98,9 +103,14 @@ class PairFolder(_Files):
 
     @property
     def fold_folder(self) -> Path | None:
-        """The split of OpenEA that is used, if the folder has any."""
-        folder = self.path / "721_5fold" / str(self.fold)
-        return folder if folder.is_dir() else None
+        """The split of OpenEA that is used, if the folder has any. Raises StageError if it has only others."""
+        folds = self.path / "721_5fold"
+        if not folds.is_dir():
+            return None
+        if not (folds / str(self.fold)).is_dir():
+            known = ", ".join(sorted(path.name for path in folds.iterdir() if path.is_dir()))
+            raise StageError(f"fold: {folds} has no folder {self.fold}; expected one of {known or 'none: it is empty'}")
+        return folds / str(self.fold)
 
     def files(self) -> Iterator[Path]:
         if self.layout == "dbp15k":
@@ -113,6 +123,8 @@ class PairFolder(_Files):
         if self.layout == "openea" and (fold := self.fold_folder) is not None:
             yield from (fold / name for name in OPENEA_SPLITS)
         if self.names is not None:
+            if self.layout == "openea":
+                raise StageError("names: entities of OpenEA are named by their ids; names is for a folder of DBP15K")
             yield self.names
 
 

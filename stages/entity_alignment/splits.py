@@ -34,6 +34,8 @@ def _assigned(pair: Pair, seeds: Ints, test: Ints, validation_share: float) -> P
     splits = np.empty(len(pair.links), np.int64)
     splits[seeds], splits[test] = SPLITS.index("train"), SPLITS.index("test")
     splits[seeds[:validation]] = SPLITS.index("validation")
+    if not len(pair.links):
+        raise StageError("the two graphs have no links; expected some to train and to test on")
     if len(seeds) - validation < 2:
         raise StageError(
             f"{len(seeds)} of {len(pair.links)} links are seeds, of which {validation} validate: expected two or more "

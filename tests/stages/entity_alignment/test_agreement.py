@@ -89,5 +89,8 @@ def test_what_can_not_be_doubted(tmp_path: Path) -> None:
         inputs_of(pair, None, ("name",))
     with pytest.raises(StageError, match="doubted: image can be judged by other features only"):
         inputs_of(pair, ("image", "graph"), ("image",))
+    pair.vectors["image"].values[:] = 1
+    with pytest.raises(StageError, match="doubted: the vectors of image are all the same"):
+        inputs_of(pair, None, ("image",))
     with pytest.raises(ValueError, match="doubted: fusion names has no weights to change; use meta, global or early"):
         ModelSettings(fusion="names", doubted=("image",))

@@ -15,7 +15,7 @@ from stages.entity_alignment import simulated_pair
 from stages.entity_alignment.graph_pair import TENSORS, GraphPair
 from stages.entity_alignment.graphs import Pair
 from stages.entity_alignment.make_pair import MakeGraphPair
-from stages.entity_alignment.sources import SimulatedPair
+from stages.entity_alignment.sources import FeatureFile, PairFolder, SimulatedPair
 from tests.stages.entity_alignment.graph_files import dbp15k, simulated
 from tests.support import run_stage, test_data
 
@@ -71,6 +71,12 @@ def test_an_openea_folder_with_folds(tmp_path: Path) -> None:
     assert artifact.facts.links == {"train": 2, "validation": 1, "test": 1}
     assert artifact.facts.relations == 2, "the same name is the same relation"
     assert pair.links_of("test").tolist() == [[3, 7]]
+    with pytest.raises(StageError, match="721_5fold has no folder 3; expected one of 2"):
+        make(tmp_path / "other", folder={"path": folder, "fold": 3})
+    names = tmp_path / "names.json"
+    names.write_text("[]")
+    with pytest.raises(StageError, match="names is for a folder of DBP15K"):
+        list(PairFolder(path=folder, fold=2, names=names).files())
 
 
 def test_n_triples_and_features(tmp_path: Path) -> None:
@@ -98,6 +104,31 @@ def test_n_triples_and_features(tmp_path: Path) -> None:
     assert pair.attributes.tolist() == [[0, 0]]
     assert pair.vectors["image"].entities.tolist() == [0, 1, 3, 5]
     assert pair.vectors["image"].values[0].tolist() == [3, 4, 5]
+
+
+def test_a_byte_order_mark_is_not_a_part_of_an_id(tmp_path: Path) -> None:
+    marked = "\ufeff"
+    (tmp_path / "left.tsv").write_text(f"{marked}a\tnear\tb\nb\tnear\ta\n")
+    (tmp_path / "right.tsv").write_text("a\tnear\tb\n")
+    (tmp_path / "seeds.tsv").write_text(f"{marked}a\ta\nb\tb\n")
+    files = {side: tmp_path / f"{side}.tsv" for side in ("left", "right", "seeds")}
+    artifact, _ = make(tmp_path / "run", **files, train_share=1, validation_share=0)
+    assert artifact.load().entities == (["a", "b"], ["a", "b"])
+
+
+def test_files_without_content_are_named(tmp_path: Path) -> None:
+    for name, text in (("empty", ""), ("graph", "a\tnear\tb\n")):
+        (tmp_path / f"{name}.tsv").write_text(text)
+    empty, graph = tmp_path / "empty.tsv", tmp_path / "graph.tsv"
+    with pytest.raises(StageError, match=r"empty\.tsv: no entity is in it"):
+        make(tmp_path / "run", left=empty, right=graph, seeds=graph)
+    with pytest.raises(StageError, match="the two graphs have no links"):
+        make(tmp_path / "other", left=graph, right=graph, seeds=empty)
+
+
+def test_a_pickle_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"left.pkl: expected a folder of images, .* pickles are not read"):
+        list(FeatureFile(path=tmp_path / "left.pkl").files())
 
 
 WRONG = [
@@ -156,8 +187,14 @@ def with_features(tmp_path: Path, values: Any, ids: str) -> dict[str, Any]:
     [
         (np.array([{}, {}]), "0\n1\n", "pickled objects are refused"),
         (np.ones((2, 2)), "0\n", "2 rows, but 1 ids"),
-        (np.ones((2, 3)), "0\n1\n", r"the two graphs have \[2, 3\] dimensions"),
+        (np.ones((2, 3)), "0\n1\n", "features.image: 3 dimensions on the left, 2 on the right"),
         (np.array([[1, np.nan], [1, 1]]), "0\n1\n", "features that are not finite: left.npy:1: the vector of '0'"),
+        (
+            np.array([[1, 1e300], [1, 1]]),
+            "0\n1\n",
+            "'0' has a value that is not a number from -1e",
+        ),
+        (np.full((2, 2), 1e30), "0\n1\n", "none of its 2 vectors has numbers within"),
         (np.ones((2, 2)), "0\n77\n", "features of an unknown entity: left.npy:2: no entity has the id '77'"),
         (np.ones((2, 2)), "0\n0\n", "duplicate features: left.npy:2"),
         (np.ones((1, 2)), "77\n", "none of its 1 ids is an entity"),
