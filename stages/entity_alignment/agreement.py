@@ -33,7 +33,7 @@ ROUNDS = 200  # of expectation maximisation
 STARTS = (0.1, 0.5, 0.8)  # of it: the share of vectors that are not their entity's own
 SEED = 0
 LEAST = 1e-3  # probability, so that its logarithm is finite
-LEAST_COSINE = 0.05
+LEAST_COSINE = 0.05  # of predictions and vectors, so that a prediction counts something
 LEAST_DEVIATION = 1e-6  # of cosines
 
 
@@ -41,7 +41,6 @@ LEAST_DEVIATION = 1e-6  # of cosines
 class Agreement:
     """Of the vectors of all entities in one modality."""
 
-    own: Tensor  # [entities]: the probability that the vector is the entity's own, at least 0.001
     vectors: Tensor  # [entities, d], of length 1: as far as a vector is doubted, its prediction
     share: Tensor  # [entities]: what its weight is multiplied by; a prediction counts less than an entity's own
 
@@ -70,7 +69,7 @@ def agreement(rows: Tensor, others: list[SparseRows | Tensor], edges: Places) ->
     cosine = float((cosines * own).sum() / own.sum())
     doubt = (1 - own).unsqueeze(1)
     vectors = F.normalize((1 - doubt) * rows + doubt * F.normalize(found))
-    return Agreement(own, vectors, own + (1 - own) * math.sqrt(max(cosine, LEAST_COSINE)))
+    return Agreement(vectors, own + (1 - own) * math.sqrt(max(cosine, LEAST_COSINE)))
 
 
 def posterior(values: Tensor, null: Tensor) -> Tensor:

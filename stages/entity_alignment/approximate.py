@@ -38,7 +38,7 @@ class Index:
         sample = np.random.default_rng(0).permutation(len(keys))[:TRAINING_ROWS]
         self._index.train(np.ascontiguousarray(keys[np.sort(sample)], np.float32))
         before = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)  # the graph depends on the order in which threads add keys
+        faiss.omp_set_num_threads(1)  # in FAISS 1.12 the graph depends on the number of threads
         try:
             for start in range(0, len(keys), ADDED_ROWS):
                 self._index.add(np.ascontiguousarray(keys[start : start + ADDED_ROWS], np.float32))

@@ -114,9 +114,9 @@ def log_posterior(problem: Problem, state: State, stopping: Callable[[], bool]) 
     -inf where it cannot be evaluated."""
     problem.refresh(state.z, state.eta)
     x = torch.cat([state.eta, state.sigma[problem.observed].log()])
-    if marginalises(problem):
-        return float(linear.Marginal(problem).log_posterior(x))
     try:
+        if marginalises(problem):
+            return float(linear.Marginal(problem).log_posterior(x))
         return -laplace.Profile(problem, state, stopping).at(x)[0]
     except ArithmeticError:
         return -math.inf

@@ -6,20 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stages.base import StageError, Stopped
+from stages.base import Reporter, StageError, Stopped
 from stages.entity_alignment import checkpoint
 from stages.entity_alignment.align import AlignEntities
 from stages.entity_alignment.alignment import EntityAlignment
 from stages.entity_alignment.graph_pair import GraphPair
 from stages.entity_alignment.make_pair import MakeGraphPair
 from stages.entity_alignment.proposals import Proposals, most_similar
-from stages.entity_alignment.training import CHECKPOINT
+from stages.entity_alignment.training import CHECKPOINT, Trainer
 from tests.stages.entity_alignment.graph_files import simulated
 from tests.support import RecordingContext, run_stage
 
@@ -58,7 +59,22 @@ run_stage(stage, {"pair": GraphPair(Path(sys.argv[1]))}, Path(sys.argv[2]), draw
 """
 
 
-def test_a_killed_run_resumes_to_the_same_bits(pair: GraphPair, tmp_path: Path) -> None:
+def _timed_runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The seconds of the next training will be in here."""
+    run, found = Trainer.run, {"seconds": 0.0}
+
+    def timed(self: Trainer, reporter: Reporter) -> None:
+        started = time.monotonic()
+        run(self, reporter)
+        found["seconds"] = time.monotonic() - started
+
+    monkeypatch.setattr(Trainer, "run", timed)
+    return found
+
+
+def test_a_killed_run_resumes_to_the_same_bits(
+    pair: GraphPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fields = settings(epochs=4, iterative_epochs=6, propose_every=1, replay=True)
     undisturbed, _ = align(pair, tmp_path / "whole", **{name: fields[name] for name in fields if name != "graphs"})
     killed = tmp_path / "killed"
@@ -68,8 +84,10 @@ def test_a_killed_run_resumes_to_the_same_bits(pair: GraphPair, tmp_path: Path) 
         root = Path(__file__).parents[3]
         ended = subprocess.run(arguments, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, check=False)
         assert ended.returncode == -signal.SIGKILL
+    trained = _timed_runs(monkeypatch)
     resumed, context = align(pair, killed, **{name: fields[name] for name in fields if name != "graphs"})
     assert len(context.progressed) == 3, "three of ten epochs remained"
+    assert trained["seconds"] / context.last["seconds_an_epoch"] == pytest.approx(3, rel=0.5), "divided by these three"
     for name in ("embeddings.safetensors", "model.safetensors", "alignment.json"):
         assert (resumed.path / name).read_bytes() == (undisturbed.path / name).read_bytes(), name
 
